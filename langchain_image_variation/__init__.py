@@ -1,0 +1,65 @@
+"""Image variations that work again: one to ten pictures from one, without a prompt.
+
+The public names below are loaded on first use, so importing this package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+    from langchain_image_variation.engines import (
+        AsyncVariationEngine,
+        VariationEngine,
+        load_engine,
+    )
+    from langchain_image_variation.exceptions import ImageVariationError
+    from langchain_image_variation.output import ContactSheet, save_images
+    from langchain_image_variation.png import SquarePNG
+    from langchain_image_variation.source import Source, load_source
+    from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
+
+__all__ = [
+    "AsyncVariationEngine",
+    "ContactSheet",
+    "CreateImageVariationRequest",
+    "ImageVariationError",
+    "ImageVariationInput",
+    "ImageVariationTool",
+    "ImagesResponse",
+    "Source",
+    "SquarePNG",
+    "VariationEngine",
+    "__version__",
+    "load_engine",
+    "load_source",
+    "save_images",
+]
+
+_MODULES = {
+    "AsyncVariationEngine": "engines",
+    "ContactSheet": "output",
+    "CreateImageVariationRequest": "contract",
+    "ImageVariationError": "exceptions",
+    "ImageVariationInput": "tool",
+    "ImageVariationTool": "tool",
+    "ImagesResponse": "contract",
+    "Source": "source",
+    "SquarePNG": "png",
+    "VariationEngine": "engines",
+    "load_engine": "engines",
+    "load_source": "source",
+    "save_images": "output",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,193 @@
+"""The command line: `image-variation create` and `image-variation engines`.
+
+Results go to standard output; notes, progress and errors to standard error. Exit codes: 0 done,
+2 bad input or usage, 1 an engine's or an output's failure, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import getdoc, signature
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from tqdm import tqdm
+
+from langchain_image_variation import __version__
+from langchain_image_variation.contract import (
+    MAX_N,
+    SIZES,
+    CreateImageVariationRequest,
+    ImagesResponse,
+    ResponseFormat,
+)
+from langchain_image_variation.engines import engine_names, load_engine, load_engine_class
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    OutputError,
+)
+from langchain_image_variation.output import ContactSheet, make_output_dir, save_images
+from langchain_image_variation.source import Fit, Source, load_source
+
+__all__ = ["main"]
+
+DEFAULT_OUTPUT_DIR = "variations"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: The arguments after the program's name; by default those of the process.
+    """
+    # Pillow's warning about a broken file would stand beside our own line about it.
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+    try:
+        arguments = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], None] = arguments.run
+        run(arguments)
+        sys.stdout.flush()
+        return 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except ImageVariationError as error:
+        print(f"image-variation: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidRequestError) else 1
+    except KeyboardInterrupt:
+        print("image-variation: interrupted; no file is half-written.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever reads our output has enough; without this Python complains again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; argparse would print the whole usage first."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="image-variation",
+        description="Make variations of a picture, on this machine, without a key.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_create(commands.add_parser("create", help="make variations of a picture"))
+    engines = commands.add_parser("engines", help="list the engines and whether they are usable")
+    engines.set_defaults(run=_engines)
+    return parser
+
+
+def _add_create(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--image", required=True, metavar="PHOTO", help="the picture: PNG, JPEG, WebP, GIF, …")
+    add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
+    add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
+    add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
+    add("--model", help="the engine's name of a model (default: dall-e-2)")
+    add("--user", help="an identifier of the end user, for hosted engines")
+    add("--engine", default="local", help="see `image-variation engines` (default: local)")
+    add("--seed", type=int, help="make the same variations again")
+    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.35)")
+    add(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
+    )
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help=f"where to write (default: {DEFAULT_OUTPUT_DIR}; with --json: nowhere)",
+    )
+    add("--json", action="store_true", help="print the contract's JSON instead of file names")
+    parser.set_defaults(run=_create)
+
+
+def _create(arguments: argparse.Namespace) -> None:
+    source = load_source(arguments.image, fit=arguments.fit)
+    if source.note:
+        print(source.note, file=sys.stderr)
+    request = CreateImageVariationRequest(
+        image=source.png,
+        model=arguments.model,
+        n=arguments.n,
+        response_format=arguments.response_format,
+        size=arguments.size,
+        user=arguments.user,
+    )
+    directory = _output_dir(arguments)
+    with _progress(request.n) as progress:
+        engine = load_engine(arguments.engine, **_engine_options(arguments, progress))
+        response = engine.create_variation(request)
+    seed = response.data[0].seed if response.data else None
+    if seed is not None and arguments.seed is None:
+        print(f"Make these again with --seed {seed}.", file=sys.stderr)
+    paths = [] if directory is None else _save(source, response, directory)
+    if arguments.json:
+        print(response.to_json(), end="")
+    else:
+        print(*paths, sep="\n")
+
+
+def _output_dir(arguments: argparse.Namespace) -> Path | None:
+    """Make the output folder before any work is done, so that none is lost."""
+    if arguments.output_dir is None and arguments.json:
+        return None
+    try:
+        return make_output_dir(arguments.output_dir or DEFAULT_OUTPUT_DIR)
+    except OutputError as error:
+        raise InvalidRequestError(error.message, param="output_dir") from None
+
+
+def _engine_options(
+    arguments: argparse.Namespace, progress: Callable[[float], None]
+) -> dict[str, Any]:
+    options = {"seed": arguments.seed, "strength": arguments.strength}
+    options = {name: value for name, value in options.items() if value is not None}
+    if "progress" in signature(load_engine_class(arguments.engine)).parameters:
+        options["progress"] = progress
+    return options
+
+
+@contextmanager
+def _progress(n: int) -> Iterator[Callable[[float], None]]:
+    """Show a bar on a terminal while the block runs; the callback takes the fraction done."""
+    pictures = "1 variation" if n == 1 else f"{n} variations"
+    with tqdm(
+        desc=pictures,
+        total=1.0,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
+    ) as bar:
+
+        def show(fraction: float) -> None:
+            bar.update(fraction - bar.n)
+
+        yield show
+
+
+def _save(source: Source, response: ImagesResponse, directory: Path) -> list[Path]:
+    saved = save_images(response, directory, name=source.name)
+    sheet = ContactSheet(source.png, response).save(directory, name=source.name)
+    return [*(image.path for image in saved), sheet]
+
+
+def _engines(arguments: argparse.Namespace) -> None:
+    names = engine_names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        try:
+            about = (getdoc(load_engine_class(name)) or "").partition("\n")[0]
+            print(f"{name:{width}}  usable      {about}")
+        except ImageVariationError as error:
+            print(f"{name:{width}}  not usable  {error}")

@@ -1,0 +1,338 @@
+"""The wire contract of `POST /v1/images/variations`: request, response and error bodies.
+
+Names, limits and defaults are those of the operation `createImageVariation` and its schemas
+`CreateImageVariationRequest`, `ImagesResponse`, `Image`, `Error` and `ErrorResponse` in the
+vendor's OpenAPI file. Writing is strict: a request exists only if every field is legal, and a body
+is written with the contract's keys alone. Reading is lenient: unknown keys and values are kept, and
+`null` is accepted wherever a real server might send it.
+"""
+
+import base64
+import binascii
+import math
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    OutputError,
+    error_from_wire,
+)
+from langchain_image_variation.png import SquarePNG
+
+__all__ = [
+    "MAX_N",
+    "SIZES",
+    "CreateImageVariationRequest",
+    "Error",
+    "ErrorResponse",
+    "Image",
+    "ImagesResponse",
+    "ResponseFormat",
+    "Size",
+    "Usage",
+    "UsageInputTokensDetails",
+    "UsageOutputTokensDetails",
+]
+
+Size = Literal["256x256", "512x512", "1024x1024"]
+"""The sizes of a variation, width x height in pixels."""
+
+ResponseFormat = Literal["url", "b64_json"]
+"""How a variation is returned: as an address, or as base64 inside the JSON."""
+
+SIZES: tuple[Size, ...] = get_args(Size)
+MAX_N = 10
+"""The most variations one request may ask for."""
+
+
+class CreateImageVariationRequest(BaseModel):
+    """A legal request for variations of a picture. `None` for a field means its default.
+
+    Raises:
+        InvalidRequestError: If a field is missing, unknown or out of range; `param` names it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    image: SquarePNG
+    """The picture to vary."""
+    model: Annotated[StrictStr, Field(min_length=1)] = "dall-e-2"
+    """The model to use, by the engine's own names; every engine takes "dall-e-2"."""
+    n: Annotated[StrictInt, Field(ge=1, le=MAX_N)] = 1
+    """How many variations to make, 1 to 10."""
+    response_format: ResponseFormat = "url"
+    """How to return them: "url" or "b64_json"."""
+    size: Size = "1024x1024"
+    """Width x height of each variation in pixels."""
+    user: StrictStr | None = None
+    """An identifier of the end user, for hosted engines that monitor abuse."""
+
+    @property
+    def side(self) -> int:
+        """The width and height of each variation in pixels."""
+        return int(self.size.partition("x")[0])
+
+    @field_validator("model", "n", "response_format", "size", mode="before")
+    @classmethod
+    def _null_is_default(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[str(info.field_name)].default if value is None else value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_in_our_tree(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _first_broken_rule(error) from None
+
+
+_RULES = {
+    "image": "must be a SquarePNG; load_source() makes one from a path, bytes or a PIL image",
+    "model": "must be a non-empty string",
+    "n": f"must be a whole number from 1 to {MAX_N}",
+    "response_format": "must be 'url' or 'b64_json'",
+    "size": "must be one of '256x256', '512x512', '1024x1024'",
+    "user": "must be a string",
+}
+
+
+def _first_broken_rule(error: ValidationError) -> InvalidRequestError:
+    """Say the first broken rule in our own words: pydantic's echo whole values and a link."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    if not first["loc"]:
+        return InvalidRequestError("The request must be a mapping of its fields.")
+    param = str(first["loc"][0])[:40]
+    if first["type"] == "missing":
+        return InvalidRequestError(f"{param} is missing; it {_RULES[param]}.", param=param)
+    if param not in _RULES:
+        fields = ", ".join(_RULES)
+        return InvalidRequestError(
+            f"{_short(param)} is not a field of the request; the fields are {fields}.", param=param
+        )
+    return InvalidRequestError(
+        f"{param} {_RULES[param]}, got {_short(first['input'])}.", param=param
+    )
+
+
+def _short(value: object) -> str:
+    """Show a value in an error: numbers and short strings as they are, anything else by type."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:40] + "…")
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
+
+
+class _Lenient(BaseModel):
+    """A body as real servers send it: unknown keys are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class UsageInputTokensDetails(_Lenient):
+    """Tokens of the request, by kind."""
+
+    image_tokens: int | None = None
+    text_tokens: int | None = None
+
+
+class UsageOutputTokensDetails(_Lenient):
+    """Tokens of the answer, by kind."""
+
+    image_tokens: int | None = None
+    text_tokens: int | None = None
+
+
+class Usage(_Lenient):
+    """What a token-billed model used for the request."""
+
+    input_tokens: int | None = None
+    input_tokens_details: UsageInputTokensDetails | None = None
+    output_tokens: int | None = None
+    output_tokens_details: UsageOutputTokensDetails | None = None
+    total_tokens: int | None = None
+
+
+class Image(_Lenient):
+    """One variation, in exactly one of two forms: `b64_json` or `url`."""
+
+    b64_json: str | None = None
+    """The file's bytes in base64."""
+    url: str | None = None
+    """Where the file is: an https address, or a `data:` URL from an engine without a server."""
+    revised_prompt: str | None = None
+    """The prompt a prompted model used. Variations have none."""
+
+    _seed: int | None = PrivateAttr(default=None)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that made this picture, where the engine has one. It never goes on the wire."""
+        return self._seed
+
+    def read(self) -> bytes:
+        """Return the bytes of the picture file from `b64_json` or a `data:` URL.
+
+        Raises:
+            OutputError: If the entry holds neither, or what it holds is not base64.
+        """
+        encoded = self.b64_json
+        if encoded is None and self.url is not None and self.url.startswith("data:"):
+            head, _, encoded = self.url.partition(",")
+            if not head.endswith(";base64"):
+                raise OutputError("The data: URL of the result is not in base64.")
+        if encoded is None:
+            raise OutputError("The result holds no picture; ask for response_format 'b64_json'.")
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise OutputError("The result holds no valid base64.") from None
+
+
+class ImagesResponse(_Lenient):
+    """The answer to a request: when it was made, and the variations."""
+
+    created: int | None = None
+    """When the answer was made, in seconds since 1970 (UTC)."""
+    data: list[Image] = Field(default_factory=list)
+    """The variations, in order."""
+    background: Literal["transparent", "opaque"] | str | None = None
+    output_format: Literal["png", "webp", "jpeg"] | str | None = None
+    quality: Literal["low", "medium", "high"] | str | None = None
+    size: str | None = None
+    usage: Usage | None = None
+
+    @field_validator("created", mode="before")
+    @classmethod
+    def _whole_seconds(cls, value: object) -> object:
+        return int(value) if isinstance(value, float) and math.isfinite(value) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _null_is_empty(cls, value: object) -> object:
+        return [] if value is None else value
+
+    @classmethod
+    def from_pngs(
+        cls,
+        pngs: Sequence[bytes],
+        *,
+        response_format: ResponseFormat,
+        seeds: Sequence[int] | None = None,
+    ) -> Self:
+        """Make the answer of an engine that has no server: `url` becomes a `data:` URL.
+
+        Args:
+            pngs: The bytes of each PNG file, in order.
+            response_format: The form that was asked for.
+            seeds: The seed of each picture, as many as there are pictures.
+        """
+        images = []
+        for index, png in enumerate(pngs):
+            encoded = base64.b64encode(png).decode("ascii")
+            if response_format == "b64_json":
+                image = Image(b64_json=encoded)
+            else:
+                image = Image(url=f"data:image/png;base64,{encoded}")
+            image._seed = None if seeds is None else seeds[index]
+            images.append(image)
+        return cls(created=int(time.time()), data=images)
+
+    def to_json(self) -> str:
+        """Return the body as the vendor wrote it: two spaces of indent, a final newline.
+
+        Keys outside the contract and keys without a value are left out.
+
+        Raises:
+            OutputError: If `created` is missing, or an entry has not exactly one form.
+        """
+        if self.created is None:
+            raise OutputError("The response has no 'created' time, so it cannot be written.")
+        if any((image.b64_json is None) == (image.url is None) for image in self.data):
+            raise OutputError("Each result must have exactly one of 'b64_json' and 'url'.")
+        return self.model_dump_json(indent=2, include=_WRITTEN, exclude_none=True) + "\n"
+
+    @classmethod
+    def from_json(cls, body: str | bytes) -> Self:
+        """Read a body, keeping what the contract does not know.
+
+        Raises:
+            OutputError: If the body is no JSON, or no object of this shape.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the body"
+            raise OutputError(f"The answer is not an ImagesResponse: see {where}.") from None
+
+
+_TOKENS = {"image_tokens", "text_tokens"}
+_WRITTEN: dict[str, Any] = {
+    **dict.fromkeys(("created", "background", "output_format", "quality", "size"), True),
+    "data": {"__all__": {"b64_json", "url", "revised_prompt"}},
+    "usage": {
+        **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), True),
+        "input_tokens_details": _TOKENS,
+        "output_tokens_details": _TOKENS,
+    },
+}
+"""The contract's own keys, the only ones that `ImagesResponse.to_json` writes."""
+
+
+class Error(_Lenient):
+    """What went wrong, inside an `ErrorResponse`. All four keys are always written."""
+
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(_Lenient):
+    """The body of every answer that is not a success."""
+
+    error: Error
+
+    @field_validator("error", mode="before")
+    @classmethod
+    def _text_is_message(cls, value: object) -> object:
+        return {"message": value} if isinstance(value, str) else value
+
+    @classmethod
+    def from_exception(cls, error: ImageVariationError) -> Self:
+        """Return the body that stands for an error of the tree."""
+        return cls(
+            error=Error(message=error.message, type=error.type, param=error.param, code=error.code)
+        )
+
+    def to_exception(self, status_code: int) -> ImageVariationError:
+        """Return the error of the tree that this body stands for, with the answer's status."""
+        error = self.error
+        return error_from_wire(
+            status_code, error.message or "", type=error.type, code=error.code, param=error.param
+        )
+
+    def to_json(self) -> str:
+        """Return the body as the vendor writes it: all four keys, two spaces of indent."""
+        known = self.error.model_dump(include={"message", "type", "param", "code"})
+        return ErrorResponse(error=Error(**known)).model_dump_json(indent=2)

@@ -1,0 +1,58 @@
+"""The `instant` engine: the same answer every time, at once. For tests, not for looking at."""
+
+import hashlib
+import io
+import zlib
+from functools import lru_cache
+
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import check_model
+
+__all__ = ["InstantEngine"]
+
+MODELS = ("dall-e-2", "instant")
+
+
+class InstantEngine:
+    """Makes flat pictures whose colours follow from the source's bytes and the index.
+
+    Deterministic on every machine: the same picture and index give the same colour. Each answer
+    has exactly `n` distinct pictures of exactly the size asked for. Pixels are not decoded, so a
+    picture that is valid by its structure is enough.
+    """
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return `request.n` flat pictures.
+
+        Raises:
+            ModelNotFoundError: If the model is neither "dall-e-2" nor "instant".
+        """
+        check_model(request.model, MODELS)
+        digest = hashlib.sha256(request.image.data).digest()
+        pngs = [_flat_png(request.side, _color(digest, index)) for index in range(request.n)]
+        return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
+
+
+def _color(digest: bytes, index: int) -> tuple[int, int, int]:
+    # Red differs for each index, so that no two pictures of one answer are alike.
+    return (digest[0] + index * 25) % 256, digest[1], digest[2]
+
+
+def _flat_png(side: int, color: tuple[int, int, int]) -> bytes:
+    """Return a one-colour PNG: the cached file of this side with its palette entry replaced."""
+    head, tail = _around_palette(side)
+    palette = b"PLTE" + bytes(color)
+    return head + (3).to_bytes(4) + palette + zlib.crc32(palette).to_bytes(4) + tail
+
+
+@lru_cache(maxsize=8)
+def _around_palette(side: int) -> tuple[bytes, bytes]:
+    # One palette entry and one bit a pixel: the smallest PNG of this side.
+    image = Image.new("P", (side, side), 0)
+    image.putpalette((0, 0, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", bits=1)
+    head, _, rest = buffer.getvalue().partition((3).to_bytes(4) + b"PLTE")
+    return head, rest[3 + 4 :]

@@ -1,0 +1,213 @@
+"""From an `ImagesResponse` to PNG files, a contact sheet and a notebook's display.
+
+File names are made here, from the source's name and the picture's content, so no answer can choose
+where it is written. A file appears under its name whole or not at all, and never replaces a
+different picture.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.pixels import decode, decoding, encode, plain
+from langchain_image_variation.png import SquarePNG
+
+__all__ = ["ContactSheet", "SavedImage", "make_output_dir", "save_images", "save_png"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_STEM_LENGTH = 40
+_HASH_LENGTHS = (8, 16, 64)
+_FAMILY = re.compile(r"-[0-9a-f]{8,64}-(\d+|sheet)$")
+
+
+def make_output_dir(directory: str | os.PathLike[str]) -> Path:
+    """Make a folder for results, with its parents, and check that files can be written there.
+
+    Raises:
+        OutputError: If it cannot be made, is no folder, or is not writable.
+    """
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except FileExistsError:
+        raise OutputError(f"{path.name!r} is a file; name a folder for the results.") from None
+    except (OSError, ValueError):
+        raise OutputError(
+            f"The folder {path.name!r} cannot be written to; name another for the results."
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """A variation on disk."""
+
+    path: Path
+    sha256: str
+    """The SHA-256 of the file's bytes, in hex."""
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    seed: int | None
+    """The seed that made it, where the engine has one."""
+
+
+def save_images(
+    response: ImagesResponse, directory: str | os.PathLike[str], *, name: str = "image"
+) -> list[SavedImage]:
+    """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
+
+    The hash is the beginning of the file's SHA-256. A file that is already there with the same
+    content is kept. A picture that came as JPEG or WebP is written as PNG. If the name is that of
+    an earlier result, its own hash and index are dropped.
+
+    Args:
+        response: The answer of an engine.
+        directory: The folder to write to; made if it is missing.
+        name: What to begin the names with, usually `Source.name`. Characters that could trouble a
+            file system, a terminal or a shell are replaced.
+
+    Raises:
+        OutputError: If an entry holds no readable picture, or a file cannot be written. Pictures
+            written before that stay.
+    """
+    folder = make_output_dir(directory)
+    family = _FAMILY.sub("", name)
+    pictures = [(_as_png(image.read()), image.seed) for image in response.data]
+    return [
+        SavedImage(
+            path=save_png(data, folder, name=family, suffix=str(index)),
+            sha256=hashlib.sha256(data).hexdigest(),
+            width=width,
+            height=height,
+            seed=seed,
+        )
+        for index, ((data, (width, height)), seed) in enumerate(pictures, start=1)
+    ]
+
+
+def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
+    """Write one file as `<name>-<hash>-<suffix>.png`, atomically, and return its path.
+
+    Args:
+        data: The bytes of a PNG file.
+        directory: An existing folder.
+        name: What to begin the file's name with; made safe first.
+        suffix: What to end it with, such as an index.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        for length in _HASH_LENGTHS:
+            path = directory / f"{_safe(name)}-{digest[:length]}-{suffix}.png"
+            if _placed(data, path):
+                return path
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(f"{path.name!r} cannot be written: {reason}.") from None
+    raise OutputError(f"{path.name!r} exists with other content; remove it or name another folder.")
+
+
+class ContactSheet:
+    """One picture that shows the source and its variations side by side, numbered.
+
+    In a notebook, the object as the last line of a cell shows the sheet.
+
+    Args:
+        source: The picture that was varied.
+        response: The answer of an engine.
+        tile: The width and height of each picture on the sheet, in pixels.
+
+    Raises:
+        OutputError: If an entry of the answer holds no readable picture.
+    """
+
+    def __init__(self, source: SquarePNG, response: ImagesResponse, *, tile: int = 256) -> None:
+        variations = [_decoded(image.read()) for image in response.data]
+        labels = ["source", *(str(index + 1) for index in range(len(variations)))]
+        self.image: Image.Image = _sheet([decode(source), *variations], labels, tile)
+
+    def save(self, directory: str | os.PathLike[str], *, name: str = "image") -> Path:
+        """Write the sheet as `<name>-<hash>-sheet.png` and return its path.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        folder = make_output_dir(directory)
+        family = _FAMILY.sub("", name)
+        return save_png(encode(self.image), folder, name=family, suffix="sheet")
+
+    def _repr_png_(self) -> bytes:
+        return encode(self.image)
+
+
+def _as_png(data: bytes) -> tuple[bytes, tuple[int, int]]:
+    image = _decoded(data)
+    return (data if data.startswith(_SIGNATURE) else encode(image)), image.size
+
+
+def _decoded(data: bytes) -> Image.Image:
+    """Decode what an engine answered; some servers send JPEG or WebP."""
+    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
+    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        return plain(image)
+
+
+def _placed(data: bytes, path: Path) -> bool:
+    """Put a file in place whole; say False if other content has that name."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link never replaces a file that appeared meanwhile.
+            os.link(temporary, path)
+        except OSError:
+            if path.exists():
+                return path.read_bytes() == data
+            # The file system has no hard links.
+            os.replace(temporary, path)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _safe(name: str) -> str:
+    """Keep letters, digits, dot, dash and underscore; a name never begins with a dot or dash."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH].strip("-.") or "image"
+
+
+def _sheet(pictures: Sequence[Image.Image], labels: Sequence[str], tile: int) -> Image.Image:
+    columns = min(len(pictures), 5 if len(pictures) == 5 else 4)
+    rows = -(-len(pictures) // columns)
+    gap, caption = 8, 20
+    width = columns * (tile + gap) + gap
+    height = rows * (tile + gap + caption) + gap
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        row, column = divmod(index, columns)
+        x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
+        draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
+        small = picture.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
+        sheet.paste(small, (x, y + caption), small)
+    return sheet

@@ -1,0 +1,216 @@
+"""The LangChain tool: an agent varies pictures by name and never sees a byte of them."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+)
+from pydantic.v1 import ValidationError as ValidationErrorV1
+
+from langchain_image_variation.contract import (
+    MAX_N,
+    CreateImageVariationRequest,
+    ImagesResponse,
+    ResponseFormat,
+    Size,
+)
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine, load_engine
+from langchain_image_variation.exceptions import ImageVariationError
+from langchain_image_variation.folder import PictureFolder
+from langchain_image_variation.output import save_images
+from langchain_image_variation.source import Fit, Source, load_source
+
+__all__ = ["ImageVariationInput", "ImageVariationTool"]
+
+
+def _or_default(default: object) -> BeforeValidator:
+    """Models often send null for an argument they leave out."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+class ImageVariationInput(BaseModel):
+    """The tool's arguments. A model sees `image`, `n` and `size`; programs may pass the rest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(
+        description="The picture to vary: a file path relative to the picture folder, such as "
+        "'photo.jpg', or a name returned by an earlier call. Never a URL or base64."
+    )
+    n: Annotated[int, _or_default(1)] = Field(
+        default=1, ge=1, le=MAX_N, description="How many variations to make."
+    )
+    size: Annotated[Size, _or_default("1024x1024")] = Field(
+        default="1024x1024", description="Width x height of each variation in pixels."
+    )
+    model: Annotated[str | None, InjectedToolArg] = Field(
+        default=None, description="The model, by the engine's own names."
+    )
+    response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
+        default=None, description="How the engine returns the pictures; they are saved either way."
+    )
+    user: Annotated[str | None, InjectedToolArg] = Field(
+        default=None, description="An identifier of the end user."
+    )
+
+
+class ImageVariationTool(BaseTool):
+    """Makes variations of a picture under `root_dir` and saves them there.
+
+    The message to the model is short text that names the new pictures. The artifact is a list with
+    one JSON object a picture: `handle`, `path` (relative to `root_dir`), `sha256`, `width` and
+    `height` in pixels, `seed`, `engine`, and `created` in seconds since 1970. Neither holds picture
+    data or an absolute path. A mistake of the model, such as a picture that does not exist, is
+    answered with text that says what it may use, and the agent goes on.
+
+    Raises:
+        ImageVariationError: On construction, if the engine cannot be loaded.
+
+    Example:
+        >>> tool = ImageVariationTool(root_dir="photos")  # doctest: +SKIP
+        >>> tool.invoke({"image": "cat.jpg", "n": 3})  # doctest: +SKIP
+    """
+
+    name: str = "image_variation"
+    description: str = (
+        "Make 1 to 10 variations of a picture: new pictures that look like it, rearranged a "
+        "little or a lot. Takes no prompt and draws nothing new. Returns the names of the new "
+        "pictures, which can be varied again."
+    )
+    args_schema: type[BaseModel] = ImageVariationInput
+    response_format: Literal["content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
+    handle_validation_error: (
+        bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
+    ) = Field(default_factory=lambda: _broken_arguments)
+
+    engine: str | VariationEngine | AsyncVariationEngine = "local"
+    """An engine, or the name of one."""
+    root_dir: Path = Field(default_factory=Path)
+    """The folder whose pictures the model may use; by default the working directory."""
+    output_dir: Path = Path("variations")
+    """Where variations are saved: a folder inside `root_dir`, relative to it."""
+    max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
+    """The most variations a call makes, whatever the model asks for."""
+    fixed_size: Size | None = None
+    """The size of every variation, whatever the model asks for."""
+    fit: Fit = "crop"
+    """What to do with a picture that is no square PNG under 4 MB; see `load_source`."""
+
+    _engine: VariationEngine | AsyncVariationEngine = PrivateAttr()
+    _folder: PictureFolder = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Check the folders and load an engine that was given by name."""
+        super().model_post_init(context)
+        self._folder = PictureFolder(self.root_dir, self.output_dir)
+        self._engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
+
+    def _run(
+        self,
+        image: str,
+        n: int = 1,
+        size: Size = "1024x1024",
+        model: str | None = None,
+        response_format: ResponseFormat | None = None,
+        user: str | None = None,
+    ) -> tuple[str, list[dict[str, Any]]]:
+        if inspect.iscoroutinefunction(self._engine.create_variation):
+            raise ToolException("This tool's engine is async; call the tool with ainvoke().")
+        engine = cast(VariationEngine, self._engine)
+        try:
+            source, request = self._request(image, n, size, model, response_format, user)
+            return self._result(source, request, engine.create_variation(request), n)
+        except ImageVariationError as error:
+            raise ToolException(error.message) from error
+
+    async def _arun(
+        self,
+        image: str,
+        n: int = 1,
+        size: Size = "1024x1024",
+        model: str | None = None,
+        response_format: ResponseFormat | None = None,
+        user: str | None = None,
+    ) -> tuple[str, list[dict[str, Any]]]:
+        arguments = (image, n, size, model, response_format, user)
+        if not inspect.iscoroutinefunction(self._engine.create_variation):
+            return await asyncio.to_thread(self._run, *arguments)
+        engine = cast(AsyncVariationEngine, self._engine)
+        try:
+            source, request = await asyncio.to_thread(self._request, *arguments)
+            response = await engine.create_variation(request)
+            return await asyncio.to_thread(self._result, source, request, response, n)
+        except ImageVariationError as error:
+            raise ToolException(error.message) from error
+
+    def _request(
+        self,
+        image: str,
+        n: int,
+        size: Size,
+        model: str | None,
+        response_format: ResponseFormat | None,
+        user: str | None,
+    ) -> tuple[Source, CreateImageVariationRequest]:
+        source = load_source(self._folder.find(image), fit=self.fit)
+        request = CreateImageVariationRequest(
+            image=source.png,
+            n=min(n, self.max_n),
+            size=self.fixed_size or size,
+            response_format=response_format or "b64_json",
+            user=user,
+            **({} if model is None else {"model": model}),
+        )
+        return source, request
+
+    def _result(
+        self,
+        source: Source,
+        request: CreateImageVariationRequest,
+        response: ImagesResponse,
+        asked: int,
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """Save an answer and describe it: the message to the model, and the artifact."""
+        saved = save_images(response, self.root_dir / self.output_dir, name=source.name)
+        engine = self.engine if isinstance(self.engine, str) else type(self._engine).__name__
+        artifact = [
+            {
+                "handle": image.path.stem,
+                "path": (self.output_dir / image.path.name).as_posix(),
+                "sha256": image.sha256,
+                "width": image.width,
+                "height": image.height,
+                "seed": image.seed,
+                "engine": engine,
+                "created": response.created,
+            }
+            for image in saved
+        ]
+        handles = ", ".join(image.path.stem for image in saved)
+        made = "1 variation" if len(saved) == 1 else f"{len(saved)} variations"
+        content = (
+            f"Made {made} of {source.name}, {request.size} pixels: {handles}. They are saved in "
+            f"{self.output_dir.as_posix()}/ as <name>.png; pass a name as image to vary it again."
+        )
+        limit = f"This tool makes at most {self.max_n} a call." if asked > self.max_n else ""
+        return " ".join(filter(None, (content, limit, source.note))), artifact
+
+
+def _broken_arguments(error: ValidationError | ValidationErrorV1) -> str:
+    """Say what is wrong without echoing a value, which may be a whole picture in base64."""
+    broken = [
+        f"{'.'.join(str(part)[:40] for part in item['loc'])}: {item['msg']}"
+        for item in error.errors()
+    ]
+    return f"Correct these arguments and call again. {'; '.join(broken)}."

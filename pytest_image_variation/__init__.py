@@ -1,0 +1,1 @@
+"""Helps test suites around image variations: pictures that keep and that break the contract."""

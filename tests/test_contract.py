@@ -1,0 +1,225 @@
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_image_variation.contract import (
+    CreateImageVariationRequest,
+    ErrorResponse,
+    Image,
+    ImagesResponse,
+)
+from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+PNG = SquarePNG(square_png())
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    """Only the picture is required; the rest has the contract's defaults."""
+    request = CreateImageVariationRequest(image=PNG)
+    assert request.model == "dall-e-2"
+    assert (request.n, request.response_format, request.size) == (1, "url", "1024x1024")
+    assert (request.user, request.side) == (None, 1024)
+
+
+def test_null_means_the_default() -> None:
+    """None for an optional field is the same as leaving it out."""
+    fields: dict[str, Any] = dict.fromkeys(("model", "n", "response_format", "size", "user"))
+    assert CreateImageVariationRequest(image=PNG, **fields) == CreateImageVariationRequest(
+        image=PNG
+    )
+
+
+@pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
+def test_side_is_the_size_in_pixels(size: str) -> None:
+    """The side of each size is a number of pixels."""
+    request = CreateImageVariationRequest.model_validate({"image": PNG, "size": size})
+    assert f"{request.side}x{request.side}" == size
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "image", "image is missing; it must be a SquarePNG"),
+    ({"image": b"\x89PNG"}, "image", "got a value of type bytes."),
+    ({"image": None}, "image", "got a value of type NoneType."),
+    ({"n": 0}, "n", "n must be a whole number from 1 to 10, got 0."),
+    ({"n": 11}, "n", "n must be a whole number from 1 to 10, got 11."),
+    ({"n": -1}, "n", "got -1."),
+    ({"n": 10**40}, "n", "got a value of type int."),
+    ({"n": True}, "n", "got True."),
+    ({"n": 2.5}, "n", "got 2.5."),
+    ({"n": float("nan")}, "n", "got nan."),
+    ({"n": "3"}, "n", "got '3'."),
+    ({"size": "300x300"}, "size", "one of '256x256', '512x512', '1024x1024', got '300x300'."),
+    ({"size": "1024X1024"}, "size", "got '1024X1024'."),
+    ({"size": 1024}, "size", "got 1024."),
+    ({"size": ["256x256"]}, "size", "got a value of type list."),
+    ({"response_format": "xml"}, "response_format", "must be 'url' or 'b64_json', got 'xml'."),
+    ({"model": ""}, "model", "must be a non-empty string, got ''."),
+    ({"model": b"dall-e-2"}, "model", "got a value of type bytes."),
+    ({"user": 7}, "user", "user must be a string, got 7."),
+    ({"prompt": "a cat"}, "prompt", "'prompt' is not a field of the request; the fields are"),
+    ({"size": "x" * 10**6}, "size", "x…'."),
+    ({"y" * 10**6: 1}, "y" * 40, "y' is not a field"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=[m[:30] for _, _, m in BAD])
+def test_refuses_a_bad_field(fields: dict[str, Any], param: str, message: str) -> None:
+    """Each broken rule names the field, the rule and the value, and never echoes a long one."""
+    data = {"image": PNG, **fields} if fields else {}
+    with pytest.raises(InvalidRequestError) as caught:
+        CreateImageVariationRequest(**data)
+    assert message in str(caught.value)
+    assert caught.value.param == param
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("data", [None, 3, "text", b"bytes", [1]])
+def test_refuses_what_is_no_mapping(data: object) -> None:
+    """A request read from something else than a mapping is refused with our error."""
+    with pytest.raises(InvalidRequestError, match="mapping"):
+        CreateImageVariationRequest.model_validate(data)
+
+
+_VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+) | st.sampled_from(["256x256", "url", "b64_json", PNG, 1, 10])
+_FIELDS = st.sampled_from(["image", "model", "n", "response_format", "size", "user"]) | st.text()
+
+
+@given(st.dictionaries(_FIELDS, _VALUES | st.lists(_VALUES, max_size=2), max_size=7))
+def test_any_fields_are_a_request_or_our_error(fields: dict[str, Any]) -> None:
+    """No mapping whatever raises anything but InvalidRequestError."""
+    try:
+        request = CreateImageVariationRequest.model_validate(fields)
+    except InvalidRequestError as error:
+        assert error.param is not None
+    else:
+        assert 1 <= request.n <= 10
+        assert request.side in (256, 512, 1024)
+
+
+@pytest.mark.parametrize("response_format", ["url", "b64_json"])
+def test_an_engine_without_a_server_answers_in_either_form(response_format: Any) -> None:
+    """`url` becomes a data: URL; both forms give back the same bytes, and the seeds."""
+    response = ImagesResponse.from_pngs(
+        [b"one", b"two"], response_format=response_format, seeds=[7, 8]
+    )
+    assert [image.read() for image in response.data] == [b"one", b"two"]
+    assert [image.seed for image in response.data] == [7, 8]
+    forms = [(image.url is None, image.b64_json is None) for image in response.data]
+    assert forms == [(response_format == "b64_json", response_format == "url")] * 2
+
+
+def test_writes_only_the_keys_of_the_contract_as_the_vendor_did() -> None:
+    """The body has `created` and `data` alone, two spaces of indent and a final newline."""
+    response = ImagesResponse.from_pngs([b"x"], response_format="b64_json", seeds=[3])
+    body = response.to_json()
+    assert body == json.dumps(json.loads(body), indent=2) + "\n"
+    assert json.loads(body) == {
+        "created": response.created,
+        "data": [{"b64_json": base64.b64encode(b"x").decode()}],
+    }
+
+
+def test_reads_leniently_and_writes_strictly() -> None:
+    """Unknown keys and values and nulls are kept on reading and left out on writing."""
+    body = {
+        "created": 5,
+        "data": [{"url": "https://x/y.png", "b64_json": None, "revised_prompt": None, "score": 1}],
+        "quality": "ultra",
+        "background": None,
+        "usage": {
+            "total_tokens": 9,
+            "input_tokens_details": {"image_tokens": 4, "text_tokens": None},
+            "cost": 0.1,
+        },
+        "model": "mine",
+    }
+    response = ImagesResponse.from_json(json.dumps(body))
+    assert response.model_extra == {"model": "mine"}
+    assert response.usage is not None
+    assert response.usage.model_extra == {"cost": 0.1}
+    assert json.loads(response.to_json()) == {
+        "created": 5,
+        "data": [{"url": "https://x/y.png"}],
+        "quality": "ultra",
+        "usage": {"total_tokens": 9, "input_tokens_details": {"image_tokens": 4}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"created": null, "data": null}', (None, 0)),
+        ('{"created": 1.9}', (1, 0)),
+        ("{}", (None, 0)),
+    ],
+)
+def test_reads_nulls_and_fractions(body: str, expected: tuple[int | None, int]) -> None:
+    """Null data is no data, and a fraction of a second is dropped."""
+    response = ImagesResponse.from_json(body)
+    assert (response.created, len(response.data)) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [(b"", "the body"), ("<html>", "the body"), ("[]", "the body"), ('{"data":[1]}', "data.0")],
+)
+def test_a_body_of_another_shape_is_our_error(body: str | bytes, where: str) -> None:
+    """What is no ImagesResponse is an OutputError that says where it goes wrong."""
+    with pytest.raises(OutputError, match=where):
+        ImagesResponse.from_json(body)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        ImagesResponse(created=None, data=[Image(url="u")]),
+        ImagesResponse(created=1, data=[Image()]),
+        ImagesResponse(created=1, data=[Image(url="u", b64_json="eA==")]),
+    ],
+)
+def test_does_not_write_what_the_contract_forbids(response: ImagesResponse) -> None:
+    """A body without a time, or with none or both forms of a picture, is not written."""
+    with pytest.raises(OutputError):
+        response.to_json()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image(),
+        Image(url="https://example.com/a.png"),
+        Image(url="/srv/images/a.jpg"),
+        Image(b64_json="not base64!"),
+        Image(url="data:image/png,abc"),
+        Image(url="data:image/png;base64,???"),
+    ],
+)
+def test_reading_an_entry_without_a_picture_is_our_error(image: Image) -> None:
+    """An entry that holds no picture is an OutputError."""
+    with pytest.raises(OutputError):
+        image.read()
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        ('{"error": {"message": "m", "type": "t", "param": null, "code": null}}', "m", None),
+        ('{"error": {"message": "m", "code": 404, "extra": 1}}', "m", "404"),
+        ('{"error": "m"}', "m", None),
+        ('{"error": {}}', "HTTP 400", None),
+    ],
+)
+def test_reads_the_error_bodies_of_real_servers(body: str, message: str, code: str | None) -> None:
+    """Missing keys, numbers for codes and bare texts are read; all four keys are written."""
+    response = ErrorResponse.model_validate_json(body)
+    error = response.to_exception(400)
+    assert (error.message, error.code) == (message, code)
+    assert list(json.loads(response.to_json())["error"]) == ["message", "type", "param", "code"]

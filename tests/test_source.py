@@ -1,0 +1,270 @@
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    SourceError,
+)
+from langchain_image_variation.pixels import decode
+from langchain_image_variation.png import MAX_PNG_BYTES
+from langchain_image_variation.source import MAX_SOURCE_BYTES, ImageSource, load_source
+from pytest_image_variation.samples import (
+    corrupt_png,
+    jpeg,
+    non_square_png,
+    oversized_png,
+    square_png,
+    truncated_png,
+)
+
+
+def saved(format: str, image: Image.Image, **options: Any) -> bytes:
+    """Return the bytes of a picture in a format."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def test_a_square_png_passes_byte_for_byte(tmp_path: Path) -> None:
+    """A source that is legal already is not touched, in whichever form it comes."""
+    data = square_png()
+    path = tmp_path / "cat.square.png"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        sources: list[ImageSource] = [
+            *(path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), file),
+            "data:image/png;base64," + base64.b64encode(data).decode(),
+            "DATA:," + "".join(f"%{byte:02x}" for byte in data),
+        ]
+        loaded = [load_source(source, fit="strict") for source in sources]
+    assert {item.png.data for item in loaded} == {data}
+    assert {item.note for item in loaded} == {""}
+    names = [item.name for item in loaded]
+    assert names == [*["cat.square"] * 2, *["image"] * 4, "cat.square", *["image"] * 2]
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_crops_every_known_format_to_the_centre(format: str) -> None:
+    """A wide picture of any known format becomes its central square, and the note says so."""
+    wide = Image.new("RGB", (90, 30), "white")
+    wide.paste("red", (30, 0, 60, 30))
+    source = load_source(saved(format, wide))
+    pixels = decode(source.png).convert("RGB")
+    assert pixels.size == (30, 30)
+    for corner in ((1, 1), (28, 28)):
+        red, green, _ = pixels.getpixel(corner) or ()  # type: ignore[misc]
+        assert red > 230 > 60 > green
+    assert "cropped 90x30 to the centred 30x30" in source.note
+    assert source.note.count("\n") == 0
+    assert ("converted" in source.note) == (format != "PNG")
+
+
+def test_pads_with_black_or_with_transparency() -> None:
+    """Padding keeps the whole picture, between black bars or, beside alpha, clear ones."""
+    for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (0, 0, 0, 0)), ("L", 0)):
+        tall = Image.new(mode, (10, 30), "white")
+        source = load_source(saved("PNG", tall), fit="pad")
+        pixels = decode(source.png)
+        assert (pixels.size, pixels.mode) == ((30, 30), mode)
+        assert pixels.getpixel((0, 15)) == bar == pixels.getpixel((29, 15))
+        assert pixels.getpixel((15, 0)) == Image.new(mode, (1, 1), "white").getpixel((0, 0))
+        assert source.note == "image: padded 10x30 to 30x30."
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
+    """Noise, which hardly compresses, ends under 4 MB but well above half of it."""
+    source = load_source(oversized_png(), fit=fit)
+    assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
+    assert 900 < source.png.side < 1280
+    assert f"scaled 1280x1280 to {source.png.side}x{source.png.side}" in source.note
+
+
+def test_a_large_flat_picture_keeps_its_pixels() -> None:
+    """4000x4000 flat pixels are a small file, so nothing is scaled."""
+    flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"))
+    assert load_source(flat).png.side == 4000
+    jpeg_4000 = saved("JPEG", Image.new("RGB", (4000, 3000), "teal"))
+    assert load_source(jpeg_4000).png.side == 3000
+
+
+def test_takes_the_first_frame_of_an_animation() -> None:
+    """Of an animated GIF the first frame is taken, and the note says so."""
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue", "lime")]
+    source = load_source(saved("GIF", frames[0], save_all=True, append_images=frames[1:]))
+    assert decode(source.png).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    assert source.note == "image: converted GIF to PNG, took the first frame."
+
+
+@pytest.mark.parametrize(
+    ("mode", "plain"), [("LA", "LA"), ("P", "RGB"), ("CMYK", "RGB"), ("1", "L")]
+)
+def test_takes_pil_images_of_any_mode(mode: str, plain: str) -> None:
+    """A PIL image is taken as it is in memory; its alpha and its greyness are kept."""
+    image = Image.new(mode, (12, 8))
+    source = load_source(image)
+    assert decode(source.png).mode == plain
+    assert source.png.side == 8
+    assert image.size == (12, 8)
+
+
+def test_a_pil_image_opened_from_a_file_keeps_its_name(tmp_path: Path) -> None:
+    """The name of a PIL image's file becomes the name of the source."""
+    (tmp_path / "dog.jpg").write_bytes(jpeg())
+    with Image.open(tmp_path / "dog.jpg") as image:
+        assert load_source(image).name == "dog"
+
+
+def test_a_broken_png_that_pillow_can_read_is_written_anew() -> None:
+    """Bytes after the end make a PNG illegal; converting mends it, strict refuses it."""
+    source = load_source(square_png() + b"tail")
+    assert source.note == "image: written anew as a valid PNG."
+    with pytest.raises(InvalidImageError, match=r"4 bytes follow IEND\. fit='crop' or 'pad'"):
+        load_source(square_png() + b"tail", fit="strict")
+
+
+STRICT = [
+    (jpeg(), "not a PNG file"),
+    (non_square_png(), "must be square, got 96x64"),
+    (oversized_png(), "less than 4,194,304"),
+    (truncated_png(), "corrupt"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), STRICT, ids=[message for _, message in STRICT])
+def test_strict_refuses_what_breaks_a_rule(data: bytes, message: str) -> None:
+    """With fit='strict' nothing is converted: the rule and what was found are named."""
+    with pytest.raises(InvalidImageError, match=message):
+        load_source(data, fit="strict")
+
+
+def test_strict_refuses_a_pil_image() -> None:
+    """A PIL image is no PNG file, so strict refuses it."""
+    with pytest.raises(InvalidImageError, match="PNG files only"):
+        load_source(Image.new("RGB", (8, 8)), fit="strict")
+
+
+BAD: list[tuple[Any, str]] = [
+    (b"", "The source is empty"),
+    ("", "The path is empty"),
+    (b"text", "no picture of a known format"),
+    (b"%PDF-1.4 ...", "known are PNG, JPEG, WEBP, GIF, BMP, TIFF"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known format"),
+    (b"P6 1 1 255 abc", "no picture of a known format"),
+    (truncated_png(), "corrupt PNG picture"),
+    (jpeg()[:500], "or a broken one"),
+    (jpeg()[:-300], "corrupt JPEG picture"),
+    ("https://example.com/cat.png", "URLs are not fetched; download"),
+    ("HTTP://example.com/cat.png", "URLs are not fetched"),
+    ("data:image/png;base64", "no comma"),
+    ("data:image/png;base64,@@@", "no valid base64"),
+    ("data:,", "The source is empty"),
+    ("no/such/cat.png", "There is no file 'cat.png'"),
+    ("nul\0byte.png", "cannot be read"),
+    ("x" * 5000, "cannot be read"),
+    (None, "got NoneType"),
+    (7, "got int"),
+    (["cat.png"], "got list"),
+    (io.StringIO("text"), "open it in binary mode"),
+    (Image.new("RGB", (0, 5)), "no pixels"),
+    (Image.new("1", (9000, 10_000)), "90,000,000 pixels; the limit is 89,478,485"),
+]
+
+
+@pytest.mark.parametrize(("source", "message"), BAD, ids=[message for _, message in BAD])
+def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
+    """Each kind of unusable source has its own short message."""
+    with pytest.raises(ImageVariationError) as caught:
+        load_source(source)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 250
+    assert caught.value.status_code == 400
+
+
+def test_refuses_a_fit_that_does_not_exist() -> None:
+    """A misspelt fit is an error that lists the right ones."""
+    with pytest.raises(SourceError, match="'strict', 'crop' or 'pad', got 'stretch'"):
+        load_source(square_png(), fit="stretch")  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_refuses_a_folder_a_pipe_and_a_device(tmp_path: Path) -> None:
+    """What is not a regular file is refused at once; a FIFO without a writer does not hang."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path, "folder"), (tmp_path / "pipe", "regular"), ("/dev/zero", "r")):
+        with pytest.raises(SourceError, match=message):
+            load_source(path)
+
+
+def test_refuses_a_closed_file(tmp_path: Path) -> None:
+    """A closed file is refused with our error, and errors never show a whole path."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(square_png())
+    file = path.open("rb")
+    file.close()
+    with pytest.raises(SourceError, match="closed"):
+        load_source(file)
+    with pytest.raises(SourceError) as caught:
+        load_source(tmp_path / "dog.png")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_reads_no_more_than_the_cap() -> None:
+    """An endless file is read only up to the cap, then refused."""
+
+    class Endless(io.RawIOBase):
+        asked = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.asked = size
+            return bytes(size)
+
+    endless = Endless()
+    with pytest.raises(SourceError, match="more than 67,108,864 bytes"):
+        load_source(endless)  # type: ignore[arg-type]  # a RawIOBase is close enough to IO[bytes]
+    assert endless.asked == MAX_SOURCE_BYTES + 1
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    """A tiny GIF that claims 65535x65535 pixels is refused by its header."""
+    bomb = (
+        b"GIF89a" + b"\xff\xff\xff\xff" + b"\x80\0\0" + b"\0" * 6 + b",\0\0\0\0\xff\xff\xff\xff\0\2"
+    )
+    with pytest.raises(ImageVariationError):
+        load_source(bomb + b"\2\4\1\0;")
+
+
+def test_pixels_that_do_not_decode_are_found_when_converting() -> None:
+    """A PNG whose pixels are corrupt passes as a file, and fails once it must be converted."""
+    assert load_source(corrupt_png()).png.side == 64
+    with pytest.raises(InvalidImageError, match="corrupt PNG"):
+        load_source(corrupt_png() + b"tail")
+
+
+_HEADS = st.sampled_from(
+    [b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF0000WEBPVP8 ", b""]
+)
+
+
+@given(st.builds(lambda head, rest: head + rest, _HEADS, st.binary(max_size=300)))
+def test_any_bytes_are_a_picture_or_our_error(data: bytes) -> None:
+    """No bytes whatever raise anything outside the tree."""
+    try:
+        load_source(data)
+    except ImageVariationError as error:
+        assert "0x" not in str(error)
+
+
+@given(st.text(max_size=80) | st.text(max_size=80).map("data:".__add__))
+def test_any_text_is_a_picture_or_our_error(text: str) -> None:
+    """No text whatever raises anything outside the tree."""
+    with pytest.raises(ImageVariationError):
+        load_source(text)
