@@ -1,0 +1,123 @@
+"""Matching patches anew, coarse to fine: the middle of the method.
+
+GPNN's loop (arXiv 2103.15545, algorithm 1): at each level the picture so far asks for patches, the
+source answers, overlapping answers vote. Exact and complete at the coarse levels; above them the
+field of displacements is carried up and only improved locally, as in PatchMatch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from langchain_image_variation.engines.local import exact, pyramid
+from langchain_image_variation.engines.local.field import (
+    corners,
+    from_corners,
+    propagate,
+    smooth,
+    upsample,
+)
+from langchain_image_variation.engines.local.patches import describe, principal
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
+from langchain_image_variation.engines.local.quilt import Quilt
+from langchain_image_variation.engines.local.vote import vote
+
+__all__ = ["Arranger"]
+
+_START = 16
+"""Side of the coarsest level: a patch covers 44 % of it, so large parts stay whole."""
+
+_BALANCED = 30
+"""Up to this side all patches are shared out evenly."""
+
+_EXACT = 44
+"""Up to this side all patches are compared with all; the work grows with the fourth power."""
+
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The source at one level, with the descriptors of its patches."""
+
+    picture: Floats
+    keys: Floats
+    soft_keys: Floats
+    """Keys of the level below enlarged: as soft as the first picture of this level (GPNN, 3.2)."""
+
+    @property
+    def side(self) -> int:
+        return len(self.picture)
+
+
+class Arranger:
+    """Arranges the patches of one source anew. Holds what all its variations share.
+
+    Args:
+        source: uint8 (256, 256, channels).
+        complete: Whether everything in the source is wanted; off only to measure what that brings.
+    """
+
+    def __init__(self, source: Bytes, *, complete: bool = True) -> None:
+        small = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
+        pictures = [pyramid.as_floats(picture) for picture in small]
+        self._values = 49 * source.shape[2]
+        self._complete = complete
+        self._basis = principal(pictures)
+        self._levels = []
+        soft = pictures[0]
+        for picture in pictures:
+            soft = _enlarged(soft, picture.shape[0])
+            keys = describe(picture, self._basis)
+            self._levels.append(_Level(picture, keys, describe(soft, self._basis)))
+            soft = picture
+        self._first = Quilt(small[0])
+        self._coarse = [level for level in self._levels if level.side <= _EXACT]
+        self._fine = self._levels[len(self._coarse) :]
+
+    def sketch(self, guess: Floats) -> tuple[Floats, Floats]:
+        """Arrange the coarse levels.
+
+        Args:
+            guess: Displacements (2, 16, 16) for the first picture.
+
+        Returns:
+            The field at the last coarse level, and the picture there.
+        """
+        picture = pyramid.as_floats(self._first.draw(guess))
+        for level in self._coarse:
+            picture = _enlarged(picture, level.side)
+            for turn in range(1 if level is self._coarse[0] else _ROUNDS):
+                found = self._match(picture, level, level.keys if turn else level.soft_keys)
+                picture = vote(level.picture, found)
+        return smooth(from_corners(found)), picture
+
+    def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
+        """Carry a sketch up to 128 nodes a side.
+
+        Args:
+            field: What `sketch` returned.
+            picture: What `sketch` returned.
+            generator: Draws PatchMatch's random changes.
+        """
+        for level in self._fine:
+            field = upsample(field, level.side)
+            queries = describe(_enlarged(picture, level.side), self._basis)
+            field = smooth(propagate(field, queries, level.soft_keys, generator))
+            picture = vote(level.picture, corners(field))
+        return field
+
+    def _match(self, picture: Floats, level: _Level, keys: Floats) -> Indices:
+        queries = describe(picture, self._basis)
+        if not self._complete:
+            found = exact.nearest(queries, keys, self._values, alpha=np.inf)
+        elif level.side <= _BALANCED:
+            found = exact.balanced(queries, keys, self._values)
+        else:
+            found = exact.nearest(queries, keys, self._values)
+        return found.reshape(level.side - 6, level.side - 6)
+
+
+def _enlarged(picture: Floats, side: int) -> Floats:
+    quantised = (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return pyramid.as_floats(pyramid.resize(quantised, side))

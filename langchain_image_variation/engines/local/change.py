@@ -1,0 +1,76 @@
+"""How far a field of displacements takes a picture from its source, before anything is drawn.
+
+Change is the root mean square difference of grey between variation and source, over the standard
+deviation of the source's grey: 0 is a copy, about 1.4 an unrelated arrangement of the same greys.
+"""
+
+import numpy as np
+from PIL import Image
+
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, grey
+from langchain_image_variation.engines.local.warp import flow, resample, velocity
+
+__all__ = ["Yardstick"]
+
+_PROBES = 128
+_FINER = 4
+_FAR = 0.25
+_HALVINGS = 8
+
+
+class Yardstick:
+    """Measures the change that a field makes to one source.
+
+    Args:
+        source: uint8 (side, side, channels); every change is measured at this size.
+    """
+
+    def __init__(self, source: Bytes) -> None:
+        self._large = source.shape[0] * _FINER
+        luma = grey(source)
+        enlarged = Image.fromarray(luma).resize((self._large, self._large), Image.Resampling.LANCZOS)
+        self._grey = np.asarray(enlarged).reshape(-1)
+        centres = (np.arange(_PROBES, dtype=np.float32) + 0.5) / np.float32(_PROBES)
+        self._y, self._x = centres[:, None], centres[None, :]
+        self._spread = float(luma.std())
+        self._here = self._read(np.zeros((2, _PROBES, _PROBES), dtype=np.float32))
+        far = [flow(velocity(np.random.default_rng(seed)), _FAR) for seed in range(4)]
+        self.most = float(np.mean([self.change(resample(moved, _PROBES)) for moved in far]))
+        """Change of a far displacement: about the most that moving pixels can bring."""
+
+    def change(self, field: Floats) -> float:
+        """Return the change that a field makes, measured at 128 x 128 points.
+
+        Args:
+            field: Displacements (2, 128, 128).
+        """
+        if self._spread == 0:
+            return 0.0
+        difference = self._read(field) - self._here
+        return float(np.sqrt(np.mean(difference**2))) / self._spread
+
+    def amplitude(self, velocity: Floats, wanted: float, reach: float) -> float:
+        """Find how far along a velocity to go for a wanted change.
+
+        Args:
+            velocity: What `warp.velocity` returned.
+            wanted: The change to reach.
+            reach: The largest amplitude allowed, returned where even that changes too little.
+        """
+        if self.change(resample(flow(velocity, reach), _PROBES)) <= wanted:
+            return reach
+        low, high = reach / 64, reach
+        for _ in range(_HALVINGS):
+            middle = (low * high) ** 0.5
+            if self.change(resample(flow(velocity, middle), _PROBES)) < wanted:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _read(self, field: Floats) -> Floats:
+        """Read the source's grey where a field points, to a quarter of a pixel."""
+        size, last = np.float32(self._large), self._large - 1
+        row = np.clip(((self._y + field[0]) * size).astype(np.intp), 0, last)
+        column = np.clip(((self._x + field[1]) * size).astype(np.intp), 0, last)
+        return np.asarray(self._grey[row * self._large + column])

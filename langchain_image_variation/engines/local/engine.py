@@ -1,0 +1,190 @@
+"""`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
+
+import math
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import check_model
+from langchain_image_variation.engines.local.progress import Progress
+from langchain_image_variation.engines.local.pyramid import Bytes
+from langchain_image_variation.engines.local.synthesis import Synthesis
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.pixels import decode, encode
+
+__all__ = ["MODELS", "LocalEngine"]
+
+MODELS = ("dall-e-2", "local")
+
+_SEED_BITS = 32
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_SLOTS = threading.BoundedSemaphore(_processors())
+"""Pictures in the making in this process, whatever the number of engines, threads and callers."""
+
+
+class LocalEngine:
+    """Makes variations from the picture's own pixels: no weights, no network, no key.
+
+    Up to a strength of about 0.6 the picture is bent smoothly, as if taken a moment later; above it
+    its patches are arranged anew. Nothing is drawn that is not in the source. Greyscale stays grey,
+    and alpha moves with the picture.
+
+    One engine may be used from many threads at once.
+
+    Args:
+        seed: Picture i of a request is made from `seed + i` alone, so it can be made again with
+            n=1 and that seed. None draws a new 32-bit seed for each request.
+        strength: 0 (nearly a copy) to 1 (an arrangement of its own).
+        threads: How many pictures of a request are made at once; by default as many as there are
+            processors. It does not change the result.
+        progress: Called with the share of a request that is done: rising, never twice at once, 1.0
+            at the end. An exception raised by it stops the request and comes out of it.
+
+    Raises:
+        InvalidRequestError: If an option is out of range; `param` names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        strength: float = 0.35,
+        threads: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self.seed = _checked_seed(seed)
+        self.strength = _checked_strength(strength)
+        self.threads = _checked_threads(threads)
+        self.progress = progress
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return `request.n` variations of `request.image`, each of exactly `request.size`.
+
+        Raises:
+            ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
+            InvalidImageError: If the picture cannot be decoded.
+        """
+        check_model(request.model, MODELS)
+        progress = Progress(request.n, self.progress)
+        progress.report(0, 0.0)
+        image = _fitted(decode(request.image), request.side)
+        source, alpha = _to_array(image)
+        first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
+        seeds = range(first, first + request.n)
+        synthesis = Synthesis(source, self.strength)
+
+        def make(index: int) -> bytes:
+            try:
+                with _SLOTS:
+                    drawn = synthesis.draw(
+                        seeds[index], lambda done: progress.report(index, 0.9 * done)
+                    )
+                    png = encode(_to_image(drawn, image.mode, alpha), compress_level=1)
+                progress.report(index, 1.0)
+            except BaseException as error:
+                progress.stop(error)
+                raise
+            return png
+
+        return ImagesResponse.from_pngs(
+            _in_threads(make, request.n, self.threads or _processors(), progress),
+            response_format=request.response_format,
+            seeds=seeds,
+        )
+
+
+def _in_threads(
+    make: Callable[[int], bytes], count: int, threads: int, progress: Progress
+) -> list[bytes]:
+    """Call `make` for each index, several at once; the first failure stops all of them."""
+    if min(count, threads) == 1:
+        return [make(index) for index in range(count)]
+    with ThreadPoolExecutor(min(count, threads), thread_name_prefix="local-engine") as pool:
+        futures = [pool.submit(make, index) for index in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException as error:
+            progress.stop(error)
+            pool.shutdown(cancel_futures=True)
+            raise progress.failure or error from None
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """The picture at the side that was asked for; Pillow premultiplies where there is alpha."""
+    if image.size == (side, side):
+        return image
+    smaller = side < image.width
+    kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    return image.resize((side, side), kernel, reducing_gap=3.0 if smaller else None)
+
+
+def _to_array(image: Image.Image) -> tuple[Bytes, bool]:
+    """The channels to vary, colour premultiplied by alpha, and whether alpha is one of them.
+
+    Alpha that is opaque everywhere is left out.
+    """
+    array = np.asarray(image)
+    array = array[..., None] if array.ndim == 2 else array
+    if image.mode not in ("LA", "RGBA"):
+        return array, False
+    if array[..., -1].min() == 255:
+        return array[..., :-1], False
+    premultiplied = array.copy()
+    scale = array[..., -1:].astype(np.uint16)
+    premultiplied[..., :-1] = (array[..., :-1] * scale + 127) // 255
+    return premultiplied, True
+
+
+def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
+    """The picture in its own mode again: the inverse of `_to_array`."""
+    if alpha:
+        scale = np.maximum(array[..., -1:].astype(np.uint32), 1)
+        colour = (array[..., :-1].astype(np.uint32) * 255 + scale // 2) // scale
+        array = np.concatenate([np.minimum(colour, 255).astype(np.uint8), array[..., -1:]], axis=2)
+    elif mode in ("LA", "RGBA"):
+        array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
+    return Image.fromarray(array[..., 0] if mode == "L" else array)
+
+
+def _checked_seed(seed: int | None) -> int | None:
+    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0):
+        return seed
+    raise InvalidRequestError(
+        f"seed must be a whole number from 0, got {seed!r}; leave it out for a random one.",
+        param="seed",
+    )
+
+
+def _checked_strength(strength: float) -> float:
+    number = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if number and math.isfinite(strength) and 0 <= strength <= 1:
+        return float(strength)
+    raise InvalidRequestError(
+        f"strength must be a number from 0 to 1, got {strength!r}; 0.35 is the default.",
+        param="strength",
+    )
+
+
+def _checked_threads(threads: int | None) -> int | None:
+    if threads is None or (
+        isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+    ):
+        return threads
+    raise InvalidRequestError(
+        f"threads must be a whole number from 1, got {threads!r}; leave it out for the default.",
+        param="threads",
+    )

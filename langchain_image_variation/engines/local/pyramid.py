@@ -1,0 +1,81 @@
+"""Pictures as arrays, and the coarse-to-fine levels of the source.
+
+The levels are those of GPNN (arXiv 2103.15545, section 3): one picture at sides that shrink by
+about 3/4, down to where a 7x7 patch covers a large part of it.
+"""
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["NODES", "Bytes", "Floats", "Indices", "as_floats", "grey", "resize", "sides"]
+
+Bytes: TypeAlias = NDArray[np.uint8]
+"""A picture (side, side, channels), 1 to 4 channels; before alpha, colour is premultiplied."""
+
+Floats: TypeAlias = NDArray[np.float32]
+"""Whatever is computed. A picture as floats holds values from 0 to 1."""
+
+Indices: TypeAlias = NDArray[np.intp]
+
+NODES = 256
+"""Side in pixels of the finest level at which patches are compared; above it pixels only move."""
+
+_DENSE = 128
+_RATIO = 0.75
+
+
+def resize(picture: Bytes, side: int, kernel: Image.Resampling | None = None) -> Bytes:
+    """Resample a picture, each channel by itself: Lanczos down, bicubic up.
+
+    Args:
+        picture: uint8 (height, width, channels).
+        side: The wanted side in pixels.
+        kernel: Another filter.
+
+    Returns:
+        uint8 (side, side, channels).
+    """
+    if picture.shape[:2] == (side, side):
+        return picture
+    if kernel is None:
+        smaller = side < picture.shape[0]
+        kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    planes = [
+        Image.fromarray(np.ascontiguousarray(picture[..., channel])).resize((side, side), kernel)
+        for channel in range(picture.shape[2])
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+
+
+def as_floats(picture: Bytes) -> Floats:
+    """Return a picture as values from 0 to 1."""
+    return picture.astype(np.float32) / np.float32(255)
+
+
+def grey(picture: Bytes) -> Floats:
+    """Return the luma of a picture (weights of ITU-R BT.601), plus its alpha if it has one.
+
+    With alpha in it, a change of outline on transparent ground counts as a change.
+
+    Returns:
+        float32 (side, side), 0 to 1, or to 2 with alpha.
+    """
+    values = as_floats(picture)
+    colours = values[..., : 3 if values.shape[2] > 2 else 1]
+    weights = np.array([0.299, 0.587, 0.114] if colours.shape[2] == 3 else [1.0], dtype=np.float32)
+    luma = colours @ weights
+    return np.asarray(luma + values[..., -1] if values.shape[2] in (2, 4) else luma)
+
+
+def sides(start: int) -> list[int]:
+    """Return the sides of the levels from `start` to 128 pixels, coarse to fine, about 3/4 apart.
+
+    Args:
+        start: Side of the coarsest level in pixels, below 128.
+    """
+    steps = max(1, round(math.log(_DENSE / start) / math.log(1 / _RATIO)))
+    return [round(start * (_DENSE / start) ** (step / steps)) for step in range(steps + 1)]

@@ -1,0 +1,41 @@
+"""From one number, the strength, to what the engine aims for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Schedule", "schedule"]
+
+_STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+_REACH = (0.003, 0.015, 0.028, 0.05, 0.12, 0.2, 0.3)
+_SHARE = (0.2, 0.5, 0.7, 0.82, 0.9, 0.95, 1.0)
+
+_WHOLE = 0.6
+"""Up to this strength the picture is only bent, so that faces, buildings and lines stay whole."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a strength asks for. Each number rises with the strength, without a jump."""
+
+    reach: float
+    """The most that the first guess may move things, root mean square, in sides of the picture."""
+
+    share: float
+    """Change wanted, as a share of the change that an unrelated arrangement would bring."""
+
+    rearranged: bool
+    """Whether patches are matched anew, or the source is only bent."""
+
+
+def schedule(strength: float) -> Schedule:
+    """Return what a strength asks for.
+
+    Args:
+        strength: 0 (nearly a copy) to 1.
+    """
+    return Schedule(
+        reach=float(np.interp(strength, _STRENGTH, _REACH)),
+        share=float(np.interp(strength, _STRENGTH, _SHARE)),
+        rearranged=strength > _WHOLE,
+    )

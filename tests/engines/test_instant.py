@@ -1,0 +1,52 @@
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from langchain_image_variation.contract import SIZES, CreateImageVariationRequest
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.exceptions import ModelNotFoundError
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import corrupt_png, square_png
+
+PNG = SquarePNG(square_png())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_gives_exactly_what_was_asked_for(size: Any, n: int) -> None:
+    """The answer has n distinct legal PNG files of exactly the size."""
+    response = InstantEngine().create_variation(
+        CreateImageVariationRequest(image=PNG, n=n, size=size, response_format="b64_json")
+    )
+    files = [image.read() for image in response.data]
+    assert len({*files}) == n
+    for file in files:
+        assert f"{SquarePNG(file).side}x{SquarePNG(file).side}" == size
+        with Image.open(io.BytesIO(file)) as image:
+            assert len(image.convert("RGB").getcolors() or []) == 1
+
+
+def test_is_deterministic_and_depends_on_the_source() -> None:
+    """The same source gives the same bytes, another source gives others."""
+    requests = [
+        CreateImageVariationRequest(image=SquarePNG(data), n=2)
+        for data in (square_png(), square_png(), square_png(65), corrupt_png())
+    ]
+    answers = [
+        [image.url for image in InstantEngine().create_variation(request).data]
+        for request in requests
+    ]
+    assert answers[0] == answers[1]
+    assert len({tuple(urls) for urls in map(tuple, answers)}) == 3
+
+
+def test_refuses_a_model_it_does_not_offer() -> None:
+    """Only the old endpoint's model name and its own are accepted."""
+    for model in ("dall-e-2", "instant"):
+        request = CreateImageVariationRequest(image=PNG, model=model)
+        assert InstantEngine().create_variation(request).data
+    request = CreateImageVariationRequest(image=PNG, model="gpt-image-9")
+    with pytest.raises(ModelNotFoundError, match="'gpt-image-9' does not exist here"):
+        InstantEngine().create_variation(request)

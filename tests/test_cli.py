@@ -1,0 +1,244 @@
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from langchain_image_variation import __version__
+from langchain_image_variation.cli import main
+from langchain_image_variation.contract import ImagesResponse
+from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+
+
+@pytest.fixture(autouse=True)
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a fresh folder that holds one JPEG photo."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg())
+    return path
+
+
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "langchain_image_variation", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    """The files and the sheet are written, and their paths printed, one a line."""
+    assert main(["create", "--image", "photo.jpg", "--n", "3", "--engine", "instant"]) == 0
+    out, err = capsys.readouterr()
+    paths = out.splitlines()
+    assert [path.rpartition("-")[2] for path in paths] == ["1.png", "2.png", "3.png", "sheet.png"]
+    assert all(Path(path).is_file() and path.startswith("variations/photo-") for path in paths)
+    assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centred 64x64.\n"
+
+
+def test_prints_the_contract_s_json_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json nothing is written, and standard output is one ImagesResponse."""
+    arguments = ["create", "--image", "photo.jpg", "--n", "2", "--size", "512x512", "--json"]
+    assert main([*arguments, "--engine", "instant", "--response-format", "b64_json"]) == 0
+    body = capsys.readouterr().out
+    assert list(json.loads(body)) == ["created", "data"]
+    assert len([image.read() for image in ImagesResponse.from_json(body).data]) == 2
+    assert os.listdir() == ["photo.jpg"]
+
+
+def test_json_can_be_printed_and_files_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """An output folder that is named is used beside --json too."""
+    arguments = ["create", "--image", "photo.jpg", "--json", "--output-dir", "out"]
+    assert main([*arguments, "--engine", "instant"]) == 0
+    assert len(os.listdir("out")) == 2
+    assert json.loads(capsys.readouterr().out)["data"]
+
+
+def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --seed the run says which seed repeats it; with it the files are the same."""
+    arguments = ["create", "--image", "photo.jpg", "--size", "256x256"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    seed = err.rpartition("--seed ")[2].strip().rstrip(".")
+    assert main([*arguments, "--seed", seed]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    assert "--seed" not in again.err
+
+
+BAD = [
+    ("photo.jpg --n 0", "n must be a whole number from 1 to 10, got 0."),
+    ("photo.jpg --n 11", "n must be a whole number from 1 to 10, got 11."),
+    ("photo.jpg --n many", "argument --n: invalid int value: 'many'; see"),
+    ("photo.jpg --size 640x480", "size must be one of '256x256', '512x512', '1024x1024', got"),
+    ("photo.jpg --response-format xml", "response_format must be 'url' or 'b64_json', got 'xml'."),
+    ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
+    ("photo.jpg --engine magic", "There is no engine 'magic'; installed are: instant, local."),
+    ("photo.jpg --engine instant --seed 1", "The engine 'instant' has no option 'seed'"),
+    ("photo.jpg --strength 2", "strength"),
+    ("photo.jpg --strength nan", "strength"),
+    ("photo.jpg --seed -1", "seed"),
+    ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
+    ("photo.jpg --fit strict", "image is not a PNG file: the PNG signature is missing. fit='crop'"),
+    ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; name a folder"),
+    ("photo.jpg --colour red", "unrecognized arguments: --colour red; see"),
+    ("photo.png", "There is no file 'photo.png'; check the path."),
+    (".", "is a folder"),
+    (
+        "https://example.com/cat.png",
+        "URLs are not fetched; download the picture and pass its path.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[a for a, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad input or usage: nothing on standard output, the last line says what and what next."""
+    assert main(["create", "--image", *arguments.split(" ")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("image-variation")
+    assert [line for line in err.splitlines() if line.startswith("image-variation")] == [
+        err.splitlines()[-1]
+    ]
+
+
+def test_no_image_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing option or command is one line; --help and --version exit 0."""
+    assert main(["create"]) == 2
+    assert main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main(["create", "--help"]) == 0
+    assert "--response-format" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"image-variation {__version__}\n"
+
+
+def test_lists_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each engine is a line: its name, whether it is usable here, and what it is."""
+    assert main(["engines"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["instant", "usable"], ["local", "usable"]]
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_an_engine_that_misses_a_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed as not usable with the command to run, and using it exits 1."""
+    metadata = tmp_path / "heavy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: heavy\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[langchain_image_variation.engines]\nheavy = not_installed_here:Engine [gpu]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["engines"]) == 0
+    assert "heavy    not usable  The engine 'heavy' needs" in capsys.readouterr().out
+    assert main(["create", "--image", "photo.jpg", "--engine", "heavy"]) == 1
+    assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
+
+
+def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture that only fails when the engine decodes it is bad input all the same."""
+    Path("broken.png").write_bytes(corrupt_png())
+    assert main(["create", "--image", "broken.png"]) == 2
+    assert "pixels cannot be decoded" in capsys.readouterr().err
+
+
+def test_a_process_without_warnings_or_traceback() -> None:
+    """`python -m` is the same program; a failure is one line and nothing else."""
+    Path("square.png").write_bytes(square_png())
+    done = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    failed = run("create", "--image", "none.png")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
+
+
+def test_a_reader_that_stops_early_is_no_failure() -> None:
+    """When standard output is closed while we write, the program ends quietly."""
+    command = [sys.executable, "-m", "langchain_image_variation", "create", "--image", "photo.jpg"]
+    process = subprocess.Popen(
+        [*command, "--json", "--n", "10", "--engine", "local", "--size", "256x256"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_terminal_shows_a_progress_bar_that_goes_away() -> None:
+    """On a terminal a bar moves from 0 on and is wiped; elsewhere there is none."""
+    terminal, child_side = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["create", "--image", "photo.jpg", "--n", "2", "--size", "256x256"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "langchain_image_variation", *arguments], stderr=child_side
+    )
+    os.close(child_side)
+    shown = b""
+    # On Linux the end of a terminal is an error, elsewhere an empty read.
+    with contextlib.suppress(OSError):
+        while data := os.read(terminal, 4096):
+            shown += data
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert "2 variations:   0% |" in shown.decode()
+    assert "%" not in shown.decode().rpartition("\r" + " " * 20)[2]
+    assert "%" not in run("create", "--image", "photo.jpg").stderr
+
+
+def test_nothing_touches_the_network() -> None:
+    """A run in which every connection and name look-up is forbidden succeeds."""
+    code = (
+        "import sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.sendto'):\n"
+        "        raise RuntimeError(event)\n"
+        "sys.addaudithook(refuse)\n"
+        "from langchain_image_variation.cli import main\n"
+        "sys.exit(main(['create', '--image', 'photo.jpg', '--size', '256x256']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_leaves_no_half_written_file() -> None:
+    """Ctrl-C during the work ends with 130, one line, and an empty output folder."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "langchain_image_variation", "create"),
+            *("--image", "photo.jpg", "--n", "10", "--output-dir", "out"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert err.strip().endswith("image-variation: interrupted; no file is half-written.")
+    assert "Traceback" not in err
+    assert not Path("out").exists() or os.listdir("out") == []

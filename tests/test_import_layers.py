@@ -1,0 +1,91 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("langchain_image_variation", "pytest_image_variation")
+
+LAYERS = {
+    "exceptions": 0,
+    "png": 1,
+    "contract": 2,
+    "pixels": 2,
+    "engines": 3,
+    "source": 3,
+    "output": 3,
+    "folder": 3,
+    "tool": 4,
+    "cli": 4,
+    "__init__": 5,
+    "__main__": 5,
+}
+LIBRARIES = {
+    "exceptions": set[str](),
+    "png": set[str](),
+    "contract": {"pydantic"},
+    "pixels": {"PIL"},
+    "engines": {"PIL", "numpy"},
+    "source": {"PIL"},
+    "output": {"PIL"},
+    "folder": set[str](),
+    "tool": {"langchain_core", "pydantic"},
+    "cli": {"tqdm"},
+    "__init__": set[str](),
+    "__main__": set[str](),
+}
+STANDARD = __import__("sys").stdlib_module_names
+FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules a file imports, at whatever depth in the code, by their full names."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute: one path per name"
+            names.add(str(node.module))
+            # `from package import module` imports the module too.
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def unit(path: Path) -> str:
+    """Return which row of the table a file belongs to: its module, or its subpackage."""
+    return path.relative_to(ROOT / OURS[0]).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
+def test_imports_point_down(path: Path) -> None:
+    """A module imports only lower layers, no sibling, and only its own libraries."""
+    here = unit(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == OURS[0]:
+            other = parts[1] if len(parts) > 1 and parts[1] in LAYERS else "__init__"
+            if here == "__init__" or other == here:
+                continue
+            if other == "__init__":
+                assert parts[1:] in ([], ["__version__"]), f"{here} imports the root's {name}"
+                continue
+            if here == "__main__":
+                continue
+            assert LAYERS[other] < LAYERS[here], f"{here} imports {other}"
+        elif parts[0] not in STANDARD:
+            assert parts[0] in LIBRARIES[here], f"{here} imports {name}"
+
+
+def test_every_module_has_a_place_in_the_table() -> None:
+    """A new module must be given its layer here."""
+    assert {unit(path) for path in FILES} == LAYERS.keys() == LIBRARIES.keys()
+
+
+def test_nothing_imports_the_pytest_package() -> None:
+    """The library stands without its test helpers, and they do not touch tool or cli."""
+    for path in FILES:
+        assert not any(name.startswith(OURS[1]) for name in imported(path))
+    for path in (ROOT / OURS[1]).rglob("*.py"):
+        forbidden = {f"{OURS[0]}.{module}" for module in ("tool", "tool_spec", "cli")}
+        assert not imported(path) & forbidden

@@ -1,0 +1,152 @@
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import Image as ResponseImage
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.output import ContactSheet, make_output_dir, save_images, save_png
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import jpeg, square_png
+
+PNG = SquarePNG(square_png())
+
+
+def answer(n: int) -> ImagesResponse:
+    """Return an answer of the instant engine."""
+    request = CreateImageVariationRequest(image=PNG, n=n, size="256x256")
+    return InstantEngine().create_variation(request)
+
+
+def test_writes_each_variation_under_a_name_of_its_own(tmp_path: Path) -> None:
+    """Names are source name, content hash and index; contents are those of the answer."""
+    response = answer(3)
+    saved = save_images(response, tmp_path / "new" / "folder", name="cat")
+    for index, (image, expected) in enumerate(zip(saved, response.data, strict=True), start=1):
+        assert image.path.name == f"cat-{image.sha256[:8]}-{index}.png"
+        assert image.path.read_bytes() == expected.read()
+        assert (image.width, image.height, image.seed) == (256, 256, None)
+    assert len(os.listdir(tmp_path / "new" / "folder")) == 3
+
+
+def test_writing_again_changes_nothing(tmp_path: Path) -> None:
+    """The same answer written twice leaves the same files, untouched."""
+    first = save_images(answer(2), tmp_path)
+    times = [image.path.stat().st_mtime_ns for image in first]
+    assert save_images(answer(2), tmp_path) == first
+    assert [image.path.stat().st_mtime_ns for image in first] == times
+
+
+def test_never_replaces_a_different_picture(tmp_path: Path) -> None:
+    """If other content has the name, the hash in the name grows until it is free."""
+    data = square_png()
+    first = save_png(data, tmp_path, name="cat", suffix="1")
+    first.write_bytes(b"something else")
+    second = save_png(data, tmp_path, name="cat", suffix="1")
+    assert first.read_bytes() == b"something else"
+    assert (second.read_bytes(), len(second.name) - len(first.name)) == (data, 8)
+    second.write_bytes(b"x")
+    third = save_png(data, tmp_path, name="cat", suffix="1")
+    third.write_bytes(b"x")
+    with pytest.raises(OutputError, match="exists with other content"):
+        save_png(data, tmp_path, name="cat", suffix="1")
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("../../etc/passwd", "etc-passwd"),
+        (".hidden", "hidden"),
+        ("-rf", "rf"),
+        ("a b;$(rm)`\n\x1b[2J", "a-b-rm-2J"),
+        ("Äpfel_2.jpg", "Äpfel_2.jpg"),
+        ("x" * 300, "x" * 40),
+        ("...", "image"),
+        ("cat-0123abcd-2", "cat"),
+        ("cat-0123abcd-sheet", "cat"),
+    ],
+)
+def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
+    """No name leads out of the folder, hides a file, or troubles a terminal or a shell."""
+    (saved,) = save_images(answer(1), tmp_path, name=name)
+    assert saved.path.parent == tmp_path
+    assert saved.path.name.rpartition("-")[0].rpartition("-")[0] == stem
+
+
+def test_a_jpeg_answer_is_written_as_png(tmp_path: Path) -> None:
+    """Some servers put JPEG bytes into b64_json; the file is a PNG of the same pixels."""
+    response = ImagesResponse.from_pngs([jpeg(32, 32)], response_format="b64_json")
+    (saved,) = save_images(response, tmp_path)
+    with Image.open(saved.path) as image:
+        assert (image.format, image.size) == ("PNG", (32, 32))
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", square_png()[:100]])
+def test_an_answer_without_a_picture_writes_nothing(tmp_path: Path, data: bytes) -> None:
+    """If one entry is unreadable, the error comes before any file is written."""
+    response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
+    with pytest.raises(OutputError, match="no readable PNG"):
+        save_images(response, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_answer_with_addresses_says_what_to_ask_for(tmp_path: Path) -> None:
+    """An entry that is only an address is refused with the next step."""
+    response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])
+    with pytest.raises(OutputError, match="b64_json"):
+        save_images(response, tmp_path)
+
+
+def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    """A file in the place of the folder, or of its parent, is an error without a whole path."""
+    (tmp_path / "taken").write_text("")
+    for directory in (tmp_path / "taken", tmp_path / "taken" / "below", tmp_path / "nul\0"):
+        with pytest.raises(OutputError) as caught:
+            make_output_dir(directory)
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_failed_write_leaves_no_part_behind(tmp_path: Path) -> None:
+    """A name that the file system refuses is our error, and no temporary file stays."""
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_png(b"x", tmp_path, name="cat", suffix="1/2")
+    assert os.listdir(tmp_path) == []
+
+
+def test_many_writers_of_one_picture_agree(tmp_path: Path) -> None:
+    """Threads that write the same picture at once all get the one whole file."""
+    data = square_png(256)
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(save_png, data, tmp_path, name="a", suffix="1") for _ in range(40)]
+    (path,) = {job.result() for job in jobs}
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_the_contact_sheet_shows_source_and_variations(tmp_path: Path, n: int) -> None:
+    """The source comes first, then each variation in its colour, in order."""
+    response = answer(n)
+    sheet = ContactSheet(PNG, response, tile=64)
+    columns = 5 if n == 4 else min(n + 1, 4)
+    for index, image in enumerate(response.data, start=1):
+        row, column = divmod(index, columns)
+        with Image.open(io.BytesIO(image.read())) as picture:
+            expected = picture.convert("RGB").getpixel((0, 0))
+        at = (8 + column * 72 + 32, 8 + row * 92 + 20 + 32)
+        assert sheet.image.getpixel(at) == expected
+    path = sheet.save(tmp_path, name="cat")
+    assert path.name.startswith("cat-")
+    assert path.name.endswith("-sheet.png")
+
+
+def test_the_contact_sheet_shows_itself_in_a_notebook() -> None:
+    """The notebook's display hook gives the sheet as PNG bytes."""
+    sheet = ContactSheet(PNG, answer(2))
+    with Image.open(io.BytesIO(sheet._repr_png_())) as image:
+        assert image.size == sheet.image.size

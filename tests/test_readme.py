@@ -1,0 +1,125 @@
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def blocks(language: str) -> list[Any]:
+    """Return the blocks of one language, named by their first line."""
+    return [
+        pytest.param(text, id=text.partition("\n")[0][:50])
+        for name, text in BLOCKS
+        if name == language
+    ]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the examples and a virtual environment that is already installed."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    programs = {
+        "bin/python3": f'[ "$2" = venv ] || exec {sys.executable} "$@"',
+        ".venv/bin/pip": '[ "$1" = install ]',
+        ".venv/bin/python": f'[ "$2" = pytest ] || exec {sys.executable} "$@"',
+        ".venv/bin/image-variation": f'exec {sys.executable} -m langchain_image_variation "$@"',
+    }
+    for name, script in programs.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    """A block in a language that no test below runs would go unchecked."""
+    assert {language for language, _ in BLOCKS} == {"console", "python", "pycon"}
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_console_sessions_run_as_shown(checkout: Path, block: str) -> None:
+    """Each command prints what the README shows; only the hashes in file names may differ.
+
+    What needs the network, making an environment and installing into it, is done already here;
+    the gate runs those commands whole.
+    """
+    for session in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, _, shown = session.partition("\n")
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        hashes = re.compile(r"-[0-9a-f]{8}-")
+        assert hashes.sub("-#-", done.stdout) == hashes.sub("-#-", shown)
+
+
+@pytest.mark.parametrize("block", blocks("pycon"))
+def test_python_sessions_run_as_shown(checkout: Path, block: str) -> None:
+    """Each interactive session gives the values that the README shows."""
+    session = doctest.DocTestParser().get_doctest(block, {}, "README.md", "README.md", 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(session, out=report.append)
+    assert not report, "".join(report)
+
+
+class _ToolCaller(GenericFakeChatModel):
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        """Take any tools: the answers are fixed."""
+        return self
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_run(checkout: Path, block: str) -> None:
+    """Each block runs; where the README says `model`, a scripted one calls the tool once."""
+    arguments = {"image": "chelsea.png", "n": 3, "size": "256x256"}
+    call = {"name": "image_variation", "args": arguments, "id": "1", "type": "tool_call"}
+    answers = [AIMessage("", tool_calls=[call]), AIMessage("Done.")]
+    exec(compile(block, "README.md", "exec"), {"model": _ToolCaller(messages=iter(answers))})
+    assert len(list(Path("examples/variations").iterdir())) in (2, 3)
+
+
+def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
+    """The gate finds each of the two set-up commands exactly once, word for word."""
+    extract = re.search(r"sed -n '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
+    assert extract is not None
+    found = subprocess.run(
+        ["sed", "-n", extract[1], "README.md"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert len(found) == 2
+    assert "image-variation create" in found[0]
+    assert found[1].endswith(".venv/bin/python -m pytest")
+    assert all(f"$ {command}\n" in README for command in found)
+
+
+def test_the_pictures_of_the_readme_exist_and_are_small() -> None:
+    """Pictures that the README shows are in the tree, under 400 KB; photos under 600 KB."""
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size < 400_000
+    credits = (ROOT / "examples" / "README.md").read_text()
+    photos = [
+        path
+        for path in (ROOT / "examples").iterdir()
+        if path.suffix in (".png", ".jpg") and path.stem != "contact-sheet"
+    ]
+    assert len(photos) >= 3
+    for path in photos:
+        assert path.stat().st_size <= 600_000
+        assert path.name in credits

@@ -1,0 +1,284 @@
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_tests.integration_tests import ToolsIntegrationTests
+from langchain_tests.unit_tests import ToolsUnitTests
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.exceptions import (
+    EngineNotFoundError,
+    RateLimitError,
+    SourceError,
+)
+from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
+from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder with a photo and a broken picture."""
+    (tmp_path / "cat.jpg").write_bytes(jpeg())
+    (tmp_path / "broken.png").write_bytes(square_png()[:100])
+    return tmp_path
+
+
+@pytest.fixture
+def tool(root: Path) -> ImageVariationTool:
+    """Return a tool on that folder with the instant engine."""
+    return ImageVariationTool(root_dir=root, engine="instant")
+
+
+def call(**arguments: Any) -> dict[str, Any]:
+    """Return a tool call as a model makes it."""
+    return {"name": "image_variation", "args": arguments, "id": "call_1", "type": "tool_call"}
+
+
+class _Standard:
+    @pytest.fixture(autouse=True)
+    def photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Work in a folder that holds the picture of the example."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "cat.jpg").write_bytes(jpeg())
+
+    @property
+    def tool_constructor(self) -> type[ImageVariationTool]:
+        """The class under test."""
+        return ImageVariationTool
+
+    @property
+    def tool_constructor_params(self) -> dict[str, Any]:
+        """The engine that answers at once."""
+        return {"engine": "instant"}
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        """A model's arguments."""
+        return {"image": "cat.jpg", "n": 2, "size": "256x256"}
+
+
+class TestStandardUnit(_Standard, ToolsUnitTests):
+    """LangChain's standard unit tests for tools."""
+
+
+class TestStandardIntegration(_Standard, ToolsIntegrationTests):
+    """LangChain's standard integration tests for tools."""
+
+
+def test_the_model_sees_three_arguments_and_a_program_six(tool: ImageVariationTool) -> None:
+    """The schema for the model has image, n and size with bounds; the full one has all six."""
+    seen = tool.tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]  # a model class here
+    assert list(seen) == ["image", "n", "size"]
+    assert (seen["n"]["minimum"], seen["n"]["maximum"]) == (1, 10)
+    assert seen["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
+    assert all(len(field["description"]) > 20 for field in seen.values())
+    hidden = {"model", "response_format", "user"}
+    assert {*ImageVariationInput.model_fields} == {*seen, *hidden}
+
+
+def test_content_names_the_handles_and_the_artifact_holds_the_facts(
+    tool: ImageVariationTool, root: Path
+) -> None:
+    """The message is short text; the artifact is plain JSON; the files are where it says."""
+    message = tool.invoke(call(image="cat.jpg", n=3, size="256x256"))
+    assert isinstance(message, ToolMessage)
+    assert message.status == "success"
+    assert len(message.artifact) == 3
+    for item in message.artifact:
+        assert set(item) == {
+            *("handle", "path", "sha256", "width", "height", "seed", "engine", "created")
+        }
+        assert item["handle"] in message.content
+        assert (root / item["path"]).stem == item["handle"]
+        assert (item["width"], item["height"], item["engine"]) == (256, 256, "instant")
+    assert json.loads(json.dumps(message.artifact)) == message.artifact
+    assert len(message.content) < 400
+
+
+@pytest.mark.parametrize("arguments", [{"image": "cat.jpg"}, {"image": "nope"}, {"image": ".."}])
+def test_no_bytes_and_no_absolute_path_in_messages(
+    tool: ImageVariationTool, root: Path, arguments: dict[str, Any]
+) -> None:
+    """Neither content nor artifact holds picture data or a path of the machine."""
+    text = tool.invoke(call(**arguments)).model_dump_json()
+    assert str(root) not in text
+    assert "base64" not in text
+    assert not re.search(r"[A-Za-z0-9+/]{70}", text)
+
+
+async def test_sync_and_async_say_the_same(tool: ImageVariationTool) -> None:
+    """`invoke` and `ainvoke` give the same message for the same call."""
+    sync, later = tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))
+    for item in [*sync.artifact, *later.artifact]:
+        del item["created"]
+    assert (sync.content, sync.artifact) == (later.content, later.artifact)
+
+
+def test_a_program_may_pass_the_hidden_arguments(root: Path) -> None:
+    """`model`, `response_format` and `user` reach the engine as they were passed."""
+    seen: list[CreateImageVariationRequest] = []
+
+    class Recording(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            seen.append(request)
+            return super().create_variation(request)
+
+    tool = ImageVariationTool(root_dir=root, engine=Recording())
+    arguments = {"model": "instant", "response_format": "url", "user": "u-1"}
+    message = tool.invoke(call(image="cat.jpg", **arguments))
+    assert seen[0].model_dump(include=set(arguments)) == arguments
+    assert message.artifact[0]["engine"] == "Recording"
+
+
+async def test_an_async_engine_is_awaited(root: Path) -> None:
+    """An engine of the async Protocol works with ainvoke, and invoke says to use that."""
+
+    class Async:
+        async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            await asyncio.sleep(0)
+            return InstantEngine().create_variation(request)
+
+    tool = ImageVariationTool(root_dir=root, engine=Async())
+    message = await tool.ainvoke(call(image="cat.jpg", n=2))
+    assert len(message.artifact) == 2
+    assert "ainvoke" in tool.invoke(call(image="cat.jpg")).content
+
+
+def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
+    """More than max_n is cut to it and said; a fixed size replaces the one asked for."""
+    tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
+    message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
+    assert [item["width"] for item in message.artifact] == [256, 256]
+    assert "at most 2 a call" in message.content
+
+
+def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
+    """A model that sends null for what it leaves out gets the defaults."""
+    message = tool.invoke(call(image="cat.jpg", n=None, size=None))
+    assert [item["width"] for item in message.artifact] == [1024]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"image": "dog.png"}, "There is no picture 'dog.png' here. Files: "),
+    ({"image": "../cat.jpg"}, "There is no picture '../cat.jpg' here. Files: "),
+    ({"image": "/etc/passwd"}, "There is no picture 'passwd' here. Files: "),
+    ({"image": "broken.png"}, "corrupt PNG picture"),
+    ({"image": "cat.jpg", "model": "gpt-9"}, "'gpt-9' does not exist here"),
+    ({"image": "cat.jpg", "n": 11}, "n: Input should be less than or equal to 10."),
+    ({"image": "cat.jpg", "n": "many"}, "n: Input should be a valid integer"),
+    ({"image": "cat.jpg", "size": "1x1"}, "size: Input should be '256x256', '512x512' or"),
+    ({"image": "cat.jpg", "prompt": "blue"}, "prompt: Extra inputs are not permitted."),
+    ({}, "image: Field required."),
+    ({"image": "A" * 10**6}, "There is no picture 'AAAA"),
+    ({"image": ["A" * 10**6]}, "image: Input should be a valid string."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), BAD, ids=[text[:30] for _, text in BAD])
+def test_a_mistake_is_answered_with_text_to_act_on(
+    tool: ImageVariationTool, arguments: dict[str, Any], text: str
+) -> None:
+    """Each mistake of a model becomes a short error message, never an exception."""
+    message = tool.invoke(call(**arguments))
+    assert message.status == "error"
+    assert text in message.content
+    assert len(message.content) < 400
+
+
+def test_an_engine_s_failure_is_answered_with_its_message(root: Path) -> None:
+    """What an engine raises of our tree reaches the agent as text."""
+
+    class Busy:
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            raise RateLimitError("Five pictures a minute are allowed; try again in 12 s.")
+
+    message = ImageVariationTool(root_dir=root, engine=Busy()).invoke(call(image="cat.jpg"))
+    assert (message.status, message.content.split(";")[0]) == (
+        "error",
+        "Five pictures a minute are allowed",
+    )
+
+
+def test_corrupt_pixels_are_answered_too(root: Path) -> None:
+    """A picture that fails only when it is decoded is answered with text as well."""
+    (root / "rotten.png").write_bytes(corrupt_png())
+    message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
+    assert "pixels cannot be decoded" in message.content
+
+
+def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
+    """A wrong engine or folder is an error when the tool is made, not in the conversation."""
+    with pytest.raises(EngineNotFoundError):
+        ImageVariationTool(engine="magic")
+    with pytest.raises(SourceError, match="stay inside"):
+        ImageVariationTool(output_dir=Path("../elsewhere"))
+    with pytest.raises(ValueError, match="max_n"):
+        ImageVariationTool(max_n=11)
+
+
+def test_many_calls_at_once_do_not_disturb_each_other(tool: ImageVariationTool, root: Path) -> None:
+    """Forty calls from a pool give forty right answers and no stray file."""
+    inputs: list[Any] = [call(image="cat.jpg", n=2) for _ in range(40)]
+    config = RunnableConfig(max_concurrency=8)
+    messages = tool.batch(inputs, config=config)
+    assert len({message.content for message in messages}) == 1
+    assert len(list((root / "variations").iterdir())) == 2
+
+
+class Scripted(BaseChatModel):
+    """A chat model that answers by a list of functions of the conversation so far."""
+
+    script: list[Callable[[Sequence[BaseMessage]], AIMessage]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
+        """Take any tools: the script knows them."""
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        turn = sum(isinstance(message, AIMessage) for message in messages)
+        return ChatResult(generations=[ChatGeneration(message=self.script[turn](messages))])
+
+
+def _calls(**arguments: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{**call(**arguments), "id": str(len(str(arguments)))}])
+
+
+def _second_handle(messages: Sequence[BaseMessage]) -> str:
+    (_, second, _) = re.findall(r"cat-[0-9a-f]{8}-\d", messages[-1].text)
+    return str(second)
+
+
+def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: Path) -> None:
+    """Three variations, two of the second of them, an invented file name, and on it goes."""
+    model = Scripted(
+        script=[
+            lambda _: _calls(image="cat.jpg", n=3, size="256x256"),
+            lambda messages: _calls(image=_second_handle(messages), n=2, size="256x256"),
+            lambda _: _calls(image="holiday_final_v2.png"),
+            lambda messages: AIMessage(f"Sorry. {messages[-1].text}"),
+        ]
+    )
+    agent = create_agent(model, tools=[ImageVariationTool(root_dir=root)])
+    messages = agent.invoke({"messages": [HumanMessage("Vary the cat.")]})["messages"]
+    first, second, third = (m for m in messages if isinstance(m, ToolMessage))
+    assert [len(first.artifact), len(second.artifact), third.artifact] == [3, 2, None]
+    assert [m.status for m in (first, second, third)] == ["success", "success", "error"]
+    made = [item["path"] for item in first.artifact + second.artifact]
+    assert len({(root / path).read_bytes() for path in made}) == 5
+    assert all(path.startswith("variations/cat-") for path in made)
+    assert "There is no picture 'holiday_final_v2.png' here. Files: " in messages[-1].text
+    assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
