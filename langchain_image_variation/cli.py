@@ -113,8 +113,6 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
 
 def _create(arguments: argparse.Namespace) -> None:
     source = load_source(arguments.image, fit=arguments.fit)
-    if source.note:
-        print(source.note, file=sys.stderr)
     request = CreateImageVariationRequest(
         image=source.png,
         model=arguments.model,
@@ -127,6 +125,9 @@ def _create(arguments: argparse.Namespace) -> None:
     with _progress(request.n) as progress:
         engine = load_engine(arguments.engine, **_engine_options(arguments, progress))
         response = engine.create_variation(request)
+    # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
+    if source.note:
+        print(source.note, file=sys.stderr)
     seed = response.data[0].seed if response.data else None
     if seed is not None and arguments.seed is None:
         print(f"Make these again with --seed {seed}.", file=sys.stderr)

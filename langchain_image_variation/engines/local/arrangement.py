@@ -21,6 +21,7 @@ from langchain_image_variation.engines.local.patches import describe, principal
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 from langchain_image_variation.engines.local.quilt import Quilt
 from langchain_image_variation.engines.local.vote import vote
+from langchain_image_variation.engines.local.warp import resample
 
 __all__ = ["Arranger"]
 
@@ -71,23 +72,29 @@ class Arranger:
             keys = describe(picture, self._basis)
             self._levels.append(_Level(picture, keys, describe(soft, self._basis)))
             soft = picture
-        self._first = Quilt(small[0])
         self._coarse = [level for level in self._levels if level.side <= _EXACT]
         self._fine = self._levels[len(self._coarse) :]
+        self._guesses = [Quilt(picture) for picture in small[: len(self._coarse)]]
 
-    def sketch(self, guess: Floats) -> tuple[Floats, Floats]:
-        """Arrange the coarse levels.
+    def sketch(self, lattice: Floats, amplitude: float) -> tuple[Floats, Floats]:
+        """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
+
+        A coarser level could not tell the guess from the source, and would undo it.
 
         Args:
-            guess: Displacements (2, 16, 16) for the first picture.
+            lattice: The first guess, as `warp.flow` returns it.
+            amplitude: How far it moves things, root mean square, in sides.
 
         Returns:
             The field at the last coarse level, and the picture there.
         """
-        picture = pyramid.as_floats(self._first.draw(guess))
-        for level in self._coarse:
+        able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
+        start = able.index(True) if any(able) else len(able)
+        first = self._coarse[start]
+        picture = pyramid.as_floats(self._guesses[start].draw(resample(lattice, first.side)))
+        for level in self._coarse[start:]:
             picture = _enlarged(picture, level.side)
-            for turn in range(1 if level is self._coarse[0] else _ROUNDS):
+            for turn in range(1 if level is first else _ROUNDS):
                 found = self._match(picture, level, level.keys if turn else level.soft_keys)
                 picture = vote(level.picture, found)
         return smooth(from_corners(found)), picture

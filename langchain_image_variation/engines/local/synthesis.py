@@ -14,8 +14,7 @@ from langchain_image_variation.engines.local.warp import flow, resample, velocit
 
 __all__ = ["Synthesis"]
 
-DEBUG = False
-_TRIES = 3
+_TRIES = 4
 _CLOSE = 0.03
 
 
@@ -77,16 +76,23 @@ class Synthesis:
     ) -> tuple[Floats, Floats]:
         """Sketch until the change is close to the wanted one; return the closest sketch."""
         best: tuple[float, Floats, Floats] | None = None
+        low = high = 0.0
         for turn in range(_TRIES):
-            field, picture = arranger.sketch(resample(flow(speed, amplitude), 16))
+            field, picture = arranger.sketch(flow(speed, amplitude), amplitude)
             step(0.1 + 0.4 * (turn + 1) / _TRIES)
             change = self._yardstick.change(upsample(field, 128))
             miss = abs(change - wanted)
-            if DEBUG: print(f"   try {turn} amp {amplitude:.3f} change {change:.2f} wanted {wanted:.2f}")
             if best is None or miss < best[0]:
                 best = miss, field, picture
             if miss <= _CLOSE * wanted:
                 break
-            amplitude *= min(max((wanted / max(change, 0.01)) ** 2, 0.5), 2)
+            if change < wanted:
+                low = amplitude
+            else:
+                high = amplitude
+            if low and high:
+                amplitude = (low * high) ** 0.5
+            else:
+                amplitude *= min(max((wanted / max(change, 0.01)) ** 4, 0.4), 2.5)
         assert best is not None
         return best[1], best[2]

@@ -1,0 +1,42 @@
+"""Draw every photo of this folder and four variations of each on one sheet: contact-sheet.jpg.
+
+Run it from anywhere: python examples/contact_sheet.py [--strength 0.35] [--output sheet.jpg]
+"""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from langchain_image_variation import (
+    ContactSheet,
+    CreateImageVariationRequest,
+    load_engine,
+    load_source,
+)
+
+FOLDER = Path(__file__).parent
+PHOTOS = ("astronaut.png", "chelsea.png", "lake.jpg", "tea-garden.jpg")
+
+
+def main() -> None:
+    """Make the variations, seeds 1 to 4, and write the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--strength", type=float, default=0.35)
+    parser.add_argument("--output", type=Path, default=FOLDER / "contact-sheet.jpg")
+    arguments = parser.parse_args()
+    engine = load_engine("local", seed=1, strength=arguments.strength)
+    rows = []
+    for photo in PHOTOS:
+        source = load_source(FOLDER / photo)
+        request = CreateImageVariationRequest(image=source.png, n=4, size="512x512")
+        rows.append(ContactSheet(source.png, engine.create_variation(request), tile=192).image)
+    height = sum(row.height for row in rows)
+    sheet = Image.new("RGB", (rows[0].width, height), "white")
+    for index, row in enumerate(rows):
+        sheet.paste(row, (0, index * row.height))
+    sheet.save(arguments.output, quality=88)
+
+
+if __name__ == "__main__":
+    main()

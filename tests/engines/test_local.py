@@ -1,0 +1,315 @@
+import io
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines import VariationEngine, load_engine
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.exceptions import (
+    InvalidImageError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import corrupt_png, square_png
+
+PNG = SquarePNG(square_png(128))
+
+
+def _request(image: SquarePNG = PNG, **fields: Any) -> CreateImageVariationRequest:
+    fields = {"size": "256x256", "response_format": "b64_json", **fields}
+    return CreateImageVariationRequest(image=image, **fields)
+
+
+def _files(engine: LocalEngine, request: CreateImageVariationRequest) -> list[bytes]:
+    return [image.read() for image in engine.create_variation(request).data]
+
+
+def _pixels(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def _png(image: Image.Image) -> SquarePNG:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return SquarePNG(buffer.getvalue())
+
+
+def _disc(mode: str, side: int = 96) -> Image.Image:
+    """A striped disc; with an alpha channel, on transparent ground whose hidden colour is red."""
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    inside = x**2 + y**2 < 0.1
+    stripes = (128 + 100 * np.sin(40 * x + 20 * y)).astype(np.uint8)
+    colour = np.stack([np.where(inside, 0, 255), stripes * inside, stripes * inside], axis=2)
+    alpha = np.where(inside, 255, 0)[..., None]
+    if mode == "LA":
+        return Image.fromarray(np.dstack([stripes, alpha]).astype(np.uint8))
+    return Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
+@pytest.mark.parametrize("strength", [0.35, 0.9])
+def test_gives_exactly_what_was_asked_for(size: str, strength: float) -> None:
+    """The answer has n legal PNG files of exactly the size, and says their seeds."""
+    response = LocalEngine(seed=7, strength=strength).create_variation(_request(n=2, size=size))
+    assert [image.seed for image in response.data] == [7, 8]
+    for image in response.data:
+        side = SquarePNG(image.read()).side
+        assert f"{side}x{side}" == size
+
+
+def test_is_the_engine_of_that_name() -> None:
+    """`load_engine("local")` gives this engine, which satisfies the protocol."""
+    engine = load_engine("local", seed=1, strength=0.5)
+    assert isinstance(engine, LocalEngine)
+    assert isinstance(engine, VariationEngine)
+
+
+def test_url_is_a_data_url() -> None:
+    """Without a server of its own, the engine answers `url` with the picture itself."""
+    response = LocalEngine(seed=1).create_variation(_request(response_format="url"))
+    assert response.data[0].url is not None
+    assert response.data[0].url.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
+def test_variations_differ_from_each_other_and_from_the_source(strength: float) -> None:
+    """At every strength, no two of source and variations are the same picture."""
+    request = _request(n=3)
+    pictures = [_pixels(file) for file in _files(LocalEngine(seed=3, strength=strength), request)]
+    with Image.open(io.BytesIO(PNG.data)) as image:
+        pictures.append(np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC)))
+    for one, other in itertools.combinations(pictures, 2):
+        assert (one != other).any()
+
+
+@pytest.mark.parametrize("strength", [0.35, 0.8])
+def test_each_picture_can_be_made_again_alone(strength: float) -> None:
+    """Picture i of a request has the bytes of a request for one picture with seed + i."""
+    together = _files(LocalEngine(seed=40, strength=strength), _request(n=3))
+    alone = [
+        _files(LocalEngine(seed=40 + index, strength=strength), _request())[0] for index in range(3)
+    ]
+    assert together == alone
+
+
+@pytest.mark.parametrize("strength", [0.35, 0.8])
+def test_the_result_does_not_depend_on_the_number_of_threads(strength: float) -> None:
+    """The same seed gives the same bytes with one thread and with four."""
+    request = _request(n=4)
+    one, four = (
+        _files(LocalEngine(seed=5, strength=strength, threads=threads), request)
+        for threads in (1, 4)
+    )
+    assert one == four
+
+
+def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
+    """A random seed is drawn for each request, and making the picture again needs only it."""
+    engine = LocalEngine()
+    first, second = (engine.create_variation(_request()).data[0] for _ in range(2))
+    assert first.read() != second.read()
+    assert first.seed is not None
+    assert first.seed < 2**32
+    assert _files(LocalEngine(seed=first.seed), _request()) == [first.read()]
+
+
+def test_one_engine_serves_ten_threads() -> None:
+    """Requests at the same time get the answers they would get one after the other."""
+    engine = LocalEngine(seed=2, strength=0.7)
+    alone = _files(engine, _request(n=2))
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: _files(engine, _request(n=2)), range(10)))
+    assert answers == [alone] * 10
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+def test_keeps_the_channels_of_the_source(mode: str, strength: float) -> None:
+    """Grey stays grey and alpha stays; a palette becomes the colours it stands for."""
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(_disc(mode))))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == {"1": "L", "P": "RGB"}.get(mode, mode)
+
+
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+def test_grey_in_colour_channels_stays_grey(strength: float) -> None:
+    """A grey picture stored as RGB has no colour in its variations."""
+    grey = _disc("L").convert("RGB")
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(grey)))
+    pixels = _pixels(data)
+    assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+def test_alpha_moves_with_the_picture(mode: str, strength: float) -> None:
+    """The outline changes, and the hidden colour of transparent pixels never shows."""
+    source = _disc(mode, 256)
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
+    pixels, alpha = _pixels(data), np.asarray(source)[..., -1]
+    assert (pixels[..., -1] != alpha).any()
+    assert abs(pixels[..., -1].mean() / alpha.mean() - 1) < 0.35
+    if mode == "RGBA":
+        opaque = pixels[pixels[..., -1] > 128]
+        assert opaque[:, 0].mean() < 20
+
+
+def test_opaque_alpha_stays_opaque() -> None:
+    """An alpha channel that hides nothing comes back as it was."""
+    source = Image.open(io.BytesIO(PNG.data)).convert("RGBA")
+    (data,) = _files(LocalEngine(seed=1), _request(_png(source)))
+    assert (_pixels(data)[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.35, 0.7, 1.0])
+@pytest.mark.parametrize(
+    "source",
+    [
+        Image.new("RGB", (1, 1), (10, 20, 30)),
+        Image.new("RGB", (16, 16), (10, 20, 30)),
+        Image.new("RGB", (4000, 4000), (10, 20, 30)),
+    ],
+    ids=["1x1", "16x16", "4000x4000"],
+)
+def test_one_colour_stays_that_colour(source: Image.Image, strength: float) -> None:
+    """A flat picture of any size has only itself as a variation."""
+    for data in _files(LocalEngine(seed=1, strength=strength), _request(_png(source), n=2)):
+        assert (_pixels(data) == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
+def test_transparent_stays_transparent(strength: float) -> None:
+    """A picture without a visible pixel stays without one."""
+    source = _png(Image.new("RGBA", (64, 64), (200, 100, 50, 0)))
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(source))
+    assert (_pixels(data)[..., 3] == 0).all()
+
+
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+@pytest.mark.parametrize("side", [2, 3, 16])
+def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
+    """A picture of a few pixels works like any other."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    request = _request(_png(Image.fromarray(noise)))
+    (data,) = _files(LocalEngine(seed=1, strength=strength), request)
+    assert _pixels(data).std() > 10
+
+
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
+    """16-bit grey keeps its range instead of being cut off at 255."""
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16)
+    source = Image.fromarray(np.broadcast_to(ramp, (64, 64)).copy())
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
+    pixels = _pixels(data)
+    assert pixels.min() < 16
+    assert pixels.max() > 239
+    assert 100 < pixels.mean() < 155
+
+
+@pytest.mark.parametrize("strength", [0.35, 1.0])
+@pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
+def test_extreme_pictures_work(kind: str, strength: float) -> None:
+    """Pictures with almost no content, or nothing but content, give no warning and no NaN."""
+    picture = np.zeros((256, 256), dtype=np.uint8)
+    if kind == "one dot":
+        picture[100, 100] = 255
+    elif kind == "half":
+        picture[:, 128:] = 255
+    elif kind == "noise":
+        picture = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
+    else:
+        picture[:] = np.arange(256)
+    request = _request(_png(Image.fromarray(picture)))
+    (data,) = _files(LocalEngine(seed=1, strength=strength), request)
+    assert SquarePNG(data).side == 256
+
+
+@pytest.mark.parametrize("strength", [0.35, 0.8])
+@pytest.mark.parametrize("n", [1, 3])
+def test_progress_rises_to_one(n: int, strength: float) -> None:
+    """Progress starts at 0, rises, ends at 1, and is never told from two threads at once."""
+    told: list[float] = []
+    busy = threading.Lock()
+
+    def listen(done: float) -> None:
+        assert busy.acquire(blocking=False)
+        told.append(done)
+        busy.release()
+
+    LocalEngine(seed=1, strength=strength, progress=listen).create_variation(_request(n=n))
+    assert told[0] == 0
+    assert told == sorted(set(told))
+    assert told[-1] == 1.0
+    assert len(told) > 2 * n
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_exception_from_progress_stops_the_request(
+    threads: int, error: type[BaseException]
+) -> None:
+    """What the listener raises comes out, and no thread goes on afterwards."""
+    told: list[float] = []
+
+    def listen(done: float) -> None:
+        told.append(done)
+        if done > 0.2:
+            raise error("enough")
+
+    engine = LocalEngine(seed=1, strength=0.8, threads=threads, progress=listen)
+    with pytest.raises(error, match="enough"):
+        engine.create_variation(_request(n=6))
+    assert sum(done > 0.2 for done in told) == 1
+    assert not [thread for thread in threading.enumerate() if "local-engine" in thread.name]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", True),
+        ("seed", "7"),
+        ("strength", -0.01),
+        ("strength", 1.01),
+        ("strength", float("nan")),
+        ("strength", float("inf")),
+        ("strength", True),
+        ("strength", "0.5"),
+        ("strength", None),
+        ("threads", 0),
+        ("threads", -2),
+        ("threads", 2.0),
+        ("threads", True),
+    ],
+)
+def test_refuses_options_out_of_range(option: str, value: Any) -> None:
+    """The error names the option, what it got, the limit and the next step."""
+    with pytest.raises(InvalidRequestError, match=f"{option} must be .* from .*, got .*;") as raised:
+        LocalEngine(**{option: value})
+    assert raised.value.param == option
+    assert repr(value) in raised.value.message
+
+
+def test_offers_two_models() -> None:
+    """The old endpoint's model name and the engine's own are accepted, others refused."""
+    for model in ("dall-e-2", "local"):
+        assert LocalEngine(seed=1).create_variation(_request(model=model)).data
+    with pytest.raises(ModelNotFoundError, match="'gpt-image-1' does not exist here"):
+        LocalEngine().create_variation(_request(model="gpt-image-1"))
+
+
+def test_corrupt_pixels_are_an_error_of_ours() -> None:
+    """A file that is a PNG by its structure alone is refused when its pixels are needed."""
+    with pytest.raises(InvalidImageError):
+        LocalEngine().create_variation(_request(SquarePNG(corrupt_png())))
