@@ -74,11 +74,8 @@ class ImageVariationTool(BaseTool):
     answered with text that says what it may use, and the agent goes on.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded.
-
-    Example:
-        >>> tool = ImageVariationTool(root_dir="photos")  # doctest: +SKIP
-        >>> tool.invoke({"image": "cat.jpg", "n": 3})  # doctest: +SKIP
+        ImageVariationError: On construction, if the engine cannot be loaded, or `output_dir` leads
+            out of `root_dir`.
     """
 
     name: str = "image_variation"
@@ -116,70 +113,49 @@ class ImageVariationTool(BaseTool):
         self._folder = PictureFolder(self.root_dir, self.output_dir)
         self._engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
 
-    def _run(
-        self,
-        image: str,
-        n: int = 1,
-        size: Size = "1024x1024",
-        model: str | None = None,
-        response_format: ResponseFormat | None = None,
-        user: str | None = None,
-    ) -> tuple[str, list[dict[str, Any]]]:
+    # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
+
+    def _run(self, **arguments: Any) -> tuple[str, list[dict[str, Any]]]:
         if inspect.iscoroutinefunction(self._engine.create_variation):
             raise ToolException("This tool's engine is async; call the tool with ainvoke().")
         engine = cast(VariationEngine, self._engine)
+        asked = ImageVariationInput(**arguments)
         try:
-            source, request = self._request(image, n, size, model, response_format, user)
-            return self._result(source, request, engine.create_variation(request), n)
+            source, request = self._request(asked)
+            return self._result(asked, source, request, engine.create_variation(request))
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
-    async def _arun(
-        self,
-        image: str,
-        n: int = 1,
-        size: Size = "1024x1024",
-        model: str | None = None,
-        response_format: ResponseFormat | None = None,
-        user: str | None = None,
-    ) -> tuple[str, list[dict[str, Any]]]:
-        arguments = (image, n, size, model, response_format, user)
+    async def _arun(self, **arguments: Any) -> tuple[str, list[dict[str, Any]]]:
         if not inspect.iscoroutinefunction(self._engine.create_variation):
-            return await asyncio.to_thread(self._run, *arguments)
+            return await asyncio.to_thread(self._run, **arguments)
         engine = cast(AsyncVariationEngine, self._engine)
+        asked = ImageVariationInput(**arguments)
         try:
-            source, request = await asyncio.to_thread(self._request, *arguments)
+            source, request = await asyncio.to_thread(self._request, asked)
             response = await engine.create_variation(request)
-            return await asyncio.to_thread(self._result, source, request, response, n)
+            return await asyncio.to_thread(self._result, asked, source, request, response)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
-    def _request(
-        self,
-        image: str,
-        n: int,
-        size: Size,
-        model: str | None,
-        response_format: ResponseFormat | None,
-        user: str | None,
-    ) -> tuple[Source, CreateImageVariationRequest]:
-        source = load_source(self._folder.find(image), fit=self.fit)
+    def _request(self, asked: ImageVariationInput) -> tuple[Source, CreateImageVariationRequest]:
+        source = load_source(self._folder.find(asked.image), fit=self.fit)
         request = CreateImageVariationRequest(
             image=source.png,
-            n=min(n, self.max_n),
-            size=self.fixed_size or size,
-            response_format=response_format or "b64_json",
-            user=user,
-            **({} if model is None else {"model": model}),
+            n=min(asked.n, self.max_n),
+            size=self.fixed_size or asked.size,
+            response_format=asked.response_format or "b64_json",
+            user=asked.user,
+            **({} if asked.model is None else {"model": asked.model}),
         )
         return source, request
 
     def _result(
         self,
+        asked: ImageVariationInput,
         source: Source,
         request: CreateImageVariationRequest,
         response: ImagesResponse,
-        asked: int,
     ) -> tuple[str, list[dict[str, Any]]]:
         """Save an answer and describe it: the message to the model, and the artifact."""
         saved = save_images(response, self.root_dir / self.output_dir, name=source.name)
@@ -203,7 +179,7 @@ class ImageVariationTool(BaseTool):
             f"Made {made} of {source.name}, {request.size} pixels: {handles}. They are saved in "
             f"{self.output_dir.as_posix()}/ as <name>.png; pass a name as image to vary it again."
         )
-        limit = f"This tool makes at most {self.max_n} a call." if asked > self.max_n else ""
+        limit = f"This tool makes at most {self.max_n} a call." if asked.n > self.max_n else ""
         return " ".join(filter(None, (content, limit, source.note))), artifact
 
 

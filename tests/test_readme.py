@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -94,6 +95,15 @@ def test_python_blocks_run(checkout: Path, block: str) -> None:
     answers = [AIMessage("", tool_calls=[call]), AIMessage("Done.")]
     exec(compile(block, "README.md", "exec"), {"model": _ToolCaller(messages=iter(answers))})
     assert len(list(Path("examples/variations").iterdir())) in (2, 3)
+
+
+def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
+    """The script that drew the README's picture runs, and draws it at the same size."""
+    sheet = tmp_path / "sheet.jpg"
+    script = ROOT / "examples" / "contact_sheet.py"
+    subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
+    with Image.open(sheet) as drawn, Image.open(script.with_name("contact-sheet.jpg")) as shown:
+        assert drawn.size == shown.size
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
