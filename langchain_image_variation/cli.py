@@ -1,10 +1,11 @@
 """The command line: `image-variation create` and `image-variation engines`.
 
 Results go to standard output; notes, progress and errors to standard error. Exit codes: 0 done,
-2 bad input or usage, 1 an engine's or an output's failure, 130 interrupted.
+2 bad input or usage, 1 an engine's or an output's failure. Interrupting the program gives 130.
 """
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -24,7 +25,12 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
-from langchain_image_variation.engines import engine_names, load_engine, load_engine_class
+from langchain_image_variation.engines import (
+    call_engine,
+    engine_names,
+    load_engine,
+    load_engine_class,
+)
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -35,7 +41,7 @@ from langchain_image_variation.source import Fit, Source, load_source
 
 __all__ = ["main"]
 
-DEFAULT_OUTPUT_DIR = "variations"
+_OUTPUT_DIR = "variations"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: The arguments after the program's name; by default those of the process.
+
+    Raises:
+        KeyboardInterrupt: If the user interrupts. No file is half-written then.
     """
     # Pillow's warning about a broken file would stand beside our own line about it.
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+    _mend_streams()
     try:
         arguments = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], None] = arguments.run
@@ -57,19 +67,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImageVariationError as error:
         print(f"image-variation: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidRequestError) else 1
-    except KeyboardInterrupt:
-        print("image-variation: interrupted; no file is half-written.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever reads our output has enough; without this Python complains again at exit.
+    except OSError as error:
+        # Only standard output is written without an error of our own. Without this, Python tries
+        # to write the rest again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            # Whoever reads our output has enough.
+            return 0
+        print(f"image-variation: cannot write the output: {error.strerror}.", file=sys.stderr)
+        return 1
+
+
+def _mend_streams() -> None:
+    """Make printing safe when a stream is closed or cannot show every character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print the whole usage first."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        line = " ".join(message.split())
+        line = line if len(line) <= 200 else line[:200] + "..."
+        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_create(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--image", required=True, metavar="PHOTO", help="the picture: PNG, JPEG, WebP, GIF, …")
+    add(
+        "--image",
+        required=True,
+        metavar="PHOTO",
+        help="the picture: PNG, JPEG, WebP, GIF, BMP or TIFF",
+    )
     add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
     add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
     add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
@@ -105,7 +137,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     add(
         "--output-dir",
         metavar="DIR",
-        help=f"where to write (default: {DEFAULT_OUTPUT_DIR}; with --json: nowhere)",
+        help=f"where to write (default: {_OUTPUT_DIR}; with --json: nowhere)",
     )
     add("--json", action="store_true", help="print the contract's JSON instead of file names")
     parser.set_defaults(run=_create)
@@ -124,7 +156,7 @@ def _create(arguments: argparse.Namespace) -> None:
     directory = _output_dir(arguments)
     with _progress(request.n) as progress:
         engine = load_engine(arguments.engine, **_engine_options(arguments, progress))
-        response = engine.create_variation(request)
+        response = call_engine(engine, request)
     # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
     if source.note:
         print(source.note, file=sys.stderr)
@@ -140,10 +172,13 @@ def _create(arguments: argparse.Namespace) -> None:
 
 def _output_dir(arguments: argparse.Namespace) -> Path | None:
     """Make the output folder before any work is done, so that none is lost."""
-    if arguments.output_dir is None and arguments.json:
+    named: str | None = arguments.output_dir
+    if named is None and arguments.json:
         return None
+    if named == "":
+        raise InvalidRequestError("--output-dir is empty; name a folder.", param="output_dir")
     try:
-        return make_output_dir(arguments.output_dir or DEFAULT_OUTPUT_DIR)
+        return make_output_dir(named or _OUTPUT_DIR)
     except OutputError as error:
         raise InvalidRequestError(error.message, param="output_dir") from None
 

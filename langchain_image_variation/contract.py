@@ -24,15 +24,19 @@ from pydantic import (
     StrictStr,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
+from pydantic_core import from_json
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     OutputError,
     error_from_wire,
+    shown,
 )
 from langchain_image_variation.png import SquarePNG
 
@@ -124,60 +128,65 @@ def _first_broken_rule(error: ValidationError) -> InvalidRequestError:
     if param not in _RULES:
         fields = ", ".join(_RULES)
         return InvalidRequestError(
-            f"{_short(param)} is not a field of the request; the fields are {fields}.", param=param
+            f"{shown(param)} is not a field of the request; the fields are {fields}.", param=param
         )
     return InvalidRequestError(
-        f"{param} {_RULES[param]}, got {_short(first['input'])}.", param=param
+        f"{param} {_RULES[param]}, got {shown(first['input'])}.", param=param
     )
 
 
-def _short(value: object) -> str:
-    """Show a value in an error: numbers and short strings as they are, anything else by type."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:40] + "…")
-    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
-        return repr(value)
-    return f"a value of type {type(value).__name__}"
+def _usable(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+_OrNone = WrapValidator(_usable)
+"""For values beside the pictures: one of a wrong type is dropped, and does not cost the answer."""
+
+_Text = Annotated[str | None, _OrNone]
+_Count = Annotated[int | None, _OrNone]
 
 
 class _Lenient(BaseModel):
     """A body as real servers send it: unknown keys are kept."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
 
 class UsageInputTokensDetails(_Lenient):
     """Tokens of the request, by kind."""
 
-    image_tokens: int | None = None
-    text_tokens: int | None = None
+    image_tokens: _Count = None
+    text_tokens: _Count = None
 
 
 class UsageOutputTokensDetails(_Lenient):
     """Tokens of the answer, by kind."""
 
-    image_tokens: int | None = None
-    text_tokens: int | None = None
+    image_tokens: _Count = None
+    text_tokens: _Count = None
 
 
 class Usage(_Lenient):
     """What a token-billed model used for the request."""
 
-    input_tokens: int | None = None
-    input_tokens_details: UsageInputTokensDetails | None = None
-    output_tokens: int | None = None
-    output_tokens_details: UsageOutputTokensDetails | None = None
-    total_tokens: int | None = None
+    input_tokens: _Count = None
+    input_tokens_details: Annotated[UsageInputTokensDetails | None, _OrNone] = None
+    output_tokens: _Count = None
+    output_tokens_details: Annotated[UsageOutputTokensDetails | None, _OrNone] = None
+    total_tokens: _Count = None
 
 
 class Image(_Lenient):
     """One variation, in exactly one of two forms: `b64_json` or `url`."""
 
-    b64_json: str | None = None
+    b64_json: str | None = Field(default=None, repr=False)
     """The file's bytes in base64."""
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     """Where the file is: an https address, or a `data:` URL from an engine without a server."""
-    revised_prompt: str | None = None
+    revised_prompt: _Text = None
     """The prompt a prompted model used. Variations have none."""
 
     _seed: int | None = PrivateAttr(default=None)
@@ -194,14 +203,16 @@ class Image(_Lenient):
             OutputError: If the entry holds neither, or what it holds is not base64.
         """
         encoded = self.b64_json
-        if encoded is None and self.url is not None and self.url.startswith("data:"):
+        if not encoded and self.url is not None and self.url.startswith("data:"):
             head, _, encoded = self.url.partition(",")
             if not head.endswith(";base64"):
                 raise OutputError("The data: URL of the result is not in base64.")
-        if encoded is None:
+        if not encoded:
             raise OutputError("The result holds no picture; ask for response_format 'b64_json'.")
         try:
-            return base64.b64decode(encoded, validate=True)
+            # Some servers wrap the lines; stripping a copy of megabytes waits until it must be.
+            wrapped = "\n" in encoded or " " in encoded
+            return base64.b64decode("".join(encoded.split()) if wrapped else encoded, validate=True)
         except (binascii.Error, ValueError):
             raise OutputError("The result holds no valid base64.") from None
 
@@ -209,15 +220,15 @@ class Image(_Lenient):
 class ImagesResponse(_Lenient):
     """The answer to a request: when it was made, and the variations."""
 
-    created: int | None = None
+    created: _Count = None
     """When the answer was made, in seconds since 1970 (UTC)."""
     data: list[Image] = Field(default_factory=list)
     """The variations, in order."""
-    background: Literal["transparent", "opaque"] | str | None = None
-    output_format: Literal["png", "webp", "jpeg"] | str | None = None
-    quality: Literal["low", "medium", "high"] | str | None = None
-    size: str | None = None
-    usage: Usage | None = None
+    background: _Text = None
+    output_format: _Text = None
+    quality: _Text = None
+    size: _Text = None
+    usage: Annotated[Usage | None, _OrNone] = None
 
     @field_validator("created", mode="before")
     @classmethod
@@ -242,16 +253,20 @@ class ImagesResponse(_Lenient):
         Args:
             pngs: The bytes of each PNG file, in order.
             response_format: The form that was asked for.
-            seeds: The seed of each picture, as many as there are pictures.
+            seeds: The seed of each picture.
+
+        Raises:
+            ValueError: If there are not as many seeds as pictures.
         """
         images = []
-        for index, png in enumerate(pngs):
+        given: Sequence[int | None] = [None] * len(pngs) if seeds is None else seeds
+        for png, seed in zip(pngs, given, strict=True):
             encoded = base64.b64encode(png).decode("ascii")
             if response_format == "b64_json":
                 image = Image(b64_json=encoded)
             else:
                 image = Image(url=f"data:image/png;base64,{encoded}")
-            image._seed = None if seeds is None else seeds[index]
+            image._seed = seed
             images.append(image)
         return cls(created=int(time.time()), data=images)
 
@@ -300,12 +315,10 @@ _WRITTEN: dict[str, Any] = {
 class Error(_Lenient):
     """What went wrong, inside an `ErrorResponse`. All four keys are always written."""
 
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
-
-    message: str | None = None
-    type: str | None = None
-    param: str | None = None
-    code: str | None = None
+    message: _Text = None
+    type: _Text = None
+    param: _Text = None
+    code: _Text = None
 
 
 class ErrorResponse(_Lenient):
@@ -313,10 +326,30 @@ class ErrorResponse(_Lenient):
 
     error: Error
 
-    @field_validator("error", mode="before")
     @classmethod
-    def _text_is_message(cls, value: object) -> object:
-        return {"message": value} if isinstance(value, str) else value
+    def from_json(cls, body: str | bytes) -> Self:
+        """Read the body of an answer that is not a success, whatever its shape.
+
+        Servers send the contract's envelope, `{"error": "text"}`, `{"detail": …}`,
+        `{"message": …}`, a page of HTML or nothing. What is not understood is left out, so this
+        raises nothing.
+        """
+        try:
+            content = from_json(body)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            return cls(error=Error())
+        error = content.get("error")
+        if isinstance(error, dict):
+            return cls(error=Error.model_validate(error))
+        for text in (error, content.get("detail"), content.get("message")):
+            if isinstance(text, str):
+                return cls(error=Error(message=text))
+            if isinstance(text, list) and text and isinstance(text[0], dict):
+                # FastAPI lists each broken field.
+                return cls(error=Error.model_validate({"message": text[0].get("msg")}))
+        return cls(error=Error())
 
     @classmethod
     def from_exception(cls, error: ImageVariationError) -> Self:

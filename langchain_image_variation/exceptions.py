@@ -50,6 +50,7 @@ __all__ = [
     "ServiceUnavailableError",
     "SourceError",
     "error_from_wire",
+    "shown",
 ]
 
 
@@ -205,6 +206,15 @@ class ServiceUnavailableError(ImageVariationError):
     """The engine is not ready yet, or is shutting down."""
 
     default_status_code = 503
+
+
+def shown(value: object) -> str:
+    """Return a value as a message may show it: short, and never a whole picture in base64."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:20] + "…")
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
 
 
 def error_from_wire(

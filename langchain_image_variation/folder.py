@@ -4,13 +4,13 @@ import heapq
 import os
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 
-from langchain_image_variation.exceptions import SourceError
+from langchain_image_variation.exceptions import SourceError, shown
 
 __all__ = ["PictureFolder"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """What the names of pictures end in, for listing them; reading goes by content."""
 
 _LISTED = 12
@@ -28,41 +28,46 @@ class PictureFolder:
 
     Args:
         root: The folder whose pictures may be used, in subfolders too.
-        results: Where results are kept, relative to `root`.
+        results: Where results are kept: a folder below `root`, relative to it.
 
     Raises:
-        SourceError: If `results` is absolute or leads out of `root`.
+        SourceError: If there is no folder `root`, or `results` leads out of it.
     """
 
     def __init__(self, root: Path, results: PurePath) -> None:
-        if results.is_absolute() or ".." in results.parts:
-            raise SourceError("The output folder must be relative to the root and stay inside it.")
+        if not root.is_dir():
+            raise SourceError(f"There is no folder {root.name!r}; make it, or name another root.")
         self.root = root
-        self.results = results
+        self.results = root / results
+        if not self._reaches(self.results):
+            raise SourceError("The output folder must be inside the root; name one below it.")
 
     def find(self, image: str) -> Path:
         """Return the resolved path of a picture.
 
         Args:
-            image: A handle, or a path relative to the root.
+            image: A handle, or a path relative to the root. White space and quotes around it are
+                left out, and a handle may end in ".png".
 
         Raises:
             SourceError: If it names no file under the root; the message lists what does.
         """
-        for candidate in (self.root / image, self.root / self.results / f"{image}.png"):
+        name = image.strip().strip("\"'`")
+        for candidate in (self.root / name, self.results / name, self.results / f"{name}.png"):
             try:
-                path = candidate.resolve()
-                if path.is_relative_to(self.root.resolve()) and path.is_file():
-                    return path
+                if self._reaches(candidate) and candidate.is_file():
+                    return candidate.resolve()
             # A name too long for the file system, a NUL inside it, or a loop of links.
             except (OSError, ValueError, RuntimeError):
                 continue
-        raise SourceError(f"There is no picture {_shown(image)} here. {self.choices()}")
+        raise SourceError(
+            f"There is no picture {shown(_without_folders(name))} here. {self.choices()}"
+        )
 
     def choices(self) -> str:
-        """Return one line that names the pictures that may be used, the newest results first."""
-        handles = [Path(name).stem for name in self._newest(self.root / self.results)]
-        files = self._newest(self.root)
+        """Return one line that names the pictures that may be used, the newest first."""
+        handles = [Path(name).stem for name in _newest(self.results, frozenset({".png"}))]
+        files = _newest(self.root, _SUFFIXES)
         lines = []
         if files:
             lines.append(f"Files: {', '.join(files)}.")
@@ -70,18 +75,22 @@ class PictureFolder:
             lines.append(f"Earlier results: {', '.join(handles)}.")
         return " ".join(lines) or "The picture folder is empty."
 
-    def _newest(self, folder: Path) -> list[str]:
-        newest = heapq.nlargest(_LISTED, islice(_pictures(folder), _LOOKED_AT))
-        return [name for _, name in newest]
+    def _reaches(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root.resolve())
 
 
-def _pictures(folder: Path) -> Iterator[tuple[float, str]]:
+def _newest(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    newest = heapq.nlargest(_LISTED, islice(_pictures(folder, suffixes), _LOOKED_AT))
+    return [name for _, name in newest]
+
+
+def _pictures(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[float, str]]:
     """Yield the time of change, in seconds, and the name of each picture in a folder."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if Path(name).suffix.lower() not in SUFFIXES or not name.isprintable():
+                if Path(name).suffix.lower() not in suffixes or not name.isprintable():
                     continue
                 if not name.startswith(".") and entry.is_file(follow_symlinks=False):
                     yield entry.stat(follow_symlinks=False).st_mtime, name
@@ -89,7 +98,7 @@ def _pictures(folder: Path) -> Iterator[tuple[float, str]]:
         return
 
 
-def _shown(image: str) -> str:
-    # A model may pass a whole picture in base64, or an absolute path it has seen elsewhere.
-    name = PurePath(image).name if PurePath(image).is_absolute() else image
-    return repr(name if len(name) <= 60 else name[:60] + "…")
+def _without_folders(image: str) -> str:
+    # A model may have seen an absolute path elsewhere; it is not repeated.
+    absolute = PurePath(image).is_absolute() or PureWindowsPath(image).is_absolute()
+    return PureWindowsPath(image).name if absolute else image

@@ -28,7 +28,8 @@ __all__ = ["ContactSheet", "SavedImage", "make_output_dir", "save_images", "save
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
-_FAMILY = re.compile(r"-[0-9a-f]{8,64}-(\d+|sheet)$")
+# The name of a result. A hash without a letter could be a date, and is left alone.
+_RESULT = re.compile(r"-(?=\d*[a-f])[0-9a-f]{8,64}-(\d+|sheet)$")
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
@@ -85,11 +86,10 @@ def save_images(
             written before that stay.
     """
     folder = make_output_dir(directory)
-    family = _FAMILY.sub("", name)
     pictures = [(_as_png(image.read()), image.seed) for image in response.data]
     return [
         SavedImage(
-            path=save_png(data, folder, name=family, suffix=str(index)),
+            path=save_png(data, folder, name=name, suffix=str(index)),
             sha256=hashlib.sha256(data).hexdigest(),
             width=width,
             height=height,
@@ -119,7 +119,9 @@ def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
                 return path
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise OutputError(f"{path.name!r} cannot be written: {reason}.") from None
+        raise OutputError(
+            f"{path.name!r} cannot be written: {reason}. Make room, or name another folder."
+        ) from None
     raise OutputError(f"{path.name!r} exists with other content; remove it or name another folder.")
 
 
@@ -149,8 +151,7 @@ class ContactSheet:
             OutputError: If the file cannot be written.
         """
         folder = make_output_dir(directory)
-        family = _FAMILY.sub("", name)
-        return save_png(encode(self.image), folder, name=family, suffix="sheet")
+        return save_png(encode(self.image), folder, name=name, suffix="sheet")
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
@@ -181,7 +182,7 @@ def _placed(data: bytes, path: Path) -> bool:
             os.link(temporary, path)
         except OSError:
             if path.exists():
-                return path.read_bytes() == data
+                return path.is_file() and path.read_bytes() == data
             # The file system has no hard links.
             os.replace(temporary, path)
         return True
@@ -192,7 +193,10 @@ def _placed(data: bytes, path: Path) -> bool:
 
 def _safe(name: str) -> str:
     """Keep letters, digits, dot, dash and underscore; a name never begins with a dot or dash."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH].strip("-.") or "image"
+    return (
+        re.sub(r"[^\w.-]+", "-", _RESULT.sub("", name)).strip("-.")[:_STEM_LENGTH].strip("-.")
+        or "image"
+    )
 
 
 def _sheet(pictures: Sequence[Image.Image], labels: Sequence[str], tile: int) -> Image.Image:

@@ -7,26 +7,37 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from langchain_image_variation.exceptions import ImageVariationError, InvalidImageError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.png import SquarePNG, without_text
 
 __all__ = ["PLAIN_MODES", "decode", "decoding", "encode", "plain"]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `plain` returns: grey or RGB, without or with alpha, 8 bits a sample."""
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of each EXIF orientation upright (EXIF 3.0, tag 0x0112)."""
+
 
 def decode(png: SquarePNG) -> Image.Image:
     """Return the pixels of a picture in a plain mode, `png.side` pixels wide and high.
 
     Raises:
-        InvalidImageError: If the compressed pixels are corrupt, cut short, or carry oversized
-            metadata.
+        InvalidImageError: If the compressed pixels are corrupt or cut short.
     """
     failure = InvalidImageError("image is a corrupt PNG file: its pixels cannot be decoded.")
-    with decoding(failure), Image.open(io.BytesIO(png.data), formats=["PNG"]) as image:
+    data = io.BytesIO(without_text(png.data))
+    with decoding(failure), Image.open(data, formats=["PNG"]) as image:
         return plain(image)
 
 
@@ -48,16 +59,22 @@ def decoding(failure: ImageVariationError) -> Iterator[None]:
         raise failure from None
 
 
-def plain(image: Image.Image) -> Image.Image:
+def plain(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> Image.Image:
     """Return the picture in a plain mode: sRGB, upright, alpha kept, 16-bit samples scaled down.
 
     EXIF orientation is applied, an embedded colour profile is converted to sRGB, and everything
-    that is not pixels is dropped. A frame of an animation is taken as it stands.
+    that is not pixels is dropped. A frame of an animation is taken as it stands. Broken EXIF and a
+    broken profile are as good as none.
 
     Args:
         image: A picture in any of Pillow's modes. It is not changed.
+        box: The part to return, as left, top, right and bottom in pixels before the picture is
+            turned upright; by default all of it.
     """
-    image = ImageOps.exif_transpose(image)
+    # Reading EXIF may decode the picture, and a picture that failed once may pass the second time.
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    image = image.crop(box) if box is not None else image
     profile = image.info.get("icc_profile")
     alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
@@ -66,10 +83,9 @@ def plain(image: Image.Image) -> Image.Image:
     if profile and not grey:
         image = _to_srgb(image, profile)
     mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
-    image = image if image.mode == mode else image.convert(mode)
-    image.load()
+    image = image.convert(mode)
     image.info = {}
-    return image
+    return image if turn is None else image.transpose(turn)
 
 
 def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
@@ -84,21 +100,36 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # EXIF is parsed only now, and fails in as many ways as a decoder.
+    except Exception:
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and float samples to 8 bits; Pillow's own conversion clips them."""
-    if image.mode.startswith("I;16"):
-        image = image.convert("I")
-    low, high = image.getextrema()
-    assert isinstance(low, int | float)
-    assert isinstance(high, int | float)
-    if image.mode == "I" and 0 <= low and high <= 65535:
+    # Few pictures need this, and the import takes longer than converting most of them.
+    import numpy as np
+
+    samples = np.asarray(image)
+    finite = samples[np.isfinite(samples)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0, 65535
-    scale = 255 / (high - low) if high > low else 0.0
-    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
+    scale = 255 / (float(high) - float(low)) if high > low else 0.0
+    scaled = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
+    grey = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert an embedded colour profile to sRGB; a broken profile is as good as none."""
+    """Convert the colours of an embedded profile to sRGB."""
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     pixels = image if image.mode in ("RGB", "CMYK", "LAB") else image.convert("RGB")
     try:

@@ -10,6 +10,7 @@ import binascii
 import io
 import math
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from langchain_image_variation.exceptions import InvalidImageError, SourceError
+from langchain_image_variation.exceptions import InvalidImageError, SourceError, shown
 from langchain_image_variation.pixels import decoding, encode, plain
-from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG
+from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, without_text
 
 __all__ = [
     "FORMATS",
+    "MAX_CONVERTED_SIDE",
     "MAX_SOURCE_BYTES",
     "MAX_SOURCE_PIXELS",
     "Fit",
@@ -39,13 +41,21 @@ Fit = Literal["strict", "crop", "pad"]
 """What to do with a picture that is no square PNG under 4 MB: refuse it, crop it, or pad it."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are opened; no other decoder of Pillow is within reach of a source."""
+"""The formats that are opened; no other decoder of Pillow is within reach of a source, but that of
+MPO, a JPEG with further pictures behind it."""
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """A source file may have at most this many bytes."""
 
 MAX_SOURCE_PIXELS = 89_478_485
 """A source may have at most this many pixels: Pillow's own limit, a quarter GB of RGB samples."""
+
+MAX_CONVERTED_SIDE = 4096
+"""A picture that must be converted is scaled down to this side, in pixels: 4 times the largest
+`size`, and little memory."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +73,14 @@ class Source:
 def load_source(source: ImageSource, *, fit: Fit = "crop") -> Source:
     """Return the picture of a source as a square PNG under 4 MB.
 
-    A source that is one already is passed on byte for byte. Of any other, the first frame is
-    taken, EXIF orientation is applied, alpha is kept, and with `fit` it is made square; if its PNG
-    has 4 MB or more, it is scaled down until it has less. `note` says what was done.
+    A source that is one already is passed on byte for byte, unless EXIF or an animation has to be
+    taken out of it. Of any other, the first frame is taken, EXIF orientation is applied, alpha is
+    kept, and with `fit` it is made square; if its PNG has 4 MB or more, it is scaled down until it
+    has less. `note` says what was done.
 
     Args:
-        source: A path, bytes, an open binary file, a `data:` URL or a PIL image.
+        source: A path, bytes, an open binary file, a `data:` URL or a PIL image. Of an open file,
+            what follows its position is read. A PIL image is taken at the frame it stands at.
         fit: "crop" keeps the centred square; "pad" adds equal bars at two sides, transparent where
             the picture has alpha, else black; "strict" refuses whatever is not a square PNG.
 
@@ -79,18 +91,20 @@ def load_source(source: ImageSource, *, fit: Fit = "crop") -> Source:
             `SquarePNG`.
     """
     if fit not in get_args(Fit):
-        raise SourceError(f"fit must be 'strict', 'crop' or 'pad', got {fit!r}.", param="fit")
+        raise SourceError(f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit")
     if isinstance(source, Image.Image):
         if fit == "strict":
             raise InvalidImageError("fit='strict' takes PNG files only, got a PIL image.")
-        name = _stem(getattr(source, "filename", ""))
-        return _squared(source, fit, name)
+        return _squared(source, fit, _stem(getattr(source, "filename", "")))
     data, name = _read(source)
     try:
-        return Source(SquarePNG(data), name, "")
+        png = SquarePNG(data)
     except InvalidImageError as error:
         if fit == "strict":
             raise InvalidImageError(f"{error} fit='crop' or 'pad' would convert it.") from None
+    else:
+        if fit == "strict" or not png.chunk_names & {"eXIf", "acTL"}:
+            return Source(png, name, "")
     with _opened(data) as image:
         return _squared(image, fit, name)
 
@@ -101,7 +115,7 @@ def _read(source: object) -> tuple[bytes, str]:
         return _capped(bytes(source)), "image"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), "image"
-    if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
+    if isinstance(source, str) and _URL.match(source):
         raise SourceError("URLs are not fetched; download the picture and pass its path.")
     if isinstance(source, str | os.PathLike):
         return _from_path(source)
@@ -114,10 +128,10 @@ def _read(source: object) -> tuple[bytes, str]:
 
 
 def _from_path(source: str | os.PathLike[str]) -> tuple[bytes, str]:
+    path = Path(os.fsdecode(source))
     if not os.fspath(source):
         raise SourceError("The path is empty; pass the path of a picture.")
-    path = Path(source)
-    name = path.name[:80]
+    name = path.name[:_NAME_LENGTH]
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -139,14 +153,21 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _from_file(file: IO[bytes]) -> tuple[bytes, str]:
-    """Read an open file from where it stands."""
-    try:
-        data = file.read(MAX_SOURCE_BYTES + 1)
-    except (OSError, ValueError):
-        raise SourceError("The open file cannot be read; is it closed?") from None
-    if not isinstance(data, bytes):
-        raise SourceError("The open file gives text; open it in binary mode ('rb').")
-    return _capped(data), _stem(getattr(file, "name", ""))
+    """Read an open file from where it stands; an unbuffered one may give a little at a time."""
+    parts: list[bytes] = []
+    left = MAX_SOURCE_BYTES + 1
+    while left > 0:
+        try:
+            part = file.read(left)
+        except (OSError, TypeError, ValueError):
+            raise SourceError("The open file cannot be read; is it closed?") from None
+        if not isinstance(part, bytes | bytearray | memoryview):
+            raise SourceError("The open file gives no bytes; open it in binary mode ('rb').")
+        if not part:
+            break
+        parts.append(bytes(part))
+        left -= len(part)
+    return _capped(b"".join(parts)), _stem(getattr(file, "name", ""))
 
 
 def _from_data_url(url: str) -> bytes:
@@ -159,8 +180,10 @@ def _from_data_url(url: str) -> bytes:
         raise SourceError(f"The data: URL holds more than {MAX_SOURCE_BYTES:,} bytes.")
     data = unquote_to_bytes(body)
     if head.lower().endswith(";base64"):
+        # Line breaks and missing padding are common, and harmless.
+        data = b"".join(data.split())
         try:
-            data = base64.b64decode(data, validate=True)
+            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise SourceError("The data: URL holds no valid base64.") from None
     return _capped(data)
@@ -175,8 +198,10 @@ def _capped(data: bytes) -> bytes:
 
 
 def _stem(name: object) -> str:
+    """Return a file's name without suffix, as one line that is safe to show."""
     # An open file's name may be a descriptor number, and a PIL image's may be bytes.
-    return (Path(name).stem if isinstance(name, str) else "") or "image"
+    stem = Path(name).stem if isinstance(name, str) else ""
+    return "".join(c if c.isprintable() else "-" for c in stem)[:_NAME_LENGTH] or "image"
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -186,9 +211,12 @@ def _opened(data: bytes) -> Image.Image:
         f"{', '.join(FORMATS)}."
     )
     with decoding(unknown):
-        # The cap comes first: Pillow's own warns or raises at a limit that a program may move.
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    return image
+        try:
+            return Image.open(io.BytesIO(without_text(data)), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise InvalidImageError(
+                f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit; scale it down first."
+            ) from None
 
 
 def _squared(image: Image.Image, fit: Fit, name: str) -> Source:
@@ -201,48 +229,53 @@ def _squared(image: Image.Image, fit: Fit, name: str) -> Source:
             f"image is {width}x{height}, {width * height:,} pixels; the limit is "
             f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
         )
-    steps = [] if image.format == "PNG" else [f"converted {image.format or 'PIL image'} to PNG"]
-    if getattr(image, "is_animated", False):
+    format = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
+    steps = [] if format == "PNG" else [f"converted {format} to PNG"]
+    if image.format is not None and getattr(image, "is_animated", False):
         steps.append("took the first frame")
-    with decoding(InvalidImageError(f"image is a corrupt {image.format or 'PIL'} picture.")):
-        if getattr(image, "is_animated", False):
-            image.seek(0)
-        pixels = plain(image)
-    if pixels.width != pixels.height:
-        pixels, step = (_cropped if fit == "crop" else _padded)(pixels)
-        steps.append(step)
-    png, scaled = _under_limit(pixels)
-    if scaled:
-        steps.append(scaled)
+    with decoding(InvalidImageError(f"image is a corrupt {format}, or too large for the memory.")):
+        pixels, step = (_cropped if fit == "crop" else _padded)(image)
+        png, scaled = _under_limit(pixels)
+    steps += filter(None, (step, scaled))
     note = f"{name}: {', '.join(steps)}." if steps else f"{name}: written anew as a valid PNG."
     return Source(png, name, note)
 
 
 def _cropped(image: Image.Image) -> tuple[Image.Image, str]:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    step = f"cropped {image.width}x{image.height} to the centred {side}x{side}"
-    return image.crop((left, top, left + side, top + side)), step
+    width, height = image.size
+    side = min(width, height)
+    if side == max(width, height):
+        return plain(image), ""
+    # The centre is the centre whichever way up, so only it need be converted.
+    left, top = (width - side) // 2, (height - side) // 2
+    pixels = plain(image, (left, top, left + side, top + side))
+    return pixels, f"cropped {width}x{height} to the centred {side}x{side}"
 
 
 def _padded(image: Image.Image) -> tuple[Image.Image, str]:
-    side = max(image.size)
-    square = Image.new(image.mode, (side, side))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square, f"padded {image.width}x{image.height} to {side}x{side}"
+    pixels = plain(image)
+    if pixels.width == pixels.height:
+        return pixels, ""
+    step = f"padded {pixels.width}x{pixels.height} to a square"
+    # A strip of a million by one would need a million rows.
+    pixels.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), Image.Resampling.LANCZOS)
+    side = max(pixels.size)
+    square = Image.new(pixels.mode, (side, side))
+    square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
+    return square, f"{step} of {side}x{side}"
 
 
 def _under_limit(image: Image.Image) -> tuple[SquarePNG, str]:
     """Encode a square picture, scaled down as little as puts it under the limits."""
     full = image.width
-    side = min(full, MAX_PNG_SIDE)
+    side = min(full, MAX_CONVERTED_SIDE)
     if side > _QUICK_SIDE:
         side = min(side, _predicted_side(image))
     while True:
         resized = image if side == full else image.resize((side, side), Image.Resampling.LANCZOS)
         data = encode(resized)
         if len(data) < MAX_PNG_BYTES:
-            step = f"scaled {full}x{full} to {side}x{side} to stay under 4 MB"
+            step = f"scaled {full}x{full} down to {side}x{side}"
             return SquarePNG(data), step if side < full else ""
         side = int(side * min(0.97, math.sqrt(MAX_PNG_BYTES / len(data))))
 

@@ -1,10 +1,10 @@
 """The LangChain tool: an agent varies pictures by name and never sees a byte of them."""
 
 import asyncio
-import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import (
@@ -19,18 +19,34 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from langchain_image_variation.contract import (
     MAX_N,
+    SIZES,
     CreateImageVariationRequest,
     ImagesResponse,
     ResponseFormat,
     Size,
 )
-from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine, load_engine
-from langchain_image_variation.exceptions import ImageVariationError
+from langchain_image_variation.engines import (
+    AsyncVariationEngine,
+    VariationEngine,
+    call_engine,
+    call_engine_async,
+    load_engine,
+)
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    SourceError,
+    shown,
+)
 from langchain_image_variation.folder import PictureFolder
-from langchain_image_variation.output import save_images
+from langchain_image_variation.output import make_output_dir, save_images
 from langchain_image_variation.source import Fit, Source, load_source
 
 __all__ = ["ImageVariationInput", "ImageVariationTool"]
+
+
+_SAID = 4
+"""So many broken arguments are named: as many as a model can mean in earnest."""
 
 
 def _or_default(default: object) -> BeforeValidator:
@@ -74,9 +90,11 @@ class ImageVariationTool(BaseTool):
     answered with text that says what it may use, and the agent goes on.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded, or `output_dir` leads
-            out of `root_dir`.
+        ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
+            `root_dir`, or `output_dir` leads out of it.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = "image_variation"
     description: str = (
@@ -93,9 +111,9 @@ class ImageVariationTool(BaseTool):
 
     engine: str | VariationEngine | AsyncVariationEngine = "local"
     """An engine, or the name of one."""
-    root_dir: Path = Field(default_factory=Path)
+    root_dir: str | os.PathLike[str] = "."
     """The folder whose pictures the model may use; by default the working directory."""
-    output_dir: Path = Path("variations")
+    output_dir: str | os.PathLike[str] = "variations"
     """Where variations are saved: a folder inside `root_dir`, relative to it."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The most variations a call makes, whatever the model asks for."""
@@ -104,42 +122,58 @@ class ImageVariationTool(BaseTool):
     fit: Fit = "crop"
     """What to do with a picture that is no square PNG under 4 MB; see `load_source`."""
 
-    _engine: VariationEngine | AsyncVariationEngine = PrivateAttr()
-    _folder: PictureFolder = PrivateAttr()
+    _loaded: tuple[object, VariationEngine | AsyncVariationEngine] | None = PrivateAttr(None)
 
     def model_post_init(self, context: Any) -> None:
-        """Check the folders and load an engine that was given by name."""
+        """Find mistakes in the settings now rather than in a conversation."""
         super().model_post_init(context)
-        self._folder = PictureFolder(self.root_dir, self.output_dir)
-        self._engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
+        self._folder()
+        self._load()
 
     # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
 
-    def _run(self, **arguments: Any) -> tuple[str, list[dict[str, Any]]]:
-        if inspect.iscoroutinefunction(self._engine.create_variation):
-            raise ToolException("This tool's engine is async; call the tool with ainvoke().")
-        engine = cast(VariationEngine, self._engine)
-        asked = ImageVariationInput(**arguments)
+    def _run(self, image: str, **others: Any) -> tuple[str, list[dict[str, Any]]]:
+        asked = ImageVariationInput(image=image, **others)
         try:
             source, request = self._request(asked)
-            return self._result(asked, source, request, engine.create_variation(request))
+            return self._result(asked, source, request, call_engine(self._load(), request))
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
-    async def _arun(self, **arguments: Any) -> tuple[str, list[dict[str, Any]]]:
-        if not inspect.iscoroutinefunction(self._engine.create_variation):
-            return await asyncio.to_thread(self._run, **arguments)
-        engine = cast(AsyncVariationEngine, self._engine)
-        asked = ImageVariationInput(**arguments)
+    async def _arun(self, image: str, **others: Any) -> tuple[str, list[dict[str, Any]]]:
+        asked = ImageVariationInput(image=image, **others)
         try:
             source, request = await asyncio.to_thread(self._request, asked)
-            response = await engine.create_variation(request)
+            response = await call_engine_async(self._load(), request)
             return await asyncio.to_thread(self._result, asked, source, request, response)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
+    def _folder(self) -> PictureFolder:
+        return PictureFolder(Path(self.root_dir), Path(self.output_dir))
+
+    def _load(self) -> VariationEngine | AsyncVariationEngine:
+        """Return the engine of the `engine` field, which a copy of the tool may have changed."""
+        if self._loaded is None or self._loaded[0] is not self.engine:
+            if isinstance(self.engine, type):
+                name = self.engine.__name__
+                raise InvalidRequestError(
+                    f"engine must be an engine, got the class {name}; pass {name}().",
+                    param="engine",
+                )
+            engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
+            self._loaded = self.engine, engine
+        return self._loaded[1]
+
     def _request(self, asked: ImageVariationInput) -> tuple[Source, CreateImageVariationRequest]:
-        source = load_source(self._folder.find(asked.image), fit=self.fit)
+        folder = self._folder()
+        path = folder.find(asked.image)
+        try:
+            source = load_source(path, fit=self.fit)
+        except ImageVariationError as error:
+            raise SourceError(f"{path.name}: {error.message} {folder.choices()}") from None
+        # Before the work, so that none is lost.
+        make_output_dir(folder.results)
         request = CreateImageVariationRequest(
             image=source.png,
             n=min(asked.n, self.max_n),
@@ -158,12 +192,14 @@ class ImageVariationTool(BaseTool):
         response: ImagesResponse,
     ) -> tuple[str, list[dict[str, Any]]]:
         """Save an answer and describe it: the message to the model, and the artifact."""
-        saved = save_images(response, self.root_dir / self.output_dir, name=source.name)
-        engine = self.engine if isinstance(self.engine, str) else type(self._engine).__name__
+        folder = self._folder()
+        saved = save_images(response, folder.results, name=source.name)
+        engine = self.engine if isinstance(self.engine, str) else type(self.engine).__name__
+        output_dir = Path(self.output_dir).as_posix()
         artifact = [
             {
                 "handle": image.path.stem,
-                "path": (self.output_dir / image.path.name).as_posix(),
+                "path": f"{output_dir}/{image.path.name}",
                 "sha256": image.sha256,
                 "width": image.width,
                 "height": image.height,
@@ -177,16 +213,31 @@ class ImageVariationTool(BaseTool):
         made = "1 variation" if len(saved) == 1 else f"{len(saved)} variations"
         content = (
             f"Made {made} of {source.name}, {request.size} pixels: {handles}. They are saved in "
-            f"{self.output_dir.as_posix()}/ as <name>.png; pass a name as image to vary it again."
+            f"{output_dir}/ as <name>.png; pass a name as image to vary it again."
         )
         limit = f"This tool makes at most {self.max_n} a call." if asked.n > self.max_n else ""
         return " ".join(filter(None, (content, limit, source.note))), artifact
 
 
+_RULES = {
+    "image": "must be a string: a relative path, or a name returned earlier",
+    "n": f"must be a whole number from 1 to {MAX_N}",
+    "size": f"must be one of {', '.join(SIZES)}",
+    "model": "must be a string",
+    "response_format": "must be 'url' or 'b64_json'",
+    "user": "must be a string",
+}
+
+
 def _broken_arguments(error: ValidationError | ValidationErrorV1) -> str:
     """Say what is wrong without echoing a value, which may be a whole picture in base64."""
-    broken = [
-        f"{'.'.join(str(part)[:40] for part in item['loc'])}: {item['msg']}"
-        for item in error.errors()
-    ]
-    return f"Correct these arguments and call again. {'; '.join(broken)}."
+    broken = []
+    for item in error.errors()[:_SAID]:
+        name = str(item["loc"][0]) if item["loc"] else "arguments"
+        if name not in _RULES:
+            broken.append(f"{shown(name)} is not an argument")
+        elif item["type"] == "missing":
+            broken.append(f"{name} is missing; it {_RULES[name]}")
+        else:
+            broken.append(f"{name} {_RULES[name]}, got {shown(item.get('input'))}")
+    return f"Correct these arguments and call again: {'; '.join(broken)}."

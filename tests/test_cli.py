@@ -87,9 +87,13 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     ("photo.jpg --engine magic", "There is no engine 'magic'; installed are: instant, local."),
     ("photo.jpg --engine instant --seed 1", "The engine 'instant' has no option 'seed'"),
-    ("photo.jpg --strength 2", "strength"),
-    ("photo.jpg --strength nan", "strength"),
-    ("photo.jpg --seed -1", "seed"),
+    ("photo.jpg --strength 2", "strength must be a number from 0 to 1, got 2.0"),
+    ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
+    ("photo.jpg --seed -1", "seed must be a whole number from 0, got -1"),
+    ("photo.jpg --n 9" + "9" * 5000, "invalid int value: '9999"),
+    ("photo.jpg --output-dir ", "--output-dir is empty; name a folder."),
+    ("photo.jpg --out x", "unrecognized arguments: --out x"),
+    ("photo.jpg --x\ny", "unrecognized arguments: --x y"),
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photo.jpg --fit strict", "image is not a PNG file: the PNG signature is missing. fit='crop'"),
     ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; name a folder"),
@@ -103,14 +107,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[a for a, _ in BAD])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[a[:40] for a, _ in BAD])
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bad input or usage: nothing on standard output, and one line that says what and what next."""
     assert main(["create", "--image", *arguments.split(" ")]) == 2
     out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
+    assert (out, err.count("\n"), len(err) < 300) == ("", 1, True)
     assert message in err
     assert err.startswith("image-variation")
 
@@ -149,6 +153,70 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
     assert "heavy    not usable  The engine 'heavy' needs" in capsys.readouterr().out
     assert main(["create", "--image", "photo.jpg", "--engine", "heavy"]) == 1
     assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_do_no_harm(redirection: str) -> None:
+    """With standard output or error closed, the work is done all the same, without a traceback."""
+    command = f"{sys.executable} -m langchain_image_variation create --image photo.jpg"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --engine instant {redirection}"], capture_output=True, timeout=60
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert len(os.listdir("variations")) == 2
+
+
+def test_output_that_cannot_be_written_is_a_failure_in_one_line() -> None:
+    """A full device behind standard output is exit code 1 and one line."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "langchain_image_variation", "engines"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"image-variation: cannot write the output: No space left on device.\n"
+
+
+def test_a_terminal_of_ascii_can_show_every_name() -> None:
+    """A character that the terminal cannot show is escaped, and does not end the program."""
+    for arguments in (["--help"], ["--image", "photo.jpg", "--output-dir", "\u00f6"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "langchain_image_variation", "create", *arguments],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            timeout=60,
+        )
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert b"\\xf6/photo-" in done.stdout
+
+
+def test_an_engine_with_a_bug_is_a_failure_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an engine raises outside the tree exits 1, and its text is not shown."""
+    metadata = tmp_path / "buggy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: buggy\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[langchain_image_variation.engines]\nbuggy = buggy_engine:Engine\nbad = buggy_bad:Engine\n"
+    )
+    (tmp_path / "buggy_bad.py").write_text("this is no Python\n")
+    (tmp_path / "buggy_engine.py").write_text(
+        "class Engine:\n"
+        "    def create_variation(self, request):\n"
+        "        raise RuntimeError('/home/x sk-123')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["create", "--image", "photo.jpg", "--engine", "buggy"]) == 1
+    assert capsys.readouterr().err == (
+        "image-variation: The engine Engine failed: RuntimeError. This is a bug in it.\n"
+    )
+    assert main(["engines"]) == 0
+    out = capsys.readouterr().out
+    assert "bad      not usable  The engine 'bad' cannot be imported: SyntaxError." in out
+    assert "local    usable" in out
 
 
 def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +287,21 @@ def test_nothing_touches_the_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.1, 0.2])
+def test_an_interrupt_at_the_start_shows_no_traceback(delay: float) -> None:
+    """Ctrl-C while the program still imports is met as quietly as later."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "langchain_image_variation", "create", "--image", "photo.jpg"],
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    # Before our first line runs, the interpreter itself ends by the signal.
+    if process.returncode != -signal.SIGINT:
+        assert (process.returncode, b"Traceback" in err) == (130, False)
 
 
 def test_an_interrupt_leaves_no_half_written_file() -> None:

@@ -213,13 +213,52 @@ def test_reading_an_entry_without_a_picture_is_our_error(image: Image) -> None:
     [
         ('{"error": {"message": "m", "type": "t", "param": null, "code": null}}', "m", None),
         ('{"error": {"message": "m", "code": 404, "extra": 1}}', "m", "404"),
+        ('{"error": {"message": "m", "param": ["x", 0], "code": true}}', "m", None),
         ('{"error": "m"}', "m", None),
         ('{"error": {}}', "HTTP 400", None),
+        ('{"error": null}', "HTTP 400", None),
+        ('{"detail": "m"}', "m", None),
+        ('{"detail": [{"loc": ["body", "model"], "msg": "m"}]}', "m", None),
+        ('{"message": "m"}', "m", None),
+        ("[1]", "HTTP 400", None),
+        ("<html>", "HTTP 400", None),
+        (b"\xff", "HTTP 400", None),
+        (b"", "HTTP 400", None),
     ],
 )
-def test_reads_the_error_bodies_of_real_servers(body: str, message: str, code: str | None) -> None:
-    """Missing keys, numbers for codes and bare texts are read; all four keys are written."""
-    response = ErrorResponse.model_validate_json(body)
+def test_reads_the_error_bodies_of_real_servers(
+    body: str | bytes, message: str, code: str | None
+) -> None:
+    """Every shape of error body is read without an error; all four keys are written."""
+    response = ErrorResponse.from_json(body)
     error = response.to_exception(400)
     assert (error.message, error.code) == (message, code)
     assert list(json.loads(response.to_json())["error"]) == ["message", "type", "param", "code"]
+
+
+@pytest.mark.parametrize(
+    "value", [5, 1.5, True, "text", [1], {"input_tokens": 1.5}, {"input_tokens_details": 7}]
+)
+@pytest.mark.parametrize("key", ["background", "quality", "size", "usage", "created"])
+def test_an_odd_value_beside_the_pictures_does_not_cost_the_answer(key: str, value: Any) -> None:
+    """Whatever a server puts beside the pictures, they can be read."""
+    body = json.dumps({"created": 1, "data": [{"b64_json": "eA=="}], key: value})
+    assert ImagesResponse.from_json(body).data[0].read() == b"x"
+
+
+def test_line_breaks_in_base64_are_no_obstacle() -> None:
+    """Some servers wrap the lines of base64."""
+    assert Image(b64_json="eHh4\neHh4\r\n").read() == b"xxxxxx"
+
+
+def test_a_response_is_shown_without_its_pictures() -> None:
+    """Neither base64 nor an address with a signature appears in a repr."""
+    response = ImagesResponse.from_pngs([square_png()], response_format="url")
+    assert len(repr(response)) < 200
+    assert "base64" not in repr(response)
+
+
+def test_every_picture_needs_its_seed() -> None:
+    """An engine that gives fewer seeds than pictures is told so."""
+    with pytest.raises(ValueError, match="shorter"):
+        ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])

@@ -35,6 +35,9 @@ def folder(root: Path) -> PictureFolder:
         ("trip/dog.png", "trip/dog.png"),
         ("cat-0123abcd-1", "variations/cat-0123abcd-1.png"),
         ("variations/cat-0123abcd-1.png", "variations/cat-0123abcd-1.png"),
+        ("cat-0123abcd-1.png", "variations/cat-0123abcd-1.png"),
+        (" 'cat-0123abcd-1'\n", "variations/cat-0123abcd-1.png"),
+        ('"cat.png"', "cat.png"),
     ],
 )
 def test_finds_files_and_results(folder: PictureFolder, root: Path, image: str, found: str) -> None:
@@ -93,14 +96,30 @@ def test_lists_the_newest_pictures_only(folder: PictureFolder, root: Path) -> No
     assert files == [f"photo{index:02}.jpg" for index in range(29, 17, -1)]
 
 
-def test_an_empty_or_missing_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+def test_only_what_can_be_found_is_listed_as_a_result(folder: PictureFolder, root: Path) -> None:
+    """Results are PNG files; another picture in their folder has no handle."""
+    (root / "variations" / "other.jpg").write_bytes(b"")
+    assert folder.choices().endswith("Earlier results: cat-0123abcd-1.")
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     """With nothing to choose from, the text says so."""
-    folder = PictureFolder(tmp_path / "none", PurePath("out"))
+    folder = PictureFolder(tmp_path, PurePath("out"))
     assert folder.choices() == "The picture folder is empty."
 
 
-@pytest.mark.parametrize("results", ["/out", "../out", "a/../../out"])
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    """A misspelt root is an error at once."""
+    (tmp_path / "file").write_text("")
+    for name in ("none", "file"):
+        with pytest.raises(SourceError, match=f"no folder '{name}'"):
+            PictureFolder(tmp_path / name, PurePath("out"))
+
+
+@pytest.mark.parametrize("results", ["/out", "../out", "a/../../out", "link", "link/below"])
 def test_results_must_stay_inside_the_root(tmp_path: Path, results: str) -> None:
-    """An output folder outside the root is refused when the folder is made."""
-    with pytest.raises(SourceError, match="stay inside"):
-        PictureFolder(tmp_path, PurePath(results))
+    """An output folder outside the root is refused, behind a symbolic link too."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path)
+    with pytest.raises(SourceError, match="inside the root"):
+        PictureFolder(tmp_path / "photos", PurePath(results))

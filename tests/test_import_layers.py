@@ -23,8 +23,8 @@ LAYERS = {
 LIBRARIES = {
     "exceptions": set[str](),
     "png": set[str](),
-    "contract": {"pydantic"},
-    "pixels": {"PIL"},
+    "contract": {"pydantic", "pydantic_core"},
+    "pixels": {"PIL", "numpy"},
     "engines": {"PIL", "numpy"},
     "source": {"PIL"},
     "output": {"PIL"},

@@ -68,6 +68,7 @@ def test_never_replaces_a_different_picture(tmp_path: Path) -> None:
         ("x" * 300, "x" * 40),
         ("...", "image"),
         ("cat-0123abcd-2", "cat"),
+        ("IMG-20240101-1", "IMG-20240101-1"),
         ("cat-0123abcd-sheet", "cat"),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_jpeg_answer_is_written_as_png(tmp_path: Path) -> None:
         assert (image.format, image.size) == ("PNG", (32, 32))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", square_png()[:100]])
+@pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100]])
 def test_an_answer_without_a_picture_writes_nothing(tmp_path: Path, data: bytes) -> None:
     """If one entry is unreadable, the error comes before any file is written."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")

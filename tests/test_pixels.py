@@ -1,7 +1,7 @@
 import io
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.pixels import PLAIN_MODES, decode, decoding, encode, plain
@@ -33,12 +33,22 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     buffer = io.BytesIO()
     image.resize((3, 3), Image.Resampling.NEAREST).save(buffer, "PNG")
     pixels = decode(SquarePNG(buffer.getvalue()))
-    assert [pixels.getpixel((x, 1)) for x in range(3)] == [0, 127, 255]
+    assert [pixels.getpixel((x, 1)) for x in range(3)] == [0, 128, 255]
+
+
+def test_floats_are_scaled_whatever_is_among_them() -> None:
+    """The smallest and largest finite sample become 0 and 255; NaN and infinity do no harm."""
+    image = Image.new("F", (2, 2))
+    values = (-1.5, 3.0, float("nan"), float("inf"))
+    for at, value in enumerate(values):
+        image.putpixel((at % 2, at // 2), value)
+    assert [plain(image).getpixel((at % 2, at // 2)) for at in (0, 1, 3)] == [0, 255, 255]
+    assert plain(Image.new("F", (2, 2), float("nan"))).getextrema() == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("mode", "transparent", "expected"),
-    [("L", 7, "LA"), ("RGB", (7, 8, 9), "RGBA"), ("P", 0, "RGBA")],
+    [("I;16", 1000, "LA"), ("L", 7, "LA"), ("RGB", (7, 8, 9), "RGBA"), ("P", 0, "RGBA")],
 )
 def test_a_transparent_colour_becomes_alpha(
     mode: str, transparent: int | tuple[int, ...], expected: str
@@ -52,27 +62,57 @@ def test_a_transparent_colour_becomes_alpha(
     assert pixels.getchannel("A").getextrema() == (0, 0)
 
 
-def test_exif_orientation_is_applied() -> None:
-    """A picture that a camera stored lying on its side is turned upright."""
-    image = Image.new("RGB", (4, 2), "red")
-    image.putpixel((0, 0), (0, 0, 255))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    """A picture that a camera stored lying or mirrored is turned as Pillow itself would."""
+    image = decode(SquarePNG(square_png(16))).crop((0, 0, 16, 10))
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     buffer = io.BytesIO()
     image.save(buffer, "PNG", exif=exif)
     upright = plain(Image.open(buffer))
-    assert upright.size == (2, 4)
-    assert upright.getpixel((1, 0)) == (0, 0, 255)
+    assert upright.tobytes() == ImageOps.exif_transpose(Image.open(buffer)).tobytes()
+    assert upright.size == ((16, 10) if orientation < 5 else (10, 16))
     assert not upright.info
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_broken_exif_does_no_harm(format: str) -> None:
+    """A picture whose EXIF is garbage is read as if it had none."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2), "red").save(buffer, format, exif=b"Exif\0\0garbage")
+    assert plain(Image.open(buffer)).size == (4, 2)
+
+
+def test_a_part_of_a_picture_can_be_taken() -> None:
+    """With a box, only that part is converted, before the picture is turned upright."""
+    image = decode(SquarePNG(square_png(16)))
+    assert plain(image, (2, 3, 10, 11)).tobytes() == image.crop((2, 3, 10, 11)).tobytes()
+
+
+def _with_red_and_blue_swapped(profile: bytes) -> bytes:
+    """Return a matrix profile in which the tags of two primaries have each other's names."""
+    names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
+    changed = bytearray(profile)
+    for tag in range(int.from_bytes(profile[128:132])):
+        at = 132 + 12 * tag
+        changed[at : at + 4] = names.get(profile[at : at + 4], profile[at : at + 4])
+    return bytes(changed)
+
+
 def test_an_embedded_profile_is_converted_to_srgb() -> None:
-    """The sRGB profile changes nothing, and a broken one is as good as none."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    """Colours are converted, alpha is kept; the sRGB profile or a broken one changes nothing."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.new("RGBA", (2, 2), (10, 200, 90, 128))
-    for embedded in (profile, b"not a profile"):
-        image.info["icc_profile"] = embedded
-        assert plain(image).getpixel((0, 0)) == (10, 200, 90, 128)
+    for profile, expected in (
+        (srgb, (10, 200, 90, 128)),
+        (b"not a profile", (10, 200, 90, 128)),
+        (_with_red_and_blue_swapped(srgb), (90, 200, 10, 128)),
+    ):
+        image.info["icc_profile"] = profile
+        found = plain(image).getpixel((0, 0))
+        assert isinstance(found, tuple)
+        assert all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
 
 
 def test_the_picture_of_the_caller_is_not_changed() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
+    InvalidRequestError,
     RateLimitError,
     SourceError,
 )
@@ -30,6 +32,7 @@ def root(tmp_path: Path) -> Path:
     """Return a folder with a photo and a broken picture."""
     (tmp_path / "cat.jpg").write_bytes(jpeg())
     (tmp_path / "broken.png").write_bytes(square_png()[:100])
+    (tmp_path / "notes.txt").write_text("no picture")
     return tmp_path
 
 
@@ -141,7 +144,7 @@ def test_a_program_may_pass_the_hidden_arguments(root: Path) -> None:
 
 
 async def test_an_async_engine_is_awaited(root: Path) -> None:
-    """An engine of the async Protocol works with ainvoke, and invoke says to use that."""
+    """An engine of the async Protocol works with ainvoke and with invoke."""
 
     class Async:
         async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -149,9 +152,8 @@ async def test_an_async_engine_is_awaited(root: Path) -> None:
             return InstantEngine().create_variation(request)
 
     tool = ImageVariationTool(root_dir=root, engine=Async())
-    message = await tool.ainvoke(call(image="cat.jpg", n=2))
-    assert len(message.artifact) == 2
-    assert "ainvoke" in tool.invoke(call(image="cat.jpg")).content
+    assert len((await tool.ainvoke(call(image="cat.jpg", n=2))).artifact) == 2
+    assert len(tool.invoke(call(image="cat.jpg", n=2)).artifact) == 2
 
 
 def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
@@ -172,15 +174,24 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "dog.png"}, "There is no picture 'dog.png' here. Files: "),
     ({"image": "../cat.jpg"}, "There is no picture '../cat.jpg' here. Files: "),
     ({"image": "/etc/passwd"}, "There is no picture 'passwd' here. Files: "),
-    ({"image": "broken.png"}, "corrupt PNG picture"),
+    (
+        {"image": "broken.png"},
+        "broken.png: image is a corrupt PNG, or too large for the memory. Files: ",
+    ),
     ({"image": "cat.jpg", "model": "gpt-9"}, "'gpt-9' does not exist here"),
-    ({"image": "cat.jpg", "n": 11}, "n: Input should be less than or equal to 10."),
-    ({"image": "cat.jpg", "n": "many"}, "n: Input should be a valid integer"),
-    ({"image": "cat.jpg", "size": "1x1"}, "size: Input should be '256x256', '512x512' or"),
-    ({"image": "cat.jpg", "prompt": "blue"}, "prompt: Extra inputs are not permitted."),
-    ({}, "image: Field required."),
+    ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),
+    ({"image": "cat.jpg", "n": "many"}, "n must be a whole number from 1 to 10, got 'many'."),
+    (
+        {"image": "cat.jpg", "size": "1x1"},
+        "size must be one of 256x256, 512x512, 1024x1024, got '1x1'.",
+    ),
+    ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
+    ({}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no picture 'AAAA"),
-    ({"image": ["A" * 10**6]}, "image: Input should be a valid string."),
+    ({"image": "notes.txt"}, "notes.txt: The source is no picture of a known format"),
+    ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
+    ({"image": "C:\\Users\\bob\\x.png"}, "There is no picture 'x.png' here."),
+    ({"image": ["A" * 10**6]}, "returned earlier, got a value of type list."),
 ]
 
 
@@ -195,18 +206,68 @@ def test_a_mistake_is_answered_with_text_to_act_on(
     assert len(message.content) < 400
 
 
-def test_an_engine_s_failure_is_answered_with_its_message(root: Path) -> None:
-    """What an engine raises of our tree reaches the agent as text."""
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RateLimitError("Five pictures a minute are allowed."), "Five pictures a minute are"),
+        (RuntimeError("/home/x sk-123"), "The engine Failing failed: RuntimeError."),
+    ],
+)
+async def test_an_engine_s_failure_is_answered_with_text(
+    root: Path, error: Exception, text: str
+) -> None:
+    """An error of our tree reaches the agent with its message, any other without it."""
 
-    class Busy:
+    class Failing:
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            raise RateLimitError("Five pictures a minute are allowed; try again in 12 s.")
+            raise error
 
-    message = ImageVariationTool(root_dir=root, engine=Busy()).invoke(call(image="cat.jpg"))
-    assert (message.status, message.content.split(";")[0]) == (
-        "error",
-        "Five pictures a minute are allowed",
-    )
+    tool = ImageVariationTool(root_dir=root, engine=Failing())
+    for message in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
+        assert message.status == "error"
+        assert message.content.startswith(text)
+        assert "sk-123" not in message.content
+
+
+def test_the_whole_name_of_a_result_is_a_handle_too(tool: ImageVariationTool) -> None:
+    """A model may add the suffix that the message mentions."""
+    handle = tool.invoke(call(image="cat.jpg")).artifact[0]["handle"]
+    for image in (handle, f"{handle}.png", f"variations/{handle}.png"):
+        assert tool.invoke(call(image=image)).status == "success"
+
+
+def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
+    """A program may invoke the tool with the name alone."""
+    assert tool.invoke("cat.jpg").startswith("Made 1 variation of cat")
+
+
+def test_a_copy_of_the_tool_follows_its_own_settings(tool: ImageVariationTool, root: Path) -> None:
+    """A copy with another root, fit or engine reads, writes and reports accordingly."""
+    (root / "below").mkdir()
+    (root / "below" / "dog.jpg").write_bytes(jpeg())
+    copy = tool.model_copy(update={"root_dir": root / "below", "fit": "strict"})
+    assert "dog.jpg: image is not a PNG file" in copy.invoke(call(image="dog.jpg")).content
+    assert "There is no picture 'cat.jpg'" in copy.invoke(call(image="cat.jpg")).content
+    local = tool.model_copy(update={"engine": "local"})
+    (item,) = local.invoke(call(image="cat.jpg", size="256x256")).artifact
+    assert item["engine"] == "local"
+    assert isinstance(item["seed"], int)
+
+
+def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> None:
+    """An output folder that becomes a link to elsewhere is refused, and nothing is written."""
+    outside = root.parent / f"{root.name}-outside"
+    outside.mkdir()
+    (root / "variations").symlink_to(outside)
+    message = tool.invoke(call(image="cat.jpg"))
+    assert (message.status, "inside the root" in message.content) == ("error", True)
+    assert list(outside.iterdir()) == []
+
+
+def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
+    """A tool can be sent to another process."""
+    copy = pickle.loads(pickle.dumps(tool))
+    assert copy.invoke(call(image="cat.jpg")).status == "success"
 
 
 def test_corrupt_pixels_are_answered_too(root: Path) -> None:
@@ -220,10 +281,16 @@ def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
     """A wrong engine or folder is an error when the tool is made, not in the conversation."""
     with pytest.raises(EngineNotFoundError):
         ImageVariationTool(engine="magic")
-    with pytest.raises(SourceError, match="stay inside"):
-        ImageVariationTool(output_dir=Path("../elsewhere"))
-    with pytest.raises(ValueError, match="max_n"):
-        ImageVariationTool(max_n=11)
+    with pytest.raises(SourceError, match="inside the root"):
+        ImageVariationTool(output_dir="../elsewhere")
+    with pytest.raises(SourceError, match="no folder 'nowhere'"):
+        ImageVariationTool(root_dir=root / "nowhere")
+    with pytest.raises(InvalidRequestError, match=r"pass InstantEngine\(\)"):
+        ImageVariationTool(engine=InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
+    wrong: dict[str, Any]
+    for wrong in ({"max_n": 11}, {"seed": 7}, {"fixed_size": "1x1"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ImageVariationTool(**wrong)
 
 
 def test_many_calls_at_once_do_not_disturb_each_other(tool: ImageVariationTool, root: Path) -> None:

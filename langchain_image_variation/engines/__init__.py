@@ -11,14 +11,19 @@ If an engine needs an extra of its distribution, the entry point names it:
 ``mine = "my_package.module:MyEngine [mine]"``.
 """
 
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from inspect import signature
+from inspect import isawaitable, iscoroutinefunction, signature
 from typing import Any, Protocol, cast, runtime_checkable
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.exceptions import (
     EngineError,
     EngineNotFoundError,
+    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
     ModelNotFoundError,
@@ -28,6 +33,8 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "AsyncVariationEngine",
     "VariationEngine",
+    "call_engine",
+    "call_engine_async",
     "check_model",
     "engine_names",
     "load_engine",
@@ -75,7 +82,7 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
     Raises:
         EngineNotFoundError: If no engine of that name is declared.
         MissingExtraError: If the engine needs a package that is not installed.
-        EngineError: If the engine's declaration is broken.
+        EngineError: If the engine cannot be imported or made, or is an async one.
         InvalidRequestError: If the engine has no such option, or refuses its value.
     """
     engine_class = load_engine_class(name)
@@ -86,7 +93,8 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
             raise InvalidRequestError(
                 f"The engine {name!r} has no option {option!r}; {takes}.", param=option
             )
-    return cast(VariationEngine, engine_class(**options))
+    with _failures(f"The engine {name!r} cannot be made"):
+        return cast(VariationEngine, engine_class(**options))
 
 
 def load_engine_class(name: str) -> type[Any]:
@@ -95,22 +103,61 @@ def load_engine_class(name: str) -> type[Any]:
     Raises:
         EngineNotFoundError: If no engine of that name is declared.
         MissingExtraError: If the engine needs a package that is not installed.
-        EngineError: If the engine's declaration is broken.
+        EngineError: If the engine cannot be imported, or is an async one.
     """
-    found = [point for point in _declared() if point.name == name]
+    # Ours come before another distribution's of the same name.
+    found = sorted(
+        (point for point in _declared() if point.name == name),
+        key=lambda point: not point.module.startswith(f"{__name__}."),
+    )
     if not found:
         raise EngineNotFoundError(
             f"There is no engine {name[:40]!r}; installed are: {', '.join(engine_names())}."
         )
-    try:
-        return cast("type[Any]", found[0].load())
-    except ImportError as error:
-        raise _missing(found[0], error) from error
-    except AttributeError as error:
+    with _failures(f"The engine {name!r} cannot be imported"):
+        try:
+            engine_class = cast("type[Any]", found[0].load())
+        except ImportError as error:
+            raise _missing(found[0], error) from error
+        is_async = iscoroutinefunction(engine_class.create_variation)
+    if is_async:
         raise EngineError(
-            f"The engine {name!r} is declared as {found[0].value!r}, which does not exist; "
-            "install its distribution again."
-        ) from error
+            f"The engine {name!r} is async; make it yourself and pass the object, not its name."
+        )
+    return engine_class
+
+
+def call_engine(
+    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+) -> ImagesResponse:
+    """Ask an engine for variations, and hold it to the Protocol.
+
+    Raises:
+        ImageVariationError: If the engine fails. What it raises outside the tree becomes an
+            `EngineError`, as does an answer with another number of pictures.
+    """
+    with _failures(f"The engine {type(engine).__name__} failed"):
+        answer: Any = engine.create_variation(request)
+        if isawaitable(answer):
+            # In a thread of its own, since the caller's may be running a loop already.
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(asyncio.run, _awaited(answer)).result()
+    return _complete(answer, request)
+
+
+async def call_engine_async(
+    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+) -> ImagesResponse:
+    """Do what `call_engine` does without blocking the loop: a sync engine runs in a thread.
+
+    Raises:
+        ImageVariationError: As `call_engine`.
+    """
+    with _failures(f"The engine {type(engine).__name__} failed"):
+        answer: Any = await asyncio.to_thread(engine.create_variation, request)
+        if isawaitable(answer):
+            answer = await _awaited(answer)
+    return _complete(answer, request)
 
 
 def check_model(model: str, offered: tuple[str, ...]) -> None:
@@ -124,6 +171,29 @@ def check_model(model: str, offered: tuple[str, ...]) -> None:
             f"The model {model[:40]!r} does not exist here; this engine offers "
             f"{' and '.join(repr(name) for name in offered)}."
         )
+
+
+async def _awaited(answer: Any) -> ImagesResponse:
+    return cast(ImagesResponse, await answer)
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Turn an error from outside the tree into an `EngineError` that does not show its text."""
+    try:
+        yield
+    except ImageVariationError:
+        raise
+    except Exception as error:
+        raise EngineError(f"{what}: {type(error).__name__}. This is a bug in it.") from error
+
+
+def _complete(answer: ImagesResponse, request: CreateImageVariationRequest) -> ImagesResponse:
+    if len(answer.data) != request.n:
+        raise EngineError(
+            f"The engine answered with {len(answer.data)} pictures; {request.n} were asked for."
+        )
+    return answer
 
 
 def _declared() -> EntryPoints:

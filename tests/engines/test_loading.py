@@ -1,27 +1,34 @@
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import (
     AsyncVariationEngine,
     VariationEngine,
+    call_engine,
+    call_engine_async,
     engine_names,
     load_engine,
     load_engine_class,
 )
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     EngineError,
     EngineNotFoundError,
     InvalidRequestError,
     MissingExtraError,
 )
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
 
 
 @pytest.fixture
 def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a third-party distribution with three engines on the path."""
+    """Put a third-party distribution with engines good and bad on the path."""
     metadata = tmp_path / "their_engines-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-engines\nVersion: 1.0\n")
@@ -30,16 +37,22 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "theirs = their_engine:Engine\n"
         "heavy = their_heavy:Engine [gpu]\n"
         "gone = their_engine:NoSuchEngine\n"
+        "broken = their_broken:Engine\n"
+        "async = their_engine:AsyncEngine\n"
+        "local = their_engine:Engine\n"
     )
     (tmp_path / "their_engine.py").write_text(
         "class Engine:\n"
         "    def __init__(self, *, depth: int = 1) -> None:\n"
-        "        self.depth = depth\n"
+        "        self.depth = 1 // depth\n"
+        "    def create_variation(self, request: object) -> object: ...\n"
+        "class AsyncEngine:\n"
         "    async def create_variation(self, request: object) -> object: ...\n"
     )
+    (tmp_path / "their_broken.py").write_text("raise OSError('/home/x sk-123')\n")
     (tmp_path / "their_heavy.py").write_text("import a_package_that_is_not_installed\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("their_engine", "their_heavy"):
+    for module in ("their_engine", "their_heavy", "their_broken"):
         sys.modules.pop(module, None)
     return tmp_path
 
@@ -59,7 +72,12 @@ def test_engines_satisfy_the_protocol() -> None:
 def test_loads_an_engine_of_another_distribution(declared: Path) -> None:
     """An engine declared by another distribution is listed and loaded, with its options."""
     assert "theirs" in engine_names()
-    assert vars(load_engine("theirs", depth=3)) == {"depth": 3}
+    assert vars(load_engine("theirs", depth=1)) == {"depth": 1}
+
+
+def test_ours_come_before_another_of_the_same_name(declared: Path) -> None:
+    """Another distribution cannot put its engine in the place of `local`."""
+    assert load_engine_class("local") is LocalEngine
 
 
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
@@ -83,7 +101,85 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
     assert isinstance(caught.value, MissingExtraError)
 
 
-def test_a_broken_declaration_is_our_error(declared: Path) -> None:
-    """An entry point to a class that does not exist is an EngineError."""
-    with pytest.raises(EngineError, match="does not exist"):
-        load_engine("gone")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone", "The engine 'gone' cannot be imported: AttributeError."),
+        ("broken", "The engine 'broken' cannot be imported: OSError."),
+        ("async", "The engine 'async' is async; make it yourself and pass the object"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_is_our_error(
+    declared: Path, name: str, message: str
+) -> None:
+    """Whatever an engine's module raises becomes an EngineError without its text."""
+    with pytest.raises(EngineError) as caught:
+        load_engine(name)
+    assert str(caught.value).startswith(message)
+
+
+def test_an_engine_that_cannot_be_made_is_our_error(declared: Path) -> None:
+    """Whatever an engine's constructor raises becomes an EngineError without its text."""
+    with pytest.raises(EngineError, match="'theirs' cannot be made: ZeroDivisionError"):
+        load_engine("theirs", depth=0)
+
+
+REQUEST = CreateImageVariationRequest(image=SquarePNG(square_png()), n=2)
+
+
+class Sync:
+    """An engine that answers."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer as the instant engine."""
+        return InstantEngine().create_variation(request)
+
+
+class Async:
+    """An async engine that answers."""
+
+    async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer as the instant engine."""
+        await asyncio.sleep(0)
+        return InstantEngine().create_variation(request)
+
+
+class Failing:
+    """An engine with a bug."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Fail with a text that must not be shown."""
+        raise RuntimeError("/home/x sk-123")
+
+
+class Empty:
+    """An engine that answers with nothing."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer without a picture."""
+        return ImagesResponse(created=1)
+
+
+@pytest.mark.parametrize("engine", [Sync(), Async()])
+async def test_engines_of_both_kinds_can_be_called_both_ways(
+    engine: VariationEngine | AsyncVariationEngine,
+) -> None:
+    """A sync and an async engine answer from sync and async code, inside a running loop too."""
+    for response in (call_engine(engine, REQUEST), await call_engine_async(engine, REQUEST)):
+        assert len(response.data) == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Failing(), "The engine Failing failed: RuntimeError. This is a bug in it."),
+        (Empty(), "The engine answered with 0 pictures; 2 were asked for."),
+    ],
+)
+async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, message: str) -> None:
+    """What an engine raises outside the tree, and a wrong number of pictures, are EngineErrors."""
+    with pytest.raises(EngineError) as sync:
+        call_engine(engine, REQUEST)
+    with pytest.raises(EngineError) as later:
+        await call_engine_async(engine, REQUEST)
+    assert str(sync.value) == str(later.value) == message
