@@ -59,7 +59,11 @@ def decoding(failure: ImageVariationError) -> Iterator[None]:
         raise failure from None
 
 
-def plain(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+def plain(
+    image: Image.Image,
+    box: tuple[int, int, int, int] | None = None,
+    enough: int | None = None,
+) -> Image.Image:
     """Return the picture in a plain mode: sRGB, upright, alpha kept, 16-bit samples scaled down.
 
     EXIF orientation is applied, an embedded colour profile is converted to sRGB, and everything
@@ -70,11 +74,13 @@ def plain(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> I
         image: A picture in any of Pillow's modes. It is not changed.
         box: The part to return, as left, top, right and bottom in pixels before the picture is
             turned upright; by default all of it.
+        enough: A side in pixels. If the shorter side has several times as many, whole blocks of
+            pixels are averaged first, which saves memory; it stays at least so long.
     """
     # Reading EXIF may decode the picture, and a picture that failed once may pass the second time.
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
-    image = image.crop(box) if box is not None else image
+    original, image = image, _part(image, box or (0, 0, *image.size), enough)
     profile = image.info.get("icc_profile")
     alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
@@ -83,7 +89,8 @@ def plain(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> I
     if profile and not grey:
         image = _to_srgb(image, profile)
     mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
-    image = image.convert(mode)
+    if image.mode != mode or image is original:
+        image = image.convert(mode)
     image.info = {}
     return image if turn is None else image.transpose(turn)
 
@@ -98,6 +105,14 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
+
+
+def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None) -> Image.Image:
+    left, top, right, bottom = box
+    factor = min(right - left, bottom - top) // enough if enough else 1
+    if factor > 1 and image.mode in (*PLAIN_MODES, "CMYK"):
+        return image.reduce(factor, box)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def _orientation(image: Image.Image) -> int:

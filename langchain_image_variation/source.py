@@ -234,45 +234,53 @@ def _squared(image: Image.Image, fit: Fit, name: str) -> Source:
     if image.format is not None and getattr(image, "is_animated", False):
         steps.append("took the first frame")
     with decoding(InvalidImageError(f"image is a corrupt {format}, or too large for the memory.")):
-        pixels, step = (_cropped if fit == "crop" else _padded)(image)
-        png, scaled = _under_limit(pixels)
+        pixels, side, step = (_cropped if fit == "crop" else _padded)(image)
+        png, scaled = _under_limit(pixels, side)
     steps += filter(None, (step, scaled))
     note = f"{name}: {', '.join(steps)}." if steps else f"{name}: written anew as a valid PNG."
     return Source(png, name, note)
 
 
-def _cropped(image: Image.Image) -> tuple[Image.Image, str]:
+def _cropped(image: Image.Image) -> tuple[Image.Image, int, str]:
+    """Return the square pixels, the side they had before any scaling, and what was done."""
     width, height = image.size
     side = min(width, height)
-    if side == max(width, height):
-        return plain(image), ""
     # The centre is the centre whichever way up, so only it need be converted.
     left, top = (width - side) // 2, (height - side) // 2
-    pixels = plain(image, (left, top, left + side, top + side))
-    return pixels, f"cropped {width}x{height} to the centred {side}x{side}"
+    pixels = plain(image, (left, top, left + side, top + side), MAX_CONVERTED_SIDE)
+    if width == height:
+        return pixels, side, ""
+    return pixels, side, f"cropped {width}x{height} to the centred {side}x{side}"
 
 
-def _padded(image: Image.Image) -> tuple[Image.Image, str]:
-    pixels = plain(image)
+def _padded(image: Image.Image) -> tuple[Image.Image, int, str]:
+    """Return the square pixels, the side they had before any scaling, and what was done."""
+    pixels = plain(image, None, MAX_CONVERTED_SIDE)
     if pixels.width == pixels.height:
-        return pixels, ""
-    step = f"padded {pixels.width}x{pixels.height} to a square"
+        return pixels, image.width, ""
+    width, height = image.size
     # A strip of a million by one would need a million rows.
     pixels.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), Image.Resampling.LANCZOS)
     side = max(pixels.size)
     square = Image.new(pixels.mode, (side, side))
     square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
-    return square, f"{step} of {side}x{side}"
+    return square, side, f"padded {width}x{height} to a square of {side}x{side}"
 
 
-def _under_limit(image: Image.Image) -> tuple[SquarePNG, str]:
-    """Encode a square picture, scaled down as little as puts it under the limits."""
-    full = image.width
-    side = min(full, MAX_CONVERTED_SIDE)
+def _under_limit(image: Image.Image, full: int) -> tuple[SquarePNG, str]:
+    """Encode a square picture, scaled down as little as puts it under the limits.
+
+    Args:
+        image: The square pixels.
+        full: The side in pixels they had before any scaling, for the note.
+    """
+    side = min(image.width, MAX_CONVERTED_SIDE)
     if side > _QUICK_SIDE:
         side = min(side, _predicted_side(image))
     while True:
-        resized = image if side == full else image.resize((side, side), Image.Resampling.LANCZOS)
+        resized = image
+        if side < image.width:
+            resized = image.resize((side, side), Image.Resampling.LANCZOS)
         data = encode(resized)
         if len(data) < MAX_PNG_BYTES:
             step = f"scaled {full}x{full} down to {side}x{side}"

@@ -256,9 +256,14 @@ def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
 
 def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
     """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
-    source = load_source(saved("BMP", Image.new("L", (5000, 6000), 7)))
-    assert source.png.side == 4096
-    assert source.note.endswith("to the centred 5000x5000, scaled 5000x5000 down to 4096x4096.")
+    for size in ((5000, 6000), (8300, 8200)):
+        source = load_source(saved("PNG", Image.new("L", size, 7)))
+        least = min(size)
+        assert source.png.side == 4096
+        assert decode(source.png).getextrema() == (7, 7)
+        assert source.note.endswith(
+            f"to the centred {least}x{least}, scaled {least}x{least} down to 4096x4096."
+        )
 
 
 def test_exif_does_not_leave_with_the_picture() -> None:
