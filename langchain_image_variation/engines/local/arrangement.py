@@ -2,12 +2,15 @@
 
 GPNN's loop (arXiv 2103.15545, algorithm 1): at each level the picture so far asks for patches, the
 source answers, overlapping answers vote. Exact and complete at the coarse levels; above them the
-field of displacements is carried up and only improved locally, as in PatchMatch.
+field of displacements is carried up and only improved locally, as in PatchMatch, and at the finest
+level only where pieces meet.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local import exact, pyramid
 from langchain_image_variation.engines.local.field import (
@@ -17,9 +20,9 @@ from langchain_image_variation.engines.local.field import (
     smooth,
     upsample,
 )
-from langchain_image_variation.engines.local.patches import describe, principal
+from langchain_image_variation.engines.local.patches import describe, describe_some, principal
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
-from langchain_image_variation.engines.local.quilt import Quilt
+from langchain_image_variation.engines.local.quilt import Quilt, seams
 from langchain_image_variation.engines.local.vote import vote
 from langchain_image_variation.engines.local.warp import resample
 
@@ -36,6 +39,9 @@ _EXACT = 44
 
 _ROUNDS = 3
 
+_VISIBLE = (6 / 255) ** 2
+"""Squared difference per value above which the blend at a seam is chosen anew."""
+
 
 @dataclass(frozen=True)
 class _Level:
@@ -45,6 +51,7 @@ class _Level:
     keys: Floats
     soft_keys: Floats
     """Keys of the level below enlarged: as soft as the first picture of this level (GPNN, 3.2)."""
+    quilt: Quilt
 
     @property
     def side(self) -> int:
@@ -56,10 +63,11 @@ class Arranger:
 
     Args:
         source: uint8 (256, 256, channels).
+        quilt: The same, ready to be sampled.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
     """
 
-    def __init__(self, source: Bytes, *, complete: bool = True) -> None:
+    def __init__(self, source: Bytes, quilt: Quilt, *, complete: bool = True) -> None:
         small = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
         pictures = [pyramid.as_floats(picture) for picture in small]
         self._values = 49 * source.shape[2]
@@ -67,14 +75,16 @@ class Arranger:
         self._basis = principal(pictures)
         self._levels = []
         soft = pictures[0]
-        for picture in pictures:
+        for level, picture in zip(small, pictures, strict=True):
             soft = _enlarged(soft, picture.shape[0])
             keys = describe(picture, self._basis)
-            self._levels.append(_Level(picture, keys, describe(soft, self._basis)))
+            soft_keys = describe(soft, self._basis)
+            self._levels.append(_Level(picture, keys, soft_keys, Quilt(level)))
             soft = picture
         self._coarse = [level for level in self._levels if level.side <= _EXACT]
         self._fine = self._levels[len(self._coarse) :]
-        self._guesses = [Quilt(picture) for picture in small[: len(self._coarse)]]
+        self._finest = quilt
+        self._finest_keys = describe(pyramid.as_floats(source), self._basis)
 
     def sketch(self, lattice: Floats, amplitude: float) -> tuple[Floats, Floats]:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
@@ -91,7 +101,7 @@ class Arranger:
         able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
         start = able.index(True) if any(able) else len(able)
         first = self._coarse[start]
-        picture = pyramid.as_floats(self._guesses[start].draw(resample(lattice, first.side)))
+        picture = pyramid.as_floats(first.quilt.draw(resample(lattice, first.side)))
         for level in self._coarse[start:]:
             picture = _enlarged(picture, level.side)
             for turn in range(1 if level is first else _ROUNDS):
@@ -100,7 +110,7 @@ class Arranger:
         return smooth(from_corners(found)), picture
 
     def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
-        """Carry a sketch up to 128 nodes a side.
+        """Carry a sketch up to 256 nodes a side.
 
         Args:
             field: What `sketch` returned.
@@ -111,8 +121,18 @@ class Arranger:
             field = upsample(field, level.side)
             queries = describe(_enlarged(picture, level.side), self._basis)
             field = smooth(propagate(field, queries, level.soft_keys, generator))
-            picture = vote(level.picture, corners(field))
-        return field
+            picture = pyramid.as_floats(level.quilt.draw(field))
+        return self._mended(smooth(upsample(field, self._finest.side)), generator)
+
+    def _mended(self, field: Floats, generator: np.random.Generator) -> Floats:
+        """Choose anew along the seams, where what was blended fits no patch of the source."""
+        picture = pyramid.as_floats(self._finest.draw(field))
+        nodes = np.flatnonzero(_near(seams(field)))
+        queries = describe_some(picture, self._basis, nodes)
+        misfit = queries - self._finest_keys[corners(field).reshape(-1)[nodes]]
+        torn = np.einsum("ij,ij->i", misfit, misfit) > _VISIBLE * self._values
+        field = propagate(field, queries[torn], self._finest_keys, generator, nodes[torn])
+        return smooth(field)
 
     def _match(self, picture: Floats, level: _Level, keys: Floats) -> Indices:
         queries = describe(picture, self._basis)
@@ -123,6 +143,12 @@ class Arranger:
         else:
             found = exact.nearest(queries, keys, self._values)
         return found.reshape(level.side - 6, level.side - 6)
+
+
+def _near(torn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of the nodes that a patch can be centred on, those with a seam within three cells."""
+    reach = sliding_window_view(np.pad(torn, 3), (6, 6))
+    return np.asarray(reach.any(axis=(2, 3)))[3:-3, 3:-3]
 
 
 def _enlarged(picture: Floats, side: int) -> Floats:

@@ -28,7 +28,9 @@ class Yardstick:
     def __init__(self, source: Bytes) -> None:
         self._large = source.shape[0] * _FINER
         luma = grey(source)
-        enlarged = Image.fromarray(luma).resize((self._large, self._large), Image.Resampling.LANCZOS)
+        enlarged = Image.fromarray(luma).resize(
+            (self._large, self._large), Image.Resampling.LANCZOS
+        )
         self._grey = np.asarray(enlarged).reshape(-1)
         centres = (np.arange(_PROBES, dtype=np.float32) + 0.5) / np.float32(_PROBES)
         self._y, self._x = centres[:, None], centres[None, :]

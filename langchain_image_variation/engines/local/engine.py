@@ -12,6 +12,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import check_model
+from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
@@ -40,8 +41,8 @@ class LocalEngine:
     """Makes variations from the picture's own pixels: no weights, no network, no key.
 
     Up to a strength of about 0.6 the picture is bent smoothly, as if taken a moment later; above it
-    its patches are arranged anew. Nothing is drawn that is not in the source. Greyscale stays grey,
-    and alpha moves with the picture.
+    its patches are arranged anew. No shape is drawn that is not in the source. Grey stays grey, and
+    alpha moves with the picture.
 
     One engine may be used from many threads at once.
 
@@ -49,6 +50,8 @@ class LocalEngine:
         seed: Picture i of a request is made from `seed + i` alone, so it can be made again with
             n=1 and that seed. None draws a new 32-bit seed for each request.
         strength: 0 (nearly a copy) to 1 (an arrangement of its own).
+        light: Whether each picture also gets a little other tone and colour, the more the
+            stronger. Greys stay grey.
         threads: How many pictures of a request are made at once; by default as many as there are
             processors. It does not change the result.
         progress: Called with the share of a request that is done: rising, never twice at once, 1.0
@@ -63,11 +66,13 @@ class LocalEngine:
         *,
         seed: int | None = None,
         strength: float = 0.35,
+        light: bool = True,
         threads: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.seed = _checked_seed(seed)
         self.strength = _checked_strength(strength)
+        self.light = light
         self.threads = _checked_threads(threads)
         self.progress = progress
 
@@ -85,7 +90,8 @@ class LocalEngine:
         source, alpha = _to_array(image)
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
-        synthesis = Synthesis(source, self.strength)
+        with _SLOTS:
+            synthesis = Synthesis(source, self.strength)
 
         def make(index: int) -> bytes:
             try:
@@ -93,7 +99,10 @@ class LocalEngine:
                     drawn = synthesis.draw(
                         seeds[index], lambda done: progress.report(index, 0.9 * done)
                     )
-                    png = encode(_to_image(drawn, image.mode, alpha), compress_level=1)
+                    picture = _to_image(drawn, image.mode, alpha)
+                    if self.light:
+                        picture = relight(picture, seeds[index], self.strength)
+                    png = encode(picture, compress_level=1)
                 progress.report(index, 1.0)
             except BaseException as error:
                 progress.stop(error)

@@ -44,11 +44,13 @@ def resize(picture: Bytes, side: int, kernel: Image.Resampling | None = None) ->
     if kernel is None:
         smaller = side < picture.shape[0]
         kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
-    planes = [
-        Image.fromarray(np.ascontiguousarray(picture[..., channel])).resize((side, side), kernel)
-        for channel in range(picture.shape[2])
-    ]
-    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+    channels = picture.shape[2]
+    # Four plain channels have a mode in Pillow, two have not; RGBA would be weighted by alpha.
+    mode = {3: "RGB", 4: "CMYK"}.get(channels, "L")
+    groups = [picture] if mode != "L" else np.split(picture, channels, axis=2)
+    images = [Image.frombytes(mode, picture.shape[1::-1], group.tobytes()) for group in groups]
+    resized = [np.asarray(image.resize((side, side), kernel)) for image in images]
+    return np.dstack(resized)
 
 
 def as_floats(picture: Bytes) -> Floats:

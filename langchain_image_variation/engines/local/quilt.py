@@ -17,6 +17,9 @@ __all__ = ["Quilt", "seams"]
 _JUMP = 1.5
 """Nodes whose displacements differ by more than this many nodes have a seam between them."""
 
+_NEARLY = 0.25
+"""Displacements within this of a whole pixel are made whole."""
+
 _STRIP = 64
 
 
@@ -47,7 +50,7 @@ class Quilt:
         Returns:
             uint8 (side, side, channels).
         """
-        moved_y, moved_x = (_stretched(plane, self.side) for plane in field)
+        moved_y, moved_x = (_settled(_stretched(plane, self.side)) for plane in field)
         centres = (np.arange(self.side, dtype=np.float32) + 0.5) / np.float32(self.side)
         words = np.empty((self.side, self.side), dtype=np.uint32)
         for top in range(0, self.side, _STRIP):
@@ -97,3 +100,15 @@ def _stretched(plane: Floats, side: int) -> Floats:
         return plane
     image = Image.fromarray(np.ascontiguousarray(plane))
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _settled(plane: Floats) -> Floats:
+    """Draw displacements that are nearly whole pixels onto whole pixels.
+
+    There a patch is a copy, down to its finest grain; no pixel is moved by more than the bound.
+    """
+    pixels = plane * np.float32(plane.shape[0])
+    whole = np.rint(pixels)
+    rest = pixels - whole
+    beyond = np.maximum(np.abs(rest) - np.float32(_NEARLY), 0) * np.float32(0.5 / (0.5 - _NEARLY))
+    return np.asarray((whole + np.copysign(beyond, rest)) / np.float32(plane.shape[0]))

@@ -6,7 +6,7 @@ import numpy as np
 
 from langchain_image_variation.engines.local.arrangement import Arranger
 from langchain_image_variation.engines.local.change import Yardstick
-from langchain_image_variation.engines.local.field import smooth, upsample
+from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
 from langchain_image_variation.engines.local.quilt import Quilt
 from langchain_image_variation.engines.local.schedule import schedule
@@ -37,7 +37,10 @@ class Synthesis:
         self._plan = schedule(strength)
         self._quilt = Quilt(source)
         self._yardstick = Yardstick(small)
-        self._arranger = Arranger(small, complete=complete) if self._plan.rearranged else None
+        self._arranger = None
+        if self._plan.rearranged:
+            finest = self._quilt if source.shape == small.shape else Quilt(small)
+            self._arranger = Arranger(small, finest, complete=complete)
 
     def draw(self, seed: int, step: Callable[[float], None] = _ignore) -> Bytes:
         """Make one variation.
@@ -60,7 +63,6 @@ class Synthesis:
         else:
             field, soft = self._sketch(self._arranger, speed, amplitude, wanted, step)
             field = self._arranger.refine(field, soft, generator)
-            field = smooth(upsample(field, NODES))
         step(0.8)
         picture = self._quilt.draw(field)
         step(1.0)

@@ -1,0 +1,283 @@
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from langchain_image_variation.engines.local import exact, field, patches, pyramid, quilt, warp
+from langchain_image_variation.engines.local.change import Yardstick
+from langchain_image_variation.engines.local.product import product
+from langchain_image_variation.engines.local.schedule import schedule
+from langchain_image_variation.engines.local.synthesis import Synthesis
+from langchain_image_variation.engines.local.vote import vote
+
+Bytes = NDArray[np.uint8]
+
+STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+
+
+def _scene(side: int = 256, channels: int = 3) -> Bytes:
+    """A sky, textured ground, and discs of several colours."""
+    generator = np.random.default_rng(5)
+    y, x = np.mgrid[:side, :side] / side
+    picture = np.stack([100 + 80 * y, 140 + 40 * y, 230 - 60 * y], axis=2)
+    ground = 60 + 50 * generator.random((side, side, 1)) * [1.0, 1.4, 0.6]
+    picture = np.where((y > 0.6)[..., None], ground, picture)
+    for _ in range(9):
+        cy, cx, radius = generator.uniform(0, 1, 3) * [1, 1, 0.08]
+        inside = (y - cy) ** 2 + (x - cx) ** 2 < (0.03 + radius) ** 2
+        picture[inside] = generator.uniform(0, 255, 3)
+    return picture.astype(np.uint8)[..., :channels]
+
+
+def _floats(*shape: int, seed: int = 0) -> pyramid.Floats:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def _change(variation: Bytes, source: Bytes) -> float:
+    difference = pyramid.grey(variation) - pyramid.grey(source)
+    return float(np.sqrt(np.mean(difference**2)) / pyramid.grey(source).std())
+
+
+def _still(nodes: int = 256) -> pyramid.Floats:
+    return np.zeros((2, nodes, nodes), dtype=np.float32)
+
+
+@pytest.mark.parametrize("side", [256, 512])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
+    """A field of zeros draws the source again, but for rounding."""
+    source = np.concatenate([_scene(side), _scene(side)[..., :1]], axis=2)[..., :channels]
+    drawn = quilt.Quilt(source).draw(_still())
+    assert drawn.shape == source.shape
+    assert np.abs(drawn.astype(int) - source).mean() < 4
+
+
+def test_a_whole_pixel_displacement_copies_pixels() -> None:
+    """Moving everything by whole pixels changes none of them."""
+    source = _scene()
+    moved = _still()
+    moved[1] = 5 / 256
+    drawn = quilt.Quilt(source).draw(moved)
+    still = quilt.Quilt(source).draw(_still())
+    assert (drawn[:, :-5] == still[:, 5:]).all()
+
+
+def test_a_seam_is_blended_and_only_there() -> None:
+    """Where two pieces meet, one cell is mixed; all other pixels come from one piece."""
+    source = np.zeros((256, 256, 1), dtype=np.uint8)
+    source[:, 192:] = 200
+    moved = _still(64)
+    moved[1, :, 32:] = 0.3
+    assert quilt.seams(moved).sum() == 63
+    row = quilt.Quilt(source).draw(moved)[128, :, 0]
+    assert set(row[:120].tolist()) == {0}
+    assert len(set(row[120:136].tolist()) - {0, 200}) >= 2
+
+
+@pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])
+def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
+    """However far it goes, a flow keeps the order of points and maps the square onto itself."""
+    for seed in range(5):
+        moved = warp.flow(warp.velocity(np.random.default_rng(seed)), amplitude)
+        axis = np.linspace(0, 1, moved.shape[1], dtype=np.float32)
+        y, x = axis[:, None] + moved[0], axis[None, :] + moved[1]
+        assert min(y.min(), x.min()) > -1e-4
+        assert max(y.max(), x.max()) < 1 + 1e-4
+        down, across = np.gradient(y), np.gradient(x)
+        assert (down[0] * across[1] - down[1] * across[0]).min() > 0
+
+
+def test_a_velocity_has_unit_speed_and_favours_the_horizontal() -> None:
+    """Root mean square length 1, and less of it up and down than sideways."""
+    speeds = [warp.velocity(np.random.default_rng(seed)) for seed in range(40)]
+    for speed in speeds:
+        assert np.sqrt(np.mean(np.sum(speed**2, axis=0))) == pytest.approx(1, abs=1e-4)
+    up, sideways = np.mean([np.mean(speed**2, axis=(1, 2)) for speed in speeds], axis=0)
+    assert up < 0.5 * sideways
+
+
+def test_the_amplitude_reaches_the_wanted_change() -> None:
+    """The change measured afterwards is the one asked for, unless the reach is too short."""
+    source = _scene()
+    yardstick = Yardstick(source)
+    speed = warp.velocity(np.random.default_rng(1))
+    amplitude = yardstick.amplitude(speed, 0.5, 0.3)
+    drawn = quilt.Quilt(source).draw(warp.resample(warp.flow(speed, amplitude), 256))
+    assert _change(drawn, source) == pytest.approx(0.5, abs=0.08)
+    assert yardstick.amplitude(speed, 9.0, 0.3) == 0.3
+
+
+def test_the_schedule_rises_without_jumps() -> None:
+    """What a strength asks for grows with it, by small steps."""
+    steps = [schedule(strength) for strength in np.linspace(0, 1, 101)]
+    for one, other in itertools.pairwise(steps):
+        assert 0 < other.reach - one.reach < 0.01
+        assert 0 < other.share - one.share < 0.03
+        assert one.rearranged <= other.rearranged
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_descriptors_keep_distances(channels: int) -> None:
+    """Distances between descriptors are nearly those between patches, and never larger."""
+    picture = pyramid.as_floats(pyramid.resize(_scene(), 64))
+    picture = np.concatenate([picture, picture[..., :1]], axis=2)[..., :channels]
+    basis = patches.principal([picture])
+    assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
+    short = patches.describe(picture, basis)
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (7, 7), axis=(0, 1))
+    whole = windows.reshape(len(short), -1)
+    one, other = np.random.default_rng(0).integers(0, len(short), (2, 500))
+    near = ((short[one] - short[other]) ** 2).sum(axis=1)
+    true = ((whole[one] - whole[other]) ** 2).sum(axis=1)
+    assert (near <= true * 1.001 + 1e-4).all()
+    assert near.sum() > 0.8 * true.sum()
+
+
+def test_some_descriptors_are_those_of_all() -> None:
+    """Describing chosen patches gives the rows that describing all gives."""
+    picture = _floats(20, 20, 3)
+    basis = patches.principal([picture])
+    chosen = np.array([0, 5, 100, 195])
+    some = patches.describe_some(picture, basis, chosen)
+    assert np.allclose(some, patches.describe(picture, basis)[chosen], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5), (70, 147, 24), (1000, 24, 900), (3, 5, 100_000)])
+def test_a_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None:
+    """Cutting a matrix product into small ones does not change it."""
+    left, right = _floats(*shape[:2]), _floats(*shape[1:], seed=1)
+    assert np.allclose(product(left, right), left @ right, rtol=1e-4)
+
+
+def test_nearest_without_completeness_is_the_nearest() -> None:
+    """With alpha infinite, each query gets the key at the least distance."""
+    queries, keys = _floats(60, 8), _floats(90, 8, seed=1)
+    distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
+    assert (exact.nearest(queries, keys, 8, alpha=np.inf) == distances.argmin(axis=1)).all()
+
+
+def test_nearest_follows_equation_1() -> None:
+    """With completeness, the score is the distance over alpha plus the key's least distance."""
+    queries, keys = _floats(60, 8), _floats(90, 8, seed=1)
+    distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
+    score = distances / (0.01 * 8 + distances.min(axis=0))
+    assert (exact.nearest(queries, keys, 8, alpha=0.01) == score.argmin(axis=1)).all()
+
+
+def test_balanced_uses_more_keys_than_nearest() -> None:
+    """Queries that all resemble one key are shared out over many."""
+    queries = _floats(200, 4) * np.float32(0.1)
+    keys = _floats(200, 4, seed=1)
+    plain = exact.nearest(queries, keys, 49, alpha=np.inf)
+    assert len(np.unique(exact.balanced(queries, keys, 49))) > 2 * len(np.unique(plain))
+
+
+def test_matches_of_equal_patches_are_finite() -> None:
+    """Flat pictures, where all distances are zero, get some legal match."""
+    flat = np.zeros((50, 8), dtype=np.float32)
+    for found in (exact.nearest(flat, flat, 49), exact.balanced(flat, flat, 49)):
+        assert ((found >= 0) & (found < 50)).all()
+
+
+@pytest.mark.parametrize("side", [9, 16, 40])
+def test_own_patches_vote_for_the_picture(side: int) -> None:
+    """If every patch finds itself, voting gives the picture back."""
+    picture = _floats(side, side, 3)
+    own = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
+    assert np.allclose(vote(picture, own), picture, atol=1e-5)
+
+
+def test_corners_and_fields_are_each_others_inverse() -> None:
+    """Patch positions become displacements and the same positions again."""
+    found = np.random.default_rng(0).integers(0, 26**2, (26, 26))
+    assert (field.corners(field.from_corners(found)) == found).all()
+
+
+def test_upsampling_keeps_pieces_apart() -> None:
+    """Between two pieces no displacement appears that neither of them has."""
+    coarse = _still(16)
+    coarse[0, :, 8:] = 0.4
+    fine = field.upsample(coarse, 64)
+    assert {round(float(value), 4) for value in np.unique(fine[0])} == {0.0, 0.4}
+
+
+def test_smoothing_brings_back_fractions_within_a_piece() -> None:
+    """A slope that was rounded to whole pixels becomes a slope again; a seam stays."""
+    slope = np.linspace(0, 6, 64, dtype=np.float32) / 64
+    rounded = _still(64)
+    rounded[1] = np.rint(slope * 64) / 64
+    rounded[1, :, 40:] += 0.5
+    true = slope + np.where(np.arange(64) >= 40, 0.5, 0)
+    before = np.abs(rounded[1] - true).mean()
+    after = np.abs(field.smooth(field.smooth(rounded))[1] - true).mean()
+    assert after < 0.6 * before
+
+
+def test_propagation_repairs_a_field() -> None:
+    """Nodes with a wrong displacement take over that of their neighbours."""
+    picture = pyramid.as_floats(pyramid.resize(_scene(), 64))
+    basis = patches.principal([picture])
+    keys = patches.describe(picture, basis)
+    damaged = _still(64)
+    damaged[:, 20:24, 30:34] = 0.2
+    repaired = field.propagate(damaged, keys, keys, np.random.default_rng(0))
+    assert np.abs(repaired).max() < 0.02
+    some = np.arange(5)
+    untouched = field.propagate(damaged, keys[some], keys, np.random.default_rng(0), some)
+    assert (untouched == damaged).all()
+
+
+def test_levels_shrink_by_about_three_quarters() -> None:
+    """The sides go from the start to 128 pixels, about 3/4 apart."""
+    sides = pyramid.sides(16)
+    assert (sides[0], sides[-1]) == (16, 128)
+    assert all(0.68 < one / other < 0.8 for one, other in itertools.pairwise(sides))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", [64, 300])
+def test_resizing_keeps_a_flat_picture(channels: int, side: int) -> None:
+    """Every channel is resampled by itself."""
+    flat = np.broadcast_to(np.arange(1, channels + 1, dtype=np.uint8) * 50, (128, 128, channels))
+    assert (pyramid.resize(flat, side) == flat[0, 0]).all()
+
+
+def test_change_rises_with_strength_and_nothing_breaks() -> None:
+    """Median change of three seeds rises along six strengths; none is a copy, blurred or torn."""
+    source = _scene()
+    medians = []
+    for strength in STRENGTHS:
+        synthesis = Synthesis(source, strength)
+        made = [synthesis.draw(seed) for seed in range(3)]
+        changes = [_change(variation, source) for variation in made]
+        medians.append(np.median(changes))
+        assert min(changes) > 0.2
+        for variation in made:
+            assert _roughness(variation) / _roughness(source) > 0.7
+            assert _lost_colours(source, variation) < 0.3
+    assert medians == sorted(medians)
+
+
+def test_without_completeness_more_is_lost() -> None:
+    """The completeness term keeps the share of each colour nearer to the source's."""
+    source = _scene()
+    lost = [
+        np.mean([_lost_colours(source, synthesis.draw(seed)) for seed in range(3)])
+        for synthesis in (Synthesis(source, 1.0), Synthesis(source, 1.0, complete=False))
+    ]
+    assert lost[0] < lost[1]
+
+
+def _roughness(picture: Bytes) -> float:
+    luma = pyramid.grey(picture)
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
+
+
+def _lost_colours(source: Bytes, variation: Bytes) -> float:
+    """Half the sum of differences of two coarse colour histograms: 0 same, 1 disjoint."""
+    bins = [
+        np.bincount((picture // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)
+        for picture in (source, variation)
+    ]
+    return float(np.abs(bins[0] - bins[1]).sum()) / (2 * 256 * 256)
