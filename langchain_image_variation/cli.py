@@ -129,6 +129,11 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="make the same variations again")
     add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.35)")
     add(
+        "--light",
+        action=argparse.BooleanOptionalAction,
+        help="vary tone and colour a little too (default: yes)",
+    )
+    add(
         "--fit",
         choices=get_args(Fit),
         default="crop",
@@ -186,8 +191,8 @@ def _output_dir(arguments: argparse.Namespace) -> Path | None:
 def _engine_options(
     arguments: argparse.Namespace, progress: Callable[[float], None]
 ) -> dict[str, Any]:
-    options = {"seed": arguments.seed, "strength": arguments.strength}
-    options = {name: value for name, value in options.items() if value is not None}
+    named = {name: getattr(arguments, name) for name in ("seed", "strength", "light")}
+    options = {name: value for name, value in named.items() if value is not None}
     if "progress" in signature(load_engine_class(arguments.engine)).parameters:
         options["progress"] = progress
     return options

@@ -78,6 +78,16 @@ def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) 
     assert "--seed" not in again.err
 
 
+def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --no-light tone and colour stay; the picture is another one than with it."""
+    arguments = ["create", "--image", "photo.jpg", "--size", "256x256", "--seed", "1"]
+    shown = []
+    for light in ("--light", "--no-light"):
+        assert main([*arguments, light]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] != shown[1]
+
+
 BAD = [
     ("photo.jpg --n 0", "n must be a whole number from 1 to 10, got 0."),
     ("photo.jpg --n 11", "n must be a whole number from 1 to 10, got 11."),

@@ -12,9 +12,11 @@ If an engine needs an extra of its distribution, the entry point names it:
 """
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from inspect import isawaitable, iscoroutinefunction, signature
 from typing import Any, Protocol, cast, runtime_checkable
@@ -35,6 +37,7 @@ __all__ = [
     "VariationEngine",
     "call_engine",
     "call_engine_async",
+    "cancellation",
     "check_model",
     "engine_names",
     "load_engine",
@@ -150,14 +153,35 @@ async def call_engine_async(
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop: a sync engine runs in a thread.
 
+    If the call is cancelled, an engine that asks `cancellation` stops working too.
+
     Raises:
         ImageVariationError: As `call_engine`.
     """
-    with _failures(f"The engine {type(engine).__name__} failed"):
-        answer: Any = await asyncio.to_thread(engine.create_variation, request)
-        if isawaitable(answer):
-            answer = await _awaited(answer)
+    gone = threading.Event()
+    token = _GONE.set(gone)
+    try:
+        with _failures(f"The engine {type(engine).__name__} failed"):
+            answer: Any = await asyncio.to_thread(engine.create_variation, request)
+            if isawaitable(answer):
+                answer = await _awaited(answer)
+    finally:
+        gone.set()
+        _GONE.reset(token)
     return _complete(answer, request)
+
+
+_GONE: ContextVar[threading.Event | None] = ContextVar("_GONE", default=None)
+
+
+def cancellation() -> Callable[[], bool]:
+    """Return a function that says whether whoever called the engine has gone away.
+
+    For engines: call this once in `create_variation`, and what it returns now and then, from any
+    thread; once it says True, nobody waits for the answer, so raise any error to stop.
+    """
+    gone = _GONE.get()
+    return gone.is_set if gone is not None else lambda: False
 
 
 def check_model(model: str, offered: tuple[str, ...]) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import itertools
 import threading
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines import VariationEngine, load_engine
+from langchain_image_variation.engines import VariationEngine, call_engine_async, load_engine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     InvalidImageError,
@@ -329,3 +330,31 @@ def test_corrupt_pixels_are_an_error_of_ours() -> None:
     """A file that is a PNG by its structure alone is refused when its pixels are needed."""
     with pytest.raises(InvalidImageError):
         LocalEngine().create_variation(_request(SquarePNG(corrupt_png())))
+
+
+async def test_a_cancelled_call_stops_the_work() -> None:
+    """Once an async call is cancelled, its threads end long before the request is done."""
+    shares: list[float] = []
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def progress(share: float) -> None:
+        shares.append(share)
+        loop.call_soon_threadsafe(begun.set)
+
+    engine = LocalEngine(seed=1, strength=0.9, progress=progress)
+    call = asyncio.create_task(call_engine_async(engine, _request(n=10, size="1024x1024")))
+    await begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    while any(thread.name.startswith("local-engine") for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
+    assert shares[-1] < 0.5
+
+
+async def test_a_call_that_is_not_cancelled_ends_as_any_other() -> None:
+    """The async way gives the same pictures as the sync one."""
+    engine = LocalEngine(seed=1)
+    response = await call_engine_async(engine, _request(n=2))
+    assert [image.read() for image in response.data] == _files(engine, _request(n=2))

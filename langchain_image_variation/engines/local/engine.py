@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import check_model
+from langchain_image_variation.engines import cancellation, check_model
 from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.pixels import decode, encode
 
 __all__ = ["MODELS", "LocalEngine"]
@@ -72,7 +72,7 @@ class LocalEngine:
     ) -> None:
         self.seed = _checked_seed(seed)
         self.strength = _checked_strength(strength)
-        self.light = light
+        self.light = _checked_light(light)
         self.threads = _checked_threads(threads)
         self.progress = progress
 
@@ -82,9 +82,10 @@ class LocalEngine:
         Raises:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
             InvalidImageError: If the picture cannot be decoded.
+            EngineError: If the call was cancelled meanwhile; see `engines.cancellation`.
         """
         check_model(request.model, MODELS)
-        progress = Progress(request.n, self.progress)
+        progress = Progress(request.n, self.progress, cancellation())
         progress.report(0, 0.0)
         image = _fitted(decode(request.image), request.side)
         source, alpha = _to_array(image)
@@ -173,7 +174,7 @@ def _checked_seed(seed: int | None) -> int | None:
     if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0):
         return seed
     raise InvalidRequestError(
-        f"seed must be a whole number from 0, got {seed!r}; leave it out for a random one.",
+        f"seed must be a whole number from 0, got {shown(seed)}; leave it out for a random one.",
         param="seed",
     )
 
@@ -183,9 +184,15 @@ def _checked_strength(strength: float) -> float:
     if number and math.isfinite(strength) and 0 <= strength <= 1:
         return float(strength)
     raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {strength!r}; 0.35 is the default.",
+        f"strength must be a number from 0 to 1, got {shown(strength)}; 0.35 is the default.",
         param="strength",
     )
+
+
+def _checked_light(light: bool) -> bool:
+    if isinstance(light, bool):
+        return light
+    raise InvalidRequestError(f"light must be True or False, got {shown(light)}.", param="light")
 
 
 def _checked_threads(threads: int | None) -> int | None:
@@ -194,6 +201,6 @@ def _checked_threads(threads: int | None) -> int | None:
     ):
         return threads
     raise InvalidRequestError(
-        f"threads must be a whole number from 1, got {threads!r}; leave it out for the default.",
+        f"threads must be a whole number from 1, got {shown(threads)}; the default suits most.",
         param="threads",
     )
