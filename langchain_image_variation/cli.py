@@ -123,7 +123,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
     add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
     add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
-    add("--model", help="the engine's name of a model (default: dall-e-2)")
+    add("--model", help="a model, by the engine's own names (default: dall-e-2)")
     add("--user", help="an identifier of the end user, for hosted engines")
     add("--engine", default="local", help="see `image-variation engines` (default: local)")
     add("--seed", type=int, help="make the same variations again")
