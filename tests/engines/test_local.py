@@ -318,6 +318,24 @@ def test_refuses_options_out_of_range(option: str, value: Any) -> None:
     assert repr(value) in raised.value.message
 
 
+def test_takes_the_numbers_of_numpy() -> None:
+    """A seed or a strength that comes out of an array is a number like any other."""
+    engine = LocalEngine(seed=np.int64(3), strength=np.float32(0.5), threads=np.int32(2))  # type: ignore[arg-type]  # numpy's numbers
+    assert (engine.seed, engine.strength, engine.threads) == (3, 0.5, 2)
+    with pytest.raises(InvalidRequestError, match="strength"):
+        LocalEngine(strength=10**400)
+    with pytest.raises(InvalidRequestError, match="light must be True or False"):
+        LocalEngine(light="no")  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_no_colour_is_left_where_nothing_is_seen() -> None:
+    """A pixel without any alpha is black, so that a viewer that ignores alpha shows no noise."""
+    (file,) = _files(LocalEngine(seed=1), _request(_png(_disc("RGBA"))))
+    pixels = _pixels(file)
+    assert (pixels[..., 3] == 0).any()
+    assert pixels[pixels[..., 3] == 0].max() == 0
+
+
 def test_offers_two_models() -> None:
     """The old endpoint's model name and the engine's own are accepted, others refused."""
     for model in ("dall-e-2", "local"):
@@ -351,6 +369,23 @@ async def test_a_cancelled_call_stops_the_work() -> None:
     while any(thread.name.startswith("local-engine") for thread in threading.enumerate()):
         await asyncio.sleep(0.01)
     assert shares[-1] < 0.5
+
+
+async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
+    """Of ten calls cancelled at once, those that had not begun do no work when their turn comes."""
+    shares: list[float] = []
+    engine = LocalEngine(seed=1, strength=0.9, progress=shares.append)
+    request = _request(size="1024x1024")
+    calls = [asyncio.create_task(call_engine_async(engine, request)) for _ in range(10)]
+    while not shares:
+        await asyncio.sleep(0.01)
+    for call in calls:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    begun = len(shares)
+    await asyncio.sleep(0.6)
+    assert len(shares) <= begun + 3
 
 
 async def test_a_call_that_is_not_cancelled_ends_as_any_other() -> None:

@@ -1,6 +1,6 @@
 """Matching patches anew, coarse to fine: the middle of the method.
 
-GPNN's loop (arXiv 2103.15545, algorithm 1): at each level the picture so far asks for patches, the
+GPNN's loop (arXiv 2103.15545): at each level the picture so far asks for patches, the
 source answers, overlapping answers vote. Exact and complete at the coarse levels; above them the
 field of displacements is carried up and only improved locally, as in PatchMatch, and at the finest
 level only where pieces meet.
@@ -26,7 +26,7 @@ from langchain_image_variation.engines.local.quilt import Quilt, seams
 from langchain_image_variation.engines.local.vote import vote
 from langchain_image_variation.engines.local.warp import resample
 
-__all__ = ["Arranger"]
+__all__ = ["Arranger", "Sketch"]
 
 _START = 16
 """Side of the coarsest level: a patch covers 44 % of it, so large parts stay whole."""
@@ -41,6 +41,17 @@ _ROUNDS = 3
 
 _VISIBLE = (6 / 255) ** 2
 """Squared difference per value above which the blend at a seam is chosen anew."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """An arrangement of the coarse levels."""
+
+    field: Floats
+    """Displacements at the last coarse level, (2, side, side)."""
+
+    picture: Floats
+    """The picture there, (side, side, channels)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class Arranger:
         self._finest = quilt
         self._finest_keys = describe(pyramid.as_floats(source), self._basis)
 
-    def sketch(self, lattice: Floats, amplitude: float) -> tuple[Floats, Floats]:
+    def sketch(self, lattice: Floats, amplitude: float) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
 
         A coarser level could not tell the guess from the source, and would undo it.
@@ -94,9 +105,6 @@ class Arranger:
         Args:
             lattice: The first guess, as `warp.flow` returns it.
             amplitude: How far it moves things, root mean square, in sides.
-
-        Returns:
-            The field at the last coarse level, and the picture there.
         """
         able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
         start = able.index(True) if any(able) else len(able)
@@ -107,14 +115,27 @@ class Arranger:
             for turn in range(1 if level is first else _ROUNDS):
                 found = self._match(picture, level, level.keys if turn else level.soft_keys)
                 picture = vote(level.picture, found)
-        return smooth(from_corners(found)), picture
+        return Sketch(smooth(from_corners(found)), picture)
+
+    def faults(self, picture: Floats) -> float:
+        """Measure how broken the picture of a sketch is.
+
+        What it shows that the source does not, plus what the source shows that it does not: the
+        bidirectional similarity of Simakov et al. 2008, over the standard deviation of the source.
+        """
+        level = self._coarse[-1]
+        spread = float(level.picture.std())
+        if spread == 0:
+            return 0.0
+        queries = describe(picture, self._basis)
+        return sum(exact.misfits(queries, level.keys, self._values)) / spread
 
     def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
         """Carry a sketch up to 256 nodes a side.
 
         Args:
-            field: What `sketch` returned.
-            picture: What `sketch` returned.
+            field: That of a sketch.
+            picture: That of the same sketch.
             generator: Draws PatchMatch's random changes.
         """
         for level in self._fine:

@@ -1,11 +1,11 @@
 """`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
 
-import math
 import os
 import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
@@ -36,6 +36,9 @@ def _processors() -> int:
 _SLOTS = threading.BoundedSemaphore(_processors())
 """Pictures in the making in this process, whatever the number of engines, threads and callers."""
 
+_REQUESTS = threading.BoundedSemaphore(_processors() + 1)
+"""Requests whose source is held in memory; one more than slots, so that no slot waits for one."""
+
 
 class LocalEngine:
     """Makes variations from the picture's own pixels: no weights, no network, no key.
@@ -55,7 +58,8 @@ class LocalEngine:
         threads: How many pictures of a request are made at once; by default as many as there are
             processors. It does not change the result.
         progress: Called with the share of a request that is done: rising, never twice at once, 1.0
-            at the end. An exception raised by it stops the request and comes out of it.
+            at the end. An exception raised by it stops the request and comes out of it. It must not
+            call an engine itself: that would wait for the place it holds.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.
@@ -86,17 +90,26 @@ class LocalEngine:
         """
         check_model(request.model, MODELS)
         progress = Progress(request.n, self.progress, cancellation())
-        progress.report(0, 0.0)
-        image = _fitted(decode(request.image), request.side)
-        source, alpha = _to_array(image)
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
+        with _REQUESTS:
+            pngs = self._pngs(request, seeds, progress)
+        return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
+
+    def _pngs(
+        self, request: CreateImageVariationRequest, seeds: range, progress: Progress
+    ) -> list[bytes]:
         with _SLOTS:
+            # Whoever waited for a slot may have been cancelled meanwhile.
+            progress.report(0, 0.0)
+            image = _fitted(decode(request.image), request.side)
+            source, alpha = _to_array(image)
             synthesis = Synthesis(source, self.strength)
 
         def make(index: int) -> bytes:
             try:
                 with _SLOTS:
+                    progress.report(index, 0.0)
                     drawn = synthesis.draw(
                         seeds[index], lambda done: progress.report(index, 0.9 * done)
                     )
@@ -110,11 +123,7 @@ class LocalEngine:
                 raise
             return png
 
-        return ImagesResponse.from_pngs(
-            _in_threads(make, request.n, self.threads or _processors(), progress),
-            response_format=request.response_format,
-            seeds=seeds,
-        )
+        return _in_threads(make, request.n, self.threads or _processors(), progress)
 
 
 def _in_threads(
@@ -163,16 +172,23 @@ def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
     """The picture in its own mode again: the inverse of `_to_array`."""
     if alpha:
         scale = np.maximum(array[..., -1:].astype(np.uint32), 1)
-        colour = (array[..., :-1].astype(np.uint32) * 255 + scale // 2) // scale
-        array = np.concatenate([np.minimum(colour, 255).astype(np.uint8), array[..., -1:]], axis=2)
+        # Resampling rings: colour may exceed its alpha, and be left where there is none.
+        premultiplied = np.minimum(array[..., :-1], array[..., -1:]).astype(np.uint32)
+        colour = (premultiplied * 255 + scale // 2) // scale
+        array = np.concatenate([colour.astype(np.uint8), array[..., -1:]], axis=2)
     elif mode in ("LA", "RGBA"):
         array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
     return Image.fromarray(array[..., 0] if mode == "L" else array)
 
 
+def _whole(value: object, least: int) -> bool:
+    # Integral holds numpy's integers too, and bool, which is none of ours.
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def _checked_seed(seed: int | None) -> int | None:
-    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0):
-        return seed
+    if seed is None or _whole(seed, 0):
+        return None if seed is None else int(seed)
     raise InvalidRequestError(
         f"seed must be a whole number from 0, got {shown(seed)}; leave it out for a random one.",
         param="seed",
@@ -180,8 +196,8 @@ def _checked_seed(seed: int | None) -> int | None:
 
 
 def _checked_strength(strength: float) -> float:
-    number = isinstance(strength, int | float) and not isinstance(strength, bool)
-    if number and math.isfinite(strength) and 0 <= strength <= 1:
+    # NaN is not between any two numbers, and a huge one is no float.
+    if isinstance(strength, Real) and not isinstance(strength, bool) and 0 <= strength <= 1:
         return float(strength)
     raise InvalidRequestError(
         f"strength must be a number from 0 to 1, got {shown(strength)}; 0.35 is the default.",
@@ -196,10 +212,8 @@ def _checked_light(light: bool) -> bool:
 
 
 def _checked_threads(threads: int | None) -> int | None:
-    if threads is None or (
-        isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
-    ):
-        return threads
+    if threads is None or _whole(threads, 1):
+        return None if threads is None else int(threads)
     raise InvalidRequestError(
         f"threads must be a whole number from 1, got {shown(threads)}; the default suits most.",
         param="threads",

@@ -1,7 +1,7 @@
 """Exact nearest neighbours for the coarse levels, with every part of the source wanted.
 
 GPNN's score of a query q_i for a key k_j is d(q_i, k_j) / (alpha + min_l d(q_l, k_j))
-(arXiv 2103.15545, equation 1): a key that no query resembles yet becomes cheap, so what the picture
+(arXiv 2103.15545): a key that no query resembles yet becomes cheap, so what the picture
 lacks comes back. At the coarsest levels, where a lost key is a lost object, the same wish is met in
 full by a transport plan between all queries and all keys. All distances of a level come from one
 matrix product.
@@ -12,7 +12,7 @@ import numpy as np
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
-__all__ = ["ALPHA", "balanced", "nearest"]
+__all__ = ["ALPHA", "balanced", "misfits", "nearest"]
 
 ALPHA = 0.00015
 """Squared difference per value, 0 to 1. GPNN's 0.005 for values -1 to 1 would be 0.00125 here; an
@@ -25,7 +25,7 @@ _ROUNDS = 20
 
 
 def nearest(queries: Floats, keys: Floats, values: int, alpha: float = ALPHA) -> Indices:
-    """Find the best key of each query by GPNN's equation 1.
+    """Find the best key of each query by GPNN's score.
 
     Args:
         queries: Descriptors (n, d).
@@ -63,11 +63,28 @@ def balanced(queries: Floats, keys: Floats, values: int) -> Indices:
     # e^-60 stands for "never", and no sum of it can be zero.
     np.exp(np.maximum(plan, -60, out=plan), out=plan)
     column: Floats = np.ones(len(keys), dtype=np.float32)
+    # BLAS may take a second thread for these two products; cutting them up would cost more.
     for _ in range(_ROUNDS):
         row = np.reciprocal(plan @ column)
         column = np.reciprocal(np.maximum(row @ plan, np.float32(1e-20)))
     plan *= column
     return np.asarray(plan.argmax(axis=1))
+
+
+def misfits(queries: Floats, keys: Floats, values: int) -> tuple[float, float]:
+    """Return how far queries are from their nearest keys, and keys from their nearest queries.
+
+    Args:
+        queries: Descriptors (n, d).
+        keys: Descriptors (m, d).
+        values: Values in a patch, 49 for each channel.
+
+    Returns:
+        Two means of root mean square differences per value.
+    """
+    distances = np.maximum(_squared(queries, keys), 0) / np.float32(values)
+    near_keys, near_queries = distances.min(axis=1), distances.min(axis=0)
+    return float(np.sqrt(near_keys).mean()), float(np.sqrt(near_queries).mean())
 
 
 def _squared(queries: Floats, keys: Floats) -> Floats:

@@ -49,7 +49,7 @@ def upsample(field: Floats, side: int) -> Floats:
 
     A displacement is interpolated among those of the four nearest nodes that belong to the piece of
     the nearest one, so a piece of the source stays a piece: PatchMatch's upsampling (Barnes et al.
-    2009, section 3.2) at sub-pixel precision.
+    2009) at sub-pixel precision.
 
     Args:
         field: (2, nodes, nodes).

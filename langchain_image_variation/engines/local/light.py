@@ -1,7 +1,7 @@
 """A little other light: tone, saturation and hue, drawn for each picture.
 
-Black, white and greys keep their colour: the tone curve fixes both ends, so nothing is clipped by
-it, and the colour matrix fixes the grey axis.
+Black, white and greys keep their colour: the tone curve fixes both ends and clips nothing, and the
+colour matrix fixes the grey axis. Only the richest colours are clipped when made richer yet.
 """
 
 import math
@@ -11,8 +11,10 @@ from PIL import Image
 
 __all__ = ["relight"]
 
-_TONE, _SATURATION, _HUE = 0.35, 0.3, math.radians(10)
-"""Largest changes at full strength: of the logarithm of gamma, of saturation, of hue."""
+_TONE, _HUE = 0.35, math.radians(6)
+_PALER, _RICHER = 0.3, 0.12
+"""Largest changes at full strength: of the logarithm of gamma, of hue, and of saturation down and
+up; up by less, since rich colours have no room left and would be clipped."""
 
 _STREAM = 1
 """Keeps these draws apart from those that move the picture, which they must not disturb."""
@@ -35,8 +37,9 @@ def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
         alpha = image.getchannel("A")
         colour = image.convert(image.mode[:-1])
     colour = colour.point(curve * len(colour.getbands()))
+    saturation *= _RICHER if saturation > 0 else _PALER
     if colour.mode == "RGB":
-        colour = colour.convert("RGB", _matrix(1 + _SATURATION * saturation, _HUE * hue))
+        colour = colour.convert("RGB", _matrix(1 + saturation, _HUE * hue))
     if alpha is not None:
         colour.putalpha(alpha)
     return colour

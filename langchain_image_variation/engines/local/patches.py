@@ -1,6 +1,6 @@
 """Descriptors of 7x7 patches: their coordinates along a few principal directions.
 
-GPNN (arXiv 2103.15545, section 3.1) compares all values of two patches. Pixels of a patch are so
+GPNN (arXiv 2103.15545) compares all values of two patches. Pixels of a patch are so
 alike that a few principal components carry nearly all of the distance, as TreeCANN (Olonetsky and
 Avidan 2012) found for the same task. One basis serves all levels of a source. It is sought among
 the slow cosines only, where natural patches live: the problem is then so small that BLAS stays on
@@ -19,7 +19,7 @@ from langchain_image_variation.engines.local.pyramid import Floats, Indices
 __all__ = ["PATCH", "describe", "describe_some", "principal"]
 
 PATCH = 7
-"""Side of a patch in pixels (GPNN, section 4)."""
+"""Side of a patch in pixels (as GPNN)."""
 
 _COMPONENTS = 24
 _SAMPLE = 800

@@ -1,6 +1,6 @@
 """Pictures as arrays, and the coarse-to-fine levels of the source.
 
-The levels are those of GPNN (arXiv 2103.15545, section 3): one picture at sides that shrink by
+The levels are those of GPNN (arXiv 2103.15545): one picture at sides that shrink by
 about 3/4, down to where a 7x7 patch covers a large part of it.
 """
 

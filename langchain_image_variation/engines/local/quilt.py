@@ -2,7 +2,7 @@
 
 Where the field is smooth, a pixel is one sample of the source at a sub-pixel position. Where
 neighbouring nodes disagree, the pixels between them are blended from what each of them would put
-there, as overlapping patches vote in GPNN (arXiv 2103.15545, section 3.1). Pixels are only moved,
+there, as overlapping patches vote in GPNN (arXiv 2103.15545). Pixels are only moved,
 so the variation is as sharp as the source at any size, and costs one look-up a pixel.
 """
 

@@ -16,7 +16,10 @@ _WHOLE = 0.6
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a strength asks for. Each number rises with the strength, without a jump."""
+    """What a strength asks for. Each number rises with the strength, without a jump.
+
+    What is seen does jump where `rearranged` begins: from then on pieces part from each other.
+    """
 
     reach: float
     """The most that the first guess may move things, root mean square, in sides of the picture."""

@@ -1,10 +1,11 @@
 """One source in, any number of variations out: the steps of the method in order."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_image_variation.engines.local.arrangement import Arranger
+from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
@@ -14,12 +15,30 @@ from langchain_image_variation.engines.local.warp import flow, resample, velocit
 
 __all__ = ["Synthesis"]
 
+_CANDIDATES = 3
+"""So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
+
 _TRIES = 4
 _CLOSE = 0.03
+
+_LEAST = 0.3
+"""A bent picture moves at least this share of what its strength allows."""
 
 
 def _ignore(fraction: float) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A guess, what became of it, and how far it misses the wanted change, as a share of that."""
+
+    speed: Floats
+    amplitude: float
+    sketch: Sketch
+    change: float
+    miss: float
+    badness: float
 
 
 class Synthesis:
@@ -37,6 +56,9 @@ class Synthesis:
         self._plan = schedule(strength)
         self._quilt = Quilt(source)
         self._yardstick = Yardstick(small)
+        self._wanted = self._plan.share * self._yardstick.most
+        # Without completeness nothing is chosen by it either.
+        self._candidates = _CANDIDATES if complete else 1
         self._arranger = None
         if self._plan.rearranged:
             finest = self._quilt if source.shape == small.shape else Quilt(small)
@@ -54,47 +76,66 @@ class Synthesis:
             uint8, of the source's shape.
         """
         generator = np.random.default_rng(seed)
-        speed = velocity(generator)
-        wanted = self._plan.share * self._yardstick.most
-        amplitude = self._yardstick.amplitude(speed, wanted, self._plan.reach)
-        step(0.1)
         if self._arranger is None:
+            speed, amplitude = self._guess(generator)
+            # A fine texture changes much when it moves by a hair; it is to be seen to move as well.
+            amplitude = max(amplitude, _LEAST * self._plan.reach)
             field = resample(flow(speed, amplitude), NODES)
         else:
-            field, soft = self._sketch(self._arranger, speed, amplitude, wanted, step)
-            field = self._arranger.refine(field, soft, generator)
+            sketch = self._best_sketch(self._arranger, generator, step)
+            field = self._arranger.refine(sketch.field, sketch.picture, generator)
         step(0.8)
         picture = self._quilt.draw(field)
         step(1.0)
         return picture
 
-    def _sketch(
+    def _guess(self, generator: np.random.Generator) -> tuple[Floats, float]:
+        """Draw a velocity, and find how far along it the wanted change is."""
+        speed = velocity(generator)
+        return speed, self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
+
+    def _best_sketch(
         self,
         arranger: Arranger,
-        speed: Floats,
-        amplitude: float,
-        wanted: float,
+        generator: np.random.Generator,
         step: Callable[[float], None],
-    ) -> tuple[Floats, Floats]:
-        """Sketch until the change is close to the wanted one; return the closest sketch."""
-        best: tuple[float, Floats, Floats] | None = None
+    ) -> Sketch:
+        """Sketch several guesses, then come closer to the wanted change from the best of them."""
+        turns = self._candidates + _TRIES - 1
+        tried: list[_Try] = []
+        for turn in range(self._candidates):
+            speed, amplitude = self._guess(generator)
+            tried.append(self._try(arranger, speed, amplitude))
+            step(0.6 * (turn + 1) / turns)
+        best = latest = min(tried, key=lambda one: one.badness)
         low = high = 0.0
-        for turn in range(_TRIES):
-            field, picture = arranger.sketch(flow(speed, amplitude), amplitude)
-            step(0.1 + 0.4 * (turn + 1) / _TRIES)
-            change = self._yardstick.change(upsample(field, 128))
-            miss = abs(change - wanted)
-            if best is None or miss < best[0]:
-                best = miss, field, picture
-            if miss <= _CLOSE * wanted:
+        for turn in range(self._candidates, turns):
+            if latest.miss <= _CLOSE:
                 break
-            if change < wanted:
-                low = amplitude
-            else:
-                high = amplitude
-            if low and high:
-                amplitude = (low * high) ** 0.5
-            else:
-                amplitude *= min(max((wanted / max(change, 0.01)) ** 4, 0.4), 2.5)
-        assert best is not None
-        return best[1], best[2]
+            low, high, amplitude = _narrowed(low, high, latest, self._wanted)
+            latest = self._try(arranger, latest.speed, amplitude)
+            step(0.6 * (turn + 1) / turns)
+            best = min(best, latest, key=lambda one: one.badness)
+        return best.sketch
+
+    def _try(self, arranger: Arranger, speed: Floats, amplitude: float) -> _Try:
+        sketch = arranger.sketch(flow(speed, amplitude), amplitude)
+        change = self._yardstick.change(upsample(sketch.field, 128))
+        miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
+        badness = arranger.faults(sketch.picture) + 2 * max(0.0, miss - _CLOSE)
+        return _Try(speed, amplitude, sketch, change, miss, badness)
+
+
+def _narrowed(low: float, high: float, latest: _Try, wanted: float) -> tuple[float, float, float]:
+    """Return the bounds around the right amplitude, as far as known, and the next one to try."""
+    if latest.change < wanted:
+        low = latest.amplitude
+    else:
+        high = latest.amplitude
+    if low and high:
+        return low, high, (low * high) ** 0.5
+    return (
+        low,
+        high,
+        latest.amplitude * min(max((wanted / max(latest.change, 0.01)) ** 4, 0.4), 2.5),
+    )

@@ -9,7 +9,7 @@ __all__ = ["vote"]
 
 
 def vote(picture: Floats, found: Indices) -> Floats:
-    """Average the patches that were found, each where its query was (GPNN, section 3.1, step 5).
+    """Average the patches that were found, each where its query was (the last step of GPNN).
 
     Args:
         picture: The source at this level, float32 (side, side, channels).
