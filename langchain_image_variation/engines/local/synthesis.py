@@ -21,9 +21,6 @@ _CANDIDATES = 3
 _TRIES = 4
 _CLOSE = 0.03
 
-_LEAST = 0.3
-"""A bent picture moves at least this share of what its strength allows."""
-
 
 def _ignore(fraction: float) -> None:
     pass
@@ -78,8 +75,6 @@ class Synthesis:
         generator = np.random.default_rng(seed)
         if self._arranger is None:
             speed, amplitude = self._guess(generator)
-            # A fine texture changes much when it moves by a hair; it is to be seen to move as well.
-            amplitude = max(amplitude, _LEAST * self._plan.reach)
             field = resample(flow(speed, amplitude), NODES)
         else:
             sketch = self._best_sketch(self._arranger, generator, step)
