@@ -21,6 +21,9 @@ _CANDIDATES = 3
 _TRIES = 4
 _CLOSE = 0.03
 
+_FIRM = 5.0
+"""How much a missed share of the wanted change weighs against faults: strength is to be even."""
+
 
 def _ignore(fraction: float) -> None:
     pass
@@ -117,7 +120,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch.picture) + 2 * max(0.0, miss - _CLOSE)
+        badness = arranger.faults(sketch.picture) + _FIRM * max(0.0, miss - _CLOSE)
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
