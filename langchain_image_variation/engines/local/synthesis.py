@@ -21,8 +21,8 @@ _CANDIDATES = 3
 _TRIES = 4
 _CLOSE = 0.03
 
-_FIRM = 5.0
-"""How much a missed share of the wanted change weighs against faults: strength is to be even."""
+_FIRM = 2.0
+"""How much a missed share of the wanted change weighs against faults."""
 
 
 def _ignore(fraction: float) -> None:
