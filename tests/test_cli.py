@@ -28,6 +28,14 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def declare(folder: Path, name: str, engines: str) -> None:
+    """Put the metadata of a distribution that declares engines into a folder."""
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[langchain_image_variation.engines]\n{engines}")
+
+
 def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run the program as a user would, in a process of its own."""
     return subprocess.run(
@@ -152,12 +160,7 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is listed as not usable with the command to run, and using it exits 1."""
-    metadata = tmp_path / "heavy-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: heavy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[langchain_image_variation.engines]\nheavy = not_installed_here:Engine [gpu]\n"
-    )
+    declare(tmp_path, "heavy", "heavy = not_installed_here:Engine [gpu]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["engines"]) == 0
     assert "heavy    not usable  The engine 'heavy' needs" in capsys.readouterr().out
@@ -206,12 +209,7 @@ def test_an_engine_with_a_bug_is_a_failure_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What an engine raises outside the tree exits 1, and its text is not shown."""
-    metadata = tmp_path / "buggy-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: buggy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[langchain_image_variation.engines]\nbuggy = buggy_engine:Engine\nbad = buggy_bad:Engine\n"
-    )
+    declare(tmp_path, "buggy", "buggy = buggy_engine:Engine\nbad = buggy_bad:Engine\n")
     (tmp_path / "buggy_bad.py").write_text("this is no Python\n")
     (tmp_path / "buggy_engine.py").write_text(
         "class Engine:\n"
