@@ -1,0 +1,1 @@
+"""HTTP below the contract: flows and their drivers, deadlines, addresses that may be fetched."""
