@@ -18,6 +18,8 @@ ImageVariationError
  +-- EngineError                    500  the engine failed
  |    +-- MissingExtraError              an optional dependency is not installed
  +-- OutputError                    500  a result cannot be decoded or written
+ |    +-- DownloadError                  a picture cannot be downloaded
+ |         +-- ExpiredURLError      403  the picture's signed URL is no longer valid
  +-- ServiceUnavailableError        503  the engine is not ready, or draining
 
 Each class carries the `status_code`, `type`, `code` and `param` it has on the wire, so that an
@@ -34,8 +36,10 @@ __all__ = [
     "BillingLimitError",
     "ConflictError",
     "ContentPolicyError",
+    "DownloadError",
     "EngineError",
     "EngineNotFoundError",
+    "ExpiredURLError",
     "ImageVariationError",
     "InvalidImageError",
     "InvalidRequestError",
@@ -200,6 +204,21 @@ class OutputError(ImageVariationError):
     """A result holds no readable picture, or a file cannot be written."""
 
     default_code = "output_failed"
+
+
+class DownloadError(OutputError):
+    """A picture cannot be downloaded: refused, not reachable, too large, or an error came."""
+
+    default_code = "download_failed"
+
+
+class ExpiredURLError(DownloadError):
+    """The signed URL of a picture is no longer valid; ask for the picture anew."""
+
+    default_status_code = 403
+    # As other 403s: a 403 of an unknown code is then never read back as this class.
+    default_type = "invalid_request_error"
+    default_code = "url_expired"
 
 
 class ServiceUnavailableError(ImageVariationError):

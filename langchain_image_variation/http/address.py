@@ -1,0 +1,195 @@
+"""Addresses that may be fetched: what a URL must look like, and which IP addresses are public.
+
+URLs are read here by one narrow grammar, and requests are made from what it returned, so there is
+no second parser that could understand the same URL otherwise.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from string import ascii_lowercase, ascii_uppercase
+from urllib.parse import quote, unquote, urljoin
+
+from langchain_image_variation.exceptions import DownloadError, shown
+
+__all__ = ["MAX_URL_LENGTH", "CheckedURL", "host_name", "is_public", "parse_url"]
+
+MAX_URL_LENGTH = 8192
+"""A URL may have at most this many characters: over the 8000 octets that RFC 9110, section 4.1,
+recommends to support."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedURL:
+    """A URL that keeps the rules of `parse_url`. Its port is 443."""
+
+    host: str
+    """The host as `host_name` returns it."""
+    target: str
+    """The path and query, percent-encoded."""
+
+    @property
+    def file_name(self) -> str:
+        """The last segment of the path, decoded; not safe to show or to open."""
+        return unquote(self.target.partition("?")[0].rpartition("/")[2])
+
+    def redirected(self, location: str) -> "CheckedURL":
+        """Return where a `Location` header (RFC 9110, section 10.2.2) leads from here.
+
+        Raises:
+            DownloadError: As `parse_url`.
+        """
+        try:
+            # Joining would drop some of the characters that are refused.
+            _check_characters(location)
+            return parse_url(urljoin(f"https://{self.host}{self.target}", location))
+        except ValueError:
+            raise DownloadError(f"{shown(self.host)} redirects to what is no URL.") from None
+        except DownloadError as error:
+            message = f"{shown(self.host)} redirects to a URL that is refused. {error}"
+            raise DownloadError(message) from None
+
+
+def parse_url(url: str) -> CheckedURL:
+    """Check a URL and return what of it matters. Its fragment is dropped.
+
+    Raises:
+        DownloadError: If the URL is too long, does not begin with "https://", holds a backslash,
+            white space or a control character, names a user or a port other than 443, or has a
+            host that `host_name` refuses. The message shows nothing of the URL but its host.
+    """
+    if len(url) > MAX_URL_LENGTH:
+        raise DownloadError(f"The URL has more than {MAX_URL_LENGTH:,} characters.")
+    _check_characters(url)
+    parts = _HTTPS.fullmatch(url)
+    if parts is None:
+        raise DownloadError("Only https URLs are fetched: https://host/path.")
+    authority, path, query = parts.groups(default="")
+    if "@" in authority:
+        raise DownloadError("The URL has a user name or a password; take it out.")
+    target = quote((path or "/") + query, safe=_KEPT)
+    if len(target) > MAX_URL_LENGTH:
+        raise DownloadError(f"The URL, encoded, has more than {MAX_URL_LENGTH:,} characters.")
+    host, colon, port = authority.partition(":")
+    if colon and port != "443" and not authority.startswith("["):
+        raise DownloadError("Only port 443 is fetched from; take the port out of the URL.")
+    return CheckedURL(host_name(host), target)
+
+
+def host_name(host: str) -> str:
+    """Return a host name in its one normal form: lower case, ASCII, without the final dot.
+
+    A name that is not ASCII is encoded with IDNA (RFC 3490) if decoding gives it back: this lets
+    through no digit, dot or letter that merely looks like another, nor a letter such as "ß" whose
+    encoding differs between IDNA's versions.
+
+    Raises:
+        DownloadError: If the host is an IP address in any spelling (a last label of digits, as in
+            "127.1", "0x7f.1" or "2130706433"), has a single label, as "localhost", or is no host
+            name by RFC 1123, section 2.1.
+    """
+    name = host.removesuffix(".").translate(_LOWER_CASE)
+    if len(name) <= _MAX_HOST_LENGTH and not name.isascii():
+        name = _encoded(name)
+    if len(name) <= _MAX_HOST_LENGTH and _NAME.fullmatch(name):
+        if _NUMBER.fullmatch(name.rpartition(".")[2]):
+            raise DownloadError("Pictures are fetched by host name, never by an IP address.")
+        if "." in name:
+            return name
+    if _IPV6.fullmatch(name):
+        raise DownloadError("Pictures are fetched by host name, never by an IP address.")
+    raise DownloadError(f"{shown(host)} is not the full name of a host, as 'www.example.com' is.")
+
+
+def is_public(address: str) -> bool:
+    """Say whether an IP address is one of the public internet.
+
+    `ipaddress.is_global` alone does not do: it changed between versions of Python, and it calls
+    addresses global in which another is embedded. Whatever embeds one is refused here, as are the
+    ranges of the IANA special-purpose registries (RFC 6890) and whatever is not unicast.
+
+    Args:
+        address: An IPv4 address of four decimals, or an IPv6 address; one with a zone is refused.
+    """
+    try:
+        parsed = ip_address(address) if isinstance(address, str) else None
+    except ValueError:
+        return False
+    if parsed is None or not parsed.is_global:
+        return False
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _REFUSED_V4)
+    if parsed.scope_id is not None or parsed not in _GLOBAL_UNICAST:
+        return False
+    interface = int(parsed) >> 32 & 0xFFFF_FFFF
+    return interface not in _ISATAP and not any(parsed in network for network in _REFUSED_V6)
+
+
+_HTTPS = re.compile(r"https://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII)
+# What may stand in a path or query as it is (RFC 3986, sections 2 and 3.3), "%" included since the
+# URL may be encoded already.
+_KEPT = "%/?:@!$&'()*+,;=-._~[]"
+_FORBIDDEN = re.compile("[\\s\\x00-\\x1f\\x7f-\\x9f\\\\\ud800-\udfff]")
+
+_MAX_HOST_LENGTH = 253
+# Of ASCII alone: elsewhere different letters have the same lower case.
+_LOWER_CASE = str.maketrans(ascii_uppercase, ascii_lowercase)
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# A host whose last label is a number is an IPv4 address to resolvers, short and hexadecimal forms
+# included (inet_aton; also the WHATWG URL standard, "ends in a number").
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_IPV6 = re.compile(r"\[.*|[0-9a-f.]*:[0-9a-f:.]*")
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+"""All that IANA assigns from. Outside are ::/8 with the mapped, compatible and NAT64 addresses,
+unique local, link-local, site-local and multicast ones."""
+
+_REFUSED_V6 = tuple(
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # IETF protocols, Teredo (RFC 4380), benchmarking and ORCHID among them
+        "2001:db8::/32",  # documentation (RFC 3849)
+        "2002::/16",  # 6to4 (RFC 3056)
+        "3ffe::/16",  # 6bone, given back (RFC 3701)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""What precedes an embedded IPv4 address in an ISATAP interface identifier (RFC 5214)."""
+
+_REFUSED_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network (RFC 791)
+        "10.0.0.0/8",  # private (RFC 1918)
+        "100.64.0.0/10",  # shared behind carriers' NAT (RFC 6598); a cloud's metadata service
+        "127.0.0.0/8",  # loopback (RFC 1122)
+        "168.63.129.16/32",  # the host of a virtual machine in Azure
+        "169.254.0.0/16",  # link-local (RFC 3927), most clouds' metadata services
+        "172.16.0.0/12",  # private (RFC 1918)
+        "192.0.0.0/24",  # IETF protocols (RFC 6890); a cloud's metadata service
+        "192.0.2.0/24",  # documentation (RFC 5737)
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+        "192.168.0.0/16",  # private (RFC 1918)
+        "198.18.0.0/15",  # benchmarking (RFC 2544)
+        "198.51.100.0/24",  # documentation (RFC 5737)
+        "203.0.113.0/24",  # documentation (RFC 5737)
+        "224.0.0.0/4",  # multicast (RFC 5771)
+        "240.0.0.0/4",  # reserved (RFC 1112), broadcast
+    )
+)
+
+
+def _check_characters(url: str) -> None:
+    if _FORBIDDEN.search(url):
+        raise DownloadError("The URL holds a backslash, white space or a control character.")
+
+
+def _encoded(name: str) -> str:
+    """Return a name in ASCII, or unchanged if decoding that does not give the name."""
+    try:
+        encoded = name.encode("idna")
+        return encoded.decode("ascii") if encoded.decode("idna") == name else name
+    except UnicodeError:
+        return name
