@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         load_engine,
     )
     from langchain_image_variation.exceptions import ImageVariationError
+    from langchain_image_variation.http.fetch import URLPolicy
     from langchain_image_variation.output import ContactSheet, save_images
     from langchain_image_variation.png import SquarePNG
     from langchain_image_variation.source import Source, load_source
@@ -31,6 +32,7 @@ __all__ = [
     "ImagesResponse",
     "Source",
     "SquarePNG",
+    "URLPolicy",
     "VariationEngine",
     "__version__",
     "load_engine",
@@ -48,6 +50,7 @@ _MODULES = {
     "ImagesResponse": "contract",
     "Source": "source",
     "SquarePNG": "png",
+    "URLPolicy": "http.fetch",
     "VariationEngine": "engines",
     "load_engine": "engines",
     "load_source": "source",
