@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import getdoc, signature
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from tqdm import tqdm
 
@@ -38,6 +38,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images
 from langchain_image_variation.source import Fit, Source, load_source
+
+if TYPE_CHECKING:
+    from langchain_image_variation.http.fetch import URLPolicy
 
 __all__ = ["main"]
 
@@ -120,6 +123,12 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         metavar="PHOTO",
         help="the picture: PNG, JPEG, WebP, GIF, BMP or TIFF",
     )
+    add(
+        "--allow-host",
+        action="append",
+        metavar="HOST",
+        help="let PHOTO be an https URL of this host; may be given more than once",
+    )
     add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
     add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
     add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
@@ -149,7 +158,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(arguments: argparse.Namespace) -> None:
-    source = load_source(arguments.image, fit=arguments.fit)
+    source = load_source(arguments.image, fit=arguments.fit, urls=_urls(arguments))
     request = CreateImageVariationRequest(
         image=source.png,
         model=arguments.model,
@@ -173,6 +182,15 @@ def _create(arguments: argparse.Namespace) -> None:
         print(response.to_json(), end="")
     else:
         print(*paths, sep="\n")
+
+
+def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
+    if arguments.allow_host is None:
+        return None
+    # Only here, since httpx takes long to import, and few runs need it.
+    from langchain_image_variation.http.fetch import URLPolicy
+
+    return URLPolicy(hosts=arguments.allow_host)
 
 
 def _output_dir(arguments: argparse.Namespace) -> Path | None:

@@ -1,8 +1,9 @@
 """From whatever a user passes as an image to a `SquarePNG`.
 
-A source is a path, bytes, an open binary file, a `data:` URL or a PIL image, holding a PNG, JPEG,
-WebP, GIF, BMP or TIFF picture of any shape and colour mode. Formats are recognised by their first
-bytes, never by a file name; sizes are capped before anything is decoded.
+A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, from a host that is
+allowed, an https URL, holding a PNG, JPEG, WebP, GIF, BMP or TIFF picture of any shape and colour
+mode. Formats are recognised by their first bytes, never by a file name or a declared type; sizes
+are capped before anything is decoded.
 """
 
 import base64
@@ -14,14 +15,23 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from langchain_image_variation.exceptions import InvalidImageError, SourceError, shown
+from langchain_image_variation.exceptions import (
+    DownloadError,
+    InvalidImageError,
+    InvalidRequestError,
+    SourceError,
+    shown,
+)
 from langchain_image_variation.pixels import decoding, encode, plain
 from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, without_text
+
+if TYPE_CHECKING:
+    from langchain_image_variation.http.fetch import URLPolicy
 
 __all__ = [
     "FORMATS",
@@ -35,7 +45,7 @@ __all__ = [
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
-"""A path, a `data:` URL, the bytes of a picture file, an open binary file, or a PIL image."""
+"""A path, a `data:` or https URL, the bytes of a picture, an open binary file, or a PIL image."""
 
 Fit = Literal["strict", "crop", "pad"]
 """What to do with a picture that is no square PNG under 4 MB: refuse it, crop it, or pad it."""
@@ -70,7 +80,9 @@ class Source:
     """One line saying what was done to the picture to make it fit, or an empty string."""
 
 
-def load_source(source: ImageSource, *, fit: Fit = "crop") -> Source:
+def load_source(
+    source: ImageSource, *, fit: Fit = "crop", urls: "URLPolicy | None" = None
+) -> Source:
     """Return the picture of a source as a square PNG under 4 MB.
 
     A source that is one already is passed on byte for byte, unless EXIF or an animation has to be
@@ -79,24 +91,29 @@ def load_source(source: ImageSource, *, fit: Fit = "crop") -> Source:
     has less. `note` says what was done.
 
     Args:
-        source: A path, bytes, an open binary file, a `data:` URL or a PIL image. Of an open file,
-            what follows its position is read. A PIL image is taken at the frame it stands at.
+        source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. Of
+            an open file, what follows its position is read. A PIL image is taken at the frame it
+            stands at.
         fit: "crop" keeps the centred square; "pad" adds equal bars at two sides, transparent where
             the picture has alpha, else black; "strict" refuses whatever is not a square PNG.
+        urls: The hosts from which https URLs are fetched, and the limits. By default none is.
 
     Raises:
-        SourceError: If there is no such file, it cannot be read, is too large, is a URL, or holds
-            no picture of a known format.
+        SourceError: If there is no such file, it cannot be read, is too large, is a URL that is
+            not allowed or cannot be fetched, or holds no picture of a known format.
         InvalidImageError: If the picture is corrupt, or with "strict", breaks a rule of
             `SquarePNG`.
+        InvalidRequestError: If `urls` lists no hosts, or has an async transport.
     """
     if fit not in get_args(Fit):
         raise SourceError(f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit")
+    if urls is not None and getattr(urls, "hosts", None) is None:
+        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
     if isinstance(source, Image.Image):
         if fit == "strict":
             raise InvalidImageError("fit='strict' takes PNG files only, got a PIL image.")
         return _squared(source, fit, _stem(getattr(source, "filename", "")))
-    data, name = _read(source)
+    data, name = _read(source, urls)
     try:
         png = SquarePNG(data)
     except InvalidImageError as error:
@@ -109,14 +126,14 @@ def load_source(source: ImageSource, *, fit: Fit = "crop") -> Source:
         return _squared(image, fit, name)
 
 
-def _read(source: object) -> tuple[bytes, str]:
+def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     """Return the bytes of a source and its name."""
     if isinstance(source, bytes | bytearray | memoryview):
         return _capped(bytes(source)), "image"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), "image"
     if isinstance(source, str) and _URL.match(source):
-        raise SourceError("URLs are not fetched; download the picture and pass its path.")
+        return _from_url(source, urls)
     if isinstance(source, str | os.PathLike):
         return _from_path(source)
     if hasattr(source, "read"):
@@ -187,6 +204,26 @@ def _from_data_url(url: str) -> bytes:
         except (binascii.Error, ValueError):
             raise SourceError("The data: URL holds no valid base64.") from None
     return _capped(data)
+
+
+def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
+    if urls is None:
+        raise SourceError(
+            "URLs are not fetched; download the picture and pass its path, or allow its host: "
+            "urls=URLPolicy(hosts=[...]), or --allow-host."
+        )
+    # Only here, since httpx takes longer to import than the rest, and few sources need it.
+    from langchain_image_variation.http.address import parse_url
+    from langchain_image_variation.http.fetch import fetch
+    from langchain_image_variation.http.flow import Driver
+
+    if urls.transport is not None and not hasattr(urls.transport, "handle_request"):
+        raise InvalidRequestError("urls must have a sync transport here.", param="urls")
+    try:
+        data = Driver(None).run(fetch(url, urls))
+        return _capped(data), _stem(parse_url(url).file_name)
+    except DownloadError as error:
+        raise SourceError(error.message) from None
 
 
 def _capped(data: bytes) -> bytes:

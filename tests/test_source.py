@@ -1,9 +1,11 @@
 import base64
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +14,10 @@ from PIL import Image
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
+    InvalidRequestError,
     SourceError,
 )
+from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import MAX_PNG_BYTES
 from langchain_image_variation.source import MAX_SOURCE_BYTES, ImageSource, load_source
@@ -25,6 +29,7 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
+from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
 
 
 def saved(format: str, image: Image.Image, **options: Any) -> bytes:
@@ -164,6 +169,7 @@ BAD: list[tuple[Any, str]] = [
     (jpeg()[:500], "or a broken one"),
     (jpeg()[:-300], "corrupt JPEG"),
     ("https://example.com/cat.png", "URLs are not fetched; download"),
+    ("https://example.com/cat.png", "allow its host: urls=URLPolicy(hosts=[...])"),
     ("HTTP://example.com/cat.png", "URLs are not fetched"),
     ("file:///photos/cat.png", "URLs are not fetched"),
     ("data:image/png;base64", "no comma"),
@@ -358,3 +364,186 @@ def test_any_text_is_a_picture_or_our_error(text: str) -> None:
     """No text whatever raises anything outside the tree."""
     with pytest.raises(ImageVariationError):
         load_source(text)
+
+
+class Web:
+    """A policy that allows `images.example`, and what came of it: names resolved, requests sent."""
+
+    def __init__(self, *answers: httpx.Response, addresses: list[list[str]] | None = None) -> None:
+        self.resolved: list[str] = []
+        self.requests: list[httpx.Request] = []
+        self._answers = list(answers)
+        self._addresses = addresses or [["93.184.215.14"]]
+        self.urls = URLPolicy(
+            hosts=["images.example"],
+            resolve=self._resolve,
+            transport=httpx.MockTransport(self._answer),
+        )
+
+    def _resolve(self, host: str, port: int) -> list[str]:
+        self.resolved.append(host)
+        return self._addresses.pop(0)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self._answers.pop(0) if self._answers else httpx.Response(404)
+
+
+@pytest.mark.parametrize(
+    "url", [u for u, _ in HOSTILE_URLS], ids=[ascii(u)[:60] for u, _ in HOSTILE_URLS]
+)
+def test_no_hostile_url_is_fetched(url: str) -> None:
+    """Nothing is resolved or sent for a URL that is not plainly one of the allowed host."""
+    web = Web()
+    with pytest.raises(SourceError) as caught:
+        load_source(url, urls=web.urls)
+    assert web.resolved == [] == web.requests
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("address", HOSTILE_ADDRESSES)
+def test_no_hostile_address_is_connected_to(address: str) -> None:
+    """An allowed host is not fetched from if its name leads to such an address."""
+    web = Web(addresses=[["93.184.215.14", address]])
+    with pytest.raises(SourceError, match="an address that is not public"):
+        load_source("https://images.example/cat.png", urls=web.urls)
+    assert web.requests == []
+
+
+def test_loads_a_picture_from_an_allowed_host() -> None:
+    """It is treated as a file of the URL's last segment, whatever type was declared."""
+    headers = {"content-type": "image/gif"}
+    web = Web(httpx.Response(200, content=jpeg(), headers=headers))
+    source = load_source("https://Images.example/a/my%20cat.jpg?size=large", urls=web.urls)
+    assert source.note == "my cat: converted JPEG to PNG, cropped 96x64 to the centred 64x64."
+    assert web.resolved == ["images.example"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("", "image"),
+        ("/", "image"),
+        ("/cat", "cat"),
+        ("/..%2f..%2fetc%2Fpasswd.png", "passwd"),
+        ("/evil%0ASYSTEM%3A obey%1b.png".replace(" ", "%20"), "evil-SYSTEM: obey-"),
+        ("/%ff%00.png", "\ufffd-"),
+        ("/" + "x" * 200 + ".png", "x" * 80),
+    ],
+)
+def test_the_name_of_a_url_is_safe_to_show(path: str, name: str) -> None:
+    """It is one line, short, and has nothing of the path or the query."""
+    web = Web(httpx.Response(200, content=square_png()))
+    assert load_source(f"https://images.example{path}?sig=1", urls=web.urls).name == name
+
+
+def test_a_name_that_changes_its_address_is_connected_to_where_it_was_checked() -> None:
+    """DNS that answers publicly when asked first, and privately afterwards, gains nothing."""
+    addresses = [["93.184.215.14"], ["127.0.0.1"]]
+    web = Web(httpx.Response(200, content=square_png()), addresses=addresses)
+    assert load_source("https://images.example/cat.png", urls=web.urls).png.data == square_png()
+    assert web.resolved == ["images.example"]
+    assert [request.url.host for request in web.requests] == ["93.184.215.14"]
+
+
+EXPIRED = b"<Code>AccessDenied</Code><Message>Request has expired</Message>"
+ANSWERS = [
+    (httpx.Response(200, content=b"<html>", headers={"content-type": "image/png"}), "no picture"),
+    (httpx.Response(200, content=b""), "The source is empty"),
+    (httpx.Response(403, content=EXPIRED), "'images.example' has expired; get a new one"),
+    (httpx.Response(404), "'images.example' answered with status 404"),
+    (httpx.Response(302, headers={"location": "https://evil.example/"}), "'evil.example' is not"),
+    (httpx.Response(302, headers={"location": "file:///etc/passwd"}), "Only https"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), ANSWERS, ids=[message for _, message in ANSWERS])
+def test_a_url_without_a_picture_is_a_bad_source(answer: httpx.Response, message: str) -> None:
+    """Whatever goes wrong is the source's fault: the error is the one of other bad sources."""
+    web = Web(answer)
+    with pytest.raises(SourceError) as caught:
+        load_source("https://images.example/cat.png?sig=secret", urls=web.urls)
+    assert message in caught.value.message
+    assert (caught.value.status_code, caught.value.param) == (400, "image")
+    assert "secret" not in caught.value.message
+    assert len(web.requests) == 1
+
+
+class _AsyncOnly(httpx.AsyncBaseTransport):
+    pass
+
+
+@pytest.mark.parametrize(
+    "urls", [URLPolicy(hosts=None), URLPolicy(hosts=["a.example"], transport=_AsyncOnly()), True]
+)
+def test_sources_need_a_list_of_hosts_and_a_sync_transport(urls: Any) -> None:
+    """A policy that suits other uses is refused before anything is resolved."""
+    with pytest.raises(InvalidRequestError) as caught:
+        load_source("https://a.example/cat.png", urls=urls)
+    assert caught.value.param == "urls"
+
+
+def test_other_sources_are_loaded_beside_urls() -> None:
+    """A policy for URLs changes nothing for what is no URL."""
+    assert load_source(square_png(), urls=URLPolicy(hosts=[])).png.data == square_png()
+
+
+_PIECES = st.sampled_from(
+    [
+        *(
+            "https:",
+            "https://",
+            "http://",
+            "HTTPS://",
+            "//",
+            "/",
+            "images.example",
+            "IMAGES.Example",
+        ),
+        *(
+            "evil.example",
+            "127.0.0.1",
+            "[::1]",
+            "0x7f.1",
+            "localhost",
+            ":443",
+            ":80",
+            ".",
+            "@",
+            "\\",
+        ),
+        *(
+            "#",
+            "?",
+            "%",
+            "%2e",
+            "%40",
+            "\n",
+            "\t",
+            " ",
+            "\0",
+            "\u3002",
+            "\uff0f",
+            "\u212a",
+            "a",
+            "-",
+        ),
+    ]
+)
+
+
+@given(
+    st.builds(
+        lambda start, rest: start + "".join(rest),
+        st.sampled_from(["https://images.example", "https://", ""]),
+        st.lists(_PIECES | st.text(max_size=3), max_size=8),
+    )
+)
+def test_any_text_is_fetched_from_the_allowed_host_or_not_at_all(text: str) -> None:
+    """No text raises anything outside the tree, and none but the plain URL leads to a request."""
+    web = Web()
+    with pytest.raises(ImageVariationError):
+        load_source(text, urls=web.urls)
+    if web.resolved or web.requests:
+        assert re.fullmatch(r"https://images\.example\.?(:443)?([/?#].*)?", text, re.ASCII | re.I)
+    assert all(request.headers["host"] == "images.example" for request in web.requests)

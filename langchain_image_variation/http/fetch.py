@@ -8,7 +8,7 @@ TLS still verifies the name. Each redirect starts over.
 import re
 import socket
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -86,11 +86,13 @@ def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow
             reached or verified, answers with another status than 200, or with something that is
             too long, encoded, or declared to be no picture, or if the time is up.
     """
-    end = min(monotonic() + policy.timeout, deadline if deadline is not None else float("inf"))
+    start = monotonic()
+    if deadline is not None and deadline < start + policy.timeout:
+        policy = replace(policy, timeout=max(deadline - start, 0))
     target = parse_url(url)
     for _ in range(policy.max_redirects + 1):
         try:
-            return (yield from _get(target, policy, end))
+            return (yield from _get(target, policy, start + policy.timeout))
         except _Redirected as answer:
             target = target.redirected(answer.location)
     raise DownloadError(
@@ -114,7 +116,7 @@ def _get(target: CheckedURL, policy: URLPolicy, end: float) -> Flow[bytes]:
             yield Send(request, body, timeout, end, direct=True, transport=policy.transport)
             return body.read()
         except httpx.TimeoutException:
-            message = f"{host} took too long; the limit is {policy.timeout:g} seconds."
+            message = f"{host} took too long; the limit is {policy.timeout:.3g} seconds."
             raise DownloadError(message) from None
         except httpx.ConnectError:
             continue
@@ -218,7 +220,7 @@ class _Picture:
         data = b"".join(self._pieces)
         if not self._forbidden:
             return data
-        if _EXPIRED.search(data):
+        if _EXPIRED.search(data[:_EXPLANATION]):
             raise ExpiredURLError(f"The picture's URL at {self._host} has expired; get a new one.")
         raise DownloadError(f"{self._host} answered with status 403.")
 

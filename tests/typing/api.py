@@ -11,6 +11,7 @@ from langchain_image_variation import (
     ImagesResponse,
     ImageVariationTool,
     SquarePNG,
+    URLPolicy,
     VariationEngine,
     load_engine,
     load_source,
@@ -30,6 +31,12 @@ def library(path: Path) -> list[SavedImage]:
     response: ImagesResponse = engine.create_variation(request)
     ContactSheet(png, response).save("out", name=source.name)
     return save_images(response, "out", name=source.name)
+
+
+def by_url(url: str) -> SquarePNG:
+    """Load a picture from a host that is allowed."""
+    urls = URLPolicy(hosts={"images.example.com"}, max_bytes=2**20, timeout=5, max_redirects=0)
+    return load_source(url, urls=urls).png
 
 
 def engines() -> list[VariationEngine]:
