@@ -104,9 +104,9 @@ def host_name(host: str) -> str:
 def is_public(address: str) -> bool:
     """Say whether an IP address is one of the public internet.
 
-    `ipaddress.is_global` alone does not do: it changed between versions of Python, and it calls
-    addresses global in which another is embedded. Whatever embeds one is refused here, as are the
-    ranges of the IANA special-purpose registries (RFC 6890) and whatever is not unicast.
+    `ipaddress.is_global` does not do: it changed between versions of Python, and it calls addresses
+    global in which another is embedded. Whatever embeds one is refused here, as are the ranges of
+    the IANA special-purpose registries (RFC 6890) that are not global, and all but unicast.
 
     Args:
         address: An IPv4 address of four decimals, or an IPv6 address; one with a zone is refused.
@@ -115,7 +115,7 @@ def is_public(address: str) -> bool:
         parsed = ip_address(address) if isinstance(address, str) else None
     except ValueError:
         return False
-    if parsed is None or not parsed.is_global:
+    if parsed is None:
         return False
     if isinstance(parsed, IPv4Address):
         return not any(parsed in network for network in _REFUSED_V4)

@@ -88,7 +88,14 @@ def test_a_redirect_is_followed_from_where_it_was_sent(location: str, expected: 
     "location",
     [
         *("http://images.example/", "//127.0.0.1/", "https:\\\\evil.example", "\\\\evil.example"),
-        *("//user@cdn.example/", "https://[", "//[", "file:///etc/passwd", "data:,x", "/\t/cat"),
+        *(
+            "//user@cdn.example/",
+            "https://[",
+            "//[",
+            "file:///etc/passwd",
+            "data:,x",
+            "/\t/cdn.example/",
+        ),
         *("//cdn.example:80/", "https://[::1]/", "javascript:x", "//localhost"),
     ],
 )

@@ -1,3 +1,4 @@
+import gzip
 import socket
 import ssl
 import threading
@@ -178,9 +179,11 @@ def test_a_resolver_that_hangs_is_left_behind(drive: Drive) -> None:
         done.wait(30)
         return [PUBLIC]
 
+    start = time.monotonic()
     with pytest.raises(DownloadError, match="not be resolved in time"):
         drive(fetch(URL, policy(Web(), resolve=hang, timeout=0.1)))
     done.set()
+    assert time.monotonic() - start < 4
 
 
 def test_names_are_resolved_by_the_system_by_default() -> None:
@@ -323,7 +326,8 @@ BAD_ANSWERS: list[tuple[Handler, str]] = [
     (answer(403), "status 403"),
     (answer(403, S3.encode().replace(b"expired", b"a wrong signature")), "status 403"),
     (answer(403, b"expired"), "status 403"),
-    (answer(403, b"", content_encoding="gzip"), "status 403"),
+    (answer(403, gzip.compress(S3.encode()), content_encoding="gzip"), "status 403"),
+    (lambda request: httpx.Response(403, stream=Endless()), "status 403"),
     (answer(200, content_type="text/html; charset=utf-8"), "'text/html', not with a picture"),
     (answer(200, content_type="image/png, text/html"), "not with a picture"),
     (answer(200, content_type="application/json"), "not with a picture"),
@@ -375,6 +379,12 @@ def test_a_policy_that_cannot_be_meant_is_refused(options: dict[str, Any]) -> No
     with pytest.raises(InvalidRequestError) as caught:
         URLPolicy(**{"hosts": ["images.example"], **options})
     assert caught.value.param == "urls"
+
+
+def test_one_name_is_no_list_of_hosts() -> None:
+    """A string, which is a collection too, is refused with a message of its own."""
+    with pytest.raises(InvalidRequestError, match="must be a list of host names"):
+        URLPolicy(hosts="images.example")
 
 
 def test_the_hosts_of_a_policy_are_compared_in_normal_form(drive: Drive) -> None:
