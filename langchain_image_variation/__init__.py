@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
     from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
     from langchain_image_variation.engines import (
         AsyncVariationEngine,
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
 
 __all__ = [
+    "AsyncImageVariationClient",
     "AsyncVariationEngine",
     "ContactSheet",
     "CreateImageVariationRequest",
+    "ImageVariationClient",
     "ImageVariationError",
     "ImageVariationInput",
     "ImageVariationTool",
@@ -41,9 +44,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncImageVariationClient": "client",
     "AsyncVariationEngine": "engines",
     "ContactSheet": "output",
     "CreateImageVariationRequest": "contract",
+    "ImageVariationClient": "client",
     "ImageVariationError": "exceptions",
     "ImageVariationInput": "tool",
     "ImageVariationTool": "tool",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OUTPUT_DIR = "variations"
+_ENGINE_OPTIONS = ("seed", "strength", "light", "server", "base_url", "prompt")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,6 +143,9 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="vary tone and colour a little too (default: yes)",
     )
+    add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
+    add("--base-url", metavar="URL", help="with a hosted engine: where its server is")
+    add("--prompt", help="with --engine gpt-image: what to tell the model")
     add(
         "--fit",
         choices=get_args(Fit),
@@ -209,7 +213,7 @@ def _output_dir(arguments: argparse.Namespace) -> Path | None:
 def _engine_options(
     arguments: argparse.Namespace, progress: Callable[[float], None]
 ) -> dict[str, Any]:
-    named = {name: getattr(arguments, name) for name in ("seed", "strength", "light")}
+    named = {name: getattr(arguments, name) for name in _ENGINE_OPTIONS}
     options = {name: value for name, value in named.items() if value is not None}
     if "progress" in signature(load_engine_class(arguments.engine)).parameters:
         options["progress"] = progress

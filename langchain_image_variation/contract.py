@@ -93,6 +93,16 @@ class CreateImageVariationRequest(BaseModel):
         """The width and height of each variation in pixels."""
         return int(self.size.partition("x")[0])
 
+    def to_form(self) -> dict[str, str]:
+        """Return the fields beside `image` as a multipart form carries them, in wire order."""
+        form = {
+            "model": self.model,
+            "n": str(self.n),
+            "response_format": self.response_format,
+            "size": self.size,
+        }
+        return form if self.user is None else {**form, "user": self.user}
+
     @field_validator("model", "n", "response_format", "size", mode="before")
     @classmethod
     def _null_is_default(cls, value: object, info: ValidationInfo) -> object:
@@ -190,6 +200,8 @@ class Image(_Lenient):
     """The prompt a prompted model used. Variations have none."""
 
     _seed: int | None = PrivateAttr(default=None)
+    _downloaded: bytes | None = PrivateAttr(default=None)
+    _failure: ImageVariationError | None = PrivateAttr(default=None)
 
     @property
     def seed(self) -> int | None:
@@ -197,16 +209,29 @@ class Image(_Lenient):
         return self._seed
 
     def read(self) -> bytes:
-        """Return the bytes of the picture file from `b64_json` or a `data:` URL.
+        """Return the bytes of the picture file, without any traffic.
+
+        They come from `b64_json`, from a `data:` URL, or from what the client downloaded when it
+        got the answer, since the address of a result soon expires.
 
         Raises:
-            OutputError: If the entry holds neither, or what it holds is not base64.
+            OutputError: If the entry holds none of these, or what it holds is not base64.
+            DownloadError: If its address could not be downloaded; an `ExpiredURLError` if it was
+                no longer valid.
+            EngineResponseError: If what a server sent is no picture.
         """
-        encoded = self.b64_json
-        if not encoded and self.url is not None and self.url.startswith("data:"):
-            head, _, encoded = self.url.partition(",")
+        if self._failure is not None:
+            raise self._failure
+        if self._downloaded is not None:
+            return self._downloaded
+        encoded = self.b64_json or self.url or ""
+        if encoded.startswith("data:"):
+            # Some gateways put a whole data: URL into b64_json.
+            head, _, encoded = encoded.partition(",")
             if not head.endswith(";base64"):
                 raise OutputError("The data: URL of the result is not in base64.")
+        elif not self.b64_json:
+            encoded = ""
         if not encoded:
             raise OutputError("The result holds no picture; ask for response_format 'b64_json'.")
         try:
@@ -229,6 +254,13 @@ class ImagesResponse(_Lenient):
     quality: _Text = None
     size: _Text = None
     usage: Annotated[Usage | None, _OrNone] = None
+
+    _request_id: str | None = PrivateAttr(default=None)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, from the header `x-request-id`, if there was one."""
+        return self._request_id
 
     @field_validator("created", mode="before")
     @classmethod
@@ -292,7 +324,20 @@ class ImagesResponse(_Lenient):
             OutputError: If the body is no JSON, or no object of this shape.
         """
         try:
-            return cls.model_validate_json(body)
+            content = from_json(body)
+        except ValueError:
+            content = None
+        return cls.from_content(content)
+
+    @classmethod
+    def from_content(cls, content: object) -> Self:
+        """Read a body that has been parsed.
+
+        Raises:
+            OutputError: If it is no object of this shape.
+        """
+        try:
+            return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the body"
@@ -321,6 +366,15 @@ class Error(_Lenient):
     code: _Text = None
 
 
+def _first_broken_field(detail: dict[str, Any]) -> Error:
+    """Read an item of `detail` as FastAPI lists broken fields."""
+    where, message = detail.get("loc"), detail.get("msg")
+    field = str(where[-1]) if isinstance(where, list) and where else None
+    if field is not None and isinstance(message, str):
+        message = f"{field}: {message}"
+    return Error.model_validate({"message": message, "param": field})
+
+
 class ErrorResponse(_Lenient):
     """The body of every answer that is not a success."""
 
@@ -347,8 +401,7 @@ class ErrorResponse(_Lenient):
             if isinstance(text, str):
                 return cls(error=Error(message=text))
             if isinstance(text, list) and text and isinstance(text[0], dict):
-                # FastAPI lists each broken field.
-                return cls(error=Error.model_validate({"message": text[0].get("msg")}))
+                return cls(error=_first_broken_field(text[0]))
         return cls(error=Error())
 
     @classmethod
@@ -362,7 +415,12 @@ class ErrorResponse(_Lenient):
         """Return the error of the tree that this body stands for, with the answer's status."""
         error = self.error
         return error_from_wire(
-            status_code, error.message or "", type=error.type, code=error.code, param=error.param
+            status_code,
+            error.message or "",
+            # Some gateways send an empty string for null.
+            type=error.type or None,
+            code=error.code or None,
+            param=error.param or None,
         )
 
     def to_json(self) -> str:

@@ -11,11 +11,15 @@ ImageVariationError
  +-- AuthenticationError            401  the key is missing or wrong
  +-- PermissionDeniedError          403  the key is right, but may not do this
  +-- NotFoundError                  404  there is no such address
+ |    +-- EndpointRemovedError           the host has no image variations (any more)
  +-- ConflictError                  409  another request stands in the way
  +-- PayloadTooLargeError           413  the body cannot be legal at this length
  +-- RateLimitError                 429  too many requests; wait and try again
  |    +-- QuotaExceededError             the plan's quota is used up; waiting does not help
  +-- EngineError                    500  the engine failed
+ |    +-- EngineConnectionError     502  the engine's server cannot be reached, or hung up
+ |    |    +-- EngineTimeoutError   504  it did not answer in time
+ |    +-- EngineResponseError            it answered with something that is no answer
  |    +-- MissingExtraError              an optional dependency is not installed
  +-- OutputError                    500  a result cannot be decoded or written
  |    +-- DownloadError                  a picture cannot be downloaded
@@ -37,8 +41,12 @@ __all__ = [
     "ConflictError",
     "ContentPolicyError",
     "DownloadError",
+    "EndpointRemovedError",
+    "EngineConnectionError",
     "EngineError",
     "EngineNotFoundError",
+    "EngineResponseError",
+    "EngineTimeoutError",
     "ExpiredURLError",
     "ImageVariationError",
     "InvalidImageError",
@@ -67,6 +75,8 @@ class ImageVariationError(Exception):
         type: The wire's `type`.
         code: The wire's `code`, or None.
         param: The request field at fault, or None.
+        request_id: The server's name for the request, which its operators will ask for, or None.
+        retry_after: The seconds after which the server says to try again, or None.
     """
 
     default_status_code: ClassVar[int] = 500
@@ -81,6 +91,8 @@ class ImageVariationError(Exception):
         self.type = self.default_type
         self.code = self.default_code
         self.param = param if param is not None else self.default_param
+        self.request_id: str | None = None
+        self.retry_after: float | None = None
 
 
 # The request is at fault...
@@ -158,6 +170,12 @@ class NotFoundError(ImageVariationError):
     default_type = "invalid_request_error"
 
 
+class EndpointRemovedError(NotFoundError):
+    """The host answers, but has no image variations: the vendor removed them in May 2026."""
+
+    default_code = "endpoint_removed"
+
+
 class ConflictError(ImageVariationError):
     """The request contradicts one that is running or was answered."""
 
@@ -194,6 +212,26 @@ class EngineError(ImageVariationError):
     """The engine could not make the variations."""
 
 
+class EngineConnectionError(EngineError):
+    """The engine's server cannot be reached, or hung up before it had answered."""
+
+    default_status_code = 502
+    default_code = "connection_failed"
+
+
+class EngineTimeoutError(EngineConnectionError):
+    """The engine's server, or a gateway before it, did not answer in time."""
+
+    default_status_code = 504
+    default_code = "timeout"
+
+
+class EngineResponseError(EngineError):
+    """The engine's server answered with something that is no answer to the request."""
+
+    default_code = "invalid_response"
+
+
 class MissingExtraError(EngineError, ImportError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 
@@ -207,7 +245,7 @@ class OutputError(ImageVariationError):
 
 
 class DownloadError(OutputError):
-    """A picture cannot be downloaded: refused, not reachable, too large, or an error came."""
+    """A picture cannot be downloaded: refused by the address policy, unreachable or too large."""
 
     default_code = "download_failed"
 
@@ -246,8 +284,9 @@ def error_from_wire(
 ) -> ImageVariationError:
     """Return the error that a wire error body stands for.
 
-    The class is found by `code`, then by `type` and status, then by status; any other 4xx is an
-    `InvalidRequestError` and any other 5xx an `EngineError`. The error keeps what the wire said.
+    The class is found by `code`, then by `type` and status, then by status; 408 is an
+    `EngineTimeoutError`, any other 4xx an `InvalidRequestError` and any other 5xx an `EngineError`.
+    The error keeps what the wire said.
 
     Args:
         status_code: The HTTP status of the answer.
@@ -256,7 +295,7 @@ def error_from_wire(
         code: The body's `code`, if it had one.
         param: The body's `param`, if it had one.
     """
-    error = _class_for(status_code, type, code)(message or f"HTTP {status_code}")
+    error = _class_for(status_code, type, code, param)(message or f"HTTP {status_code}")
     error.status_code = status_code
     error.type = type if type is not None else error.default_type
     error.code = code
@@ -264,7 +303,25 @@ def error_from_wire(
     return error
 
 
-def _class_for(status_code: int, type: str | None, code: str | None) -> type[ImageVariationError]:
+_ALIASES: dict[str | None, type[ImageVariationError]] = {
+    "invalid_image": InvalidImageError,
+    "missing_file_mimetype": InvalidImageError,
+    "moderation_blocked": ContentPolicyError,
+    "unsupported_file_mimetype": InvalidImageError,
+}
+"""Codes with which GPT Image says what has another code on the older endpoint."""
+
+
+def _class_for(
+    status_code: int, type: str | None, code: str | None, param: str | None
+) -> type[ImageVariationError]:
+    if (code, param) == ("invalid_value", "model"):
+        # What the vendor says of its own retired models.
+        return ModelNotFoundError
+    if code in _ALIASES:
+        return _ALIASES[code]
+    if status_code == 408:
+        return EngineTimeoutError
     classes = list(_subclasses(ImageVariationError))
     for known in classes:
         if code is not None and known.default_code == code:

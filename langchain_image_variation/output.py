@@ -7,7 +7,6 @@ different picture.
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 import secrets
@@ -20,12 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.pixels import decode, decoding, encode, plain
+from langchain_image_variation.pixels import as_png, decode, decode_result, encode
 from langchain_image_variation.png import SquarePNG
 
 __all__ = ["ContactSheet", "SavedImage", "make_output_dir", "save_images", "save_png"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 # The name of a result. A hash without a letter could be a date, and is left alone.
@@ -86,7 +84,7 @@ def save_images(
             written before that stay.
     """
     folder = make_output_dir(directory)
-    pictures = [(_as_png(image.read()), image.seed) for image in response.data]
+    pictures = [(as_png(image.read()), image.seed) for image in response.data]
     return [
         SavedImage(
             path=save_png(data, folder, name=name, suffix=str(index)),
@@ -140,7 +138,7 @@ class ContactSheet:
     """
 
     def __init__(self, source: SquarePNG, response: ImagesResponse, *, tile: int = 256) -> None:
-        variations = [_decoded(image.read()) for image in response.data]
+        variations = [decode_result(image.read()) for image in response.data]
         labels = ["source", *(str(index + 1) for index in range(len(variations)))]
         self.image: Image.Image = _sheet([decode(source), *variations], labels, tile)
 
@@ -155,18 +153,6 @@ class ContactSheet:
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
-
-
-def _as_png(data: bytes) -> tuple[bytes, tuple[int, int]]:
-    image = _decoded(data)
-    return (data if data.startswith(_SIGNATURE) else encode(image)), image.size
-
-
-def _decoded(data: bytes) -> Image.Image:
-    """Decode what an engine answered; some servers send JPEG or WebP."""
-    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
-    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
-        return plain(image)
 
 
 def _placed(data: bytes, path: Path) -> bool:

@@ -9,10 +9,14 @@ from contextlib import contextmanager
 
 from PIL import ExifTags, Image, ImageCms
 
-from langchain_image_variation.exceptions import ImageVariationError, InvalidImageError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    OutputError,
+)
 from langchain_image_variation.png import SquarePNG, without_text
 
-__all__ = ["PLAIN_MODES", "decode", "decoding", "encode", "plain"]
+__all__ = ["PLAIN_MODES", "as_png", "decode", "decode_result", "decoding", "encode", "plain"]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `plain` returns: grey or RGB, without or with alpha, 8 bits a sample."""
@@ -39,6 +43,40 @@ def decode(png: SquarePNG) -> Image.Image:
     data = io.BytesIO(without_text(png.data))
     with decoding(failure), Image.open(data, formats=["PNG"]) as image:
         return plain(image)
+
+
+def decode_result(data: bytes) -> Image.Image:
+    """Return the pixels of what an engine answered; some servers send JPEG or WebP.
+
+    Raises:
+        OutputError: If it is no readable picture of one of these formats.
+    """
+    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
+    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        return plain(image)
+
+
+def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]]:
+    """Return what an engine answered as a PNG file, and its width and height in pixels.
+
+    A PNG that need not be scaled is returned byte for byte.
+
+    Args:
+        data: The bytes of a PNG, JPEG or WebP file.
+        side: The width and height to scale it to, in pixels; by default it keeps its own.
+
+    Raises:
+        OutputError: If it is no readable picture of one of these formats.
+    """
+    image = decode_result(data)
+    if side is not None and image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    elif data.startswith(_SIGNATURE):
+        return data, image.size
+    return encode(image), image.size
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @contextmanager

@@ -109,7 +109,10 @@ BAD = [
     ("photo.jpg --size 640x480", "size must be one of '256x256', '512x512', '1024x1024', got"),
     ("photo.jpg --response-format xml", "response_format must be 'url' or 'b64_json', got 'xml'."),
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
-    ("photo.jpg --engine magic", "There is no engine 'magic'; installed are: instant, local."),
+    (
+        "photo.jpg --engine magic",
+        "There is no engine 'magic'; installed are: gpt-image, instant, local, variations.",
+    ),
     ("photo.jpg --engine instant --seed 1", "The engine 'instant' has no option 'seed'"),
     ("photo.jpg --strength 2", "strength must be a number from 0 to 1, got 2.0"),
     ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
@@ -158,7 +161,8 @@ def test_lists_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
     """Each engine is a line: its name, whether it is usable here, and what it is."""
     assert main(["engines"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["instant", "usable"], ["local", "usable"]]
+    names = ["gpt-image", "instant", "local", "variations"]
+    assert [line.split()[:2] for line in lines] == [[name, "usable"] for name in names]
     assert all(len(line.split()) > 4 for line in lines)
 
 
@@ -169,7 +173,7 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
     declare(tmp_path, "heavy", "heavy = not_installed_here:Engine [gpu]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["engines"]) == 0
-    assert "heavy    not usable  The engine 'heavy' needs" in capsys.readouterr().out
+    assert "heavy       not usable  The engine 'heavy' needs" in capsys.readouterr().out
     assert main(["create", "--image", "photo.jpg", "--engine", "heavy"]) == 1
     assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
 
@@ -229,8 +233,8 @@ def test_an_engine_with_a_bug_is_a_failure_in_one_line(
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out
-    assert "bad      not usable  The engine 'bad' cannot be imported: SyntaxError." in out
-    assert "local    usable" in out
+    assert "bad         not usable  The engine 'bad' cannot be imported: SyntaxError." in out
+    assert "local       usable" in out
 
 
 def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

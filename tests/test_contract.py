@@ -218,7 +218,7 @@ def test_reading_an_entry_without_a_picture_is_our_error(image: Image) -> None:
         ('{"error": {}}', "HTTP 400", None),
         ('{"error": null}', "HTTP 400", None),
         ('{"detail": "m"}', "m", None),
-        ('{"detail": [{"loc": ["body", "model"], "msg": "m"}]}', "m", None),
+        ('{"detail": [{"loc": ["body", "model"], "msg": "m"}]}', "model: m", None),
         ('{"message": "m"}', "m", None),
         ("[1]", "HTTP 400", None),
         ("<html>", "HTTP 400", None),

@@ -5,8 +5,12 @@ import pytest
 from langchain_image_variation import exceptions
 from langchain_image_variation.contract import ErrorResponse
 from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    EngineConnectionError,
     EngineError,
+    EngineTimeoutError,
     ImageVariationError,
+    InvalidImageError,
     InvalidRequestError,
     MissingExtraError,
     QuotaExceededError,
@@ -50,7 +54,11 @@ def test_every_error_is_exported_and_in_the_tree_of_the_docstring() -> None:
         (429, None, None, RateLimitError),
         (429, "insufficient_quota", None, QuotaExceededError),
         (500, None, None, EngineError),
-        (504, None, None, EngineError),
+        (502, None, None, EngineConnectionError),
+        (504, None, None, EngineTimeoutError),
+        (408, None, None, EngineTimeoutError),
+        (400, "image_generation_user_error", "moderation_blocked", ContentPolicyError),
+        (400, "invalid_request_error", "missing_file_mimetype", InvalidImageError),
         (503, "server_error", None, ServiceUnavailableError),
         (302, None, None, ImageVariationError),
     ],

@@ -51,6 +51,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
         ("import langchain_image_variation.png", "pydantic httpx numpy PIL"),
         ("import langchain_image_variation.contract", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.source", "httpx anyio pydantic langchain_core"),
+        ("import langchain_image_variation.client", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.cli", "httpx numpy langchain_core langsmith"),
         ("import pytest_image_variation", "pydantic httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.tool", "numpy langgraph langchain"),

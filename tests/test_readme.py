@@ -12,6 +12,9 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from PIL import Image
 
+from tests.calling import PNG, success
+from tests.http.raw_server import raw_server, response
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.M | re.S)
@@ -88,13 +91,24 @@ class _ToolCaller(GenericFakeChatModel):
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_blocks_run(checkout: Path, block: str) -> None:
-    """Each block runs; where the README says `model`, a scripted one calls the tool once."""
+def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block runs; where the README says `model`, a scripted one calls the tool once.
+
+    `OPENAI_BASE_URL` names a server on loopback.
+    """
     arguments = {"image": "chelsea.png", "n": 3, "size": "256x256"}
     call = {"name": "image_variation", "args": arguments, "id": "1", "type": "tool_call"}
     answers = [AIMessage("", tool_calls=[call]), AIMessage("Done.")]
-    exec(compile(block, "README.md", "exec"), {"model": _ToolCaller(messages=iter(answers))})
-    assert len(list(Path("examples/variations").iterdir())) in (2, 3)
+    names: dict[str, Any] = {"model": _ToolCaller(messages=iter(answers))}
+    with raw_server(response(200, success(2))) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        exec(compile(block, "README.md", "exec"), names)
+        if "client" in names:
+            names["client"].close()
+    if "ImageVariationTool" in block:
+        assert len(list(Path("examples/variations").iterdir())) in (2, 3)
+    if "client.images" in block:
+        assert names["pictures"] == [PNG, PNG]
 
 
 def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class DeadlineTransport(httpx.BaseTransport):
     """What `httpx.HTTPTransport` is, with every operation bounded by `deadline_at`.
 
     Args:
-        ssl_context: For https; by default the one httpx makes.
+        ssl_context: For https; by default that of httpcore.
         backend: What opens connections; by default plain sockets.
     """
 
@@ -61,7 +61,7 @@ class DeadlineTransport(httpx.BaseTransport):
     ) -> None:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl_context or httpx.create_ssl_context(),
+            ssl_context=ssl_context,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

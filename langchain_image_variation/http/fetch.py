@@ -26,7 +26,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.http.address import CheckedURL, host_name, is_public, parse_url
 from langchain_image_variation.http.flow import Flow, Send, Transport, Work
 
-__all__ = ["URLPolicy", "fetch"]
+__all__ = ["Picture", "URLPolicy", "fetch"]
 
 
 def _resolve(host: str, port: int) -> list[str]:
@@ -109,7 +109,7 @@ def _get(target: CheckedURL, policy: URLPolicy, end: float) -> Flow[bytes]:
         )
     addresses = yield Work(lambda: _resolved(target.host, policy, end))
     for address in addresses:
-        body = _Picture(host, policy.max_bytes)
+        body = Picture(host, policy.max_bytes)
         request = _request(target, address)
         timeout = httpx.Timeout(policy.timeout)
         try:
@@ -170,12 +170,13 @@ def _request(target: CheckedURL, address: str) -> httpx.Request:
     return httpx.Request("GET", pinned, headers=headers, extensions=extensions)
 
 
-class _Redirected(Exception):
+class _Redirected(DownloadError):
     def __init__(self, location: str) -> None:
+        super().__init__("The address of the picture redirects to another one.")
         self.location = location
 
 
-class _Picture:
+class Picture:
     """A `Body` that takes a picture in, and refuses anything else by raising."""
 
     def __init__(self, host: str, max_bytes: int) -> None:
@@ -186,6 +187,7 @@ class _Picture:
         self._forbidden = False
 
     def start(self, response: httpx.Response) -> None:
+        """Take the status and the headers."""
         headers = response.headers
         if response.status_code in (301, 302, 303, 307, 308) and "location" in headers:
             raise _Redirected(headers["location"])
@@ -206,6 +208,7 @@ class _Picture:
             raise self._too_long()
 
     def feed(self, piece: bytes) -> bool:
+        """Take a piece of the body."""
         self._length += len(piece)
         if self._forbidden:
             self._pieces.append(piece)

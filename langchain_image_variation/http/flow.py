@@ -5,16 +5,18 @@ its error; what the flow returns is the result. This is how httpx itself writes 
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 from ssl import SSLContext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 import httpx
 
+from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.http.deadline import DeadlineTransport, deadline_at, timeouts
 
 __all__ = ["AsyncDriver", "Body", "Driver", "Flow", "Send", "Transport", "Wait", "Work"]
@@ -78,7 +80,7 @@ class Driver:
 
     Args:
         client: What sends requests that are not `direct`.
-        gone: Says whether nobody waits for the result any more; a wait is then cut short.
+        gone: Says whether nobody waits for the result any more; a wait then ends with an error.
     """
 
     def __init__(
@@ -131,7 +133,9 @@ class Driver:
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._gone():
+        while (left := end - time.monotonic()) > 0:
+            if self._gone():
+                raise EngineError("Nobody waits for the answer any more.")
             time.sleep(min(left, _NAP))
 
 
@@ -171,7 +175,7 @@ class AsyncDriver:
     async def _send(self, step: Send) -> None:
         step.request.extensions["timeout"] = timeouts(step.timeout, step.deadline)
         try:
-            with anyio.fail_after(max(step.deadline - time.monotonic(), 0)):
+            with anyio.fail_after(max(step.deadline - time.monotonic(), 0) + _GRACE):
                 if step.direct:
                     await self._send_directly(step)
                     return
@@ -193,6 +197,10 @@ class AsyncDriver:
                 await transport.aclose()
 
 
+_GRACE = 0.1
+"""Seconds after the deadline at which an async step is cut off: what times out by itself until then
+closes its connection, and httpcore does not when it is cancelled in a TLS handshake."""
+
 _NAP = 0.2
 """Seconds after which a waiting thread looks whether anybody still waits for it."""
 
@@ -212,9 +220,11 @@ def _read(step: Send, response: httpx.Response) -> None:
 async def _read_async(step: Send, response: httpx.Response) -> None:
     try:
         step.body.start(response)
-        async for piece in response.aiter_bytes():
-            if not step.body.feed(piece):
-                break
+        # Left to the garbage collector, a generator that is not at its end would trouble trio.
+        async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
+            async for piece in pieces:
+                if not step.body.feed(piece):
+                    break
     finally:
         await response.aclose()
 

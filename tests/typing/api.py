@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import httpx
 from langchain_core.tools import BaseTool
+from pydantic import SecretStr
 
 from langchain_image_variation import (
+    AsyncImageVariationClient,
     AsyncVariationEngine,
     ContactSheet,
     CreateImageVariationRequest,
     ImagesResponse,
+    ImageVariationClient,
+    ImageVariationError,
     ImageVariationTool,
     SquarePNG,
     URLPolicy,
@@ -17,8 +22,12 @@ from langchain_image_variation import (
     load_source,
     save_images,
 )
+from langchain_image_variation.contract import Usage
+from langchain_image_variation.engines.gpt_image import GptImageEngine
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.engines.variations import VariationsEngine
+from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.output import SavedImage
 
 
@@ -41,7 +50,46 @@ def by_url(url: str) -> SquarePNG:
 
 def engines() -> list[VariationEngine]:
     """Our engines satisfy the Protocol."""
-    return [InstantEngine(), LocalEngine(seed=1, strength=0.3, threads=2, progress=print)]
+    return [
+        InstantEngine(),
+        LocalEngine(seed=1, strength=0.3, threads=2, progress=print),
+        ImageVariationClient(base_url="http://127.0.0.1:8000/v1"),
+        VariationsEngine(server="deepinfra", api_key=SecretStr("KEY"), deadline=120),
+        GptImageEngine(
+            prompt="As a woodcut", input_fidelity="low", extra_fields={"quality": "low"}
+        ),
+    ]
+
+
+def client(photo: Path) -> list[bytes]:
+    """Ask a server in the SDK's call shape, and tell its errors apart."""
+    with (
+        httpx.Client(proxy="http://127.0.0.1:3128") as http_client,
+        ImageVariationClient(max_retries=5, timeout=60, http_client=http_client) as client,
+        open(photo, "rb") as file,
+    ):
+        try:
+            answer = client.images.create_variation(image=file, n=2, size="512x512")
+        except RateLimitError as error:
+            seconds: float | None = error.retry_after
+            print(seconds)
+            raise
+        except ImageVariationError as error:
+            status: int = error.status_code
+            request_id: str | None = error.request_id
+            print(status, request_id)
+            raise
+    usage: Usage | None = answer.usage
+    print(usage, answer.request_id)
+    return [image.read() for image in answer.data]
+
+
+async def async_client(photo: bytes) -> ImagesResponse:
+    """The same, async."""
+    async with AsyncImageVariationClient(base_url="http://127.0.0.1:8000/v1", timeout=60) as client:
+        engine: AsyncVariationEngine = client
+        print(engine)
+        return await client.images.create_variation(image=("a.png", photo), response_format="url")
 
 
 class MyAsyncEngine:

@@ -1,0 +1,102 @@
+"""A client of httpx and the drivers on it, sync and async."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from langchain_image_variation import __version__
+from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.http.deadline import DeadlineTransport
+from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
+
+__all__ = ["AsyncSession", "Session"]
+
+T = TypeVar("T")
+
+_HEADERS = {
+    "accept": "application/json",
+    "user-agent": f"langchain-image-variation/{__version__}",
+}
+
+
+class Session:
+    """Drives flows in the caller's thread.
+
+    Args:
+        base_url: The server that most requests go to.
+        client: The caller's own client, which `close` leaves open; by default a new one.
+
+    Raises:
+        InvalidRequestError: If `client` is no `httpx.Client`.
+    """
+
+    def __init__(self, base_url: httpx.URL, client: httpx.Client | None) -> None:
+        self._own = client is None
+        self._client = _checked(client, httpx.Client) or _new_client(base_url)
+
+    def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
+        """Return a request with the client's own headers in it."""
+        return _built(self._client, method, url, **options)
+
+    def run(self, flow: Flow[T], gone: Callable[[], bool]) -> T:
+        """Drive a flow to its end; `gone` says whether nobody waits for it any more."""
+        return Driver(self._client, gone).run(flow)
+
+    def close(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        if self._own:
+            self._client.close()
+
+
+class AsyncSession:
+    """Drives flows on an event loop; the async twin of `Session`."""
+
+    def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
+        self._own = client is None
+        self._client = _checked(client, httpx.AsyncClient) or httpx.AsyncClient(headers=_HEADERS)
+
+    def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
+        """Return a request with the client's own headers in it."""
+        return _built(self._client, method, url, **options)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end."""
+        return await AsyncDriver(self._client).run(flow)
+
+    async def close(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        if self._own:
+            await self._client.aclose()
+
+
+def _built(
+    client: httpx.Client | httpx.AsyncClient, method: str, url: httpx.URL, **options: Any
+) -> httpx.Request:
+    request = client.build_request(method, url, **options)
+    if "files" in options:
+        # Else httpx writes each line of each part to the socket by itself. A `MultipartStream` is
+        # sync and async.
+        request.read()
+    return request
+
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+
+def _checked(client: C | None, kind: type[C]) -> C | None:
+    if client is not None and not isinstance(client, kind):
+        raise InvalidRequestError(
+            f"http_client must be an httpx.{kind.__name__}, got {shown(client)}.",
+            param="http_client",
+        )
+    return client
+
+
+def _new_client(base_url: httpx.URL) -> httpx.Client:
+    """Return a client that keeps deadlines, or behind a proxy of the environment, one for that."""
+    if base_url.scheme in getproxies() and not proxy_bypass(base_url.host):
+        return httpx.Client(headers=_HEADERS)
+    context = httpx.create_ssl_context() if base_url.scheme == "https" else None
+    return httpx.Client(headers=_HEADERS, transport=DeadlineTransport(ssl_context=context))

@@ -1,0 +1,266 @@
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines import VariationEngine, load_engine
+from langchain_image_variation.engines.gpt_image import GptImageEngine
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    ContentPolicyError,
+    ImageVariationError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+from tests.calling import PNG, Handler, answering, b64, failure
+
+BIG = square_png(64)
+USAGE = {
+    "input_tokens": 194,
+    "input_tokens_details": {"image_tokens": 187, "text_tokens": 7},
+    "output_tokens": 1056,
+    "output_tokens_details": {"image_tokens": 1056, "text_tokens": 0},
+    "total_tokens": 1250,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's environment takes no part."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def made(handler: Handler, **options: Any) -> GptImageEngine:
+    """Return an engine whose server is `handler`."""
+    http_client = httpx.Client(transport=httpx.MockTransport(handler))
+    options = {"api_key": "sk-1", **options}
+    engine = load_engine("gpt-image", http_client=http_client, **options)
+    assert isinstance(engine, GptImageEngine)
+    return engine
+
+
+def request(**fields: Any) -> CreateImageVariationRequest:
+    """Return a small request."""
+    given = {"image": SquarePNG(PNG), "size": "256x256", "response_format": "b64_json", **fields}
+    return CreateImageVariationRequest(**given)
+
+
+def edited(n: int = 1) -> httpx.Response:
+    """Return an answer as GPT Image gives it."""
+    content = {
+        "created": 7,
+        "background": "opaque",
+        "data": [{"b64_json": b64(BIG)}] * n,
+        "output_format": "png",
+        "quality": "medium",
+        "size": "1024x1024",
+        "usage": USAGE,
+    }
+    return httpx.Response(200, json=content)
+
+
+def form(sent: httpx.Request) -> dict[str, str]:
+    """Return the fields beside the picture."""
+    boundary = sent.headers["content-type"].partition("boundary=")[2].encode()
+    found = {}
+    for part in sent.content.split(b"--" + boundary)[1:-1]:
+        head, _, content = part.strip(b"\r\n").partition(b"\r\n\r\n")
+        if b"filename" not in head:
+            found[head.decode().partition('name="')[2][:-1]] = content.decode()
+    return found
+
+
+def test_a_variation_is_an_edit_with_the_vendors_own_prompt() -> None:
+    """The model is named, the least size asked for, and nothing sent that the models refuse."""
+    handler, seen = answering(edited(2))
+    engine = made(handler)
+    assert isinstance(engine, VariationEngine)
+    answer = engine.create_variation(request(n=2, user="u1"))
+    assert seen[0].url == "https://api.openai.com/v1/images/edits"
+    assert seen[0].headers["authorization"] == "Bearer sk-1"
+    assert form(seen[0]) == {
+        "model": "gpt-image-2",
+        "prompt": "Create a variation of this image",
+        "n": "2",
+        "size": "1024x1024",
+        "user": "u1",
+    }
+    assert b'name="image"; filename="image.png"\r\nContent-Type: image/png' in seen[0].content
+    assert [SquarePNG(image.read()).side for image in answer.data] == [256, 256]
+    assert (answer.created, answer.size, answer.quality) == (7, "256x256", "medium")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 1250
+
+
+@pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
+def test_every_size_is_made_at_1024_and_scaled(size: str) -> None:
+    """The smaller ones are below what the models make."""
+    handler, seen = answering(edited())
+    answer = made(handler).create_variation(request(size=size))
+    assert form(seen[0])["size"] == "1024x1024"
+    assert f"{SquarePNG(answer.data[0].read()).side}" == size.partition("x")[0]
+
+
+def test_url_is_answered_with_data_urls() -> None:
+    """The models give base64 only."""
+    answer = made(answering(edited())[0]).create_variation(request(response_format="url"))
+    url = answer.data[0].url
+    assert url is not None
+    assert url.startswith("data:image/png;base64,")
+    assert answer.data[0].b64_json is None
+    assert SquarePNG(answer.data[0].read()).side == 256
+
+
+def test_more_than_a_call_allows_is_split() -> None:
+    """The answers come back as one, with the tokens of all."""
+    handler, seen = answering(edited(4), edited(4), edited(2))
+    answer = made(handler, n_per_call=4).create_variation(request(n=10))
+    assert [form(sent)["n"] for sent in seen] == ["4", "4", "2"]
+    assert len({sent.headers["idempotency-key"] for sent in seen}) == 3
+    assert len(answer.data) == 10
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 3168
+    assert answer.usage.input_tokens_details is not None
+    assert answer.usage.input_tokens_details.text_tokens == 21
+
+
+def test_prompt_model_and_further_fields_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is the server."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
+    handler, seen = answering(edited())
+    engine = made(handler, prompt="As a woodcut", model="own", extra_fields={"quality": "low"})
+    engine.create_variation(request())
+    engine.create_variation(request(model="named"))
+    assert seen[0].url == "https://gateway.example/v1/images/edits"
+    assert [form(sent)["model"] for sent in seen] == ["own", "named"]
+    assert form(seen[0])["prompt"] == "As a woodcut"
+    assert form(seen[0])["quality"] == "low"
+
+
+@pytest.mark.parametrize(
+    ("model", "fidelity", "sent"),
+    [
+        ("gpt-image-1.5", "high", True),
+        ("gpt-image-1.5", "low", True),
+        ("gpt-image-1-mini", "low", True),
+        ("gpt-image-1-mini", "high", False),
+        ("gpt-image-2", "high", False),
+        ("gpt-image-2.5-sunburst", "low", False),
+    ],
+)
+def test_input_fidelity_is_sent_only_where_it_is_taken(
+    model: str, fidelity: str, sent: bool
+) -> None:
+    """Elsewhere it is refused before anything is sent."""
+    handler, seen = answering(edited())
+    engine = made(handler, model=model, input_fidelity=fidelity)
+    if sent:
+        engine.create_variation(request())
+        assert form(seen[0])["input_fidelity"] == fidelity
+    else:
+        with pytest.raises(InvalidRequestError) as caught:
+            engine.create_variation(request())
+        assert caught.value.param == "input_fidelity"
+        assert seen == []
+
+
+LIMIT = (
+    "Rate limit reached for gpt-image-2 (for limit gpt-image) in organization org-1 on "
+    "input-images per min: Limit 5, Used 5, Requested 1. Please try again in 12s."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_class", "message"),
+    [
+        (
+            429,
+            failure(LIMIT, type="input-images", code="rate_limit_exceeded"),
+            RateLimitError,
+            "input-images per min",
+        ),
+        (
+            400,
+            failure("rejected", type="image_generation_user_error", code="moderation_blocked"),
+            ContentPolicyError,
+            "rejected",
+        ),
+        (
+            403,
+            failure("Your organization must be verified to use the model"),
+            PermissionDeniedError,
+            "must be verified",
+        ),
+        (
+            400,
+            failure("The model 'x' does not exist.", code="invalid_value", param="model"),
+            ModelNotFoundError,
+            "does not exist",
+        ),
+        (404, b"", NotFoundError, "There is no /images/edits at this address"),
+    ],
+)
+def test_the_models_refusals_are_clear_errors(
+    status: int, body: bytes, error_class: type[ImageVariationError], message: str
+) -> None:
+    """Rate limits on input pictures, moderation, organisations that are not verified."""
+    handler, seen = answering(httpx.Response(status, content=body))
+    with pytest.raises(error_class, match=message) as caught:
+        made(handler, deadline=5).create_variation(request())
+    assert type(caught.value) is error_class
+    assert len(seen) == 1
+
+
+def test_the_limit_on_input_pictures_is_waited_for() -> None:
+    """It is told in the text alone."""
+    limited = failure(LIMIT.replace("12s", "20ms"), code="rate_limit_exceeded")
+    handler, seen = answering(httpx.Response(429, content=limited), edited())
+    made(handler).create_variation(request())
+    assert len(seen) == 2
+
+
+def test_without_a_key_nothing_is_sent_to_the_vendor() -> None:
+    """A server of one's own may need none."""
+    with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
+        load_engine("gpt-image")
+    handler, seen = answering(edited())
+    made(handler, api_key=None, base_url="http://127.0.0.1:1/v1").create_variation(request())
+    assert "authorization" not in seen[0].headers
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "x" * 32_001}, "prompt"),
+        ({"prompt": 7}, "prompt"),
+        ({"n_per_call": 0}, "n_per_call"),
+        ({"n_per_call": 11}, "n_per_call"),
+        ({"n_per_call": "2"}, "n_per_call"),
+        ({"extra_fields": {"response_format": "url"}}, "extra_fields"),
+        ({"extra_fields": {"prompt": "x"}}, "extra_fields"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options: dict[str, Any], param: str) -> None:
+    """When the engine is made; `response_format` is never sent."""
+    with pytest.raises(InvalidRequestError) as caught:
+        made(answering(edited())[0], **options)
+    assert caught.value.param == param
+
+
+def test_unknown_keys_of_usage_are_summed_or_kept() -> None:
+    """A split answer loses no token count of a newer model."""
+    one = json.loads(edited().content)
+    one["usage"]["cached_tokens"] = 3
+    handler, _ = answering(httpx.Response(200, json=one), edited())
+    answer = made(handler, n_per_call=1).create_variation(request(n=2))
+    assert answer.usage is not None
+    assert answer.usage.model_dump()["cached_tokens"] == 3

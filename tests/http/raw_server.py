@@ -1,0 +1,143 @@
+"""A server on a real socket that answers with exactly the bytes, and the faults, it is told to."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Reaction = bytes | Callable[[socket.socket], None]
+
+
+@dataclass
+class RawServer:
+    """Answers the first request with the first reaction, and so on; the last one repeats."""
+
+    reactions: list[Reaction]
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def base_url(self) -> str:
+        """What to give a client."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def serve(self, listener: socket.socket) -> None:
+        """Take connections until the listener is closed."""
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(10)
+            try:
+                while (request := _request(connection)) is not None:
+                    reaction = self.reactions[min(len(self.requests), len(self.reactions) - 1)]
+                    self.requests.append(request)
+                    if isinstance(reaction, bytes):
+                        connection.sendall(reaction)
+                    else:
+                        reaction(connection)
+                        return
+            except OSError:
+                return
+
+
+def _request(connection: socket.socket) -> bytes | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    while len(body) < length:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        body += piece
+    return head + b"\r\n\r\n" + body
+
+
+@contextmanager
+def raw_server(*reactions: Reaction) -> Iterator[RawServer]:
+    """Serve on loopback while the block runs."""
+    server = RawServer(list(reactions))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server.port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.closing.set()
+            # Closing alone does not wake a thread that waits in accept.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+def response(status: int, body: bytes = b"", **headers: str) -> bytes:
+    """Return a whole HTTP/1.1 answer; underscores in header names become dashes."""
+    lines = [f"HTTP/1.1 {status} Reason", f"content-length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def reset(connection: socket.socket) -> None:
+    """Hang up with a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Hang up politely, without an answer."""
+
+
+def stall(connection: socket.socket) -> None:
+    """Never answer; until the client hangs up."""
+    connection.settimeout(5)
+    connection.recv(1)
+
+
+def trickle(data: bytes, at_once: int = 0) -> Callable[[socket.socket], None]:
+    """Send the first bytes at once, and then one now and then."""
+
+    def react(connection: socket.socket) -> None:
+        end = time.monotonic() + 5
+        connection.sendall(data[:at_once])
+        for index in range(at_once, len(data)):
+            connection.sendall(data[index : index + 1])
+            time.sleep(0.02)
+            if time.monotonic() > end:
+                return
+
+    return react
+
+
+def send_and_stall(data: bytes) -> Callable[[socket.socket], None]:
+    """Send some bytes, and then nothing."""
+
+    def react(connection: socket.socket) -> None:
+        connection.sendall(data)
+        stall(connection)
+
+    return react
+
+
+def send_and_hang_up(data: bytes) -> Callable[[socket.socket], None]:
+    """Send some bytes, and close."""
+    return lambda connection: connection.sendall(data)

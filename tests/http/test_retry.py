@@ -1,0 +1,122 @@
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_image_variation.exceptions import (
+    BillingLimitError,
+    ContentPolicyError,
+    EngineConnectionError,
+    EngineTimeoutError,
+    ImageVariationError,
+    QuotaExceededError,
+    error_from_wire,
+)
+from langchain_image_variation.http.retry import Retries, advice, retry_after
+
+LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Used 5, Requested 1. "
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({"retry-after-ms": "1500"}, "", 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, "", 1.5),
+        ({"retry-after": "9"}, "try again in 2s", 9.0),
+        ({"retry-after": "0.5"}, "", 0.5),
+        ({"retry-after": "86400"}, "", 86400.0),
+        ({"retry-after": "-3"}, "", 0.0),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, "", 0.0),
+        ({}, LIMIT + "Please try again in 12s.", 12.0),
+        ({}, "Please try again in 1.5s.", 1.5),
+        ({}, "Please try again in 250ms.", 0.25),
+        ({}, "Please try again in 6m0s.", 360.0),
+        ({}, "Please try again in 1h2m3s.", 3723.0),
+        ({}, "Please try again in 20 s", 20.0),
+        ({}, "Please try again in 20 seconds", 20.0),
+        ({}, "Please try again in 2m.", 120.0),
+        ({}, "Please try again in a while.", None),
+        ({}, "Please try again in 5 minutes-or-so", None),
+        ({"retry-after": "soon"}, "", None),
+        ({"retry-after": "nan"}, "", None),
+        ({"retry-after": "Mon, 99 Foo 2001"}, "", None),
+        ({}, "", None),
+    ],
+)
+def test_the_server_says_when_to_try_again(
+    headers: dict[str, str], message: str, seconds: float | None
+) -> None:
+    """Milliseconds come before seconds and dates, those before the text; nonsense is ignored."""
+    assert retry_after(headers, message) == seconds
+
+
+def test_a_date_is_counted_from_now() -> None:
+    """Retry-After may be a date."""
+    seconds = retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)}, "")
+    assert seconds is not None
+    assert 90 < seconds <= 100
+
+
+@given(st.text(), st.text(), st.text())
+def test_whatever_is_said_gives_seconds_or_none(ms: str, after: str, message: str) -> None:
+    """Any header and any text is read without an error."""
+    headers = {"retry-after-ms": ms, "retry-after": after}
+    seconds = retry_after(headers, f"try again in {message}")
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize(("said", "meant"), [("true", True), ("False ", False), ("maybe", None)])
+def test_a_server_may_advise(said: str, meant: bool | None) -> None:
+    """`x-should-retry` is true or false, and anything else is no advice."""
+    assert advice({"x-should-retry": said}) is meant
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [
+        *((status, True) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
+        *((status, False) for status in (400, 401, 403, 404, 413, 422, 501)),
+    ],
+)
+def test_passing_failures_are_sent_again(status: int, again: bool) -> None:
+    """What may pass by itself is sent again, what will not is not; advice overrides both."""
+    error = error_from_wire(status, "x")
+    assert (Retries().delay(error, 0) is not None) is again
+    assert Retries().delay(error, 0, advised=True) is not None
+    assert Retries().delay(error, 0, advised=False) is None
+
+
+@pytest.mark.parametrize("error_class", [BillingLimitError, ContentPolicyError, QuotaExceededError])
+def test_what_waiting_does_not_mend_is_never_sent_again(
+    error_class: type[ImageVariationError],
+) -> None:
+    """Not even if the server advises it."""
+    assert Retries(max_retries=5).delay(error_class("x"), 0, advised=True) is None
+
+
+def test_a_lost_answer_is_the_callers_choice() -> None:
+    """The pictures may have been billed, so it is not sent again unasked."""
+    error = EngineTimeoutError("x")
+    assert Retries().delay(error, 0, lost=True) is None
+    assert Retries(resend_lost=True).delay(error, 0, lost=True) is not None
+    assert Retries().delay(EngineConnectionError("x"), 0) is not None
+
+
+def test_delays_grow_with_full_jitter() -> None:
+    """Each delay is drawn from 0 to twice the last bound, at most 8 seconds, and then no more."""
+    retries = Retries(max_retries=6)
+    error = EngineConnectionError("x")
+    for attempt, bound in enumerate((0.5, 1, 2, 4, 8, 8)):
+        delays = [retries.delay(error, attempt) or 0.0 for _ in range(200)]
+        assert 0 <= min(delays) < bound / 4
+        assert bound * 3 / 4 < max(delays) <= bound
+    assert retries.delay(error, 6) is None
+
+
+def test_the_servers_own_delay_is_kept() -> None:
+    """However long it is; the caller's deadline is checked by who waits."""
+    error = error_from_wire(429, "x")
+    error.retry_after = 7200.0
+    assert Retries().delay(error, 0) == 7200.0

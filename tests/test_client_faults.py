@@ -1,0 +1,336 @@
+"""The client over real sockets, against a server that does what it should not."""
+
+import asyncio
+import io
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from PIL import Image
+
+from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines import call_engine_async
+from langchain_image_variation.exceptions import (
+    EngineConnectionError,
+    EngineResponseError,
+    EngineTimeoutError,
+    ImageVariationError,
+    ServiceUnavailableError,
+)
+from langchain_image_variation.png import SquarePNG
+from tests.calling import KINDS, PNG, Caller, success
+from tests.http.raw_server import (
+    Reaction,
+    hang_up,
+    raw_server,
+    reset,
+    response,
+    send_and_hang_up,
+    send_and_stall,
+    stall,
+    trickle,
+)
+
+GOOD = response(200, success(), content_type="application/json")
+CUT = GOOD[:-40]
+
+
+@pytest.fixture(params=KINDS)
+def call(request: pytest.FixtureRequest) -> Caller:
+    """Each test runs sync, and async on asyncio and on trio."""
+    return Caller(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """After each test there are no more open files and sockets than before."""
+    if sys.platform != "linux":  # Only there is a folder of them.
+        yield
+        return
+    before = _open_files()
+    yield
+    for _ in range(100):
+        if _open_files() <= before:
+            return
+        time.sleep(0.02)
+    pytest.fail("a file or a socket was left open")
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
+    ("resets", reset, EngineConnectionError, "broke before it had answered"),
+    ("hangs up", hang_up, EngineConnectionError, "broke before it had answered"),
+    ("stalls", stall, EngineTimeoutError, "did not answer in time"),
+    ("trickles headers", trickle(GOOD), EngineTimeoutError, "did not answer in time"),
+    (
+        "trickles a body",
+        trickle(GOOD, at_once=150),
+        EngineTimeoutError,
+        "stopped in the middle",
+    ),
+    ("stalls in a body", send_and_stall(CUT), EngineTimeoutError, "stopped in the middle"),
+    ("cuts a body", send_and_hang_up(CUT), EngineResponseError, "cut short"),
+    (
+        "promises too much",
+        send_and_hang_up(GOOD.replace(b"content-length: ", b"content-length: 9")),
+        EngineResponseError,
+        "cut short",
+    ),
+    (
+        "promises too little",
+        send_and_hang_up(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n" + success()),
+        EngineResponseError,
+        "no ImagesResponse",
+    ),
+    (
+        "cuts a chunk",
+        send_and_hang_up(b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{"cr'),
+        EngineResponseError,
+        "cut short",
+    ),
+    (
+        "lies about gzip",
+        response(200, success(), content_encoding="gzip"),
+        EngineResponseError,
+        "cut short or garbled",
+    ),
+    ("speaks no HTTP", send_and_hang_up(b"SSH-2.0-x\r\n"), EngineConnectionError, "broke"),
+    (
+        "has a bad length",
+        send_and_hang_up(b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n{}"),
+        EngineConnectionError,
+        "broke",
+    ),
+    (
+        "never ends its headers",
+        send_and_hang_up(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 30_000),
+        EngineConnectionError,
+        "broke",
+    ),
+    ("answers nothing", response(200), EngineResponseError, "an empty body"),
+    ("answers 503", response(503), ServiceUnavailableError, "not ready"),
+]
+
+
+# On trio, httpx leaves generators to the garbage collector when it is cut off.
+cut_off = pytest.mark.filterwarnings("ignore:.*was garbage collected before it had been exhausted")
+
+
+@cut_off
+@pytest.mark.parametrize(
+    ("reaction", "error_class", "message"),
+    [fault[1:] for fault in FAULTS],
+    ids=[fault[0] for fault in FAULTS],
+)
+def test_every_fault_is_the_right_error_within_the_deadline(
+    call: Caller, reaction: Reaction, error_class: type[ImageVariationError], message: str
+) -> None:
+    """No hang, nothing left open, and none of httpx's own errors."""
+    with raw_server(reaction) as server:
+        start = time.monotonic()
+        with pytest.raises(error_class, match=message) as caught:
+            call(base_url=server.base_url, deadline=0.4, max_retries=0)
+        assert time.monotonic() - start < 4
+    assert type(caught.value) is error_class
+
+
+def test_a_deadline_bounds_all_attempts_together(call: Caller) -> None:
+    """However many retries are left."""
+    with raw_server(reset) as server:
+        start = time.monotonic()
+        with pytest.raises(EngineConnectionError):
+            call(base_url=server.base_url, deadline=0.5, max_retries=1000)
+        assert time.monotonic() - start < 4
+
+
+def test_a_timeout_bounds_the_silence(call: Caller) -> None:
+    """With or without a deadline."""
+    with raw_server(stall) as server, pytest.raises(EngineTimeoutError):
+        call(base_url=server.base_url, timeout=0.3, deadline=None)
+
+
+@cut_off
+def test_a_server_that_takes_nothing_is_given_up(call: Caller) -> None:
+    """A picture that nobody reads does not hang the caller either."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        port = listener.getsockname()[1]
+        request = SquarePNG(_incompressible())
+        with pytest.raises(EngineTimeoutError):
+            call(
+                fields={"image": request},
+                base_url=f"http://127.0.0.1:{port}/v1",
+                deadline=0.5,
+                max_retries=0,
+            )
+
+
+def _incompressible() -> bytes:
+    noise = random.Random(0).randbytes(1000 * 1000 * 3)
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (1000, 1000), noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_nobody_listens(call: Caller) -> None:
+    """The error asks what a user should check."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(EngineConnectionError, match=r"is the server running.*base_url"):
+        call(base_url=f"http://127.0.0.1:{port}/v1", max_retries=1)
+
+
+def test_a_name_that_does_not_exist(call: Caller) -> None:
+    """Is not reachable either; `.invalid` never resolves (RFC 6761)."""
+    with pytest.raises(EngineConnectionError, match=r"pictures\.invalid cannot be reached"):
+        call(base_url="http://pictures.invalid/v1", max_retries=0, timeout=5)
+
+
+def test_a_fault_and_then_a_success(call: Caller) -> None:
+    """The second attempt goes over a new connection, with the same idempotency key."""
+    with raw_server(reset, GOOD) as server:
+        answer = call(base_url=server.base_url)
+        assert answer.data[0].read() == PNG
+        assert server.connections == 2
+    keys = {
+        line
+        for request in server.requests
+        for line in request.split(b"\r\n")
+        if line.lower().startswith(b"idempotency-key")
+    }
+    assert len(keys) == 1
+
+
+def test_a_connection_is_used_again() -> None:
+    """Calls of one client share it."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(GOOD) as server, ImageVariationClient(base_url=server.base_url) as client:
+        for _ in range(3):
+            client.create_variation(request)
+        assert server.connections == 1
+
+
+def test_a_connection_that_died_in_between_is_replaced() -> None:
+    """A server may close what it keeps open."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with (
+        raw_server(send_and_hang_up(GOOD)) as server,
+        ImageVariationClient(base_url=server.base_url) as client,
+    ):
+        for _ in range(3):
+            client.create_variation(request)
+        assert server.connections == 3
+
+
+def test_ten_threads_share_a_client() -> None:
+    """Each gets an answer."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    answers: list[bytes] = []
+    with raw_server(GOOD) as server, ImageVariationClient(base_url=server.base_url) as client:
+
+        def ask() -> None:
+            answers.append(client.create_variation(request).data[0].read())
+
+        threads = [threading.Thread(target=ask) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [PNG] * 10
+
+
+async def test_a_cancelled_call_closes_its_connection() -> None:
+    """On asyncio, while the server makes no sign."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(stall) as server:
+        async with AsyncImageVariationClient(base_url=server.base_url) as client:
+            task = asyncio.create_task(client.create_variation(request))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+async def test_a_cancelled_caller_stops_a_sync_client_from_waiting() -> None:
+    """A thread that waits to try again ends soon after nobody waits for it."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(response(429, retry_after="60")) as server:
+        with ImageVariationClient(base_url=server.base_url) as client:
+            before = threading.active_count()
+            task = asyncio.create_task(call_engine_async(client, request))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0.5)
+            assert len(server.requests) == 1
+            assert threading.active_count() <= before + 2
+
+
+def test_an_interrupted_call_leaves_nothing_open() -> None:
+    """Ctrl-C in the middle of an answer closes the connection."""
+
+    class Interrupting(httpx.SyncByteStream):
+        closed = False
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b'{"created"'
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            self.closed = True
+
+    stream = Interrupting()
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with httpx.Client(transport=transport) as http_client:
+        client = ImageVariationClient(base_url="http://pictures.example", http_client=http_client)
+        with pytest.raises(KeyboardInterrupt):
+            client.create_variation(request)
+    assert stream.closed
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """As by httpx itself, and not for hosts that are exempt from it."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(GOOD if scheme == "http" else hang_up) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{proxy.port}")
+        settings = {"base_url": f"{scheme}://pictures.invalid/v1", "max_retries": 0}
+        with ImageVariationClient(**settings) as client:  # type: ignore[arg-type]  # each by name
+            if scheme == "http":
+                assert client.create_variation(request).data[0].read() == PNG
+            else:
+                with pytest.raises(EngineConnectionError):
+                    client.create_variation(request)
+        target = b"http://pictures.invalid/v1" if scheme == "http" else b"pictures.invalid:443"
+        assert proxy.requests[0].split(b" ")[1].startswith(target)
+        monkeypatch.setenv("no_proxy", "pictures.invalid")
+        with ImageVariationClient(**settings) as client:  # type: ignore[arg-type]  # each by name
+            with pytest.raises(EngineConnectionError, match="cannot be reached"):
+                client.create_variation(request)
+        assert len(proxy.requests) == 1
+
+
+def test_a_hook_of_the_callers_client_is_called() -> None:
+    """What a caller has set up for a client holds for our calls."""
+    seen: list[str] = []
+    hooks: dict[str, list[Callable[..., None]]] = {
+        "request": [lambda request: seen.append(request.method)]
+    }
+    with raw_server(GOOD) as server, httpx.Client(event_hooks=hooks) as http_client:
+        client = ImageVariationClient(base_url=server.base_url, http_client=http_client)
+        client.create_variation(CreateImageVariationRequest(image=SquarePNG(PNG)))
+    assert seen == ["POST"]
