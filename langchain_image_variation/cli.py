@@ -174,7 +174,10 @@ def _create(arguments: argparse.Namespace) -> None:
     directory = _output_dir(arguments)
     with _progress(request.n) as progress:
         engine = load_engine(arguments.engine, **_engine_options(arguments, progress))
-        response = call_engine(engine, request)
+        try:
+            response = call_engine(engine, request)
+        finally:
+            getattr(engine, "close", lambda: None)()
     # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
     if source.note:
         print(source.note, file=sys.stderr)

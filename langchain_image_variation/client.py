@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from langchain_image_variation.http.fetch import URLPolicy
-    from langchain_image_variation.http.variations import FormValue
+    from langchain_image_variation.http.settings import FormValue
     from langchain_image_variation.source import ImageSource, Source
 
     # Anything `load_source` takes or returned, or the SDK's (file name, bytes or file[, type]).
@@ -52,13 +52,16 @@ class _Client(Generic[H]):
         extra_fields: "Mapping[str, FormValue] | None" = None,
         normalize: bool = False,
         urls: "URLPolicy | None" = None,
+        result_urls: "URLPolicy | None" = None,
         http_client: H | None = None,
     ) -> None:
         # httpx takes longer to import than the rest of a program's start-up, so only its use does.
-        from langchain_image_variation.http.endpoint import Endpoint, environment
+        from langchain_image_variation.http import settings
+        from langchain_image_variation.http.endpoint import Endpoint
         from langchain_image_variation.http.variations import Variations
 
-        base_url = base_url if base_url is not None else environment("OPENAI_BASE_URL")
+        api_key = settings.secret(api_key, "OPENAI_API_KEY")
+        base_url = base_url if base_url is not None else settings.environment("OPENAI_BASE_URL")
         if base_url is None:
             raise InvalidRequestError(_NO_SERVER, param="base_url")
         endpoint = Endpoint.configured(
@@ -72,8 +75,13 @@ class _Client(Generic[H]):
             resend_lost=resend_lost,
         )
         self._variations = Variations(
-            endpoint, model=model, extra_fields=extra_fields, normalize=normalize, urls=urls
+            endpoint,
+            model=model,
+            extra_fields=extra_fields,
+            normalize=normalize,
+            result_urls=result_urls,
         )
+        self._urls = urls
         self._open(endpoint.base_url, http_client)
 
     def _open(self, base_url: "httpx.URL", http_client: H | None) -> None:
@@ -81,11 +89,13 @@ class _Client(Generic[H]):
 
     @property
     def base_url(self) -> str:
-        """The server's address, without a user, a password or a query."""
+        """The server's address, without a query."""
         return self._variations.endpoint.shown_url
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r})"
+        # One that was not made has no address, and shows in the tracebacks that say why.
+        made = f"base_url={self.base_url!r}" if "_variations" in vars(self) else "not made"
+        return f"{type(self).__name__}({made})"
 
 
 _NO_SERVER = (
@@ -104,21 +114,24 @@ class ImageVariationClient(_Client["httpx.Client"]):
 
     Args:
         base_url: Up to and without "/images/variations"; by default `OPENAI_BASE_URL`.
-        api_key: Sent as a bearer token; by default `OPENAI_API_KEY`, and none if that is not set.
-        organization: By default `OPENAI_ORG_ID`.
-        project: By default `OPENAI_PROJECT_ID`.
+        api_key: Sent as a bearer token; by default `OPENAI_API_KEY`. "" sends none.
+        organization: By default `OPENAI_ORG_ID`. "" sends none.
+        project: By default `OPENAI_PROJECT_ID`. "" sends none.
         model: The model of requests that name none, or "dall-e-2".
         timeout: Seconds of silence from the server, or an `httpx.Timeout`; None waits for ever.
             Connecting may take at most 10 of them.
         deadline: Seconds for a call in all: every attempt, wait and download; None for no limit.
-        max_retries: How many times a request is sent again after a failing connection, 408, 409,
-            429 or 5xx. All attempts carry one `Idempotency-Key`.
-        resend_lost: Whether to send again, too, when the server stopped answering or its answer was
-            cut short. A server that ignores `Idempotency-Key` then bills twice.
+        max_retries: How many times a request is sent again after 408, 409, 429, 5xx, or a
+            connection that failed or broke before any answer. All attempts carry one
+            `Idempotency-Key`.
+        resend_lost: Whether to send again, too, when the server did not answer in time or its
+            answer was cut short. A server that ignores `Idempotency-Key` then bills twice.
         extra_fields: Further form fields that a server takes.
-        normalize: Whether to turn results into PNG of exactly the size that was asked for.
-        urls: How results given as addresses of another host are downloaded; by default from any
-            public https host.
+        normalize: Whether to turn results into PNG of exactly the size that was asked for, which
+            whoever uses the client as an engine should.
+        urls: The hosts from which `images.create_variation` may fetch a picture to vary.
+        result_urls: How results given as addresses of another host are downloaded; by default from
+            any public https host.
         http_client: A client of one's own, for proxies, certificates or tests; it is not closed.
             While it waits for the headers of an answer, only `timeout` bounds each read.
 
@@ -143,6 +156,8 @@ class ImageVariationClient(_Client["httpx.Client"]):
             PermissionDeniedError: If the key may not do this (403).
             EndpointRemovedError: If the host has no image variations (404 without a reason).
             NotFoundError: If the server knows no such thing (404).
+            ConflictError: If another request stands in the way (409).
+            PayloadTooLargeError: If the server takes no body of this length (413).
             RateLimitError: If there are still too many requests after all attempts (429);
                 `QuotaExceededError` if waiting does not help.
             EngineTimeoutError: If the server did not answer in time.
@@ -150,6 +165,7 @@ class ImageVariationClient(_Client["httpx.Client"]):
             EngineResponseError: If what it answered is no answer, is cut short or too long.
             ServiceUnavailableError: If it is not ready (503).
             EngineError: If it failed otherwise (5xx).
+            ImageVariationError: If it redirects (3xx): a picture is sent nowhere else unasked.
         """
         flow = self._variations.flow(request, self._session.build)
         return self._session.run(flow, _gone())
@@ -227,8 +243,9 @@ class Images:
         """Ask the server for variations of a picture, which is cropped to a square if need be.
 
         Args:
-            image: A path, bytes, an open binary file, a `data:` URL, a PIL image, what
-                `load_source` returned, or a tuple as the SDK takes it.
+            image: A path, bytes, an open binary file, a `data:` URL, an https URL of a host that
+                `urls` allows, a PIL image, what `load_source` returned, or a tuple as the SDK takes
+                it.
             model: The model; by default that of the client.
             n: How many variations, 1 to 10; by default 1.
             response_format: "url" (the default) or "b64_json".
@@ -242,7 +259,7 @@ class Images:
         client = self._client
         fields = _given(model, n, response_format, size, user)
         flow = client._variations.sdk_flow(
-            lambda: _square_png(image), fields, client._session.build
+            lambda: _square_png(image, client._urls), fields, client._session.build
         )
         return client._session.run(flow, _gone())
 
@@ -272,7 +289,7 @@ class AsyncImages:
         client = self._client
         fields = _given(model, n, response_format, size, user)
         flow = client._variations.sdk_flow(
-            lambda: _square_png(image), fields, client._session.build
+            lambda: _square_png(image, client._urls), fields, client._session.build
         )
         return await client._session.run(flow)
 
@@ -299,7 +316,7 @@ def _gone() -> Callable[[], bool]:
     return cancellation()
 
 
-def _square_png(image: "SDKImage") -> SquarePNG:
+def _square_png(image: "SDKImage", urls: "URLPolicy | None") -> SquarePNG:
     from langchain_image_variation.source import Source, load_source
 
     if isinstance(image, SquarePNG):
@@ -309,5 +326,5 @@ def _square_png(image: "SDKImage") -> SquarePNG:
     if isinstance(image, tuple):
         if len(image) < 2:
             raise InvalidRequestError("image as a tuple needs a name and a content.", param="image")
-        return load_source(image[1]).png  # type: ignore[arg-type]  # it checks what it is given
-    return load_source(image).png
+        return load_source(image[1], urls=urls).png  # type: ignore[arg-type]  # it checks what it is given
+    return load_source(image, urls=urls).png

@@ -9,6 +9,7 @@ is written with the contract's keys alone. Reading is lenient: unknown keys and 
 
 import base64
 import binascii
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -199,6 +200,11 @@ class Image(_Lenient):
     revised_prompt: _Text = None
     """The prompt a prompted model used. Variations have none."""
 
+    @field_validator("b64_json", "url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
     _seed: int | None = PrivateAttr(default=None)
     _downloaded: bytes | None = PrivateAttr(default=None)
     _failure: ImageVariationError | None = PrivateAttr(default=None)
@@ -221,7 +227,8 @@ class Image(_Lenient):
             EngineResponseError: If what a server sent is no picture.
         """
         if self._failure is not None:
-            raise self._failure
+            # Each reader gets one of its own, for raising adds to it.
+            raise copy.copy(self._failure)
         if self._downloaded is not None:
             return self._downloaded
         encoded = self.b64_json or self.url or ""

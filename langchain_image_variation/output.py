@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.pixels import as_png, decode, decode_result, encode
 from langchain_image_variation.png import SquarePNG
 
@@ -80,21 +80,25 @@ def save_images(
             file system, a terminal or a shell are replaced.
 
     Raises:
-        OutputError: If an entry holds no readable picture, or a file cannot be written. Pictures
-            written before that stay.
+        OutputError: If an entry holds no readable picture, after all others were written, or if a
+            file cannot be written. Pictures written before that stay.
     """
     folder = make_output_dir(directory)
-    pictures = [(as_png(image.read()), image.seed) for image in response.data]
-    return [
-        SavedImage(
-            path=save_png(data, folder, name=name, suffix=str(index)),
-            sha256=hashlib.sha256(data).hexdigest(),
-            width=width,
-            height=height,
-            seed=seed,
-        )
-        for index, ((data, (width, height)), seed) in enumerate(pictures, start=1)
-    ]
+    saved: list[SavedImage] = []
+    failure: ImageVariationError | None = None
+    for index, image in enumerate(response.data, start=1):
+        try:
+            data, (width, height) = as_png(image.read())
+        except ImageVariationError as error:
+            failure = failure or error
+            continue
+        path = save_png(data, folder, name=name, suffix=str(index))
+        digest = hashlib.sha256(data).hexdigest()
+        saved.append(SavedImage(path, digest, width, height, image.seed))
+    if failure is not None:
+        names = ", ".join(image.path.name for image in saved) or "none"
+        raise OutputError(f"{failure.message} Saved of this answer: {names}.") from failure
+    return saved
 
 
 def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:

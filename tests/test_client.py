@@ -36,7 +36,9 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     RateLimitError,
     ServiceUnavailableError,
+    SourceError,
 )
+from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import jpeg
@@ -48,7 +50,7 @@ EXPIRED = (
     b"in the specified time frame: Start [a] - Expiry [b] - Current [c]"
     b"</AuthenticationErrorDetail></Error>"
 )
-NOW = {"retry-after-ms": "0"}
+NOW = {"retry-after-ms": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +165,24 @@ def test_there_is_no_default_server(
 @pytest.mark.parametrize(
     ("settings", "param"),
     [
+        ({"api_key": 7}, "api_key"),
+        ({"api_key": b"sk-1"}, "api_key"),
+        ({"organization": 7}, "organization"),
+        ({"model": ""}, "model"),
+        ({"model": 7}, "model"),
+        ({"model": "\ud800"}, "model"),
+        ({"normalize": "no"}, "normalize"),
+        ({"resend_lost": "no"}, "resend_lost"),
+        ({"result_urls": "x"}, "result_urls"),
+        ({"timeout": 10**400}, "timeout"),
+        ({"extra_fields": [("a", 1)]}, "extra_fields"),
+        ({"extra_fields": {1: "x"}}, "extra_fields"),
+        ({"extra_fields": {"x": "\ud800"}}, "extra_fields"),
+        ({"base_url": "http://x:99999/v1"}, "base_url"),
+        ({"base_url": "http://a..b/v1"}, "base_url"),
+        ({"base_url": f"http://{'a' * 70}/v1"}, "base_url"),
+        ({"base_url": "http://a b/v1"}, "base_url"),
+        ({"base_url": "https://user:word@x/v1"}, "base_url"),
         ({"base_url": ""}, "base_url"),
         ({"base_url": "pictures.example"}, "base_url"),
         ({"base_url": "ftp://pictures.example"}, "base_url"),
@@ -193,7 +213,7 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], param: str)
         assert caught.value.param == param
 
 
-@pytest.mark.parametrize("key", ["", "sk-\n1", "sk-ü", "sk-\x00"])
+@pytest.mark.parametrize("key", ["sk-\n1", "sk-ü", "sk-\x00"])
 def test_a_key_that_no_header_takes_is_refused_unseen(key: str) -> None:
     """The error does not show it."""
     with pytest.raises(AuthenticationError) as caught:
@@ -209,24 +229,82 @@ def test_an_http_client_of_the_other_kind_is_refused() -> None:
         AsyncImageVariationClient(base_url=BASE_URL, http_client=client)  # type: ignore[arg-type]  # on purpose
 
 
-def test_the_key_is_nowhere_to_be_seen(call: Caller, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in a log, an error, a repr or a traceback's variables; nor is one the server echoes."""
-    key = "sk-verysecret0123456789"
-    handler, _ = answering(
-        httpx.Response(401, content=failure(f"Incorrect API key provided: {key}."))
-    )
+@pytest.mark.parametrize(
+    ("status", "settings"),
+    [(401, {}), (400, {}), (200, {"timeout": -1}), (200, {"base_url": "x"}), (200, {"model": ""})],
+)
+def test_the_key_is_nowhere_to_be_seen(
+    call: Caller, caplog: pytest.LogCaptureFixture, status: int, settings: dict[str, Any]
+) -> None:
+    """Not in a log, an error, a repr or a traceback's variables, nor where the server echoes it."""
+    key = "verysecret0123456789"
+    text = "word " * 94 + f"Incorrect API key: {key} and {key}."
+    body = failure(text, code=key, param=key, type=key)
+    handler, _ = answering(httpx.Response(status, content=body))
     caplog.set_level(0)
-    with pytest.raises(AuthenticationError, match="Incorrect API key provided: ") as caught:
-        call(handler, api_key=key)
+    with pytest.raises(ImageVariationError) as caught:
+        call(handler, api_key=key, **settings)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "langchain_image_variation" in frame.filename]
     texts = [text for frame in ours for text in (frame.locals or {}).values()]
-    client = ImageVariationClient(base_url="https://user:word@pictures.example/v1", api_key=key)
-    texts += [caplog.text, str(caught.value), repr(caught.value), repr(client), repr(vars(client))]
-    assert texts
-    assert not [text for text in texts if "verysecret" in text]
+    texts += [caplog.text, repr(caught.value), repr(vars(caught.value))]
+    assert ours
+    assert not [text for text in texts if "verysec" in text]
+
+
+def test_a_client_shows_only_its_address() -> None:
+    """Without a query, and without the key in any of its parts."""
+    client = ImageVariationClient(base_url="https://pictures.example/v1?key=secret", api_key="sk-1")
     assert repr(client) == "ImageVariationClient(base_url='https://pictures.example/v1')"
-    client.close()
+    assert "sk-1" not in repr(vars(client))
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        (" https://x.example/v1/ ", "https://x.example/v1/images/variations"),
+        ("https://x.example", "https://x.example/images/variations"),
+        ("https://x.example/v1/images/variations", "https://x.example/v1/images/variations"),
+        ("https://x.example/a%2Fb/v1?q=1#f", "https://x.example/a%2Fb/v1/images/variations?q=1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1/images/variations"),
+        ("http://my_container:8000/v1", "http://my_container:8000/v1/images/variations"),
+        ("https://bücher.example/v1", "https://xn--bcher-kva.example/v1/images/variations"),
+    ],
+)
+def test_spellings_of_the_address(call: Caller, base_url: str, url: str) -> None:
+    """Blanks, slashes, the path of the call itself, escapes, a query."""
+    handler, seen = answering(ok())
+    call(handler, base_url=base_url)
+    assert str(seen[0].url).replace("bücher", "xn--bcher-kva") == url
+
+
+def test_an_empty_key_sends_none(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor an empty organisation, whatever the environment says."""
+    for name in ("API_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "vendor")
+    handler, seen = answering(ok())
+    call(handler, api_key="", organization="", project="")
+    assert not {"authorization", "openai-organization", "openai-project"} & set(seen[0].headers)
+
+
+def test_a_closed_client_and_a_failing_hook_are_our_errors(call: Caller) -> None:
+    """Not those of httpx."""
+    with pytest.raises(EngineConnectionError, match="is the client closed"):
+        call(answering(RuntimeError("closed"))[0])
+    closed = ImageVariationClient(base_url=BASE_URL)
+    closed.close()
+    with pytest.raises(EngineConnectionError, match="is the client closed"):
+        closed.images.create_variation(image=PNG)
+
+    def refuse(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    transport = httpx.MockTransport(lambda request: httpx.Response(500))
+    hooks: dict[str, list[Any]] = {"response": [refuse]}
+    with httpx.Client(transport=transport, event_hooks=hooks) as http_client:
+        client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
+        with pytest.raises(EngineConnectionError, match="hook"):
+            client.images.create_variation(image=PNG)
 
 
 # The call in the SDK's shape...
@@ -352,6 +430,26 @@ def test_a_lost_answer_is_not_asked_for_again_unasked(call: Caller) -> None:
     assert len(seen) == 2
 
 
+def test_a_cut_answer_is_a_lost_one(call: Caller) -> None:
+    """A success that breaks off was made, and billed."""
+    cut = ok(b'{"created": 1, "data": [{"b64_json": "')
+    handler, seen = answering(cut, ok())
+    with pytest.raises(EngineResponseError):
+        call(handler)
+    assert len(seen) == 1
+    handler, seen = answering(cut, ok())
+    assert len(call(handler, resend_lost=True).data) == 1
+
+
+@pytest.mark.parametrize(("status", "advice", "sent"), [(400, "true", 2), (500, "false", 1)])
+def test_the_servers_advice_is_followed(call: Caller, status: int, advice: str, sent: int) -> None:
+    """`x-should-retry` overrides what the status says."""
+    handler, seen = answering(httpx.Response(status, headers={**NOW, "x-should-retry": advice}))
+    with pytest.raises(ImageVariationError):
+        call(handler, max_retries=1)
+    assert len(seen) == sent
+
+
 def test_a_wait_past_the_deadline_is_not_begun(call: Caller) -> None:
     """The error says how long the server asked to wait, and how long there was."""
     handler, seen = answering(httpx.Response(429, headers={"retry-after": "3600"}))
@@ -414,6 +512,8 @@ ERRORS = [
     (500, b'{"error": {"message": null, "type": null, "code": null}}', EngineError, "HTTP 500"),
     (500, b'{"error": {"message": "cut', EngineError, "HTTP 500"),
     (500, b'{"error": "plain"}', EngineError, "plain"),
+    (404, b'{"detail": "Not Found"}', EndpointRemovedError, "base_url mostly ends in /v1"),
+    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "takes no POST"),
     (500, b"\xff\xfe\x00", EngineError, "HTTP 500"),
 ]
 
@@ -452,6 +552,13 @@ def test_a_servers_message_is_one_short_line(call: Caller) -> None:
         call(handler)
     assert caught.value.message.startswith("bad [31m … Bearer … sk-… word word")
     assert len(caught.value.message) < 510
+
+
+def test_a_plain_text_is_a_message(call: Caller) -> None:
+    """Proxies explain themselves so."""
+    answer = httpx.Response(502, text="no healthy upstream")
+    with pytest.raises(EngineConnectionError, match=r"^no healthy upstream$"):
+        call(answering(answer)[0], max_retries=0)
 
 
 def test_an_endless_error_is_read_for_a_while(call: Caller) -> None:
@@ -532,6 +639,17 @@ def test_an_error_inside_a_success_is_an_error(call: Caller) -> None:
     body = b'{"error": {"message": "no GPU", "code": "content_policy_violation"}}'
     with pytest.raises(ContentPolicyError, match="no GPU"):
         call(answering(ok(body))[0])
+    handler, seen = answering(ok(b'{"error": "out of credits"}'))
+    with pytest.raises(EngineError, match="out of credits"):
+        call(handler)
+    assert len(seen) == 1
+
+
+def test_what_servers_leave_out_or_fill_in_twice(call: Caller) -> None:
+    """A missing `created`, and both forms at once: the answer can be written as the contract's."""
+    entries = [{"b64_json": b64(), "url": ""}, {"b64_json": b64(), "url": "https://x.example/a"}]
+    answer = call(answering(ok(json.dumps({"data": entries}).encode()))[0], {"n": 2})
+    assert [list(entry) for entry in json.loads(answer.to_json())["data"]] == [["b64_json"]] * 2
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read(call: Caller) -> None:
@@ -571,6 +689,46 @@ def test_results_on_the_server_itself_are_downloaded_at_once(call: Caller) -> No
     assert [request.method for request in seen] == ["POST", "GET"]
     assert seen[1].url == url
     assert "authorization" not in seen[1].headers
+
+
+def test_a_redirect_on_the_server_itself_is_followed(call: Caller) -> None:
+    """And one to another host only as the policy allows."""
+    url = "https://pictures.example/files/a.png"
+    moved = httpx.Response(302, headers={"location": "/b.png"})
+    handler, seen = answering(urls(url), moved, httpx.Response(200, content=PNG))
+    assert call(handler).data[0].read() == PNG
+    assert seen[-1].url == "https://pictures.example/b.png"
+    assert seen[-1].headers["accept-encoding"] == "identity"
+    away = httpx.Response(302, headers={"location": "http://127.0.0.1/x"})
+    (image,) = call(answering(urls(url), away)[0]).data
+    with pytest.raises(DownloadError, match="ask for response_format 'b64_json'"):
+        image.read()
+    endless = httpx.Response(302, headers={"location": "/a.png"})
+    (image,) = call(answering(urls(url), endless)[0]).data
+    with pytest.raises(DownloadError, match="redirects"):
+        image.read()
+
+
+def test_names_of_this_machine_are_one_server(call: Caller) -> None:
+    """A server on loopback may call itself by another name than the client does."""
+    url = "http://127.0.0.1:8000/a.png"
+    handler, _ = answering(urls(url), httpx.Response(200, content=PNG))
+    assert call(handler, base_url="http://localhost:8000/v1").data[0].read() == PNG
+
+
+def test_a_failed_download_holds_nothing_back(call: Caller) -> None:
+    """Each reader gets an error of its own, without what had been read."""
+    policy = URLPolicy(hosts=None, max_bytes=100)
+    long = httpx.Response(200, content=bytes(10_000))
+    url = "https://pictures.example/a.png"
+    (image,) = call(answering(urls(url), long)[0], result_urls=policy).data
+    errors = []
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="100 bytes") as caught:
+            image.read()
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    assert len(caught.traceback) == 2
 
 
 def test_an_expired_address_is_its_own_error(call: Caller) -> None:
@@ -626,6 +784,23 @@ def test_one_failed_download_does_not_cost_the_others(call: Caller) -> None:
     assert first.read() == third.read() == PNG
     with pytest.raises(DownloadError, match="404"):
         second.read()
+
+
+def test_a_picture_by_url_needs_a_policy() -> None:
+    """`urls` is handed to `load_source`; none of its hosts is, and nothing is sent."""
+    handler, seen = answering(ok())
+    with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
+        settings: dict[str, Any] = {"base_url": BASE_URL, "http_client": http_client}
+        image = "https://images.example/a.png"
+        with pytest.raises(SourceError, match="URLs are not fetched"):
+            ImageVariationClient(**settings).images.create_variation(image=image)
+        there = httpx.MockTransport(lambda request: httpx.Response(200, content=PNG))
+        policy = URLPolicy(
+            hosts=["images.example"], resolve=lambda host, port: ["93.184.216.34"], transport=there
+        )
+        client = ImageVariationClient(**settings, urls=policy)
+        client.images.create_variation(image=image)
+    assert parts(seen[0])[-1][2] == PNG
 
 
 async def test_ten_calls_at_once_share_a_client() -> None:

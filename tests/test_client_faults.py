@@ -1,6 +1,7 @@
 """The client over real sockets, against a server that does what it should not."""
 
 import asyncio
+import gzip
 import io
 import os
 import random
@@ -8,17 +9,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import anyio
 import httpx
 import pytest
 from PIL import Image
 
 from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
-from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines import call_engine_async
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     EngineConnectionError,
+    EngineError,
     EngineResponseError,
     EngineTimeoutError,
     ImageVariationError,
@@ -48,12 +51,21 @@ def call(request: pytest.FixtureRequest) -> Caller:
     return Caller(request.param)
 
 
+class Idle:
+    """An async engine, whose first call opens the loop that stays."""
+
+    async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer at once."""
+        return ImagesResponse.from_pngs([PNG], response_format="b64_json")
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """After each test there are no more open files and sockets than before."""
     if sys.platform != "linux":  # Only there is a folder of them.
         yield
         return
+    call_engine(Idle(), CreateImageVariationRequest(image=SquarePNG(PNG)))
     before = _open_files()
     yield
     for _ in range(100):
@@ -102,7 +114,19 @@ FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
         "lies about gzip",
         response(200, success(), content_encoding="gzip"),
         EngineResponseError,
-        "cut short or garbled",
+        "sent its answer compressed",
+    ),
+    (
+        "is a bomb",
+        response(200, gzip.compress(gzip.compress(bytes(10**8))), content_encoding="gzip, gzip"),
+        EngineResponseError,
+        "sent its answer compressed",
+    ),
+    (
+        "explains an error with a bomb",
+        response(500, gzip.compress(bytes(10**6)), content_encoding="gzip"),
+        EngineError,
+        "gave no reason",
     ),
     ("speaks no HTTP", send_and_hang_up(b"SSH-2.0-x\r\n"), EngineConnectionError, "broke"),
     (
@@ -262,21 +286,80 @@ async def test_a_cancelled_call_closes_its_connection() -> None:
                 await task
 
 
-async def test_a_cancelled_caller_stops_a_sync_client_from_waiting() -> None:
-    """A thread that waits to try again ends soon after nobody waits for it."""
+@pytest.mark.parametrize("answer", [response(429, retry_after="60"), response(500)])
+async def test_a_cancelled_caller_stops_a_sync_client(answer: bytes) -> None:
+    """A thread that waits to try again ends soon after nobody waits for it, and asks no more."""
+    ended = threading.Event()
+
+    class Watched(ImageVariationClient):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            try:
+                return super().create_variation(request)
+            finally:
+                ended.set()
+
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
-    with raw_server(response(429, retry_after="60")) as server:
-        with ImageVariationClient(base_url=server.base_url) as client:
-            before = threading.active_count()
+    with raw_server(answer) as server:
+        with Watched(base_url=server.base_url, max_retries=100) as client:
             task = asyncio.create_task(call_engine_async(client, request))
             while not server.requests:
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.sleep(0.5)
-            assert len(server.requests) == 1
-            assert threading.active_count() <= before + 2
+            assert await asyncio.to_thread(ended.wait, 3)
+            assert len(server.requests) <= 2
+
+
+def test_an_async_client_is_an_engine_for_sync_callers() -> None:
+    """Call after call, on connections that belong to one loop."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(GOOD) as server:
+        client = AsyncImageVariationClient(base_url=server.base_url)
+        for _ in range(4):
+            assert call_engine(client, request).data[0].read() == PNG
+        assert server.connections == 1
+
+        class Closing:
+            async def create_variation(self, _: CreateImageVariationRequest) -> ImagesResponse:
+                await client.close()
+                return ImagesResponse.from_pngs([PNG], response_format="b64_json")
+
+        call_engine(Closing(), request)
+
+
+class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that goes on, a little at a time."""
+
+    def __init__(self, piece: bytes, seconds: float) -> None:
+        self._piece = piece
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b'{"data": [{"b64_json": "'
+        while True:
+            time.sleep(self._seconds)
+            yield self._piece
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'{"data": [{"b64_json": "'
+        while True:
+            await anyio.sleep(self._seconds)
+            yield self._piece
+
+
+@cut_off
+def test_a_slow_body_through_a_callers_client_is_bounded_too(call: Caller) -> None:
+    """Between its pieces."""
+    with pytest.raises(EngineTimeoutError, match="stopped in the middle"):
+        call(lambda request: httpx.Response(200, stream=Endless(b"A", 0.02)), deadline=0.3)
+
+
+@cut_off
+def test_an_endless_body_is_cut_off(call: Caller) -> None:
+    """At the limit of 256 MB, of which no more than that is held."""
+    with pytest.raises(EngineResponseError, match="more than 268,435,456 bytes"):
+        call(lambda request: httpx.Response(200, stream=Endless(b"A" * 2**22, 0)), deadline=60)
 
 
 def test_an_interrupted_call_leaves_nothing_open() -> None:
@@ -300,6 +383,38 @@ def test_an_interrupted_call_leaves_nothing_open() -> None:
         with pytest.raises(KeyboardInterrupt):
             client.create_variation(request)
     assert stream.closed
+
+
+def test_a_slow_resolver_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's own timeouts are much longer."""
+    released = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    start = time.monotonic()
+    with ImageVariationClient(base_url="http://slow.example", deadline=0.3) as client:
+        with pytest.raises(EngineTimeoutError, match="accept a connection"):
+            client.create_variation(CreateImageVariationRequest(image=SquarePNG(PNG)))
+    assert time.monotonic() - start < 4
+    released.set()
+
+
+@pytest.mark.parametrize("reaction", [trickle(GOOD), stall])
+def test_a_deadline_holds_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, reaction: Reaction
+) -> None:
+    """Whatever the proxy does."""
+    with raw_server(reaction) as proxy:
+        monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        start = time.monotonic()
+        with ImageVariationClient(base_url="http://x.invalid", deadline=0.3) as client:
+            with pytest.raises(EngineTimeoutError):
+                client.create_variation(CreateImageVariationRequest(image=SquarePNG(PNG)))
+        assert time.monotonic() - start < 4
+        assert proxy.requests
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

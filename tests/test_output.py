@@ -88,12 +88,12 @@ def test_a_jpeg_answer_is_written_as_png(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100]])
-def test_an_answer_without_a_picture_writes_nothing(tmp_path: Path, data: bytes) -> None:
-    """If one entry is unreadable, the error comes before any file is written."""
+def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: bytes) -> None:
+    """They may have been paid for: they are written, and the error says which."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
-    with pytest.raises(OutputError, match="no readable PNG"):
+    with pytest.raises(OutputError, match=r"no readable PNG.* Saved of this answer: image-"):
         save_images(response, tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["image-0012e27e-1.png"]
 
 
 def test_an_answer_with_addresses_says_what_to_ask_for(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ If an engine needs an extra of its distribution, the entry point names it:
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from inspect import isawaitable, iscoroutinefunction, signature
 from typing import Any, Protocol, cast, runtime_checkable
@@ -142,9 +142,7 @@ def call_engine(
     with _failures(f"The engine {type(engine).__name__} failed"):
         answer: Any = engine.create_variation(request)
         if isawaitable(answer):
-            # In a thread of its own, since the caller's may be running a loop already.
-            with ThreadPoolExecutor(1) as pool:
-                answer = pool.submit(asyncio.run, _awaited(answer)).result()
+            answer = _waited_for(answer)
     return _complete(answer, request)
 
 
@@ -195,6 +193,27 @@ def check_model(model: str, offered: tuple[str, ...]) -> None:
             f"The model {model[:40]!r} does not exist here; this engine offers "
             f"{' and '.join(repr(name) for name in offered)}."
         )
+
+
+def _waited_for(answer: Any) -> ImagesResponse:
+    """Wait for an async engine in a thread that runs no loop, or one that must not be entered."""
+    future = asyncio.run_coroutine_threadsafe(_awaited(answer), _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+@lru_cache(maxsize=1)
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the loop on which all async engines run that are called synchronously.
+
+    It is one and the same, since an engine may keep connections, and those belong to a loop.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="image-variation", daemon=True).start()
+    return loop
 
 
 async def _awaited(answer: Any) -> ImagesResponse:

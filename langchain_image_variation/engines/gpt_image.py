@@ -23,12 +23,12 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     shown,
 )
-from langchain_image_variation.http.endpoint import Endpoint, environment
+from langchain_image_variation.http import settings
+from langchain_image_variation.http.endpoint import Endpoint
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize, use_data_urls
 from langchain_image_variation.http.session import Session
-from langchain_image_variation.http.variations import FormValue, form_fields
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
@@ -98,22 +98,20 @@ class GptImageEngine:
         deadline: float | None = 600.0,
         max_retries: int = 2,
         resend_lost: bool = False,
-        extra_fields: Mapping[str, FormValue] | None = None,
+        extra_fields: Mapping[str, settings.FormValue] | None = None,
+        result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
+        api_key = settings.secret(api_key, "OPENAI_API_KEY")
         if not isinstance(prompt, str) or not 0 < len(prompt) <= MAX_PROMPT:
             raise InvalidRequestError(
                 f"prompt must be a text of 1 to {MAX_PROMPT:,} characters.", param="prompt"
             )
-        if type(n_per_call) is not int or not 1 <= n_per_call <= MAX_N:
-            raise InvalidRequestError(
-                f"n_per_call must be a whole number from 1 to {MAX_N}, got {shown(n_per_call)}.",
-                param="n_per_call",
-            )
+        self._n_per_call = settings.whole("n_per_call", n_per_call, 1, MAX_N)
+        if base_url is None:
+            base_url = settings.environment("OPENAI_BASE_URL") or _VENDOR
         self._endpoint = Endpoint.configured(
-            base_url=base_url
-            if base_url is not None
-            else environment("OPENAI_BASE_URL") or _VENDOR,
+            base_url=base_url,
             api_key=api_key,
             organization=organization,
             project=project,
@@ -122,15 +120,15 @@ class GptImageEngine:
             max_retries=max_retries,
             resend_lost=resend_lost,
         )
-        if self._endpoint.api_key is None and self._endpoint.base_url.host == "api.openai.com":
+        if not api_key and self._endpoint.base_url.host == "api.openai.com":
             raise AuthenticationError(
                 "The vendor's server needs a key: pass api_key or set OPENAI_API_KEY."
             )
         self._prompt = prompt
-        self._model = model
+        self._result_urls = result_urls or URLPolicy(hosts=None)
+        self._model = settings.model_name(model) or DEFAULT_MODEL
         self._input_fidelity = input_fidelity
-        self._n_per_call = n_per_call
-        self._extra_fields = form_fields(extra_fields or {}, _TAKEN)
+        self._extra_fields = settings.form_fields(extra_fields, _TAKEN)
         self._session = Session(self._endpoint.base_url, http_client)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -172,7 +170,7 @@ class GptImageEngine:
             yield from download(
                 image,
                 self._endpoint,
-                policy=URLPolicy(hosts=None),
+                policy=self._result_urls,
                 build=self._session.build,
                 deadline=deadline,
             )

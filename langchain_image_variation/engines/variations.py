@@ -14,8 +14,9 @@ from langchain_image_variation.contract import (
     ResponseFormat,
 )
 from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.http import settings
+from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.results import use_data_urls
-from langchain_image_variation.http.variations import FormValue
 
 __all__ = ["SERVERS", "Server", "VariationsEngine"]
 
@@ -34,6 +35,8 @@ class Server:
     needs_model: bool = False
     max_n: int = MAX_N
     """The most pictures it makes in one call."""
+    key_variable: str | None = None
+    """The environment variable that holds the key to it, if it needs one."""
     response_format: ResponseFormat | None = None
     """The only form that it returns, or the only one that can be read."""
 
@@ -45,6 +48,7 @@ SERVERS = {
         host="api.deepinfra.com",
         model="black-forest-labs/FLUX-1-Redux-dev",
         max_n=4,
+        key_variable="DEEPINFRA_API_KEY",
         response_format="b64_json",
     ),
     "lemonade": Server(
@@ -76,6 +80,8 @@ class VariationsEngine:
         server: One of `SERVERS` by its key: sets what is usual for it. A hosted one is recognised
             by its base URL too.
         base_url: By default that of the server, or `OPENAI_BASE_URL`.
+        api_key: To a known server, by default none or that of its own variable, such as
+            `DEEPINFRA_API_KEY`; to any other, by default `OPENAI_API_KEY`.
         model: The model of requests that name none, or "dall-e-2".
 
     Raises:
@@ -96,10 +102,19 @@ class VariationsEngine:
         deadline: float | None = 600.0,
         max_retries: int = 2,
         resend_lost: bool = False,
-        extra_fields: Mapping[str, FormValue] | None = None,
+        extra_fields: Mapping[str, settings.FormValue] | None = None,
+        result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        known = _named(server)
+        address = base_url if base_url is not None else settings.environment("OPENAI_BASE_URL")
+        known = _named(server) if server is not None else _at(address)
+        if known is not _UNKNOWN:
+            # The environment's key and organisation are the vendor's, and none of this server's
+            # business.
+            organization, project = organization or "", project or ""
+        api_key = settings.secret(
+            api_key, "OPENAI_API_KEY" if known is _UNKNOWN else known.key_variable
+        )
         self._client = ImageVariationClient(
             base_url=base_url if base_url is not None else known.base_url,
             api_key=api_key,
@@ -111,10 +126,11 @@ class VariationsEngine:
             resend_lost=resend_lost,
             extra_fields=extra_fields,
             normalize=True,
+            result_urls=result_urls,
             http_client=http_client,
         )
-        self._server = known if server is not None else _at(self._client.base_url)
-        self._model = model if model is not None else self._server.model
+        self._server = known
+        self._model = settings.model_name(model) or known.model
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
@@ -167,6 +183,7 @@ def _named(name: str | None) -> Server:
     return SERVERS[name]
 
 
-def _at(base_url: str) -> Server:
-    host = httpx.URL(base_url).host
-    return next((known for known in SERVERS.values() if known.host == host), _UNKNOWN)
+def _at(address: str | None) -> Server:
+    host = None if address is None else settings.base_url(address).host
+    known = (server for server in SERVERS.values() if server.host is not None)
+    return next((server for server in known if server.host == host), _UNKNOWN)

@@ -1,8 +1,10 @@
 """From the answer of a server to an `ImagesResponse`, or to the right error of the tree."""
 
 import re
+import time
 
 import httpx
+from pydantic import SecretStr
 
 from langchain_image_variation.contract import ErrorResponse, ImagesResponse
 from langchain_image_variation.exceptions import (
@@ -32,11 +34,13 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
+        key: The key that was sent, which no error shows, even if the server repeats it.
         max_bytes: The most bytes that are read.
     """
 
-    def __init__(self, path: str, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, path: str, key: SecretStr, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._path = path
+        self._key = key
         self._max_bytes = max_bytes
         self._status = 0
         self._headers = httpx.Headers()
@@ -58,10 +62,17 @@ class Answer:
         """Take the status and the headers.
 
         Raises:
-            EngineResponseError: If the body says that it is too long.
+            EngineResponseError: If the body says that it is too long, or is compressed.
+            ImageVariationError: If a compressed body explains an error; it is not read.
         """
         self._status = response.status_code
         self._headers = response.headers
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            if not self.begun:
+                raise self._error(self._status)
+            raise self._marked(
+                EngineResponseError("The server sent its answer compressed, though asked not to.")
+            )
         length = response.headers.get("content-length", "")
         if self.begun and length.isdecimal() and int(length[:18]) > self._max_bytes:
             raise self._too_long()
@@ -92,7 +103,7 @@ class Answer:
             ImageVariationError: If the answer is not a success, or holds none.
         """
         if not self.begun:
-            raise self._error()
+            raise self._error(self._status)
         try:
             content = self._json.content()
             images = ImagesResponse.from_content(content)
@@ -101,22 +112,39 @@ class Answer:
         if not images.data:
             if isinstance(content, dict) and content.get("error"):
                 # Some gateways answer 200 and mean the error inside.
-                self._status = EngineResponseError.default_status_code
-                raise self._error()
+                raise self._error(EngineResponseError.default_status_code)
             raise self._marked(EngineResponseError("The server answered without any picture."))
+        for image in images.data:
+            if image.b64_json is not None:
+                # Some servers fill both, and only one form is the contract's.
+                image.url = None
+        if images.created is None:
+            images.created = int(time.time())
         images._request_id = self._headers.get("x-request-id")
         return images
 
-    def _error(self) -> ImageVariationError:
+    def _error(self, status: int) -> ImageVariationError:
         """Return the error that an answer other than a success stands for."""
-        said = ErrorResponse.from_json(bytes(self._head)).to_exception(self._status)
-        if said.message == f"HTTP {self._status}":
-            said = self._explained(said)
-        elif self._status == 404 and said.message.startswith("Invalid URL"):
+        said = ErrorResponse.from_json(bytes(self._head)).to_exception(status)
+        if said.message == f"HTTP {status}" and self._headers.get("content-type", "").startswith(
+            "text/plain"
+        ):
+            said.message = self._head.decode("utf-8", "replace").strip() or said.message
+        if status == 404 and said.message.startswith("Invalid URL"):
             said = self._nothing_there()
-        said.message = _clean(said.message)
+        elif said.message in (f"HTTP {status}", "Not Found", "Method Not Allowed"):
+            said = self._explained(said)
+        said.message = _line(self._without_key(said.message))
+        said.type = self._without_key(said.type)
+        said.code = said.code and self._without_key(said.code)
+        said.param = said.param and self._without_key(said.param)
         said.args = (said.message,)
         return self._marked(said)
+
+    def _without_key(self, text: str) -> str:
+        # A key of a letter or two is no secret, and would tear every text apart.
+        long_enough = len(self._key) > 3
+        return text.replace(self._key.get_secret_value(), "…") if long_enough else text
 
     def _explained(self, error: ImageVariationError) -> ImageVariationError:
         """Say what a status means whose body says nothing."""
@@ -203,7 +231,7 @@ def _origin(location: str) -> str:
     return f"{url.scheme}://{url.host}" if url.host else "another path of its own"
 
 
-def _clean(message: str) -> str:
+def _line(message: str) -> str:
     """Return a server's sentence as one short line without keys and pictures."""
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     line = _BASE64.sub("…", _KEY.sub(r"\1…", line))

@@ -4,17 +4,23 @@ httpx bounds each read and write, so a server that sends a byte now and then is 
 time left until the deadline bounds them all, and one of them that comes after it times out.
 """
 
+import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from ipaddress import ip_address
+from queue import Empty, SimpleQueue
+from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import httpcore
 import httpx
 
-__all__ = ["DeadlineTransport", "deadline_at", "timeouts"]
+__all__ = ["DeadlineTransport", "deadline_at", "in_time", "timeouts"]
+
+T = TypeVar("T")
 
 _NEVER = float("inf")
 _DEADLINE: ContextVar[float] = ContextVar("_DEADLINE", default=_NEVER)
@@ -45,12 +51,37 @@ def timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float | None]
     }
 
 
+def in_time(function: Callable[[], T], seconds: float | None) -> T:
+    """Call a function that cannot be interrupted, and leave it behind when the time is up.
+
+    Raises:
+        TimeoutError: If it takes longer.
+    """
+    answers = SimpleQueue[tuple[T | None, Exception | None]]()
+
+    def call() -> None:
+        try:
+            answers.put((function(), None))
+        except Exception as error:  # It is raised in the thread that waits.
+            answers.put((None, error))
+
+    Thread(target=call, daemon=True).start()
+    try:
+        result, failure = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if failure is not None:
+        raise failure
+    return cast(T, result)
+
+
 class DeadlineTransport(httpx.BaseTransport):
     """What `httpx.HTTPTransport` is, with every operation bounded by `deadline_at`.
 
     Args:
         ssl_context: For https; by default that of httpcore.
         backend: What opens connections; by default plain sockets.
+        proxy: An http or https proxy to go through; by default none.
     """
 
     def __init__(
@@ -58,15 +89,25 @@ class DeadlineTransport(httpx.BaseTransport):
         *,
         ssl_context: ssl.SSLContext | None = None,
         backend: httpcore.NetworkBackend | None = None,
+        proxy: httpx.Proxy | None = None,
     ) -> None:
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=_Backend(backend or httpcore.SyncBackend()),
-        )
+        options: dict[str, Any] = {
+            "ssl_context": ssl_context,
+            "max_connections": 100,
+            "max_keepalive_connections": 20,
+            "keepalive_expiry": 5.0,
+            "network_backend": _Backend(backend or httpcore.SyncBackend()),
+        }
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(**options)
+        else:
+            self._pool = httpcore.HTTPProxy(
+                proxy_url=_core_url(proxy.url),
+                proxy_auth=proxy.raw_auth,
+                proxy_headers=proxy.headers.raw,
+                proxy_ssl_context=proxy.ssl_context,
+                **options,
+            )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request.
@@ -78,12 +119,7 @@ class DeadlineTransport(httpx.BaseTransport):
         assert isinstance(request.stream, httpx.SyncByteStream)
         sent = httpcore.Request(
             method=request.method,
-            url=httpcore.URL(
-                scheme=request.url.raw_scheme,
-                host=request.url.raw_host,
-                port=request.url.port,
-                target=request.url.raw_path,
-            ),
+            url=_core_url(request.url),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
@@ -129,10 +165,20 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        left = _left(timeout, httpcore.ConnectTimeout)
-        return _Deadlined(
-            self._backend.connect_tcp(host, port, left, local_address, socket_options)
-        )
+        """Try one address of a host after the other, each for no longer than is left."""
+        addresses = _addresses(host, port, _left(timeout, httpcore.ConnectTimeout))
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in addresses:
+            left = _left(timeout, httpcore.ConnectTimeout)
+            try:
+                stream = self._backend.connect_tcp(
+                    address, port, left, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Deadlined(stream)
+        raise failure
 
 
 class _Deadlined(httpcore.NetworkStream):
@@ -166,6 +212,27 @@ class _Deadlined(httpcore.NetworkStream):
 
 
 _PIECE = 256 * 1024
+
+
+def _addresses(host: str, port: int, seconds: float | None) -> list[str]:
+    """Resolve a name in time. The resolver has timeouts of its own, much longer than ours."""
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        pass  # It is a name.
+    try:
+        found = in_time(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds)
+    except TimeoutError:
+        raise httpcore.ConnectTimeout("the resolver is too slow") from None
+    except (OSError, UnicodeError):
+        raise httpcore.ConnectError("no such host") from None
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
 
 
 def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:

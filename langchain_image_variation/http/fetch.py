@@ -9,8 +9,6 @@ import re
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from threading import Thread
 from time import monotonic
 from typing import Any
 
@@ -24,9 +22,10 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 from langchain_image_variation.http.address import CheckedURL, host_name, is_public, parse_url
+from langchain_image_variation.http.deadline import in_time
 from langchain_image_variation.http.flow import Flow, Send, Transport, Work
 
-__all__ = ["Picture", "URLPolicy", "fetch"]
+__all__ = ["Picture", "Redirected", "URLPolicy", "fetch"]
 
 
 def _resolve(host: str, port: int) -> list[str]:
@@ -93,7 +92,7 @@ def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow
     for _ in range(policy.max_redirects + 1):
         try:
             return (yield from _get(target, policy, start + policy.timeout))
-        except _Redirected as answer:
+        except Redirected as answer:
             target = target.redirected(answer.location)
     raise DownloadError(
         f"The URL redirects more than {policy.max_redirects} times; pass the address it ends at."
@@ -131,26 +130,18 @@ def _resolved(host: str, policy: URLPolicy, end: float) -> list[str]:
     A resolver has timeouts of its own, much longer than ours: so it runs in a thread that is left
     behind when the time is up.
     """
-    answers = SimpleQueue[list[str] | Exception]()
-
-    def ask() -> None:
-        try:
-            answers.put(policy.resolve(host, 443))
-        except Exception as error:  # It is raised in the thread that waits.
-            answers.put(error)
-
-    Thread(target=ask, daemon=True).start()
+    missing = DownloadError(f"There is no host {shown(host)}; check the URL.")
     try:
-        answer = answers.get(timeout=max(end - monotonic(), 0))
-    except Empty:
+        addresses = in_time(lambda: policy.resolve(host, 443), max(end - monotonic(), 0))
+    except TimeoutError:
         raise DownloadError(f"The name {shown(host)} could not be resolved in time.") from None
-    if not answer or isinstance(answer, OSError | UnicodeError):
-        raise DownloadError(f"There is no host {shown(host)}; check the URL.")
-    if isinstance(answer, Exception):
-        raise answer
-    if not all(is_public(address) for address in answer):
+    except (OSError, UnicodeError):
+        raise missing from None
+    if not addresses:
+        raise missing
+    if not all(is_public(address) for address in addresses):
         raise DownloadError(f"{shown(host)} has an address that is not public; it is not fetched.")
-    return answer
+    return addresses
 
 
 def _request(target: CheckedURL, address: str) -> httpx.Request:
@@ -170,7 +161,9 @@ def _request(target: CheckedURL, address: str) -> httpx.Request:
     return httpx.Request("GET", pinned, headers=headers, extensions=extensions)
 
 
-class _Redirected(DownloadError):
+class Redirected(DownloadError):
+    """An answer that only says where the picture is; raised by `Picture.start`."""
+
     def __init__(self, location: str) -> None:
         super().__init__("The address of the picture redirects to another one.")
         self.location = location
@@ -190,7 +183,7 @@ class Picture:
         """Take the status and the headers."""
         headers = response.headers
         if response.status_code in (301, 302, 303, 307, 308) and "location" in headers:
-            raise _Redirected(headers["location"])
+            raise Redirected(headers["location"])
         # Of decoded bytes, one piece can be a thousand times as long as what came in.
         plain = headers.get("content-encoding", "identity").lower() == "identity"
         if response.status_code == 403 and plain:

@@ -80,7 +80,7 @@ class Driver:
 
     Args:
         client: What sends requests that are not `direct`.
-        gone: Says whether nobody waits for the result any more; a wait then ends with an error.
+        gone: Says whether nobody waits for the result any more; the next step is an error then.
     """
 
     def __init__(
@@ -94,18 +94,21 @@ class Driver:
         try:
             step = next(flow)
             while True:
+                failure = None
                 try:
                     result = self._perform(step)
                 except Exception as error:  # The flow decides what an error means.
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
+                    failure = error
+                # Not in the handler, or the flow's own errors would carry this one with them.
+                step = flow.send(result) if failure is None else flow.throw(failure)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
 
     def _perform(self, step: Send | Wait | Work) -> Any:
+        if self._gone():
+            raise _nobody_waits()
         if isinstance(step, Send):
             return self._send(step)
         if isinstance(step, Wait):
@@ -135,7 +138,7 @@ class Driver:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._gone():
-                raise EngineError("Nobody waits for the answer any more.")
+                raise _nobody_waits()
             time.sleep(min(left, _NAP))
 
 
@@ -154,12 +157,13 @@ class AsyncDriver:
         try:
             step = next(flow)
             while True:
+                failure = None
                 try:
                     result = await self._perform(step)
                 except Exception as error:  # The flow decides what an error means.
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
+                    failure = error
+                # Not in the handler, or the flow's own errors would carry this one with them.
+                step = flow.send(result) if failure is None else flow.throw(failure)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
@@ -203,6 +207,10 @@ closes its connection, and httpcore does not when it is cancelled in a TLS hands
 
 _NAP = 0.2
 """Seconds after which a waiting thread looks whether anybody still waits for it."""
+
+
+def _nobody_waits() -> EngineError:
+    return EngineError("Nobody waits for the answer any more.")
 
 
 def _read(step: Send, response: httpx.Response) -> None:

@@ -10,11 +10,12 @@ from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.exceptions import (
     DownloadError,
     EngineResponseError,
+    ExpiredURLError,
     ImageVariationError,
     OutputError,
 )
 from langchain_image_variation.http.endpoint import Endpoint
-from langchain_image_variation.http.fetch import Picture, URLPolicy, fetch
+from langchain_image_variation.http.fetch import Picture, Redirected, URLPolicy, fetch
 from langchain_image_variation.http.flow import Flow, Send
 from langchain_image_variation.pixels import as_png
 
@@ -48,46 +49,59 @@ def download(
         elif _on(endpoint, url):
             image._downloaded = yield from _own(url, endpoint, policy, build, deadline)
         elif url.startswith(("https://", "http://")):
-            image._downloaded = yield from fetch(url, policy, deadline=deadline)
+            image._downloaded = yield from _other(url, policy, deadline)
         elif url:
             raise OutputError(
                 "The server answered with the path of a file on itself; ask for response_format "
                 "'b64_json'."
             )
     except ImageVariationError as error:
-        image._failure = error
+        # Its traceback would hold on to what had been read.
+        image._failure = error.with_traceback(None)
 
 
 def normalize(answer: ImagesResponse, side: int) -> None:
     """Turn every picture of an answer into PNG of `side` pixels, in place and in its own form.
 
-    Raises:
-        ImageVariationError: If one cannot be read or decoded.
+    One that cannot be decoded says so when it is read, and does not cost the others.
     """
     for image in answer.data:
-        data = image.read()
-        png, _ = as_png(data, side)
+        try:
+            data = image.read()
+            png, _ = as_png(data, side)
+        except ImageVariationError as error:
+            image._failure = error.with_traceback(None)
+            continue
         if png is data:
             continue
         if image._downloaded is not None:
             image._downloaded = png
+        elif image.b64_json:
+            image.b64_json = base64.b64encode(png).decode("ascii")
         else:
-            encoded = base64.b64encode(png).decode("ascii")
-            if image.b64_json:
-                image.b64_json = encoded
-            else:
-                image.url = f"data:image/png;base64,{encoded}"
+            image.url = _data_url(png)
 
 
 def use_data_urls(answer: ImagesResponse) -> None:
-    """Give every picture of an answer as a `data:` URL, for whom asked for `url`, in place.
-
-    Raises:
-        ImageVariationError: If one cannot be read.
-    """
+    """Give every picture of an answer as a `data:` URL, for whom asked for `url`, in place."""
     for image in answer.data:
-        encoded = image.b64_json or base64.b64encode(image.read()).decode("ascii")
-        image.url, image.b64_json = f"data:image/png;base64,{encoded}", None
+        if image._failure is None:
+            image.url, image.b64_json = _data_url(image.read()), None
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _other(url: str, policy: URLPolicy, deadline: float) -> Flow[bytes]:
+    """Fetch a result from another host."""
+    try:
+        return (yield from fetch(url, policy, deadline=deadline))
+    except DownloadError as error:
+        if not isinstance(error, ExpiredURLError):
+            error.message += " Or ask for response_format 'b64_json'."
+            error.args = (error.message,)
+        raise
 
 
 def _own(
@@ -99,13 +113,23 @@ def _own(
 ) -> Flow[bytes]:
     """Fetch a result from the server that made it, without the key: the address is enough."""
     host = endpoint.base_url.host
-    body = Picture(host, policy.max_bytes)
-    request = build("GET", httpx.URL(url), headers={"accept": "image/*"})
-    try:
-        yield Send(request, body, endpoint.timeout, deadline)
-    except httpx.RequestError:
-        raise DownloadError(f"The picture cannot be fetched from {host}; try its url.") from None
-    return body.read()
+    here = httpx.URL(url)
+    for _ in range(policy.max_redirects + 1):
+        body = Picture(host, policy.max_bytes)
+        headers = {"accept": "image/*", "accept-encoding": "identity"}
+        request = build("GET", here, headers=headers)
+        try:
+            yield Send(request, body, endpoint.timeout, deadline)
+            return body.read()
+        except Redirected as answer:
+            here = here.join(answer.location)
+            if not _on(endpoint, str(here)):
+                return (yield from _other(str(here), policy, deadline))
+        except httpx.HTTPError:
+            raise DownloadError(
+                f"The picture cannot be fetched from {host}; try its url yourself, soon."
+            ) from None
+    raise DownloadError(f"The picture's address at {host} redirects more than it may.")
 
 
 def _on(endpoint: Endpoint, url: str) -> bool:
@@ -115,7 +139,12 @@ def _on(endpoint: Endpoint, url: str) -> bool:
     except httpx.InvalidURL:
         return False
     here = endpoint.base_url
-    return (there.scheme, there.host, there.port) == (here.scheme, here.host, here.port)
+    if (there.scheme, there.port) != (here.scheme, here.port):
+        return False
+    return there.host == here.host or {there.host, here.host} <= _THIS_MACHINE
+
+
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
 def _check(image: Image) -> None:

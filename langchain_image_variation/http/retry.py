@@ -25,8 +25,10 @@ _NOT_IMPLEMENTED = 501
 
 # "Please try again in 12s", "in 1m30.5s", "in 250ms": image rate limits say it in their text alone.
 _IN_TEXT = re.compile(
-    r"try again in (?=\d)(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m(?!s))?"
-    r"(?:(?P<s>\d+(?:\.\d+)?) ?s(?:ec|\b))?(?:(?P<ms>\d+(?:\.\d+)?) ?ms)?",
+    r"(?:try again|retry) (?:in|after) (?:about )?(?=\d)"
+    r"(?:(?P<h>\d+) ?h(?:ours?)?(?![a-z]) ?)?"
+    r"(?:(?P<m>\d+) ?m(?:in(?:ute)?s?)?(?![a-z]) ?)?"
+    r"(?:(?P<s>\d+(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?\b)?(?:(?P<ms>\d+(?:\.\d+)?) ?ms\b)?",
     re.IGNORECASE,
 )
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -55,8 +57,8 @@ class Retries:
     ) -> float | None:
         """Return after how many seconds to send again, or None for not at all.
 
-        The delay is what the server asked for, or else exponential with full jitter: evenly drawn
-        from 0 to 0.5, 1, 2, 4 and then 8 seconds.
+        The delay is what the server asked for, or if that is nothing, exponential with full jitter:
+        evenly drawn from 0 to 0.5, 1, 2, 4 and then 8 seconds.
 
         Args:
             error: The failure.
@@ -75,9 +77,11 @@ class Retries:
             again = status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED)
         if not again:
             return None
-        if error.retry_after is not None:
-            return error.retry_after
-        return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))
+        # "At once" is no time to wait: without a delay of our own, all attempts would be over in an
+        # instant.
+        return error.retry_after or random.uniform(
+            0, min(_FIRST_DELAY * 2 ** min(attempt, 10), _LONGEST_DELAY)
+        )
 
 
 def retry_after(headers: Mapping[str, str], message: str) -> float | None:
@@ -89,8 +93,9 @@ def retry_after(headers: Mapping[str, str], message: str) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
+    # Two headers of a name are joined by a comma, which a date has too.
     value = headers.get("retry-after")
-    seconds = _number(value)
+    seconds = _number((value or "").partition(",")[0])
     if seconds is not None:
         return seconds
     if value is not None:

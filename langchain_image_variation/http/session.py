@@ -95,8 +95,16 @@ def _checked(client: C | None, kind: type[C]) -> C | None:
 
 
 def _new_client(base_url: httpx.URL) -> httpx.Client:
-    """Return a client that keeps deadlines, or behind a proxy of the environment, one for that."""
-    if base_url.scheme in getproxies() and not proxy_bypass(base_url.host):
-        return httpx.Client(headers=_HEADERS)
+    """Return a client that keeps deadlines, through the proxy of the environment, if any."""
+    proxies = getproxies()
+    url = proxies.get(base_url.scheme) or proxies.get("all")
+    if url is None or proxy_bypass(base_url.host):
+        proxy = None
+    else:
+        proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
+        if proxy.url.scheme not in ("http", "https"):
+            # SOCKS needs an extra of httpx, which knows how to ask for it.
+            return httpx.Client(headers=_HEADERS)
     context = httpx.create_ssl_context() if base_url.scheme == "https" else None
-    return httpx.Client(headers=_HEADERS, transport=DeadlineTransport(ssl_context=context))
+    transport = DeadlineTransport(ssl_context=context, proxy=proxy)
+    return httpx.Client(headers=_HEADERS, transport=transport)

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.http import settings
 from langchain_image_variation.http.endpoint import Endpoint
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize
 from langchain_image_variation.png import SquarePNG
 
-__all__ = ["FormValue", "Variations", "form_fields"]
-
-FormValue = str | int | float | bool
+__all__ = ["Variations"]
 
 _PATH = "/images/variations"
 _FIELDS = tuple(CreateImageVariationRequest.model_fields)
@@ -26,7 +25,7 @@ class Variations:
     """The settings of a client, and its flows. See `ImageVariationClient` for each setting.
 
     Raises:
-        InvalidRequestError: If `extra_fields` holds a field of the contract, or no plain value.
+        InvalidRequestError: If a setting is out of range; `param` names it.
     """
 
     def __init__(
@@ -34,15 +33,17 @@ class Variations:
         endpoint: Endpoint,
         *,
         model: str | None,
-        extra_fields: Mapping[str, FormValue] | None,
+        extra_fields: Mapping[str, settings.FormValue] | None,
         normalize: bool,
-        urls: URLPolicy | None,
+        result_urls: URLPolicy | None,
     ) -> None:
+        if result_urls is not None and not isinstance(result_urls, URLPolicy):
+            raise InvalidRequestError("result_urls must be a URLPolicy.", param="result_urls")
         self.endpoint = endpoint
-        self._model = model
-        self._extra_fields = form_fields(extra_fields or {}, _FIELDS)
-        self._normalize = normalize
-        self._urls = urls or URLPolicy(hosts=None)
+        self._model = settings.model_name(model)
+        self._extra_fields = settings.form_fields(extra_fields, _FIELDS)
+        self._normalize = settings.flag("normalize", normalize)
+        self._result_urls = result_urls or URLPolicy(hosts=None)
 
     def flow(
         self, request: CreateImageVariationRequest, build: Callable[..., httpx.Request]
@@ -62,7 +63,7 @@ class Variations:
         )
         for image in answer.data:
             yield from download(
-                image, self.endpoint, policy=self._urls, build=build, deadline=deadline
+                image, self.endpoint, policy=self._result_urls, build=build, deadline=deadline
             )
         if self._normalize:
             yield Work(lambda: normalize(answer, request.side))
@@ -78,30 +79,3 @@ class Variations:
         image = yield Work(load)
         request = CreateImageVariationRequest.model_validate({"image": image, **fields})
         return (yield from self.flow(request, build))
-
-
-def form_fields(values: Mapping[str, FormValue], taken: tuple[str, ...]) -> dict[str, str]:
-    """Write a server's own fields as a form carries them.
-
-    Args:
-        values: The fields.
-        taken: The names that are set otherwise.
-
-    Raises:
-        InvalidRequestError: If a name is taken, or a value is no string, number or boolean.
-    """
-    form = {}
-    for name, value in values.items():
-        if name in taken:
-            raise InvalidRequestError(
-                f"extra_fields must not hold {name!r}, which is set otherwise.",
-                param="extra_fields",
-            )
-        if not isinstance(value, str | int | float):
-            raise InvalidRequestError(
-                f"extra_fields must hold strings, numbers and booleans, got {shown(value)} as "
-                f"{shown(name)}.",
-                param="extra_fields",
-            )
-        form[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return form

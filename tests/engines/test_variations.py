@@ -11,14 +11,15 @@ from langchain_image_variation.engines.variations import SERVERS, VariationsEngi
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import jpeg
-from tests.calling import PNG, Handler, answering, success
+from tests.calling import PNG, Handler, answering, b64, success
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's environment takes no part."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "DEEPINFRA_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def made(handler: Handler, **options: Any) -> VariationsEngine:
@@ -96,13 +97,35 @@ def test_a_server_that_needs_a_model_says_so_unsent(name: str) -> None:
     assert field(seen[0], "model") == "own"
 
 
-def test_a_result_that_cannot_be_read_is_the_engines_error() -> None:
-    """An engine's answer holds pictures, not promises."""
-    entry = {"url": "/srv/image/a.jpg", "b64_json": None}
-    body = json.dumps({"created": 1, "data": [entry]}).encode()
+def test_a_result_that_cannot_be_read_does_not_cost_the_others() -> None:
+    """It says so when it is read."""
+    entries = [{"url": "/srv/image/a.jpg"}, {"b64_json": b64(jpeg())}, {"b64_json": b64()[:60]}]
+    body = json.dumps({"created": 1, "data": entries}).encode()
     engine = made(answering(httpx.Response(200, content=body))[0], base_url="https://x.example")
+    path, good, broken = engine.create_variation(request(n=3)).data
+    assert SquarePNG(good.read()).side == 256
     with pytest.raises(OutputError, match="ask for response_format 'b64_json'"):
-        engine.create_variation(request())
+        path.read()
+    with pytest.raises(OutputError):
+        broken.read()
+
+
+def test_a_known_server_gets_no_key_of_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor its organisation; a hosted one has a variable of its own. Others get what is set."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-vendor")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-vendor")
+    handler, seen = answering(httpx.Response(200, content=success()))
+    made(handler, server="deepinfra").create_variation(request())
+    made(handler, server="xinference", model="m").create_variation(request())
+    for sent in seen:
+        assert "authorization" not in sent.headers
+        assert "openai-organization" not in sent.headers
+    monkeypatch.setenv("DEEPINFRA_API_KEY", "di-1")
+    made(handler, server="deepinfra").create_variation(request())
+    made(handler, server="deepinfra", api_key="di-2").create_variation(request())
+    made(handler, base_url="https://gateway.example/v1").create_variation(request())
+    keys = [sent.headers["authorization"] for sent in seen[2:]]
+    assert keys == ["Bearer di-1", "Bearer di-2", "Bearer sk-vendor"]
 
 
 def test_an_unknown_server_is_refused() -> None:

@@ -38,7 +38,11 @@ LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Us
         ({}, "Please try again in 20 seconds", 20.0),
         ({}, "Please try again in 2m.", 120.0),
         ({}, "Please try again in a while.", None),
-        ({}, "Please try again in 5 minutes-or-so", None),
+        ({}, "Please try again in 5 minutes", 300.0),
+        ({}, "try again in about 1 hour 2 min 3 sec", 3723.0),
+        ({}, "Please retry after 20 seconds.", 20.0),
+        ({}, "try again in 1m 30s", 90.0),
+        ({"retry-after": "5, 5"}, "", 5.0),
         ({"retry-after": "soon"}, "", None),
         ({"retry-after": "nan"}, "", None),
         ({"retry-after": "Mon, 99 Foo 2001"}, "", None),
@@ -113,6 +117,14 @@ def test_delays_grow_with_full_jitter() -> None:
         assert 0 <= min(delays) < bound / 4
         assert bound * 3 / 4 < max(delays) <= bound
     assert retries.delay(error, 6) is None
+
+
+def test_at_once_is_no_time_to_wait() -> None:
+    """All attempts would be over in an instant; and however many they are, none overflows."""
+    error = error_from_wire(429, "x")
+    error.retry_after = 0.0
+    delays = [Retries(max_retries=3000).delay(error, attempt) or 0.0 for attempt in range(2000)]
+    assert 3.5 < sum(delays) / len(delays) < 4.5
 
 
 def test_the_servers_own_delay_is_kept() -> None:
