@@ -16,7 +16,10 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.calling import failure, success
+from tests.http.raw_server import raw_server, response
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +158,20 @@ def test_no_image_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--response-format" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"image-variation {__version__}\n"
+
+
+def test_a_server_is_asked_by_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its pictures are saved like any other's, and its refusals are told in one line."""
+    refusal = response(400, failure("No such picture, please.", code="content_policy_violation"))
+    with raw_server(response(200, success(2)), refusal) as server:
+        arguments = ["create", "--image", "photo.jpg", "--n", "2", "--engine", "variations"]
+        arguments += ["--base-url", server.base_url, "--model", "own", "--size", "256x256"]
+        assert main(arguments) == 0
+        paths = capsys.readouterr().out.splitlines()
+        assert [SquarePNG(Path(path).read_bytes()).side for path in paths[:2]] == [256, 256]
+        assert b'name="model"\r\n\r\nown\r\n' in server.requests[0]
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == "image-variation: No such picture, please.\n"
 
 
 def test_lists_the_engines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,9 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import load_engine
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
@@ -25,6 +27,8 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.calling import failure, success
+from tests.http.raw_server import raw_server, response
 
 
 @pytest.fixture
@@ -349,3 +353,23 @@ def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: 
     assert all(path.startswith("variations/cat-") for path in made)
     assert "There is no picture 'holiday_final_v2.png' here. Files: " in messages[-1].text
     assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_server_as_engine(root: Path, kind: str) -> None:
+    """Its pictures are saved and named; a refusal is text that the model can act on."""
+    refusal = response(429, failure("Please try again in 999s.", type="requests"))
+    with raw_server(response(200, success(2)), refusal) as server:
+        engine = load_engine("variations", base_url=server.base_url, api_key="sk-verysecret")
+        tool = ImageVariationTool(root_dir=root, engine=engine)
+        messages = []
+        for _ in range(2):
+            asked = call(image="cat.jpg", n=2, size="256x256")
+            messages.append(tool.invoke(asked) if kind == "sync" else await tool.ainvoke(asked))
+        assert isinstance(engine, VariationsEngine)
+        engine.close()
+    saved, refused = messages
+    assert [item["width"] for item in saved.artifact] == [256, 256]
+    assert refused.status == "error"
+    assert "try again in 999s" in refused.content
+    assert "sk-verysecret" not in repr((saved, refused, tool))
