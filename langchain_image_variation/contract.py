@@ -1,10 +1,10 @@
-"""The wire contract of `POST /v1/images/variations`: request, response and error bodies.
+"""The wire contract of `POST /v1/images/variations`: request and response bodies.
 
 Names, limits and defaults are those of the operation `createImageVariation` and its schemas
-`CreateImageVariationRequest`, `ImagesResponse`, `Image`, `Error` and `ErrorResponse` in the
-vendor's OpenAPI file. Writing is strict: a request exists only if every field is legal, and a body
-is written with the contract's keys alone. Reading is lenient: unknown keys and values are kept, and
-`null` is accepted wherever a real server might send it.
+`CreateImageVariationRequest`, `ImagesResponse` and `Image` in the vendor's OpenAPI file. Writing is
+strict: a request exists only if every field is legal, and a body is written with the contract's
+keys alone. Reading is lenient: unknown keys and values are kept, and `null` is accepted wherever a
+real server might send it.
 """
 
 import base64
@@ -36,7 +36,6 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     OutputError,
-    error_from_wire,
     shown,
 )
 from langchain_image_variation.png import SquarePNG
@@ -45,10 +44,10 @@ __all__ = [
     "MAX_N",
     "SIZES",
     "CreateImageVariationRequest",
-    "Error",
-    "ErrorResponse",
     "Image",
     "ImagesResponse",
+    "LenientBody",
+    "OptionalText",
     "ResponseFormat",
     "Size",
     "Usage",
@@ -156,31 +155,32 @@ def _usable(value: object, handler: ValidatorFunctionWrapHandler) -> object:
 _OrNone = WrapValidator(_usable)
 """For values beside the pictures: one of a wrong type is dropped, and does not cost the answer."""
 
-_Text = Annotated[str | None, _OrNone]
+OptionalText = Annotated[str | None, _OrNone]
+"""A text that may be missing, null or of another type."""
 _Count = Annotated[int | None, _OrNone]
 
 
-class _Lenient(BaseModel):
+class LenientBody(BaseModel):
     """A body as real servers send it: unknown keys are kept."""
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
 
-class UsageInputTokensDetails(_Lenient):
+class UsageInputTokensDetails(LenientBody):
     """Tokens of the request, by kind."""
 
     image_tokens: _Count = None
     text_tokens: _Count = None
 
 
-class UsageOutputTokensDetails(_Lenient):
+class UsageOutputTokensDetails(LenientBody):
     """Tokens of the answer, by kind."""
 
     image_tokens: _Count = None
     text_tokens: _Count = None
 
 
-class Usage(_Lenient):
+class Usage(LenientBody):
     """What a token-billed model used for the request."""
 
     input_tokens: _Count = None
@@ -190,14 +190,14 @@ class Usage(_Lenient):
     total_tokens: _Count = None
 
 
-class Image(_Lenient):
+class Image(LenientBody):
     """One variation, in exactly one of two forms: `b64_json` or `url`."""
 
     b64_json: str | None = Field(default=None, repr=False)
     """The file's bytes in base64."""
     url: str | None = Field(default=None, repr=False)
     """Where the file is: an https address, or a `data:` URL from an engine without a server."""
-    revised_prompt: _Text = None
+    revised_prompt: OptionalText = None
     """The prompt a prompted model used. Variations have none."""
 
     @field_validator("b64_json", "url", mode="before")
@@ -249,17 +249,17 @@ class Image(_Lenient):
             raise OutputError("The result holds no valid base64.") from None
 
 
-class ImagesResponse(_Lenient):
+class ImagesResponse(LenientBody):
     """The answer to a request: when it was made, and the variations."""
 
     created: _Count = None
     """When the answer was made, in seconds since 1970 (UTC)."""
     data: list[Image] = Field(default_factory=list)
     """The variations, in order."""
-    background: _Text = None
-    output_format: _Text = None
-    quality: _Text = None
-    size: _Text = None
+    background: OptionalText = None
+    output_format: OptionalText = None
+    quality: OptionalText = None
+    size: OptionalText = None
     usage: Annotated[Usage | None, _OrNone] = None
 
     _request_id: str | None = PrivateAttr(default=None)
@@ -362,75 +362,3 @@ _WRITTEN: dict[str, Any] = {
     },
 }
 """The contract's own keys, the only ones that `ImagesResponse.to_json` writes."""
-
-
-class Error(_Lenient):
-    """What went wrong, inside an `ErrorResponse`. All four keys are always written."""
-
-    message: _Text = None
-    type: _Text = None
-    param: _Text = None
-    code: _Text = None
-
-
-def _first_broken_field(detail: dict[str, Any]) -> Error:
-    """Read an item of `detail` as FastAPI lists broken fields."""
-    where, message = detail.get("loc"), detail.get("msg")
-    field = str(where[-1]) if isinstance(where, list) and where else None
-    if field is not None and isinstance(message, str):
-        message = f"{field}: {message}"
-    return Error.model_validate({"message": message, "param": field})
-
-
-class ErrorResponse(_Lenient):
-    """The body of every answer that is not a success."""
-
-    error: Error
-
-    @classmethod
-    def from_json(cls, body: str | bytes) -> Self:
-        """Read the body of an answer that is not a success, whatever its shape.
-
-        Servers send the contract's envelope, `{"error": "text"}`, `{"detail": …}`,
-        `{"message": …}`, a page of HTML or nothing. What is not understood is left out, so this
-        raises nothing.
-        """
-        try:
-            content = from_json(body)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            return cls(error=Error())
-        error = content.get("error")
-        if isinstance(error, dict):
-            return cls(error=Error.model_validate(error))
-        for text in (error, content.get("detail"), content.get("message")):
-            if isinstance(text, str):
-                return cls(error=Error(message=text))
-            if isinstance(text, list) and text and isinstance(text[0], dict):
-                return cls(error=_first_broken_field(text[0]))
-        return cls(error=Error())
-
-    @classmethod
-    def from_exception(cls, error: ImageVariationError) -> Self:
-        """Return the body that stands for an error of the tree."""
-        return cls(
-            error=Error(message=error.message, type=error.type, param=error.param, code=error.code)
-        )
-
-    def to_exception(self, status_code: int) -> ImageVariationError:
-        """Return the error of the tree that this body stands for, with the answer's status."""
-        error = self.error
-        return error_from_wire(
-            status_code,
-            error.message or "",
-            # Some gateways send an empty string for null.
-            type=error.type or None,
-            code=error.code or None,
-            param=error.param or None,
-        )
-
-    def to_json(self) -> str:
-        """Return the body as the vendor writes it: all four keys, two spaces of indent."""
-        known = self.error.model_dump(include={"message", "type", "param", "code"})
-        return ErrorResponse(error=Error(**known)).model_dump_json(indent=2)

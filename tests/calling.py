@@ -100,3 +100,19 @@ def answering(*answers: httpx.Response | Exception) -> tuple[Handler, list[httpx
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
     return handler, seen
+
+
+def ok(body: bytes | None = None, **headers: str) -> httpx.Response:
+    """Return a success, by default with one picture."""
+    return httpx.Response(200, content=success() if body is None else body, headers=headers)
+
+
+def parts(request: httpx.Request) -> list[tuple[str, str, bytes]]:
+    """Return each part of a form: its name, its other headers, its content."""
+    boundary = request.headers["content-type"].partition("boundary=")[2].encode()
+    found = []
+    for part in request.content.split(b"--" + boundary)[1:-1]:
+        head, _, content = part.strip(b"\r\n").partition(b"\r\n\r\n")
+        name, _, rest = head.decode().partition('name="')[2].partition('"')
+        found.append((name, rest, content))
+    return found

@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from langchain_image_variation import exceptions
-from langchain_image_variation.contract import ErrorResponse
+from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
     EngineConnectionError,

@@ -6,7 +6,8 @@ import time
 import httpx
 from pydantic import SecretStr
 
-from langchain_image_variation.contract import ErrorResponse, ImagesResponse
+from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import (
     EndpointRemovedError,
     EngineResponseError,

@@ -28,7 +28,7 @@ from langchain_image_variation.exceptions import (
     ServiceUnavailableError,
 )
 from langchain_image_variation.png import SquarePNG
-from tests.calling import KINDS, PNG, Caller, success
+from tests.calling import PNG, Caller, success
 from tests.http.raw_server import (
     Reaction,
     hang_up,
@@ -43,12 +43,6 @@ from tests.http.raw_server import (
 
 GOOD = response(200, success(), content_type="application/json")
 CUT = GOOD[:-40]
-
-
-@pytest.fixture(params=KINDS)
-def call(request: pytest.FixtureRequest) -> Caller:
-    """Each test runs sync, and async on asyncio and on trio."""
-    return Caller(request.param)
 
 
 class Idle:

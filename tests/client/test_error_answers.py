@@ -1,0 +1,125 @@
+import httpx
+import pytest
+
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    BillingLimitError,
+    ConflictError,
+    ContentPolicyError,
+    EndpointRemovedError,
+    EngineConnectionError,
+    EngineError,
+    EngineTimeoutError,
+    ImageVariationError,
+    InvalidImageError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    ServiceUnavailableError,
+)
+from tests.calling import (
+    Caller,
+    answering,
+    failure,
+)
+
+ERRORS = [
+    (400, failure("n is wrong", param="n"), InvalidRequestError, "n is wrong"),
+    (400, failure("x", code="invalid_image_format"), InvalidImageError, "x"),
+    (400, failure("x", code="billing_hard_limit_reached"), BillingLimitError, "x"),
+    (400, failure("x", code="content_policy_violation"), ContentPolicyError, "x"),
+    (400, failure("x", code="moderation_blocked"), ContentPolicyError, "x"),
+    (400, failure("gone", code="invalid_value", param="model"), ModelNotFoundError, "gone"),
+    (400, b'{"detail": "no such thing"}', InvalidRequestError, "no such thing"),
+    (401, b"", AuthenticationError, "pass api_key or set OPENAI_API_KEY"),
+    (403, failure("must be verified"), PermissionDeniedError, "must be verified"),
+    (404, b"", EndpointRemovedError, "removed image variations in May 2026.*gpt-image.*local"),
+    (404, failure("Invalid URL (POST /v1/images/variations)"), EndpointRemovedError, "May 2026"),
+    (404, b"<html>nope</html>", NotFoundError, "base_url right.*HTML"),
+    (404, b'{"detail": "Model not found: flux"}', NotFoundError, "Model not found: flux"),
+    (405, b"", InvalidRequestError, "base_url right"),
+    (409, b'{"detail": "cancelled"}', ConflictError, "cancelled"),
+    (413, b"<html>", PayloadTooLargeError, "smaller picture"),
+    (
+        422,
+        b'{"detail": [{"loc": ["body", "model"], "msg": "Field required"}]}',
+        InvalidRequestError,
+        "model: Field required",
+    ),
+    (429, failure("slow down"), RateLimitError, "slow down"),
+    (429, failure("x", type="insufficient_quota"), QuotaExceededError, "x"),
+    (500, b'{"detail": "cannot identify image"}', EngineError, "cannot identify image"),
+    (
+        501,
+        b'{"error": {"message": "API not implemented", "type": "one_api_error", "param": "",'
+        b' "code": "api_not_implemented"}}',
+        EngineError,
+        "API not implemented",
+    ),
+    (501, b"", EngineError, "another server or engine"),
+    (502, b"<html>", EngineConnectionError, "gateway"),
+    (503, b'{"detail": "loading"}', ServiceUnavailableError, "loading"),
+    (504, b"<html><h1>504</h1></html>", EngineTimeoutError, "gave up waiting.*page of HTML"),
+    (301, b"", ImageVariationError, "redirects"),
+    (418, b'{"error": null}', InvalidRequestError, "HTTP 418"),
+    (500, b'{"error": {"message": null, "type": null, "code": null}}', EngineError, "HTTP 500"),
+    (500, b'{"error": {"message": "cut', EngineError, "HTTP 500"),
+    (500, b'{"error": "plain"}', EngineError, "plain"),
+    (404, b'{"detail": "Not Found"}', EndpointRemovedError, "base_url mostly ends in /v1"),
+    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "takes no POST"),
+    (500, b"\xff\xfe\x00", EngineError, "HTTP 500"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "error_class", "message"), ERRORS)
+def test_every_error_answer_is_the_right_error(
+    call: Caller, status: int, body: bytes, error_class: type[ImageVariationError], message: str
+) -> None:
+    """With the status and the request's id, whatever shape the body has."""
+    handler, _ = answering(httpx.Response(status, content=body, headers={"x-request-id": "req_7"}))
+    with pytest.raises(error_class, match=message) as caught:
+        call(handler, max_retries=0)
+    assert type(caught.value) is error_class
+    assert caught.value.status_code == status
+    assert caught.value.request_id == "req_7"
+
+
+def test_an_error_keeps_what_the_wire_said(call: Caller) -> None:
+    """Type, code and param, and empty strings count as none."""
+    body = failure("m", type="t", code="c", param="p")
+    handler, _ = answering(httpx.Response(400, content=body))
+    with pytest.raises(InvalidRequestError) as caught:
+        call(handler)
+    assert (caught.value.type, caught.value.code, caught.value.param) == ("t", "c", "p")
+    empty = httpx.Response(501, content=failure("m", type="t", code="", param=""))
+    with pytest.raises(EngineError) as caught_empty:
+        call(answering(empty)[0])
+    assert (caught_empty.value.code, caught_empty.value.param) == (None, None)
+
+
+def test_a_servers_message_is_one_short_line(call: Caller) -> None:
+    """However long it is, and without pictures and keys."""
+    text = "bad\n\x1b[31m " + "A" * 300 + " Bearer abcdefghij sk-abcdefghijkl " + "word " * 300
+    handler, _ = answering(httpx.Response(400, content=failure(text)))
+    with pytest.raises(InvalidRequestError) as caught:
+        call(handler)
+    assert caught.value.message.startswith("bad [31m … Bearer … sk-… word word")
+    assert len(caught.value.message) < 510
+
+
+def test_a_plain_text_is_a_message(call: Caller) -> None:
+    """Proxies explain themselves so."""
+    answer = httpx.Response(502, text="no healthy upstream")
+    with pytest.raises(EngineConnectionError, match=r"^no healthy upstream$"):
+        call(answering(answer)[0], max_retries=0)
+
+
+def test_an_endless_error_is_read_for_a_while(call: Caller) -> None:
+    """The beginning is enough."""
+    handler, _ = answering(httpx.Response(400, content=b"<html>" + b"x" * 5_000_000))
+    with pytest.raises(InvalidRequestError, match="HTML"):
+        call(handler)
