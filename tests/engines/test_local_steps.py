@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from langchain_image_variation.engines.local import exact, field, patches, pyramid, quilt, warp
+from langchain_image_variation.engines.local import (
+    exact,
+    field,
+    grain,
+    patches,
+    pyramid,
+    quilt,
+    warp,
+)
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.schedule import schedule
@@ -71,6 +79,29 @@ def test_a_seam_is_blended_and_only_there() -> None:
     row = quilt.Quilt(source).draw(moved)[128, :, 0]
     assert set(row[:120].tolist()) == {0}
     assert len(set(row[120:136].tolist()) - {0, 200}) >= 2
+
+
+def test_grain_is_copied_by_whole_pixels() -> None:
+    """Noise that is bent moves in pieces by whole pixels, a few at most from where it was."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.04), 256)
+    moved = grain.Grain(noise).copied(bent)
+    assert (np.abs(moved * 256 - np.rint(moved * 256)) < 1e-3).mean() > 0.95
+    assert np.abs(moved - bent).max() < 3.1 / 256
+    drawn = quilt.Quilt(noise).draw(moved).reshape(-1, 3)
+    assert np.isin(drawn @ [1, 256, 65536], noise.reshape(-1, 3) @ [1, 256, 65536]).mean() > 0.9
+
+
+def test_an_edge_is_not_copied_in_steps() -> None:
+    """What runs along a plain edge stays bent, although the edge is as rich in energy as grain."""
+    source = np.zeros((256, 256, 3), dtype=np.uint8)
+    source[:, 128:] = 255
+    bent = _still()
+    bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
+    moved = grain.Grain(source).copied(bent)
+    edge = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 128) < 2
+    assert edge.any(axis=1).all()
+    assert np.abs(moved - bent)[:, edge].max() < 0.05 / 256
 
 
 @pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])

@@ -8,6 +8,7 @@ import numpy as np
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.field import upsample
+from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
 from langchain_image_variation.engines.local.quilt import Quilt
 from langchain_image_variation.engines.local.schedule import schedule
@@ -55,6 +56,7 @@ class Synthesis:
         small = resize(source, NODES)
         self._plan = schedule(strength)
         self._quilt = Quilt(source)
+        self._grain = Grain(small)
         self._yardstick = Yardstick(small)
         self._wanted = self._plan.share * self._yardstick.most
         # Without completeness nothing is chosen by it either.
@@ -83,7 +85,7 @@ class Synthesis:
             sketch = self._best_sketch(self._arranger, generator, step)
             field = self._arranger.refine(sketch.field, sketch.picture, generator)
         step(0.8)
-        picture = self._quilt.draw(field)
+        picture = self._quilt.draw(self._grain.copied(field))
         step(1.0)
         return picture
 
