@@ -104,6 +104,18 @@ def test_an_edge_is_not_copied_in_steps() -> None:
     assert np.abs(moved - bent)[:, edge].max() < 0.05 / 256
 
 
+def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
+    """A bright bar stays bent although there is grain around it; grain far from it is copied."""
+    source = np.random.default_rng(0).integers(60, 120, (256, 256, 1)).astype(np.uint8)
+    source[:, 128:132] = 255
+    bent = _still()
+    bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
+    moved = grain.Grain(source).copied(bent)
+    bar = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 130) < 4
+    assert np.abs(moved - bent)[:, bar].max() < 0.6 / 256
+    assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
+
+
 @pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])
 def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
     """However far it goes, a flow keeps the order of points and maps the square onto itself."""

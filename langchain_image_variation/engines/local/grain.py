@@ -2,9 +2,10 @@
 
 Bent by fractions of a pixel, grain becomes other grain; copied whole it stays its own, as in image
 quilting (Efros and Freeman 2001). But copies part from each other where they meet, and an edge that
-runs across comes out in steps. How visible a step would be follows from the structure tensor
-J (Förstner and Gülch 1987): moving a place by e changes it by e'Je, to first order. It is hidden
-where that is less than the energy of the grain around (contrast masking).
+runs across comes out in steps. How visible a step would be follows from the structure tensor J
+(Förstner and Gülch 1987): moving a place by e changes it by e'Je, to first order. It is hidden
+where that is less than the energy of the grain around (contrast masking). Along a contour, where
+one eigenvalue of J is far above the other, nothing hides a step but what crosses it: the other.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,9 @@ _UNSEEN = (1 / 255) ** 2
 _CELLS = (24, 12, 6)
 """Sides of the pieces in pixels; a place is part of the largest that is hidden there."""
 
+_LONG, _CONTOUR = 7, 3
+"""Pixels each way over which contours are sought, and the ratio of eigenvalues that makes one."""
+
 _FAR = 3
 """Pixels up to which the first order holds."""
 
@@ -44,12 +48,9 @@ class Grain:
     def __init__(self, source: Bytes) -> None:
         picture = as_floats(source)
         soft = np.dstack([_blurred(plane) for plane in np.moveaxis(picture, 2, 0)])
-        grain = ((picture - soft) ** 2).mean(axis=2)
-        hidden = _over(_over(grain, _NEAR, np.mean), _AROUND, np.min) + np.float32(_UNSEEN)
-        down, across = np.gradient(soft, axis=(0, 1))
-        products = (down * down, 2 * down * across, across * across)
-        tensor = [_over(one.mean(axis=2), _NEAR, np.mean) for one in products]
-        self._tensor = np.stack(tensor) / hidden
+        grain = _over(((picture - soft) ** 2).mean(axis=2), _NEAR, np.mean)
+        hidden = _over(grain, _AROUND, np.min) + np.float32(_UNSEEN)
+        self._tensor = _tensor(soft, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
 
     def copied(self, field: Floats) -> Floats:
         """Make displacements the same whole pixels over pieces where grain hides it.
@@ -78,6 +79,22 @@ class Grain:
             hidden = (seen < 1) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
             result = np.where(hidden, whole, result)
         return np.asarray(result / np.float32(nodes))
+
+
+def _tensor(picture: Floats, reach: int) -> Floats:
+    """The coefficients of yy, xy and xx in e'Je, (3, side, side)."""
+    down, across = np.gradient(picture, axis=(0, 1))
+    products = (down * down, 2 * down * across, across * across)
+    return np.stack([_over(one.mean(axis=2), reach, np.mean) for one in products])
+
+
+def _contours(tensor: Floats) -> Floats:
+    """The excess of a tensor over its lesser eigenvalue, in units of that, along contours only."""
+    yy, xy, xx = tensor
+    middle, half = (yy + xx) / 2, np.hypot(yy - xx, xy) / 2
+    lesser = np.maximum(middle - half, 0)
+    weight = (middle + half > _CONTOUR * lesser) / (lesser + np.float32(_UNSEEN))
+    return np.asarray(np.stack([yy - lesser, xy, xx - lesser]) * weight, dtype=np.float32)
 
 
 def _blurred(plane: Floats) -> Floats:
