@@ -13,6 +13,7 @@ from langchain_image_variation.engines.local import (
     quilt,
     warp,
 )
+from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.schedule import schedule
@@ -267,6 +268,17 @@ def test_propagation_repairs_a_field() -> None:
     some = np.arange(5)
     untouched = field.propagate(damaged, keys[some], keys, np.random.default_rng(0), some)
     assert (untouched == damaged).all()
+
+
+def test_a_torn_sketch_has_more_faults() -> None:
+    """Of two sketches that show the same patches, the one whose pieces do not fit is worse."""
+    source = _scene()
+    arranger = Arranger(source, quilt.Quilt(source))
+    whole = arranger.sketch(warp.flow(warp.velocity(np.random.default_rng(0)), 0.0), 0.0)
+    torn = whole.field.copy()
+    torn[1, :, len(torn[1]) // 2 :] += 0.3
+    assert arranger.faults(whole) < 0.2
+    assert arranger.faults(Sketch(torn, whole.picture)) > arranger.faults(whole) + 0.02
 
 
 def test_levels_shrink_by_about_three_quarters() -> None:

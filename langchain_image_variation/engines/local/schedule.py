@@ -8,7 +8,7 @@ __all__ = ["Schedule", "schedule"]
 
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
 _REACH = (0.003, 0.015, 0.03, 0.05, 0.06, 0.12, 0.2, 0.3)
-_SHARE = (0.2, 0.45, 0.66, 0.77, 0.82, 0.87, 0.93, 0.98)
+_SHARE = (0.2, 0.33, 0.5, 0.61, 0.67, 0.77, 0.86, 0.95)
 
 _WHOLE = 0.6
 """Up to this strength the picture is only bent, so that faces, buildings and lines stay whole."""

@@ -16,13 +16,16 @@ from langchain_image_variation.engines.local.warp import flow, resample, velocit
 
 __all__ = ["Synthesis"]
 
-_CANDIDATES = 3
+_CANDIDATES = 4
 """So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
 
 _TRIES = 4
-_CLOSE = 0.03
+_CLOSE = 0.05
 
-_FIRM = 2.0
+_AIM = 1.1
+"""Patches snap back a little towards the source, so first guesses aim further than is wanted."""
+
+_FIRM = 5.0
 """How much a missed share of the wanted change weighs against faults."""
 
 
@@ -89,10 +92,11 @@ class Synthesis:
         step(1.0)
         return picture
 
-    def _guess(self, generator: np.random.Generator) -> tuple[Floats, float]:
-        """Draw a velocity, and find how far along it the wanted change is."""
+    def _guess(self, generator: np.random.Generator, aim: float = 1.0) -> tuple[Floats, float]:
+        """Draw a velocity, and find how far along it `aim` times the wanted change is."""
         speed = velocity(generator)
-        return speed, self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
+        amplitude = self._yardstick.amplitude(speed, aim * self._wanted, self._plan.reach)
+        return speed, amplitude
 
     def _best_sketch(
         self,
@@ -104,7 +108,7 @@ class Synthesis:
         turns = self._candidates + _TRIES - 1
         tried: list[_Try] = []
         for turn in range(self._candidates):
-            speed, amplitude = self._guess(generator)
+            speed, amplitude = self._guess(generator, _AIM)
             tried.append(self._try(arranger, speed, amplitude))
             step(0.6 * (turn + 1) / turns)
         best = latest = min(tried, key=lambda one: one.badness)
@@ -122,7 +126,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch.picture) + _FIRM * max(0.0, miss - _CLOSE)
+        badness = arranger.faults(sketch) + _FIRM * max(0.0, miss - _CLOSE)
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
