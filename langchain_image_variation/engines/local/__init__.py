@@ -13,8 +13,7 @@ One module for each step of the method:
 - `grain`: copying fine grain where that is not seen.
 - `quilt`: the picture at full resolution.
 - `light`: a little other tone and colour.
-- `synthesis`: all of it in order; `engine`, `progress`: requests, options,
-  threads.
+- `synthesis`: all of it in order; `engine`, `workers`, `progress`: requests, options, threads.
 """
 
 from langchain_image_variation.engines.local.engine import LocalEngine

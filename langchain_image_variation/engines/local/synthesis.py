@@ -53,14 +53,25 @@ class Synthesis:
             or 4 channels is alpha, colours are premultiplied by it.
         strength: 0 (nearly a copy) to 1.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
+        step: Called between the steps of the shared work with the share of all that is done, which
+            is 0; what it raises ends the work.
     """
 
-    def __init__(self, source: Bytes, strength: float, *, complete: bool = True) -> None:
+    def __init__(
+        self,
+        source: Bytes,
+        strength: float,
+        *,
+        complete: bool = True,
+        step: Callable[[float], None] = _ignore,
+    ) -> None:
         small = resize(source, NODES)
         self._plan = schedule(strength)
         self._quilt = Quilt(source)
+        step(0.0)
         self._grain = Grain(small)
         self._yardstick = Yardstick(small)
+        step(0.0)
         self._wanted = self._plan.share * self._yardstick.most
         # Without completeness nothing is chosen by it either.
         self._candidates = _CANDIDATES if complete else 1
