@@ -8,8 +8,6 @@ where that is less than the energy of the grain around (contrast masking). Along
 one eigenvalue of J is far above the other, nothing hides a step but what crosses it: the other.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
@@ -48,8 +46,9 @@ class Grain:
     def __init__(self, source: Bytes) -> None:
         picture = as_floats(source)
         soft = np.dstack([_blurred(plane) for plane in np.moveaxis(picture, 2, 0)])
-        grain = _over(((picture - soft) ** 2).mean(axis=2), _NEAR, np.mean)
-        hidden = _over(grain, _AROUND, np.min) + np.float32(_UNSEEN)
+        grain = np.asarray(picture - soft)
+        energy = _mean(_product(grain, grain), _NEAR)
+        hidden = _least(energy, _AROUND) + np.float32(_UNSEEN)
         self._tensor = _tensor(soft, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
 
     def copied(self, field: Floats) -> Floats:
@@ -83,9 +82,14 @@ class Grain:
 
 def _tensor(picture: Floats, reach: int) -> Floats:
     """The coefficients of yy, xy and xx in e'Je, (3, side, side)."""
-    down, across = np.gradient(picture, axis=(0, 1))
-    products = (down * down, 2 * down * across, across * across)
-    return np.stack([_over(one.mean(axis=2), reach, np.mean) for one in products])
+    down, across = (np.asarray(one) for one in np.gradient(picture, axis=(0, 1)))
+    planes = [_product(down, down), 2 * _product(down, across), _product(across, across)]
+    return np.stack([_mean(plane, reach) for plane in planes])
+
+
+def _product(one: Floats, other: Floats) -> Floats:
+    """The product at each pixel, mean over the channels."""
+    return np.asarray(np.einsum("yxc,yxc->yx", one, other) / np.float32(one.shape[2]))
 
 
 def _contours(tensor: Floats) -> Floats:
@@ -103,9 +107,16 @@ def _blurred(plane: Floats) -> Floats:
     return as_floats(np.asarray(image.filter(ImageFilter.GaussianBlur(_SOFT))))
 
 
-def _over(plane: Floats, reach: int, what: Callable[..., Floats]) -> Floats:
-    """Apply a function of numpy, first down, then across, to the pixels around each."""
+def _mean(plane: Floats, reach: int) -> Floats:
+    """The mean of the pixels around each, by running sums."""
+    size = 2 * reach + 1
+    sums = np.pad(plane, (reach + 1, reach), mode="edge").cumsum(axis=0, dtype=np.float64)
+    sums = (sums[size:] - sums[:-size]).cumsum(axis=1)
+    return np.asarray((sums[:, size:] - sums[:, :-size]) / size**2, dtype=np.float32)
+
+
+def _least(plane: Floats, reach: int) -> Floats:
+    """The least of the pixels around each."""
     padded = np.pad(plane, reach, mode="edge")
-    for axis in (0, 1):
-        padded = what(sliding_window_view(padded, 2 * reach + 1, axis=axis), axis=-1)
-    return padded
+    rows = sliding_window_view(padded, 2 * reach + 1, axis=0).min(axis=-1)
+    return np.asarray(sliding_window_view(rows, 2 * reach + 1, axis=1).min(axis=-1))
