@@ -42,7 +42,7 @@ _ROUNDS = 3
 _VISIBLE = (6 / 255) ** 2
 """Squared difference per value above which the blend at a seam is chosen anew."""
 
-_SEAMS = 8.0
+_SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
 
 

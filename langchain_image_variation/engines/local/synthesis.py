@@ -20,13 +20,10 @@ _CANDIDATES = 4
 """So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
 
 _TRIES = 4
-_CLOSE = 0.05
+_CLOSE = 0.06
 
 _AIM = 1.1
 """Patches snap back a little towards the source, so first guesses aim further than is wanted."""
-
-_FIRM = 5.0
-"""How much a missed share of the wanted change weighs against faults."""
 
 
 def _ignore(fraction: float) -> None:
@@ -137,7 +134,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch) + _FIRM * max(0.0, miss - _CLOSE)
+        badness = arranger.faults(sketch) + self._plan.firmness * max(0.0, miss - _CLOSE)
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
