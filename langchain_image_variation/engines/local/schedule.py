@@ -9,7 +9,7 @@ __all__ = ["Schedule", "schedule"]
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
 _REACH = (0.003, 0.015, 0.03, 0.05, 0.06, 0.12, 0.2, 0.3)
 _SHARE = (0.2, 0.33, 0.5, 0.61, 0.67, 0.75, 0.85, 0.95)
-_FIRMNESS = (4, 4, 4, 4, 4, 4, 7, 12)
+_FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 70)
 
 _WHOLE = 0.6
 """Up to this strength the picture is only bent, so that faces, buildings and lines stay whole."""
@@ -29,7 +29,7 @@ class Schedule:
     """Change wanted, as a share of the change that an unrelated arrangement would bring."""
 
     firmness: float
-    """How much a missed share of that change weighs against faults, where there is a choice."""
+    """How much the square of a missed share of that change weighs against faults."""
 
     rearranged: bool
     """Whether patches are matched anew, or the source is only bent."""

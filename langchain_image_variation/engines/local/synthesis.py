@@ -134,7 +134,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch) + self._plan.firmness * max(0.0, miss - _CLOSE)
+        badness = arranger.faults(sketch) + self._plan.firmness * miss**2
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
