@@ -10,10 +10,10 @@ One module for each step of the method:
 - `vote`: from patches back to pixels.
 - `field`: displacements carried up, propagated, smoothed.
 - `arrangement`: the loop over the levels.
+- `grain`: copying fine grain where that is not seen.
 - `quilt`: the picture at full resolution.
 - `light`: a little other tone and colour.
-- `synthesis`: all of it in order; `engine`, `progress`: requests, options,
-  threads.
+- `synthesis`: all of it in order; `engine`, `workers`, `progress`: requests, options, threads.
 """
 
 from langchain_image_variation.engines.local.engine import LocalEngine

@@ -42,6 +42,9 @@ _ROUNDS = 3
 _VISIBLE = (6 / 255) ** 2
 """Squared difference per value above which the blend at a seam is chosen anew."""
 
+_SEAMS = 14.0
+"""How much seams weigh against lost and foreign patches; less, and more faces are cut."""
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -117,18 +120,21 @@ class Arranger:
                 picture = vote(level.picture, found)
         return Sketch(smooth(from_corners(found)), picture)
 
-    def faults(self, picture: Floats) -> float:
-        """Measure how broken the picture of a sketch is.
+    def faults(self, sketch: Sketch) -> float:
+        """Measure how broken a sketch is.
 
         What it shows that the source does not, plus what the source shows that it does not: the
-        bidirectional similarity of Simakov et al. 2008, over the standard deviation of the source.
+        bidirectional similarity of Simakov et al. 2008; plus how much neighbouring pieces
+        disagree on what is where they meet, the seam cost of Kwatra et al. 2003 ("Graphcut
+        textures", equation 1). All over the standard deviation of the source.
         """
         level = self._coarse[-1]
         spread = float(level.picture.std())
         if spread == 0:
             return 0.0
-        queries = describe(picture, self._basis)
-        return sum(exact.misfits(queries, level.keys, self._values)) / spread
+        queries = describe(sketch.picture, self._basis)
+        misfits = exact.misfits(queries, level.keys, self._values)
+        return (sum(misfits) + _SEAMS * _disagreement(sketch.field, level.picture)) / spread
 
     def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
         """Carry a sketch up to 256 nodes a side.
@@ -170,6 +176,23 @@ def _near(torn: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Of the nodes that a patch can be centred on, those with a seam within three cells."""
     reach = sliding_window_view(np.pad(torn, 3), (6, 6))
     return np.asarray(reach.any(axis=(2, 3)))[3:-3, 3:-3]
+
+
+def _disagreement(field: Floats, picture: Floats) -> float:
+    """The mean difference, over all pairs of nodes, between what both would put at both."""
+    side = field.shape[1]
+    own = np.arange(side)
+    total = 0.0
+    for dy, dx in ((1, 0), (0, 1)):
+        near, far = np.s_[: side - dy, : side - dx], np.s_[dy:, dx:]
+        for place in (near, far):
+            shown = []
+            for moved in (field[:, *near], field[:, *far]):
+                y, x = np.rint(moved * np.float32(side)).astype(np.intp)
+                y, x = y + own[place[0], None], x + own[place[1]]
+                shown.append(picture[np.clip(y, 0, side - 1), np.clip(x, 0, side - 1)])
+            total += float(np.abs(shown[0] - shown[1]).mean())
+    return total / 4
 
 
 def _enlarged(picture: Floats, side: int) -> Floats:

@@ -4,6 +4,8 @@ Change is the root mean square difference of grey between variation and source, 
 deviation of the source's grey: 0 is a copy, about 1.4 an unrelated arrangement of the same greys.
 """
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -15,7 +17,8 @@ __all__ = ["Yardstick"]
 _PROBES = 128
 _FINER = 4
 _FAR = 0.25
-_HALVINGS = 8
+_STEPS = 12
+_CLOSE = 0.01
 
 
 class Yardstick:
@@ -59,15 +62,25 @@ class Yardstick:
             wanted: The change to reach.
             reach: The largest amplitude allowed, returned where even that changes too little.
         """
-        if self.change(resample(flow(velocity, reach), _PROBES)) <= wanted:
+        far = self.change(resample(flow(velocity, reach), _PROBES))
+        if far <= wanted:
             return reach
-        low, high = reach / 64, reach
-        for _ in range(_HALVINGS):
-            middle = (low * high) ** 0.5
-            if self.change(resample(flow(velocity, middle), _PROBES)) < wanted:
-                low = middle
+        # Small changes grow in proportion, larger ones level off: false position on logarithms, and
+        # bisection in turns, since fine grain levels off at once.
+        low, low_change = reach / 64, min(far / 64, wanted / 2)
+        high, high_change = reach, far
+        for turn in range(_STEPS):
+            share = 0.5
+            if turn % 2 == 0:
+                share = math.log(wanted / low_change) / math.log(high_change / low_change)
+            middle = low * math.pow(high / low, min(max(share, 0.05), 0.95))
+            change = self.change(resample(flow(velocity, middle), _PROBES))
+            if abs(change - wanted) <= _CLOSE * wanted:
+                return middle
+            if change < wanted:
+                low, low_change = middle, max(change, low_change)
             else:
-                high = middle
+                high, high_change = middle, change
         return high
 
     def _read(self, field: Floats) -> Floats:

@@ -1,10 +1,9 @@
 """`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
 
-import os
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,6 +15,7 @@ from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
+from langchain_image_variation.engines.local.workers import processors, run_all
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.pixels import decode, encode
 
@@ -26,18 +26,8 @@ MODELS = ("dall-e-2", "local")
 _SEED_BITS = 32
 
 
-def _processors() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_SLOTS = threading.BoundedSemaphore(_processors())
-"""Pictures in the making in this process, whatever the number of engines, threads and callers."""
-
-_REQUESTS = threading.BoundedSemaphore(_processors() + 1)
-"""Requests whose source is held in memory; one more than slots, so that no slot waits for one."""
+_REQUESTS = threading.BoundedSemaphore(processors() + 1)
+"""Requests whose source is held in memory; one more than threads, so that none waits for one."""
 
 
 class LocalEngine:
@@ -55,11 +45,11 @@ class LocalEngine:
         strength: 0 (nearly a copy) to 1 (an arrangement of its own).
         light: Whether each picture also gets a little other tone and colour, the more the
             stronger. Greys stay grey.
-        threads: How many pictures of a request are made at once; by default as many as there are
-            processors. It does not change the result.
+        threads: How many pictures of a request are made at once; by default, and at most, as many
+            as there are processors. It does not change the result.
         progress: Called with the share of a request that is done: rising, never twice at once, 1.0
             at the end. An exception raised by it stops the request and comes out of it. It must not
-            call an engine itself: that would wait for the place it holds.
+            call an engine itself: that would wait for the thread it runs in.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.
@@ -99,47 +89,27 @@ class LocalEngine:
     def _pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: Progress
     ) -> list[bytes]:
-        with _SLOTS:
-            # Whoever waited for a slot may have been cancelled meanwhile.
+        def prepare(_: int) -> tuple[Synthesis, str, bool]:
+            # Whoever waited for a thread may have been cancelled meanwhile.
             progress.report(0, 0.0)
             image = _fitted(decode(request.image), request.side)
             source, alpha = _to_array(image)
-            synthesis = Synthesis(source, self.strength)
+            step = partial(progress.report, 0)
+            return Synthesis(source, self.strength, step=step), image.mode, alpha
+
+        ((synthesis, mode, alpha),) = run_all(prepare, 1, 1, progress)
 
         def make(index: int) -> bytes:
-            try:
-                with _SLOTS:
-                    progress.report(index, 0.0)
-                    drawn = synthesis.draw(
-                        seeds[index], lambda done: progress.report(index, 0.9 * done)
-                    )
-                    picture = _to_image(drawn, image.mode, alpha)
-                    if self.light:
-                        picture = relight(picture, seeds[index], self.strength)
-                    png = encode(picture, compress_level=1)
-                progress.report(index, 1.0)
-            except BaseException as error:
-                progress.stop(error)
-                raise
+            progress.report(index, 0.0)
+            drawn = synthesis.draw(seeds[index], lambda done: progress.report(index, 0.9 * done))
+            picture = _to_image(drawn, mode, alpha)
+            if self.light:
+                picture = relight(picture, seeds[index], self.strength)
+            png = encode(picture, compress_level=1)
+            progress.report(index, 1.0)
             return png
 
-        return _in_threads(make, request.n, self.threads or _processors(), progress)
-
-
-def _in_threads(
-    make: Callable[[int], bytes], count: int, threads: int, progress: Progress
-) -> list[bytes]:
-    """Call `make` for each index, several at once; the first failure stops all of them."""
-    if min(count, threads) == 1:
-        return [make(index) for index in range(count)]
-    with ThreadPoolExecutor(min(count, threads), thread_name_prefix="local-engine") as pool:
-        futures = [pool.submit(make, index) for index in range(count)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException as error:
-            progress.stop(error)
-            pool.shutdown(cancel_futures=True)
-            raise progress.failure or error from None
+        return run_all(make, request.n, self.threads or processors(), progress)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

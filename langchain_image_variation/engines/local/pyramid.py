@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["NODES", "Bytes", "Floats", "Indices", "as_floats", "grey", "resize", "sides"]
+__all__ = ["NODES", "Bytes", "Floats", "Indices", "as_floats", "enlarge", "grey", "resize", "sides"]
 
 Bytes: TypeAlias = NDArray[np.uint8]
 """A picture (side, side, channels), 1 to 4 channels; before alpha, colour is premultiplied."""
@@ -44,12 +44,37 @@ def resize(picture: Bytes, side: int, kernel: Image.Resampling | None = None) ->
     if kernel is None:
         smaller = side < picture.shape[0]
         kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    return _resampled(picture, side, kernel, (0, 0, *picture.shape[1::-1]))
+
+
+def enlarge(picture: Bytes, side: int) -> Bytes:
+    """Enlarge a picture by an even factor so that its own pixels are among those of the result.
+
+    Between them Lanczos interpolates. The centre of pixel i of the result lies at (i + 1) / side,
+    half a pixel further than usual, where an even factor puts none onto the source's.
+
+    Args:
+        picture: uint8 (height, width, channels), a square.
+        side: The wanted side in pixels.
+
+    Returns:
+        uint8 (side, side, channels).
+    """
+    old = picture.shape[0]
+    padded = np.pad(picture, ((0, 1), (0, 1), (0, 0)), mode="edge")
+    half = old / side / 2
+    return _resampled(padded, side, Image.Resampling.LANCZOS, (half, half, old + half, old + half))
+
+
+def _resampled(
+    picture: Bytes, side: int, kernel: Image.Resampling, box: tuple[float, float, float, float]
+) -> Bytes:
     channels = picture.shape[2]
     # Four plain channels have a mode in Pillow, two have not; RGBA would be weighted by alpha.
     mode = {3: "RGB", 4: "CMYK"}.get(channels, "L")
     groups = [picture] if mode != "L" else np.split(picture, channels, axis=2)
     images = [Image.frombytes(mode, picture.shape[1::-1], group.tobytes()) for group in groups]
-    resized = [np.asarray(image.resize((side, side), kernel)) for image in images]
+    resized = [np.asarray(image.resize((side, side), kernel, box)) for image in images]
     return np.dstack(resized)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from langchain_image_variation.engines.local.pyramid import Bytes, Floats, resize
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, enlarge
 
 __all__ = ["Quilt", "seams"]
 
@@ -26,8 +26,9 @@ _STRIP = 64
 class Quilt:
     """A source ready to be sampled anywhere.
 
-    It is held enlarged, so that the nearest of its pixels is never more than a quarter of a source
-    pixel away, and packed, so that one look-up of 32 bits brings all channels.
+    It is held enlarged, its own pixels among the new ones: so the nearest is never more than a
+    quarter of a source pixel away, and a move by whole pixels is a copy. It is packed, so that one
+    look-up of 32 bits brings all channels.
 
     Args:
         source: uint8 (side, side, channels).
@@ -36,9 +37,8 @@ class Quilt:
     def __init__(self, source: Bytes) -> None:
         self.side, _, self.channels = source.shape
         self._large = self.side * (2 if self.side > 512 else 4)
-        enlarged = resize(source, self._large, Image.Resampling.LANCZOS)
         packed = np.zeros((self._large, self._large, 4), dtype=np.uint8)
-        packed[..., : self.channels] = enlarged
+        packed[..., : self.channels] = enlarge(source, self._large)
         self._words = packed.view(np.uint32).reshape(-1)
 
     def draw(self, field: Floats) -> Bytes:
@@ -78,10 +78,14 @@ class Quilt:
         words[y, x] = (mixed + np.float32(0.5)).astype(np.uint8).view(np.uint32).reshape(-1)
 
     def _sample(self, y: Floats, x: Floats) -> NDArray[np.uint32]:
-        """Look up the points (y, x) of the unit square; those outside are moved to its edge."""
+        """Look up the points (y, x) of the unit square; those outside are moved to its edge.
+
+        What `enlarge` returns lies half a step further than cells of the unit square would.
+        """
         last = self._large - 1
-        row = np.clip((y * np.float32(self._large)).astype(np.int32), 0, last)
-        column = np.clip((x * np.float32(self._large)).astype(np.int32), 0, last)
+        size, half = np.float32(self._large), np.float32(0.5)
+        row = np.clip((y * size - half).astype(np.int32), 0, last)
+        column = np.clip((x * size - half).astype(np.int32), 0, last)
         row *= np.int32(self._large)
         row += column
         return np.asarray(self._words[row])

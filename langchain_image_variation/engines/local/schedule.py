@@ -8,7 +8,8 @@ __all__ = ["Schedule", "schedule"]
 
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
 _REACH = (0.003, 0.015, 0.03, 0.05, 0.06, 0.12, 0.2, 0.3)
-_SHARE = (0.2, 0.45, 0.66, 0.77, 0.82, 0.87, 0.93, 0.98)
+_SHARE = (0.2, 0.33, 0.5, 0.61, 0.67, 0.75, 0.85, 0.95)
+_FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 70)
 
 _WHOLE = 0.6
 """Up to this strength the picture is only bent, so that faces, buildings and lines stay whole."""
@@ -16,7 +17,7 @@ _WHOLE = 0.6
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a strength asks for. Each number rises with the strength, without a jump.
+    """What a strength asks for. No number falls or jumps while the strength rises.
 
     What is seen does jump where `rearranged` begins: from then on pieces part from each other.
     """
@@ -26,6 +27,9 @@ class Schedule:
 
     share: float
     """Change wanted, as a share of the change that an unrelated arrangement would bring."""
+
+    firmness: float
+    """How much the square of a missed share of that change weighs against faults."""
 
     rearranged: bool
     """Whether patches are matched anew, or the source is only bent."""
@@ -40,5 +44,6 @@ def schedule(strength: float) -> Schedule:
     return Schedule(
         reach=float(np.interp(strength, _STRENGTH, _REACH)),
         share=float(np.interp(strength, _STRENGTH, _SHARE)),
+        firmness=float(np.interp(strength, _STRENGTH, _FIRMNESS)),
         rearranged=strength > _WHOLE,
     )

@@ -8,6 +8,7 @@ import numpy as np
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.field import upsample
+from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
 from langchain_image_variation.engines.local.quilt import Quilt
 from langchain_image_variation.engines.local.schedule import schedule
@@ -15,14 +16,14 @@ from langchain_image_variation.engines.local.warp import flow, resample, velocit
 
 __all__ = ["Synthesis"]
 
-_CANDIDATES = 3
+_CANDIDATES = 4
 """So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
 
 _TRIES = 4
-_CLOSE = 0.03
+_CLOSE = 0.06
 
-_FIRM = 2.0
-"""How much a missed share of the wanted change weighs against faults."""
+_AIM = 1.1
+"""Patches snap back a little towards the source, so first guesses aim further than is wanted."""
 
 
 def _ignore(fraction: float) -> None:
@@ -49,13 +50,25 @@ class Synthesis:
             or 4 channels is alpha, colours are premultiplied by it.
         strength: 0 (nearly a copy) to 1.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
+        step: Called between the steps of the shared work with the share of all that is done, which
+            is 0; what it raises ends the work.
     """
 
-    def __init__(self, source: Bytes, strength: float, *, complete: bool = True) -> None:
+    def __init__(
+        self,
+        source: Bytes,
+        strength: float,
+        *,
+        complete: bool = True,
+        step: Callable[[float], None] = _ignore,
+    ) -> None:
         small = resize(source, NODES)
         self._plan = schedule(strength)
         self._quilt = Quilt(source)
+        step(0.0)
+        self._grain = Grain(small)
         self._yardstick = Yardstick(small)
+        step(0.0)
         self._wanted = self._plan.share * self._yardstick.most
         # Without completeness nothing is chosen by it either.
         self._candidates = _CANDIDATES if complete else 1
@@ -83,14 +96,15 @@ class Synthesis:
             sketch = self._best_sketch(self._arranger, generator, step)
             field = self._arranger.refine(sketch.field, sketch.picture, generator)
         step(0.8)
-        picture = self._quilt.draw(field)
+        picture = self._quilt.draw(self._grain.copied(field))
         step(1.0)
         return picture
 
-    def _guess(self, generator: np.random.Generator) -> tuple[Floats, float]:
-        """Draw a velocity, and find how far along it the wanted change is."""
+    def _guess(self, generator: np.random.Generator, aim: float = 1.0) -> tuple[Floats, float]:
+        """Draw a velocity, and find how far along it `aim` times the wanted change is."""
         speed = velocity(generator)
-        return speed, self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
+        amplitude = self._yardstick.amplitude(speed, aim * self._wanted, self._plan.reach)
+        return speed, amplitude
 
     def _best_sketch(
         self,
@@ -102,7 +116,7 @@ class Synthesis:
         turns = self._candidates + _TRIES - 1
         tried: list[_Try] = []
         for turn in range(self._candidates):
-            speed, amplitude = self._guess(generator)
+            speed, amplitude = self._guess(generator, _AIM)
             tried.append(self._try(arranger, speed, amplitude))
             step(0.6 * (turn + 1) / turns)
         best = latest = min(tried, key=lambda one: one.badness)
@@ -120,7 +134,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch.picture) + _FIRM * max(0.0, miss - _CLOSE)
+        badness = arranger.faults(sketch) + self._plan.firmness * miss**2
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 

@@ -1,0 +1,91 @@
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task") or not hasattr(os, "sched_setaffinity"),
+    reason="threads and memory are read from Linux's /proc",
+)
+
+_SCRIPT = """
+import json, os, threading
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from concurrent.futures import ThreadPoolExecutor
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+callers = 10
+threads = []
+
+def count(share):
+    threads.append(len(os.listdir("/proc/self/task")))
+
+def peak():
+    # What getrusage says would start at the peak of the parent.
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+engine = LocalEngine(seed=1, strength=0.8, progress=count)
+request = CreateImageVariationRequest(
+    image=SquarePNG(square_png(256)), size="1024x1024", response_format="b64_json"
+)
+
+def call(index):
+    return [image.read() for image in engine.create_variation(request).data]
+
+start, idle = peak(), len(os.listdir("/proc/self/task"))
+alone = call(0)
+one = peak()
+# All callers at the same time.
+gate = threading.Barrier(callers)
+
+def together(index):
+    gate.wait()
+    return call(index) == alone
+
+with ThreadPoolExecutor(callers) as pool:
+    right = list(pool.map(together, range(callers)))
+child = os.fork()
+if not child:
+    os._exit(call(0) != alone)
+print(json.dumps({
+    "forked": os.waitpid(child, 0)[1] == 0, "right": all(right), "start": start, "one": one,
+    "all": peak(), "threads": max(threads) - idle,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def crowd() -> dict[str, Any]:
+    """What a process saw in which ten threads called one engine at once, on two processors."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True, timeout=300
+    )
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def test_a_crowd_gets_the_right_pictures(crowd: dict[str, Any]) -> None:
+    """Ten callers at once get the bytes that one caller alone gets."""
+    assert crowd["right"]
+
+
+def test_a_crowd_needs_little_more_memory_than_one(crowd: dict[str, Any]) -> None:
+    """Ten callers at once need less than four times the memory that one caller does."""
+    assert crowd["all"] - crowd["start"] < 4 * (crowd["one"] - crowd["start"])
+
+
+def test_a_crowd_starts_few_threads(crowd: dict[str, Any]) -> None:
+    """Besides those of the ten callers there are at most a few threads for each processor."""
+    assert crowd["threads"] <= 10 + 3 * 2
+
+
+def test_a_forked_process_makes_pictures_too(crowd: dict[str, Any]) -> None:
+    """A child that inherits an engine, but none of its threads, gets the right pictures."""
+    assert crowd["forked"]
