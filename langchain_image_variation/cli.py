@@ -137,7 +137,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     add("--user", help="an identifier of the end user, for hosted engines")
     add("--engine", default="local", help="see `image-variation engines` (default: local)")
     add("--seed", type=int, help="make the same variations again")
-    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.35)")
+    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.5)")
     add(
         "--light",
         action=argparse.BooleanOptionalAction,

@@ -59,7 +59,7 @@ class LocalEngine:
         self,
         *,
         seed: int | None = None,
-        strength: float = 0.35,
+        strength: float = 0.5,
         light: bool = True,
         threads: int | None = None,
         progress: Callable[[float], None] | None = None,
@@ -170,7 +170,7 @@ def _checked_strength(strength: float) -> float:
     if isinstance(strength, Real) and not isinstance(strength, bool) and 0 <= strength <= 1:
         return float(strength)
     raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {shown(strength)}; 0.35 is the default.",
+        f"strength must be a number from 0 to 1, got {shown(strength)}; 0.5 is the default.",
         param="strength",
     )
 
