@@ -1,6 +1,9 @@
 import io
 import json
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 from PIL import Image as PILImage
 
@@ -118,3 +121,31 @@ def test_a_result_that_is_no_picture_says_so_when_read(call: Caller, content: st
     with pytest.raises(ImageVariationError):
         first.read()
     assert second.read() == PNG
+
+
+class Streamed(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body in pieces, as from a socket."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._body), 65536):
+            yield self._body[start : start + 65536]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+def test_ten_large_pictures_take_half_as_much_again_as_their_body(call: Caller) -> None:
+    """While they come in, and read one after the other."""
+    body = success(10, PNG + bytes(1_500_000))
+    call(lambda request: ok())
+    tracemalloc.start()
+    answer = call(lambda request: httpx.Response(200, stream=Streamed(body)), {"n": 10})
+    lengths = {len(image.read()) for image in answer.data}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert lengths == {len(PNG) + 1_500_000}
+    assert peak < 1.5 * len(body)
