@@ -189,6 +189,9 @@ class ImageVariationClient(_Client["httpx.Client"]):
 class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
     """The async twin of `ImageVariationClient`, on asyncio or trio, with the same settings.
 
+    Its connections belong to the event loop of the first call, so each loop needs a client of its
+    own.
+
     Raises:
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
         AuthenticationError: If the key cannot be sent in a header.
