@@ -1,4 +1,4 @@
-"""The command line: `image-variation create` and `image-variation engines`.
+"""The command line: `image-variation create`, `image-variation serve`, `image-variation engines`.
 
 Results go to standard output; notes, progress and errors to standard error. Exit codes: 0 done,
 2 bad input or usage, 1 an engine's or an output's failure. Interrupting the program gives 130.
@@ -6,6 +6,7 @@ Results go to standard output; notes, progress and errors to standard error. Exi
 
 import argparse
 import io
+import logging
 import os
 import sys
 import warnings
@@ -34,6 +35,7 @@ from langchain_image_variation.engines import (
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
+    MissingExtraError,
     OutputError,
 )
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_create(commands.add_parser("create", help="make variations of a picture"))
+    _add_serve(commands.add_parser("serve", help="serve POST /v1/images/variations"))
     engines = commands.add_parser("engines", help="list the engines and whether they are usable")
     engines.set_defaults(run=_engines)
     return parser
@@ -135,17 +138,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
     add("--model", help="a model, by the engine's own names (default: dall-e-2)")
     add("--user", help="an identifier of the end user, for hosted engines")
-    add("--engine", default="local", help="see `image-variation engines` (default: local)")
-    add("--seed", type=int, help="make the same variations again")
-    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.5)")
-    add(
-        "--light",
-        action=argparse.BooleanOptionalAction,
-        help="vary tone and colour a little too (default: yes)",
-    )
-    add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
-    add("--base-url", metavar="URL", help="with a hosted engine: where its server is")
-    add("--prompt", help="with --engine gpt-image: what to tell the model")
+    _add_engine(parser)
     add(
         "--fit",
         choices=get_args(Fit),
@@ -161,6 +154,102 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_create)
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add which engine to use, and what it is told."""
+    add = parser.add_argument
+    add("--engine", default="local", help="see `image-variation engines` (default: local)")
+    add("--seed", type=int, help="make the same variations again")
+    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.5)")
+    add(
+        "--light",
+        action=argparse.BooleanOptionalAction,
+        help="vary tone and colour a little too (default: yes)",
+    )
+    add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
+    add("--base-url", metavar="URL", help="with a hosted engine: where its server is")
+    add("--prompt", help="with --engine gpt-image: what to tell the model")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser)
+    add("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
+    add("--port", type=int, default=8000, help="the port; 0 takes a free one (default: 8000)")
+    add(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("IMAGE_VARIATION_API_KEY") or None,
+        help="the key clients must send; better set IMAGE_VARIATION_API_KEY, which is not listed",
+    )
+    add(
+        "--url-ttl",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long the address of a result works (default: 3600)",
+    )
+    add("--public-url", metavar="URL", help="what addresses of results begin with, behind a proxy")
+    add("--workers", type=int, metavar="N", help="engine calls at once (default: the cores)")
+    add("--queue", type=int, default=16, metavar="N", help="requests that wait (default: 16)")
+    add("--store-dir", metavar="DIR", help="where pictures given as addresses are kept")
+    add("--json-log", action="store_true", help="log lines as JSON")
+    parser.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    # Only here: the server is an extra.
+    with _extra("server"):
+        from langchain_image_variation.server import create_app
+        from langchain_image_variation.server.run import run_app
+    engine = load_engine(arguments.engine, **_engine_options(arguments))
+    app = create_app(
+        engine,
+        api_key=arguments.api_key,
+        url_ttl=arguments.url_ttl,
+        public_url=arguments.public_url,
+        workers=arguments.workers,
+        queue=arguments.queue,
+        store_dir=arguments.store_dir,
+        json_log=arguments.json_log,
+    )
+    _log_to_stderr("%(message)s" if arguments.json_log else "%(asctime)s %(message)s")
+    run_app(app, host=arguments.host, port=arguments.port, ready=_say_where(arguments.api_key))
+
+
+def _log_to_stderr(form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("langchain_image_variation.server")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _say_where(api_key: str | None) -> Callable[[str], None]:
+    """Return what says, once the server listens, how to use it."""
+
+    def say(address: str) -> None:
+        print(f"Image variations at {address}/v1. Ctrl-C ends. In a client's environment, set:")
+        print(f"  OPENAI_BASE_URL={address}/v1")
+        print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
+        if api_key is None:
+            print("There is no key: anyone who reaches this address may use it.")
+        sys.stdout.flush()
+
+    return say
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"This needs the package {error.name!r}, which is not installed; run: pip install "
+            f"'langchain-image-variation[{name}]'"
+        ) from None
+
+
 def _create(arguments: argparse.Namespace) -> None:
     source = load_source(arguments.image, fit=arguments.fit, urls=_urls(arguments))
     request = CreateImageVariationRequest(
@@ -173,7 +262,10 @@ def _create(arguments: argparse.Namespace) -> None:
     )
     directory = _output_dir(arguments)
     with _progress(request.n) as progress:
-        engine = load_engine(arguments.engine, **_engine_options(arguments, progress))
+        options = _engine_options(arguments)
+        if "progress" in signature(load_engine_class(arguments.engine)).parameters:
+            options["progress"] = progress
+        engine = load_engine(arguments.engine, **options)
         try:
             response = call_engine(engine, request)
         finally:
@@ -213,14 +305,9 @@ def _output_dir(arguments: argparse.Namespace) -> Path | None:
         raise InvalidRequestError(error.message, param="output_dir") from None
 
 
-def _engine_options(
-    arguments: argparse.Namespace, progress: Callable[[float], None]
-) -> dict[str, Any]:
+def _engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     named = {name: getattr(arguments, name) for name in _ENGINE_OPTIONS}
-    options = {name: value for name, value in named.items() if value is not None}
-    if "progress" in signature(load_engine_class(arguments.engine)).parameters:
-        options["progress"] = progress
-    return options
+    return {name: value for name, value in named.items() if value is not None}
 
 
 @contextmanager

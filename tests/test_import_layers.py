@@ -21,6 +21,7 @@ LAYERS = {
     "engines.gpt_image": 7,
     "engines.variations": 7,
     "tool": 8,
+    "server": 8,
     "cli": 9,
     "__init__": 10,
     "__main__": 10,
@@ -41,6 +42,7 @@ LIBRARIES = {
     "folder": set[str](),
     "tool": {"langchain_core", "pydantic"},
     "cli": {"tqdm"},
+    "server": {"anyio", "platformdirs", "prometheus_client", "pydantic", "starlette", "uvicorn"},
     "__init__": set[str](),
     "__main__": set[str](),
 }

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from PIL import Image
 
+from langchain_image_variation.server import create_app
 from tests.calling import PNG, success
 from tests.http.raw_server import raw_server, response
+from tests.server.serving import installed, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,7 +54,57 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     """A block in a language that no test below runs would go unchecked."""
-    assert {language for language, _ in BLOCKS} == {"console", "python", "pycon"}
+    run = {"bash", "console", "javascript", "pycon", "python"}
+    assert {language for language, _ in BLOCKS} - run == {"csharp", "ruby"}
+
+
+@pytest.mark.parametrize("block", [*blocks("ruby"), *blocks("csharp")])
+def test_blocks_that_are_not_run_name_what_the_server_says(block: str) -> None:
+    """Ruby and C# take address and key from the same environment as the others."""
+    assert "OPENAI_BASE_URL" in block
+    assert "OPENAI_API_KEY" in block
+    assert "256x256" in block.replace("W256xH256", "256x256")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server of ours, with the environment set as the README says."""
+    with serving(create_app("instant", store_dir=tmp_path / "store")) as address:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{address}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "any-text")
+        yield address
+
+
+def test_the_server_is_started_as_shown() -> None:
+    """The commands before the calls start it and set what it prints."""
+    start, call = (text for language, text in BLOCKS if language == "bash")
+    assert "\n.venv/bin/image-variation serve &\n" in start
+    assert "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in start
+    assert call.startswith("curl $OPENAI_BASE_URL/images/variations ")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_block_runs(server: str) -> None:
+    """And prints two addresses."""
+    call = [text for language, text in BLOCKS if language == "bash"][1]
+    done = subprocess.run(
+        ["bash", "-c", call], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count('"url": ') == 2
+
+
+@pytest.mark.parametrize("block", blocks("javascript"))
+def test_javascript_blocks_run(server: str, tmp_path: Path, block: str) -> None:
+    """Under node, with the vendor's package."""
+    package = installed("node-newest/node_modules/openai")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "openai").symlink_to(package)
+    (tmp_path / "block.cjs").write_text(block)
+    done = subprocess.run(
+        ["node", "block.cjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "2\n", done.stderr
 
 
 @pytest.mark.parametrize("block", blocks("console"))
@@ -90,6 +143,7 @@ class _ToolCaller(GenericFakeChatModel):
         return self
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; where the README says `model`, a scripted one calls the tool once.
@@ -102,12 +156,15 @@ def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.Monke
     names: dict[str, Any] = {"model": _ToolCaller(messages=iter(answers))}
     with raw_server(response(200, success(2))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any-text")
         exec(compile(block, "README.md", "exec"), names)
         if "client" in names:
             names["client"].close()
     if "ImageVariationTool" in block:
         assert len(list(Path("examples/variations").iterdir())) in (2, 3)
-    if "client.images" in block:
+    if "openai" in block:
+        assert len(names["response"].data) == 2
+    elif "client.images" in block:
         assert names["pictures"] == [PNG, PNG]
 
 

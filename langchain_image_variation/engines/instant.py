@@ -23,6 +23,9 @@ class InstantEngine:
     picture that is valid by its structure is enough.
     """
 
+    models = MODELS
+    """The models it offers."""
+
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` flat pictures.
 

@@ -55,6 +55,9 @@ class LocalEngine:
         InvalidRequestError: If an option is out of range; `param` names it.
     """
 
+    models = MODELS
+    """The models it offers."""
+
     def __init__(
         self,
         *,

@@ -1,0 +1,269 @@
+"""What the server costs outside the engine, beside a bare Starlette app that only reads the form.
+
+Claim: the time of a request that uploads 1 MB, without the engine's own, is at most 1.5 times that
+of an app that reads the form and answers: by the clock, and by the CPU time of the server, since a
+loopback that stalls hides the difference from the clock. Each runs in a process of its own, in
+turns. Requests a second, the 99th percentile of their times and the server's memory are shown at 1,
+16 and 256 connections; with `--load`, memory under slow connections, large uploads, small requests
+and large answers.
+
+    python benchmarks/server.py [--rounds N] [--load]
+
+Exits with 1 if the bar is missed. Linux only: memory and CPU time are read from /proc.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from pytest_image_variation.samples import square_png
+
+BAR = 1.5
+CONNECTIONS = (1, 16, 256)
+REQUESTS = {1: 150, 16: 400, 256: 800}
+BARE = """
+import uvicorn, socket
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+async def read(request):
+    async with request.form() as form:
+        await form["image"].read()
+    return Response(b"{}", media_type="application/json")
+
+with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+    print(f"bare at http://127.0.0.1:{listener.getsockname()[1]}/v1.", flush=True)
+    app = Starlette(routes=[Route("/v1/images/variations", read, methods=["POST"])])
+    config = uvicorn.Config(app, access_log=False, log_level="warning")
+    uvicorn.Server(config).run(sockets=[listener])
+"""
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self._process = process
+        self.port = port
+
+    def memory(self, which: str = "VmRSS") -> float:
+        """Return the resident memory now, or with VmHWM at most so far, in MB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith(which)]
+        return int(line.split()[1]) / 1024
+
+    def cpu(self) -> float:
+        """Return the CPU seconds that it has used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def served(*command: str) -> Iterator[Served]:
+    """Run a server that prints its address in its first line."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().partition(" at ")[2].partition("/v1.")[0]
+            yield Served(process, int(address.rpartition(":")[2]))
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def ours(queue: int = 1000) -> Iterator[Served]:
+    """Run our server with the instant engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--engine", "instant", "--port", "0", "--queue", str(queue)]
+        command = ["-m", "langchain_image_variation", "serve", *arguments, "--store-dir", folder]
+        with served(*command) as server:
+            yield server
+
+
+def request(picture: bytes, **fields: str) -> bytes:
+    """Return a whole request."""
+    form = {"response_format": "b64_json", "size": "256x256", **fields}
+    parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
+    parts.append(b'"image"; filename="a.png"\r\ncontent-type: image/png\r\n\r\n' + picture)
+    head = b"--x\r\ncontent-disposition: form-data; name="
+    body = b"".join(head + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    return (
+        b"POST /v1/images/variations HTTP/1.1\r\nhost: x\r\n"
+        b"content-type: multipart/form-data; boundary=x\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+async def answered(reader: asyncio.StreamReader) -> int:
+    """Read one answer whole, and return its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    await reader.readexactly(length)
+    return int(head[9:12])
+
+
+async def ask(port: int, body: bytes, times: int, taken: list[float]) -> list[int]:
+    """Send a request so many times over one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    statuses = []
+    for _ in range(times):
+        start = time.perf_counter()
+        writer.write(body)
+        await writer.drain()
+        statuses.append(await answered(reader))
+        taken.append(time.perf_counter() - start)
+    writer.close()
+    return statuses
+
+
+async def hammer(port: int, body: bytes, connections: int, total: int) -> tuple[float, list[float]]:
+    """Return requests a second over so many connections, and the time of each."""
+    taken: list[float] = []
+    start = time.perf_counter()
+    each = [ask(port, body, max(1, total // connections), taken) for _ in range(connections)]
+    statuses = [status for answers in await asyncio.gather(*each) for status in answers]
+    assert set(statuses) == {200}, set(statuses)
+    return len(taken) / (time.perf_counter() - start), taken
+
+
+def engine_seconds(picture: bytes) -> float:
+    """Return what the instant engine itself takes for the picture."""
+    from langchain_image_variation import CreateImageVariationRequest, SquarePNG, load_engine
+
+    wanted = CreateImageVariationRequest(image=SquarePNG(picture), size="256x256")
+    engine = load_engine("instant")
+    engine.create_variation(wanted)
+    start = time.perf_counter()
+    for _ in range(50):
+        engine.create_variation(wanted)
+    return (time.perf_counter() - start) / 50
+
+
+def compared(rounds: int, picture: bytes) -> dict[str, float]:
+    """Print what a request costs either, and return the ratios without the engine's own time."""
+    body = request(picture)
+    own = engine_seconds(picture) * 1000
+    print(f"1 MB upload; the engine itself takes {own:.2f} ms")
+    clock: dict[str, list[float]] = {"ours": [], "bare": []}
+    cpu: dict[str, list[float]] = {"ours": [], "bare": []}
+    with ours() as server, served("-c", BARE) as bare:
+        for _ in range(rounds):
+            for name, peer in (("ours", server), ("bare", bare)):
+                before = peer.cpu()
+                _, taken = asyncio.run(hammer(peer.port, body, 1, REQUESTS[1]))
+                clock[name].append(statistics.median(taken) * 1000)
+                cpu[name].append((peer.cpu() - before) / REQUESTS[1] * 1000)
+    ratios = {}
+    for what, rows in {"clock": clock, "CPU": cpu}.items():
+        mine, theirs = statistics.median(rows["ours"]) - own, statistics.median(rows["bare"])
+        print(f"{what:>8}: ours {mine:6.2f} ms outside the engine, bare {theirs:6.2f} ms")
+        ratios[what] = mine / theirs
+    return ratios
+
+
+def print_table(picture: bytes) -> None:
+    """Print requests a second, the 99th percentile and memory at each number of connections."""
+    print(f"{'':>12}{'requests/s':>12}{'p99 ms':>10}{'peak MB':>10}")
+    for connections in CONNECTIONS:
+        with ours() as server:
+            rate, taken = asyncio.run(
+                hammer(server.port, request(picture), connections, REQUESTS[connections])
+            )
+            p99 = sorted(taken)[int(len(taken) * 0.99)] * 1000
+            peak = server.memory("VmHWM")
+            print(f"{connections:>12}{rate:12.0f}{p99:10.1f}{peak:10.0f}")
+
+
+async def drip(port: int, connections: int, seconds: float) -> None:
+    """Hold connections that send a byte a second of a large upload."""
+    head, _, rest = request(bytes(100_000)).partition(b"\r\n\r\n")
+    streams = []
+    for _ in range(connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"\r\n\r\n")
+        streams.append((reader, writer))
+    for second in range(int(seconds)):
+        for _, writer in streams:
+            writer.write(rest[second : second + 1])
+        await asyncio.sleep(1)
+    for _, writer in streams:
+        writer.close()
+
+
+async def burst(port: int, body: bytes, connections: int, times: int) -> dict[int, int]:
+    """Return how often each status came."""
+    each = await asyncio.gather(*(ask(port, body, times, []) for _ in range(connections)))
+    found = [status for answers in each for status in answers]
+    return {status: found.count(status) for status in sorted(set(found))}
+
+
+async def awaited(
+    load: Callable[[int], Awaitable[dict[int, int] | None]], port: int
+) -> dict[int, int] | None:
+    """Put a server under a load."""
+    return await load(port)
+
+
+def print_load() -> None:
+    """Print the server's memory before, and at most during, each kind of load."""
+    large = megabyte(1140)
+    kinds: dict[str, Callable[[int], Awaitable[dict[int, int] | None]]] = {
+        "500 connections, a byte a second": lambda port: drip(port, 500, 10),
+        "200 uploads of 4 MB at once": lambda port: burst(port, request(large), 200, 1),
+        "10,000 small requests": lambda port: burst(port, request(square_png(8)), 50, 200),
+        "16 answers of ten 1024x1024": lambda port: burst(
+            port, request(square_png(8), n="10", size="1024x1024"), 16, 1
+        ),
+    }
+    for name, load in kinds.items():
+        with ours(queue=16) as server:
+            before = server.memory()
+            statuses = asyncio.run(awaited(load, server.port))
+            peak = server.memory("VmHWM")
+            print(f"{name:34}{before:6.0f} MB before, {peak:4.0f} MB at most; {statuses or ''}")
+
+
+def main() -> int:
+    """Measure, print, and return 1 if the bar is missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--load", action="store_true", help="measure memory under load too")
+    arguments = parser.parse_args()
+    picture = megabyte()
+    ratios = compared(arguments.rounds, picture)
+    print_table(picture)
+    if arguments.load:
+        print_load()
+    for what, ratio in ratios.items():
+        missed = " MISSED" if ratio > BAR else ""
+        print(f"ours / bare by {what}: {ratio:.2f} (bar {BAR:.2f}){missed}")
+    return 1 if max(ratios.values()) > BAR else 0
+
+
+def megabyte(side: int = 591) -> bytes:
+    """Return a square PNG file of about 1 MB, or of nearly 4 for a side of 1140."""
+    buffer = io.BytesIO()
+    noise = [Image.effect_noise((side, side), 90) for _ in range(3)]
+    Image.merge("RGB", noise).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""The app: `POST /v1/images/variations` and what belongs to it, over any engine."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines import (
+    AsyncVariationEngine,
+    VariationEngine,
+    load_engine,
+)
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    shown,
+)
+from langchain_image_variation.server.envelope import Envelope, failed, not_routed
+from langchain_image_variation.server.handlers import Handlers
+from langchain_image_variation.server.metrics import Metrics
+from langchain_image_variation.server.queue import EngineQueue
+from langchain_image_variation.server.store import PictureStore
+
+__all__ = ["create_app"]
+
+_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
+
+
+def create_app(
+    engine: str | VariationEngine | AsyncVariationEngine = "local",
+    *,
+    api_key: str | SecretStr | None = None,
+    url_ttl: float = 3600.0,
+    public_url: str | None = None,
+    workers: int | None = None,
+    queue: int = 16,
+    store_dir: str | os.PathLike[str] | None = None,
+    store_max_bytes: int = 1024**3,
+    json_log: bool = False,
+) -> Starlette:
+    """Return an ASGI app on which the vendor's SDKs work as they did on the vendor's server.
+
+    Args:
+        engine: What makes the variations, or its name.
+        api_key: The key that clients must send; by default anyone who reaches the app may use it.
+        url_ttl: Seconds for which the address of a result works.
+        public_url: What the addresses of results begin with, where that is not what the client
+            itself calls the server.
+        workers: The most engine calls at once; by default as many as there are cores.
+        queue: The most requests that wait for their turn; one more is answered 429.
+        store_dir: Where pictures are kept whose addresses were given out; by default a folder in
+            the user's cache.
+        store_max_bytes: The most bytes that all those pictures together may have.
+        json_log: Whether log lines are JSON.
+
+    Raises:
+        InvalidRequestError: If a setting is out of range; `param` names it.
+        EngineNotFoundError: If there is no engine of that name.
+        OutputError: If the folder cannot be used.
+    """
+    key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+    if key == "":
+        raise InvalidRequestError("api_key is empty; pass None for no key.", param="api_key")
+    _check_whole("workers", workers if workers is not None else 1, 1)
+    _check_whole("queue", queue, 0)
+    _check_whole("store_max_bytes", store_max_bytes, 0)
+    if isinstance(url_ttl, bool) or not isinstance(url_ttl, int | float) or not 0 < url_ttl < 1e9:
+        raise InvalidRequestError(
+            f"url_ttl must be a positive number of seconds, got {shown(url_ttl)}.", param="url_ttl"
+        )
+    folder = Path(store_dir) if store_dir is not None else _usual_folder()
+    engine = load_engine(engine) if isinstance(engine, str) else engine
+    turns = EngineQueue(engine, workers=workers or os.cpu_count() or 1, limit=queue)
+    metrics = Metrics(turns)
+    handlers = Handlers(
+        turns,
+        store=PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes),
+        metrics=metrics,
+        api_key=key,
+        public_url=public_url,
+        models=getattr(engine, "models", (_DEFAULT_MODEL,)),
+    )
+    app = Starlette(
+        routes=[
+            Route("/", handlers.playground),
+            Route("/v1/images/variations", handlers.create_variation, methods=["POST"]),
+            Route("/v1/models", handlers.list_models),
+            Route("/v1/models/{model:path}", handlers.retrieve_model),
+            Route("/files/{name}", handlers.file, name="file"),
+            Route("/healthz", handlers.health),
+            Route("/metrics", handlers.metrics_text),
+            Route("/openapi.json", handlers.openapi),
+        ],
+        middleware=[Middleware(Envelope, metrics=metrics, json_log=json_log)],
+        exception_handlers={
+            ImageVariationError: failed,  # type: ignore[dict-item]  # it takes only these
+            HTTPException: not_routed,  # type: ignore[dict-item]  # it takes only these
+        },
+    )
+    # A redirect to the address without its slash would name whatever Host the client sent.
+    app.router.redirect_slashes = False
+    app.state.draining = False
+    app.state.turns = turns
+    return app
+
+
+def _usual_folder() -> Path:
+    return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"
+
+
+def _check_whole(param: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise InvalidRequestError(
+            f"{param} must be a whole number from {least}, got {shown(value)}.", param=param
+        )

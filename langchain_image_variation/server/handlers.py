@@ -1,0 +1,218 @@
+"""What each address of the app answers."""
+
+import asyncio
+import base64
+import hmac
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+
+from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    ExpiredURLError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServiceUnavailableError,
+    shown,
+)
+from langchain_image_variation.pixels import as_png
+from langchain_image_variation.server.form import drain, read_upload
+from langchain_image_variation.server.metrics import Metrics
+from langchain_image_variation.server.openapi import openapi_document
+from langchain_image_variation.server.playground import playground_page
+from langchain_image_variation.server.queue import EngineQueue
+from langchain_image_variation.server.replay import Replay
+from langchain_image_variation.server.store import PictureStore
+
+__all__ = ["Handlers"]
+
+T = TypeVar("T")
+
+_REPLAY_BYTES = 256 * 1024 * 1024
+# As the vendor's storage says it; clients look for these words.
+_EXPIRED = (
+    '<?xml version="1.0" encoding="utf-8"?>\n<Error><Code>AuthenticationFailed</Code>'
+    "<Message>{message}</Message><AuthenticationErrorDetail>Signature not valid in the specified "
+    "time frame</AuthenticationErrorDetail></Error>\n"
+)
+
+
+class Handlers:
+    """The app's addresses, over one queue, one store and one memory of answers.
+
+    Args:
+        turns: Where requests wait for the engine.
+        store: Where pictures are kept that are given as addresses.
+        metrics: What is told at `/metrics`.
+        api_key: The key that clients must send, or None.
+        public_url: What addresses of pictures begin with, or None for what the client calls us.
+        models: The names that are listed.
+    """
+
+    def __init__(
+        self,
+        turns: EngineQueue,
+        *,
+        store: PictureStore,
+        metrics: Metrics,
+        api_key: str | None,
+        public_url: str | None,
+        models: Sequence[str],
+    ) -> None:
+        self._turns = turns
+        self._store = store
+        self._metrics = metrics
+        self._api_key = api_key
+        self._public_url = public_url
+        self._models = models
+        self._replay = Replay(_REPLAY_BYTES)
+        self._page, self._page_headers = playground_page()
+        self._since = int(time.time())
+
+    async def create_variation(self, request: Request) -> Response:
+        """`POST /v1/images/variations`."""
+        try:
+            self._check_access(request)
+            if request.app.state.draining:
+                raise ServiceUnavailableError("The server is shutting down; try another, or later.")
+        except (AuthenticationError, ServiceUnavailableError):
+            # A client that is still sending would rather see a broken connection than the answer.
+            await drain(request)
+            raise
+        upload = await read_upload(request)
+        wanted = await upload.request()
+        base = self._base(request)
+
+        async def make() -> bytes:
+            answer = await self._turns.call(
+                wanted.model_copy(update={"response_format": "b64_json"})
+            )
+            # Not by asyncio's threads, which engines take.
+            return await anyio.to_thread.run_sync(self._body, answer, wanted, base)
+
+        key = request.headers.get("idempotency-key")
+        body = await _unless_gone(request, self._replay.answer(key, wanted, make))
+        return Response(body, media_type="application/json")
+
+    async def list_models(self, request: Request) -> Response:
+        """`GET /v1/models`."""
+        self._check_access(request)
+        return JSONResponse({"object": "list", "data": [self._model(m) for m in self._models]})
+
+    async def retrieve_model(self, request: Request) -> Response:
+        """`GET /v1/models/{model}`."""
+        self._check_access(request)
+        name = request.path_params["model"]
+        if name not in self._models:
+            error = ModelNotFoundError(f"The model {shown(name)} does not exist here.")
+            error.status_code = 404
+            raise error
+        return JSONResponse(self._model(name))
+
+    async def file(self, request: Request) -> Response:
+        """`GET /files/{name}`: a result, for as long as its address works."""
+        query = request.query_params
+        try:
+            path, status, left = await anyio.to_thread.run_sync(
+                self._store.find,
+                request.path_params["name"],
+                query.get("se", ""),
+                query.get("sig", ""),
+            )
+        except ExpiredURLError as error:
+            body = _EXPIRED.format(message=error.message)
+            headers = {"x-ms-error-code": "AuthenticationFailed"}
+            return Response(body, 403, headers, media_type="application/xml")
+        headers = {
+            "cache-control": f"private, max-age={left}, immutable",
+            "x-content-type-options": "nosniff",
+        }
+        return FileResponse(path, media_type="image/png", headers=headers, stat_result=status)
+
+    async def health(self, request: Request) -> Response:
+        """`GET /healthz`: 200 when ready, 503 while draining."""
+        draining = request.app.state.draining
+        status = "draining" if draining else "ready"
+        return JSONResponse({"status": status}, 503 if draining else 200)
+
+    async def metrics_text(self, request: Request) -> Response:
+        """`GET /metrics`."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def playground(self, request: Request) -> Response:
+        """`GET /`: a page to try it by hand."""
+        return HTMLResponse(self._page, headers=self._page_headers)
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`."""
+        with_key = self._api_key is not None
+        return JSONResponse(openapi_document(self._models, with_key=with_key))
+
+    def _check_access(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not sent:
+            error = AuthenticationError(
+                "There is no API key in the request; send it in the header Authorization, as "
+                "'Bearer KEY'."
+            )
+            error.code = None
+            raise error
+        # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
+        known = hmac.compare_digest(sent.strip().encode("latin-1"), self._api_key.encode())
+        if not known:
+            raise AuthenticationError("The API key in the request is not the one of this server.")
+
+    def _base(self, request: Request) -> str:
+        if self._public_url is not None:
+            return self._public_url.rstrip("/")
+        try:
+            return str(request.base_url).rstrip("/")
+        except ValueError:
+            raise InvalidRequestError("The Host header is no address.") from None
+
+    def _body(
+        self, answer: ImagesResponse, wanted: CreateImageVariationRequest, base: str
+    ) -> bytes:
+        """Return the body of a success: each picture PNG of the size wanted, in the form wanted."""
+        images = []
+        for made in answer.data:
+            png, _ = as_png(made.read(), wanted.side)
+            if wanted.response_format == "url":
+                images.append(Image(url=f"{base}/files/{self._store.add(png)}"))
+            else:
+                images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
+        return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
+
+    def _model(self, name: str) -> dict[str, object]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._since,
+            "owned_by": "langchain-image-variation",
+        }
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do some work while the client is there, and stop it when the client goes away."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return await task
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,88 @@
+"""Running the app on uvicorn, and ending it so that nobody loses an answer."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = ["run_app"]
+
+
+class _Draining(uvicorn.Server):
+    """Ends on a signal when what runs is finished; what is new is refused until then.
+
+    A second signal ends it at once.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, ready: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Engines run in these threads, and asyncio has few of its own.
+        threads = ThreadPoolExecutor(self._state.turns.workers, thread_name_prefix="engine")
+        asyncio.get_running_loop().set_default_executor(threads)
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._state.draining:
+            super().handle_exit(sig, frame)
+        self._state.draining = True
+        # uvicorn raises the signals it has caught once more at its end; this one was answered.
+        if sig != signal.SIGTERM:
+            self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        turns = self._state.turns
+        if self._state.draining and not turns.running and not turns.waiting:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes: SIGTERM or SIGINT.
+
+    What runs is finished then and what is new is refused with 503; a second signal ends at once.
+
+    Args:
+        app: What `create_app` returned.
+        host: The address to listen at.
+        port: The port to listen at; 0 takes a free one.
+        ready: Called with the address, once the server listens.
+
+    Raises:
+        InvalidRequestError: If the address cannot be listened at.
+        KeyboardInterrupt: After SIGINT.
+    """
+    try:
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        # The name of a host fails with numbers of its own, below zero.
+        reason = os.strerror(number) if number and number > 0 else "no such address or port"
+        raise InvalidRequestError(f"Cannot listen at {host}:{port}: {reason}.") from None
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=30,
+    )
+    with listener:
+        _Draining(config, app, ready).run(sockets=[listener])

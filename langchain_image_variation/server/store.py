@@ -1,0 +1,162 @@
+"""Pictures that are given as addresses: files of a folder, under signed names that expire."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
+
+__all__ = ["PictureStore"]
+
+_KEY_BYTES = 32
+_SUFFIX = ".png"
+_LOOK_SECONDS = 60.0
+
+
+class PictureStore:
+    """Keeps pictures for a while, in a folder that outlives the process.
+
+    An address is a file's name, the second at which it expires, and an HMAC-SHA256 (RFC 2104) of
+    both with a key that is kept in the folder too. Files are written whole or not at all; what is
+    too old, or too much, is removed when more comes.
+
+    Args:
+        directory: The folder; made if it is missing, for this user alone.
+        ttl: Seconds for which an address works.
+        max_bytes: The most bytes that all pictures together may have; the oldest go first.
+
+    Raises:
+        OutputError: If the folder cannot be used.
+    """
+
+    def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
+        self._directory = directory
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._room = 0
+        self._next_look = 0.0
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._key = _key(directory / "key")
+        except OSError:
+            raise OutputError(
+                f"The folder {directory.name!r} cannot be used for pictures; name another."
+            ) from None
+
+    def add(self, png: bytes) -> str:
+        """Keep a picture and return its address, relative to where pictures are served.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        name = hashlib.sha256(png).hexdigest()
+        path = self._directory / f"{name}{_SUFFIX}"
+        try:
+            with self._lock:
+                self._make_room(len(png))
+            if not _refreshed(path):
+                _write(path, png)
+        except OSError:
+            raise OutputError("The picture cannot be kept; make room on the disk.") from None
+        expires = int(time.time() + self._ttl)
+        return f"{name}{_SUFFIX}?se={expires}&sig={self._signature(name, expires)}"
+
+    def find(
+        self, file_name: str, expires: str, signature: str
+    ) -> tuple[Path, os.stat_result, int]:
+        """Return the file of an address, its status, and for how many seconds more it works.
+
+        Raises:
+            ExpiredURLError: If its time is over, or it was not given out here.
+            NotFoundError: If the picture had to make room for others.
+        """
+        name = file_name.removesuffix(_SUFFIX)
+        # Compared as bytes, for text of a stranger may hold any character.
+        known = expires.isdecimal() and hmac.compare_digest(
+            self._signature(name, int(expires[:12])).encode(), signature.encode()
+        )
+        left = int(expires[:12]) - time.time() if known else 0
+        if left <= 0:
+            raise ExpiredURLError("The address of the picture has expired, or was never given out.")
+        path = self._directory / f"{name}{_SUFFIX}"
+        try:
+            return path, path.stat(), int(left)
+        except OSError:
+            raise NotFoundError("The picture is gone; it made room for newer ones.") from None
+
+    def _signature(self, name: str, expires: int) -> str:
+        text = f"{name}\n{expires}".encode()
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
+
+    def _make_room(self, length: int) -> None:
+        """Remove what has expired, and the oldest of what is too much.
+
+        A folder may hold very many files, so it is looked through once a minute, or when it must be
+        full.
+        """
+        self._room -= length
+        if self._room >= 0 and time.monotonic() < self._next_look:
+            return
+        files = sorted(self._files())
+        oldest = time.time() - self._ttl - 60
+        total = length + sum(size for _, size, _ in files)
+        for modified, size, path in files:
+            if modified >= oldest and total <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self._room = self._max_bytes - total
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """Yield when each file was written, its bytes, and its path."""
+        for path in self._directory.iterdir():
+            if path.suffix in (_SUFFIX, ".part"):
+                # Another process may remove it meanwhile.
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    yield status.st_mtime, status.st_size, path
+
+
+def _key(path: Path) -> bytes:
+    """Return the folder's key, made by whoever comes first."""
+    if not path.exists():
+        _write(path, secrets.token_bytes(_KEY_BYTES), replace=False)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise OSError("the key is broken")
+    return key
+
+
+def _refreshed(path: Path) -> bool:
+    """Make a file that is there already as new as one just written."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write(path: Path, data: bytes, *, replace: bool = True) -> None:
+    temporary = path.with_name(f"{secrets.token_hex(8)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            # Unlike a rename, a link never replaces the key of another process.
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

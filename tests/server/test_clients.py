@@ -1,0 +1,208 @@
+"""Real clients against the app on a real socket."""
+
+import asyncio
+import io
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    EngineError,
+    ExpiredURLError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitError,
+)
+from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.server import create_app
+from pytest_image_variation.samples import non_square_png, square_png
+from tests.server.serving import Moody, check_picture, serving
+
+KEY = "sk-right"
+SIZES = ("256x256", "512x512", "1024x1024")
+
+# The SDK marks the call as deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an app that asks for a key."""
+    folder = tmp_path_factory.mktemp("store")
+    with serving(create_app(Moody(), api_key=KEY, store_dir=folder, queue=100)) as address:
+        yield address
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A square PNG on disk."""
+    path = tmp_path / "image.png"
+    path.write_bytes(square_png(64))
+    return path
+
+
+def check(response: Any, n: int, size: str, response_format: str) -> None:
+    """Check an SDK's answer, and every picture in it."""
+    assert len(response.data) == n
+    for item in response.data:
+        assert (item.b64_json is None) == (response_format == "url")
+        assert (item.url is None) == (response_format == "b64_json")
+        check_picture(item.url or item.b64_json, size)
+
+
+CALLS = [
+    (n, size, response_format)
+    for n in (1, 10)
+    for size in SIZES
+    for response_format in ("url", "b64_json")
+]
+
+
+def test_the_vendors_sdk(address: str, photo: Path) -> None:
+    """Each form, number and size."""
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk:
+        for n, size, response_format in CALLS:
+            response = sdk.images.create_variation(
+                image=photo,
+                n=n,
+                size=size,  # type: ignore[arg-type]  # one of the three
+                response_format=response_format,  # type: ignore[arg-type]  # one of the two
+            )
+            check(response, n, size, response_format)
+        assert [model.id for model in sdk.models.list()] == ["dall-e-2", "instant"]
+        assert sdk.models.retrieve("instant").id == "instant"
+
+
+@pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
+async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) -> None:
+    """The same, async, all at once, by either of its transports."""
+    http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
+    async with openai.AsyncOpenAI(
+        base_url=f"{address}/v1", api_key=KEY, http_client=http_client
+    ) as sdk:
+        calls = [
+            sdk.images.create_variation(
+                image=photo,
+                n=n,
+                size=size,  # type: ignore[arg-type]  # one of the three
+                response_format=response_format,  # type: ignore[arg-type]  # one of the two
+            )
+            for n, size, response_format in CALLS
+        ]
+        for response, call in zip(await asyncio.gather(*calls), CALLS, strict=True):
+            await asyncio.to_thread(check, response, *call)
+
+
+def test_the_sdks_own_images(address: str, photo: Path) -> None:
+    """Bytes, files, BytesIO and tuples, as its users pass them."""
+    named = io.BytesIO(photo.read_bytes())
+    named.name = "x.png"
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk, open(photo, "rb") as file:
+        data = photo.read_bytes()
+        for image in (data, io.BytesIO(data), named, file, ("a.png", data, "image/png")):
+            assert len(sdk.images.create_variation(image=image, size="256x256").data or []) == 1
+
+
+def test_the_sdks_exceptions(address: str, photo: Path) -> None:
+    """Its own class for each status, with what our error says."""
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as sdk:
+        with pytest.raises(openai.BadRequestError, match="square") as bad:
+            sdk.images.create_variation(image=non_square_png())
+        assert (bad.value.param, bad.value.type) == ("image", "invalid_request_error")
+        assert bad.value.request_id is not None
+        with pytest.raises(openai.AuthenticationError) as wrong:
+            sdk.with_options(api_key="sk-wrong").images.create_variation(image=photo)
+        assert wrong.value.code == "invalid_api_key"
+        with pytest.raises(openai.NotFoundError):
+            sdk.models.retrieve("gpt-9")
+        with pytest.raises(openai.RateLimitError) as limit:
+            sdk.images.create_variation(image=photo, user="limit-sdk-raises")
+        assert limit.value.code == "rate_limit_exceeded"
+        with pytest.raises(openai.InternalServerError):
+            sdk.images.create_variation(image=photo, user="fail-sdk-raises")
+
+
+def test_the_sdk_tries_again(address: str, photo: Path) -> None:
+    """After 429 and 500, and then has its pictures."""
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=1) as sdk:
+        for user in ("limit-sdk-retries", "fail-sdk-retries"):
+            check(sdk.images.create_variation(image=photo, user=user), 1, "1024x1024", "url")
+
+
+def test_our_own_client(address: str, photo: Path) -> None:
+    """The same calls, the results downloaded already, and our errors as themselves."""
+    with ImageVariationClient(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
+        for n, size, response_format in CALLS:
+            answer = client.images.create_variation(
+                image=photo,
+                n=n,
+                size=size,  # type: ignore[arg-type]  # one of the three
+                response_format=response_format,  # type: ignore[arg-type]  # one of the two
+            )
+            sides = [SquarePNG(image.read()).side for image in answer.data]
+            assert [f"{side}x{side}" for side in sides] == [size] * n
+            assert answer.request_id is not None
+        with pytest.raises(RateLimitError) as limit:
+            client.images.create_variation(image=photo, user="limit-ours")
+        assert limit.value.retry_after == 0
+        with pytest.raises(EngineError):
+            client.images.create_variation(image=photo, user="fail-ours")
+        with pytest.raises(InvalidRequestError, match="does not exist here"):
+            client.images.create_variation(image=photo, model="gpt-9")
+    with ImageVariationClient(base_url=f"{address}/v1", api_key="x") as client:
+        with pytest.raises(AuthenticationError):
+            client.images.create_variation(image=photo)
+    with ImageVariationClient(base_url=f"{address}/v2", api_key=KEY) as client:
+        with pytest.raises(NotFoundError):
+            client.images.create_variation(image=photo)
+
+
+async def test_our_own_async_client(address: str, photo: Path) -> None:
+    """Fifty calls at once; what is refused for now is tried again."""
+    client = AsyncImageVariationClient(base_url=f"{address}/v1", api_key=KEY)
+    async with client:
+        calls = [client.images.create_variation(image=photo, size="256x256") for _ in range(50)]
+        answers = await asyncio.gather(*calls)
+    assert {SquarePNG(answer.data[0].read()).side for answer in answers} == {256}
+
+
+def test_an_expired_result_is_its_own_error(tmp_path: Path, photo: Path) -> None:
+    """Our client knows our 403 as it knows the vendor's."""
+    with serving(create_app("instant", store_dir=tmp_path / "store", url_ttl=0.001)) as address:
+        with ImageVariationClient(base_url=f"{address}/v1") as client:
+            answer = client.images.create_variation(image=photo)
+            with pytest.raises(ExpiredURLError):
+                answer.data[0].read()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl(address: str, photo: Path) -> None:
+    """The reference's own command line."""
+    command = [
+        "curl",
+        "--silent",
+        "--fail",
+        f"{address}/v1/images/variations",
+        "-H",
+        f"Authorization: Bearer {KEY}",
+        "-F",
+        f"image=@{photo}",
+        "-F",
+        "n=2",
+        "-F",
+        "size=1024x1024",
+    ]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    answer = ImagesResponse.from_json(done.stdout)
+    assert len(answer.data) == 2
+    assert answer.created is not None
+    assert abs(answer.created - time.time()) < 60

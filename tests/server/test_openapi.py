@@ -1,0 +1,70 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.server import create_app
+from tests.server.serving import serving
+
+CASES = int(os.environ.get("IMAGE_VARIATION_API_CASES", "200"))
+"""How many cases to try at least; the gate tries many more."""
+KEY = "sk-right"
+
+
+@pytest.mark.parametrize("api_key", [None, KEY])
+async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> None:
+    """It names every address, the contract's fields, and a key only where one is asked for."""
+    app = create_app("instant", store_dir=tmp_path, api_key=api_key)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        document = (await client.get("/openapi.json")).json()
+    OpenAPIV31SpecValidator(document).validate()
+    routes = {route.path.replace(":path", "") for route in app.routes}  # type: ignore[attr-defined]  # all are routes
+    assert set(document["paths"]) == routes - {"/"}
+    schemas = document["components"]["schemas"]
+    fields = schemas["CreateImageVariationRequest"]["properties"]
+    assert list(fields) == list(CreateImageVariationRequest.model_fields)
+    assert ("securitySchemes" in document["components"]) == (api_key is not None)
+    assert (KEY in json.dumps(document)) is False
+
+
+@pytest.mark.parametrize("api_key", [None, KEY])
+def test_schemathesis_finds_no_failure(tmp_path: Path, api_key: str | None) -> None:
+    """Whatever it makes of the document, each answer is one it allows, and no 5xx."""
+    command = [
+        str(Path(sys.executable).with_name("st")),
+        "--no-color",
+        "run",
+        "--checks=all",
+        f"--max-examples={CASES // 8}",
+        "--seed=1",
+        "--generation-database=none",
+    ]
+    if api_key is not None:
+        command.append(f"--header=Authorization: Bearer {api_key}")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "SCHEMATHESIS_HOOKS": "tests.server.schemathesis_hooks",
+    }
+    with serving(create_app("instant", store_dir=tmp_path / "store", api_key=api_key)) as address:
+        done = subprocess.run(
+            [*command, f"{address}/openapi.json"],
+            # It leaves a folder of its own where it runs.
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    tried = re.search(r"(\d+) generated", done.stdout)
+    assert tried is not None
+    assert int(tried[1]) >= CASES

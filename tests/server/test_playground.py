@@ -1,0 +1,134 @@
+import base64
+import hashlib
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from langchain_image_variation.server import create_app
+from tests.server.serving import serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+KEY = "sk-right"
+
+
+class _Elements(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep each element."""
+        self.found.append((tag, dict(attrs)))
+
+
+async def page(tmp_path: Path) -> httpx.Response:
+    """Return the answer at `/`."""
+    transport = httpx.ASGITransport(create_app("instant", store_dir=tmp_path, api_key=KEY))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        return await client.get("/")
+
+
+async def test_only_its_own_script_runs(tmp_path: Path) -> None:
+    """The policy allows this script and style by their hashes, and nothing from elsewhere."""
+    answer = await page(tmp_path)
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    for kind in ("script", "style"):
+        (text,) = re.findall(rf"<{kind}>(.*?)</{kind}>", answer.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|style=""", answer.text)
+
+
+async def test_every_control_has_a_name(tmp_path: Path) -> None:
+    """A label, or its own text; and what is said of it exists."""
+    parser = _Elements()
+    parser.feed((await page(tmp_path)).text)
+    labelled = {attributes.get("for") for tag, attributes in parser.found if tag == "label"}
+    names = {attributes["id"] for _, attributes in parser.found if "id" in attributes}
+    controls = [a for tag, a in parser.found if tag in ("input", "select")]
+    assert len(controls) == 5
+    for attributes in controls:
+        assert attributes["id"] in labelled
+        assert attributes.get("aria-describedby", "note") in names
+    assert ("html", {"lang": "en"}) in parser.found
+    assert any(attributes.get("name") == "viewport" for _, attributes in parser.found)
+
+
+def photo(folder: Path) -> Path:
+    """Write a photo that is neither square nor PNG."""
+    path = folder / "photo.jpg"
+    Image.effect_noise((1600, 1200), 80).convert("RGB").save(path)
+    return path
+
+
+def make(tab: Page, response_format: str) -> None:
+    """Ask for two variations with the keyboard alone, and wait for them."""
+    tab.locator("#response_format").select_option(response_format)
+    tab.locator("#n").select_option("2")
+    tab.locator("#key").focus()
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    tab.get_by_text("2 of 2 made.").wait_for()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_in_a_browser(tmp_path: Path, width: int, scheme: str) -> None:
+    """A photo is squared and sent; a refusal is said; variations are shown and can be saved."""
+    app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
+    with serving(app) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,  # type: ignore[arg-type]  # one of the two
+        )
+        failures: list[str] = []
+        tab.on("pageerror", lambda error: failures.append(str(error)))
+        tab.goto(address)
+        # Not by click: playwright would wait for what is said not to be enabled yet.
+        tab.locator("#go").press("Enter")
+        assert tab.locator("#error").inner_text() == "Choose a picture first."
+        tab.locator("#file").set_input_files(photo(tmp_path))
+        tab.locator("#preview").wait_for()
+        assert "1600x1200, sent as PNG of 1024x1024" in tab.locator("#note").inner_text()
+        tab.locator("#go").click()
+        tab.get_by_text("There is no API key in the request").wait_for()
+        tab.locator("#key").fill(KEY)
+        for response_format in ("b64_json", "url"):
+            make(tab, response_format)
+            assert tab.locator("#results img").count() == 2
+            assert tab.locator("#error").is_hidden()
+            with tab.expect_download() as download:
+                tab.get_by_text("Download 2").click()
+            assert Image.open(io.BytesIO(download.value.path().read_bytes())).size == (512, 512)
+        for language, words in {"curl": "-F n=2", "JavaScript": "createVariation"}.items():
+            tab.get_by_role("button", name=language).click()
+            assert words in tab.locator("#code").inner_text()
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        browser.close()
+    assert not failures
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
+    """Is said on the page, and nothing is sent."""
+    (tmp_path / "notes.txt").write_text("no picture")
+    with (
+        serving(create_app("instant", store_dir=tmp_path / "store")) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto(address)
+        tab.locator("#file").set_input_files(tmp_path / "notes.txt")
+        tab.get_by_text("notes.txt cannot be read as a picture").wait_for()
+        browser.close()

@@ -1,0 +1,194 @@
+"""The server as a process of its own: started, interrupted, killed."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+PNG = square_png(64)
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+
+
+@contextmanager
+def process(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `image-variation serve` on a free port, and give it with its address."""
+    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--store-dir", str(store), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            first = running.stdout.readline()
+            address = first.partition(" at ")[2].partition("/v1.")[0]
+            assert address.startswith("http://127.0.0.1:"), running.stderr
+            yield running, address
+        finally:
+            running.kill()
+
+
+def post(address: str, **form: str) -> httpx.Response:
+    """Ask for variations."""
+    files = {"image": ("a.png", PNG, "image/png")}
+    return httpx.post(f"{address}/v1/images/variations", data=form, files=files, timeout=60)
+
+
+def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
+    """And that anyone may use it, when there is no key."""
+    with process(tmp_path, "--engine", "instant") as (running, address):
+        assert running.stdout is not None
+        lines = [running.stdout.readline() for _ in range(3)]
+        assert lines[0] == f"  OPENAI_BASE_URL={address}/v1\n"
+        assert lines[1].startswith("  OPENAI_API_KEY=")
+        assert "anyone who reaches this address may use it" in lines[2]
+        assert post(address).status_code == 200
+
+
+def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
+    """To standard error, as JSON if asked to."""
+    arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
+    with process(tmp_path, *arguments) as (running, address):
+        assert post(address).status_code == 401
+        assert running.stderr is not None
+        line = json.loads(running.stderr.readline())
+    assert (line["path"], line["status"]) == ("/v1/images/variations", 401)
+
+
+@POSIX
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """And then the process ends, with 0 after SIGTERM."""
+    answers: list[httpx.Response] = []
+    arguments = ("--strength", "0.8", "--workers", "1")
+    with process(tmp_path, *arguments) as (running, address):
+        asked = threading.Thread(
+            target=lambda: answers.append(
+                post(address, n="10", size="1024x1024", response_format="b64_json")
+            )
+        )
+        asked.start()
+        while "running 1.0" not in httpx.get(f"{address}/metrics").text:
+            time.sleep(0.02)
+        running.send_signal(number)
+        while (health := httpx.get(f"{address}/healthz")).status_code == 200:
+            time.sleep(0.02)
+        assert health.json() == {"status": "draining"}
+        assert post(address).status_code == 503
+        asked.join(60)
+        assert running.wait(30) == code
+    assert len(answers[0].json()["data"]) == 10
+
+
+@POSIX
+def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
+    """After kill -9 under load and a restart, every picture that was answered is served whole."""
+    urls: list[str] = []
+
+    def ask(address: str) -> None:
+        while True:
+            try:
+                answer = post(address, n="4", size="256x256")
+                urls.extend(entry["url"] for entry in answer.json()["data"])
+            except httpx.TransportError:
+                return
+
+    with process(tmp_path, "--strength", "0.3", "--queue", "50") as (running, address):
+        threads = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(urls) < 40:
+            time.sleep(0.05)
+        running.kill()
+        for thread in threads:
+            thread.join(60)
+    with process(tmp_path, "--engine", "instant") as (_, restarted):
+        for url in urls:
+            picture = httpx.get(url.replace(address, restarted))
+            assert picture.status_code == 200
+            assert SquarePNG(picture.content).side == 256
+
+
+@POSIX
+def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
+    """Its work stops, long before it would have been done."""
+    arguments = ("--strength", "1", "--workers", "1", "--queue", "0")
+    body = b"".join(
+        b"--x\r\nContent-Disposition: form-data; name=" + part + b"\r\n"
+        for part in (
+            b'"image"; filename="a"\r\n\r\n' + PNG,
+            b'"n"\r\n\r\n10',
+        )
+    )
+    request = (
+        b"POST /v1/images/variations HTTP/1.1\r\nhost: x\r\n"
+        b"content-type: multipart/form-data; boundary=x\r\n"
+        b"content-length: %d\r\n\r\n%b--x--\r\n" % (len(body) + 7, body)
+    )
+    with process(tmp_path, *arguments) as (_, address):
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(request)
+            while "running 1.0" not in httpx.get(f"{address}/metrics").text:
+                time.sleep(0.02)
+            refused = post(address)
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"].isdecimal()
+        for _ in range(100):
+            if "running 0.0" in httpx.get(f"{address}/metrics").text:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the place was not freed")
+
+
+def test_an_upload_that_breaks_off(tmp_path: Path) -> None:
+    """Is a line in the log, and no failure of ours."""
+    with process(tmp_path, "--engine", "instant", "--json-log") as (running, address):
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
+            head = "host: x\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 99"
+            client.sendall(f"POST /v1/images/variations HTTP/1.1\r\n{head}\r\n\r\n--x".encode())
+            time.sleep(0.2)
+        assert running.stderr is not None
+        assert json.loads(running.stderr.readline())["status"] == 499
+
+
+def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    """Is bad input, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", port]
+        done = subprocess.run(
+            [*command, "--store-dir", str(tmp_path)], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"image-variation: Cannot listen at 127.0.0.1:{port}: Address already in use.\n"
+    )
+
+
+def test_a_picture_comes_out_right(tmp_path: Path) -> None:
+    """The whole line with the default engine."""
+    with process(tmp_path) as (_, address):
+        answer = post(address, n="2", size="256x256", response_format="b64_json").json()
+    pictures = {entry["b64_json"] for entry in answer["data"]}
+    assert len(pictures) == 2
+    for encoded in pictures:
+        assert SquarePNG(base64.b64decode(encoded)).side == 256
