@@ -1,7 +1,6 @@
 """`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
 
 import secrets
-import threading
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -15,7 +14,7 @@ from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from langchain_image_variation.engines.local.workers import processors, run_all
+from langchain_image_variation.engines.local.workers import processors, run_all, turn
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.pixels import decode, encode
 
@@ -24,10 +23,6 @@ __all__ = ["MODELS", "LocalEngine"]
 MODELS = ("dall-e-2", "local")
 
 _SEED_BITS = 32
-
-
-_REQUESTS = threading.BoundedSemaphore(processors() + 1)
-"""Requests whose source is held in memory; one more than threads, so that none waits for one."""
 
 
 class LocalEngine:
@@ -82,7 +77,7 @@ class LocalEngine:
         progress = Progress(request.n, self.progress, cancellation())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
-        with _REQUESTS:
+        with turn():
             pngs = self._pngs(request, seeds, progress)
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
 

@@ -7,20 +7,17 @@ ever needed much.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
 from langchain_image_variation.engines.local.progress import Progress
 
-__all__ = ["processors", "run_all"]
+__all__ = ["processors", "run_all", "turn"]
 
 T = TypeVar("T")
-
-_lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
-"""The threads by process, since a forked child inherits none."""
 
 
 def processors() -> int:
@@ -45,7 +42,7 @@ def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progre
     try:
         while len(futures) < count or running:
             for index in islice(indices, threads - len(running)):
-                futures.append(_pool().submit(make, index))
+                futures.append(_shared.pool.submit(make, index))
                 running.add(futures[-1])
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -57,10 +54,32 @@ def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progre
     return [future.result() for future in futures]
 
 
-def _pool() -> ThreadPoolExecutor:
-    with _lock:
-        process = os.getpid()
-        if process not in _pools:
-            _pools.clear()
-            _pools[process] = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
-        return _pools[process]
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until this request may hold its source in memory; its turn lasts for the block."""
+    # After a fork inside the block, the turn to give back is not among those of the child.
+    turns = _shared.turns
+    with turns:
+        yield
+
+
+class _Shared:
+    """What the requests of one process share; its threads start when they are needed."""
+
+    def __init__(self) -> None:
+        # One more than threads, so that none waits for a source.
+        self.turns = threading.BoundedSemaphore(processors() + 1)
+        self.pool = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
+
+
+_shared = _Shared()
+
+
+def _share_anew() -> None:
+    """Forget, in a forked child, what threads hold that it did not inherit."""
+    global _shared
+    _shared = _Shared()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_share_anew)

@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+_SETTING = """
+import os, signal, sys, threading, time
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+request = CreateImageVariationRequest(
+    image=SquarePNG(square_png(64)), size="256x256", response_format="b64_json"
+)
+"""
+
+
+def _output(script: str) -> str:
+    """What a process of its own, on one processor, writes when it runs this script."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SETTING + script], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+_FORK = """
+begun, done = threading.Event(), threading.Event()
+
+def wait(share):
+    begun.set()
+    done.wait()
+
+for _ in range(3):
+    engine = LocalEngine(seed=1, progress=wait)
+    threading.Thread(target=engine.create_variation, args=(request,), daemon=True).start()
+begun.wait()
+time.sleep(0.2)
+child = os.fork()
+if not child:
+    signal.alarm(5)
+    LocalEngine(seed=1).create_variation(request)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+done.set()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
+    """A child forked while every turn is taken by threads it has not makes its own pictures."""
+    assert _output(_FORK) == "0"
