@@ -55,3 +55,66 @@ done.set()
 def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
     """A child forked while every turn is taken by threads it has not makes its own pictures."""
     assert _output(_FORK) == "0"
+
+
+_LEAK = """
+import gc, weakref
+from langchain_image_variation.engines.local import engine as module
+
+gc.disable()
+kept = []
+
+class Noted(module.Synthesis):
+    def __init__(self, *arguments, **options):
+        kept.append(weakref.ref(self))
+        super().__init__(*arguments, **options)
+
+def fail(share):
+    if share > 0.3:
+        raise ZeroDivisionError
+
+def draw(*arguments):
+    raise ArithmeticError
+
+module.Synthesis = Noted
+wanted = CreateImageVariationRequest(image=request.image, n=3, size="256x256")
+for listener in (fail, None):
+    try:
+        LocalEngine(seed=1, progress=listener).create_variation(wanted)
+    except ArithmeticError:
+        pass
+    Noted.draw = draw
+# A thread lets go of its last work a moment after it has said that it is done.
+time.sleep(0.2)
+print(len(kept), sum(made() is not None for made in kept))
+"""
+
+
+def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
+    """What was computed for a request that was stopped, or failed, needs no garbage collector."""
+    assert _output(_LEAK) == "2 0"
+
+
+_SLOW = """
+begun, done = threading.Event(), threading.Event()
+
+def wait(share):
+    begun.set()
+    done.wait()
+
+engine = LocalEngine(seed=1, progress=wait)
+slow = threading.Thread(target=engine.create_variation, args=(request,), daemon=True)
+slow.start()
+begun.wait()
+other = LocalEngine(seed=1)
+quick = threading.Thread(target=other.create_variation, args=(request,), daemon=True)
+quick.start()
+quick.join(2)
+print(quick.is_alive())
+done.set()
+"""
+
+
+def test_a_slow_listener_delays_no_other_request() -> None:
+    """While one engine's listener blocks, another works on the only thread there is."""
+    assert _output(_SLOW) == "False"

@@ -42,9 +42,9 @@ class LocalEngine:
             stronger. Greys stay grey.
         threads: How many pictures of a request are made at once; by default, and at most, as many
             as there are processors. It does not change the result.
-        progress: Called with the share of a request that is done: rising, never twice at once, 1.0
-            at the end. An exception raised by it stops the request and comes out of it. It must not
-            call an engine itself: that would wait for the thread it runs in.
+        progress: Called with the share of a request that is done, in the thread that made the
+            request: rising, 1.0 at the end. An exception raised by it stops the request and comes
+            out of it. A slow one delays its own request only.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.

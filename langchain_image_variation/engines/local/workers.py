@@ -7,11 +7,10 @@ ever needed much.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_image_variation.engines.local.progress import Progress
 
@@ -30,28 +29,38 @@ def processors() -> int:
 def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progress) -> list[T]:
     """Call `make` for each index in the threads; the first failure stops all of them.
 
+    Meanwhile the calling thread tells the listener how far they are.
+
     Args:
         make: What to do. It must not wait for another task.
         count: How many indices there are.
         threads: How many to do at once, at most.
-        progress: That of the request; told to stop by the first failure.
+        progress: That of the request; stopped by the first failure.
     """
     futures: list[Future[T]] = []
-    indices = iter(range(count))
-    running: set[Future[T]] = set()
     try:
-        while len(futures) < count or running:
-            for index in islice(indices, threads - len(running)):
-                futures.append(_shared.pool.submit(make, index))
-                running.add(futures[-1])
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-    except BaseException as error:
-        progress.stop(error)
-        wait([future for future in running if not future.cancel()])
-        raise progress.failure or error from None
-    return [future.result() for future in futures]
+        for index in range(count):
+            progress.wait_until(lambda: _running(futures) < threads)
+            futures.append(_shared.pool.submit(make, index))
+            futures[-1].add_done_callback(lambda _: progress.wake())
+        progress.wait_until(lambda: not _running(futures))
+        return [future.result() for future in futures]
+    except BaseException:
+        progress.stop()
+        wait([future for future in futures if not future.cancel()])
+        raise
+    finally:
+        # An error's frames hold this list, which holds the error: that circle would keep pictures.
+        futures.clear()
+
+
+def _running(futures: Sequence[Future[Any]]) -> int:
+    """Return how many are not done; raise the error of one that failed."""
+    for index in range(len(futures)):
+        # No name for the future: an error's frames must not hold the error.
+        if futures[index].done():
+            futures[index].result()
+    return sum(not future.done() for future in futures)
 
 
 @contextmanager
