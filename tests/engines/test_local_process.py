@@ -118,3 +118,32 @@ done.set()
 def test_a_slow_listener_delays_no_other_request() -> None:
     """While one engine's listener blocks, another works on the only thread there is."""
     assert _output(_SLOW) == "False"
+
+
+_NESTED = """
+both = threading.Barrier(2)
+
+def ask(share):
+    if not share:
+        both.wait()
+        made.append(inner.create_variation(request).data[0].read())
+
+made = []
+inner = LocalEngine(seed=1)
+alone = inner.create_variation(request).data[0].read()
+outer = LocalEngine(seed=2, progress=ask)
+# On one processor two requests take all turns.
+threads = [
+    threading.Thread(target=outer.create_variation, args=(request,), daemon=True) for _ in "ab"
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(2)
+print([picture == alone for picture in made], [thread.is_alive() for thread in threads])
+"""
+
+
+def test_a_listener_may_call_an_engine() -> None:
+    """A request made from within another gets its pictures, even if all turns are taken."""
+    assert _output(_NESTED) == "[True, True] [False, False]"

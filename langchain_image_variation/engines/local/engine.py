@@ -44,7 +44,7 @@ class LocalEngine:
             as there are processors. It does not change the result.
         progress: Called with the share of a request that is done, in the thread that made the
             request: rising, 1.0 at the end. An exception raised by it stops the request and comes
-            out of it. A slow one delays its own request only.
+            out of it. A slow one delays its own request only. It may call an engine itself.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.

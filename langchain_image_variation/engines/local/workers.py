@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from langchain_image_variation.engines.local.progress import Progress
@@ -63,13 +64,27 @@ def _running(futures: Sequence[Future[Any]]) -> int:
     return sum(not future.done() for future in futures)
 
 
+_in_turn: ContextVar[bool] = ContextVar("_in_turn", default=False)
+
+
 @contextmanager
 def turn() -> Iterator[None]:
-    """Wait until this request may hold its source in memory; its turn lasts for the block."""
+    """Wait until this request may hold its source in memory; its turn lasts for the block.
+
+    A request made within another one's turn, by its listener, shares that turn: if it waited for
+    one of its own, such requests could all wait for each other.
+    """
+    if _in_turn.get():
+        yield
+        return
     # After a fork inside the block, the turn to give back is not among those of the child.
     turns = _shared.turns
     with turns:
-        yield
+        token = _in_turn.set(True)
+        try:
+            yield
+        finally:
+            _in_turn.reset(token)
 
 
 class _Shared:
