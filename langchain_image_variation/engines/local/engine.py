@@ -1,7 +1,6 @@
 """`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
 
 import secrets
-import threading
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -15,7 +14,7 @@ from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from langchain_image_variation.engines.local.workers import processors, run_all
+from langchain_image_variation.engines.local.workers import processors, run_all, turn
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.pixels import decode, encode
 
@@ -24,10 +23,6 @@ __all__ = ["MODELS", "LocalEngine"]
 MODELS = ("dall-e-2", "local")
 
 _SEED_BITS = 32
-
-
-_REQUESTS = threading.BoundedSemaphore(processors() + 1)
-"""Requests whose source is held in memory; one more than threads, so that none waits for one."""
 
 
 class LocalEngine:
@@ -47,9 +42,9 @@ class LocalEngine:
             stronger. Greys stay grey.
         threads: How many pictures of a request are made at once; by default, and at most, as many
             as there are processors. It does not change the result.
-        progress: Called with the share of a request that is done: rising, never twice at once, 1.0
-            at the end. An exception raised by it stops the request and comes out of it. It must not
-            call an engine itself: that would wait for the thread it runs in.
+        progress: Called with the share of a request that is done, in the thread that made the
+            request: rising, 1.0 at the end. An exception raised by it stops the request and comes
+            out of it. A slow one delays its own request only. It may call an engine itself.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.
@@ -85,7 +80,7 @@ class LocalEngine:
         progress = Progress(request.n, self.progress, cancellation())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
-        with _REQUESTS:
+        with turn():
             pngs = self._pngs(request, seeds, progress)
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
 

@@ -7,20 +7,17 @@ ever needed much.
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from langchain_image_variation.engines.local.progress import Progress
 
-__all__ = ["processors", "run_all"]
+__all__ = ["processors", "run_all", "turn"]
 
 T = TypeVar("T")
-
-_lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
-"""The threads by process, since a forked child inherits none."""
 
 
 def processors() -> int:
@@ -33,34 +30,80 @@ def processors() -> int:
 def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progress) -> list[T]:
     """Call `make` for each index in the threads; the first failure stops all of them.
 
+    Meanwhile the calling thread tells the listener how far they are.
+
     Args:
         make: What to do. It must not wait for another task.
         count: How many indices there are.
         threads: How many to do at once, at most.
-        progress: That of the request; told to stop by the first failure.
+        progress: That of the request; stopped by the first failure.
     """
     futures: list[Future[T]] = []
-    indices = iter(range(count))
-    running: set[Future[T]] = set()
     try:
-        while len(futures) < count or running:
-            for index in islice(indices, threads - len(running)):
-                futures.append(_pool().submit(make, index))
-                running.add(futures[-1])
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-    except BaseException as error:
-        progress.stop(error)
-        wait([future for future in running if not future.cancel()])
-        raise progress.failure or error from None
-    return [future.result() for future in futures]
+        for index in range(count):
+            progress.wait_until(lambda: _running(futures) < threads)
+            futures.append(_shared.pool.submit(make, index))
+            futures[-1].add_done_callback(lambda _: progress.wake())
+        progress.wait_until(lambda: not _running(futures))
+        return [future.result() for future in futures]
+    except BaseException:
+        progress.stop()
+        wait([future for future in futures if not future.cancel()])
+        raise
+    finally:
+        # An error's frames hold this list, which holds the error: that circle would keep pictures.
+        futures.clear()
 
 
-def _pool() -> ThreadPoolExecutor:
-    with _lock:
-        process = os.getpid()
-        if process not in _pools:
-            _pools.clear()
-            _pools[process] = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
-        return _pools[process]
+def _running(futures: Sequence[Future[Any]]) -> int:
+    """Return how many are not done; raise the error of one that failed."""
+    for index in range(len(futures)):
+        # No name for the future: an error's frames must not hold the error.
+        if futures[index].done():
+            futures[index].result()
+    return sum(not future.done() for future in futures)
+
+
+_in_turn: ContextVar[bool] = ContextVar("_in_turn", default=False)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until this request may hold its source in memory; its turn lasts for the block.
+
+    A request made within another one's turn, by its listener, shares that turn: if it waited for
+    one of its own, such requests could all wait for each other.
+    """
+    if _in_turn.get():
+        yield
+        return
+    # After a fork inside the block, the turn to give back is not among those of the child.
+    turns = _shared.turns
+    with turns:
+        token = _in_turn.set(True)
+        try:
+            yield
+        finally:
+            _in_turn.reset(token)
+
+
+class _Shared:
+    """What the requests of one process share; its threads start when they are needed."""
+
+    def __init__(self) -> None:
+        # One more than threads, so that none waits for a source.
+        self.turns = threading.BoundedSemaphore(processors() + 1)
+        self.pool = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
+
+
+_shared = _Shared()
+
+
+def _share_anew() -> None:
+    """Forget, in a forked child, what threads hold that it did not inherit."""
+    global _shared
+    _shared = _Shared()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_share_anew)

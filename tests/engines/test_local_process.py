@@ -1,0 +1,149 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+_SETTING = """
+import os, signal, sys, threading, time
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+request = CreateImageVariationRequest(
+    image=SquarePNG(square_png(64)), size="256x256", response_format="b64_json"
+)
+"""
+
+
+def _output(script: str) -> str:
+    """What a process of its own, on one processor, writes when it runs this script."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SETTING + script], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+_FORK = """
+begun, done = threading.Event(), threading.Event()
+
+def wait(share):
+    begun.set()
+    done.wait()
+
+for _ in range(3):
+    engine = LocalEngine(seed=1, progress=wait)
+    threading.Thread(target=engine.create_variation, args=(request,), daemon=True).start()
+begun.wait()
+time.sleep(0.2)
+child = os.fork()
+if not child:
+    signal.alarm(5)
+    LocalEngine(seed=1).create_variation(request)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+done.set()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
+    """A child forked while every turn is taken by threads it has not makes its own pictures."""
+    assert _output(_FORK) == "0"
+
+
+_LEAK = """
+import gc, weakref
+from langchain_image_variation.engines.local import engine as module
+
+gc.disable()
+kept = []
+
+class Noted(module.Synthesis):
+    def __init__(self, *arguments, **options):
+        kept.append(weakref.ref(self))
+        super().__init__(*arguments, **options)
+
+def fail(share):
+    if share > 0.3:
+        raise ZeroDivisionError
+
+def draw(*arguments):
+    raise ArithmeticError
+
+module.Synthesis = Noted
+wanted = CreateImageVariationRequest(image=request.image, n=3, size="256x256")
+for listener in (fail, None):
+    try:
+        LocalEngine(seed=1, progress=listener).create_variation(wanted)
+    except ArithmeticError:
+        pass
+    Noted.draw = draw
+# A thread lets go of its last work a moment after it has said that it is done.
+time.sleep(0.2)
+print(len(kept), sum(made() is not None for made in kept))
+"""
+
+
+def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
+    """What was computed for a request that was stopped, or failed, needs no garbage collector."""
+    assert _output(_LEAK) == "2 0"
+
+
+_SLOW = """
+begun, done = threading.Event(), threading.Event()
+
+def wait(share):
+    begun.set()
+    done.wait()
+
+engine = LocalEngine(seed=1, progress=wait)
+slow = threading.Thread(target=engine.create_variation, args=(request,), daemon=True)
+slow.start()
+begun.wait()
+other = LocalEngine(seed=1)
+quick = threading.Thread(target=other.create_variation, args=(request,), daemon=True)
+quick.start()
+quick.join(2)
+print(quick.is_alive())
+done.set()
+"""
+
+
+def test_a_slow_listener_delays_no_other_request() -> None:
+    """While one engine's listener blocks, another works on the only thread there is."""
+    assert _output(_SLOW) == "False"
+
+
+_NESTED = """
+both = threading.Barrier(2)
+
+def ask(share):
+    if not share:
+        both.wait()
+        made.append(inner.create_variation(request).data[0].read())
+
+made = []
+inner = LocalEngine(seed=1)
+alone = inner.create_variation(request).data[0].read()
+outer = LocalEngine(seed=2, progress=ask)
+# On one processor two requests take all turns.
+threads = [
+    threading.Thread(target=outer.create_variation, args=(request,), daemon=True) for _ in "ab"
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(2)
+print([picture == alone for picture in made], [thread.is_alive() for thread in threads])
+"""
+
+
+def test_a_listener_may_call_an_engine() -> None:
+    """A request made from within another gets its pictures, even if all turns are taken."""
+    assert _output(_NESTED) == "[True, True] [False, False]"
