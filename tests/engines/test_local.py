@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import VariationEngine, call_engine_async, load_engine
-from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.engines.local import LocalEngine, workers
 from langchain_image_variation.exceptions import (
     InvalidImageError,
     InvalidRequestError,
@@ -389,6 +389,32 @@ async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
     begun = len(shares)
     await asyncio.sleep(0.6)
     assert len(shares) <= begun + 3
+
+
+async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a call is cancelled that waits for others to end, its thread is soon free again."""
+    taken = threading.BoundedSemaphore()
+    taken.acquire()
+    monkeypatch.setattr(workers._shared, "turns", taken)
+    begun, freed = threading.Event(), threading.Event()
+
+    class Watched(LocalEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            begun.set()
+            try:
+                return super().create_variation(request)
+            finally:
+                freed.set()
+
+    call = asyncio.create_task(call_engine_async(Watched(), _request()))
+    await asyncio.to_thread(begun.wait)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    in_time = await asyncio.to_thread(freed.wait, 0.5)
+    # Whatever still waits must not keep the tests from ending.
+    taken.release()
+    assert in_time
 
 
 async def test_a_call_that_is_not_cancelled_ends_as_any_other() -> None:

@@ -20,11 +20,10 @@ request = CreateImageVariationRequest(
 """
 
 
-def _output(script: str) -> str:
+def _output(script: str, *arguments: str) -> str:
     """What a process of its own, on one processor, writes when it runs this script."""
-    done = subprocess.run(
-        [sys.executable, "-c", _SETTING + script], capture_output=True, text=True, timeout=30
-    )
+    command = [sys.executable, "-c", _SETTING + script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -147,3 +146,35 @@ print([picture == alone for picture in made], [thread.is_alive() for thread in t
 def test_a_listener_may_call_an_engine() -> None:
     """A request made from within another gets its pictures, even if all turns are taken."""
     assert _output(_NESTED) == "[True, True] [False, False]"
+
+
+_EXIT = """
+import atexit
+
+leaving = threading.Event()
+
+def ask():
+    leaving.wait()
+    try:
+        LocalEngine(seed=1).create_variation(request)
+    except EngineError as error:
+        print("shutting down" in error.message)
+
+late = threading.Thread(target=ask, daemon=True)
+
+@atexit.register
+def leave():
+    leaving.set()
+    late.join(5)
+    ask()
+
+if sys.argv[1:]:
+    LocalEngine(seed=1).create_variation(request)
+late.start()
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["warm"]], ids=["first request", "later request"])
+def test_a_request_at_the_interpreters_exit_is_an_error_of_ours(arguments: list[str]) -> None:
+    """From an exit handler or a daemon thread it says that the interpreter is shutting down."""
+    assert _output(_EXIT, *arguments) == "True\nTrue"

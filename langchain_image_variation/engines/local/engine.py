@@ -74,13 +74,14 @@ class LocalEngine:
         Raises:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
             InvalidImageError: If the picture cannot be decoded.
-            EngineError: If the call was cancelled meanwhile; see `engines.cancellation`.
+            EngineError: If the call was cancelled meanwhile; see `engines.cancellation`; or if the
+                interpreter is shutting down.
         """
         check_model(request.model, MODELS)
         progress = Progress(request.n, self.progress, cancellation())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
-        with turn():
+        with turn(progress):
             pngs = self._pngs(request, seeds, progress)
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
 

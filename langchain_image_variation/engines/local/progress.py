@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["Progress"]
+__all__ = ["LOOK_EVERY", "Progress"]
 
-_LOOK_EVERY = 0.1
+LOOK_EVERY = 0.1
 """Seconds after which whoever waits looks whether the answer is still wanted."""
 
 _BACKLOG = 4
@@ -88,7 +88,7 @@ class Progress:
             self._tell()
             if last:
                 return
-            self._news.wait(_LOOK_EVERY)
+            self._news.wait(LOOK_EVERY)
             self.check()
 
     def _tell(self) -> None:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from langchain_image_variation.engines.local.progress import Progress
+from langchain_image_variation.engines.local.progress import LOOK_EVERY, Progress
+from langchain_image_variation.exceptions import EngineError
 
 __all__ = ["processors", "run_all", "turn"]
 
@@ -42,7 +43,7 @@ def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progre
     try:
         for index in range(count):
             progress.wait_until(lambda: _running(futures) < threads)
-            futures.append(_shared.pool.submit(make, index))
+            futures.append(_submitted(make, index))
             futures[-1].add_done_callback(lambda _: progress.wake())
         progress.wait_until(lambda: not _running(futures))
         return [future.result() for future in futures]
@@ -53,6 +54,16 @@ def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progre
     finally:
         # An error's frames hold this list, which holds the error: that circle would keep pictures.
         futures.clear()
+
+
+def _submitted(make: Callable[[int], T], index: int) -> Future[T]:
+    try:
+        return _shared.pool.submit(make, index)
+    except RuntimeError as error:
+        raise EngineError(
+            "The engine has no thread to work in: the interpreter is shutting down, or the system "
+            "allows no more threads."
+        ) from error
 
 
 def _running(futures: Sequence[Future[Any]]) -> int:
@@ -68,23 +79,28 @@ _in_turn: ContextVar[bool] = ContextVar("_in_turn", default=False)
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn(progress: Progress) -> Iterator[None]:
     """Wait until this request may hold its source in memory; its turn lasts for the block.
 
     A request made within another one's turn, by its listener, shares that turn: if it waited for
     one of its own, such requests could all wait for each other.
+
+    Raises:
+        EngineError: If the request was cancelled meanwhile.
     """
     if _in_turn.get():
         yield
         return
     # After a fork inside the block, the turn to give back is not among those of the child.
     turns = _shared.turns
-    with turns:
-        token = _in_turn.set(True)
-        try:
-            yield
-        finally:
-            _in_turn.reset(token)
+    while not turns.acquire(timeout=LOOK_EVERY):
+        progress.check()
+    token = _in_turn.set(True)
+    try:
+        yield
+    finally:
+        _in_turn.reset(token)
+        turns.release()
 
 
 class _Shared:
