@@ -270,6 +270,28 @@ def test_propagation_repairs_a_field() -> None:
     assert (untouched == damaged).all()
 
 
+def test_propagation_leads_nowhere_outside() -> None:
+    """A displacement that is handed on is shortened at the border, which would come out in streaks.
+
+    The source is made of equal patches, so that every displacement that is tried is taken.
+    """
+    picture = np.full((64, 64, 3), 0.5, dtype=np.float32)
+    picture[::2] = 0.2
+    basis = patches.principal([picture])
+    keys = patches.describe(picture, basis)
+    moved = _still(64)
+    moved[1, :, 8:40] = 0.4
+    for seed in range(4):
+        field_ = field.propagate(moved, keys, keys, np.random.default_rng(seed))
+        corner = patches.PATCH // 2
+        inner = field_[:, corner:-corner, corner:-corner] * 64
+        changed = (inner != moved[:, corner:-corner, corner:-corner] * 64).any(axis=0)
+        y, x = np.mgrid[: inner.shape[1], : inner.shape[1]]
+        for there in ((y + inner[0])[changed], (x + inner[1])[changed]):
+            assert there.min() > -0.01
+            assert there.max() < 64 - patches.PATCH + 0.01
+
+
 def test_a_torn_sketch_has_more_faults() -> None:
     """Of two sketches that show the same patches, the one whose pieces do not fit is worse."""
     source = _scene()

@@ -115,7 +115,8 @@ def propagate(
     inner = field[:, _HALF : side - _HALF, _HALF : side - _HALF].copy()
     now = _corner(inner[0, y, x], inner[1, y, x], y, x, side)
     distance = _distances(queries, keys[now])
-    for moved, gain in _candidates(inner, y, x, generator):
+    for wanted, gain in _candidates(inner, y, x, generator):
+        moved = _inside(wanted, y, x, side)
         there = _corner(moved[0], moved[1], y, x, side)
         new = np.flatnonzero(there != now)
         tried = _distances(queries[new], keys[there[new]])
@@ -153,6 +154,17 @@ def _corner(dy: Floats, dx: Floats, y: Floats | Indices, x: Floats | Indices, si
     row = np.clip(np.rint(dy * np.float32(side)) + y, 0, last)
     column = np.clip(np.rint(dx * np.float32(side)) + x, 0, last)
     return np.asarray(row * (last + 1) + column).astype(np.intp)
+
+
+def _inside(moved: Floats, y: Indices, x: Indices, side: int) -> Floats:
+    """Displacements of corners (y, x), shortened where they would lead past a legal corner.
+
+    Unshortened they would be judged by a patch that they do not lead to, and be handed on along
+    the border, where the picture would come out in streaks.
+    """
+    own = np.stack([y, x]).astype(np.float32)
+    there = np.clip(moved * np.float32(side) + own, 0, side - PATCH)
+    return np.asarray((there - own) / np.float32(side))
 
 
 def _distances(queries: Floats, keys: Floats) -> Floats:
