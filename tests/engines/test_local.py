@@ -165,21 +165,6 @@ def test_alpha_moves_with_the_picture(mode: str, strength: float) -> None:
         assert opaque[:, 0].mean() < 20
 
 
-def test_light_changes_tone_and_colour_but_no_shape() -> None:
-    """With `light`, pixels that were equal stay equal, greys stay grey, and strength 0 is none."""
-    request = _request()
-    (dark,) = _files(LocalEngine(seed=1, strength=0.35, light=False), request)
-    (lit,) = _files(LocalEngine(seed=1, strength=0.35), request)
-    before, after = _pixels(dark).reshape(-1, 3), _pixels(lit).reshape(-1, 3)
-    assert 0 < np.abs(before.astype(int) - after).mean() < 12
-    colours, index = np.unique(before, axis=0, return_inverse=True)
-    shown = np.zeros_like(colours)
-    shown[index.reshape(-1)] = after
-    assert (shown[index.reshape(-1)] == after).all()
-    files = [_files(LocalEngine(seed=1, strength=0.0, light=on), request) for on in (True, False)]
-    assert files[0] == files[1]
-
-
 def test_opaque_alpha_stays_opaque() -> None:
     """An alpha channel that hides nothing comes back as it was."""
     source = Image.open(io.BytesIO(PNG.data)).convert("RGBA")

@@ -6,6 +6,7 @@ field of displacements is carried up and only improved locally, as in PatchMatch
 level only where pieces meet.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,10 @@ _SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
 
 
+def _ignore(share: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Sketch:
     """An arrangement of the coarse levels."""
@@ -77,11 +82,10 @@ class Arranger:
 
     Args:
         source: uint8 (256, 256, channels).
-        quilt: The same, ready to be sampled.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
     """
 
-    def __init__(self, source: Bytes, quilt: Quilt, *, complete: bool = True) -> None:
+    def __init__(self, source: Bytes, *, complete: bool = True) -> None:
         small = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
         pictures = [pyramid.as_floats(picture) for picture in small]
         self._values = 49 * source.shape[2]
@@ -97,10 +101,11 @@ class Arranger:
             soft = picture
         self._coarse = [level for level in self._levels if level.side <= _EXACT]
         self._fine = self._levels[len(self._coarse) :]
-        self._finest = quilt
         self._finest_keys = describe(pyramid.as_floats(source), self._basis)
 
-    def sketch(self, lattice: Floats, amplitude: float) -> Sketch:
+    def sketch(
+        self, lattice: Floats, amplitude: float, step: Callable[[float], None] = _ignore
+    ) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
 
         A coarser level could not tell the guess from the source, and would undo it.
@@ -108,16 +113,19 @@ class Arranger:
         Args:
             lattice: The first guess, as `warp.flow` returns it.
             amplitude: How far it moves things, root mean square, in sides.
+            step: Called after each level with the share of them that is done.
         """
         able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
         start = able.index(True) if any(able) else len(able)
         first = self._coarse[start]
         picture = pyramid.as_floats(first.quilt.draw(resample(lattice, first.side)))
-        for level in self._coarse[start:]:
+        levels = self._coarse[start:]
+        for done, level in enumerate(levels, 1):
             picture = _enlarged(picture, level.side)
             for turn in range(1 if level is first else _ROUNDS):
                 found = self._match(picture, level, level.keys if turn else level.soft_keys)
                 picture = vote(level.picture, found)
+            step(done / len(levels))
         return Sketch(smooth(from_corners(found)), picture)
 
     def faults(self, sketch: Sketch) -> float:
@@ -136,24 +144,35 @@ class Arranger:
         misfits = exact.misfits(queries, level.keys, self._values)
         return (sum(misfits) + _SEAMS * _disagreement(sketch.field, level.picture)) / spread
 
-    def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
+    def refine(
+        self,
+        sketch: Sketch,
+        finest: Quilt,
+        generator: np.random.Generator,
+        step: Callable[[float], None] = _ignore,
+    ) -> Floats:
         """Carry a sketch up to 256 nodes a side.
 
         Args:
-            field: That of a sketch.
-            picture: That of the same sketch.
+            sketch: What `sketch` returned.
+            finest: The source at 256 pixels, ready to be sampled.
             generator: Draws PatchMatch's random changes.
+            step: Called after each level with the share of them that is done.
         """
-        for level in self._fine:
+        field, picture = sketch.field, sketch.picture
+        for done, level in enumerate(self._fine, 1):
             field = upsample(field, level.side)
             queries = describe(_enlarged(picture, level.side), self._basis)
             field = smooth(propagate(field, queries, level.soft_keys, generator))
             picture = pyramid.as_floats(level.quilt.draw(field))
-        return self._mended(smooth(upsample(field, self._finest.side)), generator)
+            step(done / (len(self._fine) + 1))
+        field = self._mended(smooth(upsample(field, finest.side)), finest, generator)
+        step(1.0)
+        return field
 
-    def _mended(self, field: Floats, generator: np.random.Generator) -> Floats:
+    def _mended(self, field: Floats, finest: Quilt, generator: np.random.Generator) -> Floats:
         """Choose anew along the seams, where what was blended fits no patch of the source."""
-        picture = pyramid.as_floats(self._finest.draw(field))
+        picture = pyramid.as_floats(finest.draw(field))
         nodes = np.flatnonzero(_near(seams(field)))
         queries = describe_some(picture, self._basis, nodes)
         misfit = queries - self._finest_keys[corners(field).reshape(-1)[nodes]]

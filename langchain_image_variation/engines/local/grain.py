@@ -26,6 +26,10 @@ edge alone has as much, but not beside it."""
 _UNSEEN = (1 / 255) ** 2
 """Squared difference that is not seen even without grain."""
 
+_FLAT = 50
+"""Grain has at least this part of its energy, inverted, in every 3x3 pixels. Lines have not: what
+is between them is flat, and so are they."""
+
 _CELLS = (24, 12, 6)
 """Sides of the pieces in pixels; a place is part of the largest that is hidden there."""
 
@@ -45,10 +49,12 @@ class Grain:
 
     def __init__(self, source: Bytes) -> None:
         picture = as_floats(source)
-        soft = np.dstack([_blurred(plane) for plane in np.moveaxis(picture, 2, 0)])
+        soft = _blurred(picture, ImageFilter.GaussianBlur(_SOFT))
         grain = np.asarray(picture - soft)
         energy = _mean(_product(grain, grain), _NEAR)
-        hidden = _least(energy, _AROUND) + np.float32(_UNSEEN)
+        fine = np.asarray(picture - _blurred(picture, ImageFilter.BoxBlur(1)))
+        finest = np.float32(_FLAT) * _mean(_product(fine, fine), 1)
+        hidden = _least(np.minimum(energy, finest), _AROUND) + np.float32(_UNSEEN)
         self._tensor = _tensor(soft, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
 
     def copied(self, field: Floats) -> Floats:
@@ -101,10 +107,11 @@ def _contours(tensor: Floats) -> Floats:
     return np.asarray(np.stack([yy - lesser, xy, xx - lesser]) * weight, dtype=np.float32)
 
 
-def _blurred(plane: Floats) -> Floats:
+def _blurred(picture: Floats, blur: ImageFilter.Filter) -> Floats:
     # Pillow blurs no floats. A byte is enough for gradients.
-    image = Image.fromarray((plane * np.float32(255)).astype(np.uint8))
-    return as_floats(np.asarray(image.filter(ImageFilter.GaussianBlur(_SOFT))))
+    planes = (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    images = [Image.fromarray(plane).filter(blur) for plane in np.moveaxis(planes, 2, 0)]
+    return as_floats(np.dstack([np.asarray(image) for image in images]))
 
 
 def _mean(plane: Floats, reach: int) -> Floats:
