@@ -1,9 +1,10 @@
 """Matching patches anew, coarse to fine: the middle of the method.
 
-GPNN's loop (arXiv 2103.15545): at each level the picture so far asks for patches, the
-source answers, overlapping answers vote. Exact and complete at the coarse levels; above them the
-field of displacements is carried up and only improved locally, as in PatchMatch, and at the finest
-level only where pieces meet.
+GPNN's loop (arXiv 2103.15545, section 3): at each level the picture so far asks for patches, the
+source answers, overlapping answers vote: queries of x_k, keys and values of the source's level k;
+x_(k+1) begins as x_k enlarged. Exact and complete at the coarse levels; above them the field of
+displacements is carried up and only improved locally, as in PatchMatch, and at the finest level
+only where pieces meet.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,7 @@ _EXACT = 44
 """Up to this side all patches are compared with all; the work grows with the fourth power."""
 
 _ROUNDS = 3
+"""Iterations at a level: GPNN's ten change little after the third."""
 
 _VISIBLE = (6 / 255) ** 2
 """Squared difference per value above which the blend at a seam is chosen anew."""
@@ -133,8 +135,9 @@ class Arranger:
 
         What it shows that the source does not, plus what the source shows that it does not: the
         bidirectional similarity of Simakov et al. 2008; plus how much neighbouring pieces
-        disagree on what is where they meet, the seam cost of Kwatra et al. 2003 ("Graphcut
-        textures", equation 1). All over the standard deviation of the source.
+        disagree on what is where they meet, M(s, t) = |A(s) - B(s)| + |A(t) - B(t)|, the seam cost
+        of Kwatra et al. 2003 ("Graphcut textures", equation 1). All over the standard deviation of
+        the source.
         """
         level = self._coarse[-1]
         spread = float(level.picture.std())

@@ -1,7 +1,8 @@
 """How far a field of displacements takes a picture from its source, before anything is drawn.
 
-Change is the root mean square difference of grey between variation and source, over the standard
-deviation of the source's grey: 0 is a copy, about 1.4 an unrelated arrangement of the same greys.
+Change is the root mean square difference of grey between variation T and source S, over the
+standard deviation of the source's grey, rms(T - S) / std(S): 0 is a copy, and 2^0.5 an unrelated
+arrangement of the same greys, whose variances add. It is read from S(x + f(x)) - S(x).
 """
 
 import math
@@ -16,9 +17,16 @@ from langchain_image_variation.engines.local.warp import flow, resample, velocit
 __all__ = ["Yardstick", "reached"]
 
 _PROBES = 128
+"""Points along a side at which a smooth field's change is measured."""
+
 _FINER = 4
+"""Positions a pixel along a side: moves below a quarter of a pixel do not count."""
+
 _FAR = 0.25
+"""Amplitude of a far displacement, in sides."""
+
 _STEPS = 12
+"""Tries of a search at most; a smooth picture takes four or five."""
 
 
 class Yardstick:

@@ -30,6 +30,10 @@ _FLAT = 50
 """Grain has at least this part of its energy, inverted, in every 3x3 pixels. Lines have not: what
 is between them is flat, and so are they."""
 
+_HIDDEN = 2.5
+"""Energy of a step, over that of the grain around, up to which eyes find none: the least at which a
+photo full of detail keeps nearly all its patches at strength 0.5."""
+
 _CELLS = (24, 12, 6)
 """Sides of the pieces in pixels; a place is part of the largest that is hidden there."""
 
@@ -37,7 +41,7 @@ _LONG, _CONTOUR = 7, 3
 """Pixels each way over which contours are sought, and the ratio of eigenvalues that makes one."""
 
 _FAR = 3
-"""Pixels up to which the first order holds."""
+"""Pixels up to which the first order holds, about twice `_SOFT`."""
 
 
 class Grain:
@@ -81,7 +85,7 @@ class Grain:
             whole = np.rint(moved[:, middle[:, None], middle])
             y, x = whole - moved
             seen = down * y * y + both * y * x + across * x * x
-            hidden = (seen < 1) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
+            hidden = (seen < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
             result = np.where(hidden, whole, result)
         return np.asarray(result / np.float32(nodes))
 

@@ -1,9 +1,10 @@
 """Full-resolution pictures from a field of displacements.
 
-Where the field is smooth, a pixel is one sample of the source at a sub-pixel position. Where
-neighbouring nodes disagree, the pixels between them are blended from what each of them would put
-there, as overlapping patches vote in GPNN (arXiv 2103.15545). Pixels are only moved,
-so the variation is as sharp as the source at any size, and costs one look-up a pixel.
+Where the field f is smooth, a pixel is one sample of the source S at a sub-pixel position,
+T(x) = S(x + f(x)). Where the four nodes i around it disagree, it is blended from what each of them
+would put there, T(x) = sum_i w_i(x) S(x + f_i) with bilinear weights w_i, as overlapping patches
+vote in GPNN (arXiv 2103.15545, section 3). Pixels are only moved, so the variation is as sharp as
+the source at any size, and costs one look-up a pixel.
 """
 
 import numpy as np
@@ -21,6 +22,7 @@ _NEARLY = 0.25
 """Displacements within this of a whole pixel are made whole."""
 
 _STRIP = 64
+"""Rows drawn at once: what they need stays in a processor's cache."""
 
 
 class Quilt:

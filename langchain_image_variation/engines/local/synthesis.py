@@ -22,7 +22,10 @@ _CANDIDATES = 4
 """So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
 
 _TRIES = 4
+"""So many amplitudes are tried along the best guess, with the one it was chosen for."""
+
 _CLOSE = 0.06
+"""Share of the wanted change by which a sketch may miss it without another try."""
 
 _LOOSE = 0.1
 """Share of the wanted change by which a picture that is only bent may miss it."""
