@@ -1,3 +1,6 @@
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,6 +12,7 @@ from langchain_image_variation.engines.local.synthesis import Synthesis
 from tests.engines.scene import scene
 
 Bytes = NDArray[np.uint8]
+T = TypeVar("T")
 
 STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 
@@ -69,6 +73,28 @@ def _fine(kind: str) -> Bytes:
             pen.text((5, line), "The quick brown fox jumps over a lazy dog 123", fill=0)
         picture = np.asarray(image)[..., None]
     return picture
+
+
+def test_every_level_is_told() -> None:
+    """While a picture is made, the share that is done is told after each level, and never falls."""
+    told: list[float] = []
+    Synthesis(scene(), 0.8).draw(0, told.append)
+    sketches = 4 * 5
+    assert len(told) > sketches + len(pyramid.sides(44))
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_jobs_may_be_done_in_any_order() -> None:
+    """However the jobs of a picture are run, it comes out the same."""
+
+    def backwards(jobs: Sequence[Callable[[], T]], /) -> list[T]:
+        return [job() for job in reversed(jobs)][::-1]
+
+    for strength in (0.3, 0.8):
+        plain = Synthesis(scene(), strength).draw(3)
+        other = Synthesis(scene(), strength, run=backwards).draw(3, run=backwards)
+        assert (plain == other).all()
 
 
 def test_without_completeness_more_is_lost() -> None:

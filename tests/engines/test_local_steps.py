@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from langchain_image_variation.engines.local import (
     exact,
@@ -95,12 +96,21 @@ def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
 
 
-def test_lines_on_flat_ground_are_not_grain() -> None:
-    """A lattice of lines, rich in energy and crossing everywhere, is bent and not copied."""
-    source = np.full((256, 256, 1), 255, dtype=np.uint8)
-    source[::12] = source[:, ::12] = 0
+@pytest.mark.parametrize("kind", ["lattice", "letters"])
+def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
+    """Lines that cross, or letters, are rich in energy everywhere, and yet bent and not copied."""
+    image = Image.new("L", (256, 256), 255)
+    pen = ImageDraw.Draw(image)
+    for place in range(5, 250, 12):
+        if kind == "letters":
+            pen.text((5, place), "The quick brown fox jumps over a lazy dog 123", fill=0)
+        else:
+            pen.line((place, 0, place, 255), fill=0)
+            pen.line((0, place, 255, place), fill=0)
+    source = np.asarray(image)[..., None]
     bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.04), 256)
-    assert np.abs(grain.Grain(source).copied(bent) - bent).max() < 0.25 / 256
+    drawn = quilt.Quilt(source).draw(grain.Grain(source).copied(bent)).astype(int)
+    assert (np.abs(drawn - quilt.Quilt(source).draw(bent)) > 60).mean() < 0.001
 
 
 @pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])
