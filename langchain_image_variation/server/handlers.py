@@ -5,6 +5,8 @@ import base64
 import hmac
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -15,13 +17,15 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ExpiredURLError,
+    InvalidImageError,
     InvalidRequestError,
     ModelNotFoundError,
     ServiceUnavailableError,
     shown,
 )
 from langchain_image_variation.pixels import as_png
-from langchain_image_variation.server.form import drain, read_upload
+from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.server.form import drain, read_request
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
 from langchain_image_variation.server.playground import playground_page
@@ -52,6 +56,7 @@ class Handlers:
         api_key: The key that clients must send, or None.
         public_url: What addresses of pictures begin with, or None for what the client calls us.
         models: The names that are listed.
+        upload_timeout: The seconds that a body may take to come in.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Handlers:
         api_key: str | None,
         public_url: str | None,
         models: Sequence[str],
+        upload_timeout: float,
     ) -> None:
         self._turns = turns
         self._store = store
@@ -70,6 +76,7 @@ class Handlers:
         self._api_key = api_key
         self._public_url = public_url
         self._models = models
+        self._upload_timeout = upload_timeout
         self._replay = Replay(_REPLAY_BYTES)
         self._page, self._page_headers = playground_page()
         self._since = int(time.time())
@@ -82,21 +89,14 @@ class Handlers:
                 raise ServiceUnavailableError("The server is shutting down; try another, or later.")
         except (AuthenticationError, ServiceUnavailableError):
             # A client that is still sending would rather see a broken connection than the answer.
-            await drain(request)
+            await drain(request, timeout=self._upload_timeout)
             raise
-        upload = await read_upload(request)
-        wanted = await upload.request()
-        base = self._base(request)
-
-        async def make() -> bytes:
-            answer = await self._turns.call(
-                wanted.model_copy(update={"response_format": "b64_json"})
-            )
-            # Not by asyncio's threads, which engines take.
-            return await anyio.to_thread.run_sync(self._body, answer, wanted, base)
-
+        wanted = await read_request(request, timeout=self._upload_timeout)
+        asked = wanted.model_copy(update={"response_format": "b64_json"})
+        finish = partial(self._body, wanted=wanted, base=self._base(request))
         key = request.headers.get("idempotency-key")
-        body = await _unless_gone(request, self._replay.answer(key, wanted, make))
+        answer = self._replay.answer(key, wanted, lambda: self._turns.call(asked, finish))
+        body = await _unless_gone(request, answer)
         return Response(body, media_type="application/json")
 
     async def list_models(self, request: Request) -> Response:
@@ -183,7 +183,7 @@ class Handlers:
         """Return the body of a success: each picture PNG of the size wanted, in the form wanted."""
         images = []
         for made in answer.data:
-            png, _ = as_png(made.read(), wanted.side)
+            png = _png(made.read(), wanted.side)
             if wanted.response_format == "url":
                 images.append(Image(url=f"{base}/files/{self._store.add(png)}"))
             else:
@@ -199,20 +199,26 @@ class Handlers:
         }
 
 
+def _png(data: bytes, side: int) -> bytes:
+    """Return a picture of an engine as PNG of that side; one that is so already is not decoded."""
+    with suppress(InvalidImageError):
+        if SquarePNG(data).side == side:
+            return data
+    return as_png(data, side)[0]
+
+
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do some work while the client is there, and stop it when the client goes away."""
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return await task
-    finally:
-        gone.cancel()
-        task.cancel()
+    with anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(_watch(request, scope))
+        try:
+            return await work
+        finally:
+            watcher.cancel()
+    raise ClientDisconnect
 
 
-async def _gone(request: Request) -> None:
+async def _watch(request: Request, scope: anyio.CancelScope) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    scope.cancel()

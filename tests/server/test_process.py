@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.server.run import listening
 from pytest_image_variation.samples import square_png
 
 PNG = square_png(64)
@@ -192,3 +193,13 @@ def test_a_picture_comes_out_right(tmp_path: Path) -> None:
     assert len(pictures) == 2
     for encoded in pictures:
         assert SquarePNG(base64.b64decode(encoded)).side == 256
+
+
+def test_an_answer_is_not_held_back() -> None:
+    """The body goes out without waiting for the client to acknowledge the head."""
+    with (
+        listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
