@@ -21,6 +21,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     shown,
 )
+from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.envelope import Envelope, failed, not_routed
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
@@ -68,13 +69,14 @@ def create_app(
         OutputError: If the folder cannot be used.
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-    if key == "":
-        raise InvalidRequestError("api_key is empty; pass None for no key.", param="api_key")
+    access = Access(key, public_url)
     _check_whole("workers", workers if workers is not None else 1, 1)
     _check_whole("queue", queue, 0)
     _check_whole("store_max_bytes", store_max_bytes, 0)
     _check_seconds("url_ttl", url_ttl)
     _check_seconds("upload_timeout", upload_timeout)
+    if store_dir == "":
+        raise InvalidRequestError("store_dir is empty; name a folder.", param="store_dir")
     folder = Path(store_dir) if store_dir is not None else _usual_folder()
     engine = load_engine(engine) if isinstance(engine, str) else engine
     turns = EngineQueue(engine, workers=workers or os.cpu_count() or 1, limit=queue)
@@ -83,7 +85,7 @@ def create_app(
         turns,
         store=PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes),
         metrics=metrics,
-        api_key=key,
+        access=access,
         public_url=public_url,
         models=getattr(engine, "models", (_DEFAULT_MODEL,)),
         upload_timeout=upload_timeout,

@@ -1,7 +1,7 @@
 """From a multipart body to a `CreateImageVariationRequest`, read as it streams in."""
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
 import anyio
@@ -27,14 +27,18 @@ _in_memory = 0
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
-async def read_request(request: Request, *, timeout: float) -> CreateImageVariationRequest:
+async def read_request(
+    request: Request, *, timeout: float, admit: Callable[[], None]
+) -> CreateImageVariationRequest:
     """Read the form of a request and check everything.
 
     Args:
         request: What comes in.
         timeout: The body may take so many seconds.
+        admit: Called when the body has come in, before the picture takes memory; may refuse it.
 
     Raises:
+        ImageVariationError: What `admit` raises.
         InvalidRequestError: If the body is no multipart form or takes too long to come in (408), or
             a field breaks a rule of the contract; `param` names it.
         PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
@@ -54,6 +58,7 @@ async def read_request(request: Request, *, timeout: float) -> CreateImageVariat
             raise
         with closing(form):
             await _fill(form, request, timeout)
+            admit()
             picture = await form.picture()
     # Most files are checked faster than a thread is woken.
     if has_few_chunks(picture):

@@ -4,7 +4,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Generic, TypeVar
@@ -68,13 +69,11 @@ class EngineQueue:
                 seconds until there should be room.
             ImageVariationError: What the engine or `finish` raises.
         """
-        if self._slots.locked() and self.waiting >= self._limit:
-            raise self._full()
-        self.waiting += 1
-        try:
+        if self._slots.locked():
+            with self.seat():
+                await self._slots.acquire()
+        else:
             await self._slots.acquire()
-        finally:
-            self.waiting -= 1
         self.running += 1
         start = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -90,6 +89,30 @@ class EngineQueue:
                 self._release()
         self._usual_seconds += 0.2 * (time.monotonic() - start - self._usual_seconds)
         return turn.finished
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Count as one that waits.
+
+        Raises:
+            RateLimitError: As `call`.
+        """
+        if self.waiting >= self._limit:
+            raise self._full()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    def check_room(self) -> None:
+        """Do nothing if a call could run or wait now.
+
+        Raises:
+            RateLimitError: As `call`.
+        """
+        if self._slots.locked() and self.waiting >= self._limit:
+            raise self._full()
 
     def _release(self) -> None:
         self.running -= 1

@@ -16,6 +16,10 @@ from langchain_image_variation.exceptions import InvalidRequestError
 __all__ = ["listening", "run_app"]
 
 
+_LAST_SECONDS = 10
+"""When the engine is done, connections have so long to take their answers."""
+
+
 class _Draining(uvicorn.Server):
     """Ends on a signal when what runs is finished; what is new is refused until then.
 
@@ -40,7 +44,8 @@ class _Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._state.draining:
-            super().handle_exit(sig, frame)
+            self.should_exit = self.force_exit = True
+            return
         self._state.draining = True
         # uvicorn raises the signals it has caught once more at its end; this one was answered.
         if sig != signal.SIGTERM:
@@ -69,12 +74,15 @@ def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None
         KeyboardInterrupt: After SIGINT.
     """
     listener = listening(host, port)
+    app.state.loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
     config = uvicorn.Config(
         app,
         access_log=False,
         log_level="warning",
         server_header=False,
         timeout_keep_alive=30,
+        # For whoever does not read his answer, or has begun to send and does not go on.
+        timeout_graceful_shutdown=_LAST_SECONDS,
     )
     with listener:
         _Draining(config, app, ready).run(sockets=[listener])

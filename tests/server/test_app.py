@@ -577,6 +577,11 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
         ({"workers": 0}, "workers"),
         ({"queue": -1}, "queue"),
         ({"store_max_bytes": 1.5}, "store_max_bytes"),
+        ({"upload_timeout": 0}, "upload_timeout"),
+        ({"store_dir": ""}, "store_dir"),
+        ({"api_key": "sk-1 "}, "api_key"),
+        ({"public_url": "img.example"}, "public_url"),
+        ({"public_url": "https://img.example?x=1"}, "public_url"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(
@@ -584,7 +589,7 @@ def test_a_setting_out_of_range_is_refused(
 ) -> None:
     """When the app is made."""
     with pytest.raises(InvalidRequestError) as caught:
-        create_app("instant", store_dir=tmp_path, **options)
+        create_app("instant", **{"store_dir": tmp_path, **options})
     assert caught.value.param == param
 
 

@@ -54,10 +54,11 @@ def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
     """And that anyone may use it, when there is no key."""
     with process(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
-        lines = [running.stdout.readline() for _ in range(3)]
+        lines = [running.stdout.readline() for _ in range(4)]
         assert lines[0] == f"  OPENAI_BASE_URL={address}/v1\n"
-        assert lines[1].startswith("  OPENAI_API_KEY=")
-        assert "anyone who reaches this address may use it" in lines[2]
+        assert lines[1] == f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)\n"
+        assert lines[2].startswith("  OPENAI_API_KEY=")
+        assert "anyone who reaches this address may use it" in lines[3]
         assert post(address).status_code == 200
 
 
