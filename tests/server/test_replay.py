@@ -79,7 +79,7 @@ async def test_when_the_first_goes_away_the_next_makes_the_answer() -> None:
     first, *others = await waiting(replay, make, 3)
     first.cancel()
     make.may.set()
-    assert await asyncio.gather(*others) == [b"answer 2", b"answer 2"]
+    assert [await task for task in others] == [b"answer 2", b"answer 2"]
     assert make.count == 2
 
 
@@ -92,7 +92,7 @@ async def test_one_that_waits_and_goes_away_is_gone() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(leaving, 5)
     make.may.set()
-    assert await asyncio.gather(first, staying) == [b"answer 1", b"answer 1"]
+    assert [await first, await staying] == [b"answer 1", b"answer 1"]
     assert make.count == 1
 
 
