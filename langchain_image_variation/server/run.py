@@ -16,10 +16,6 @@ from langchain_image_variation.exceptions import InvalidRequestError
 __all__ = ["listening", "run_app"]
 
 
-_LAST_SECONDS = 10
-"""When the engine is done, connections have so long to take their answers."""
-
-
 class _Draining(uvicorn.Server):
     """Ends on a signal when what runs is finished; what is new is refused until then.
 
@@ -58,7 +54,9 @@ class _Draining(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def run_app(
+    app: Starlette, *, host: str, port: int, ready: Callable[[str], None], grace: int = 10
+) -> None:
     """Serve until a signal comes: SIGTERM or SIGINT.
 
     What runs is finished then and what is new is refused with 503; a second signal ends at once.
@@ -68,6 +66,8 @@ def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None
         host: The address to listen at.
         port: The port to listen at; 0 takes a free one.
         ready: Called with the address, once the server listens.
+        grace: When the engine is done after a signal, connections have so many seconds to take
+            their answers.
 
     Raises:
         InvalidRequestError: If the address cannot be listened at.
@@ -82,7 +82,7 @@ def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None
         server_header=False,
         timeout_keep_alive=30,
         # For whoever does not read his answer, or has begun to send and does not go on.
-        timeout_graceful_shutdown=_LAST_SECONDS,
+        timeout_graceful_shutdown=grace,
     )
     with listener:
         _Draining(config, app, ready).run(sockets=[listener])

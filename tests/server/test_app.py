@@ -3,6 +3,7 @@ import base64
 import json
 import logging
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -346,6 +347,55 @@ async def test_a_failure_of_the_engine_shows_nothing_of_the_inside(
     assert error["code"] == "content_policy_violation"
 
 
+async def test_a_store_that_is_gone_is_told_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What he can do is in the log; the client learns only that the fault is the server's."""
+    async with connected(tmp_path) as client:
+        shutil.rmtree(tmp_path / "store")
+        response = await client.post(PATH, files=picture())
+    message = error_of(response, 500)["message"]
+    assert message.startswith("The server failed")
+    assert "The picture cannot be kept: No such file or directory." in caplog.text
+
+
+class Drawing:
+    """An engine that answers with a file of its own."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer with the file, whatever was asked."""
+        return ImagesResponse.from_pngs([self._data], response_format="b64_json")
+
+
+class DrawingLater(Drawing):
+    """The async twin."""
+
+    async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:  # type: ignore[override]  # its twin
+        """Answer with the file, whatever was asked."""
+        return super().create_variation(request)
+
+
+@pytest.mark.parametrize("data", [jpeg(), square_png(300)])
+@pytest.mark.parametrize("engine", [Drawing, DrawingLater])
+async def test_an_engines_picture_comes_as_it_was_asked_for(
+    tmp_path: Path, engine: Any, data: bytes
+) -> None:
+    """PNG of exactly the size, whatever the engine answered with."""
+    async with connected(tmp_path, engine(data)) as client:
+        form = {"size": "256x256", "response_format": "b64_json"}
+        answer = await client.post(PATH, data=form, files=picture())
+    assert SquarePNG(base64.b64decode(answer.json()["data"][0]["b64_json"])).side == 256
+
+
+async def test_an_engine_that_answers_with_no_picture(tmp_path: Path) -> None:
+    """Is a failure of the server."""
+    async with connected(tmp_path, Drawing(b"no picture")) as client:
+        error_of(await client.post(PATH, files=picture()), 500)
+
+
 async def test_the_engines_own_key_is_not_the_clients(tmp_path: Path) -> None:
     """What a hosted engine's server refuses is no 401 of ours."""
     async with connected(tmp_path, Failing(AuthenticationError("Wrong key sk-ours."))) as client:
@@ -376,6 +426,20 @@ async def test_a_key_is_asked_for(tmp_path: Path) -> None:
         response = await client.post(PATH, files=picture(), headers=good)
         assert response.status_code == 200
         assert (await client.get(response.json()["data"][0]["url"])).status_code == 200
+
+
+async def test_a_page_of_a_stranger_may_not_call(tmp_path: Path) -> None:
+    """Without a key any page in a browser could; the server's own page and programs may."""
+    async with connected(tmp_path, public_url="https://img.example") as client:
+        for origin in ("https://evil.example", "null", "http://pictures.example.evil"):
+            response = await client.post(PATH, files=picture(), headers={"origin": origin})
+            assert "another origin" in error_of(response, 403)["message"]
+        for origin in ("http://pictures.example", "https://img.example"):
+            response = await client.post(PATH, files=picture(), headers={"origin": origin})
+            assert response.status_code == 200
+    async with connected(tmp_path, api_key="sk-right") as client:
+        headers = {"origin": "https://my.example", "authorization": "Bearer sk-right"}
+        assert (await client.post(PATH, files=picture(), headers=headers)).status_code == 200
 
 
 # Addresses of results...
