@@ -257,6 +257,8 @@ def _say_where(api_key: str | None) -> Callable[[str], None]:
 def _extra(name: str) -> Iterator[None]:
     try:
         yield
+    except MissingExtraError:
+        raise
     except ImportError as error:
         raise MissingExtraError(
             f"This needs the package {error.name!r}, which is not installed; run: pip install "

@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -664,3 +666,20 @@ def test_an_engine_or_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         create_app("instant", store_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from langchain_image_variation import create_app",
+        "from langchain_image_variation.server import create_app",
+    ],
+)
+def test_without_the_extra(statement: str) -> None:
+    """An ImportError names it, and the package can be imported all the same."""
+    script = "import sys; sys.modules['starlette'] = None; import langchain_image_variation\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script + statement], capture_output=True, text=True, timeout=60
+    )
+    assert "pip install 'langchain-image-variation[server]'" in done.stderr
+    assert "MissingExtraError" in done.stderr
