@@ -107,7 +107,7 @@ def request(picture: bytes, **fields: str) -> bytes:
     head = b"--%b\r\ncontent-disposition: form-data; name=" % BOUNDARY
     body = b"".join(head + part + b"\r\n" for part in parts) + b"--%b--\r\n" % BOUNDARY
     return (
-        b"POST /v1/images/variations HTTP/1.1\r\nhost: x\r\n"
+        b"POST /v1/images/variations HTTP/1.1\r\nhost: localhost\r\n"
         b"content-type: multipart/form-data; boundary=%b\r\n"
         b"content-length: %d\r\n\r\n%b" % (BOUNDARY, len(body), body)
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 
 import anyio
 from starlette.requests import Request
@@ -28,13 +28,18 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
 async def read_request(
-    request: Request, *, timeout: float, admit: Callable[[], None]
+    request: Request,
+    *,
+    timeout: float,
+    loading: AbstractAsyncContextManager[object],
+    admit: Callable[[], None],
 ) -> CreateImageVariationRequest:
     """Read the form of a request and check everything.
 
     Args:
         request: What comes in.
         timeout: The body may take so many seconds.
+        loading: What is entered while the picture is loaded: so few may do so at once.
         admit: Called when the body has come in, before the picture takes memory; may refuse it.
 
     Raises:
@@ -58,8 +63,9 @@ async def read_request(
             raise
         with closing(form):
             await _fill(form, request, timeout)
-            admit()
-            picture = await form.picture()
+            async with loading:
+                admit()
+                picture = await form.picture()
     # Most files are checked faster than a thread is woken.
     if has_few_chunks(picture):
         return _checked(picture, form.fields)

@@ -36,6 +36,7 @@ __all__ = ["Handlers"]
 
 T = TypeVar("T")
 
+_LOADING = 4
 _REPLAY_BYTES = 256 * 1024 * 1024
 # As the vendor's storage says it; clients look for these words.
 _EXPIRED = (
@@ -76,6 +77,7 @@ class Handlers:
         self._public_url = public_url
         self._models = models
         self._upload_timeout = upload_timeout
+        self._loading = asyncio.Semaphore(_LOADING)
         self._replay = Replay(_REPLAY_BYTES, wait=turns.seat)
         self._page, self._page_headers = playground_page()
         self._since = int(time.time())
@@ -90,7 +92,9 @@ class Handlers:
             await drain(request, timeout=self._upload_timeout)
             raise
         admit = partial(self._check_room, request)
-        wanted = await read_request(request, timeout=self._upload_timeout, admit=admit)
+        wanted = await read_request(
+            request, timeout=self._upload_timeout, loading=self._loading, admit=admit
+        )
         asked = wanted.model_copy(update={"response_format": "b64_json"})
         finish = partial(self._body, wanted=wanted, base=self._base(request))
         key = request.headers.get("idempotency-key")

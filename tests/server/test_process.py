@@ -71,6 +71,16 @@ def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
         assert post(address).status_code == 200
 
 
+def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:
+    """Is refused: without a key, a web page under such a name could read every answer."""
+    with process(tmp_path, "--engine", "instant") as (_, address):
+        url, files = f"{address}/v1/images/variations", {"image": ("a.png", PNG)}
+        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]"):
+            assert httpx.post(url, files=files, headers={"host": host}).status_code == 403
+        for host in ("localhost", "LocalHost:8000", "[::1]:8000", "[::1]", "127.0.0.1"):
+            assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
+
+
 def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
     """To standard error, as JSON if asked to."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
