@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import math
 import os
 import re
 import secrets
@@ -65,7 +64,7 @@ class PictureStore:
             OutputError: If it cannot be written.
         """
         until = time.time() + self.ttl
-        expires = math.ceil(until)
+        expires = int(until)
         name = hashlib.sha256(png).hexdigest()
         path = self._directory / f"{name}{_SUFFIX}"
         try:
