@@ -24,6 +24,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.envelope import Envelope, failed, not_routed
 from langchain_image_variation.server.handlers import Handlers
+from langchain_image_variation.server.linger import Linger
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.queue import EngineQueue
 from langchain_image_variation.server.store import PictureStore
@@ -101,7 +102,7 @@ def create_app(
             Route("/metrics", handlers.metrics_text),
             Route("/openapi.json", handlers.openapi),
         ],
-        middleware=[Middleware(Envelope, metrics=metrics, json_log=json_log)],
+        middleware=[Middleware(Linger), Middleware(Envelope, metrics=metrics, json_log=json_log)],
         exception_handlers={
             ImageVariationError: failed,  # type: ignore[dict-item]  # it takes only these
             HTTPException: not_routed,  # type: ignore[dict-item]  # it takes only these

@@ -22,7 +22,9 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     NotFoundError,
+    ServiceUnavailableError,
 )
+from langchain_image_variation.server.connection import CROWDED
 from langchain_image_variation.server.metrics import Metrics
 
 __all__ = ["Envelope", "failed", "not_routed"]
@@ -69,6 +71,13 @@ class Envelope:
             await send(message)
 
         try:
+            if scope["state"].get(CROWDED):
+                error = ServiceUnavailableError("There are too many connections; try again soon.")
+                error.retry_after = 1.0
+                response = _response(error)
+                response.headers["connection"] = "close"
+                await response(scope, receive, send_marked)
+                return
             await self._app(scope, receive, send_marked)
         except ClientDisconnect:
             pass
@@ -134,8 +143,5 @@ def _response(error: ImageVariationError) -> Response:
         headers["www-authenticate"] = 'Bearer realm="image variations"'
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
-    if error.status_code in (408, 413):
-        # The rest of the body is not waited for.
-        headers["connection"] = "close"
     body = ErrorResponse.from_exception(error).to_json()
     return Response(body, error.status_code, headers, media_type="application/json")

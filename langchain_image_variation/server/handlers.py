@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.exceptions import (
@@ -27,6 +27,7 @@ from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.form import drain, read_request
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
+from langchain_image_variation.server.picture import PictureAnswer
 from langchain_image_variation.server.playground import playground_page
 from langchain_image_variation.server.queue import EngineQueue
 from langchain_image_variation.server.replay import DAY, Replay
@@ -124,7 +125,7 @@ class Handlers:
         """`GET /files/{name}`: a result, for as long as its address works."""
         query = request.query_params
         try:
-            path, status, left = await anyio.to_thread.run_sync(
+            file, length, seconds = await anyio.to_thread.run_sync(
                 self._store.find,
                 request.path_params["name"],
                 query.get("se", ""),
@@ -134,11 +135,8 @@ class Handlers:
             body = _EXPIRED.format(message=error.message)
             headers = {"x-ms-error-code": "AuthenticationFailed"}
             return Response(body, 403, headers, media_type="application/xml")
-        headers = {
-            "cache-control": f"private, max-age={left}, immutable",
-            "x-content-type-options": "nosniff",
-        }
-        return FileResponse(path, media_type="image/png", headers=headers, stat_result=status)
+        name = request.path_params["name"]
+        return PictureAnswer(request, file, length=length, name=name, seconds=seconds)
 
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 when ready, 503 while draining."""

@@ -18,6 +18,7 @@ _ERRORS = {
     "408": "The body took too long to come in.",
     "409": "The Idempotency-Key was used for another request.",
     "413": "The body is longer than any legal request.",
+    "416": "The result has no such part.",
     "429": "As many requests wait as may.",
     "500": "The engine or the server failed.",
     "502": "The engine's server cannot be reached.",
@@ -127,7 +128,8 @@ def _file() -> dict[str, Any]:
             "description": _ERRORS["403"],
             "content": {"application/xml": {"schema": {}}},
         },
-        "416": {"description": "The result has no such part."},
+        "304": {"description": "The result is the one whose ETag was sent."},
+        "416": _error("416"),
     }
     return operation
 

@@ -5,20 +5,27 @@ import ctypes
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
 from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.server.connection import Connection
 
 __all__ = ["listening", "run_app"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT, _LARGE = 32 * 1024 * 1024, 8 * 1024 * 1024
+_BACKLOG = 2048
+_MOST_CONNECTIONS = 1000
+_ACCEPTED_AT_ONCE = 16
+_UNSENT_IN_SYSTEM = 128 * 1024
 
 
 class _Draining(uvicorn.Server):
@@ -28,17 +35,26 @@ class _Draining(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: Starlette, ready: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        app: Starlette,
+        ready: Callable[[str], None],
+        patience: float,
     ) -> None:
         super().__init__(config)
         self._state = app.state
         self._ready = ready
+        self._patience = patience
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Engines run in these threads, and asyncio has few of its own.
         threads = ThreadPoolExecutor(self._state.turns.workers, thread_name_prefix="engine")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
+        for listener in sockets or []:
+            # asyncio takes one number for how many connections wait and how many it accepts at
+            # once, before any of them is looked at and may be closed.
+            listener.listen(_BACKLOG)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -56,11 +72,20 @@ class _Draining(uvicorn.Server):
         turns = self._state.turns
         if self._state.draining and not turns.running and not turns.waiting:
             self.should_exit = True
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.check(self._patience)
         return await super().on_tick(counter)
 
 
 def run_app(
-    app: Starlette, *, host: str, port: int, ready: Callable[[str], None], grace: int = 10
+    app: Starlette,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    grace: int = 10,
+    patience: float = 30.0,
 ) -> None:
     """Serve until a signal comes: SIGTERM or SIGINT.
 
@@ -73,6 +98,8 @@ def run_app(
         ready: Called with the address, once the server listens.
         grace: When the engine is done after a signal, connections have so many seconds to take
             their answers.
+        patience: A connection on which the client does not go on, neither sends the head of a
+            request nor reads an answer, is closed after so many seconds.
 
     Raises:
         InvalidRequestError: If the address cannot be listened at.
@@ -83,6 +110,9 @@ def run_app(
     app.state.loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
     config = uvicorn.Config(
         app,
+        http=partial(Connection, most=_most_connections()),  # type: ignore[arg-type]  # it makes them
+        ws="none",
+        backlog=_ACCEPTED_AT_ONCE,
         access_log=False,
         log_level="warning",
         server_header=False,
@@ -91,7 +121,21 @@ def run_app(
         timeout_graceful_shutdown=grace,
     )
     with listener:
-        _Draining(config, app, ready).run(sockets=[listener])
+        _Draining(config, app, ready, patience).run(sockets=[listener])
+
+
+def _most_connections() -> int:
+    """Return how many connections there may be, each of which may have one file open too."""
+    if sys.platform == "win32":
+        return _MOST_CONNECTIONS
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 4 * _MOST_CONNECTIONS
+    files = files if most == resource.RLIM_INFINITY else min(files, most)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return max(1, min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
 
 
 def _keep_freed_memory() -> None:
@@ -118,7 +162,7 @@ def listening(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None)
         # The name of a host fails with numbers of its own, below zero.
@@ -127,4 +171,7 @@ def listening(host: str, port: int) -> socket.socket:
     # Connections inherit it. asyncio sets it only for sockets that name their protocol; without it
     # an answer's body waits for the client to acknowledge its head, 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Else the system takes megabytes of an answer, and only says much later that some were read.
+    with suppress(AttributeError, OSError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_IN_SYSTEM)
     return listener

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
 
@@ -26,10 +27,10 @@ _PART_SECONDS = 600.0
 class PictureStore:
     """Keeps pictures for a while, in a folder that outlives the process.
 
-    An address is a file's name, the second at which it expires, and an HMAC-SHA256 (RFC 2104) of
-    both with a key that is kept in the folder too. Files are written whole or not at all, and carry
-    as their time of change until when they are kept, so that stores of one folder need not agree
-    on their settings. What is too old, or too much, is removed when more comes.
+    An address is a file's name, the millisecond at which it expires, and an HMAC-SHA256 (RFC 2104)
+    of both with a key that is kept in the folder too. Files are written whole or not at all, and
+    carry as their time of change until when they are kept, so that stores of one folder need not
+    agree on their settings. What is too old, or too much, is removed when more comes.
 
     Args:
         directory: The folder; made if it is missing, for this user alone.
@@ -64,7 +65,7 @@ class PictureStore:
             OutputError: If it cannot be written.
         """
         until = time.time() + self.ttl
-        expires = int(until)
+        expires = int(until * 1000)
         name = hashlib.sha256(png).hexdigest()
         path = self._directory / f"{name}{_SUFFIX}"
         try:
@@ -77,10 +78,10 @@ class PictureStore:
             raise OutputError(f"The picture cannot be kept: {reason}.") from None
         return f"{name}{_SUFFIX}?se={expires}&sig={self._signature(name, expires)}"
 
-    def find(
-        self, file_name: str, expires: str, signature: str
-    ) -> tuple[Path, os.stat_result, int]:
-        """Return the file of an address, its status, and for how many seconds more it works.
+    def find(self, file_name: str, expires: str, signature: str) -> tuple[BinaryIO, int, int]:
+        """Return the file of an address, open, its bytes, and for how many seconds more it works.
+
+        Once open it stays whole, even if it makes room for others meanwhile.
 
         Raises:
             ExpiredURLError: If its time is over, or it was not given out here.
@@ -89,14 +90,14 @@ class PictureStore:
         name = file_name.removesuffix(_SUFFIX)
         # Compared as bytes, for text of a stranger may hold any character.
         known = expires.isdecimal() and hmac.compare_digest(
-            self._signature(name, int(expires[:12])).encode(), signature.encode()
+            self._signature(name, int(expires[:15])).encode(), signature.encode()
         )
-        left = int(expires[:12]) - time.time() if known else 0
+        left = int(expires[:15]) / 1000 - time.time() if known else 0
         if left <= 0:
             raise ExpiredURLError("The address of the picture has expired, or was never given out.")
-        path = self._directory / f"{name}{_SUFFIX}"
         try:
-            return path, path.stat(), int(left)
+            file = (self._directory / f"{name}{_SUFFIX}").open("rb")
+            return file, os.fstat(file.fileno()).st_size, int(left)
         except OSError:
             raise NotFoundError("The picture is gone; it made room for newer ones.") from None
 

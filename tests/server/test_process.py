@@ -5,19 +5,24 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import requests
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -213,6 +218,60 @@ def test_one_that_waits_goes_away(tmp_path: Path) -> None:
                 second.sendall(request(PNG))
                 wait_for(address, "waiting 1.0")
             wait_for(address, "waiting 0.0")
+
+
+class Endless(io.RawIOBase):
+    """A body that goes on, so many bytes of it."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Give zeros while there are any."""
+        count = min(len(buffer), self.left)
+        buffer[:count] = bytes(count)
+        self.left -= count
+        return count
+
+
+@pytest.mark.parametrize("path", ["/v1/images/variations", "/v1/images/edits"])
+def test_an_answer_before_the_end_of_the_body_is_not_lost(tmp_path: Path, path: str) -> None:
+    """Clients that always close, and send all before they read, have it; and so does curl."""
+    with serving(create_app("instant", store_dir=tmp_path)) as address:
+        status = {413} if path.endswith("variations") else {404}
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        url = address + path
+        for length in (9_000_000, None):
+            sized = {"content-length": str(length)} if length else {}
+            asked = urllib.request.Request(url, Endless(9_000_000), {**headers, **sized})
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(asked, timeout=30)
+            assert {caught.value.code} == status
+            assert json.load(caught.value)["error"]["message"]
+        for close in ({}, {"connection": "close"}):
+            answer = requests.post(url, Endless(9_000_000), headers={**headers, **close})
+            assert {answer.status_code} == status
+        if curl := shutil.which("curl"):
+            command = [curl, "-s", "-w", "%{http_code}", "-o", os.devnull, "-F", "image=@-", url]
+            done = subprocess.run(command, input=bytes(9_000_000), capture_output=True, timeout=30)
+            assert (done.returncode, {int(done.stdout)}) == (0, status)
+
+
+def test_a_body_without_end_is_not_read_for_ever(tmp_path: Path) -> None:
+    """After the answer some of it is dropped, and then the connection is closed."""
+    with (
+        serving(create_app("instant", store_dir=tmp_path)) as address,
+        connect(address) as client,
+    ):
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        chunk = b"100000\r\n%b\r\n" % bytes(0x100000)
+        with pytest.raises(OSError):
+            for _ in range(200):
+                client.sendall(chunk)
 
 
 def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:

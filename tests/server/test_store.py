@@ -15,7 +15,9 @@ def found(store: PictureStore, address: str) -> Path:
     """Return the file of an address."""
     name, _, query = address.partition("?se=")
     expires, _, signature = query.partition("&sig=")
-    return store.find(name, expires, signature)[0]
+    file = store.find(name, expires, signature)[0]
+    file.close()
+    return Path(file.name)
 
 
 def test_what_the_store_did_not_write_is_left_alone(tmp_path: Path) -> None:
@@ -88,3 +90,14 @@ def test_a_picture_that_made_room(tmp_path: Path) -> None:
     store.add(square_png(2))
     with pytest.raises(NotFoundError, match="made room"):
         found(store, address)
+
+
+def test_a_picture_that_makes_room_while_it_is_served(tmp_path: Path) -> None:
+    """Is served to its end."""
+    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+    name, _, query = store.add(square_png(1)).partition("?se=")
+    file, length, _ = store.find(name, *query.split("&sig="))
+    with file:
+        store.add(square_png(2))
+        assert not Path(file.name).exists()
+        assert (len(file.read()), length) == (len(square_png(1)),) * 2
