@@ -212,6 +212,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     # Only here: the server is an extra.
     with _extra("server"):
         from langchain_image_variation.server import create_app
+        from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
     engine = load_engine(arguments.engine, **_engine_options(arguments))
     app = create_app(
@@ -223,29 +224,40 @@ def _serve(arguments: argparse.Namespace) -> None:
         queue=arguments.queue,
         store_dir=arguments.store_dir,
         upload_timeout=arguments.upload_timeout,
-        json_log=arguments.json_log,
     )
-    _log_to_stderr("%(message)s" if arguments.json_log else "%(asctime)s %(message)s")
+    _log_to_stderr(
+        JSONLines() if arguments.json_log else logging.Formatter("%(asctime)s %(message)s")
+    )
     run_app(app, host=arguments.host, port=arguments.port, ready=_say_where(arguments.api_key))
 
 
-def _log_to_stderr(form: str) -> None:
+def _log_to_stderr(form: logging.Formatter) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(form))
-    logger = logging.getLogger("langchain_image_variation.server")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler.setFormatter(form)
+    for name, level in (
+        ("langchain_image_variation.server", logging.INFO),
+        ("uvicorn", logging.WARNING),
+        ("asyncio", logging.WARNING),
+    ):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def _say_where(api_key: str | None) -> Callable[[str], None]:
     """Return what says, once the server listens, how to use it."""
 
     def say(address: str) -> None:
+        # One listens at all addresses of the machine, and calls none of them so.
+        here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        everywhere, address = here != address, here
         print(f"Image variations at {address}/v1. Ctrl-C ends. In a client's environment, set:")
         print(f"  OPENAI_BASE_URL={address}/v1")
         print(f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)")
         print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
+        if everywhere:
+            print("On other machines, put this machine's name or address in its place.")
         if api_key is None:
             print("There is no key: anyone who reaches this address may use it.")
         sys.stdout.flush()

@@ -131,6 +131,11 @@ class GptImageEngine:
         self._extra_fields = settings.form_fields(extra_fields, _TAKEN)
         self._session = Session(self._endpoint.base_url, http_client)
 
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a query."""
+        return self._endpoint.shown_url
+
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the model for variations.
 

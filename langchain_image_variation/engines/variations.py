@@ -132,6 +132,11 @@ class VariationsEngine:
         self._server = known
         self._model = settings.model_name(model) or known.model
 
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a query."""
+        return self._client.base_url
+
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
 

@@ -1,8 +1,11 @@
 """The app: `POST /v1/images/variations` and what belongs to it, over any engine."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import platformdirs
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -10,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines import (
     AsyncVariationEngine,
     VariationEngine,
@@ -31,8 +33,6 @@ from langchain_image_variation.server.store import PictureStore
 
 __all__ = ["create_app"]
 
-_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
-
 
 def create_app(
     engine: str | VariationEngine | AsyncVariationEngine = "local",
@@ -45,7 +45,6 @@ def create_app(
     store_dir: str | os.PathLike[str] | None = None,
     store_max_bytes: int = 1024**3,
     upload_timeout: float = 60.0,
-    json_log: bool = False,
 ) -> Starlette:
     """Return an ASGI app on which the vendor's SDKs work as they did on the vendor's server.
 
@@ -62,7 +61,6 @@ def create_app(
         store_max_bytes: The most bytes that all those pictures together may have.
         upload_timeout: Seconds that a request's body may take to come in; after them it is answered
             408.
-        json_log: Whether log lines are JSON.
 
     Raises:
         InvalidRequestError: If a setting is out of range; `param` names it.
@@ -82,13 +80,14 @@ def create_app(
     engine = load_engine(engine) if isinstance(engine, str) else engine
     turns = EngineQueue(engine, workers=workers or os.cpu_count() or 1, limit=queue)
     metrics = Metrics(turns)
+    store = PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes)
     handlers = Handlers(
         turns,
-        store=PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes),
+        store=store,
         metrics=metrics,
         access=access,
         public_url=public_url,
-        models=getattr(engine, "models", (_DEFAULT_MODEL,)),
+        models=getattr(engine, "models", None),
         upload_timeout=upload_timeout,
     )
     app = Starlette(
@@ -102,7 +101,8 @@ def create_app(
             Route("/metrics", handlers.metrics_text),
             Route("/openapi.json", handlers.openapi),
         ],
-        middleware=[Middleware(Linger), Middleware(Envelope, metrics=metrics, json_log=json_log)],
+        middleware=[Middleware(Linger), Middleware(Envelope, metrics=metrics)],
+        lifespan=lambda _: _tidying(store),
         exception_handlers={
             ImageVariationError: failed,  # type: ignore[dict-item]  # it takes only these
             HTTPException: not_routed,  # type: ignore[dict-item]  # it takes only these
@@ -112,7 +112,23 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.draining = False
     app.state.turns = turns
+    app.state.engine_url = getattr(engine, "base_url", None)
     return app
+
+
+@asynccontextmanager
+async def _tidying(store: PictureStore) -> AsyncIterator[None]:
+    """Remove pictures whose time is over, though nothing is asked for."""
+
+    async def tidy() -> None:
+        while True:
+            await anyio.sleep(store.look_seconds)
+            await anyio.to_thread.run_sync(store.tidy)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tidy)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 def _usual_folder() -> Path:

@@ -4,7 +4,6 @@
 and, if it was unforeseen, shows nothing of the inside.
 """
 
-import json
 import logging
 import math
 import secrets
@@ -39,13 +38,11 @@ class Envelope:
     Args:
         app: What is inside.
         metrics: Where requests are counted.
-        json_log: Whether log lines are JSON.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, json_log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._json_log = json_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -99,11 +96,8 @@ class Envelope:
             "ms": round(seconds * 1000, 1),
             "request_id": request_id,
         }
-        if self._json_log:
-            LOGGER.info("%s", json.dumps(line))
-        else:
-            # A path may hold line breaks.
-            LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
+        # A path may hold line breaks.
+        LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
 
 
 async def failed(request: Request, error: ImageVariationError) -> Response:
@@ -112,7 +106,8 @@ async def failed(request: Request, error: ImageVariationError) -> Response:
         # An engine's bug comes with what it raised, which is for the operator alone.
         error = _unforeseen(error.__cause__ or error, request.state.request_id)
     elif error.status_code > 500:
-        LOGGER.warning("request %s failed: %s", request.state.request_id, error)
+        line = {"request_id": request.state.request_id, "error": str(error)}
+        LOGGER.warning("request %(request_id)s failed: %(error)s", line)
     return _response(error)
 
 
@@ -133,7 +128,8 @@ async def not_routed(request: Request, error: HTTPException) -> Response:
 
 def _unforeseen(error: BaseException, request_id: str) -> ImageVariationError:
     """Tell the log what happened, and the client no more than that the fault is ours."""
-    LOGGER.error("request %s failed", request_id, exc_info=error)
+    line = {"request_id": request_id}
+    LOGGER.error("request %(request_id)s failed", line, exc_info=error)
     return EngineError(f"The server failed; its operator finds why in its log, at {request_id}.")
 
 

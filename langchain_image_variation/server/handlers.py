@@ -37,6 +37,7 @@ __all__ = ["Handlers"]
 
 T = TypeVar("T")
 
+_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 _LOADING = 4
 _REPLAY_BYTES = 256 * 1024 * 1024
 # As the vendor's storage says it; clients look for these words.
@@ -56,7 +57,7 @@ class Handlers:
         metrics: What is told at `/metrics`.
         access: What a request must bring along.
         public_url: What addresses of pictures begin with, or None for what the client calls us.
-        models: The names that are listed.
+        models: The names that requests may give, or None if the engine takes any.
         upload_timeout: The seconds that a body may take to come in.
     """
 
@@ -68,7 +69,7 @@ class Handlers:
         metrics: Metrics,
         access: Access,
         public_url: str | None,
-        models: Sequence[str],
+        models: Sequence[str] | None,
         upload_timeout: float,
     ) -> None:
         self._turns = turns
@@ -76,7 +77,8 @@ class Handlers:
         self._metrics = metrics
         self._access = access
         self._public_url = public_url
-        self._models = models
+        self._models = models or (_DEFAULT_MODEL,)
+        self._document = openapi_document(models, with_key=access.with_key)
         self._upload_timeout = upload_timeout
         self._loading = asyncio.Semaphore(_LOADING)
         self._replay = Replay(_REPLAY_BYTES, wait=turns.seat)
@@ -154,7 +156,7 @@ class Handlers:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
-        return JSONResponse(openapi_document(self._models, with_key=self._access.with_key))
+        return JSONResponse(self._document)
 
     def _check_room(self, request: Request) -> None:
         """Refuse what could not be served, before it takes any memory."""

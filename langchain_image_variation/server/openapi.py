@@ -30,11 +30,11 @@ _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 
-def openapi_document(models: Sequence[str], *, with_key: bool) -> dict[str, Any]:
+def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[str, Any]:
     """Return the description of the app.
 
     Args:
-        models: The names that a request may give.
+        models: The names that a request may give, or None for any.
         with_key: Whether clients must send a key.
     """
     document: dict[str, Any] = {
@@ -169,7 +169,7 @@ def _error(code: str) -> dict[str, Any]:
     return response
 
 
-def _schemas(models: Sequence[str]) -> dict[str, Any]:
+def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
     model = _object(
         {"id": _TEXT, "object": {"const": "model"}, "created": _WHOLE, "owned_by": _TEXT}
     )
@@ -193,13 +193,13 @@ def _schemas(models: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _request(models: Sequence[str]) -> dict[str, Any]:
+def _request(models: Sequence[str] | None) -> dict[str, Any]:
     fields = CreateImageVariationRequest.model_fields
     image = {"type": "string", "contentMediaType": "image/png", "format": "binary"}
     about: dict[str, dict[str, Any]] = {
         "image": {**image, "description": "A square PNG file of less than 4 MB."},
         # Web forms send empty fields, and those count as absent.
-        "model": {**_TEXT, "enum": [*models, ""]},
+        "model": {**_TEXT, "enum": [*models, ""]} if models else dict(_TEXT),
         "n": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_N}, {"const": ""}]},
         "response_format": {**_TEXT, "enum": ["url", "b64_json", ""]},
         "size": {**_TEXT, "enum": [*SIZES, ""]},

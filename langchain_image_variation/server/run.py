@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -102,10 +103,18 @@ def run_app(
             request nor reads an answer, is closed after so many seconds.
 
     Raises:
-        InvalidRequestError: If the address cannot be listened at.
+        InvalidRequestError: If the address cannot be listened at, or the app's engine asks this
+            very address.
         KeyboardInterrupt: After SIGINT.
     """
     listener = listening(host, port)
+    if _leads_to(app.state.engine_url, listener):
+        listener.close()
+        raise InvalidRequestError(
+            "The engine would ask this very server and wait for ever; set base_url (--base-url, or "
+            f"OPENAI_BASE_URL) to another, or listen at another port than {port}.",
+            param="base_url",
+        )
     _keep_freed_memory()
     app.state.loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
     config = uvicorn.Config(
@@ -114,7 +123,8 @@ def run_app(
         ws="none",
         backlog=_ACCEPTED_AT_ONCE,
         access_log=False,
-        log_level="warning",
+        # Who calls this has set up the log already.
+        log_config=None,
         server_header=False,
         timeout_keep_alive=30,
         # For whoever does not read his answer, or has begun to send and does not go on.
@@ -150,6 +160,28 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
+def _leads_to(url: str | None, listener: socket.socket) -> bool:
+    """Say whether who asks this address reaches that socket."""
+    parts = urlsplit(url or "")
+    host, port = listener.getsockname()[:2]
+    if parts.hostname is None or (parts.port or {"http": 80}.get(parts.scheme, 443)) != port:
+        return False
+    with suppress(OSError, UnicodeError):
+        for family, _, _, _, there in socket.getaddrinfo(parts.hostname, port):
+            if host in (there[0], "0.0.0.0", "::") and _is_of_this_machine(family, str(there[0])):
+                return True
+    return False
+
+
+def _is_of_this_machine(family: int, address: str) -> bool:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
@@ -158,8 +190,11 @@ def listening(host: str, port: int) -> socket.socket:
         port: The port to listen at; 0 takes a free one.
 
     Raises:
-        InvalidRequestError: If the address cannot be listened at.
+        InvalidRequestError: If there is no host, or the address cannot be listened at.
     """
+    if not host:
+        raise InvalidRequestError("host is empty; 0.0.0.0 is all addresses of this machine.")
+    host = host.removeprefix("[").removesuffix("]") if ":" in host else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)

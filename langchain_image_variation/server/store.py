@@ -20,7 +20,7 @@ _KEY_BYTES = 32
 _SUFFIX = ".png"
 # What the store writes itself; whatever else is in the folder is not touched.
 _OURS = re.compile(r"[0-9a-f]{64}\.png|[0-9a-f]{16}\.part")
-_LOOK_SECONDS = 60.0
+_MOST_LOOK_SECONDS = 60.0
 _PART_SECONDS = 600.0
 
 
@@ -30,7 +30,8 @@ class PictureStore:
     An address is a file's name, the millisecond at which it expires, and an HMAC-SHA256 (RFC 2104)
     of both with a key that is kept in the folder too. Files are written whole or not at all, and
     carry as their time of change until when they are kept, so that stores of one folder need not
-    agree on their settings. What is too old, or too much, is removed when more comes.
+    agree on their settings. What is too much is removed when more comes, what is too
+    old then too, and by `tidy`.
 
     Args:
         directory: The folder; made if it is missing, for this user alone.
@@ -45,6 +46,8 @@ class PictureStore:
         self._directory = directory
         self.ttl = ttl
         """Seconds for which an address works."""
+        self.look_seconds = min(_MOST_LOOK_SECONDS, ttl)
+        """How often what is too old is looked for."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._room = 0
@@ -101,6 +104,12 @@ class PictureStore:
         except OSError:
             raise NotFoundError("The picture is gone; it made room for newer ones.") from None
 
+    def tidy(self) -> None:
+        """Remove what has expired; a folder that cannot be read now is left for the next time."""
+        with self._lock, suppress(OSError):
+            self._next_look = 0.0
+            self._make_room(0)
+
     def _signature(self, name: str, expires: int) -> str:
         text = f"{name}\n{expires}".encode()
         return hmac.new(self._key, text, hashlib.sha256).hexdigest()
@@ -108,7 +117,7 @@ class PictureStore:
     def _make_room(self, length: int) -> None:
         """Remove what has expired, and the oldest of what is too much.
 
-        A folder may hold very many files, so it is looked through once a minute, or when it must be
+        A folder may hold very many files, so it is looked through now and then, or when it must be
         full.
         """
         self._room -= length
@@ -123,7 +132,7 @@ class PictureStore:
             path.unlink(missing_ok=True)
             total -= size
         self._room = self._max_bytes - total
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._next_look = time.monotonic() + self.look_seconds
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """Yield until when each file is kept, its bytes, and its path."""

@@ -27,6 +27,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
+from langchain_image_variation.server.log import JSONLines
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,
@@ -449,7 +450,7 @@ async def test_a_page_of_a_stranger_may_not_call(tmp_path: Path) -> None:
 
 async def test_an_address_expires(tmp_path: Path) -> None:
     """With the vendor's storage's 403; so does one that was changed."""
-    async with connected(tmp_path, url_ttl=1) as client:
+    async with connected(tmp_path, url_ttl=0.5) as client:
         url = (await client.post(PATH, files=picture())).json()["data"][0]["url"]
         assert (await client.get(url)).status_code == 200
         changed = [
@@ -461,11 +462,28 @@ async def test_an_address_expires(tmp_path: Path) -> None:
         ]
         for address in changed:
             assert (await client.get(address)).status_code in (403, 404)
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(0.6)
         response = await client.get(url)
         assert response.status_code == 403
         assert response.headers["content-type"].startswith("application/xml")
         assert "<Code>AuthenticationFailed</Code>" in response.text
+
+
+async def test_what_has_expired_is_removed(tmp_path: Path) -> None:
+    """From the disk too, when nothing else is asked for."""
+    app = create_app("instant", store_dir=tmp_path, url_ttl=0.2)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+    ):
+        await client.post(PATH, files=picture())
+        assert list(tmp_path.glob("*.png"))
+        for _ in range(100):
+            if not list(tmp_path.glob("*.png")):
+                break
+            await asyncio.sleep(0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
 async def test_an_address_survives_a_restart(tmp_path: Path) -> None:
@@ -651,23 +669,35 @@ async def test_a_draining_server_refuses_what_is_new(tmp_path: Path) -> None:
         error_of(await client.post(PATH, files=picture()), 503)
 
 
-async def test_one_line_a_request(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_line_a_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Method, path, status, milliseconds, id; never a key, a user or a query; JSON on request."""
     caplog.set_level(logging.INFO, "langchain_image_variation.server")
-    for json_log in (False, True):
-        caplog.clear()
-        async with connected(tmp_path, api_key="sk-right", json_log=json_log) as client:
-            headers = {"authorization": "Bearer sk-right"}
-            await client.post(PATH + "?q=1", data={"user": "u1"}, files=picture(), headers=headers)
-        (line,) = [r.getMessage() for r in caplog.records if r.name.endswith(".server")]
-        if json_log:
-            assert list(json.loads(line)) == ["method", "path", "status", "ms", "request_id"]
-        else:
-            assert re.fullmatch(rf"POST '{PATH}' 200 [\d.]+ ms req_[0-9a-f]{{32}}", line)
-        assert "sk-right" not in line
-        assert "u1" not in line
+    async with connected(tmp_path, api_key="sk-right") as client:
+        headers = {"authorization": "Bearer sk-right"}
+        await client.post(PATH + "?q=1", data={"user": "u1"}, files=picture(), headers=headers)
+    (record,) = [record for record in caplog.records if record.name.endswith(".server")]
+    assert re.fullmatch(rf"POST '{PATH}' 200 [\d.]+ ms req_[0-9a-f]{{32}}", record.getMessage())
+    line = JSONLines().format(record)
+    assert list(json.loads(line)) == ["method", "path", "status", "ms", "request_id"]
+    for text in (record.getMessage(), line):
+        assert "sk-right" not in text
+        assert "u1" not in text
+
+
+async def test_a_failure_is_one_line_of_json(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its traceback; so is what others log."""
+    async with connected(tmp_path, Failing(RuntimeError("two\nlines"))) as client:
+        response = await client.post(PATH, files=picture())
+    logging.getLogger("uvicorn.error").warning("odd %s", "request")
+    lines = [JSONLines().format(record) for record in caplog.records if record.levelno > 20]
+    assert "\n" not in "".join(lines)
+    failure, odd = map(json.loads, lines)
+    assert failure["level"] == "error"
+    assert failure["request_id"] == response.headers["x-request-id"]
+    assert "RuntimeError: two\nlines" in failure["traceback"]
+    assert odd == {"level": "warning", "message": "odd request"}
 
 
 async def test_metrics(client: httpx.AsyncClient) -> None:

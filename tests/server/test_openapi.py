@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines import load_engine
 from langchain_image_variation.server import create_app
 from tests.server.serving import serving
 
@@ -33,6 +35,18 @@ async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> Non
     assert list(fields) == list(CreateImageVariationRequest.model_fields)
     assert ("securitySchemes" in document["components"]) == (api_key is not None)
     assert (KEY in json.dumps(document)) is False
+
+
+async def test_a_model_is_any_if_the_engine_names_none(tmp_path: Path) -> None:
+    """A generated client refuses no model then; else those that the engine has are listed."""
+    passes_on = load_engine("variations", base_url="http://127.0.0.1:1/v1")
+    engines: tuple[Any, ...] = ("instant", passes_on)
+    for engine, models in zip(engines, (["dall-e-2", "instant", ""], None), strict=True):
+        transport = httpx.ASGITransport(create_app(engine, store_dir=tmp_path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            document = (await client.get("/openapi.json")).json()
+        schema = document["components"]["schemas"]["CreateImageVariationRequest"]
+        assert schema["properties"]["model"].get("enum") == models
 
 
 @pytest.mark.parametrize("api_key", [None, KEY])

@@ -26,11 +26,12 @@ import requests
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation
+from langchain_image_variation.engines import cancellation, load_engine
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
-from langchain_image_variation.server.run import listening
+from langchain_image_variation.server.run import listening, run_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import serving
 
@@ -76,6 +77,15 @@ def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
         assert post(address).status_code == 200
 
 
+def test_one_that_listens_everywhere_names_an_address_that_works(tmp_path: Path) -> None:
+    """No client can call 0.0.0.0 everywhere."""
+    with process(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
+        assert running.stdout is not None
+        assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
+        lines = [running.stdout.readline() for _ in range(3)]
+        assert lines[2].startswith("On other machines, put this machine's name")
+
+
 def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:
     """Is refused: without a key, a web page under such a name could read every answer."""
     with process(tmp_path, "--engine", "instant") as (_, address):
@@ -93,7 +103,12 @@ def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
         assert post(address).status_code == 401
         assert running.stderr is not None
         line = json.loads(running.stderr.readline())
+        with connect(address) as client:
+            client.sendall(b"no request\r\n\r\n")
+            assert client.recv(20).startswith(b"HTTP/1.1 400 ")
+        odd = json.loads(running.stderr.readline())
     assert (line["path"], line["status"]) == ("/v1/images/variations", 401)
+    assert odd["level"] == "warning"
 
 
 @POSIX
@@ -389,6 +404,52 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
     assert done.stderr == (
         f"image-variation: Cannot listen at 127.0.0.1:{port}: Address already in use.\n"
     )
+
+
+class StartedError(Exception):
+    """The server listens."""
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "loops"),
+    [
+        ("http://127.0.0.1:PORT/v1", "127.0.0.1", True),
+        ("http://localhost:PORT/v1", "127.0.0.1", True),
+        ("http://127.0.0.1:PORT/v1", "0.0.0.0", True),
+        ("http://127.0.0.1:1/v1", "127.0.0.1", False),
+        ("http://127.0.0.2:PORT/v1", "127.0.0.1", False),
+        ("http://203.0.113.1:PORT/v1", "0.0.0.0", False),
+    ],
+)
+@pytest.mark.parametrize("engine", ["variations", "gpt-image"])
+def test_an_engine_that_asks_this_very_server(
+    tmp_path: Path, engine: str, url: str, host: str, loops: bool
+) -> None:
+    """Is refused at the start, as it would wait for itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = url.replace("PORT", str(port))
+    app = create_app(load_engine(engine, base_url=url, api_key="sk-1"), store_dir=tmp_path)
+
+    def ready(address: str) -> None:
+        raise StartedError
+
+    with pytest.raises(InvalidRequestError if loops else StartedError) as caught:
+        run_app(app, host=host, port=port, ready=ready)
+    if loops:
+        assert f"another port than {port}" in str(caught.value)
+
+
+def test_a_host_that_is_none() -> None:
+    """Is refused; one of IPv6 may have its brackets."""
+    with pytest.raises(InvalidRequestError, match=r"0\.0\.0\.0"):
+        listening("", 0)
+    if socket.has_ipv6:
+        try:
+            listening("[::1]", 0).close()
+        except InvalidRequestError as error:
+            # The machine has none.
+            assert "no such address or port" not in str(error)
 
 
 def test_a_picture_comes_out_right(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""The server's log as lines of JSON."""
+
+import json
+import logging
+from collections.abc import Mapping
+
+__all__ = ["JSONLines"]
+
+
+class JSONLines(logging.Formatter):
+    """Makes one line of JSON of each record, with the traceback in it if there is one.
+
+    The server's own records become their fields: of a request `method`, `path`, `status`, `ms` and
+    `request_id`. Any other has its text as `message`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = record.args if isinstance(record.args, Mapping) else None
+        line = dict(fields) if fields else {"message": record.getMessage()}
+        if record.levelno > logging.INFO:
+            line = {"level": record.levelname.lower(), **line}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
