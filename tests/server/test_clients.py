@@ -28,6 +28,7 @@ from pytest_image_variation.samples import non_square_png, square_png
 from tests.server.serving import Moody, check_picture, serving
 
 KEY = "sk-right"
+PATH = "/v1/images/variations"
 SIZES = ("256x256", "512x512", "1024x1024")
 
 # The SDK marks the call as deprecated.
@@ -100,6 +101,35 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
         ]
         for response, call in zip(await asyncio.gather(*calls), CALLS, strict=True):
             await asyncio.to_thread(check, response, *call)
+
+
+@pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
+async def test_the_vendors_async_sdks_exceptions(address: str, photo: Path, transport: str) -> None:
+    """Its own class for each status, and after 429 and 500 it tries again."""
+    http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
+    async with openai.AsyncOpenAI(
+        base_url=f"{address}/v1", api_key=KEY, http_client=http_client, max_retries=0
+    ) as sdk:
+        vary, wrong = sdk.images.create_variation, sdk.with_options(api_key="sk-wrong")
+        patient = sdk.with_options(max_retries=1).images.create_variation
+        failing = [
+            vary(image=photo, size="1x1"),  # type: ignore[arg-type]  # as a mistaken user does
+            wrong.images.create_variation(image=photo),
+            sdk.models.retrieve("gpt-9"),
+            vary(image=photo, user=f"limit-raised-{transport}"),
+            vary(image=photo, user=f"fail-raised-{transport}"),
+        ]
+        errors = await asyncio.gather(*failing, return_exceptions=True)
+        assert [type(error) for error in errors] == [
+            openai.BadRequestError,
+            openai.AuthenticationError,
+            openai.NotFoundError,
+            openai.RateLimitError,
+            openai.InternalServerError,
+        ]
+        again = [patient(image=photo, user=f"{what}-{transport}") for what in ("limit", "fail")]
+        for response in await asyncio.gather(*again):
+            await asyncio.to_thread(check, response, 1, "1024x1024", "url")
 
 
 def test_the_sdks_own_images(address: str, photo: Path) -> None:
@@ -184,25 +214,40 @@ def test_an_expired_result_is_its_own_error(tmp_path: Path, photo: Path) -> None
                 answer.data[0].read()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def curl(url: str, *options: str, key: str = KEY) -> subprocess.CompletedProcess[bytes]:
+    """Run the reference's own command line."""
+    command = ["curl", "--silent", "--fail", url, "-H", f"Authorization: Bearer {key}", *options]
+    return subprocess.run(command, capture_output=True, timeout=30)
+
+
+SAY = ("-w", "%{http_code}")
+CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@CURL
 def test_curl(address: str, photo: Path) -> None:
-    """The reference's own command line."""
-    command = [
-        "curl",
-        "--silent",
-        "--fail",
-        f"{address}/v1/images/variations",
-        "-H",
-        f"Authorization: Bearer {KEY}",
-        "-F",
-        f"image=@{photo}",
-        "-F",
-        "n=2",
-        "-F",
-        "size=1024x1024",
-    ]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
-    answer = ImagesResponse.from_json(done.stdout)
-    assert len(answer.data) == 2
-    assert answer.created is not None
-    assert abs(answer.created - time.time()) < 60
+    """Each form, number and size; each picture is there."""
+    for n, size, form in CALLS:
+        fields = [f"image=@{photo}", f"n={n}", f"size={size}", f"response_format={form}"]
+        done = curl(f"{address}{PATH}", *(option for field in fields for option in ("-F", field)))
+        answer = ImagesResponse.from_json(done.stdout)
+        check(answer, n, size, form)
+        assert answer.created is not None
+        assert abs(answer.created - time.time()) < 60
+
+
+@CURL
+def test_curls_failures(address: str, photo: Path) -> None:
+    """It says the status, and tries again after 429 and 500 if it is told to."""
+    url, picture = f"{address}{PATH}", ["-F", f"image=@{photo}"]
+    for status, done in (
+        (400, curl(url, *picture, "-F", "n=11", *SAY)),
+        (401, curl(url, *picture, *SAY, key="sk-wrong")),
+        (404, curl(f"{address}/v1/models/gpt-9", *SAY)),
+        (429, curl(url, *picture, "-F", "user=limit-curl-fails", *SAY)),
+        (500, curl(url, *picture, "-F", "user=fail-curl-fails", *SAY)),
+    ):
+        assert (done.returncode, int(done.stdout)) == (22, status)
+    for user in ("limit-curl-retries", "fail-curl-retries"):
+        done = curl(url, "--retry", "1", *picture, "-F", f"user={user}")
+        check(ImagesResponse.from_json(done.stdout), 1, "1024x1024", "url")

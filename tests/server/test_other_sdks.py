@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,13 +36,19 @@ OLD = (
 
 
 def asked(tmp_path: Path, *command: str | Path) -> dict[str, Any]:
-    """Run a client's script against a server, and return what it printed."""
+    """Run a client's script, told of a server by its environment, and return what it printed."""
     photo = tmp_path / "image.png"
     photo.write_bytes(square_png(64))
     app = create_app(Moody(), api_key=KEY, store_dir=tmp_path / "store", queue=100)
     with serving(app) as address:
+        # Nothing else tells an old program where the server is; 0.28 reads a name of its own.
+        base = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_BASE": f"{address}/v1"}
         done = subprocess.run(
-            [*command, f"{address}/v1", KEY, photo], capture_output=True, text=True, timeout=100
+            [*command, photo],
+            env={**os.environ, **base, "OPENAI_API_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
         assert done.returncode == 0, done.stderr
         printed: dict[str, Any] = json.loads(done.stdout)
@@ -84,6 +91,6 @@ def test_older_python_sdks(tmp_path: Path, release: str) -> None:
 
 
 def test_the_python_sdk_before_1(tmp_path: Path) -> None:
-    """0.28, which `openai.Image.create_variation` belongs to."""
+    """0.28, told by its environment alone, which `openai.Image.create_variation` belongs to."""
     python = installed("python-0.28/bin/python")
     check_errors(asked(tmp_path, python, SCRIPTS / "sdk_0.py"), OLD)

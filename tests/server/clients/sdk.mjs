@@ -1,11 +1,11 @@
-// Calls a server by the openai package in a folder, and prints what it got.
+// Calls the server of the environment by the openai package in a folder, and prints what it got.
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-const [folder, retries, baseURL, key, photo] = process.argv.slice(2);
+const [folder, retries, photo] = process.argv.slice(2);
 const OpenAI = createRequire(path.join(folder, "x.js"))("openai");
-const client = new OpenAI({ baseURL, apiKey: key, maxRetries: 0 });
+const client = new OpenAI({ maxRetries: 0 });
 const image = () => fs.createReadStream(photo);
 const answers = [];
 for (const n of [1, 10]) {
@@ -26,14 +26,14 @@ async function fails(status, call) {
     errors[status] = [error.constructor.name, error.status, error.code ?? null];
   }
 }
-const wrong = new OpenAI({ baseURL, apiKey: "sk-wrong", maxRetries: 0 });
+const wrong = new OpenAI({ apiKey: "sk-wrong", maxRetries: 0 });
 await fails(400, client.images.createVariation({ image: image(), size: "1x1" }));
 await fails(401, wrong.images.createVariation({ image: image() }));
 await fails(404, client.models.retrieve("gpt-9"));
 await fails(429, client.images.createVariation({ image: image(), user: "limit-raised" }));
 await fails(500, client.images.createVariation({ image: image(), user: "fail-raised" }));
 
-const patient = new OpenAI({ baseURL, apiKey: key, maxRetries: 2 });
+const patient = new OpenAI({ maxRetries: 2 });
 const retried = [];
 // Release 4 has only streams for forms, and sends nothing the second time, whatever the server.
 for (const user of retries === "yes" ? ["limit-retried", "fail-retried"] : []) {

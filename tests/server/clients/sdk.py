@@ -1,4 +1,4 @@
-"""Calls a server by the openai SDK 1.x or 2.x of this Python, and prints what it got."""
+"""Calls the server of the environment by the openai SDK 1.x or 2.x, and prints what it got."""
 
 import json
 import sys
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import openai
 
-base_url, key, photo = sys.argv[1:]
-image = Path(photo)
-client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
+image = Path(sys.argv[1])
+client = openai.OpenAI(max_retries=0)
 answers = []
 for n in (1, 10):
     for size in ("256x256", "512x512", "1024x1024"):

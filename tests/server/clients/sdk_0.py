@@ -1,4 +1,4 @@
-"""Calls a server by the openai SDK 0.28 of this Python, and prints what it got."""
+"""Calls the server of the environment by the openai SDK 0.28, and prints what it got."""
 
 import json
 import sys
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import openai
 
-openai.api_base, openai.api_key, photo = sys.argv[1:]
-image = Path(photo).read_bytes()
+image = Path(sys.argv[1]).read_bytes()
 answers = []
 for n in (1, 10):
     for size in ("256x256", "512x512", "1024x1024"):
