@@ -39,9 +39,7 @@ class Metrics:
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count a request; a path of a stranger's making counts as "other"."""
-        known = next(
-            (a for a in _ADDRESSES if path == a or (a != "/" and path.startswith(f"{a}/"))), "other"
-        )
+        known = next((a for a in _ADDRESSES if path == a or path.startswith(f"{a}/")), "other")
         self._requests.labels(known, status or 499).inc()
         self._seconds.labels(known).observe(seconds)
 

@@ -22,7 +22,9 @@ from langchain_image_variation.png import SquarePNG
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serve an app on loopback while the block runs, and give its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", access_log=False, ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
