@@ -1,0 +1,258 @@
+"""For suites that record their own cassettes with vcrpy: a matcher, redaction, and our cassettes.
+
+`settings` puts them together for pytest-recording's `vcr_config` and for `vcr.VCR`. Nothing here
+imports vcrpy: its requests and responses are taken as they come.
+"""
+
+import copy
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from PIL import Image
+
+from pytest_image_variation.form import Form, Part
+
+__all__ = [
+    "cassette_dir",
+    "form_of",
+    "multipart",
+    "multipart_pixels",
+    "redact_request",
+    "redact_response",
+    "settings",
+]
+
+Pictures = Literal["bytes", "pixels"]
+
+REDACTED = "REDACTED"
+
+_SECRET_REQUEST_HEADERS = {
+    "api-key",
+    "authorization",
+    "cookie",
+    "idempotency-key",
+    "openai-organization",
+    "openai-project",
+    "proxy-authorization",
+    "x-api-key",
+}
+_SECRET_RESPONSE_HEADERS = {
+    "cf-ray",
+    "openai-organization",
+    "openai-project",
+    "set-cookie",
+    "x-client-request-id",
+    "x-request-id",
+}
+# Keys as vendors write and mask them, the ids of accounts, and signatures of addresses.
+_SECRET_TEXT = re.compile(
+    rb"\b(?P<kind>sk|org|user|proj|req)[-_][A-Za-z0-9_*-]{8,}|(?P<sig>[?&]sig=)[^&\"'\s<]+"
+)
+
+
+def cassette_dir() -> Path:
+    """Return the folder of the recorded scenarios, one `<scenario>.yaml` each.
+
+    Raises:
+        FileNotFoundError: If the installation lacks them.
+    """
+    here = Path(__file__).parent
+    # The wheel has them inside the package; an editable install finds them in its checkout.
+    for folder in (here / "cassettes", here.parent / "cassettes"):
+        if (folder / "endpoint_removed.yaml").is_file():
+            return folder
+    raise FileNotFoundError("The cassettes are missing from this installation; install it anew.")
+
+
+def settings(pictures: Pictures = "bytes") -> dict[str, Any]:
+    """Return what to pass to vcrpy, or to return from pytest-recording's fixture `vcr_config`.
+
+    Requests are matched by method, path and form. Keys, organisation, cookies, request ids and
+    `user` are taken out of requests and responses before anything is written.
+
+    Args:
+        pictures: Whether pictures are the same by their "bytes", or by their "pixels".
+
+    Raises:
+        ValueError: If `pictures` is neither.
+    """
+    if pictures not in get_args(Pictures):
+        raise ValueError(f"pictures must be 'bytes' or 'pixels', got {str(pictures)[:60]!r}.")
+    form = "multipart" if pictures == "bytes" else "multipart_pixels"
+    return {
+        "match_on": ["method", "path", form],
+        "before_record_request": redact_request,
+        "before_record_response": redact_response,
+        "decode_compressed_response": True,
+    }
+
+
+def multipart(first: Any, second: Any) -> None:
+    """Compare the forms of two requests of vcrpy: a matcher, to be registered as "multipart".
+
+    The boundary, which clients draw by chance, and the order of the parts are no difference; the
+    names, file names and contents of the parts are. What is no form is compared byte by byte.
+
+    Raises:
+        AssertionError: If they differ; the message says in which fields, vcrpy shows it.
+    """
+    _compare(first, second, lambda content: content)
+
+
+def multipart_pixels(first: Any, second: Any) -> None:
+    """Compare as `multipart` does, but pictures by their size, mode and pixels.
+
+    Raises:
+        AssertionError: If they differ.
+    """
+    _compare(first, second, _pixels)
+
+
+def _compare(first: Any, second: Any, content: Callable[[bytes], object]) -> None:
+    here, there = form_of(first), form_of(second)
+    if not here.parts and not there.parts:
+        assert _body(first) == _body(second), "the bodies are no forms, and differ"
+        return
+    differing = _differing(_by_name(here), _by_name(there), content)
+    assert not differing, "; ".join(differing)
+
+
+def _by_name(form: Form) -> dict[str, list[Part]]:
+    named: dict[str, list[Part]] = {}
+    for part in form.parts:
+        named.setdefault(part.name, []).append(part)
+    return named
+
+
+def _differing(
+    here: dict[str, list[Part]], there: dict[str, list[Part]], content: Callable[[bytes], object]
+) -> list[str]:
+    found = []
+    for name in sorted(here.keys() | there.keys()):
+        mine, yours = here.get(name, []), there.get(name, [])
+        if [p.file_name for p in mine] != [p.file_name for p in yours]:
+            found.append(
+                f"{name[:40]}: {_shown(mine, files=True)} against {_shown(yours, files=True)}"
+            )
+        elif [content(p.content) for p in mine] != [content(p.content) for p in yours]:
+            found.append(f"{name[:40]}: {_shown(mine)} against {_shown(yours)}")
+    return found
+
+
+def _shown(parts: list[Part], *, files: bool = False) -> str:
+    if not parts:
+        return "none"
+    if files:
+        return ", ".join(repr(part.file_name) for part in parts)
+    return ", ".join(
+        repr(part.content[:40].decode("utf-8", "replace"))
+        if part.file_name is None
+        else f"a file of {len(part.content):,} bytes"
+        for part in parts
+    )
+
+
+def _pixels(content: bytes) -> object:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size, image.mode, image.convert("RGBA").tobytes()
+    except Exception:  # Whatever Pillow makes of what is no picture.
+        return content
+
+
+def form_of(request: Any) -> Form:
+    """Return the form of a request as vcrpy holds it, for any of the clients that it serves."""
+    body = getattr(request, "body", None)
+    fields = _aiohttp_fields(body)
+    if fields is not None:
+        return fields
+    return Form.parse(_header(request.headers, "content-type"), _body(request))
+
+
+def _body(request: Any) -> bytes:
+    body = getattr(request, "body_bytes", request.body)
+    if hasattr(body, "read"):
+        body = body.read()
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes | bytearray):
+        return bytes(body)
+    return b"".join(body) if isinstance(body, list) else b""
+
+
+def _header(headers: Any, name: str) -> str | None:
+    for key, value in dict(headers).items():
+        if key.lower() == name:
+            found = value[0] if isinstance(value, list | tuple) else value
+            return found.decode("latin-1") if isinstance(found, bytes) else str(found)
+    return None
+
+
+def _aiohttp_fields(body: object) -> Form | None:
+    """Return the form that aiohttp has not written yet: of its `FormData`, or of a mapping."""
+    if isinstance(body, dict):
+        import aiohttp
+
+        body = aiohttp.FormData(body)
+    if type(body).__name__ != "FormData" or not hasattr(body, "_fields"):
+        return None
+    parts = []
+    for options, headers, value in body._fields:
+        content, file_name = value, options.get("filename")
+        if isinstance(value, io.IOBase):
+            start = value.tell()
+            content = value.read()
+            value.seek(start)
+        content = content if isinstance(content, bytes) else str(content).encode()
+        parts.append(Part(options["name"], content, file_name, headers.get("Content-Type")))
+    return Form(tuple(parts))
+
+
+def redact_request(request: Any) -> Any:
+    """Return a request of vcrpy without keys, organisation and cookies, and with `user` hidden.
+
+    For `before_record_request`; the request that is sent stays as it is.
+    """
+    kept = copy.copy(request)
+    kept.headers = {
+        name: value
+        for name, value in dict(request.headers).items()
+        if name.lower() not in _SECRET_REQUEST_HEADERS
+    }
+    user = form_of(request).fields.get("user")
+    body = _body(request)
+    if user and body:
+        kept.headers = {k: v for k, v in kept.headers.items() if k.lower() != "content-length"}
+        kept.body = _without_user(body, user.encode())
+    return kept
+
+
+def _without_user(body: bytes, user: bytes) -> bytes:
+    field = re.compile(rb'(name="?user"?[^\r\n]*(?:\r\n[^\r\n]+)*\r\n\r\n)' + re.escape(user))
+    return field.sub(rb"\g<1>" + REDACTED.encode(), body)
+
+
+def redact_response(response: dict[str, Any]) -> dict[str, Any]:
+    """Return a response of vcrpy without cookies, organisation and request id.
+
+    Keys, the ids of accounts and the signatures of addresses are replaced in its text too. For
+    `before_record_response`.
+    """
+    headers = {
+        name: value
+        for name, value in response["headers"].items()
+        if name.lower() not in _SECRET_RESPONSE_HEADERS
+    }
+    body = dict(response["body"])
+    content = body.get("string")
+    if isinstance(content, bytes) and not content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
+        body["string"] = _SECRET_TEXT.sub(_hidden, content)
+    return {**response, "headers": headers, "body": body}
+
+
+def _hidden(found: re.Match[bytes]) -> bytes:
+    kept = found["sig"] if found["kind"] is None else found["kind"] + b"-"
+    return bytes(kept) + REDACTED.encode()
