@@ -47,6 +47,21 @@ class Form:
         found = (_part(piece) for piece in pieces[1:] if not piece.startswith(b"--"))
         return cls(tuple(part for part in found if part is not None))
 
+    def encode(self, boundary: str) -> bytes:
+        """Return the body of the form."""
+        lines: list[str | bytes] = []
+        for part in self.parts:
+            file_name = "" if part.file_name is None else f'; filename="{part.file_name}"'
+            lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{part.name}"')
+            lines.append(f"{file_name}\r\n")
+            if part.content_type is not None:
+                lines.append(f"Content-Type: {part.content_type}\r\n")
+            lines.append("\r\n")
+            lines.append(part.content)
+            lines.append("\r\n")
+        lines.append(f"--{boundary}--\r\n")
+        return b"".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+
     @property
     def fields(self) -> Mapping[str, str]:
         """The parts that are no files, as text; of several with a name, the last."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 
@@ -28,6 +29,9 @@ __all__ = [
 Pictures = Literal["bytes", "pixels"]
 
 REDACTED = "REDACTED"
+_BOUNDARY = "image-variation"
+# aiohttp empties a form when it sends it, so what was in it is kept from before.
+_READ = WeakKeyDictionary[Any, Form]()
 
 _SECRET_REQUEST_HEADERS = {
     "api-key",
@@ -134,25 +138,24 @@ def _differing(
     for name in sorted(here.keys() | there.keys()):
         mine, yours = here.get(name, []), there.get(name, [])
         if [p.file_name for p in mine] != [p.file_name for p in yours]:
-            found.append(
-                f"{name[:40]}: {_shown(mine, files=True)} against {_shown(yours, files=True)}"
-            )
+            shown = _named
         elif [content(p.content) for p in mine] != [content(p.content) for p in yours]:
-            found.append(f"{name[:40]}: {_shown(mine)} against {_shown(yours)}")
+            shown = _held
+        else:
+            continue
+        one, other = (", ".join(map(shown, parts)) or "none" for parts in (mine, yours))
+        found.append(f"{name[:40]}: {one} against {other}")
     return found
 
 
-def _shown(parts: list[Part], *, files: bool = False) -> str:
-    if not parts:
-        return "none"
-    if files:
-        return ", ".join(repr(part.file_name) for part in parts)
-    return ", ".join(
-        repr(part.content[:40].decode("utf-8", "replace"))
-        if part.file_name is None
-        else f"a file of {len(part.content):,} bytes"
-        for part in parts
-    )
+def _named(part: Part) -> str:
+    return _held(part) if part.file_name is None else repr(part.file_name)
+
+
+def _held(part: Part) -> str:
+    if part.file_name is None:
+        return repr(part.content[:40].decode("utf-8", "replace"))
+    return f"a file of {len(part.content):,} bytes"
 
 
 def _pixels(content: bytes) -> object:
@@ -166,9 +169,9 @@ def _pixels(content: bytes) -> object:
 def form_of(request: Any) -> Form:
     """Return the form of a request as vcrpy holds it, for any of the clients that it serves."""
     body = getattr(request, "body", None)
-    fields = _aiohttp_fields(body)
-    if fields is not None:
-        return fields
+    form = _aiohttp_form(body)
+    if form is not None:
+        return form
     return Form.parse(_header(request.headers, "content-type"), _body(request))
 
 
@@ -191,7 +194,7 @@ def _header(headers: Any, name: str) -> str | None:
     return None
 
 
-def _aiohttp_fields(body: object) -> Form | None:
+def _aiohttp_form(body: object) -> Form | None:
     """Return the form that aiohttp has not written yet: of its `FormData`, or of a mapping."""
     if isinstance(body, dict):
         import aiohttp
@@ -199,6 +202,8 @@ def _aiohttp_fields(body: object) -> Form | None:
         body = aiohttp.FormData(body)
     if type(body).__name__ != "FormData" or not hasattr(body, "_fields"):
         return None
+    if body in _READ:
+        return _READ[body]
     parts = []
     for options, headers, value in body._fields:
         content, file_name = value, options.get("filename")
@@ -208,25 +213,39 @@ def _aiohttp_fields(body: object) -> Form | None:
             value.seek(start)
         content = content if isinstance(content, bytes) else str(content).encode()
         parts.append(Part(options["name"], content, file_name, headers.get("Content-Type")))
-    return Form(tuple(parts))
+    _READ[body] = Form(tuple(parts))
+    return _READ[body]
 
 
 def redact_request(request: Any) -> Any:
     """Return a request of vcrpy without keys, organisation and cookies, and with `user` hidden.
 
     For `before_record_request`; the request that is sent stays as it is.
+
+    Raises:
+        ValueError: If the body is a form of aiohttp that was sent already, as vcrpy has it when it
+            records.
     """
     kept = copy.copy(request)
-    kept.headers = {
+    headers = {
         name: value
         for name, value in dict(request.headers).items()
         if name.lower() not in _SECRET_REQUEST_HEADERS
     }
+    form = _aiohttp_form(request.body)
+    if form is not None:
+        if not form.parts:
+            raise ValueError(
+                "vcrpy cannot record an aiohttp.FormData, which is empty once it is sent; send it "
+                "with another client, or record with --image-variation-record."
+            )
+        headers["Content-Type"] = f"multipart/form-data; boundary={_BOUNDARY}"
+        kept.body = form.encode(_BOUNDARY)
     user = form_of(request).fields.get("user")
-    body = _body(request)
-    if user and body:
-        kept.headers = {k: v for k, v in kept.headers.items() if k.lower() != "content-length"}
-        kept.body = _without_user(body, user.encode())
+    if user:
+        headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+        kept.body = _without_user(_body(kept), user.encode())
+    kept.headers = headers
     return kept
 
 
