@@ -67,6 +67,9 @@ class Door:
         """
         self.expectations.expect(name, times)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
     def enter(self, asked: Asked, headers: Mapping[str, str]) -> Exchange:
         """Begin the journal's entry of a request."""
         kept = {name.lower(): value for name, value in headers.items()}
