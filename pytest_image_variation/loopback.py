@@ -91,6 +91,9 @@ class View(Door):
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                # A client that is never closed would keep its socket, and Python warns of that.
+                headers = [*message["headers"], (b"connection", b"close")]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

@@ -1,7 +1,9 @@
 import asyncio
+import gc
 import hashlib
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -263,6 +265,17 @@ async def test_many_requests_at_once(view: View) -> None:
         answers = await asyncio.gather(*calls)
     assert sorted(answer.status_code for answer in answers) == [200] * 50 + [500] * 10
     assert len(view.journal) == 60
+
+
+def test_a_client_that_is_never_closed_leaves_no_socket(view: View) -> None:
+    """In a suite that makes warnings errors, it would fail whichever test comes next."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        client = httpx.Client()
+        assert pictures(client, view).status_code == 200
+        del client
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_an_address_ends_with_its_test(loopback: Loopback, client: httpx.Client) -> None:
