@@ -339,13 +339,21 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
+        # A client may have its answer while the file that was sent is still being closed.
+        await self._ended(0.2)
         for task in list(self.server_state.tasks):
             task.cancel()
+        await self._ended(5)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         # A transport is closed in the next turn of the loop, and says so in the one after.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+    async def _ended(self, seconds: float) -> None:
+        """Wait until no request is answered any more, but not for longer."""
+        if self.server_state.tasks:
+            await asyncio.wait(list(self.server_state.tasks), timeout=seconds)
 
     def end(self) -> None:
         """Stop, from any thread."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pytest_image_variation.loopback import Loopback, View
-from tests.plugin.conftest import Run
+from tests.conftest import Run
 
 TESTS = """
 import asyncio, os

@@ -285,6 +285,18 @@ def test_an_address_ends_with_its_test(loopback: Loopback, client: httpx.Client)
     assert "is over" in pictures(client, view).text
 
 
+def test_a_picture_that_was_just_fetched_is_closed(client: httpx.Client) -> None:
+    """Though the server ends in the same moment."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(10):
+            with Loopback() as server, server.view() as view:
+                (entry,) = pictures(client, view, size="256x256").json()["data"]
+                client.get(entry["url"])
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
 def test_a_server_that_is_closed_leaves_nothing_behind() -> None:
     """No thread, no socket, no folder; whatever was still going on."""
     before = threading.active_count()

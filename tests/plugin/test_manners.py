@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.conftest import Run
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -213,7 +213,6 @@ def test_xdist(run: Run) -> None:
             assert len(image_variation_server.journal) == number + 1
         """,
         *("-p", "xdist.plugin", "-n", "2"),
-        subprocess=True,
     )
     result.assert_outcomes(passed=8)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_image_variation.scenarios import SCENARIOS
-from tests.plugin.conftest import Run
+from tests.conftest import Run
 
 ASYNCIO = (
     *("-p", "pytest_asyncio.plugin", "-o", "asyncio_mode=auto"),
