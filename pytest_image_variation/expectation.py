@@ -32,7 +32,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """A request met a scenario: which, and the how manieth of its answers this is."""
+    """A request met a scenario: which, and which of its answers it gets, from 0."""
 
     scenario: Scenario
     index: int

@@ -6,8 +6,6 @@ import pytest
 
 Run = Callable[..., pytest.RunResult]
 
-# What an inner run imports is taken out of `sys.modules` after it, and some of it cannot be
-# imported twice. So all of it is imported out here.
 _IMPORTED = (
     "langchain_image_variation.tool",
     "pytest_image_variation.assertions",
@@ -17,11 +15,19 @@ _IMPORTED = (
 )
 
 
-@pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a suite with the plugin, strictly, and with no other plugin than those it names."""
+@pytest.fixture(scope="session")
+def imported() -> None:
+    """Import before a test with `pytester` what its inner runs import.
+
+    It takes out of `sys.modules` what was not there before, and some cannot be imported twice.
+    """
     for name in _IMPORTED:
         import_module(name)
+
+
+@pytest.fixture
+def run(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a suite with the plugin, strictly, and with no other plugin than those it names."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "IMAGE_VARIATION_API_KEY"):
         monkeypatch.delenv(name, raising=False)

@@ -165,6 +165,38 @@ def test_server(image_variation_server):
     run(source, *socket, "--allow-hosts=127.0.0.1").assert_outcomes(passed=2)
 
 
+def test_async_clients_under_pytest_socket(run: Run) -> None:
+    """An event loop wants a pair of Unix sockets, and the cassettes nothing more."""
+    pytest.importorskip("pytest_socket")
+    source = """
+        import aiohttp, httpx2, pytest
+        pytestmark = pytest.mark.asyncio
+        URL = "https://x.example/v1/images/variations"
+
+        @pytest.mark.image_variation("endpoint_removed")
+        async def test_aiohttp():
+            async with aiohttp.ClientSession() as session, session.post(URL) as answer:
+                assert answer.status == 404
+
+        @pytest.mark.image_variation("endpoint_removed")
+        async def test_httpx2():
+            async with httpx2.AsyncClient() as client:
+                assert (await client.post(URL)).status_code == 404
+        """
+    result = run(
+        source,
+        *("-p", "pytest_socket", "--disable-socket", "--allow-unix-socket"),
+        *("-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"),
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_without_pytests_own_warnings_plugin(run: Run) -> None:
+    """Whose marker is not there then."""
+    result = run(ONE, "-p", "no:warnings")
+    result.assert_outcomes(passed=1)
+
+
 ASYNC = """
 import pytest
 pytestmark = pytest.mark.anyio
@@ -246,6 +278,7 @@ def test_a_missing_extra_is_named(
     )
 
 
+@pytest.mark.usefixtures("imported")
 def test_the_downstream_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example's own suite passes, as it stands."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
