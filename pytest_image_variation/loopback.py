@@ -98,7 +98,7 @@ class View(Door):
 
         try:
             # Reading what was given out is no request for pictures.
-            play = None if asked.method == "GET" else self.expectations.take(asked)
+            play = None if asked.method in ("GET", "HEAD") else self.expectations.take(asked)
         except Unexpected as error:
             await _refusal(str(error))(scope, receive, marked)
             return
@@ -247,7 +247,9 @@ class Loopback:
             target=self._server.run, args=([self._listener],), name="loopback", daemon=True
         )
         self._thread.start()
-        self._server.ready.wait(30)
+        if not self._server.ready.wait(30) or not self._server.started:
+            self.close()
+            raise OSError("The server did not start; what it raised is in the log of uvicorn.")
 
     @contextmanager
     def view(self) -> Iterator[View]:

@@ -359,9 +359,9 @@ def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
     folder = config.getoption("--image-variation-record")
     path = None
     if folder is not None:
-        test = request.node.nodeid.partition("::")[2].replace("::", ".")
-        safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in test)
-        path = Path(folder) / request.path.stem / f"{safe}.yaml"
+        module, _, test = request.node.nodeid.partition("::")
+        safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in test.replace("::", "."))
+        path = Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
     with live.recording(door, path):
         yield from _played(request, door)
 
