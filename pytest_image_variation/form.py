@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
+from functools import lru_cache
 
 from PIL import Image
 
@@ -80,11 +81,22 @@ class Form:
 def _part(piece: bytes) -> Part | None:
     # What follows the delimiter on its line is white space (RFC 2046, section 5.1.1).
     head, separator, content = piece.partition(b"\r\n\r\n")
-    headers = BytesHeaderParser().parsebytes(head.lstrip())
-    name = headers.get_param("name", header="content-disposition")
-    if not separator or not isinstance(name, str):
+    name, file_name, content_type = _headers(head.lstrip())
+    if not separator or name is None:
         return None
-    return Part(name, content, headers.get_filename(), headers.get("content-type"))
+    return Part(name, content, file_name, content_type)
+
+
+@lru_cache(maxsize=256)
+def _headers(head: bytes) -> tuple[str | None, str | None, str | None]:
+    """Return the name, file name and content type of a part; those of one program repeat."""
+    headers = BytesHeaderParser().parsebytes(head)
+    name = headers.get_param("name", header="content-disposition")
+    return (
+        name if isinstance(name, str) else None,
+        headers.get_filename(),
+        headers.get("content-type"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

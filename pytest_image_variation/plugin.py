@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         ImageVariationClient,
         ImageVariationTool,
     )
-    from pytest_image_variation.door import Door
     from pytest_image_variation.live import Live
     from pytest_image_variation.loopback import Loopback, View
     from pytest_image_variation.replay import Replay
@@ -34,8 +33,8 @@ _MARKER = (
     "does not fail it."
 )
 _RELAXED = ("allow_unused", "allow_unexpected")
-_DOORS = pytest.StashKey[list["Door"]]()
-_TOLD = pytest.StashKey[set[str]]()
+_PLAYED = pytest.StashKey[Any]()
+_TOLD = pytest.StashKey[list[str] | None]()
 _FIXTURES = "image_variation_"
 
 
@@ -92,11 +91,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that passed, but whose scenarios were not met."""
     yield
-    if _DOORS in item.stash:
-        problems = _problems(item)
-        item.stash[_TOLD] = set(problems)
+    if _PLAYED in item.stash:
+        problems = item.stash[_TOLD] = _problems(item)
         if problems:
-            pytest.fail("\n".join(problems), pytrace=False)
+            _stop("\n".join(problems))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -332,23 +330,24 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
             door.scenario(name)
         except ValueError as error:
             _stop(str(error))
-    item.stash.setdefault(_DOORS, []).append(door)
+    item.stash[_PLAYED] = door
     yield door
     # What came after the test, from another fixture that was torn down or from a thread.
-    if _TOLD in item.stash and (late := set(_problems(item)) - item.stash[_TOLD]):
-        item.stash[_TOLD] |= late
-        pytest.fail("\n".join(sorted(late)), pytrace=False)
+    told = item.stash.get(_TOLD, None)
+    late = [] if told is None else [p for p in _problems(item) if p not in told]
+    # A test that is run again begins anew.
+    del item.stash[_PLAYED]
+    item.stash[_TOLD] = None
+    if late:
+        _stop("\n".join(late))
 
 
 def _problems(item: pytest.Item) -> list[str]:
     _, allowed = _settings(item)
-    return [
-        problem
-        for door in item.stash[_DOORS]
-        for problem in door.expectations.problems(
-            unused=not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
-        )
-    ]
+    problems: list[str] = item.stash[_PLAYED].expectations.problems(
+        unused=not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
+    )
+    return problems
 
 
 def _live(request: pytest.FixtureRequest) -> Iterator[Live]:

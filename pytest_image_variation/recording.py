@@ -55,6 +55,7 @@ _SECRET_RESPONSE_HEADERS = {
 _SECRET_TEXT = re.compile(
     rb"\b(?P<kind>sk|org|user|proj|req)[-_][A-Za-z0-9_*-]{8,}|(?P<sig>[?&]sig=)[^&\"'\s<]+"
 )
+_USER = re.compile(rb'("user"\s*:\s*")(?:[^"\\]|\\.)*"')
 
 
 def cassette_dir() -> Path:
@@ -242,9 +243,13 @@ def redact_request(request: Any) -> Any:
         headers["Content-Type"] = f"multipart/form-data; boundary={_BOUNDARY}"
         kept.body = form.encode(_BOUNDARY)
     user = form_of(request).fields.get("user")
+    body = _body(kept)
     if user:
+        kept.body = _without_user(body, user.encode())
+    elif body.lstrip().startswith(b"{"):
+        kept.body = _without_json_user(body)
+    if _body(kept) != _body(request):
         headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
-        kept.body = _without_user(_body(kept), user.encode())
     kept.headers = headers
     return kept
 
@@ -252,6 +257,10 @@ def redact_request(request: Any) -> Any:
 def _without_user(body: bytes, user: bytes) -> bytes:
     field = re.compile(rb'(name="?user"?[^\r\n]*(?:\r\n[^\r\n]+)*\r\n\r\n)' + re.escape(user))
     return field.sub(rb"\g<1>" + REDACTED.encode(), body)
+
+
+def _without_json_user(body: bytes) -> bytes:
+    return _USER.sub(rb"\g<1>" + REDACTED.encode() + b'"', body)
 
 
 def redact_response(response: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +277,7 @@ def redact_response(response: dict[str, Any]) -> dict[str, Any]:
     body = dict(response["body"])
     content = body.get("string")
     if isinstance(content, bytes) and not content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
-        body["string"] = _SECRET_TEXT.sub(_hidden, content)
+        body["string"] = _without_json_user(_SECRET_TEXT.sub(_hidden, content))
     return {**response, "headers": headers, "body": body}
 
 

@@ -350,6 +350,38 @@ def test_mistakes_are_told(run: Run, marker: str, signature: str, message: str) 
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_a_test_that_is_run_again_begins_anew(run: Run, pytester: pytest.Pytester) -> None:
+    """What failed its first run is not held against the second."""
+    pytester.makeconftest(
+        """
+        import pytest
+        from _pytest.runner import runtestprotocol
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item, nextitem):
+            for log in (False, True):
+                reports = runtestprotocol(item, log=False, nextitem=nextitem)
+            for report in reports:
+                item.ihook.pytest_runtest_logreport(report=report)
+            return True
+        """
+    )
+    result = run(
+        """
+        import httpx
+
+        RUNS = []
+
+        def test_it(image_variation_server):
+            RUNS.append(1)
+            image_variation_server.scenario("endpoint_removed")
+            if len(RUNS) > 1:
+                httpx.post(image_variation_server.base_url + "/images/variations")
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_unittest_classes_are_held_to_it_too(run: Run) -> None:
     """A marker on a method of a TestCase works as elsewhere."""
     result = run(

@@ -214,6 +214,18 @@ def test_the_sent_request_keeps_what_is_redacted(view: View) -> None:
     assert recording.form_of(redacted).fields == {"user": "REDACTED"}
 
 
+def test_a_user_in_json_is_redacted() -> None:
+    """In requests to other endpoints that land in the same cassette, and in answers."""
+    body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
+    hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    redacted = recording.redact_request(Request("POST", "https://x.example/v1/x", body, headers))
+    assert redacted.body == hidden
+    assert "Content-Length" not in redacted.headers
+    answer = {"status": {}, "headers": {}, "body": {"string": body}}
+    assert recording.redact_response(answer)["body"]["string"] == hidden
+
+
 def test_pictures_are_never_touched() -> None:
     """Bytes that look like a secret may be in any picture."""
     png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
