@@ -165,21 +165,6 @@ def test_alpha_moves_with_the_picture(mode: str, strength: float) -> None:
         assert opaque[:, 0].mean() < 20
 
 
-def test_light_changes_tone_and_colour_but_no_shape() -> None:
-    """With `light`, pixels that were equal stay equal, greys stay grey, and strength 0 is none."""
-    request = _request()
-    (dark,) = _files(LocalEngine(seed=1, strength=0.35, light=False), request)
-    (lit,) = _files(LocalEngine(seed=1, strength=0.35), request)
-    before, after = _pixels(dark).reshape(-1, 3), _pixels(lit).reshape(-1, 3)
-    assert 0 < np.abs(before.astype(int) - after).mean() < 12
-    colours, index = np.unique(before, axis=0, return_inverse=True)
-    shown = np.zeros_like(colours)
-    shown[index.reshape(-1)] = after
-    assert (shown[index.reshape(-1)] == after).all()
-    files = [_files(LocalEngine(seed=1, strength=0.0, light=on), request) for on in (True, False)]
-    assert files[0] == files[1]
-
-
 def test_opaque_alpha_stays_opaque() -> None:
     """An alpha channel that hides nothing comes back as it was."""
     source = Image.open(io.BytesIO(PNG.data)).convert("RGBA")
@@ -237,7 +222,7 @@ def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 @pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
 def test_extreme_pictures_work(kind: str, strength: float) -> None:
-    """Pictures with almost no content, or nothing but content, give no warning and no NaN."""
+    """Almost no content, or nothing but content, is moved, neither lost nor added to."""
     picture = np.zeros((256, 256), dtype=np.uint8)
     if kind == "one dot":
         picture[100, 100] = 255
@@ -248,8 +233,13 @@ def test_extreme_pictures_work(kind: str, strength: float) -> None:
     else:
         picture[:] = np.arange(256)
     request = _request(_png(Image.fromarray(picture)))
-    (data,) = _files(LocalEngine(seed=1, strength=strength), request)
-    assert SquarePNG(data).side == 256
+    (data,) = _files(LocalEngine(seed=1, strength=strength, light=False), request)
+    made = _pixels(data)
+    assert made.shape == (256, 256)
+    assert (made != picture).any()
+    assert made.max() > picture.max() / 2
+    assert abs(made.mean() - picture.mean()) < 0.4 * picture.mean()
+    assert abs(made.std() - picture.std()) < 0.3 * picture.std()
 
 
 @pytest.mark.parametrize("strength", [0.35, 0.8])

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from langchain_image_variation.engines.local import (
     exact,
@@ -14,38 +15,16 @@ from langchain_image_variation.engines.local import (
     warp,
 )
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
-from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.schedule import schedule
-from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.engines.local.vote import vote
+from tests.engines.scene import scene
 
 Bytes = NDArray[np.uint8]
-
-STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-
-
-def _scene(side: int = 256, channels: int = 3) -> Bytes:
-    """A sky, textured ground, and discs of several colours."""
-    generator = np.random.default_rng(5)
-    y, x = np.mgrid[:side, :side] / side
-    picture = np.stack([100 + 80 * y, 140 + 40 * y, 230 - 60 * y], axis=2)
-    ground = 60 + 50 * generator.random((side, side, 1)) * [1.0, 1.4, 0.6]
-    picture = np.where((y > 0.6)[..., None], ground, picture)
-    for _ in range(9):
-        cy, cx, radius = generator.uniform(0, 1, 3) * [1, 1, 0.08]
-        inside = (y - cy) ** 2 + (x - cx) ** 2 < (0.03 + radius) ** 2
-        picture[inside] = generator.uniform(0, 255, 3)
-    return picture.astype(np.uint8)[..., :channels]
 
 
 def _floats(*shape: int, seed: int = 0) -> pyramid.Floats:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
-
-
-def _change(variation: Bytes, source: Bytes) -> float:
-    difference = pyramid.grey(variation) - pyramid.grey(source)
-    return float(np.sqrt(np.mean(difference**2)) / pyramid.grey(source).std())
 
 
 def _still(nodes: int = 256) -> pyramid.Floats:
@@ -56,14 +35,14 @@ def _still(nodes: int = 256) -> pyramid.Floats:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
     """A field of zeros draws the source again, to the last bit."""
-    source = np.concatenate([_scene(side), _scene(side)[..., :1]], axis=2)[..., :channels]
+    source = np.concatenate([scene(side), scene(side)[..., :1]], axis=2)[..., :channels]
     drawn = quilt.Quilt(source).draw(_still())
     assert (drawn == source).all()
 
 
 def test_a_whole_pixel_displacement_copies_pixels() -> None:
     """Moving everything by whole pixels changes none of them."""
-    source = _scene()
+    source = scene()
     moved = _still()
     moved[1] = 5 / 256
     drawn = quilt.Quilt(source).draw(moved)
@@ -117,6 +96,23 @@ def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
 
 
+@pytest.mark.parametrize("kind", ["lattice", "letters"])
+def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
+    """Lines that cross, or letters, are rich in energy everywhere, and yet bent and not copied."""
+    image = Image.new("L", (256, 256), 255)
+    pen = ImageDraw.Draw(image)
+    for place in range(5, 250, 12):
+        if kind == "letters":
+            pen.text((5, place), "The quick brown fox jumps over a lazy dog 123", fill=0)
+        else:
+            pen.line((place, 0, place, 255), fill=0)
+            pen.line((0, place, 255, place), fill=0)
+    source = np.asarray(image)[..., None]
+    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.04), 256)
+    drawn = quilt.Quilt(source).draw(grain.Grain(source).copied(bent)).astype(int)
+    assert (np.abs(drawn - quilt.Quilt(source).draw(bent)) > 60).mean() < 0.001
+
+
 @pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])
 def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
     """However far it goes, a flow keeps the order of points and maps the square onto itself."""
@@ -139,17 +135,6 @@ def test_a_velocity_has_unit_speed_and_favours_the_horizontal() -> None:
     assert up < 0.5 * sideways
 
 
-def test_the_amplitude_reaches_the_wanted_change() -> None:
-    """The change measured afterwards is the one asked for, unless the reach is too short."""
-    source = _scene()
-    yardstick = Yardstick(source)
-    speed = warp.velocity(np.random.default_rng(1))
-    amplitude = yardstick.amplitude(speed, 0.5, 0.3)
-    drawn = quilt.Quilt(source).draw(warp.resample(warp.flow(speed, amplitude), 256))
-    assert _change(drawn, source) == pytest.approx(0.5, abs=0.08)
-    assert yardstick.amplitude(speed, 9.0, 0.3) == 0.3
-
-
 def test_the_schedule_rises_without_jumps() -> None:
     """What a strength asks for grows with it, by small steps."""
     steps = [schedule(strength) for strength in np.linspace(0, 1, 101)]
@@ -162,7 +147,7 @@ def test_the_schedule_rises_without_jumps() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_keep_distances(channels: int) -> None:
     """Distances between descriptors are nearly those between patches, and never larger."""
-    picture = pyramid.as_floats(pyramid.resize(_scene(), 64))
+    picture = pyramid.as_floats(pyramid.resize(scene(), 64))
     picture = np.concatenate([picture, picture[..., :1]], axis=2)[..., :channels]
     basis = patches.principal([picture])
     assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
@@ -258,7 +243,7 @@ def test_smoothing_brings_back_fractions_within_a_piece() -> None:
 
 def test_propagation_repairs_a_field() -> None:
     """Nodes with a wrong displacement take over that of their neighbours."""
-    picture = pyramid.as_floats(pyramid.resize(_scene(), 64))
+    picture = pyramid.as_floats(pyramid.resize(scene(), 64))
     basis = patches.principal([picture])
     keys = patches.describe(picture, basis)
     damaged = _still(64)
@@ -294,8 +279,8 @@ def test_propagation_leads_nowhere_outside() -> None:
 
 def test_a_torn_sketch_has_more_faults() -> None:
     """Of two sketches that show the same patches, the one whose pieces do not fit is worse."""
-    source = _scene()
-    arranger = Arranger(source, quilt.Quilt(source))
+    source = scene()
+    arranger = Arranger(source)
     whole = arranger.sketch(warp.flow(warp.velocity(np.random.default_rng(0)), 0.0), 0.0)
     torn = whole.field.copy()
     torn[1, :, len(torn[1]) // 2 :] += 0.3
@@ -316,43 +301,3 @@ def test_resizing_keeps_a_flat_picture(channels: int, side: int) -> None:
     """Every channel is resampled by itself."""
     flat = np.broadcast_to(np.arange(1, channels + 1, dtype=np.uint8) * 50, (128, 128, channels))
     assert (pyramid.resize(flat, side) == flat[0, 0]).all()
-
-
-def test_change_rises_with_strength_and_nothing_breaks() -> None:
-    """Median change of five seeds rises along six strengths; none is a copy, blurred or torn."""
-    source = _scene()
-    medians = []
-    for strength in STRENGTHS:
-        synthesis = Synthesis(source, strength)
-        made = [synthesis.draw(seed) for seed in range(5)]
-        changes = [_change(variation, source) for variation in made]
-        medians.append(np.median(changes))
-        assert min(changes) > 0.2
-        for variation in made:
-            assert _roughness(variation) / _roughness(source) > 0.7
-            assert _lost_colours(source, variation) < 0.3
-    assert medians == sorted(medians)
-
-
-def test_without_completeness_more_is_lost() -> None:
-    """The completeness term keeps the share of each colour nearer to the source's."""
-    source = _scene()
-    lost = [
-        np.mean([_lost_colours(source, synthesis.draw(seed)) for seed in range(3)])
-        for synthesis in (Synthesis(source, 1.0), Synthesis(source, 1.0, complete=False))
-    ]
-    assert lost[0] < lost[1]
-
-
-def _roughness(picture: Bytes) -> float:
-    luma = pyramid.grey(picture)
-    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
-
-
-def _lost_colours(source: Bytes, variation: Bytes) -> float:
-    """Half the sum of differences of two coarse colour histograms: 0 same, 1 disjoint."""
-    bins = [
-        np.bincount((picture // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)
-        for picture in (source, variation)
-    ]
-    return float(np.abs(bins[0] - bins[1]).sum()) / (2 * 256 * 256)

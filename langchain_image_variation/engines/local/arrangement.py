@@ -1,11 +1,13 @@
 """Matching patches anew, coarse to fine: the middle of the method.
 
-GPNN's loop (arXiv 2103.15545): at each level the picture so far asks for patches, the
-source answers, overlapping answers vote. Exact and complete at the coarse levels; above them the
-field of displacements is carried up and only improved locally, as in PatchMatch, and at the finest
-level only where pieces meet.
+GPNN's loop (arXiv 2103.15545, section 3): at each level the picture so far asks for patches, the
+source answers, overlapping answers vote: queries of x_k, keys and values of the source's level k;
+x_(k+1) begins as x_k enlarged. Exact and complete at the coarse levels; above them the field of
+displacements is carried up and only improved locally, as in PatchMatch, and at the finest level
+only where pieces meet.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +40,17 @@ _EXACT = 44
 """Up to this side all patches are compared with all; the work grows with the fourth power."""
 
 _ROUNDS = 3
+"""Iterations at a level: GPNN's ten change little after the third."""
 
 _VISIBLE = (6 / 255) ** 2
 """Squared difference per value above which the blend at a seam is chosen anew."""
 
 _SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
+
+
+def _ignore(share: float) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,10 @@ class Arranger:
 
     Args:
         source: uint8 (256, 256, channels).
-        quilt: The same, ready to be sampled.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
     """
 
-    def __init__(self, source: Bytes, quilt: Quilt, *, complete: bool = True) -> None:
+    def __init__(self, source: Bytes, *, complete: bool = True) -> None:
         small = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
         pictures = [pyramid.as_floats(picture) for picture in small]
         self._values = 49 * source.shape[2]
@@ -97,10 +103,11 @@ class Arranger:
             soft = picture
         self._coarse = [level for level in self._levels if level.side <= _EXACT]
         self._fine = self._levels[len(self._coarse) :]
-        self._finest = quilt
         self._finest_keys = describe(pyramid.as_floats(source), self._basis)
 
-    def sketch(self, lattice: Floats, amplitude: float) -> Sketch:
+    def sketch(
+        self, lattice: Floats, amplitude: float, step: Callable[[float], None] = _ignore
+    ) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
 
         A coarser level could not tell the guess from the source, and would undo it.
@@ -108,16 +115,19 @@ class Arranger:
         Args:
             lattice: The first guess, as `warp.flow` returns it.
             amplitude: How far it moves things, root mean square, in sides.
+            step: Called after each level with the share of them that is done.
         """
         able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
         start = able.index(True) if any(able) else len(able)
         first = self._coarse[start]
         picture = pyramid.as_floats(first.quilt.draw(resample(lattice, first.side)))
-        for level in self._coarse[start:]:
+        levels = self._coarse[start:]
+        for done, level in enumerate(levels, 1):
             picture = _enlarged(picture, level.side)
             for turn in range(1 if level is first else _ROUNDS):
                 found = self._match(picture, level, level.keys if turn else level.soft_keys)
                 picture = vote(level.picture, found)
+            step(done / len(levels))
         return Sketch(smooth(from_corners(found)), picture)
 
     def faults(self, sketch: Sketch) -> float:
@@ -125,8 +135,9 @@ class Arranger:
 
         What it shows that the source does not, plus what the source shows that it does not: the
         bidirectional similarity of Simakov et al. 2008; plus how much neighbouring pieces
-        disagree on what is where they meet, the seam cost of Kwatra et al. 2003 ("Graphcut
-        textures", equation 1). All over the standard deviation of the source.
+        disagree on what is where they meet, M(s, t) = |A(s) - B(s)| + |A(t) - B(t)|, the seam cost
+        of Kwatra et al. 2003 ("Graphcut textures", equation 1). All over the standard deviation of
+        the source.
         """
         level = self._coarse[-1]
         spread = float(level.picture.std())
@@ -136,24 +147,35 @@ class Arranger:
         misfits = exact.misfits(queries, level.keys, self._values)
         return (sum(misfits) + _SEAMS * _disagreement(sketch.field, level.picture)) / spread
 
-    def refine(self, field: Floats, picture: Floats, generator: np.random.Generator) -> Floats:
+    def refine(
+        self,
+        sketch: Sketch,
+        finest: Quilt,
+        generator: np.random.Generator,
+        step: Callable[[float], None] = _ignore,
+    ) -> Floats:
         """Carry a sketch up to 256 nodes a side.
 
         Args:
-            field: That of a sketch.
-            picture: That of the same sketch.
+            sketch: What `sketch` returned.
+            finest: The source at 256 pixels, ready to be sampled.
             generator: Draws PatchMatch's random changes.
+            step: Called after each level with the share of them that is done.
         """
-        for level in self._fine:
+        field, picture = sketch.field, sketch.picture
+        for done, level in enumerate(self._fine, 1):
             field = upsample(field, level.side)
             queries = describe(_enlarged(picture, level.side), self._basis)
             field = smooth(propagate(field, queries, level.soft_keys, generator))
             picture = pyramid.as_floats(level.quilt.draw(field))
-        return self._mended(smooth(upsample(field, self._finest.side)), generator)
+            step(done / (len(self._fine) + 1))
+        field = self._mended(smooth(upsample(field, finest.side)), finest, generator)
+        step(1.0)
+        return field
 
-    def _mended(self, field: Floats, generator: np.random.Generator) -> Floats:
+    def _mended(self, field: Floats, finest: Quilt, generator: np.random.Generator) -> Floats:
         """Choose anew along the seams, where what was blended fits no patch of the source."""
-        picture = pyramid.as_floats(self._finest.draw(field))
+        picture = pyramid.as_floats(finest.draw(field))
         nodes = np.flatnonzero(_near(seams(field)))
         queries = describe_some(picture, self._basis, nodes)
         misfit = queries - self._finest_keys[corners(field).reshape(-1)[nodes]]

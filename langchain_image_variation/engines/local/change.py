@@ -1,10 +1,12 @@
 """How far a field of displacements takes a picture from its source, before anything is drawn.
 
-Change is the root mean square difference of grey between variation and source, over the standard
-deviation of the source's grey: 0 is a copy, about 1.4 an unrelated arrangement of the same greys.
+Change is the root mean square difference of grey between variation T and source S, over the
+standard deviation of the source's grey, rms(T - S) / std(S): 0 is a copy, and 2^0.5 an unrelated
+arrangement of the same greys, whose variances add. It is read from S(x + f(x)) - S(x).
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -12,13 +14,19 @@ from PIL import Image
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, grey
 from langchain_image_variation.engines.local.warp import flow, resample, velocity
 
-__all__ = ["Yardstick"]
+__all__ = ["Yardstick", "reached"]
 
 _PROBES = 128
+"""Points along a side at which a smooth field's change is measured."""
+
 _FINER = 4
+"""Positions a pixel along a side: moves below a quarter of a pixel do not count."""
+
 _FAR = 0.25
+"""Amplitude of a far displacement, in sides."""
+
 _STEPS = 12
-_CLOSE = 0.01
+"""Tries of a search at most; a smooth picture takes four or five."""
 
 
 class Yardstick:
@@ -35,23 +43,20 @@ class Yardstick:
             (self._large, self._large), Image.Resampling.LANCZOS
         )
         self._grey = np.asarray(enlarged).reshape(-1)
-        centres = (np.arange(_PROBES, dtype=np.float32) + 0.5) / np.float32(_PROBES)
-        self._y, self._x = centres[:, None], centres[None, :]
         self._spread = float(luma.std())
-        self._here = self._read(np.zeros((2, _PROBES, _PROBES), dtype=np.float32))
         far = [flow(velocity(np.random.default_rng(seed)), _FAR) for seed in range(4)]
         self.most = float(np.mean([self.change(resample(moved, _PROBES)) for moved in far]))
         """Change of a far displacement: about the most that moving pixels can bring."""
 
     def change(self, field: Floats) -> float:
-        """Return the change that a field makes, measured at 128 x 128 points.
+        """Return the change that a field makes, measured at the centres of its nodes.
 
         Args:
-            field: Displacements (2, 128, 128).
+            field: Displacements (2, nodes, nodes).
         """
         if self._spread == 0:
             return 0.0
-        difference = self._read(field) - self._here
+        difference = self._read(field) - self._read(np.zeros_like(field))
         return float(np.sqrt(np.mean(difference**2))) / self._spread
 
     def amplitude(self, velocity: Floats, wanted: float, reach: float) -> float:
@@ -62,30 +67,52 @@ class Yardstick:
             wanted: The change to reach.
             reach: The largest amplitude allowed, returned where even that changes too little.
         """
-        far = self.change(resample(flow(velocity, reach), _PROBES))
-        if far <= wanted:
-            return reach
-        # Small changes grow in proportion, larger ones level off: false position on logarithms, and
-        # bisection in turns, since fine grain levels off at once.
-        low, low_change = reach / 64, min(far / 64, wanted / 2)
-        high, high_change = reach, far
-        for turn in range(_STEPS):
-            share = 0.5
-            if turn % 2 == 0:
-                share = math.log(wanted / low_change) / math.log(high_change / low_change)
-            middle = low * math.pow(high / low, min(max(share, 0.05), 0.95))
-            change = self.change(resample(flow(velocity, middle), _PROBES))
-            if abs(change - wanted) <= _CLOSE * wanted:
-                return middle
-            if change < wanted:
-                low, low_change = middle, max(change, low_change)
-            else:
-                high, high_change = middle, change
-        return high
+        return reached(
+            lambda amplitude: self.change(resample(flow(velocity, amplitude), _PROBES)),
+            wanted,
+            reach,
+            0.01,
+        )
 
     def _read(self, field: Floats) -> Floats:
         """Read the source's grey where a field points, to a quarter of a pixel."""
         size, last = np.float32(self._large), self._large - 1
-        row = np.clip(((self._y + field[0]) * size).astype(np.intp), 0, last)
-        column = np.clip(((self._x + field[1]) * size).astype(np.intp), 0, last)
+        nodes = field.shape[1]
+        centres = (np.arange(nodes, dtype=np.float32) + 0.5) / np.float32(nodes)
+        row = np.clip(((centres[:, None] + field[0]) * size).astype(np.intp), 0, last)
+        column = np.clip(((centres + field[1]) * size).astype(np.intp), 0, last)
         return np.asarray(self._grey[row * self._large + column])
+
+
+def reached(
+    measure: Callable[[float], float], wanted: float, reach: float, tolerance: float
+) -> float:
+    """Find the amplitude that brings a wanted change.
+
+    Small changes grow in proportion to it, larger ones level off: so it is sought by false position
+    on logarithms; and by bisection in turns, since fine grain levels off at once.
+
+    Args:
+        measure: Returns the change that an amplitude brings.
+        wanted: The change to reach.
+        reach: The largest amplitude allowed, returned where even that changes too little.
+        tolerance: The share of `wanted` by which it may be missed.
+    """
+    far = measure(reach)
+    if far <= wanted:
+        return reach
+    low, low_change = reach / 64, min(far / 64, wanted / 2)
+    high, high_change = reach, far
+    for turn in range(_STEPS):
+        share = 0.5
+        if turn % 2 == 0:
+            share = math.log(wanted / low_change) / math.log(high_change / low_change)
+        middle = low * math.pow(high / low, min(max(share, 0.05), 0.95))
+        change = measure(middle)
+        if abs(change - wanted) <= tolerance * wanted:
+            return middle
+        if change < wanted:
+            low, low_change = middle, max(change, low_change)
+        else:
+            high, high_change = middle, change
+    return high

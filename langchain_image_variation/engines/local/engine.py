@@ -1,9 +1,10 @@
 """`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,8 @@ __all__ = ["MODELS", "LocalEngine"]
 MODELS = ("dall-e-2", "local")
 
 _SEED_BITS = 32
+
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -88,19 +91,20 @@ class LocalEngine:
     def _pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: Progress
     ) -> list[bytes]:
-        def prepare(_: int) -> tuple[Synthesis, str, bool]:
+        def read() -> tuple[Bytes, str, bool]:
             # Whoever waited for a thread may have been cancelled meanwhile.
             progress.report(0, 0.0)
             image = _fitted(decode(request.image), request.side)
             source, alpha = _to_array(image)
-            step = partial(progress.report, 0)
-            return Synthesis(source, self.strength, step=step), image.mode, alpha
+            return source, image.mode, alpha
 
-        ((synthesis, mode, alpha),) = run_all(prepare, 1, 1, progress)
+        def run(jobs: Sequence[Callable[[], T]], /) -> list[T]:
+            return run_all(jobs, self.threads or processors(), progress)
 
-        def make(index: int) -> bytes:
-            progress.report(index, 0.0)
-            drawn = synthesis.draw(seeds[index], lambda done: progress.report(index, 0.9 * done))
+        ((source, mode, alpha),) = run([read])
+        synthesis = Synthesis(source, self.strength, step=partial(progress.report, 0), run=run)
+
+        def finish(index: int, drawn: Bytes) -> bytes:
             picture = _to_image(drawn, mode, alpha)
             if self.light:
                 picture = relight(picture, seeds[index], self.strength)
@@ -108,7 +112,18 @@ class LocalEngine:
             progress.report(index, 1.0)
             return png
 
-        return run_all(make, request.n, self.threads or processors(), progress)
+        def step(index: int, done: float) -> None:
+            progress.report(index, 0.9 * done)
+
+        def make(index: int) -> bytes:
+            step(index, 0.0)
+            return finish(index, synthesis.draw(seeds[index], partial(step, index)))
+
+        if request.n > 1:
+            return run([partial(make, index) for index in range(request.n)])
+        # A single picture is drawn by several threads: those that others would be drawn by.
+        drawn = synthesis.draw(seeds[0], partial(step, 0), run)
+        return run([partial(finish, 0, drawn)])
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

@@ -22,6 +22,7 @@ _BLUR = 0.002
 """Squared difference per value within which keys are interchangeable when they are shared out."""
 
 _ROUNDS = 20
+"""Iterations, after which the heaviest key of a row hardly ever changes."""
 
 
 def nearest(queries: Floats, keys: Floats, values: int, alpha: float = ALPHA) -> Indices:
@@ -46,8 +47,9 @@ def nearest(queries: Floats, keys: Floats, values: int, alpha: float = ALPHA) ->
 def balanced(queries: Floats, keys: Floats, values: int) -> Indices:
     """Find keys for all queries so that each key is used about equally often.
 
-    The entropic transport plan between queries and keys, by Sinkhorn's iterations (Cuturi 2013,
-    arXiv 1306.0895, algorithm 1); each query takes the heaviest key of its row.
+    The entropic transport plan diag(u) K diag(v) between queries and keys, K = exp(-d / blur), by
+    Sinkhorn's iterations u = 1 / (K v), v = 1 / (K'u) (Cuturi 2013, arXiv 1306.0895, algorithm 1);
+    each query takes the heaviest key of its row.
 
     Args:
         queries: Descriptors (n, d).
@@ -73,6 +75,9 @@ def balanced(queries: Floats, keys: Floats, values: int) -> Indices:
 
 def misfits(queries: Floats, keys: Floats, values: int) -> tuple[float, float]:
     """Return how far queries are from their nearest keys, and keys from their nearest queries.
+
+    The two sums of the bidirectional similarity (Simakov et al. 2008, "Summarizing visual data
+    using bidirectional similarity", equation 1): coherence and completeness.
 
     Args:
         queries: Descriptors (n, d).

@@ -1,5 +1,9 @@
 """The field of displacements: read from patches, upsampled coherently, propagated, smoothed.
 
+PatchMatch (Barnes et al. 2009, "PatchMatch: a randomized correspondence algorithm for structural
+image editing", section 3.2): propagation, f(x) = argmin D over f(x) and f(x + e) for neighbours e,
+and random search, u_i = f(x) + w_i R_i (its equation 1) for uniform R_i in [-1, 1] and falling w_i.
+
 A field is float32 (2, nodes, nodes): for the centre of each node where it comes from, minus where
 it is, y and x, in sides of the picture. So it means the same at every level, sub-pixel included.
 """
@@ -22,6 +26,12 @@ _COHERENCE = np.float32(1.1)
 """How much worse a neighbour's displacement may be and still be taken, for coherence."""
 
 _BESIDE = ((1, 0), (-1, 0), (0, 1), (0, -1))
+
+_HOPS = (4, 1)
+"""Nodes to the neighbours that are tried: all nodes go at once, so one pass must reach far."""
+
+_REACHES = (8, 3)
+"""w_i, in nodes."""
 
 
 def from_corners(found: Indices) -> Floats:
@@ -48,8 +58,8 @@ def upsample(field: Floats, side: int) -> Floats:
     """Read a field at the nodes of a finer level, keeping the seams between its pieces sharp.
 
     A displacement is interpolated among those of the four nearest nodes that belong to the piece of
-    the nearest one, so a piece of the source stays a piece: PatchMatch's upsampling (Barnes et al.
-    2009) at sub-pixel precision.
+    the nearest one, so a piece of the source stays a piece: PatchMatch's upsampling at sub-pixel
+    precision.
 
     Args:
         field: (2, nodes, nodes).
@@ -98,9 +108,9 @@ def propagate(
 ) -> Floats:
     """Improve a field by one pass of PatchMatch over all its nodes at once.
 
-    Each node tries the displacements of its neighbours 4 and 1 away, then small random changes of
-    its own (Barnes et al. 2009, section 3.2), then its neighbours' again, which now win even when
-    slightly worse: coherence (Ashikhmin 2001, "Synthesizing natural textures").
+    Each node tries the displacements of its neighbours, then small random changes of its own, then
+    its neighbours' again, which now win even when slightly worse: coherence (Ashikhmin 2001,
+    "Synthesizing natural textures", section 3).
 
     Args:
         field: Displacements (2, side, side).
@@ -138,10 +148,10 @@ def _candidates(
     def neighbour(dy: int, dx: int) -> Floats:
         return inner[:, np.clip(y + dy, 0, last), np.clip(x + dx, 0, last)]
 
-    for step in (4, 1):
+    for hop in _HOPS:
         for dy, dx in _BESIDE:
-            yield neighbour(step * dy, step * dx), np.float32(1)
-    for reach in (8, 3):
+            yield neighbour(hop * dy, hop * dx), np.float32(1)
+    for reach in _REACHES:
         jitter = generator.integers(-reach, reach, (2, len(y)), endpoint=True)
         yield inner[:, y, x] + (jitter / side).astype(np.float32), np.float32(1)
     for dy, dx in _BESIDE:

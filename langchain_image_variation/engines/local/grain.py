@@ -4,7 +4,7 @@ Bent by fractions of a pixel, grain becomes other grain; copied whole it stays i
 quilting (Efros and Freeman 2001). But copies part from each other where they meet, and an edge that
 runs across comes out in steps. How visible a step would be follows from the structure tensor J
 (Förstner and Gülch 1987): moving a place by e changes it by e'Je, to first order. It is hidden
-where that is less than the energy of the grain around (contrast masking). Along a contour, where
+where that is little to the energy of the grain around (contrast masking). Along a contour, where
 one eigenvalue of J is far above the other, nothing hides a step but what crosses it: the other.
 """
 
@@ -26,6 +26,14 @@ edge alone has as much, but not beside it."""
 _UNSEEN = (1 / 255) ** 2
 """Squared difference that is not seen even without grain."""
 
+_FLAT = 16
+"""Energy that there may be around the plainest 3x3 pixels, over the square of their range, and be
+grain yet. Around flat ones it is lines, letters, dots: these hide nothing, and are seen."""
+
+_HIDDEN = 4.0
+"""Energy of a step, over that of the grain around, up to which eyes find none. With less, photos
+full of detail lose patches at strength 0.5."""
+
 _CELLS = (24, 12, 6)
 """Sides of the pieces in pixels; a place is part of the largest that is hidden there."""
 
@@ -33,7 +41,7 @@ _LONG, _CONTOUR = 7, 3
 """Pixels each way over which contours are sought, and the ratio of eigenvalues that makes one."""
 
 _FAR = 3
-"""Pixels up to which the first order holds."""
+"""Pixels up to which the first order holds, about twice `_SOFT`."""
 
 
 class Grain:
@@ -45,11 +53,16 @@ class Grain:
 
     def __init__(self, source: Bytes) -> None:
         picture = as_floats(source)
-        soft = np.dstack([_blurred(plane) for plane in np.moveaxis(picture, 2, 0)])
+        soft = _filtered(picture, ImageFilter.GaussianBlur(_SOFT))
         grain = np.asarray(picture - soft)
         energy = _mean(_product(grain, grain), _NEAR)
-        hidden = _least(energy, _AROUND) + np.float32(_UNSEEN)
-        self._tensor = _tensor(soft, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
+        highest, lowest = ImageFilter.MaxFilter(3), ImageFilter.MinFilter(3)
+        span = _filtered(picture, highest) - _filtered(picture, lowest)
+        floor = np.float32(_FLAT) * _least(_product(span, span), _AROUND)
+        hidden = np.minimum(_least(energy, _AROUND), floor) + np.float32(_UNSEEN)
+        lines = 1 - np.minimum(floor / (energy + np.float32(_UNSEEN)), 1)
+        shapes = soft + grain * lines[..., None]
+        self._tensor = _tensor(shapes, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
 
     def copied(self, field: Floats) -> Floats:
         """Make displacements the same whole pixels over pieces where grain hides it.
@@ -75,7 +88,7 @@ class Grain:
             whole = np.rint(moved[:, middle[:, None], middle])
             y, x = whole - moved
             seen = down * y * y + both * y * x + across * x * x
-            hidden = (seen < 1) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
+            hidden = (seen < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
             result = np.where(hidden, whole, result)
         return np.asarray(result / np.float32(nodes))
 
@@ -101,10 +114,11 @@ def _contours(tensor: Floats) -> Floats:
     return np.asarray(np.stack([yy - lesser, xy, xx - lesser]) * weight, dtype=np.float32)
 
 
-def _blurred(plane: Floats) -> Floats:
-    # Pillow blurs no floats. A byte is enough for gradients.
-    image = Image.fromarray((plane * np.float32(255)).astype(np.uint8))
-    return as_floats(np.asarray(image.filter(ImageFilter.GaussianBlur(_SOFT))))
+def _filtered(picture: Floats, kernel: ImageFilter.Filter) -> Floats:
+    # Pillow filters no floats. A byte is enough for gradients.
+    planes = (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    images = [Image.fromarray(plane).filter(kernel) for plane in np.moveaxis(planes, 2, 0)]
+    return as_floats(np.dstack([np.asarray(image) for image in images]))
 
 
 def _mean(plane: Floats, reach: int) -> Floats:

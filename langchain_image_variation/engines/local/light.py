@@ -1,7 +1,9 @@
 """A little other light: tone, saturation and hue, drawn for each picture.
 
-Black, white and greys keep their colour: the tone curve fixes both ends and clips nothing, and the
-colour matrix fixes the grey axis. Only the richest colours are clipped when made richer yet.
+Tone is a power law, v' = v^g for values from 0 to 1, which fixes black and white and clips nothing.
+Colour is turned around the grey axis and scaled from it: c' = m + s R (c - m) with m the grey of c,
+R a rotation by the hue. Greys stay grey. R s may lead out of the cube of colours; so s is held to
+what the picture has room for, and the turn is left smaller where not even that is enough.
 """
 
 import math
@@ -9,12 +11,23 @@ import math
 import numpy as np
 from PIL import Image
 
+from langchain_image_variation.engines.local.pyramid import Floats, as_floats
+
 __all__ = ["relight"]
 
 _TONE, _HUE = 0.35, math.radians(6)
 _PALER, _RICHER = 0.3, 0.12
-"""Largest changes at full strength: of the logarithm of gamma, of hue, and of saturation down and
-up; up by less, since rich colours have no room left and would be clipped."""
+"""Largest changes at full strength, as far as they still look like light: of the logarithm of
+gamma, of hue, and of saturation down and up. Up by less: it soon looks unnatural."""
+
+_TURNS = (1.0, 0.5, 0.25, 0.0)
+"""Parts of the hue's turn that are tried, until the picture has room for one."""
+
+_SAMPLE = 128
+"""Rows and columns of the pixels that the room is measured on."""
+
+_LOST = 0.001
+"""Share of pixels that may be clipped: stray ones must not keep a picture from its light."""
 
 _STREAM = 1
 """Keeps these draws apart from those that move the picture, which they must not disturb."""
@@ -37,18 +50,49 @@ def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
         alpha = image.getchannel("A")
         colour = image.convert(image.mode[:-1])
     colour = colour.point(curve * len(colour.getbands()))
-    saturation *= _RICHER if saturation > 0 else _PALER
     if colour.mode == "RGB":
-        colour = colour.convert("RGB", _matrix(1 + saturation, _HUE * hue))
+        wanted = 1 + saturation * (_RICHER if saturation > 0 else _PALER)
+        colour = colour.convert("RGB", _fitting(colour, wanted, _HUE * hue, 1 - _PALER * strength))
     if alpha is not None:
         colour.putalpha(alpha)
     return colour
 
 
-def _matrix(saturation: float, hue: float) -> tuple[float, ...]:
-    """Turn colours around the grey axis and scale their distance from it; 3 rows of 4 numbers."""
+def _fitting(image: Image.Image, wanted: float, hue: float, least: float) -> tuple[float, ...]:
+    """Return the change of colour nearest to what is wanted that clips (almost) nothing.
+
+    Args:
+        image: In mode RGB.
+        wanted: Saturation over that of the image.
+        hue: Turn in radians.
+        least: The smallest saturation to make room by.
+
+    Returns:
+        3 rows of 4 numbers, as Pillow takes them.
+    """
+    height, width = max(1, image.height // _SAMPLE), max(1, image.width // _SAMPLE)
+    colours = as_floats(np.asarray(image)[::height, ::width]).reshape(-1, 3)
+    for part in _TURNS:
+        turn = _turn(part * hue)
+        saturation = min(wanted, _room(colours, turn))
+        if saturation >= least:
+            break
+    axis = np.full((3, 3), 1 / 3)
+    rows = np.column_stack([axis + saturation * turn, np.zeros(3)])
+    return tuple(float(value) for value in rows.reshape(-1))
+
+
+def _turn(hue: float) -> Floats:
+    """Turn colours around the grey axis and take their grey away, (3, 3): Rodrigues' formula."""
     axis = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    turned = math.cos(hue) * (np.eye(3) - axis) + math.sin(hue) * cross
-    rows = np.column_stack([axis + saturation * turned, np.zeros(3)])
-    return tuple(float(value) for value in rows.reshape(-1))
+    return np.asarray(math.cos(hue) * (np.eye(3) - axis) + math.sin(hue) * cross, dtype=np.float32)
+
+
+def _room(colours: Floats, turn: Floats) -> float:
+    """Return the largest saturation at which colours (n, 3) stay within 0 to 1 after a turn."""
+    grey = colours.mean(axis=1, keepdims=True)
+    beyond = np.einsum("ni,ji->nj", colours, turn)
+    limit = np.where(beyond > 0, 1 - grey, grey)
+    share = np.abs(beyond) / np.maximum(limit, np.float32(1e-6))
+    return float(1 / max(np.quantile(share.max(axis=1), 1 - _LOST), 1e-6))

@@ -1,7 +1,7 @@
 """Pictures as arrays, and the coarse-to-fine levels of the source.
 
-The levels are those of GPNN (arXiv 2103.15545): one picture at sides that shrink by
-about 3/4, down to where a 7x7 patch covers a large part of it.
+The levels are those of GPNN (arXiv 2103.15545, section 3): one picture at sides that shrink by
+r = 3/4, s_k = s_0 / r^k for level k, from where a 7x7 patch covers a large part of it.
 """
 
 import math
@@ -25,6 +25,8 @@ NODES = 256
 """Side in pixels of the finest level at which patches are compared; above it pixels only move."""
 
 _DENSE = 128
+"""Side in pixels of the last level but one; between it and `NODES` there is nothing to decide."""
+
 _RATIO = 0.75
 
 

@@ -1,9 +1,10 @@
 """Full-resolution pictures from a field of displacements.
 
-Where the field is smooth, a pixel is one sample of the source at a sub-pixel position. Where
-neighbouring nodes disagree, the pixels between them are blended from what each of them would put
-there, as overlapping patches vote in GPNN (arXiv 2103.15545). Pixels are only moved,
-so the variation is as sharp as the source at any size, and costs one look-up a pixel.
+Where the field f is smooth, a pixel is one sample of the source S at a sub-pixel position,
+T(x) = S(x + f(x)). Where the four nodes i around it disagree, it is blended from what each of them
+would put there, T(x) = sum_i w_i(x) S(x + f_i) with bilinear weights w_i, as overlapping patches
+vote in GPNN (arXiv 2103.15545, section 3). Pixels are only moved, so the variation is as sharp as
+the source at any size, and costs one look-up a pixel.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, enlarge
 
-__all__ = ["Quilt", "seams"]
+__all__ = ["Quilt", "seams", "settled"]
 
 _JUMP = 1.5
 """Nodes whose displacements differ by more than this many nodes have a seam between them."""
@@ -21,6 +22,7 @@ _NEARLY = 0.25
 """Displacements within this of a whole pixel are made whole."""
 
 _STRIP = 64
+"""Rows drawn at once: what they need stays in a processor's cache."""
 
 
 class Quilt:
@@ -50,7 +52,7 @@ class Quilt:
         Returns:
             uint8 (side, side, channels).
         """
-        moved_y, moved_x = (_settled(_stretched(plane, self.side)) for plane in field)
+        moved_y, moved_x = settled(np.stack([_stretched(plane, self.side) for plane in field]))
         centres = (np.arange(self.side, dtype=np.float32) + 0.5) / np.float32(self.side)
         words = np.empty((self.side, self.side), dtype=np.uint32)
         for top in range(0, self.side, _STRIP):
@@ -106,13 +108,17 @@ def _stretched(plane: Floats, side: int) -> Floats:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _settled(plane: Floats) -> Floats:
+def settled(field: Floats) -> Floats:
     """Draw displacements that are nearly whole pixels onto whole pixels.
 
-    There a patch is a copy, down to its finest grain; no pixel is moved by more than the bound.
+    There a patch is a copy, down to its finest grain; no pixel is moved by more than a quarter.
+
+    Args:
+        field: Displacements (2, side, side), one for each pixel.
     """
-    pixels = plane * np.float32(plane.shape[0])
+    side = np.float32(field.shape[1])
+    pixels = field * side
     whole = np.rint(pixels)
     rest = pixels - whole
     beyond = np.maximum(np.abs(rest) - np.float32(_NEARLY), 0) * np.float32(0.5 / (0.5 - _NEARLY))
-    return np.asarray((whole + np.copysign(beyond, rest)) / np.float32(plane.shape[0]))
+    return np.asarray((whole + np.copysign(beyond, rest)) / side)

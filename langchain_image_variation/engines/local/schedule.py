@@ -6,6 +6,9 @@ import numpy as np
 
 __all__ = ["Schedule", "schedule"]
 
+# Set by looking, on photos and drawings: reach is what a face or a roof bears at that strength, and
+# share the change at which six strengths look evenly apart. Firmness rises at the end, where the
+# least broken sketches would otherwise be those that changed too little.
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
 _REACH = (0.003, 0.015, 0.03, 0.05, 0.06, 0.12, 0.2, 0.3)
 _SHARE = (0.2, 0.33, 0.5, 0.61, 0.67, 0.75, 0.85, 0.95)

@@ -1,16 +1,18 @@
 """One source in, any number of variations out: the steps of the method in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
-from langchain_image_variation.engines.local.change import Yardstick
+from langchain_image_variation.engines.local.change import Yardstick, reached
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
-from langchain_image_variation.engines.local.quilt import Quilt
+from langchain_image_variation.engines.local.quilt import Quilt, settled
 from langchain_image_variation.engines.local.schedule import schedule
 from langchain_image_variation.engines.local.warp import flow, resample, velocity
 
@@ -20,14 +22,38 @@ _CANDIDATES = 4
 """So many first guesses are sketched for each picture that is arranged anew; the best is kept."""
 
 _TRIES = 4
+"""So many amplitudes are tried along the best guess, with the one it was chosen for."""
+
 _CLOSE = 0.06
+"""Share of the wanted change by which a sketch may miss it without another try."""
+
+_LOOSE = 0.1
+"""Share of the wanted change by which a picture that is only bent may miss it."""
 
 _AIM = 1.1
 """Patches snap back a little towards the source, so first guesses aim further than is wanted."""
 
 
-def _ignore(fraction: float) -> None:
+_SKETCHED, _REFINED = 0.6, 0.8
+"""Shares of the work on one picture that are done when its sketch and its field are."""
+
+Step: TypeAlias = Callable[[float], None]
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Does jobs that do not depend on each other, and returns their results in order."""
+
+    def __call__(self, jobs: Sequence[Callable[[], T]], /) -> list[T]: ...
+
+
+def _ignore(share: float) -> None:
     pass
+
+
+def _within(step: Step, low: float, high: float, share: float) -> None:
+    """Tell `step` of a share of a part of the work."""
+    step(low + (high - low) * share)
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,10 @@ class _Try:
     badness: float
 
 
+def _in_turn(jobs: Sequence[Callable[[], T]], /) -> list[T]:
+    return [job() for job in jobs]
+
+
 class Synthesis:
     """Makes variations of one source; what they share is computed once. Safe to use from threads.
 
@@ -52,6 +82,7 @@ class Synthesis:
         complete: Whether everything in the source is wanted; off only to measure what that brings.
         step: Called between the steps of the shared work with the share of all that is done, which
             is 0; what it raises ends the work.
+        run: Does the shared work's jobs, at once if it likes.
     """
 
     def __init__(
@@ -60,78 +91,120 @@ class Synthesis:
         strength: float,
         *,
         complete: bool = True,
-        step: Callable[[float], None] = _ignore,
+        step: Step = _ignore,
+        run: Run = _in_turn,
     ) -> None:
         small = resize(source, NODES)
         self._plan = schedule(strength)
-        self._quilt = Quilt(source)
-        step(0.0)
-        self._grain = Grain(small)
-        self._yardstick = Yardstick(small)
-        step(0.0)
-        self._wanted = self._plan.share * self._yardstick.most
         # Without completeness nothing is chosen by it either.
         self._candidates = _CANDIDATES if complete else 1
-        self._arranger = None
-        if self._plan.rearranged:
-            finest = self._quilt if source.shape == small.shape else Quilt(small)
-            self._arranger = Arranger(small, finest, complete=complete)
+        seamed = self._plan.rearranged and source.shape != small.shape
 
-    def draw(self, seed: int, step: Callable[[float], None] = _ignore) -> Bytes:
+        def arranger() -> Arranger | None:
+            step(0.0)
+            return Arranger(small, complete=complete) if self._plan.rearranged else None
+
+        def quilts() -> tuple[Quilt, Quilt]:
+            step(0.0)
+            quilt = Quilt(source)
+            return quilt, Quilt(small) if seamed else quilt
+
+        def measures() -> tuple[Grain, Yardstick]:
+            step(0.0)
+            return Grain(small), Yardstick(small)
+
+        jobs: list[Callable[[], Any]] = [arranger, quilts, measures]
+        results = run(jobs)
+        self._arranger: Arranger | None = results[0]
+        self._quilt: Quilt = results[1][0]
+        self._finest: Quilt = results[1][1]
+        self._grain: Grain = results[2][0]
+        self._yardstick: Yardstick = results[2][1]
+        self._wanted = self._plan.share * self._yardstick.most
+
+    def draw(self, seed: int, step: Step = _ignore, run: Run = _in_turn) -> Bytes:
         """Make one variation.
 
         Args:
             seed: The same seed makes the same picture.
-            step: Called between the steps of the work with the share of it that is done, up to 1;
-                what it raises ends the work.
+            step: Called between the levels of the work with the share of it that is done, up to 1;
+                what it raises ends the work. Called by several jobs at once if `run` does so.
+            run: Does this picture's jobs, at once if it likes. The picture does not depend on it.
 
         Returns:
             uint8, of the source's shape.
         """
         generator = np.random.default_rng(seed)
-        if self._arranger is None:
-            speed, amplitude = self._guess(generator)
-            field = resample(flow(speed, amplitude), NODES)
+        arranger = self._arranger
+        if arranger is None:
+            (picture,) = run([partial(self._bent, velocity(generator), step)])
         else:
-            sketch = self._best_sketch(self._arranger, generator, step)
-            field = self._arranger.refine(sketch.field, sketch.picture, generator)
-        step(0.8)
-        picture = self._quilt.draw(self._grain.copied(field))
+            sketch = self._best_sketch(arranger, generator, step, run)
+            (picture,) = run([partial(self._refined, arranger, sketch, generator, step)])
+        return picture
+
+    def _bent(self, speed: Floats, step: Step) -> Bytes:
+        """Bend along a velocity, and change as much as is wanted as copies of grain will have it.
+
+        Grain that would move by less than half a pixel does not move at all once it is copied.
+        """
+        field = np.zeros((2, NODES, NODES), dtype=np.float32)
+
+        def change(amplitude: float) -> float:
+            nonlocal field
+            step(0.0)
+            field = self._grain.copied(resample(flow(speed, amplitude), NODES))
+            return self._yardstick.change(settled(field))
+
+        amplitude = self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
+        if abs(change(amplitude) - self._wanted) > _LOOSE * self._wanted:
+            amplitude = reached(change, self._wanted, self._plan.reach, _LOOSE)
+            change(amplitude)
+        step(_SKETCHED)
+        return self._drawn(field, step)
+
+    def _refined(
+        self, arranger: Arranger, sketch: Sketch, generator: np.random.Generator, step: Step
+    ) -> Bytes:
+        within = partial(_within, step, _SKETCHED, _REFINED)
+        field = arranger.refine(sketch, self._finest, generator, within)
+        return self._drawn(self._grain.copied(field), step)
+
+    def _drawn(self, field: Floats, step: Step) -> Bytes:
+        step(_REFINED)
+        picture = self._quilt.draw(field)
         step(1.0)
         return picture
 
-    def _guess(self, generator: np.random.Generator, aim: float = 1.0) -> tuple[Floats, float]:
-        """Draw a velocity, and find how far along it `aim` times the wanted change is."""
-        speed = velocity(generator)
-        amplitude = self._yardstick.amplitude(speed, aim * self._wanted, self._plan.reach)
-        return speed, amplitude
-
     def _best_sketch(
-        self,
-        arranger: Arranger,
-        generator: np.random.Generator,
-        step: Callable[[float], None],
+        self, arranger: Arranger, generator: np.random.Generator, step: Step, run: Run
     ) -> Sketch:
         """Sketch several guesses, then come closer to the wanted change from the best of them."""
         turns = self._candidates + _TRIES - 1
-        tried: list[_Try] = []
-        for turn in range(self._candidates):
-            speed, amplitude = self._guess(generator, _AIM)
-            tried.append(self._try(arranger, speed, amplitude))
-            step(0.6 * (turn + 1) / turns)
+
+        def within(turn: int) -> Step:
+            return partial(_within, step, _SKETCHED * turn / turns, _SKETCHED * (turn + 1) / turns)
+
+        def first(speed: Floats, turn: int) -> _Try:
+            wanted = _AIM * self._wanted
+            amplitude = self._yardstick.amplitude(speed, wanted, self._plan.reach)
+            return self._try(arranger, speed, amplitude, within(turn))
+
+        speeds = [velocity(generator) for _ in range(self._candidates)]
+        tried = run([partial(first, speed, turn) for turn, speed in enumerate(speeds)])
         best = latest = min(tried, key=lambda one: one.badness)
         low = high = 0.0
         for turn in range(self._candidates, turns):
             if latest.miss <= _CLOSE:
                 break
             low, high, amplitude = _narrowed(low, high, latest, self._wanted)
-            latest = self._try(arranger, latest.speed, amplitude)
-            step(0.6 * (turn + 1) / turns)
+            again = partial(self._try, arranger, latest.speed, amplitude, within(turn))
+            (latest,) = run([again])
             best = min(best, latest, key=lambda one: one.badness)
         return best.sketch
 
-    def _try(self, arranger: Arranger, speed: Floats, amplitude: float) -> _Try:
-        sketch = arranger.sketch(flow(speed, amplitude), amplitude)
+    def _try(self, arranger: Arranger, speed: Floats, amplitude: float, step: Step) -> _Try:
+        sketch = arranger.sketch(flow(speed, amplitude), amplitude, step)
         change = self._yardstick.change(upsample(sketch.field, 128))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
         badness = arranger.faults(sketch) + self._plan.firmness * miss**2

@@ -1,4 +1,9 @@
-"""From patch positions back to pixels: overlapping patches vote."""
+"""From patch positions back to pixels: overlapping patches vote.
+
+A pixel is the mean of what the patches that cover it put there, x(p) = sum_i k_f(i)(p - i) / 49 for
+the corners i of the 49 windows around p: the last step of each iteration of GPNN (arXiv 2103.15545,
+section 3), after Simakov et al. 2008, section 3.
+"""
 
 import numpy as np
 
@@ -9,7 +14,7 @@ __all__ = ["vote"]
 
 
 def vote(picture: Floats, found: Indices) -> Floats:
-    """Average the patches that were found, each where its query was (the last step of GPNN).
+    """Average the patches that were found, each where its query was.
 
     Args:
         picture: The source at this level, float32 (side, side, channels).

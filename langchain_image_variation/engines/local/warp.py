@@ -1,9 +1,10 @@
 """The first guess: the source seen through a smooth random change of coordinates.
 
-A random velocity, cubic B-spline between a few control cells, is integrated by scaling and
+A random velocity v, cubic B-spline between a few control cells, is integrated by scaling and
 squaring (Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms",
-section 3). So it has no folds at any amplitude; and as no velocity crosses a border, it maps the
-square onto itself: nothing is drawn in from outside.
+section 3): exp(v) = exp(v / 2^N)^(2^N), where exp(v / 2^N)(x) is about x + v(x) / 2^N, and each of
+N squarings composes a map with itself. So it has no folds at any amplitude; and as no velocity
+crosses a border, it maps the square onto itself: nothing is drawn in from outside.
 """
 
 import numpy as np
@@ -14,8 +15,13 @@ from langchain_image_variation.engines.local.pyramid import Floats
 __all__ = ["flow", "resample", "velocity"]
 
 _LATTICE = 33
+"""Vertices along a side: 16 a control cell, between which a cubic is straight for the eye."""
+
 _CELLS = 2
+"""Control cells along a side: with more, faces and straight lines waver."""
+
 _SQUARINGS = 5
+"""N: the first of 2^5 steps is then below a hundredth of the side at any strength."""
 
 _VERTICAL = 0.5
 """Vertical speed over horizontal: what stands above what says more about a scene than beside."""

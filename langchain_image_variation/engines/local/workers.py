@@ -28,22 +28,24 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progress) -> list[T]:
-    """Call `make` for each index in the threads; the first failure stops all of them.
+def run_all(jobs: Sequence[Callable[[], T]], threads: int, progress: Progress) -> list[T]:
+    """Do all jobs in the threads, begun in order; the first failure stops all of them.
 
     Meanwhile the calling thread tells the listener how far they are.
 
     Args:
-        make: What to do. It must not wait for another task.
-        count: How many indices there are.
+        jobs: What to do. None must wait for another.
         threads: How many to do at once, at most.
         progress: That of the request; stopped by the first failure.
+
+    Returns:
+        Their results, in order.
     """
     futures: list[Future[T]] = []
     try:
-        for index in range(count):
+        for job in jobs:
             progress.wait_until(lambda: _running(futures) < threads)
-            futures.append(_submitted(make, index))
+            futures.append(_submitted(job))
             futures[-1].add_done_callback(lambda _: progress.wake())
         progress.wait_until(lambda: not _running(futures))
         return [future.result() for future in futures]
@@ -56,9 +58,9 @@ def run_all(make: Callable[[int], T], count: int, threads: int, progress: Progre
         futures.clear()
 
 
-def _submitted(make: Callable[[int], T], index: int) -> Future[T]:
+def _submitted(job: Callable[[], T]) -> Future[T]:
     try:
-        return _shared.pool.submit(make, index)
+        return _shared.pool.submit(job)
     except RuntimeError as error:
         raise EngineError(
             "The engine has no thread to work in: the interpreter is shutting down, or the system "

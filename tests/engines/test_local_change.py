@@ -1,0 +1,126 @@
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from langchain_image_variation.engines.local import pyramid, quilt, warp
+from langchain_image_variation.engines.local.change import Yardstick
+from langchain_image_variation.engines.local.synthesis import Synthesis
+from tests.engines.scene import scene
+
+Bytes = NDArray[np.uint8]
+T = TypeVar("T")
+
+STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+
+
+def test_the_amplitude_reaches_the_wanted_change() -> None:
+    """The change measured afterwards is the one asked for, unless the reach is too short."""
+    source = scene()
+    yardstick = Yardstick(source)
+    speed = warp.velocity(np.random.default_rng(1))
+    amplitude = yardstick.amplitude(speed, 0.5, 0.3)
+    drawn = quilt.Quilt(source).draw(warp.resample(warp.flow(speed, amplitude), 256))
+    assert _change(drawn, source) == pytest.approx(0.5, abs=0.08)
+    assert yardstick.amplitude(speed, 9.0, 0.3) == 0.3
+
+
+def test_change_rises_with_strength_and_nothing_breaks() -> None:
+    """Median change of five seeds rises along six strengths; none is a copy, blurred or torn."""
+    source = scene()
+    medians = []
+    for strength in STRENGTHS:
+        synthesis = Synthesis(source, strength)
+        made = [synthesis.draw(seed) for seed in range(5)]
+        changes = [_change(variation, source) for variation in made]
+        medians.append(np.median(changes))
+        assert min(changes) > 0.2
+        for variation in made:
+            assert _roughness(variation) / _roughness(source) > 0.7
+            assert _lost_colours(source, variation) < 0.3
+    assert medians == sorted(medians)
+
+
+@pytest.mark.parametrize("kind", ["noise", "dots", "lattice", "letters", "stripes"])
+def test_fine_content_changes_as_much_as_any(kind: str) -> None:
+    """What a shift by one pixel turns into something else is neither copied nor shuffled."""
+    source = _fine(kind)
+    for strength, least, most in ((0.15, 0.15, 0.6), (0.3, 0.25, 0.9)):
+        synthesis = Synthesis(source, strength)
+        changes = [_change(synthesis.draw(seed), source) for seed in range(3)]
+        assert least < min(changes)
+        assert max(changes) < most
+
+
+def _fine(kind: str) -> Bytes:
+    """Grey pictures of detail one pixel wide, (256, 256, 1)."""
+    if kind == "noise":
+        return np.random.default_rng(0).integers(0, 256, (256, 256, 1)).astype(np.uint8)
+    picture = np.full((256, 256, 1), 255, dtype=np.uint8)
+    if kind == "dots":
+        picture[np.random.default_rng(0).random(picture.shape) > 0.98] = 0
+    elif kind == "lattice":
+        picture[::16] = picture[:, ::16] = 0
+    elif kind == "stripes":
+        picture[::2] = 0
+    else:
+        image = Image.new("L", (256, 256), 255)
+        pen = ImageDraw.Draw(image)
+        for line in range(5, 250, 9):
+            pen.text((5, line), "The quick brown fox jumps over a lazy dog 123", fill=0)
+        picture = np.asarray(image)[..., None]
+    return picture
+
+
+def test_every_level_is_told() -> None:
+    """While a picture is made, the share that is done is told after each level, and never falls."""
+    told: list[float] = []
+    Synthesis(scene(), 0.8).draw(0, told.append)
+    sketches = 4 * 5
+    assert len(told) > sketches + len(pyramid.sides(44))
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_jobs_may_be_done_in_any_order() -> None:
+    """However the jobs of a picture are run, it comes out the same."""
+
+    def backwards(jobs: Sequence[Callable[[], T]], /) -> list[T]:
+        return [job() for job in reversed(jobs)][::-1]
+
+    for strength in (0.3, 0.8):
+        plain = Synthesis(scene(), strength).draw(3)
+        other = Synthesis(scene(), strength, run=backwards).draw(3, run=backwards)
+        assert (plain == other).all()
+
+
+def test_without_completeness_more_is_lost() -> None:
+    """The completeness term keeps the share of each colour nearer to the source's."""
+    source = scene()
+    lost = [
+        np.mean([_lost_colours(source, synthesis.draw(seed)) for seed in range(3)])
+        for synthesis in (Synthesis(source, 1.0), Synthesis(source, 1.0, complete=False))
+    ]
+    assert lost[0] < lost[1]
+
+
+def _roughness(picture: Bytes) -> float:
+    luma = pyramid.grey(picture)
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
+
+
+def _lost_colours(source: Bytes, variation: Bytes) -> float:
+    """Half the sum of differences of two coarse colour histograms: 0 same, 1 disjoint."""
+    bins = [
+        np.bincount((picture // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)
+        for picture in (source, variation)
+    ]
+    return float(np.abs(bins[0] - bins[1]).sum()) / (2 * 256 * 256)
+
+
+def _change(variation: Bytes, source: Bytes) -> float:
+    difference = pyramid.grey(variation) - pyramid.grey(source)
+    return float(np.sqrt(np.mean(difference**2)) / pyramid.grey(source).std())

@@ -1,0 +1,77 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.engines.local.light import relight
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+
+
+def test_light_changes_tone_and_colour_but_no_shape() -> None:
+    """Pixels that were equal stay equal, the change is small, and strength 0 is none."""
+    before = np.asarray(_photo()).reshape(-1, 3)
+    for seed in range(4):
+        after = np.asarray(relight(_photo(), seed, 0.35)).reshape(-1, 3)
+        assert 0 < np.abs(before.astype(int) - after).mean() < 12
+        colours, index = np.unique(before, axis=0, return_inverse=True)
+        shown = np.zeros_like(colours)
+        shown[index.reshape(-1)] = after
+        assert (shown[index.reshape(-1)] == after).all()
+        assert (np.asarray(relight(_photo(), seed, 0.0)).reshape(-1, 3) == before).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
+def test_light_keeps_mode_and_alpha(mode: str) -> None:
+    """A picture with alpha keeps it, and grey gets another tone but no colour."""
+    picture = _photo().convert(mode)
+    lit = relight(picture, 3, 0.8)
+    assert lit.mode == mode
+    assert lit.tobytes() != picture.tobytes()
+    if "A" in mode:
+        assert lit.getchannel("A").tobytes() == picture.getchannel("A").tobytes()
+
+
+def test_light_can_be_turned_off() -> None:
+    """An engine without `light` gives the same shapes, in the source's own colours."""
+    request = CreateImageVariationRequest(
+        image=SquarePNG(square_png(128)), size="256x256", response_format="b64_json"
+    )
+    plain, lit = (
+        LocalEngine(seed=1, strength=0.35, light=light).create_variation(request).data[0].read()
+        for light in (False, True)
+    )
+    with Image.open(io.BytesIO(plain)) as opened:
+        assert relight(opened, 1, 0.35).tobytes() == Image.open(io.BytesIO(lit)).tobytes()
+
+
+def _photo() -> Image.Image:
+    """Smooth colours with room on all sides."""
+    y, x = np.mgrid[:64, :64] / 64
+    colours = np.stack([90 + 80 * y, 120 + 60 * x, 150 - 70 * y * x], axis=2)
+    return Image.fromarray(colours.astype(np.uint8))
+
+
+@pytest.mark.parametrize("strength", [0.15, 0.5, 1.0])
+def test_light_clips_no_colours(strength: float) -> None:
+    """However rich the colours are, those that differ still do, and greys are grey."""
+    generator = np.random.default_rng(0)
+    rich = generator.integers(0, 256, (4000, 3)) * generator.integers(0, 2, (4000, 3))
+    greys = np.repeat(np.arange(0, 256, 4), 3).reshape(-1, 3)
+    colours = np.concatenate([rich, greys]).astype(np.uint8)
+    image = Image.fromarray(colours[None])
+    for seed in range(8):
+        lit = np.asarray(relight(image, seed, strength))[0].astype(int)
+        assert np.ptp(lit[-len(greys) :], axis=1).max() <= 1
+        assert _at_the_ends(lit) < _at_the_ends(colours) + 0.01
+        assert len(np.unique(lit, axis=0)) > 0.9 * len(np.unique(colours, axis=0))
+
+
+def _at_the_ends(colours: NDArray[Any]) -> float:
+    """The share of values that are the least or the largest there are."""
+    return float(((colours == 0) | (colours == 255)).mean())
