@@ -51,9 +51,10 @@ _SECRET_RESPONSE_HEADERS = {
     "x-client-request-id",
     "x-request-id",
 }
-# Keys as vendors write and mask them, the ids of accounts, and signatures of addresses.
+# Keys as vendors write and mask them, the ids of accounts and requests, signatures of addresses.
 _SECRET_TEXT = re.compile(
-    rb"\b(?P<kind>sk|org|user|proj|req)[-_][A-Za-z0-9_*-]{8,}|(?P<sig>[?&]sig=)[^&\"'\s<]+"
+    rb"\b(?P<kind>sk-|org-|user-|proj_|req_)(?:(?<=sk-)[\w*-]{8,}|(?<!sk-)[A-Za-z0-9]{16,})"
+    rb"|(?P<sig>[?&]sig=)[^&\"'\s<]+"
 )
 _USER = re.compile(rb'("user"\s*:\s*")(?:[^"\\]|\\.)*"')
 
@@ -195,27 +196,31 @@ def _header(headers: Any, name: str) -> str | None:
     return None
 
 
-def _aiohttp_form(body: object) -> Form | None:
-    """Return the form that aiohttp has not written yet: of its `FormData`, or of a mapping."""
-    if isinstance(body, dict):
-        import aiohttp
-
-        body = aiohttp.FormData(body)
-    if type(body).__name__ != "FormData" or not hasattr(body, "_fields"):
-        return None
-    if body in _READ:
+def _aiohttp_form(body: Any) -> Form | None:
+    """Return the form that aiohttp has not written yet: its `FormData`, a mapping or pairs."""
+    if type(body).__name__ == "FormData" and hasattr(body, "_fields"):
+        if body not in _READ:
+            _READ[body] = Form(tuple(_aiohttp_part(*field) for field in body._fields))
         return _READ[body]
-    parts = []
-    for options, headers, value in body._fields:
-        content, file_name = value, options.get("filename")
-        if isinstance(value, io.IOBase):
-            start = value.tell()
-            content = value.read()
-            value.seek(start)
-        content = content if isinstance(content, bytes) else str(content).encode()
-        parts.append(Part(options["name"], content, file_name, headers.get("Content-Type")))
-    _READ[body] = Form(tuple(parts))
-    return _READ[body]
+    pairs = list(body.items()) if isinstance(body, dict) else body
+    if not isinstance(pairs, list) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+        return None
+    if not any(isinstance(value, bytes | io.IOBase) for _, value in pairs):
+        # Without a file it is no multipart form, and a mapping may be JSON.
+        return None
+    return Form(tuple(_aiohttp_part({"name": str(name)}, {}, value) for name, value in pairs))
+
+
+def _aiohttp_part(options: Any, headers: Any, value: Any) -> Part:
+    name, file_name, content = options["name"], options.get("filename"), value
+    if isinstance(value, bytes | io.IOBase) and file_name is None:
+        file_name = Path(str(getattr(value, "name", name))).name
+    if isinstance(value, io.IOBase):
+        start = value.tell()
+        content = value.read()
+        value.seek(start)
+    content = content if isinstance(content, bytes) else str(content).encode()
+    return Part(name, content, file_name, headers.get("Content-Type"))
 
 
 def redact_request(request: Any) -> Any:
@@ -282,5 +287,4 @@ def redact_response(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hidden(found: re.Match[bytes]) -> bytes:
-    kept = found["sig"] if found["kind"] is None else found["kind"] + b"-"
-    return bytes(kept) + REDACTED.encode()
+    return bytes(found["kind"] or found["sig"]) + REDACTED.encode()

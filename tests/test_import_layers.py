@@ -53,7 +53,7 @@ PLUGIN = {
     "form": (1, {"PIL"}),
     "assertions": (1, set[str]()),
     "expectation": (2, set[str]()),
-    "recording": (2, {"PIL", "aiohttp"}),
+    "recording": (2, {"PIL"}),
     "door": (3, set[str]()),
     "loopback": (4, {"starlette", "uvicorn"}),
     "live": (4, {"httpx", "pytest", "vcr"}),
