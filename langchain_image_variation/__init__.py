@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
     from langchain_image_variation.output import ContactSheet, save_images
     from langchain_image_variation.png import SquarePNG
+    from langchain_image_variation.server import create_app
     from langchain_image_variation.source import Source, load_source
     from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
 
@@ -38,6 +39,7 @@ __all__ = [
     "URLPolicy",
     "VariationEngine",
     "__version__",
+    "create_app",
     "load_engine",
     "load_source",
     "save_images",
@@ -57,6 +59,7 @@ _MODULES = {
     "SquarePNG": "png",
     "URLPolicy": "http.fetch",
     "VariationEngine": "engines",
+    "create_app": "server",
     "load_engine": "engines",
     "load_source": "source",
     "save_images": "output",

@@ -189,9 +189,21 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="how long the address of a result works (default: 3600)",
     )
     add("--public-url", metavar="URL", help="what addresses of results begin with, behind a proxy")
-    add("--workers", type=int, metavar="N", help="engine calls at once (default: the cores)")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="engine calls at once, in threads of the one process (default: the cores)",
+    )
     add("--queue", type=int, default=16, metavar="N", help="requests that wait (default: 16)")
     add("--store-dir", metavar="DIR", help="where pictures given as addresses are kept")
+    add(
+        "--upload-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a request may take to come in (default: 60)",
+    )
     add("--json-log", action="store_true", help="log lines as JSON")
     parser.set_defaults(run=_serve)
 
@@ -210,6 +222,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         queue=arguments.queue,
         store_dir=arguments.store_dir,
+        upload_timeout=arguments.upload_timeout,
         json_log=arguments.json_log,
     )
     _log_to_stderr("%(message)s" if arguments.json_log else "%(asctime)s %(message)s")
@@ -231,6 +244,7 @@ def _say_where(api_key: str | None) -> Callable[[str], None]:
     def say(address: str) -> None:
         print(f"Image variations at {address}/v1. Ctrl-C ends. In a client's environment, set:")
         print(f"  OPENAI_BASE_URL={address}/v1")
+        print(f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)")
         print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
         if api_key is None:
             print("There is no key: anyone who reaches this address may use it.")
@@ -243,6 +257,8 @@ def _say_where(api_key: str | None) -> Callable[[str], None]:
 def _extra(name: str) -> Iterator[None]:
     try:
         yield
+    except MissingExtraError:
+        raise
     except ImportError as error:
         raise MissingExtraError(
             f"This needs the package {error.name!r}, which is not installed; run: pip install "

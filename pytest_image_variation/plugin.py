@@ -286,9 +286,10 @@ def _imported(module: str, fixture: str, extras: str) -> Any:
     """Import what a fixture needs, or name the extras that bring what is missing."""
     try:
         return import_module(f"pytest_image_variation.{module}")
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing == "pytest_image_variation":
+    except ImportError as error:
+        # The server's own error names what it misses in a message.
+        missing = (error.name or getattr(error.__context__, "name", None) or "").partition(".")[0]
+        if missing in ("", "pytest_image_variation"):
             raise
     _stop(
         f"{fixture} needs {missing}, which is not installed: "

@@ -42,7 +42,15 @@ LIBRARIES = {
     "folder": set[str](),
     "tool": {"langchain_core", "pydantic"},
     "cli": {"tqdm"},
-    "server": {"anyio", "platformdirs", "prometheus_client", "pydantic", "starlette", "uvicorn"},
+    "server": {
+        "anyio",
+        "platformdirs",
+        "prometheus_client",
+        "pydantic",
+        "python_multipart",
+        "starlette",
+        "uvicorn",
+    },
     "__init__": set[str](),
     "__main__": set[str](),
 }

@@ -83,7 +83,7 @@ def test_the_server_is_started_as_shown() -> None:
     start, call = (text for language, text in BLOCKS if language == "bash")
     assert "\n.venv/bin/image-variation serve &\n" in start
     assert "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in start
-    assert call.startswith("curl $OPENAI_BASE_URL/images/variations ")
+    assert call.startswith("curl --retry 9 --retry-connrefused $OPENAI_BASE_URL/images/variations ")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

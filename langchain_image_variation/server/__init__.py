@@ -1,5 +1,13 @@
-"""The server: `POST /v1/images/variations` is back, over any engine."""
+"""The server: `POST /v1/images/variations` is back, over any engine. Needs the extra `server`."""
 
-from langchain_image_variation.server.app import create_app
+from langchain_image_variation.exceptions import MissingExtraError
+
+try:
+    from langchain_image_variation.server.app import create_app
+except ImportError as error:
+    raise MissingExtraError(
+        f"The server needs the package {error.name!r}, which is not installed; run: pip install "
+        "'langchain-image-variation[server]'"
+    ) from None
 
 __all__ = ["create_app"]

@@ -21,6 +21,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     shown,
 )
+from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.envelope import Envelope, failed, not_routed
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
@@ -42,6 +43,7 @@ def create_app(
     queue: int = 16,
     store_dir: str | os.PathLike[str] | None = None,
     store_max_bytes: int = 1024**3,
+    upload_timeout: float = 60.0,
     json_log: bool = False,
 ) -> Starlette:
     """Return an ASGI app on which the vendor's SDKs work as they did on the vendor's server.
@@ -57,6 +59,8 @@ def create_app(
         store_dir: Where pictures are kept whose addresses were given out; by default a folder in
             the user's cache.
         store_max_bytes: The most bytes that all those pictures together may have.
+        upload_timeout: Seconds that a request's body may take to come in; after them it is answered
+            408.
         json_log: Whether log lines are JSON.
 
     Raises:
@@ -65,15 +69,14 @@ def create_app(
         OutputError: If the folder cannot be used.
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-    if key == "":
-        raise InvalidRequestError("api_key is empty; pass None for no key.", param="api_key")
+    access = Access(key, public_url)
     _check_whole("workers", workers if workers is not None else 1, 1)
     _check_whole("queue", queue, 0)
     _check_whole("store_max_bytes", store_max_bytes, 0)
-    if isinstance(url_ttl, bool) or not isinstance(url_ttl, int | float) or not 0 < url_ttl < 1e9:
-        raise InvalidRequestError(
-            f"url_ttl must be a positive number of seconds, got {shown(url_ttl)}.", param="url_ttl"
-        )
+    _check_seconds("url_ttl", url_ttl)
+    _check_seconds("upload_timeout", upload_timeout)
+    if store_dir == "":
+        raise InvalidRequestError("store_dir is empty; name a folder.", param="store_dir")
     folder = Path(store_dir) if store_dir is not None else _usual_folder()
     engine = load_engine(engine) if isinstance(engine, str) else engine
     turns = EngineQueue(engine, workers=workers or os.cpu_count() or 1, limit=queue)
@@ -82,9 +85,10 @@ def create_app(
         turns,
         store=PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes),
         metrics=metrics,
-        api_key=key,
+        access=access,
         public_url=public_url,
         models=getattr(engine, "models", (_DEFAULT_MODEL,)),
+        upload_timeout=upload_timeout,
     )
     app = Starlette(
         routes=[
@@ -118,4 +122,11 @@ def _check_whole(param: str, value: object, least: int) -> None:
     if type(value) is not int or value < least:
         raise InvalidRequestError(
             f"{param} must be a whole number from {least}, got {shown(value)}.", param=param
+        )
+
+
+def _check_seconds(param: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidRequestError(
+            f"{param} must be a positive number of seconds, got {shown(value)}.", param=param
         )

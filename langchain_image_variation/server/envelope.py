@@ -6,6 +6,7 @@ and, if it was unforeseen, shows nothing of the inside.
 
 import json
 import logging
+import math
 import secrets
 import time
 
@@ -98,9 +99,11 @@ class Envelope:
 
 async def failed(request: Request, error: ImageVariationError) -> Response:
     """Return the answer that stands for an error of the tree, in the vendor's envelope."""
-    # An engine's bug comes with what it raised, which is for the operator alone.
-    if error.status_code == 500 and error.__cause__ is not None:
-        error = _unforeseen(error.__cause__, request.state.request_id)
+    if error.status_code == 500:
+        # An engine's bug comes with what it raised, which is for the operator alone.
+        error = _unforeseen(error.__cause__ or error, request.state.request_id)
+    elif error.status_code > 500:
+        LOGGER.warning("request %s failed: %s", request.state.request_id, error)
     return _response(error)
 
 
@@ -130,6 +133,9 @@ def _response(error: ImageVariationError) -> Response:
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = 'Bearer realm="image variations"'
     if error.retry_after is not None:
-        headers["retry-after"] = f"{error.retry_after:.0f}"
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status_code in (408, 413):
+        # The rest of the body is not waited for.
+        headers["connection"] = "close"
     body = ErrorResponse.from_exception(error).to_json()
     return Response(body, error.status_code, headers, media_type="application/json")

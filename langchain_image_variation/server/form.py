@@ -1,12 +1,10 @@
 """From a multipart body to a `CreateImageVariationRequest`, read as it streams in."""
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 
 import anyio
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from langchain_image_variation.contract import CreateImageVariationRequest
@@ -15,107 +13,88 @@ from langchain_image_variation.exceptions import (
     PayloadTooLargeError,
     shown,
 )
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
+from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, has_few_chunks
+from langchain_image_variation.server.multipart import MultipartForm
 
-__all__ = ["MAX_BODY_BYTES", "UPLOAD_SECONDS", "Upload", "drain", "read_upload"]
+__all__ = ["MAX_BODY_BYTES", "drain", "read_request"]
 
 MAX_BODY_BYTES = 2 * MAX_PNG_BYTES
 """A longer body cannot be a legal request, and is cut off while it comes in. A picture that is only
 a little too large is read, and refused with its size."""
 
-UPLOAD_SECONDS = 60.0
-"""A body may take so long to come in."""
-
-_FIELDS = ("image", "model", "n", "response_format", "size", "user")
-_MAX_PARTS = 16
-_MAX_FIELD_BYTES = 16 * 1024
 _MAX_IN_MEMORY = 64 * 1024 * 1024
-_ON_DISK = 64 * 1024
 _in_memory = 0
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
-class Upload:
-    """A form that has come in: the picture, still in its temporary file, and the other fields."""
+async def read_request(
+    request: Request,
+    *,
+    timeout: float,
+    loading: AbstractAsyncContextManager[object],
+    admit: Callable[[], None],
+) -> CreateImageVariationRequest:
+    """Read the form of a request and check everything.
 
-    def __init__(self, image: UploadFile, fields: Mapping[str, str]) -> None:
-        self._image = image
-        self._fields = fields
-
-    async def request(self) -> CreateImageVariationRequest:
-        """Check everything and return the request. The temporary file is closed.
-
-        Raises:
-            InvalidRequestError: If a field breaks a rule of the contract; `param` names it.
-        """
-        with self._image.file as file:
-            return await anyio.to_thread.run_sync(lambda: _request(file.read(), self._fields))
-
-
-async def read_upload(request: Request) -> Upload:
-    """Read the form of a request.
+    Args:
+        request: What comes in.
+        timeout: The body may take so many seconds.
+        loading: What is entered while the picture is loaded: so few may do so at once.
+        admit: Called when the body has come in, before the picture takes memory; may refuse it.
 
     Raises:
-        InvalidRequestError: If the body is no multipart form, has a field that is unknown or there
-            twice, no `image`, or takes longer than `UPLOAD_SECONDS` to come in (408).
+        ImageVariationError: What `admit` raises.
+        InvalidRequestError: If the body is no multipart form or takes too long to come in (408), or
+            a field breaks a rule of the contract; `param` names it.
         PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
     """
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
-        await drain(request)
+        await drain(request, timeout=timeout)
         raise InvalidRequestError(
             "The body must be multipart/form-data, with the picture as the file part 'image', got "
             f"{shown(kind.partition(';')[0]) if kind else 'no content-type'}."
         )
     with _reserved(_announced(request) or MAX_BODY_BYTES + 1) as in_memory:
-        form = await _form(request, in_memory)
-    try:
-        return _upload(form)
-    except InvalidRequestError:
-        await form.close()
-        raise
+        try:
+            form = MultipartForm(kind, in_memory=in_memory)
+        except InvalidRequestError:
+            await drain(request, timeout=timeout)
+            raise
+        with closing(form):
+            await _fill(form, request, timeout)
+            async with loading:
+                admit()
+                picture = await form.picture()
+    # Most files are checked faster than a thread is woken.
+    if has_few_chunks(picture):
+        return _checked(picture, form.fields)
+    return await anyio.to_thread.run_sync(_checked, picture, form.fields)
 
 
-async def drain(request: Request) -> None:
+async def drain(request: Request, *, timeout: float) -> None:
     """Read a body and drop it, so that the client is done sending when the answer comes.
 
     Raises:
+        InvalidRequestError: If it takes more than `timeout` seconds to come in (408).
         PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
     """
-    with _in_time():
+    with _in_time(timeout):
         async for _ in _pieces(request):
             pass
 
 
-async def _form(request: Request, in_memory: bool) -> FormData:
-    parser = _Parser(
-        request.headers,
-        _pieces(request),  # type: ignore[arg-type]  # any async iterator will do
-        max_files=_MAX_PARTS,
-        max_fields=_MAX_PARTS,
-        max_part_size=_MAX_FIELD_BYTES,
-    )
-    if in_memory:
-        parser.spool_max_size = MAX_BODY_BYTES
-    try:
-        with _in_time():
-            form = await parser.parse()
-        # Some charsets yield text that UTF-8 cannot hold, so that no answer could name it.
-        for name, value in form.multi_items():
-            f"{name}{'' if isinstance(value, UploadFile) else value}".encode()
-        return form
-    except MultiPartException:
-        raise InvalidRequestError(
-            f"The body is no valid multipart form of at most {_MAX_PARTS} parts, with fields of at "
-            f"most {_MAX_FIELD_BYTES:,} bytes."
-        ) from None
-    # Python's codecs raise what they like for a charset that a client made up.
-    except (LookupError, UnicodeError, TypeError):
-        raise InvalidRequestError("The form's charset cannot be decoded; use UTF-8.") from None
-
-
-class _Parser(MultiPartParser):
-    spool_max_size = _ON_DISK
+async def _fill(form: MultipartForm, request: Request, timeout: float) -> None:
+    pieces = _pieces(request)
+    with _in_time(timeout):
+        try:
+            async for piece in pieces:
+                await form.feed(piece)
+        except InvalidRequestError:
+            # What is still on its way is read and dropped, as `drain` does.
+            async for _ in pieces:
+                pass
+            raise
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
@@ -136,11 +115,11 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
-    with anyio.move_on_after(UPLOAD_SECONDS) as scope:
+def _in_time(timeout: float) -> Iterator[None]:
+    with anyio.move_on_after(timeout) as scope:
         yield
     if scope.cancelled_caught:
-        late = InvalidRequestError(f"The body did not come in within {UPLOAD_SECONDS:.0f} seconds.")
+        late = InvalidRequestError(f"The body did not come in within {timeout:g} seconds.")
         late.status_code = 408
         raise late
 
@@ -168,34 +147,9 @@ def _reserved(length: int) -> Iterator[bool]:
         _in_memory -= length
 
 
-def _upload(form: FormData) -> Upload:
-    images: list[UploadFile] = []
-    fields: dict[str, str] = {}
-    for name, value in form.multi_items():
-        if name not in _FIELDS:
-            raise InvalidRequestError(
-                f"{shown(name)} is not a field of the request; the fields are "
-                f"{', '.join(_FIELDS)}.",
-                param=name[:40],
-            )
-        if name == "image" and isinstance(value, UploadFile):
-            images.append(value)
-        elif name == "image" or isinstance(value, UploadFile):
-            kind = "a file, with a file name" if name == "image" else "a plain field, not a file"
-            raise InvalidRequestError(f"{name} must be sent as {kind}.", param=name)
-        elif name in fields:
-            raise InvalidRequestError(f"{name} is there more than once.", param=name)
-        elif value:
-            fields[name] = value
-    if len(images) != 1:
-        what = "is missing" if not images else "is there more than once"
-        raise InvalidRequestError(f"image {what}; send one picture as a file.", param="image")
-    return Upload(images[0], fields)
-
-
-def _request(picture: bytes, fields: Mapping[str, str]) -> CreateImageVariationRequest:
+def _checked(picture: bytes, fields: Mapping[str, str]) -> CreateImageVariationRequest:
     values: dict[str, object] = dict(fields)
-    if "n" in fields and _WHOLE_NUMBER.fullmatch(fields["n"]):
+    if _WHOLE_NUMBER.fullmatch(fields.get("n", "")):
         # What is no whole number stays a string, and is refused with it in the message.
         values["n"] = int(fields["n"])
     return CreateImageVariationRequest.model_validate({**values, "image": SquarePNG(picture)})

@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
-import hmac
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -13,26 +14,29 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.exceptions import (
-    AuthenticationError,
     ExpiredURLError,
-    InvalidRequestError,
+    ImageVariationError,
+    InvalidImageError,
     ModelNotFoundError,
     ServiceUnavailableError,
     shown,
 )
 from langchain_image_variation.pixels import as_png
-from langchain_image_variation.server.form import drain, read_upload
+from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.form import drain, read_request
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
 from langchain_image_variation.server.playground import playground_page
 from langchain_image_variation.server.queue import EngineQueue
-from langchain_image_variation.server.replay import Replay
+from langchain_image_variation.server.replay import DAY, Replay
 from langchain_image_variation.server.store import PictureStore
 
 __all__ = ["Handlers"]
 
 T = TypeVar("T")
 
+_LOADING = 4
 _REPLAY_BYTES = 256 * 1024 * 1024
 # As the vendor's storage says it; clients look for these words.
 _EXPIRED = (
@@ -49,9 +53,10 @@ class Handlers:
         turns: Where requests wait for the engine.
         store: Where pictures are kept that are given as addresses.
         metrics: What is told at `/metrics`.
-        api_key: The key that clients must send, or None.
+        access: What a request must bring along.
         public_url: What addresses of pictures begin with, or None for what the client calls us.
         models: The names that are listed.
+        upload_timeout: The seconds that a body may take to come in.
     """
 
     def __init__(
@@ -60,53 +65,54 @@ class Handlers:
         *,
         store: PictureStore,
         metrics: Metrics,
-        api_key: str | None,
+        access: Access,
         public_url: str | None,
         models: Sequence[str],
+        upload_timeout: float,
     ) -> None:
         self._turns = turns
         self._store = store
         self._metrics = metrics
-        self._api_key = api_key
+        self._access = access
         self._public_url = public_url
         self._models = models
-        self._replay = Replay(_REPLAY_BYTES)
+        self._upload_timeout = upload_timeout
+        self._loading = asyncio.Semaphore(_LOADING)
+        self._replay = Replay(_REPLAY_BYTES, wait=turns.seat)
         self._page, self._page_headers = playground_page()
         self._since = int(time.time())
 
     async def create_variation(self, request: Request) -> Response:
         """`POST /v1/images/variations`."""
         try:
-            self._check_access(request)
-            if request.app.state.draining:
-                raise ServiceUnavailableError("The server is shutting down; try another, or later.")
-        except (AuthenticationError, ServiceUnavailableError):
+            self._access.check(request)
+            self._check_room(request)
+        except ImageVariationError:
             # A client that is still sending would rather see a broken connection than the answer.
-            await drain(request)
+            await drain(request, timeout=self._upload_timeout)
             raise
-        upload = await read_upload(request)
-        wanted = await upload.request()
-        base = self._base(request)
-
-        async def make() -> bytes:
-            answer = await self._turns.call(
-                wanted.model_copy(update={"response_format": "b64_json"})
-            )
-            # Not by asyncio's threads, which engines take.
-            return await anyio.to_thread.run_sync(self._body, answer, wanted, base)
-
+        admit = partial(self._check_room, request)
+        wanted = await read_request(
+            request, timeout=self._upload_timeout, loading=self._loading, admit=admit
+        )
+        asked = wanted.model_copy(update={"response_format": "b64_json"})
+        finish = partial(self._body, wanted=wanted, base=self._base(request))
         key = request.headers.get("idempotency-key")
-        body = await _unless_gone(request, self._replay.answer(key, wanted, make))
+        # An answer of addresses is of no use when they have expired.
+        seconds = self._store.ttl if wanted.response_format == "url" else DAY
+        call = partial(self._turns.call, asked, finish)
+        answer = self._replay.answer(key, wanted, call, seconds=min(seconds, DAY))
+        body = await _unless_gone(request, answer)
         return Response(body, media_type="application/json")
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""
-        self._check_access(request)
+        self._access.check(request)
         return JSONResponse({"object": "list", "data": [self._model(m) for m in self._models]})
 
     async def retrieve_model(self, request: Request) -> Response:
         """`GET /v1/models/{model}`."""
-        self._check_access(request)
+        self._access.check(request)
         name = request.path_params["model"]
         if name not in self._models:
             error = ModelNotFoundError(f"The model {shown(name)} does not exist here.")
@@ -150,32 +156,20 @@ class Handlers:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
-        with_key = self._api_key is not None
-        return JSONResponse(openapi_document(self._models, with_key=with_key))
+        return JSONResponse(openapi_document(self._models, with_key=self._access.with_key))
 
-    def _check_access(self, request: Request) -> None:
-        if self._api_key is None:
-            return
-        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not sent:
-            error = AuthenticationError(
-                "There is no API key in the request; send it in the header Authorization, as "
-                "'Bearer KEY'."
-            )
-            error.code = None
-            raise error
-        # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
-        known = hmac.compare_digest(sent.strip().encode("latin-1"), self._api_key.encode())
-        if not known:
-            raise AuthenticationError("The API key in the request is not the one of this server.")
+    def _check_room(self, request: Request) -> None:
+        """Refuse what could not be served, before it takes any memory."""
+        if request.app.state.draining:
+            raise ServiceUnavailableError("The server is shutting down; try another, or later.")
+        # There may be an answer already for one with a key.
+        if not request.headers.get("idempotency-key"):
+            self._turns.check_room()
 
     def _base(self, request: Request) -> str:
         if self._public_url is not None:
             return self._public_url.rstrip("/")
-        try:
-            return str(request.base_url).rstrip("/")
-        except ValueError:
-            raise InvalidRequestError("The Host header is no address.") from None
+        return str(request.base_url).rstrip("/")
 
     def _body(
         self, answer: ImagesResponse, wanted: CreateImageVariationRequest, base: str
@@ -183,7 +177,7 @@ class Handlers:
         """Return the body of a success: each picture PNG of the size wanted, in the form wanted."""
         images = []
         for made in answer.data:
-            png, _ = as_png(made.read(), wanted.side)
+            png = _png(made.read(), wanted.side)
             if wanted.response_format == "url":
                 images.append(Image(url=f"{base}/files/{self._store.add(png)}"))
             else:
@@ -199,20 +193,26 @@ class Handlers:
         }
 
 
+def _png(data: bytes, side: int) -> bytes:
+    """Return a picture of an engine as PNG of that side; one that is so already is not decoded."""
+    with suppress(InvalidImageError):
+        if SquarePNG(data).side == side:
+            return data
+    return as_png(data, side)[0]
+
+
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do some work while the client is there, and stop it when the client goes away."""
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return await task
-    finally:
-        gone.cancel()
-        task.cancel()
+    with anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(_watch(request, scope))
+        try:
+            return await work
+        finally:
+            watcher.cancel()
+    raise ClientDisconnect
 
 
-async def _gone(request: Request) -> None:
+async def _watch(request: Request, scope: anyio.CancelScope) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    scope.cancel()

@@ -12,7 +12,7 @@ __all__ = ["openapi_document"]
 _ERRORS = {
     "400": "A rule of the contract is broken; `param` names the field.",
     "401": "The key is missing or wrong.",
-    "403": "The address has expired, or was never given out.",
+    "403": "The address has expired, or was never given out; or a page of another origin calls.",
     "404": "There is no such thing here.",
     "405": "The method is not allowed at this address.",
     "408": "The body took too long to come in.",
@@ -88,7 +88,7 @@ def _create_variation() -> dict[str, Any]:
         "schema": _schema("CreateImageVariationRequest"),
         "encoding": {"image": {"contentType": "image/png"}},
     }
-    codes = ("400", "408", "409", "413", "429", "500", "502", "503", "504")
+    codes = ("400", "403", "408", "409", "413", "429", "500", "502", "503", "504")
     return {
         "operationId": "createImageVariation",
         "summary": "Make variations of a picture.",

@@ -4,9 +4,13 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import anyio
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import (
@@ -23,6 +27,8 @@ from langchain_image_variation.exceptions import (
 )
 
 __all__ = ["EngineQueue"]
+
+T = TypeVar("T")
 
 
 class EngineQueue:
@@ -48,34 +54,65 @@ class EngineQueue:
         self.waiting = 0
         """How many requests wait."""
 
-    async def call(self, request: CreateImageVariationRequest) -> ImagesResponse:
+    async def call(
+        self, request: CreateImageVariationRequest, finish: Callable[[ImagesResponse], T]
+    ) -> T:
         """Call the engine when it is this request's turn. Cancelling frees the place.
+
+        Args:
+            request: What to ask the engine.
+            finish: Makes of the engine's answer what is returned, in the engine's thread: it works
+                on whole pictures too.
 
         Raises:
             RateLimitError: At once, if as many requests wait already as may; `retry_after` is the
                 seconds until there should be room.
-            ImageVariationError: What the engine raises.
+            ImageVariationError: What the engine or `finish` raises.
         """
-        if self._slots.locked() and self.waiting >= self._limit:
-            raise self._full()
-        self.waiting += 1
-        try:
+        if self._slots.locked():
+            with self.seat():
+                await self._slots.acquire()
+        else:
             await self._slots.acquire()
-        finally:
-            self.waiting -= 1
         self.running += 1
         start = time.monotonic()
         loop = asyncio.get_running_loop()
-        turn = _Turn(self._engine, lambda: loop.call_soon_threadsafe(self._release))
+        give_back = partial(loop.call_soon_threadsafe, self._release)
+        turn = _Turn(self._engine, finish, give_back)
         try:
-            answer = await call_engine_async(turn, request)
+            await call_engine_async(turn, request)
         except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
             # Of a hosted engine: our clients' keys and addresses are all right.
             raise EngineError("The engine cannot be used as it is set up.") from error
         finally:
-            turn.abandon()
+            if turn.leave():
+                self._release()
         self._usual_seconds += 0.2 * (time.monotonic() - start - self._usual_seconds)
-        return answer
+        return turn.finished
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Count as one that waits.
+
+        Raises:
+            RateLimitError: As `call`.
+        """
+        if self.waiting >= self._limit:
+            raise self._full()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    def check_room(self) -> None:
+        """Do nothing if a call could run or wait now.
+
+        Raises:
+            RateLimitError: As `call`.
+        """
+        if self._slots.locked() and self.waiting >= self._limit:
+            raise self._full()
 
     def _release(self) -> None:
         self.running -= 1
@@ -91,7 +128,7 @@ class EngineQueue:
         return error
 
 
-class _Turn:
+class _Turn(Generic[T]):
     """One call of an engine that gives its slot back when it is over, in whatever thread.
 
     A cancelled caller goes at once, but the engine's thread only when it notices; until then its
@@ -99,42 +136,57 @@ class _Turn:
     """
 
     def __init__(
-        self, engine: VariationEngine | AsyncVariationEngine, release: Callable[[], object]
+        self,
+        engine: VariationEngine | AsyncVariationEngine,
+        finish: Callable[[ImagesResponse], T],
+        give_back: Callable[[], object],
     ) -> None:
         self._engine = engine
-        self._release: Callable[[], object] | None = release
+        self._finish = finish
+        self._give_back = give_back
         self._lock = threading.Lock()
-        self._begun = False
+        self._runs = False
+        self._left = False
+        self.finished: T
+        """What `finish` made of the answer."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> Any:
         with self._lock:
-            if self._release is None:
+            if self._left:
                 raise asyncio.CancelledError
-            self._begun = True
-        answer = None
+            self._runs = True
         try:
-            answer = self._engine.create_variation(request)
+            answer: Any = self._engine.create_variation(request)
+            if isawaitable(answer):
+                return self._awaited(answer)
+            self.finished = self._finish(answer)
+            return answer
         finally:
-            if not isawaitable(answer):
-                self._over()
-        return self._awaited(answer) if isawaitable(answer) else answer
-
-    def abandon(self) -> None:
-        """Give the slot back if the call has not begun, and never will."""
-        with self._lock:
-            begun = self._begun
-        if not begun:
             self._over()
 
+    def leave(self) -> bool:
+        """Say that nobody waits any more, and whether the slot is free: else it will be given back.
+
+        This way a call that ends while it is waited for need not wake the loop once more.
+        """
+        with self._lock:
+            self._left = True
+            return not self._runs
+
     async def _awaited(self, answer: Any) -> ImagesResponse:
+        # Not before: nothing would end what was left before it began.
+        self._runs = True
         try:
             response: ImagesResponse = await answer
+            # Not by asyncio's threads, which engines take.
+            self.finished = await anyio.to_thread.run_sync(self._finish, response)
             return response
         finally:
             self._over()
 
     def _over(self) -> None:
         with self._lock:
-            release, self._release = self._release, None
-        if release is not None:
-            release()
+            self._runs = False
+            left = self._left
+        if left:
+            self._give_back()

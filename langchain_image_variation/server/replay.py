@@ -6,22 +6,25 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
 
-__all__ = ["MAX_KEY_LENGTH", "Replay"]
+__all__ = ["DAY", "MAX_KEY_LENGTH", "Replay"]
 
 MAX_KEY_LENGTH = 255
-_DAY = 24 * 3600.0
+DAY = 24 * 3600.0
+"""Seconds for which an answer is remembered at most."""
+
 _MAX_ANSWERS = 10_000
 
 
 @dataclass(slots=True)
 class _Entry:
     digest: str
-    since: float
+    until: float
     answer: "asyncio.Future[bytes]"
     size: int = 0
 
@@ -34,10 +37,20 @@ class Replay:
 
     Args:
         max_bytes: The most bytes that all remembered answers together may have.
+        wait: What a request is in while it waits for another's answer; may refuse it.
+        clock: What tells the seconds.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        wait: Callable[[], AbstractContextManager[object]] = nullcontext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_bytes = max_bytes
+        self._wait = wait
+        self._clock = clock
         self._bytes = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
@@ -46,8 +59,12 @@ class Replay:
         key: str | None,
         request: CreateImageVariationRequest,
         make: Callable[[], Awaitable[bytes]],
+        *,
+        seconds: float = DAY,
     ) -> bytes:
         """Return the answer of an earlier request with this key, or make it.
+
+        It is remembered for so many seconds, at most a `DAY`.
 
         A request that comes while the first one is made waits for it; if that one fails or its
         client goes away, the next one makes its own.
@@ -55,9 +72,9 @@ class Replay:
         Raises:
             ConflictError: If the key was used for another request.
             InvalidRequestError: If the key is longer than `MAX_KEY_LENGTH`.
-            ImageVariationError: What `make` raises.
+            ImageVariationError: What `make` or `wait` raises.
         """
-        if key is None:
+        if not key:
             return await make()
         if len(key) > MAX_KEY_LENGTH:
             raise InvalidRequestError(
@@ -67,20 +84,29 @@ class Replay:
         while True:
             self._forget()
             entry = self._entries.get(key)
+            if entry is not None and entry.answer.done() and entry.until <= self._clock():
+                self._drop(key)
+                entry = None
             if entry is None:
-                return await self._made(key, digest, make)
+                return await self._made(key, digest, make, seconds)
             if entry.digest != digest:
                 raise ConflictError("This Idempotency-Key was used for another request.")
+            if entry.answer.done():
+                return entry.answer.result()
             try:
-                return await asyncio.shield(entry.answer)
+                with self._wait():
+                    return await asyncio.shield(entry.answer)
             except asyncio.CancelledError:
                 # Either we are cancelled ourselves, or the first one was, and it is our turn.
                 task = asyncio.current_task()
                 if not entry.answer.cancelled() or (task is not None and task.cancelling()):
                     raise
 
-    async def _made(self, key: str, digest: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        entry = _Entry(digest, time.monotonic(), asyncio.get_running_loop().create_future())
+    async def _made(
+        self, key: str, digest: str, make: Callable[[], Awaitable[bytes]], seconds: float
+    ) -> bytes:
+        until = self._clock() + seconds
+        entry = _Entry(digest, until, asyncio.get_running_loop().create_future())
         self._entries[key] = entry
         try:
             answer = await make()
@@ -94,15 +120,17 @@ class Replay:
         return answer
 
     def _forget(self) -> None:
-        """Forget answers that are a day old, and the oldest of what is too much."""
-        oldest = time.monotonic() - _DAY
+        """Forget answers whose time is over, and the oldest of what is too much."""
+        now = self._clock()
         for key, entry in list(self._entries.items()):
             too_much = self._bytes > self._max_bytes or len(self._entries) > _MAX_ANSWERS
-            if entry.since > oldest and not too_much:
+            if entry.until > now and not too_much:
                 break
             if entry.answer.done():
-                del self._entries[key]
-                self._bytes -= entry.size
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        self._bytes -= self._entries.pop(key).size
 
 
 def _digest(request: CreateImageVariationRequest) -> str:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from langchain_image_variation.exceptions import InvalidRequestError
 
-__all__ = ["run_app"]
+__all__ = ["listening", "run_app"]
 
 
 class _Draining(uvicorn.Server):
@@ -40,7 +40,8 @@ class _Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._state.draining:
-            super().handle_exit(sig, frame)
+            self.should_exit = self.force_exit = True
+            return
         self._state.draining = True
         # uvicorn raises the signals it has caught once more at its end; this one was answered.
         if sig != signal.SIGTERM:
@@ -53,7 +54,9 @@ class _Draining(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def run_app(
+    app: Starlette, *, host: str, port: int, ready: Callable[[str], None], grace: int = 10
+) -> None:
     """Serve until a signal comes: SIGTERM or SIGINT.
 
     What runs is finished then and what is new is refused with 503; a second signal ends at once.
@@ -63,26 +66,47 @@ def run_app(app: Starlette, *, host: str, port: int, ready: Callable[[str], None
         host: The address to listen at.
         port: The port to listen at; 0 takes a free one.
         ready: Called with the address, once the server listens.
+        grace: When the engine is done after a signal, connections have so many seconds to take
+            their answers.
 
     Raises:
         InvalidRequestError: If the address cannot be listened at.
         KeyboardInterrupt: After SIGINT.
     """
-    try:
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None)
-        # The name of a host fails with numbers of its own, below zero.
-        reason = os.strerror(number) if number and number > 0 else "no such address or port"
-        raise InvalidRequestError(f"Cannot listen at {host}:{port}: {reason}.") from None
+    listener = listening(host, port)
+    app.state.loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
     config = uvicorn.Config(
         app,
         access_log=False,
         log_level="warning",
         server_header=False,
         timeout_keep_alive=30,
+        # For whoever does not read his answer, or has begun to send and does not go on.
+        timeout_graceful_shutdown=grace,
     )
     with listener:
         _Draining(config, app, ready).run(sockets=[listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: The address to listen at.
+        port: The port to listen at; 0 takes a free one.
+
+    Raises:
+        InvalidRequestError: If the address cannot be listened at.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        # The name of a host fails with numbers of its own, below zero.
+        reason = os.strerror(number) if number and number > 0 else "no such address or port"
+        raise InvalidRequestError(f"Cannot listen at {host}:{port}: {reason}.") from None
+    # Connections inherit it. asyncio sets it only for sockets that name their protocol; without it
+    # an answer's body waits for the client to acknowledge its head, 40 ms on Linux.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import threading
 import time
@@ -16,15 +17,19 @@ __all__ = ["PictureStore"]
 
 _KEY_BYTES = 32
 _SUFFIX = ".png"
+# What the store writes itself; whatever else is in the folder is not touched.
+_OURS = re.compile(r"[0-9a-f]{64}\.png|[0-9a-f]{16}\.part")
 _LOOK_SECONDS = 60.0
+_PART_SECONDS = 600.0
 
 
 class PictureStore:
     """Keeps pictures for a while, in a folder that outlives the process.
 
     An address is a file's name, the second at which it expires, and an HMAC-SHA256 (RFC 2104) of
-    both with a key that is kept in the folder too. Files are written whole or not at all; what is
-    too old, or too much, is removed when more comes.
+    both with a key that is kept in the folder too. Files are written whole or not at all, and carry
+    as their time of change until when they are kept, so that stores of one folder need not agree
+    on their settings. What is too old, or too much, is removed when more comes.
 
     Args:
         directory: The folder; made if it is missing, for this user alone.
@@ -37,7 +42,8 @@ class PictureStore:
 
     def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
         self._directory = directory
-        self._ttl = ttl
+        self.ttl = ttl
+        """Seconds for which an address works."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._room = 0
@@ -45,6 +51,7 @@ class PictureStore:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._key = _key(directory / "key")
+            self._make_room(0)
         except OSError:
             raise OutputError(
                 f"The folder {directory.name!r} cannot be used for pictures; name another."
@@ -56,16 +63,18 @@ class PictureStore:
         Raises:
             OutputError: If it cannot be written.
         """
+        until = time.time() + self.ttl
+        expires = int(until)
         name = hashlib.sha256(png).hexdigest()
         path = self._directory / f"{name}{_SUFFIX}"
         try:
             with self._lock:
                 self._make_room(len(png))
-            if not _refreshed(path):
-                _write(path, png)
-        except OSError:
-            raise OutputError("The picture cannot be kept; make room on the disk.") from None
-        expires = int(time.time() + self._ttl)
+            if not _kept(path, until):
+                _write(path, png, until=until)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise OutputError(f"The picture cannot be kept: {reason}.") from None
         return f"{name}{_SUFFIX}?se={expires}&sig={self._signature(name, expires)}"
 
     def find(
@@ -105,10 +114,10 @@ class PictureStore:
         if self._room >= 0 and time.monotonic() < self._next_look:
             return
         files = sorted(self._files())
-        oldest = time.time() - self._ttl - 60
+        now = time.time()
         total = length + sum(size for _, size, _ in files)
-        for modified, size, path in files:
-            if modified >= oldest and total <= self._max_bytes:
+        for until, size, path in files:
+            if until >= now and total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= size
@@ -116,35 +125,39 @@ class PictureStore:
         self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Yield when each file was written, its bytes, and its path."""
+        """Yield until when each file is kept, its bytes, and its path."""
         for path in self._directory.iterdir():
-            if path.suffix in (_SUFFIX, ".part"):
+            if _OURS.fullmatch(path.name):
                 # Another process may remove it meanwhile.
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    yield status.st_mtime, status.st_size, path
+                    # One that is being written has its own time still.
+                    grace = _PART_SECONDS if path.suffix == ".part" else 0.0
+                    yield status.st_mtime + grace, status.st_size, path
 
 
 def _key(path: Path) -> bytes:
     """Return the folder's key, made by whoever comes first."""
     if not path.exists():
-        _write(path, secrets.token_bytes(_KEY_BYTES), replace=False)
+        _write(path, secrets.token_bytes(_KEY_BYTES))
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise OSError("the key is broken")
     return key
 
 
-def _refreshed(path: Path) -> bool:
-    """Make a file that is there already as new as one just written."""
+def _kept(path: Path, until: float) -> bool:
+    """Keep a file that is there already at least as long."""
     try:
-        os.utime(path)
+        if path.stat().st_mtime < until:
+            os.utime(path, (until, until))
     except FileNotFoundError:
         return False
     return True
 
 
-def _write(path: Path, data: bytes, *, replace: bool = True) -> None:
+def _write(path: Path, data: bytes, *, until: float | None = None) -> None:
+    """Write a file whole or not at all; without `until`, one that is there already stays."""
     temporary = path.with_name(f"{secrets.token_hex(8)}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -152,7 +165,8 @@ def _write(path: Path, data: bytes, *, replace: bool = True) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if replace:
+        if until is not None:
+            os.utime(temporary, (until, until))
             temporary.replace(path)
         else:
             # Unlike a rename, a link never replaces the key of another process.

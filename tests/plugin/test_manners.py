@@ -254,6 +254,7 @@ def test_xdist(run: Run) -> None:
     [
         ("uvicorn", "image_variation_server", "[[]pytest,server[]]"),
         ("starlette", "image_variation_env", "[[]pytest,server[]]"),
+        ("prometheus_client", "image_variation_server", "[[]pytest,server[]]"),
         ("vcr", "image_variation_cassette", "[[]pytest[]]"),
     ],
 )
@@ -266,7 +267,8 @@ def test_a_missing_extra_is_named(
         import sys
 
         for name in [n for n in sys.modules if n.partition(".")[0] in
-                     ("pytest_image_variation", {missing!r}) and "plugin" not in n]:
+                     ("pytest_image_variation", {missing!r}) and "plugin" not in n
+                     or n.startswith("langchain_image_variation.server")]:
             del sys.modules[name]
         sys.modules[{missing!r}] = None
         """

@@ -3,6 +3,9 @@ import base64
 import json
 import logging
 import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -282,15 +285,30 @@ async def test_a_body_that_cannot_be_legal_is_cut_off(client: httpx.AsyncClient)
     error_of(await client.post(PATH, content=b"--x", headers=announced), 413)
 
 
-@pytest.mark.parametrize(("charset", "name"), [("utf-7", b"+2AA-"), ("unicode_escape", b"\\ud800")])
-async def test_text_that_no_answer_could_hold(
-    client: httpx.AsyncClient, charset: str, name: bytes
-) -> None:
-    """A charset may decode to half a surrogate pair, which JSON in UTF-8 cannot name."""
+@pytest.mark.parametrize("name", [b"\xff", b"\xed\xa0\x80"])
+async def test_text_that_no_answer_could_hold(client: httpx.AsyncClient, name: bytes) -> None:
+    """Forms are in UTF-8; what is not could not be named in an answer."""
     body = b'--x\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n\r\n--x--\r\n'
-    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    headers = {"content-type": "multipart/form-data; boundary=x"}
     error = error_of(await client.post(PATH, content=body, headers=headers), 400)
-    assert "charset" in error["message"]
+    assert "not in UTF-8" in error["message"]
+
+
+async def test_a_file_name_of_another_form(client: httpx.AsyncClient) -> None:
+    """Some clients send only the extended form of the name, though RFC 7578 forbids it."""
+    body = (
+        b"--x\r\nContent-Disposition: form-data; name=image; filename*=UTF-8''a.png\r\n\r\n"
+        + PNG
+        + b"\r\n--x--\r\n"
+    )
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert (await client.post(PATH, content=body, headers=headers)).status_code == 200
+
+
+async def test_a_picture_sent_as_text(client: httpx.AsyncClient) -> None:
+    """However long it is, the error says what to do."""
+    error = error_of(await client.post(PATH, files={"image": (None, "x" * 20_000)}), 400)
+    assert "sent as a file" in error["message"]
 
 
 async def test_unknown_addresses_and_methods(client: httpx.AsyncClient) -> None:
@@ -331,6 +349,55 @@ async def test_a_failure_of_the_engine_shows_nothing_of_the_inside(
     assert error["code"] == "content_policy_violation"
 
 
+async def test_a_store_that_is_gone_is_told_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What he can do is in the log; the client learns only that the fault is the server's."""
+    async with connected(tmp_path) as client:
+        shutil.rmtree(tmp_path / "store")
+        response = await client.post(PATH, files=picture())
+    message = error_of(response, 500)["message"]
+    assert message.startswith("The server failed")
+    assert "The picture cannot be kept: No such file or directory." in caplog.text
+
+
+class Drawing:
+    """An engine that answers with a file of its own."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer with the file, whatever was asked."""
+        return ImagesResponse.from_pngs([self._data], response_format="b64_json")
+
+
+class DrawingLater(Drawing):
+    """The async twin."""
+
+    async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:  # type: ignore[override]  # its twin
+        """Answer with the file, whatever was asked."""
+        return super().create_variation(request)
+
+
+@pytest.mark.parametrize("data", [jpeg(), square_png(300)])
+@pytest.mark.parametrize("engine", [Drawing, DrawingLater])
+async def test_an_engines_picture_comes_as_it_was_asked_for(
+    tmp_path: Path, engine: Any, data: bytes
+) -> None:
+    """PNG of exactly the size, whatever the engine answered with."""
+    async with connected(tmp_path, engine(data)) as client:
+        form = {"size": "256x256", "response_format": "b64_json"}
+        answer = await client.post(PATH, data=form, files=picture())
+    assert SquarePNG(base64.b64decode(answer.json()["data"][0]["b64_json"])).side == 256
+
+
+async def test_an_engine_that_answers_with_no_picture(tmp_path: Path) -> None:
+    """Is a failure of the server."""
+    async with connected(tmp_path, Drawing(b"no picture")) as client:
+        error_of(await client.post(PATH, files=picture()), 500)
+
+
 async def test_the_engines_own_key_is_not_the_clients(tmp_path: Path) -> None:
     """What a hosted engine's server refuses is no 401 of ours."""
     async with connected(tmp_path, Failing(AuthenticationError("Wrong key sk-ours."))) as client:
@@ -361,6 +428,20 @@ async def test_a_key_is_asked_for(tmp_path: Path) -> None:
         response = await client.post(PATH, files=picture(), headers=good)
         assert response.status_code == 200
         assert (await client.get(response.json()["data"][0]["url"])).status_code == 200
+
+
+async def test_a_page_of_a_stranger_may_not_call(tmp_path: Path) -> None:
+    """Without a key any page in a browser could; the server's own page and programs may."""
+    async with connected(tmp_path, public_url="https://img.example") as client:
+        for origin in ("https://evil.example", "null", "http://pictures.example.evil"):
+            response = await client.post(PATH, files=picture(), headers={"origin": origin})
+            assert "another origin" in error_of(response, 403)["message"]
+        for origin in ("http://pictures.example", "https://img.example"):
+            response = await client.post(PATH, files=picture(), headers={"origin": origin})
+            assert response.status_code == 200
+    async with connected(tmp_path, api_key="sk-right") as client:
+        headers = {"origin": "https://my.example", "authorization": "Bearer sk-right"}
+        assert (await client.post(PATH, files=picture(), headers=headers)).status_code == 200
 
 
 # Addresses of results...
@@ -562,6 +643,11 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
         ({"workers": 0}, "workers"),
         ({"queue": -1}, "queue"),
         ({"store_max_bytes": 1.5}, "store_max_bytes"),
+        ({"upload_timeout": 0}, "upload_timeout"),
+        ({"store_dir": ""}, "store_dir"),
+        ({"api_key": "sk-1 "}, "api_key"),
+        ({"public_url": "img.example"}, "public_url"),
+        ({"public_url": "https://img.example?x=1"}, "public_url"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(
@@ -569,7 +655,7 @@ def test_a_setting_out_of_range_is_refused(
 ) -> None:
     """When the app is made."""
     with pytest.raises(InvalidRequestError) as caught:
-        create_app("instant", store_dir=tmp_path, **options)
+        create_app("instant", **{"store_dir": tmp_path, **options})
     assert caught.value.param == param
 
 
@@ -580,3 +666,20 @@ def test_an_engine_or_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         create_app("instant", store_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from langchain_image_variation import create_app",
+        "from langchain_image_variation.server import create_app",
+    ],
+)
+def test_without_the_extra(statement: str) -> None:
+    """An ImportError names it, and the package can be imported all the same."""
+    script = "import sys; sys.modules['starlette'] = None; import langchain_image_variation\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script + statement], capture_output=True, text=True, timeout=60
+    )
+    assert "pip install 'langchain-image-variation[server]'" in done.stderr
+    assert "MissingExtraError" in done.stderr

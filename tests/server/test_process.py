@@ -1,6 +1,8 @@
 """The server as a process of its own: started, interrupted, killed."""
 
 import base64
+import contextlib
+import io
 import json
 import os
 import signal
@@ -10,14 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import cancellation
+from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.run import listening
 from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
 
 PNG = square_png(64)
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
@@ -53,11 +63,22 @@ def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
     """And that anyone may use it, when there is no key."""
     with process(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
-        lines = [running.stdout.readline() for _ in range(3)]
+        lines = [running.stdout.readline() for _ in range(4)]
         assert lines[0] == f"  OPENAI_BASE_URL={address}/v1\n"
-        assert lines[1].startswith("  OPENAI_API_KEY=")
-        assert "anyone who reaches this address may use it" in lines[2]
+        assert lines[1] == f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)\n"
+        assert lines[2].startswith("  OPENAI_API_KEY=")
+        assert "anyone who reaches this address may use it" in lines[3]
         assert post(address).status_code == 200
+
+
+def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:
+    """Is refused: without a key, a web page under such a name could read every answer."""
+    with process(tmp_path, "--engine", "instant") as (_, address):
+        url, files = f"{address}/v1/images/variations", {"image": ("a.png", PNG)}
+        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]"):
+            assert httpx.post(url, files=files, headers={"host": host}).status_code == 403
+        for host in ("localhost", "LocalHost:8000", "[::1]:8000", "[::1]", "127.0.0.1"):
+            assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
 
 
 def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
@@ -81,7 +102,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
     with process(tmp_path, *arguments) as (running, address):
         asked = threading.Thread(
             target=lambda: answers.append(
-                post(address, n="10", size="1024x1024", response_format="b64_json")
+                post(address, n="5", size="1024x1024", response_format="b64_json")
             )
         )
         asked.start()
@@ -94,7 +115,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
         assert post(address).status_code == 503
         asked.join(60)
         assert running.wait(30) == code
-    assert len(answers[0].json()["data"]) == 10
+    assert len(answers[0].json()["data"]) == 5
 
 
 @POSIX
@@ -126,37 +147,164 @@ def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
             assert SquarePNG(picture.content).side == 256
 
 
-@POSIX
-def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
-    """Its work stops, long before it would have been done."""
-    arguments = ("--strength", "1", "--workers", "1", "--queue", "0")
-    body = b"".join(
-        b"--x\r\nContent-Disposition: form-data; name=" + part + b"\r\n"
-        for part in (
-            b'"image"; filename="a"\r\n\r\n' + PNG,
-            b'"n"\r\n\r\n10',
-        )
-    )
-    request = (
-        b"POST /v1/images/variations HTTP/1.1\r\nhost: x\r\n"
+def request(picture: bytes, **form: str) -> bytes:
+    """Return a whole request."""
+    parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
+    parts.append(b'"image"; filename="a"\r\n\r\n' + picture)
+    head = b"--x\r\nContent-Disposition: form-data; name="
+    body = b"".join(head + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    return (
+        b"POST /v1/images/variations HTTP/1.1\r\nhost: localhost\r\n"
         b"content-type: multipart/form-data; boundary=x\r\n"
-        b"content-length: %d\r\n\r\n%b--x--\r\n" % (len(body) + 7, body)
+        b"content-length: %d\r\n\r\n%b" % (len(body), body)
     )
-    with process(tmp_path, *arguments) as (_, address):
-        port = int(address.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(request)
-            while "running 1.0" not in httpx.get(f"{address}/metrics").text:
-                time.sleep(0.02)
+
+
+def connect(address: str) -> socket.socket:
+    """Return a new connection."""
+    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=60)
+
+
+def wait_for(address: str, line: str) -> None:
+    """Wait until the server says so of itself."""
+    for _ in range(400):
+        if line in httpx.get(f"{address}/metrics").text:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"there was no {line!r}")
+
+
+def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
+    """Its work stops, for that client alone, and never comes to its end."""
+    started, stopped = threading.Event(), threading.Event()
+
+    class Patient(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            """Work until nobody waits any more."""
+            gone = cancellation()
+            started.set()
+            for _ in range(1000):
+                if gone():
+                    stopped.set()
+                    break
+                time.sleep(0.03)
+            return super().create_variation(request)
+
+    app = create_app(Patient(), workers=1, queue=0, store_dir=tmp_path)
+    with serving(app) as address:
+        with connect(address) as client:
+            client.sendall(request(PNG))
+            assert started.wait(10)
             refused = post(address)
             assert refused.status_code == 429
             assert refused.headers["retry-after"].isdecimal()
-        for _ in range(100):
-            if "running 0.0" in httpx.get(f"{address}/metrics").text:
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("the place was not freed")
+        assert stopped.wait(10)
+        wait_for(address, "running 0.0")
+
+
+@POSIX
+def test_one_that_waits_goes_away(tmp_path: Path) -> None:
+    """Its place in the queue is free at once."""
+    with process(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (_, address):
+        with connect(address) as first:
+            first.sendall(request(PNG, n="10"))
+            wait_for(address, "running 1.0")
+            with connect(address) as second:
+                second.sendall(request(PNG))
+                wait_for(address, "waiting 1.0")
+            wait_for(address, "waiting 0.0")
+
+
+def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
+    """408, and the connection is closed, though the client goes on sending."""
+    with (
+        serving(create_app("instant", upload_timeout=0.3, store_dir=tmp_path)) as address,
+        connect(address) as client,
+    ):
+        head, _, body = request(PNG).partition(b"\r\n\r\n")
+        client.sendall(head + b"\r\n\r\n" + body[:10])
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert b"did not come in within 0.3 seconds" in answer
+
+
+@POSIX
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
+    """Without the answer that is being made."""
+    with process(tmp_path, "--strength", "1", "--workers", "1") as (running, address):
+        with connect(address) as client:
+            client.sendall(request(PNG, n="10", size="1024x1024"))
+            wait_for(address, "running 1.0")
+            running.send_signal(number)
+            while httpx.get(f"{address}/healthz").status_code == 200:
+                time.sleep(0.02)
+            running.send_signal(number)
+            assert running.wait(10) == code
+            assert not client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@POSIX
+def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """After a signal it has some seconds, here one, and then the server ends."""
+    script = (
+        "import sys; from langchain_image_variation.server import create_app\n"
+        "from langchain_image_variation.server.run import run_app\n"
+        "app = create_app('instant', store_dir=sys.argv[1])\n"
+        "say = lambda address: print(address, flush=True)\n"
+        "run_app(app, host='127.0.0.1', port=0, ready=say, grace=1)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        address = running.stdout.readline().strip()
+        with connect(address) as client:
+            client.sendall(request(PNG)[:300])
+            assert httpx.get(f"{address}/healthz").status_code == 200
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """By what may wait, not by what comes: slow uploads, and many large ones at once."""
+    noise = [Image.effect_noise((1140, 1140), 90) for _ in range(3)]
+    buffer = io.BytesIO()
+    Image.merge("RGB", noise).save(buffer, "PNG", compress_level=1)
+    large = request(buffer.getvalue())
+    with process(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (
+        running,
+        address,
+    ):
+
+        def memory(what: str) -> float:
+            status = Path(f"/proc/{running.pid}/status").read_text()
+            (line,) = (line for line in status.splitlines() if line.startswith(what))
+            return int(line.split()[1]) / 1024
+
+        with contextlib.ExitStack() as stack:
+            before = memory("VmRSS")
+            for _ in range(200):
+                slow = stack.enter_context(connect(address))
+                slow.sendall(large[:1000])
+            assert httpx.get(f"{address}/healthz").status_code == 200
+            assert memory("VmHWM") - before < 50
+            busy = [stack.enter_context(connect(address)) for _ in range(2)]
+            for client in busy:
+                client.sendall(request(PNG, n="10", size="1024x1024"))
+            wait_for(address, "waiting 1.0")
+            before = memory("VmRSS")
+            with ThreadPoolExecutor(120) as threads:
+                clients = [stack.enter_context(connect(address)) for _ in range(120)]
+                list(threads.map(lambda client: client.sendall(large), clients))
+                answers = list(threads.map(lambda client: client.recv(20), clients))
+            peak = memory("VmHWM")
+    assert {answer[9:12] for answer in answers} == {b"429"}
+    # The engine's own work is in it.
+    assert peak - before < 150
 
 
 def test_an_upload_that_breaks_off(tmp_path: Path) -> None:
@@ -192,3 +340,13 @@ def test_a_picture_comes_out_right(tmp_path: Path) -> None:
     assert len(pictures) == 2
     for encoded in pictures:
         assert SquarePNG(base64.b64decode(encoded)).side == 256
+
+
+def test_an_answer_is_not_held_back() -> None:
+    """The body goes out without waiting for the client to acknowledge the head."""
+    with (
+        listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,0 +1,90 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from langchain_image_variation.exceptions import NotFoundError, OutputError
+from langchain_image_variation.server.store import PictureStore
+from pytest_image_variation.samples import square_png
+
+GIGABYTE = 1024**3
+
+
+def found(store: PictureStore, address: str) -> Path:
+    """Return the file of an address."""
+    name, _, query = address.partition("?se=")
+    expires, _, signature = query.partition("&sig=")
+    return store.find(name, expires, signature)[0]
+
+
+def test_what_the_store_did_not_write_is_left_alone(tmp_path: Path) -> None:
+    """However old it is, and whatever its name."""
+    theirs = [tmp_path / "holiday.png", tmp_path / "film.part", tmp_path / f"{'a' * 63}.png"]
+    for path in theirs:
+        path.write_bytes(bytes(5000))
+        os.utime(path, (0, 0))
+    for _ in range(2):
+        store = PictureStore(tmp_path, ttl=60, max_bytes=10)
+        store.add(square_png(8))
+    assert all(path.exists() for path in theirs)
+
+
+def test_what_has_expired_is_removed(tmp_path: Path) -> None:
+    """When a store begins; what has not, stays, whatever that store's own time is."""
+    first = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    kept, old = first.add(square_png(1)), first.add(square_png(2))
+    expired = found(first, old)
+    os.utime(expired, (time.time() - 1, time.time() - 1))
+    left = tmp_path / f"{'0' * 16}.part"
+    left.write_bytes(b"x")
+    os.utime(left, (time.time() - 900, time.time() - 900))
+    second = PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
+    second.add(square_png(3))
+    assert found(second, kept).exists()
+    assert not expired.exists()
+    assert not left.exists()
+
+
+def test_a_picture_made_again_is_kept_longer_never_shorter(tmp_path: Path) -> None:
+    """Each of its addresses works for its time."""
+    long = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    address = long.add(square_png(1))
+    until = found(long, address).stat().st_mtime
+    PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE).add(square_png(1))
+    assert found(long, address).stat().st_mtime == until
+    PictureStore(tmp_path, ttl=7200, max_bytes=GIGABYTE).add(square_png(1))
+    assert found(long, address).stat().st_mtime > until + 3000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need leave elsewhere")
+def test_another_process_removes_files_meanwhile(tmp_path: Path) -> None:
+    """A file that is listed and gone when it is looked at is no failure."""
+    gone = tmp_path / f"{'0' * 64}.png"
+    gone.symlink_to(tmp_path / "nowhere")
+    store = PictureStore(tmp_path, ttl=3600, max_bytes=1)
+    assert gone.is_symlink()
+    assert found(store, store.add(square_png(1))).exists()
+
+
+def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+    """So are the key and the pictures; a broken key is not used."""
+    folder = tmp_path / "files"
+    store = PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
+    picture = found(store, store.add(square_png(1)))
+    if os.name == "posix":
+        assert folder.stat().st_mode & 0o077 == 0
+        assert (folder / "key").stat().st_mode & 0o077 == 0
+        assert picture.stat().st_mode & 0o077 == 0
+    (folder / "key").write_bytes(b"short")
+    with pytest.raises(OutputError):
+        PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
+
+
+def test_a_picture_that_made_room(tmp_path: Path) -> None:
+    """Is not found, and that is said."""
+    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+    address = store.add(square_png(1))
+    store.add(square_png(2))
+    with pytest.raises(NotFoundError, match="made room"):
+        found(store, address)
