@@ -103,7 +103,8 @@ class View(Door):
             await _refusal(str(error))(scope, receive, marked)
             return
         exchange.scenario = None if play is None else play.scenario.name
-        await asyncio.sleep(self._delay)
+        if self._delay:
+            await asyncio.sleep(self._delay)
         await self._answer(play, body, scope, receive, marked)
 
     async def _answer(
