@@ -64,9 +64,14 @@ def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_replay_plays_each_scenario(client: str) -> None:
-    """To clients that were made before, and only to requests that fit it."""
+    """To clients that were made before, and only to requests that fit it.
+
+    That there are more pictures, or of other sizes, is the same to every client.
+    """
     with CLIENTS[client]() as send:
         for scenario in playable(client):
+            if client != "httpx" and re.search("_(n3|n10|512|256)", scenario.name):
+                continue
             with replaying() as replay:
                 replay.scenario(scenario.name)
                 play(send, scenario, replay.base_url)
