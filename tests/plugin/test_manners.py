@@ -241,7 +241,7 @@ def test_xdist(run: Run) -> None:
                 assert httpx.post(url).status_code == 429
             assert len(image_variation_server.journal) == number + 1
         """,
-        *("-p", "xdist.plugin", "-n", "2"),
+        *("-p", "xdist.plugin", "-n", "2", "-W", "default::pytest.PytestAssertRewriteWarning"),
     )
     result.assert_outcomes(passed=8)
 
