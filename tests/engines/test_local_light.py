@@ -72,6 +72,20 @@ def test_light_clips_no_colours(strength: float) -> None:
         assert len(np.unique(lit, axis=0)) > 0.9 * len(np.unique(colours, axis=0))
 
 
+def test_light_makes_some_paler_and_some_richer() -> None:
+    """A photo with stray pixels of pure colour still gets richer with some seeds."""
+    colours = np.asarray(_photo()).copy()
+    colours[0, :8] = (255, 254, 0)
+    colours[1] = (255, 255, 254)
+    before = np.ptp(colours.astype(int), axis=2).mean()
+    after = [
+        np.ptp(np.asarray(relight(Image.fromarray(colours), seed, 0.8)).astype(int), axis=2).mean()
+        for seed in range(20)
+    ]
+    assert min(after) < 0.95 * before
+    assert max(after) > 1.02 * before
+
+
 def _at_the_ends(colours: NDArray[Any]) -> float:
     """The share of values that are the least or the largest there are."""
     return float(((colours == 0) | (colours == 255)).mean())

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from langchain_image_variation.engines.local import (
     exact,
@@ -94,6 +94,29 @@ def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     bar = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 130) < 4
     assert np.abs(moved - bent)[:, bar].max() < 0.6 / 256
     assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
+
+
+def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
+    """Grey bars three pixels wide, aslant in grain, are not moved across by half a pixel."""
+    generator = np.random.default_rng(0)
+    noise = Image.fromarray(generator.integers(0, 256, (256, 256)).astype(np.uint8))
+    coarse = np.asarray(noise.filter(ImageFilter.GaussianBlur(0.8))).astype(float)
+    ground = 100 + 12 * (coarse - coarse.mean()) / coarse.std()
+    image = Image.fromarray(ground.astype(np.uint8)).resize((1024, 1024))
+    bars = Image.new("L", (1024, 1024))
+    pen = ImageDraw.Draw(bars)
+    slant = 90 / 1024
+    for place in range(100, 1000, 120):
+        pen.line((place, 0, place - 90, 1023), fill=255, width=12)
+    image.paste(180, (0, 0), bars)
+    source = np.asarray(image.resize((256, 256)))[..., None]
+    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.02), 256)
+    down, across = grain.Grain(source).copied(bent) - bent
+    y, x = np.clip(np.mgrid[:256, :256] + np.rint(bent * 256).astype(int), 0, 255)
+    bar = np.asarray(bars.resize((256, 256)))[y, x] > 128
+    moved = np.abs(across + slant * down) * 256
+    assert (moved[bar] > 0.5).mean() < 0.01
+    assert (moved[~bar] > 0.1).mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["lattice", "letters"])

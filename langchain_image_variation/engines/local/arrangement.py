@@ -7,7 +7,6 @@ displacements is carried up and only improved locally, as in PatchMatch, and at 
 only where pieces meet.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from langchain_image_variation.engines.local.field import (
     upsample,
 )
 from langchain_image_variation.engines.local.patches import describe, describe_some, principal
+from langchain_image_variation.engines.local.progress import Step, untold
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 from langchain_image_variation.engines.local.quilt import Quilt, seams
 from langchain_image_variation.engines.local.vote import vote
@@ -31,7 +31,7 @@ from langchain_image_variation.engines.local.warp import resample
 __all__ = ["Arranger", "Sketch"]
 
 _START = 16
-"""Side of the coarsest level: a patch covers 44 % of it, so large parts stay whole."""
+"""Side of the coarsest level: that of a patch is 44 % of it, so large parts stay whole."""
 
 _BALANCED = 30
 """Up to this side all patches are shared out evenly."""
@@ -47,10 +47,6 @@ _VISIBLE = (6 / 255) ** 2
 
 _SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
-
-
-def _ignore(share: float) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -105,9 +101,7 @@ class Arranger:
         self._fine = self._levels[len(self._coarse) :]
         self._finest_keys = describe(pyramid.as_floats(source), self._basis)
 
-    def sketch(
-        self, lattice: Floats, amplitude: float, step: Callable[[float], None] = _ignore
-    ) -> Sketch:
+    def sketch(self, lattice: Floats, amplitude: float, step: Step = untold) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
 
         A coarser level could not tell the guess from the source, and would undo it.
@@ -152,7 +146,7 @@ class Arranger:
         sketch: Sketch,
         finest: Quilt,
         generator: np.random.Generator,
-        step: Callable[[float], None] = _ignore,
+        step: Step = untold,
     ) -> Floats:
         """Carry a sketch up to 256 nodes a side.
 

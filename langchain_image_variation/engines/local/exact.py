@@ -77,7 +77,8 @@ def misfits(queries: Floats, keys: Floats, values: int) -> tuple[float, float]:
     """Return how far queries are from their nearest keys, and keys from their nearest queries.
 
     The two sums of the bidirectional similarity (Simakov et al. 2008, "Summarizing visual data
-    using bidirectional similarity", equation 1): coherence and completeness.
+    using bidirectional similarity", equation 1), coherence and completeness, of distances instead
+    of their squares.
 
     Args:
         queries: Descriptors (n, d).

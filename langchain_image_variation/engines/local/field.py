@@ -109,8 +109,8 @@ def propagate(
     """Improve a field by one pass of PatchMatch over all its nodes at once.
 
     Each node tries the displacements of its neighbours, then small random changes of its own, then
-    its neighbours' again, which now win even when slightly worse: coherence (Ashikhmin 2001,
-    "Synthesizing natural textures", section 3).
+    its neighbours' again, which now win even when slightly worse: coherence (Hertzmann et al. 2001,
+    "Image analogies", section 3).
 
     Args:
         field: Displacements (2, side, side).

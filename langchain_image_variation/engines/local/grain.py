@@ -20,8 +20,8 @@ _SOFT = 1.5
 """Standard deviation in pixels of the blur that leaves edges and takes grain."""
 
 _NEAR, _AROUND = 3, 8
-"""Pixels each way over which energies are averaged, and over which grain must be everywhere: an
-edge alone has as much, but not beside it."""
+"""Pixels each way over which energies and tensors are averaged, and over which grain must be
+everywhere: an edge alone has as much, but not beside it."""
 
 _UNSEEN = (1 / 255) ** 2
 """Squared difference that is not seen even without grain."""
@@ -30,15 +30,15 @@ _FLAT = 16
 """Energy that there may be around the plainest 3x3 pixels, over the square of their range, and be
 grain yet. Around flat ones it is lines, letters, dots: these hide nothing, and are seen."""
 
-_HIDDEN = 4.0
+_HIDDEN = 2.5
 """Energy of a step, over that of the grain around, up to which eyes find none. With less, photos
-full of detail lose patches at strength 0.5."""
+full of detail lose patches at strength 0.5; with more, thin lines in grain come out in steps."""
 
 _CELLS = (24, 12, 6)
 """Sides of the pieces in pixels; a place is part of the largest that is hidden there."""
 
-_LONG, _CONTOUR = 7, 3
-"""Pixels each way over which contours are sought, and the ratio of eigenvalues that makes one."""
+_CONTOUR = 3
+"""The ratio of eigenvalues that makes a contour."""
 
 _FAR = 3
 """Pixels up to which the first order holds, about twice `_SOFT`."""
@@ -62,7 +62,7 @@ class Grain:
         hidden = np.minimum(_least(energy, _AROUND), floor) + np.float32(_UNSEEN)
         lines = 1 - np.minimum(floor / (energy + np.float32(_UNSEEN)), 1)
         shapes = soft + grain * lines[..., None]
-        self._tensor = _tensor(shapes, _NEAR) / hidden + _contours(_tensor(picture, _LONG))
+        self._tensor = _tensor(shapes, _NEAR) / hidden + _contours(_tensor(picture, _NEAR))
 
     def copied(self, field: Floats) -> Floats:
         """Make displacements the same whole pixels over pieces where grain hides it.

@@ -3,7 +3,8 @@
 Tone is a power law, v' = v^g for values from 0 to 1, which fixes black and white and clips nothing.
 Colour is turned around the grey axis and scaled from it: c' = m + s R (c - m) with m the grey of c,
 R a rotation by the hue. Greys stay grey. R s may lead out of the cube of colours; so s is held to
-what the picture has room for, and the turn is left smaller where not even that is enough.
+what the picture has room for, to within two levels of 255, and the turn is left smaller where not
+even that is enough.
 """
 
 import math
@@ -26,8 +27,9 @@ _TURNS = (1.0, 0.5, 0.25, 0.0)
 _SAMPLE = 128
 """Rows and columns of the pixels that the room is measured on."""
 
-_LOST = 0.001
-"""Share of pixels that may be clipped: stray ones must not keep a picture from its light."""
+_LOST, _OVER = 0.001, 2 / 255
+"""Share of pixels that may be clipped, and how far the others may: neither stray pixels nor a level
+or two near white must keep a picture from its light."""
 
 _STREAM = 1
 """Keeps these draws apart from those that move the picture, which they must not disturb."""
@@ -44,7 +46,9 @@ def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
     generator = np.random.default_rng([seed, _STREAM])
     tone, saturation, hue = generator.uniform(-1, 1, 3) * strength
     gamma = math.exp(_TONE * tone)
-    curve = [round(255 * (value / 255) ** gamma) for value in range(256)]
+    # Nothing that was not black or white becomes so.
+    inner = (round(255 * (value / 255) ** gamma) for value in range(1, 255))
+    curve = [0, *(min(max(value, 1), 254) for value in inner), 255]
     colour, alpha = image, None
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -93,6 +97,5 @@ def _room(colours: Floats, turn: Floats) -> float:
     """Return the largest saturation at which colours (n, 3) stay within 0 to 1 after a turn."""
     grey = colours.mean(axis=1, keepdims=True)
     beyond = np.einsum("ni,ji->nj", colours, turn)
-    limit = np.where(beyond > 0, 1 - grey, grey)
-    share = np.abs(beyond) / np.maximum(limit, np.float32(1e-6))
+    share = np.abs(beyond) / (np.where(beyond > 0, 1 - grey, grey) + np.float32(_OVER))
     return float(1 / max(np.quantile(share.max(axis=1), 1 - _LOST), 1e-6))

@@ -25,7 +25,7 @@ _COMPONENTS = 24
 """Directions kept: on photos the nearest patch by them is 4 % further than the nearest by all."""
 
 _SAMPLE = 800
-"""Patches of each level that the directions are found from, at least."""
+"""Patches of each level, about, that the directions are found from."""
 
 _MANY, _FEW = 24, 8
 """Cosines considered for grey or alpha, and for a difference of colours."""

@@ -3,16 +3,25 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["LOOK_EVERY", "Progress"]
+__all__ = ["LOOK_EVERY", "Progress", "Step", "untold"]
+
+Step: TypeAlias = Callable[[float], None]
+"""Called between the steps of some work with the share of it that is done, up to 1. What it raises
+ends the work."""
 
 LOOK_EVERY = 0.1
 """Seconds after which whoever waits looks whether the answer is still wanted."""
 
 _BACKLOG = 4
 """So many shares are kept for a listener that is slower than the work; older ones are left out."""
+
+
+def untold(share: float) -> None:
+    """Tell nobody."""
 
 
 class Progress:

@@ -26,7 +26,8 @@ class Schedule:
     """
 
     reach: float
-    """The most that the first guess may move things, root mean square, in sides of the picture."""
+    """How far a first guess may move things, root mean square, in sides of the picture. A sketch
+    that changed too little is tried again from further."""
 
     share: float
     """Change wanted, as a share of the change that an unrelated arrangement would bring."""

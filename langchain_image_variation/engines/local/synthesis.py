@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import Yardstick, reached
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.grain import Grain
+from langchain_image_variation.engines.local.progress import Step, untold
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
 from langchain_image_variation.engines.local.quilt import Quilt, settled
 from langchain_image_variation.engines.local.schedule import schedule
@@ -37,7 +38,6 @@ _AIM = 1.1
 _SKETCHED, _REFINED = 0.6, 0.8
 """Shares of the work on one picture that are done when its sketch and its field are."""
 
-Step: TypeAlias = Callable[[float], None]
 T = TypeVar("T")
 
 
@@ -45,15 +45,6 @@ class Run(Protocol):
     """Does jobs that do not depend on each other, and returns their results in order."""
 
     def __call__(self, jobs: Sequence[Callable[[], T]], /) -> list[T]: ...
-
-
-def _ignore(share: float) -> None:
-    pass
-
-
-def _within(step: Step, low: float, high: float, share: float) -> None:
-    """Tell `step` of a share of a part of the work."""
-    step(low + (high - low) * share)
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,7 @@ class Synthesis:
             or 4 channels is alpha, colours are premultiplied by it.
         strength: 0 (nearly a copy) to 1.
         complete: Whether everything in the source is wanted; off only to measure what that brings.
-        step: Called between the steps of the shared work with the share of all that is done, which
-            is 0; what it raises ends the work.
+        step: Told of the shared work, of which the share of all is 0.
         run: Does the shared work's jobs, at once if it likes.
     """
 
@@ -91,7 +81,7 @@ class Synthesis:
         strength: float,
         *,
         complete: bool = True,
-        step: Step = _ignore,
+        step: Step = untold,
         run: Run = _in_turn,
     ) -> None:
         small = resize(source, NODES)
@@ -122,13 +112,12 @@ class Synthesis:
         self._yardstick: Yardstick = results[2][1]
         self._wanted = self._plan.share * self._yardstick.most
 
-    def draw(self, seed: int, step: Step = _ignore, run: Run = _in_turn) -> Bytes:
+    def draw(self, seed: int, step: Step = untold, run: Run = _in_turn) -> Bytes:
         """Make one variation.
 
         Args:
             seed: The same seed makes the same picture.
-            step: Called between the levels of the work with the share of it that is done, up to 1;
-                what it raises ends the work. Called by several jobs at once if `run` does so.
+            step: Told after each level. Called by several jobs at once if `run` does so.
             run: Does this picture's jobs, at once if it likes. The picture does not depend on it.
 
         Returns:
@@ -166,8 +155,10 @@ class Synthesis:
     def _refined(
         self, arranger: Arranger, sketch: Sketch, generator: np.random.Generator, step: Step
     ) -> Bytes:
-        within = partial(_within, step, _SKETCHED, _REFINED)
-        field = arranger.refine(sketch, self._finest, generator, within)
+        def refined(share: float) -> None:
+            step(_SKETCHED + (_REFINED - _SKETCHED) * share)
+
+        field = arranger.refine(sketch, self._finest, generator, refined)
         return self._drawn(self._grain.copied(field), step)
 
     def _drawn(self, field: Floats, step: Step) -> Bytes:
@@ -182,13 +173,16 @@ class Synthesis:
         """Sketch several guesses, then come closer to the wanted change from the best of them."""
         turns = self._candidates + _TRIES - 1
 
-        def within(turn: int) -> Step:
-            return partial(_within, step, _SKETCHED * turn / turns, _SKETCHED * (turn + 1) / turns)
+        done = [0.0] * turns
+
+        def sketched(turn: int, share: float) -> None:
+            done[turn] = share
+            step(_SKETCHED * sum(done) / turns)
 
         def first(speed: Floats, turn: int) -> _Try:
             wanted = _AIM * self._wanted
             amplitude = self._yardstick.amplitude(speed, wanted, self._plan.reach)
-            return self._try(arranger, speed, amplitude, within(turn))
+            return self._try(arranger, speed, amplitude, partial(sketched, turn))
 
         speeds = [velocity(generator) for _ in range(self._candidates)]
         tried = run([partial(first, speed, turn) for turn, speed in enumerate(speeds)])
@@ -198,8 +192,8 @@ class Synthesis:
             if latest.miss <= _CLOSE:
                 break
             low, high, amplitude = _narrowed(low, high, latest, self._wanted)
-            again = partial(self._try, arranger, latest.speed, amplitude, within(turn))
-            (latest,) = run([again])
+            told = partial(sketched, turn)
+            (latest,) = run([partial(self._try, arranger, latest.speed, amplitude, told)])
             best = min(best, latest, key=lambda one: one.badness)
         return best.sketch
 

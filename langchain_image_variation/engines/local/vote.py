@@ -1,8 +1,9 @@
 """From patch positions back to pixels: overlapping patches vote.
 
 A pixel is the mean of what the patches that cover it put there, x(p) = sum_i k_f(i)(p - i) / 49 for
-the corners i of the 49 windows around p: the last step of each iteration of GPNN (arXiv 2103.15545,
-section 3), after Simakov et al. 2008, section 3.
+the corners i of the 49 windows around p: the coherence part of the update of Simakov et al. 2008,
+"Summarizing visual data using bidirectional similarity", section 3. So ends an iteration of GPNN
+(arXiv 2103.15545, section 3); its completeness is in how the patches are found.
 """
 
 import numpy as np

@@ -21,7 +21,7 @@ _CELLS = 2
 """Control cells along a side: with more, faces and straight lines waver."""
 
 _SQUARINGS = 5
-"""N: the first of 2^5 steps is then below a hundredth of the side at any strength."""
+"""N: the first of 2^5 steps is then about a hundredth of the side at full strength."""
 
 _VERTICAL = 0.5
 """Vertical speed over horizontal: what stands above what says more about a scene than beside."""
