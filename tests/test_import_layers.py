@@ -54,6 +54,21 @@ LIBRARIES = {
     "__init__": set[str](),
     "__main__": set[str](),
 }
+PLUGIN = {
+    "__init__": (0, set[str]()),
+    "samples": (0, {"PIL"}),
+    "scenarios": (0, set[str]()),
+    "form": (1, {"PIL"}),
+    "assertions": (1, set[str]()),
+    "expectation": (2, set[str]()),
+    "recording": (2, {"PIL"}),
+    "door": (3, set[str]()),
+    "loopback": (4, {"starlette", "uvicorn"}),
+    "live": (4, {"httpx", "pytest", "vcr"}),
+    "replay": (4, {"httpx", "vcr"}),
+    "record": (5, {"PIL", "httpx", "vcr", "yaml"}),
+    "plugin": (6, {"httpx", "pytest"}),
+}
 STANDARD = __import__("sys").stdlib_module_names
 FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
 
@@ -114,3 +129,30 @@ def test_nothing_imports_the_pytest_package() -> None:
     for path in (ROOT / OURS[1]).rglob("*.py"):
         forbidden = {f"{OURS[0]}.{module}" for module in ("tool", "tool_spec", "cli")}
         assert not imported(path) & forbidden
+
+
+PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PLUGIN_FILES, ids=[path.stem for path in PLUGIN_FILES])
+def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
+    """Its modules have layers and libraries of their own."""
+    layer, libraries = PLUGIN[path.stem]
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == OURS[1]:
+            others = [part for part in parts[1:2] if part in PLUGIN]
+            assert all(PLUGIN[other][0] < layer for other in others), f"{path.stem} imports {name}"
+        elif parts[0] != OURS[0] and parts[0] not in STANDARD:
+            assert parts[0] in libraries, f"{path.stem} imports {name}"
+
+
+def test_the_plugin_loads_nothing_but_pytest() -> None:
+    """What its module imports at the top is of the standard library, or pytest."""
+    tree = ast.parse((ROOT / OURS[1] / "plugin.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            assert all(alias.name in {"pytest", *STANDARD} for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert node.module.partition(".")[0] in STANDARD

@@ -14,7 +14,10 @@ from langchain_core.messages import AIMessage
 from PIL import Image
 
 from langchain_image_variation.server import create_app
+from pytest_image_variation import plugin
+from pytest_image_variation.scenarios import SCENARIOS
 from tests.calling import PNG, success
+from tests.conftest import Run
 from tests.http.raw_server import raw_server, response
 from tests.server.serving import installed, serving
 
@@ -143,8 +146,29 @@ class _ToolCaller(GenericFakeChatModel):
         return self
 
 
+SUITES = [block for block in blocks("python") if "def test_" in block.values[0]]
+
+
+@pytest.mark.parametrize("block", SUITES)
+def test_blocks_with_tests_pass(run: Run, block: str) -> None:
+    """Under pytest, with warnings as errors and no plugin but ours."""
+    run(block).assert_outcomes(passed=block.count("def test_"))
+
+
+def test_the_tables_of_the_plugin_are_whole() -> None:
+    """Each fixture and option is in them, and each scenario but the many successes."""
+    fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
+    options = re.findall(r'"(--image-variation-[a-z-]+)"', (Path(plugin.__file__)).read_text())
+    scenarios = {name for name in SCENARIOS if not re.match("success_(url|b64)_n", name)}
+    for name in {name for name in fixtures if not name.startswith("_")} | scenarios:
+        assert f"`{name}`" in README
+    assert options
+    for option in options:
+        assert f"`{option} " in README
+
+
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", [block for block in blocks("python") if block not in SUITES])
 def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; where the README says `model`, a scripted one calls the tool once.
 
@@ -186,7 +210,7 @@ def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
     ).stdout.splitlines()
     assert len(found) == 2
     assert "image-variation create" in found[0]
-    assert found[1].endswith(".venv/bin/python -m pytest")
+    assert ".venv/bin/python -m pytest" in found[1]
     assert all(f"$ {command}\n" in README for command in found)
 
 

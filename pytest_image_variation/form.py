@@ -1,0 +1,154 @@
+"""Multipart forms as a server reads them (RFC 7578), and the facts of the picture in one."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesHeaderParser
+from functools import lru_cache
+
+from PIL import Image
+
+from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
+from pytest_image_variation.scenarios import Flaw
+
+__all__ = ["Form", "Part", "Picture"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a form: a field, or if it has a file name, a file."""
+
+    name: str
+    content: bytes
+    file_name: str | None = None
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The parts of a form, in order. What is no multipart form has none."""
+
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def parse(cls, content_type: str | None, body: bytes) -> "Form":
+        """Read a body. What cannot be read is left out, so this raises nothing."""
+        header = Message()
+        header["content-type"] = content_type or ""
+        boundary = header.get_param("boundary")
+        if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
+            return cls()
+        # The first delimiter may stand at the very beginning.
+        pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))
+        found = (_part(piece) for piece in pieces[1:] if not piece.startswith(b"--"))
+        return cls(tuple(part for part in found if part is not None))
+
+    def encode(self, boundary: str) -> bytes:
+        """Return the body of the form."""
+        lines: list[str | bytes] = []
+        for part in self.parts:
+            file_name = "" if part.file_name is None else f'; filename="{part.file_name}"'
+            lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{part.name}"')
+            lines.append(f"{file_name}\r\n")
+            if part.content_type is not None:
+                lines.append(f"Content-Type: {part.content_type}\r\n")
+            lines.append("\r\n")
+            lines.append(part.content)
+            lines.append("\r\n")
+        lines.append(f"--{boundary}--\r\n")
+        return b"".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The parts that are no files, as text; of several with a name, the last."""
+        return {
+            part.name: part.content.decode("utf-8", "replace")
+            for part in self.parts
+            if part.file_name is None
+        }
+
+    @property
+    def image(self) -> Part | None:
+        """The file part `image`, if there is one."""
+        return next((p for p in self.parts if p.name == "image" and p.file_name is not None), None)
+
+
+def _part(piece: bytes) -> Part | None:
+    # What follows the delimiter on its line is white space (RFC 2046, section 5.1.1).
+    head, separator, content = piece.partition(b"\r\n\r\n")
+    name, file_name, content_type = _headers(head.lstrip())
+    if not separator or name is None:
+        return None
+    return Part(name, content, file_name, content_type)
+
+
+@lru_cache(maxsize=256)
+def _headers(head: bytes) -> tuple[str | None, str | None, str | None]:
+    """Return the name, file name and content type of a part; those of one program repeat."""
+    headers = BytesHeaderParser().parsebytes(head)
+    name = headers.get_param("name", header="content-disposition")
+    return (
+        name if isinstance(name, str) else None,
+        headers.get_filename(),
+        headers.get("content-type"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is known of the picture of a request."""
+
+    length: int
+    """The bytes of the file."""
+    sha256: str
+    """Of the file's bytes, in hex."""
+    size: tuple[int, int] | None
+    """Width and height in pixels, or None if no picture can be made out."""
+    mode: str | None
+    """Pillow's name for its colours, such as "RGB" or "RGBA"."""
+    flaw: Flaw | None
+    """Which rule of the contract it breaks, or None."""
+    file_name: str | None
+    content_type: str | None
+
+    @classmethod
+    def of(cls, part: Part) -> "Picture":
+        """Return the facts of a part; its pixels are not decoded."""
+        size, mode = _seen(part.content)
+        return cls(
+            length=len(part.content),
+            sha256=hashlib.sha256(part.content).hexdigest(),
+            size=size,
+            mode=mode,
+            flaw=_flaw(part.content),
+            file_name=part.file_name,
+            content_type=part.content_type,
+        )
+
+
+def _seen(data: bytes) -> tuple[tuple[int, int], str] | tuple[None, None]:
+    """Return a picture's size and mode, if Pillow makes one out."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size, image.mode
+    # What Pillow raises for broken files differs by format.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None, None
+
+
+def _flaw(data: bytes) -> Flaw | None:
+    if not data.startswith(_SIGNATURE):
+        return "not_png"
+    if len(data) >= MAX_PNG_BYTES:
+        return "too_large"
+    try:
+        SquarePNG(data)
+    except InvalidImageError:
+        # Width and height are the first eight bytes of the first chunk, IHDR.
+        return "not_square" if data[16:20] != data[20:24] else "corrupt"
+    return None

@@ -1,0 +1,377 @@
+"""The pytest plugin `image_variation`: options, the marker, and the fixtures.
+
+Loading it imports pytest and nothing else that is not in the standard library; a fixture imports
+what it needs when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from langchain_image_variation import (
+        AsyncImageVariationClient,
+        ImageVariationClient,
+        ImageVariationTool,
+    )
+    from pytest_image_variation.live import Live
+    from pytest_image_variation.loopback import Loopback, View
+    from pytest_image_variation.replay import Replay
+
+__all__: list[str] = []
+
+_MARKER = (
+    "image_variation(*scenarios, allow_unused=False, allow_unexpected=False): the scenarios of "
+    "image variations that the test plays, from cassettes or on image_variation_server, and what "
+    "does not fail it."
+)
+_RELAXED = ("allow_unused", "allow_unexpected")
+_PLAYED = pytest.StashKey[Any]()
+_TOLD = pytest.StashKey[list[str] | None]()
+_FIXTURES = "image_variation_"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("image variations")
+    group.addoption(
+        "--image-variation-url",
+        metavar="URL",
+        help="run the tests against a live server, up to and with its /v1, instead of ours",
+    )
+    group.addoption(
+        "--image-variation-api-key",
+        metavar="KEY",
+        help="the key for the live server; better set IMAGE_VARIATION_API_KEY",
+    )
+    group.addoption(
+        "--image-variation-model",
+        metavar="NAME",
+        help="the model that image_variation_client and image_variation_tool ask for",
+    )
+    group.addoption(
+        "--image-variation-record",
+        metavar="DIR",
+        help="write what the live server answers as cassettes, DIR/<module>/<test>.yaml",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker and check the options."""
+    config.addinivalue_line("markers", _MARKER)
+    url = config.getoption("--image-variation-url")
+    if config.getoption("--image-variation-record") and not url:
+        raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
+    if url and not url.startswith(("http://", "https://")):
+        raise pytest.UsageError("--image-variation-url must begin with http:// or https://.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the vendor's SDK call the endpoint in our tests, which it says is deprecated."""
+    if not config.pluginmanager.has_plugin("warnings"):
+        return
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if item.get_closest_marker("image_variation") or any(
+            name.startswith(_FIXTURES) for name in names
+        ):
+            # The whole text of the SDK's warning is "deprecated".
+            quiet = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
+            item.add_marker(quiet, append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that passed, but whose scenarios were not met."""
+    yield
+    if _PLAYED in item.stash:
+        problems = item.stash[_TOLD] = _problems(item)
+        if problems:
+            _stop("\n".join(problems))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
+    """Give pytest-recording's cassettes our matchers."""
+    from pytest_image_variation import recording
+
+    vcr.register_matcher("multipart", recording.multipart)
+    vcr.register_matcher("multipart_pixels", recording.multipart_pixels)
+
+
+# What a test plays...
+
+
+@pytest.fixture(scope="session")
+def image_variation_loopback() -> Iterator[Loopback]:
+    """The server of all tests; its `view()` gives an address to a fixture of any scope."""
+    loopback = _imported("loopback", "image_variation_server", "pytest,server")
+    server = None
+    try:
+        with warnings.catch_warnings():
+            # pytest-socket's error warns when it is made.
+            warnings.simplefilter("ignore", UserWarning)
+            server = loopback.Loopback()
+    except RuntimeError as error:
+        if "Socket" not in type(error).__name__:
+            raise
+    if server is None:
+        _stop(
+            "image_variation_server needs a socket, and pytest-socket blocks them; pass "
+            "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
+        )
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Live]:
+    """A validating server on 127.0.0.1, of this test alone.
+
+    It answers as the vendor's did, and has `base_url`, `api_key`, `journal`, `scenario(name)`,
+    `fail_next(name)` and `delay(seconds)`.
+    """
+    if request.config.getoption("--image-variation-url"):
+        yield from _live(request)
+        return
+    with request.getfixturevalue("image_variation_loopback").view() as view:
+        yield from _played(request, view)
+
+
+@pytest.fixture
+def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay | Live]:
+    """The recorded scenarios, played to every HTTP client of the process without a socket.
+
+    It has `base_url`, `api_key`, `journal` and `scenario(name)`.
+    """
+    if request.config.getoption("--image-variation-url"):
+        yield from _live(request)
+        return
+    if "image_variation_server" in request.fixturenames:
+        _stop("A test has either image_variation_server or image_variation_cassette.")
+    with _imported("replay", "image_variation_cassette", "pytest").replaying() as replay:
+        yield from _played(request, replay)
+
+
+@pytest.fixture(autouse=True)
+def _image_variation_marked(request: pytest.FixtureRequest) -> None:
+    """Play the scenarios that a marker names."""
+    if request.node.get_closest_marker("image_variation") is not None:
+        names, _ = _settings(request.node)
+        if names:
+            _door(request)
+
+
+@pytest.fixture
+def image_variation_env(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> View | Replay | Live:
+    """`OPENAI_BASE_URL` and `OPENAI_API_KEY` name what the test plays: cassettes or the server."""
+    door: View | Replay | Live = _door(request)
+    monkeypatch.setenv("OPENAI_BASE_URL", door.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", door.api_key)
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    return door
+
+
+# What asks...
+
+
+@pytest.fixture
+def image_variation_client(request: pytest.FixtureRequest) -> Iterator[ImageVariationClient]:
+    """An `ImageVariationClient` of what the test plays."""
+    from langchain_image_variation import ImageVariationClient
+
+    with ImageVariationClient(**_client_settings(request)) as client:
+        yield client
+
+
+@pytest.fixture
+def image_variation_async_client(
+    request: pytest.FixtureRequest,
+) -> Iterator[AsyncImageVariationClient]:
+    """An `AsyncImageVariationClient` of what the test plays, for asyncio and trio."""
+    import httpx
+
+    from langchain_image_variation import AsyncImageVariationClient
+
+    # With no connection kept there is nothing to close, once the test's event loop is gone.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    http_client = httpx.AsyncClient(limits=limits)
+    yield AsyncImageVariationClient(**_client_settings(request), http_client=http_client)
+
+
+@pytest.fixture
+def image_variation_tool(
+    request: pytest.FixtureRequest, tmp_path: Path, square_png: bytes
+) -> Iterator[ImageVariationTool]:
+    """An `ImageVariationTool` over what the test plays, in a folder that has `square.png`."""
+    from langchain_image_variation import ImageVariationClient, ImageVariationTool
+
+    (tmp_path / "square.png").write_bytes(square_png)
+    with ImageVariationClient(**_client_settings(request), normalize=True) as client:
+        yield ImageVariationTool(root_dir=tmp_path, engine=client)
+
+
+@pytest.fixture(scope="session")
+def assert_images_response() -> Callable[..., None]:
+    """`assert_images_response(response, n=…, size=…, response_format=…)`, from `assertions`."""
+    from pytest_image_variation import assertions
+
+    return assertions.assert_images_response
+
+
+# Samples...
+
+
+@pytest.fixture(scope="session")
+def square_png() -> bytes:
+    """A legal picture: a square PNG of 64 pixels."""
+    return _sample("square_png")
+
+
+@pytest.fixture(scope="session")
+def non_square_png() -> bytes:
+    """A PNG of 96x64 pixels."""
+    return _sample("non_square_png")
+
+
+@pytest.fixture(scope="session")
+def oversized_png() -> bytes:
+    """A square PNG of more than 4 MB."""
+    return _sample("oversized_png")
+
+
+@pytest.fixture(scope="session")
+def truncated_png() -> bytes:
+    """The first half of a square PNG."""
+    return _sample("truncated_png")
+
+
+@pytest.fixture(scope="session")
+def corrupt_png() -> bytes:
+    """A square PNG whose pixels cannot be inflated."""
+    return _sample("corrupt_png")
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    """A JPEG of 96x64 pixels."""
+    return _sample("jpeg")
+
+
+def _sample(name: str) -> bytes:
+    from pytest_image_variation import samples
+
+    made: bytes = getattr(samples, name)()
+    return made
+
+
+# Behind the fixtures...
+
+
+def _stop(message: str) -> NoReturn:
+    pytest.fail(message, pytrace=False)
+
+
+def _imported(module: str, fixture: str, extras: str) -> Any:
+    """Import what a fixture needs, or name the extras that bring what is missing."""
+    try:
+        return import_module(f"pytest_image_variation.{module}")
+    except ImportError as error:
+        # The server's own error names what it misses in a message.
+        missing = (error.name or getattr(error.__context__, "name", None) or "").partition(".")[0]
+        if missing in ("", "pytest_image_variation"):
+            raise
+    _stop(
+        f"{fixture} needs {missing}, which is not installed: "
+        f"pip install 'langchain-image-variation[{extras}]'"
+    )
+
+
+def _settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
+    """Return the scenarios that the nearest marker names, and what the markers allow."""
+    names: tuple[str, ...] = ()
+    allowed = dict.fromkeys(_RELAXED, False)
+    for marker in reversed(list(item.iter_markers("image_variation"))):
+        names = marker.args or names
+        unknown = sorted(marker.kwargs.keys() - set(_RELAXED))
+        if unknown:
+            _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {unknown[0]}.")
+        allowed.update(marker.kwargs)
+    return names, allowed
+
+
+def _door(request: pytest.FixtureRequest) -> Any:
+    """Return what a test plays: what it names itself, or the cassettes of its marker."""
+    names, _ = _settings(request.node)
+    wants_server = "image_variation_server" in request.fixturenames
+    wants_cassette = bool(names) or "image_variation_cassette" in request.fixturenames
+    return request.getfixturevalue(
+        "image_variation_cassette"
+        if wants_cassette and not wants_server
+        else "image_variation_server"
+    )
+
+
+def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
+    """Ask for the scenarios of the test's marker, and check them when the test is over."""
+    item = request.node
+    names, _ = _settings(item)
+    for name in names:
+        try:
+            door.scenario(name)
+        except ValueError as error:
+            _stop(str(error))
+    item.stash[_PLAYED] = door
+    yield door
+    # What came after the test, from another fixture that was torn down or from a thread.
+    told = item.stash.get(_TOLD, None)
+    late = [] if told is None else [p for p in _problems(item) if p not in told]
+    # A test that is run again begins anew.
+    del item.stash[_PLAYED]
+    item.stash[_TOLD] = None
+    if late:
+        _stop("\n".join(late))
+
+
+def _problems(item: pytest.Item) -> list[str]:
+    _, allowed = _settings(item)
+    problems: list[str] = item.stash[_PLAYED].expectations.problems(
+        unused=not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
+    )
+    return problems
+
+
+def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
+    live = _imported("live", "--image-variation-url", "pytest")
+    config = request.config
+    key = config.getoption("--image-variation-api-key") or os.environ.get("IMAGE_VARIATION_API_KEY")
+    door = live.Live(config.getoption("--image-variation-url").rstrip("/"), key or "none")
+    folder = config.getoption("--image-variation-record")
+    path = None
+    if folder is not None:
+        module, _, test = request.node.nodeid.partition("::")
+        safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in test.replace("::", "."))
+        path = Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
+    with live.recording(door, path):
+        yield from _played(request, door)
+
+
+def _client_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    door = _door(request)
+    return {
+        "base_url": door.base_url,
+        "api_key": door.api_key,
+        "organization": "",
+        "project": "",
+        "model": request.config.getoption("--image-variation-model"),
+    }

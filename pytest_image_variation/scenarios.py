@@ -1,0 +1,317 @@
+"""The scenarios: what a request asks and what it is answered, by the same names everywhere.
+
+The cassettes, the replay in process and the server on loopback all go by this one table, so a
+name means the same at each.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+__all__ = ["DEFAULTS", "SCENARIOS", "Answer", "Error", "Flaw", "Scenario", "scenario"]
+
+Flaw = Literal["not_png", "too_large", "not_square", "corrupt"]
+"""What can be wrong with a picture; "corrupt" is a PNG whose structure is broken."""
+
+Maker = Literal["app", "app with another key", "app whose addresses expire at once", "table"]
+
+DEFAULTS: Mapping[str, str] = {"n": "1", "response_format": "url", "size": "1024x1024"}
+"""The values of the fields that a request leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The error of an answer, as the contract has it."""
+
+    type: str
+    code: str | None = None
+    param: str | None = None
+    message: str | None = None
+    """The text, where clients read it; None leaves it to the app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: either the app's own to such a request, or one that the table holds whole."""
+
+    status: int = 200
+    error: Error | None = None
+    made_by: Maker = "app"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    """The body, where it is neither a success nor an error of the contract."""
+    nulls: bool = False
+    """Whether each entry has the keys it does not use too, as null."""
+    cut: bool = False
+    """Whether the connection ends in the middle of the body."""
+
+    def to_bytes(self) -> bytes:
+        """Return the body of an answer that the table holds."""
+        if self.error is None:
+            return self.body or b""
+        error = {
+            "message": self.error.message,
+            "type": self.error.type,
+            "param": self.error.param,
+            "code": self.error.code,
+        }
+        return json.dumps({"error": error}, indent=2).encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is asked, and what it is answered."""
+
+    name: str
+    kind: Literal["success", "refusal", "fault"]
+    """Whether a legal request gets its pictures, an illegal one is refused, or something else goes
+    wrong, whatever is asked."""
+    about: str
+    """One line for a table."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The form fields beside the picture that a client sends."""
+    sample: str | None = "square_png"
+    """Which function of `pytest_image_variation.samples` makes the picture, or None for none."""
+    breaks: str | None = None
+    """What a refusal is about: a field, "key", or a field that does not exist."""
+    flaw: Flaw | None = None
+    """What is wrong with the picture, where that is what a refusal is about."""
+    answers: tuple[Answer, ...] = (Answer(),)
+    """The answers to the request and to the same request sent again."""
+
+    @property
+    def selective(self) -> bool:
+        """Whether only a request with these very fields fits, since its pictures must fit it."""
+        return self.kind == "success" or any(
+            answer.made_by != "table" and answer.status == 200 and not answer.cut
+            for answer in self.answers
+        )
+
+
+def scenario(name: str) -> Scenario:
+    """Return the scenario of a name.
+
+    Raises:
+        ValueError: If there is none; the message says which names are like it.
+    """
+    try:
+        return SCENARIOS[name]
+    except (KeyError, TypeError):
+        near = get_close_matches(str(name), SCENARIOS, n=3, cutoff=0.5)
+        hint = f"; do you mean {' or '.join(map(repr, near))}?" if near else "."
+        raise ValueError(
+            f"There is no scenario {str(name)[:60]!r}{hint} All names: {', '.join(SCENARIOS)}."
+        ) from None
+
+
+def _successes() -> Iterator[Scenario]:
+    for short, response_format in (("url", "url"), ("b64", "b64_json")):
+        for n in (1, 2, 3, 10):
+            for side in (1024, 512, 256):
+                fields = {
+                    "n": str(n),
+                    "response_format": response_format,
+                    "size": f"{side}x{side}",
+                }
+                pictures = "one picture" if n == 1 else f"{n} pictures"
+                yield Scenario(
+                    name=f"success_{short}_n{n}" + (f"_{side}" if side != 1024 else ""),
+                    kind="success",
+                    about=f"{pictures} of {side} pixels as {response_format}",
+                    # What has its default is not sent.
+                    fields={k: v for k, v in fields.items() if DEFAULTS[k] != v},
+                )
+    yield Scenario(
+        name="success_user",
+        kind="success",
+        about="one picture as url, for a request with `user`",
+        fields={"user": "user-1234"},
+    )
+    yield Scenario(
+        name="success_null_fields",
+        kind="success",
+        about="one picture as b64_json; `url` and `revised_prompt` are there, and null",
+        fields={"response_format": "b64_json"},
+        answers=(Answer(nulls=True),),
+    )
+
+
+_INVALID = "invalid_request_error"
+_BAD_IMAGE = Answer(400, Error(_INVALID, "invalid_image_format", "image"))
+
+
+def _refused(param: str | None, code: str | None = None) -> tuple[Answer, ...]:
+    return (Answer(400, Error(_INVALID, code, param)),)
+
+
+def _refusals() -> Iterator[Scenario]:
+    for name, sample, flaw, about in (
+        ("not_png", "jpeg", "not_png", "the picture is no PNG"),
+        ("corrupt_image", "truncated_png", "corrupt", "the PNG is cut off or otherwise broken"),
+        ("not_square", "non_square_png", "not_square", "the picture is not square"),
+        ("too_large", "oversized_png", "too_large", "the picture has 4 MB or more"),
+    ):
+        yield Scenario(
+            name=name,
+            kind="refusal",
+            about=about,
+            sample=sample,
+            breaks="image",
+            flaw=flaw,  # type: ignore[arg-type]  # one of the four
+            answers=(_BAD_IMAGE,),
+        )
+    yield Scenario(
+        name="missing_image",
+        kind="refusal",
+        about="there is no picture",
+        sample=None,
+        breaks="image",
+        fields={"n": "1"},
+        answers=_refused("image"),
+    )
+    for name, field_, value, about in (
+        ("n_0", "n", "0", "n is 0"),
+        ("n_11", "n", "11", "n is 11"),
+        ("wrong_size", "size", "300x300", "size is none of the three"),
+        (
+            "wrong_response_format",
+            "response_format",
+            "png",
+            "response_format is neither of the two",
+        ),
+        ("unknown_field", "prompt", "a cat", "a field that the contract does not know"),
+    ):
+        yield Scenario(
+            name=name,
+            kind="refusal",
+            about=about,
+            fields={field_: value},
+            breaks=field_,
+            answers=_refused(field_),
+        )
+    yield Scenario(
+        name="unknown_model",
+        kind="refusal",
+        about="a model that the server does not have",
+        fields={"model": "gpt-9"},
+        breaks="model",
+        answers=_refused("model", "model_not_found"),
+    )
+    yield Scenario(
+        name="missing_key",
+        kind="refusal",
+        about="no key is sent",
+        breaks="key",
+        answers=(Answer(401, Error(_INVALID), made_by="app with another key"),),
+    )
+
+
+_JSON = {"content-type": "application/json"}
+# Short, so that tests of retries are.
+_SOON = {**_JSON, "retry-after-ms": "10", "retry-after": "1"}
+_RATE_LIMIT = Answer(
+    429,
+    Error(
+        "requests",
+        "rate_limit_exceeded",
+        message="Rate limit exceeded for images per minute. Limit: 5/1min. Current: 6/1min.",
+    ),
+    "table",
+    _SOON,
+)
+_IMAGE_RATE_LIMIT = Answer(
+    429,
+    Error(
+        "input-images",
+        "rate_limit_exceeded",
+        message="Rate limit reached on input-images per min: Limit 5, Used 5, Requested 1. "
+        "Please try again in 20ms.",
+    ),
+    "table",
+    _JSON,
+)
+_SERVER_ERROR = Answer(
+    500,
+    Error(
+        "server_error",
+        message="The server had an error while processing your request. Sorry about that!",
+    ),
+    "table",
+    {**_JSON, "retry-after-ms": "10"},
+)
+_EXPIRED = Answer(made_by="app whose addresses expire at once")
+
+
+def _fault(name: str, about: str, *answers: Answer, **fields: str) -> Scenario:
+    return Scenario(name=name, kind="fault", about=about, answers=answers, fields=fields)
+
+
+def _table(status: int, error: Error, headers: Mapping[str, str] = _JSON) -> Answer:
+    return Answer(status, error, "table", headers)
+
+
+def _faults() -> Iterator[Scenario]:
+    wrong_key = Answer(401, Error(_INVALID, "invalid_api_key"), made_by="app with another key")
+    yield _fault("wrong_key", "401: the key is wrong", wrong_key)
+    budget = Error(
+        _INVALID, "billing_hard_limit_reached", message="Billing hard limit has been reached"
+    )
+    yield _fault("budget_exhausted", "400: the budget is used up", _table(400, budget))
+    yield _fault("rate_limit", "429, with the time to wait in the headers", _RATE_LIMIT)
+    yield _fault(
+        "rate_limit_then_success",
+        "429, and when asked again one picture as b64_json",
+        _RATE_LIMIT,
+        Answer(),
+        response_format="b64_json",
+    )
+    yield _fault(
+        "image_rate_limit", "429, with the time to wait only in the text", _IMAGE_RATE_LIMIT
+    )
+    refused = Error(
+        _INVALID,
+        "content_policy_violation",
+        message="Your input image may contain content that is not allowed by our safety system.",
+    )
+    yield _fault("content_refused", "400: the picture is refused", _table(400, refused))
+    yield _fault("server_error", "500", _SERVER_ERROR)
+    yield _fault(
+        "server_error_then_success",
+        "500, and when asked again one picture as b64_json",
+        _SERVER_ERROR,
+        Answer(),
+        response_format="b64_json",
+    )
+    overloaded = Error("server_error", message="The engine is currently overloaded.")
+    yield _fault(
+        "unavailable",
+        "503, with the time to wait in the headers",
+        _table(503, overloaded, _SOON),
+    )
+    page = b"<html>\n<head><title>504 Gateway Time-out</title></head>\n<body></body>\n</html>\n"
+    html = {"content-type": "text/html"}
+    yield _fault(
+        "gateway_timeout", "504 with a page of HTML", Answer(504, None, "table", html, page)
+    )
+    yield _fault(
+        "cut_body",
+        "200, and the connection ends in the middle of the body",
+        Answer(cut=True),
+        response_format="b64_json",
+    )
+    garbage = Answer(200, None, "table", _JSON, b"}{ this is no JSON\n")
+    yield _fault("garbage_body", "200 with a body that is no JSON", garbage)
+    yield _fault("url_expired", "200; the address of the picture answers 403", _EXPIRED)
+    yield _fault(
+        "endpoint_removed",
+        "an empty 404, as the vendor has answered since it removed the endpoint",
+        Answer(404, None, "table"),
+    )
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    made.name: made for make in (_successes, _refusals, _faults) for made in make()
+}
+"""All scenarios by name."""

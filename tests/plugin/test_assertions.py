@@ -1,0 +1,106 @@
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from langchain_image_variation.contract import ImagesResponse
+from pytest_image_variation.assertions import assert_images_response
+from pytest_image_variation.samples import jpeg, square_png
+
+PNG = square_png(256)
+GOOD = {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]}
+URL = {"created": 1, "data": [{"url": "https://x.example/a.png"}] * 2}
+
+
+def b64(data: bytes) -> dict[str, Any]:
+    """Return an answer with one picture."""
+    return {"created": 1, "data": [{"b64_json": base64.b64encode(data).decode()}]}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        GOOD,
+        json.dumps(GOOD),
+        json.dumps(GOOD).encode(),
+        httpx.Response(200, json=GOOD),
+        ImagesResponse.from_content(GOOD),
+        {**GOOD, "data": [{**GOOD["data"][0], "url": None, "revised_prompt": None}]},  # type: ignore[index]  # a list
+    ],
+)
+def test_an_answer_in_any_shape(response: Any) -> None:
+    """JSON, parsed or not, or what a library or a client made of it."""
+    assert_images_response(response, size="256x256", response_format="b64_json")
+
+
+def test_urls() -> None:
+    """Their pictures are checked where they can be read."""
+    assert_images_response(URL, n=2)
+    asked: list[str] = []
+
+    def read(url: str) -> bytes:
+        asked.append(url)
+        return PNG
+
+    assert_images_response(URL, n=2, size="256x256", read=read)
+    assert asked == ["https://x.example/a.png"] * 2
+    with pytest.raises(AssertionError, match=r"data\[1\].url +a PNG of 512x512 +one of 256x256"):
+        assert_images_response(URL, n=2, size="512x512", read=read)
+    inline = {
+        "created": 1,
+        "data": [{"url": f"data:image/png;base64,{b64(PNG)['data'][0]['b64_json']}"}],
+    }
+    with pytest.raises(AssertionError, match="one of 256x256"):
+        assert_images_response(inline)
+
+
+@pytest.mark.parametrize(
+    ("response", "rows"),
+    [
+        (httpx.Response(429, json=GOOD), ["status 200 429"]),
+        ("<html>", ["the body a JSON object no JSON"]),
+        ([], ["the body a JSON object []"]),
+        ({}, ["created a whole number of seconds nothing", "data a list nothing"]),
+        ({**GOOD, "created": "now"}, ["created a whole number of seconds 'now'"]),
+        ({"created": 1, "data": []}, ["data 1 entries 0"]),
+        ({"created": 1, "data": ["x"]}, ["data[0] an object 'x'"]),
+        ({"created": 1, "data": [{}]}, ["data[0].b64_json a string nothing"]),
+        (
+            {"created": 1, "data": [{"url": "https://x.example/a"}]},
+            ["data[0].url none 'https://x.example/a'", "data[0].b64_json a string nothing"],
+        ),
+        (b64(square_png(64)), ["data[0].b64_json a PNG of 256x256 one of 64x64"]),
+        (b64(jpeg()), ["data[0].b64_json a PNG of 256x256 image is not a PNG file"]),
+        (
+            {"created": 1, "data": [{"b64_json": "a b"}]},
+            ["data[0].b64_json a PNG of 256x256 no base64"],
+        ),
+        (httpx.Response(200, json={"error": {"message": "m"}}), ["created a whole"]),
+    ],
+)
+def test_each_broken_rule_is_a_row(response: Any, rows: list[str]) -> None:
+    """With the field, what was expected, and what was found."""
+    with pytest.raises(AssertionError) as failure:
+        assert_images_response(response, size="256x256", response_format="b64_json")
+    title, head, *lines = str(failure.value).splitlines()
+    assert title == "The answer is not what was asked for."
+    assert head.split() == ["field", "expected", "got"]
+    shown = [" ".join(line.split()) for line in lines]
+    assert len(shown) >= len(rows)
+    assert all(any(line.startswith(row) for line in shown) for row in rows)
+
+
+@pytest.mark.parametrize("url", ["/tmp/picture.jpg", "ftp://x.example/a", "file:///a", "x"])
+def test_what_is_no_address(url: str) -> None:
+    """A path on the server, as some servers answer, is none."""
+    with pytest.raises(AssertionError, match="no address"):
+        assert_images_response({"created": 1, "data": [{"url": url}]})
+
+
+def test_a_failure_never_shows_a_whole_picture() -> None:
+    """Megabytes of base64 would bury the message."""
+    with pytest.raises(AssertionError) as failure:
+        assert_images_response(GOOD, n=2)
+    assert len(str(failure.value)) < 500

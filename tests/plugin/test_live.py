@@ -1,0 +1,163 @@
+"""The same tests against a live server, which is another server of ours here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_image_variation.loopback import Loopback, View
+from tests.conftest import Run
+
+TESTS = """
+import asyncio, os
+import aiohttp, httpx, openai, pytest, requests
+
+@pytest.mark.image_variation("success_b64_n2_256")
+def test_sdk(image_variation_env, square_png, assert_images_response):
+    with openai.OpenAI() as client:
+        answer = client.images.create_variation(
+            image=square_png, n=2, size="256x256", response_format="b64_json", user="jane")
+    assert_images_response(answer, n=2, size="256x256", response_format="b64_json")
+
+@pytest.mark.image_variation("success_url_n1_256")
+def test_client(image_variation_cassette, image_variation_client, square_png):
+    answer = image_variation_client.images.create_variation(image=square_png, size="256x256")
+    assert answer.data[0].read()[:4] == b"\\x89PNG"
+    assert [e.method for e in image_variation_cassette.journal] == ["POST", "GET"]
+
+@pytest.mark.image_variation("not_square")
+def test_refused(image_variation_env, non_square_png):
+    url = os.environ["OPENAI_BASE_URL"] + "/images/variations"
+    answer = requests.post(url, files={"image": ("a.png", non_square_png)})
+    assert answer.status_code == 400
+
+@pytest.mark.image_variation("success_b64_n1")
+def test_aiohttp(image_variation_env, square_png):
+    async def ask():
+        form = aiohttp.FormData({"response_format": "b64_json"})
+        form.add_field("image", square_png, filename="a.png")
+        url = os.environ["OPENAI_BASE_URL"] + "/images/variations"
+        async with aiohttp.ClientSession() as session, session.post(url, data=form) as answer:
+            return await answer.json()
+    assert len(asyncio.run(ask())["data"]) == 1
+
+def test_plain(image_variation_server, square_png):
+    answer = httpx.post(image_variation_server.base_url + "/images/variations",
+                        files={"image": ("a.png", square_png)})
+    assert answer.status_code == 200
+"""
+
+STRICT = """
+import httpx, pytest
+
+@pytest.mark.image_variation("success_b64_n2")
+def test_unused(image_variation_env):
+    pass
+
+@pytest.mark.image_variation("success_b64_n2")
+def test_unexpected(image_variation_env, square_png):
+    httpx.post(image_variation_env.base_url + "/images/variations",
+               files={"image": ("a.png", square_png)})
+
+@pytest.mark.image_variation("rate_limit")
+def test_fault(image_variation_env):
+    raise AssertionError
+
+def test_fail_next(image_variation_server):
+    image_variation_server.fail_next("cut_body")
+
+def test_delay(image_variation_server):
+    image_variation_server.delay(1)
+"""
+
+
+@pytest.fixture
+def live() -> Iterator[View]:
+    """A server that is there for real."""
+    with Loopback() as server, server.view() as view:
+        yield view
+
+
+def asked(live: View) -> int:
+    """Return how many requests for pictures it had."""
+    return [exchange.method for exchange in live.journal].count("POST")
+
+
+def test_the_same_tests_pass_either_way(run: Run, live: View) -> None:
+    """On our own cassettes and server, and on a live one."""
+    run(TESTS).assert_outcomes(passed=5)
+    assert asked(live) == 0
+    result = run(TESTS, f"--image-variation-url={live.base_url}")
+    result.assert_outcomes(passed=5)
+    assert asked(live) == 5
+
+
+def test_a_live_server_is_recorded(run: Run, live: View, pytester: pytest.Pytester) -> None:
+    """One cassette a test, redacted, which vcrpy plays again; a second run writes it anew."""
+    options = (f"--image-variation-url={live.base_url}", "--image-variation-record=cassettes")
+    for _ in range(2):
+        result = run(TESTS, *options, "--image-variation-api-key=sk-secret-123456789")
+        result.assert_outcomes(passed=5)
+    folder = pytester.path / "cassettes" / "test_it"
+    names = ["aiohttp", "client", "plain", "refused", "sdk"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"test_{n}.yaml" for n in names]
+    text = "".join(path.read_text() for path in folder.iterdir())
+    assert not any(secret in text for secret in ("sk-secret", "jane", "req_"))
+    methods = [i["request"]["method"] for i in interactions(folder / "test_client.yaml")]
+    assert methods == ["POST", "GET"]
+    body = interactions(folder / "test_aiohttp.yaml")[0]["request"]["body"]
+    assert b'name="response_format"' in body
+
+
+def interactions(path: Path) -> list[dict[str, Any]]:
+    """Return what a cassette holds."""
+    found: list[dict[str, Any]] = yaml.safe_load(path.read_text())["interactions"]
+    return found
+
+
+def test_what_a_live_server_cannot_be_told(run: Run, live: View) -> None:
+    """Faults and delays skip their tests; what is expected is held to as ever."""
+    result = run(STRICT, f"--image-variation-url={live.base_url}", "-rs")
+    result.assert_outcomes(failed=2, skipped=3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none.",
+            "*The nearest is 'success_b64_n2', but n: expected '2', got '1'; *",
+            "*A live server cannot be told to give 'rate_limit'; *",
+            "*A live server cannot be told to give a delay; *",
+        ]
+    )
+
+
+def test_the_key_of_the_environment(run: Run, live: View) -> None:
+    """Which does not show in a list of processes, as an option would."""
+    source = """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def key(monkeypatch):
+            monkeypatch.setenv("IMAGE_VARIATION_API_KEY", "sk-of-mine")
+
+        def test_it(image_variation_env):
+            assert image_variation_env.api_key == "sk-of-mine"
+        """
+    run(source, f"--image-variation-url={live.base_url}").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--image-variation-record=x",),
+            "*--image-variation-record needs --image-variation-url.*",
+        ),
+        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https://.*"),
+    ],
+)
+def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None:
+    """They end the run at once, with a sentence."""
+    result = run("", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])

@@ -1,0 +1,262 @@
+import asyncio
+import gc
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import requests
+import vcr
+from PIL import Image
+from vcr.errors import CannotOverwriteExistingCassetteException
+from vcr.request import Request
+
+from pytest_image_variation import recording
+from pytest_image_variation.loopback import Loopback, View
+from pytest_image_variation.samples import square_png
+from tests.http.raw_server import raw_server, response
+
+PNG = square_png(8)
+OTHER = square_png(9)
+
+
+@pytest.fixture(scope="module")
+def loopback() -> Iterator[Loopback]:
+    """One server for all tests."""
+    with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def view(loopback: Loopback) -> Iterator[View]:
+    """The test's own view."""
+    with loopback.view() as view:
+        yield view
+
+
+def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a.png") -> Request:
+    """Return a request as vcrpy sees it, with a boundary of its own."""
+    made = httpx.Request(
+        "POST", "https://x.example/v1/images/variations", data=fields, files={"image": (name, data)}
+    )
+    return Request("POST", str(made.url), made.read(), dict(made.headers))
+
+
+def recompressed(png: bytes) -> bytes:
+    """Return the same pixels in other bytes."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def test_the_boundary_and_the_order_make_no_difference() -> None:
+    """As `match_on=["body"]` would have it, no recorded form ever matched again."""
+    first, second = form({"n": "2", "size": "256x256"}), form({"size": "256x256", "n": "2"})
+    assert first.body != second.body
+    recording.multipart(first, second)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (form({"n": "3"}), "n: '2' against '3'"),
+        (form({}), "n: '2' against none"),
+        (form({"n": "2", "user": "u"}), "user: none against 'u'"),
+        (form({"n": "2"}, name="b.png"), "image: 'a.png' against 'b.png'"),
+        (form({"n": "2"}, OTHER), "image: a file of 205 bytes against a file of"),
+        (Request("POST", "https://x.example/", b"{}", {}), "image: 'a.png' against none"),
+    ],
+)
+def test_what_makes_a_difference(other: Request, message: str) -> None:
+    """Names, file names and contents; the message says which."""
+    with pytest.raises(AssertionError) as difference:
+        recording.multipart(form({"n": "2"}), other)
+    assert message in str(difference.value)
+    with pytest.raises(AssertionError):
+        recording.multipart(other, form({"n": "2"}))
+
+
+def test_pictures_by_pixels() -> None:
+    """Another compression is the same picture, as chosen; another pixel is not."""
+    first, second = form(), form(data=recompressed(PNG))
+    recording.multipart_pixels(first, second)
+    with pytest.raises(AssertionError):
+        recording.multipart(first, second)
+    with pytest.raises(AssertionError):
+        recording.multipart_pixels(first, form(data=OTHER))
+    with pytest.raises(AssertionError):
+        recording.multipart_pixels(form(data=b"no picture"), form(data=b"none either"))
+
+
+def test_bodies_that_are_no_forms() -> None:
+    """They are compared as they are."""
+    one, other = (Request("POST", "https://x.example/", body, {}) for body in (b"a", b"b"))
+    recording.multipart(one, one)
+    with pytest.raises(AssertionError):
+        recording.multipart(one, other)
+
+
+def test_settings_take_bytes_or_pixels() -> None:
+    """And nothing else."""
+    assert recording.settings()["match_on"][-1] == "multipart"
+    assert recording.settings("pixels")["match_on"][-1] == "multipart_pixels"
+    with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colours'"):
+        recording.settings("colours")  # type: ignore[arg-type]  # that is the point
+
+
+def recorder() -> Any:
+    """Return vcrpy, set up as the README says."""
+    made = vcr.VCR(**recording.settings())
+    made.register_matcher("multipart", recording.multipart)
+    return made
+
+
+def upload(client: str, view: View, n: str = "2") -> int:
+    """Ask for variations and return how many came."""
+    url = f"{view.base_url}/images/variations"
+    fields = {"n": n, "user": "jane@example.com", "response_format": "b64_json"}
+    headers = {"Authorization": "Bearer sk-secret-0123456789", "Cookie": "session=secret"}
+    if client == "aiohttp":
+        return asyncio.run(_upload_by_aiohttp(url, fields, headers))
+    files = {"image": ("a.png", PNG, "image/png")}
+    got: Any
+    if client == "requests":
+        got = requests.post(url, data=fields, files=files, headers=headers, timeout=10)
+    else:
+        got = httpx.post(url, data=fields, files=files, headers=headers)
+    return len(got.json()["data"])
+
+
+async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str, str]) -> int:
+    sent = aiohttp.FormData(fields)
+    sent.add_field("image", io.BytesIO(PNG), filename="a.png", content_type="image/png")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=sent, headers=headers) as got,
+    ):
+        return len((await got.json())["data"])
+
+
+@pytest.mark.parametrize("client", ["httpx", "requests"])
+def test_a_suite_records_and_replays_its_own(view: View, tmp_path: Path, client: str) -> None:
+    """Nothing secret is written, and a request that differs is told how."""
+    path = str(tmp_path / "own.yaml")
+    with recorder().use_cassette(path):
+        assert upload(client, view) == 2
+    text = Path(path).read_text()
+    assert not any(secret in text for secret in ("secret", "jane", "req_"))
+    asked = len(view.journal)
+    with recorder().use_cassette(path, record_mode="none") as cassette:
+        assert upload(client, view) == 2
+        assert cassette.all_played
+    with (
+        recorder().use_cassette(path, record_mode="none"),
+        pytest.raises(CannotOverwriteExistingCassetteException) as unmatched,
+    ):
+        upload(client, view, n="3")
+    assert "n: '3' against '2'" in str(unmatched.value)
+    assert len(view.journal) == asked
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_form_of_aiohttp_that_vcrpy_cannot_record(view: View, tmp_path: Path) -> None:
+    """The error says what to do instead; without ours, it would come from YAML."""
+    with (
+        recorder().use_cassette(str(tmp_path / "own.yaml")),
+        pytest.raises(ValueError, match=r"aiohttp\.FormData, .* --image-variation-record"),
+    ):
+        upload("aiohttp", view)
+    # vcrpy records when the answer is there already, so that nobody closes its connection.
+    gc.collect()
+
+
+@pytest.mark.parametrize("client", ["httpx", "requests"])
+def test_secrets_in_answers_are_redacted(tmp_path: Path, client: str) -> None:
+    """In headers and in text: ids of requests and accounts, cookies, keys, signatures."""
+    address = (
+        "https://x.example/private/org-0123456789abcdef/user-0123456789abcdef/img-1.png?sig=Zm9v%3D"
+    )
+    body = json.dumps(
+        {
+            "data": [{"url": address, "b64_json": "c2stc2VjcmV0LTAxMjM0NTY3ODk="}],
+            "error": {"message": "Incorrect API key provided: sk-abcd********wxyz."},
+            "user": "user-0123456789abcdef",
+        }
+    ).encode()
+    headers = {
+        "set_cookie": "__cf_bm=secret",
+        "openai_organization": "org-0123456789abcdef",
+        "x_request_id": "req_0123456789abcdef",
+        "content_type": "application/json",
+    }
+    path = tmp_path / "own.yaml"
+    with raw_server(response(200, body, **headers)) as server, recorder().use_cassette(str(path)):
+        get: Any = httpx.get if client == "httpx" else requests.get
+        got = get(f"{server.base_url}/x", timeout=10)
+        # What the program sees is as it was.
+        assert got.content == body
+        assert got.headers["x-request-id"] == "req_0123456789abcdef"
+    text = path.read_text()
+    assert not any(secret in text for secret in ("0123456789", "abcd*", "__cf_bm", "Zm9v"))
+    assert "c2stc2VjcmV0LTAxMjM0NTY3ODk=" in text
+    assert "org-REDACTED" in text
+
+
+def test_the_sent_request_keeps_what_is_redacted(view: View) -> None:
+    """Only the copy that is written lacks it."""
+    request = form({"user": "jane"})
+    request.headers["Authorization"] = "Bearer sk-secret"
+    redacted = recording.redact_request(request)
+    assert b"jane" in request.body and b"jane" not in redacted.body
+    assert request.headers["Authorization"] == "Bearer sk-secret"
+    assert "Authorization" not in redacted.headers
+    assert recording.form_of(redacted).fields == {"user": "REDACTED"}
+
+
+def test_words_that_look_like_ids_are_kept() -> None:
+    """Answers of other endpoints share the cassette, and must stay readable."""
+    body = b'{"user_identifier": "org_settings", "req_id": 1, "about": "user-generated content"}'
+    answer = {"status": {}, "headers": {}, "body": {"string": body}}
+    assert recording.redact_response(answer)["body"]["string"] == body
+
+
+@pytest.mark.filterwarnings("error")
+def test_forms_as_aiohttp_takes_them(tmp_path: Path) -> None:
+    """Mappings and pairs with files are forms; a mapping without any may be JSON."""
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    with path.open("rb") as file:
+        for data in ({"n": "2", "image": file}, [("n", "2"), ("image", file)]):
+            read = recording.form_of(Request("POST", "https://x.example/", data, {}))
+            assert read.fields == {"n": "2"}
+            assert read.image is not None
+            assert (read.image.content, read.image.file_name) == (PNG, "a.png")
+    raw = recording.form_of(Request("POST", "https://x.example/", {"image": PNG, "n": 2}, {}))
+    assert raw.image is not None
+    assert raw.fields == {"n": "2"}
+    sent = {"model": "m", "input": [1, {"a": None}]}
+    assert not recording.form_of(Request("POST", "https://x.example/", sent, {})).parts
+
+
+def test_a_user_in_json_is_redacted() -> None:
+    """In requests to other endpoints that land in the same cassette, and in answers."""
+    body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
+    hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    redacted = recording.redact_request(Request("POST", "https://x.example/v1/x", body, headers))
+    assert redacted.body == hidden
+    assert "Content-Length" not in redacted.headers
+    answer = {"status": {}, "headers": {}, "body": {"string": body}}
+    assert recording.redact_response(answer)["body"]["string"] == hidden
+
+
+def test_pictures_are_never_touched() -> None:
+    """Bytes that look like a secret may be in any picture."""
+    png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
+    answer = {"status": {}, "headers": {}, "body": {"string": png}}
+    assert recording.redact_response(answer)["body"]["string"] == png
