@@ -24,6 +24,8 @@ class Exchange:
     """The form fields beside the picture, as they were sent."""
     picture: Picture | None
     """The picture's size in pixels, mode and hash, if the request had one."""
+    has_key: bool = False
+    """Whether a key was sent."""
     scenario: str | None = None
     """The scenario by which it was answered, or None for the server's own answer."""
     status: int | None = None
@@ -79,6 +81,7 @@ class Door:
             headers={name: value for name, value in kept.items() if name not in _SECRET},
             fields=asked.form.fields,
             picture=asked.picture,
+            has_key=asked.has_key,
         )
         self._journal.append(exchange)
         return exchange

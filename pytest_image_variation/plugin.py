@@ -32,6 +32,7 @@ _MARKER = (
     "image variations that the test plays, from cassettes or on image_variation_server, and what "
     "does not fail it."
 )
+_LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
 _RELAXED = ("allow_unused", "allow_unexpected")
 _PLAYED = pytest.StashKey[Any]()
 _TOLD = pytest.StashKey[list[str] | None]()
@@ -61,11 +62,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="write what the live server answers as cassettes, DIR/<module>/<test>.yaml",
     )
+    _add_options_of_the_kit(group)
+
+
+def _add_options_of_the_kit(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--image-variation-capabilities",
+        metavar="WORDS",
+        help="what the server of --image-variation-url claims for the conformance kit, such as "
+        "'url=no max_n=4 sizes=512x512 url_ttl=2'",
+    )
+    group.addoption(
+        "--image-variation-level",
+        choices=("must", "should", "may"),
+        default="should",
+        help="the weakest level of rules that fails when broken; those below are expected to",
+    )
+    group.addoption(
+        "--image-variation-skips",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="ids of rules to skip, one a line; what follows a # is the reason",
+    )
+    group.addoption(
+        "--image-variation-xfails",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="ids of rules that are known to be broken, in the same form",
+    )
+    group.addoption(
+        "--image-variation-report",
+        metavar="FILE",
+        help="write what came of each rule as JSON",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and check the options."""
     config.addinivalue_line("markers", _MARKER)
+    for level in _LEVELS:
+        config.addinivalue_line(
+            "markers", f"{level}: a rule of the conformance kit that has this level."
+        )
+    config.pluginmanager.register(_Outcomes(config), "image_variation_outcomes")
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
@@ -74,7 +115,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the vendor's SDK call the endpoint in our tests, which it says is deprecated."""
+    """Apply the lists of the kit; let the vendor's SDK call in tests what it says is deprecated."""
+    rules = [item for item in items if any(item.get_closest_marker(level) for level in _LEVELS)]
+    if rules:
+        _about_rules(config, rules)
     if not config.pluginmanager.has_plugin("warnings"):
         return
     for item in items:
@@ -104,6 +148,57 @@ def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
 
     vcr.register_matcher("multipart", recording.multipart)
     vcr.register_matcher("multipart_pixels", recording.multipart_pixels)
+
+
+def _about_rules(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say in each report which rule it is about, and mark the tests that a list names."""
+    from pytest_image_variation.conformance import lists, report
+
+    for item in items:
+        rule = item.callspec.params["rule"]  # type: ignore[attr-defined]  # of parametrized tests
+        item.user_properties.append((report.RULE, report.as_property(rule)))
+    try:
+        lists.apply_lists(
+            items,
+            config.getoption("--image-variation-skips"),
+            config.getoption("--image-variation-xfails"),
+        )
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+class _Outcomes:
+    """What came of the rules of the conformance kit, in this process or in those of xdist."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._tally: Any = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a test of a rule."""
+        rule = dict(report.user_properties).get("image_variation_rule")
+        if rule is not None:
+            self._told().add(report, rule)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the report."""
+        path = self._config.getoption("--image-variation-report")
+        if path and not hasattr(self._config, "workerinput"):
+            self._told().write(Path(path), self._config.getoption("--image-variation-url"))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Tell how many rules of each level are kept."""
+        if self._tally is not None:
+            terminalreporter.section("conformance of image variations")
+            for line in self._tally.lines():
+                terminalreporter.write_line(line)
+
+    def _told(self) -> Any:
+        if self._tally is None:
+            from pytest_image_variation.conformance.report import Tally
+
+            self._tally = Tally()
+        return self._tally
 
 
 # What a test plays...

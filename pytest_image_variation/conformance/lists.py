@@ -1,0 +1,61 @@
+"""Lists of rules that are skipped, or expected to be broken: plain text, one id a line."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import pytest
+
+from pytest_image_variation.conformance.client import CLIENT_RULES
+from pytest_image_variation.conformance.engine import ENGINE_RULES
+from pytest_image_variation.conformance.server import SERVER_RULES
+
+__all__ = ["apply_lists", "read_list"]
+
+_IDS = SERVER_RULES.keys() | CLIENT_RULES.keys() | ENGINE_RULES.keys()
+
+
+def read_list(path: Path, known: Collection[str] = _IDS) -> dict[str, str]:
+    """Return the ids of a list, each with the reason that follows it after a #.
+
+    Raises:
+        ValueError: If the file cannot be read, or has an id that no rule has.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeError):
+        raise ValueError(f"The list {path.name!r} cannot be read.") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        id, _, reason = (part.strip() for part in line.partition("#"))
+        if id and id not in known:
+            raise ValueError(f"{path.name}, line {number}: no rule has the id {id[:60]!r}.")
+        if id:
+            found[id] = reason
+    return found
+
+
+def apply_lists(
+    items: Iterable[pytest.Item], skips: Collection[str], xfails: Collection[str]
+) -> None:
+    """Mark the tests of rules that are in a list.
+
+    A rule that was expected to be broken and is kept fails, so that lists do not grow old.
+
+    Args:
+        items: Tests of rules.
+        skips: Files with rules to skip.
+        xfails: Files with rules to be broken.
+
+    Raises:
+        ValueError: As `read_list`.
+    """
+    skipped = {k: v for path in skips for k, v in read_list(Path(path)).items()}
+    expected = {k: v for path in xfails for k, v in read_list(Path(path)).items()}
+    for item in items:
+        id = item.callspec.params["rule"].id  # type: ignore[attr-defined]  # of parametrized tests
+        if id in skipped:
+            reason = skipped[id] or "It is in the list of rules to skip."
+            item.add_marker(pytest.mark.skip(reason=reason), append=False)
+        if id in expected:
+            reason = expected[id] or "It is in the list of rules expected to be broken."
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True), append=False)

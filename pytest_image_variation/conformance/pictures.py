@@ -1,0 +1,105 @@
+"""The pictures that the kit sends, by name.
+
+`python -m pytest_image_variation.conformance.pictures NAME` writes one to the standard output,
+which is how the command lines of failures get theirs.
+"""
+
+import io
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from PIL import Image
+
+from langchain_image_variation.png import MAX_PNG_BYTES
+from pytest_image_variation import samples
+
+__all__ = ["PICTURES", "picture"]
+
+
+@lru_cache(maxsize=64)
+def picture(name: str) -> bytes:
+    """Return a picture's file.
+
+    Raises:
+        KeyError: If there is none of that name.
+    """
+    return PICTURES[name]()
+
+
+def _of_length(length: int) -> bytes:
+    """Return a square PNG of exactly so many bytes.
+
+    What is missing is filled up by a chunk that every decoder must pass over: its name says that it
+    is ancillary, private and safe to copy.
+    """
+    data = samples.square_png()
+    body = b"paDd" + bytes(length - len(data) - 12)
+    chunk = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+    end = data.rindex(b"IEND") - 4
+    return data[:end] + chunk + data[end:]
+
+
+def _wrong_checksum() -> bytes:
+    data = bytearray(samples.square_png())
+    # The last byte of the checksum of IHDR, whose content is 13 bytes long.
+    data[8 + 8 + 13 + 3] ^= 1
+    return bytes(data)
+
+
+def _sixteen_bit() -> bytes:
+    return _saved(Image.linear_gradient("L").resize((64, 64)).convert("I;16"), "PNG")
+
+
+def _flat(side: int) -> bytes:
+    return _saved(Image.new("RGB", (side, side), (200, 120, 40)), "PNG")
+
+
+def _square(kind: str) -> bytes:
+    with Image.open(io.BytesIO(samples.square_png())) as image:
+        return _saved(image, kind)
+
+
+def _saved(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+PICTURES: Mapping[str, Callable[[], bytes]] = {
+    "rgb.png": samples.square_png,
+    "rgba.png": lambda: samples.square_png(68, "RGBA"),
+    "grey.png": lambda: samples.square_png(64, "L"),
+    "grey-alpha.png": lambda: samples.square_png(64, "LA"),
+    "palette.png": lambda: samples.square_png(64, "P"),
+    "black-white.png": lambda: samples.square_png(64, "1"),
+    "sixteen-bit.png": _sixteen_bit,
+    "one-pixel.png": lambda: _flat(1),
+    "2048.png": lambda: _flat(2048),
+    "just-below-4-mb.png": lambda: _of_length(MAX_PNG_BYTES - 1),
+    "4-mb.png": lambda: _of_length(MAX_PNG_BYTES),
+    "wide.png": lambda: samples.non_square_png(96, 64),
+    "high.png": lambda: samples.non_square_png(64, 96),
+    "almost-square.png": lambda: samples.non_square_png(65, 64),
+    "cut-off.png": samples.truncated_png,
+    "wrong-checksum.png": _wrong_checksum,
+    "broken-pixels.png": samples.corrupt_png,
+    "empty.png": lambda: b"",
+    "text.png": lambda: b"This is no picture.\n",
+    "photo.jpg": lambda: _square("JPEG"),
+    "photo.gif": lambda: _square("GIF"),
+    "photo.webp": lambda: _square("WEBP"),
+}
+"""What makes each."""
+
+
+def _main() -> None:
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in PICTURES:
+        raise SystemExit(f"Name one of {', '.join(PICTURES)}.")
+    sys.stdout.buffer.write(picture(name))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,53 @@
+"""From a check to the outcome of a test."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import pytest
+
+from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Unseen
+
+__all__ = ["BREACH", "judge", "parameters"]
+
+BREACH = "image_variation_breach"
+"""The property of a test's report that says what was found, and how to ask again."""
+
+S = TypeVar("S")
+
+
+def parameters(rules: Iterable[Rule[S]]) -> list[Any]:
+    """Return the rules as parameters of a test, each with its id and the mark of its level."""
+    return [
+        pytest.param(
+            rule, id=rule.id, marks=getattr(pytest.mark, f"image_variation_{rule.level.lower()}")
+        )
+        for rule in rules
+    ]
+
+
+def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:
+    """Check a rule, and end the test accordingly.
+
+    A rule that cannot be seen skips it. A broken one fails it, or is expected to fail if its level
+    is weaker than `--image-variation-level`.
+    """
+    __tracebackhide__ = True
+    try:
+        rule.check(subject)
+        return
+    except Unseen as reason:
+        why = str(reason)
+        breach = None
+    except Breach as found:
+        breach = found
+    if breach is None:
+        pytest.skip(why)
+    item.user_properties.append((BREACH, {"got": breach.got, "curl": list(breach.curl)}))
+    text = "\n".join([f"{rule.level} {rule.id}: {rule.text}", f"got: {breach.got}", *breach.curl])
+    if LEVELS.index(rule.level) > LEVELS.index(_level(item.config)):
+        pytest.xfail(text)
+    pytest.fail(text, pytrace=False)
+
+
+def _level(config: pytest.Config) -> Any:
+    return config.getoption("--image-variation-level", "should").upper()

@@ -1,0 +1,149 @@
+"""Servers that the kit asks without a socket: any ASGI app, and broken copies of ours."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from pytest_image_variation.conformance.rule import Breach, Unseen
+from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_probe import Server, ServerProbe
+from pytest_image_variation.form import Form
+
+KEY = "sk-in-process"
+
+
+class InProcess(httpx.BaseTransport):
+    """Asks an ASGI app, from any thread."""
+
+    def __init__(self, app: Any, portal: BlockingPortal) -> None:
+        self._transport = httpx.ASGITransport(app)
+        self._portal = portal
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return what the app answers."""
+        request.read()
+        return self._portal.call(self._ask, request)
+
+    async def _ask(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        content = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+
+@contextmanager
+def in_process(app: Any) -> Iterator[InProcess]:
+    """Serve an app while the block runs."""
+    with start_blocking_portal() as portal:
+        yield InProcess(app, portal)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request, taken apart."""
+
+    request: httpx.Request
+    form: Form
+    times: int = 1
+    """The how manieth such request it is."""
+
+    @property
+    def path(self) -> str:
+        """The path below the root."""
+        return self.request.url.path
+
+    @property
+    def method(self) -> str:
+        """The method."""
+        return self.request.method
+
+    def header(self, name: str) -> str | None:
+        """A header, or None."""
+        value: str | None = self.request.headers.get(name)
+        return value
+
+
+@dataclass
+class Given:
+    """An answer that may be changed."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    again: "Callable[[Sent], Given]" = field(repr=False)
+    """Gives our own answer to another request."""
+
+
+Change = Callable[[Sent, Given], Given]
+
+
+class Copies:
+    """Our own answers, from which those of broken copies are made.
+
+    A copy differs in a few answers only, so ours are asked for once.
+    """
+
+    def __init__(self, ours: httpx.BaseTransport) -> None:
+        self._ours = ours
+        self._known: dict[object, tuple[Form, httpx.Response]] = {}
+        self._lock = threading.Lock()
+
+    def give(self, request: httpx.Request) -> tuple[object, Form, httpx.Response]:
+        """Return which request it is, its form, and our answer."""
+        body = request.read()
+        names = ("authorization", "content-type", "idempotency-key", "range", "transfer-encoding")
+        headers = tuple(request.headers.get(name) for name in names)
+        key = (request.method, str(request.url), headers, body)
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            form = Form.parse(request.headers.get("content-type"), body)
+            known = (form, self._ours.handle_request(request))
+            with self._lock:
+                self._known[key] = known
+        return key, *known
+
+
+class BrokenCopy(httpx.BaseTransport):
+    """Our server, but for one change."""
+
+    def __init__(self, copies: Copies, change: Change) -> None:
+        self._copies = copies
+        self._change = change
+        self._times: Counter[object] = Counter()
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return our answer, changed."""
+        key, form, ours = self._copies.give(request)
+        with self._lock:
+            self._times[key] += 1
+            times = self._times[key]
+        given = self._change(Sent(request, form, times), self._given(ours))
+        headers = {k: v for k, v in given.headers.items() if k != "content-length"}
+        return httpx.Response(given.status, headers=headers, content=given.body)
+
+    def _given(self, ours: httpx.Response) -> Given:
+        return Given(ours.status_code, dict(ours.headers), ours.content, self._again)
+
+    def _again(self, sent: Sent) -> Given:
+        return self._given(self._copies.give(sent.request)[2])
+
+
+def broken_rules(server: Server, ids: Iterable[str] = SERVER_RULES) -> set[str]:
+    """Return the ids of the rules that a server breaks, of these."""
+    probe = ServerProbe(server)
+    broken = set()
+    for rule in map(SERVER_RULES.__getitem__, ids):
+        try:
+            rule.check(probe)
+        except Breach:
+            broken.add(rule.id)
+        except Unseen:
+            pass
+    return broken

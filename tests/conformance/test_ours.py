@@ -1,0 +1,202 @@
+"""Our own server, clients and engines, by the kit's own classes."""
+
+import asyncio
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.gpt_image import GptImageEngine
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.engines.variations import VariationsEngine
+from langchain_image_variation.pixels import decode
+from langchain_image_variation.server import create_app
+from pytest_image_variation.conformance import (
+    Capabilities,
+    ClientConformanceTests,
+    EngineConformanceTests,
+    Server,
+    ServerConformanceTests,
+)
+from pytest_image_variation.conformance.rule import Rule
+from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.conformance.verdict import parameters
+from pytest_image_variation.form import Form
+from pytest_image_variation.loopback import View
+from tests.server.serving import serving
+
+EXPIRY = parameters(SERVER_RULES[id] for id in ("url-expires", "url-expires-in-words"))
+
+
+class Looking(InstantEngine):
+    """Looks at the pixels, as every engine does that makes something of them."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return flat pictures, if the picture can be decoded."""
+        decode(request.image)
+        return super().create_variation(request)
+
+
+class TestServer(ServerConformanceTests):
+    """The app on a real socket, with a key."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        """An app whose engine looks at the pixels."""
+        store = tmp_path_factory.mktemp("store")
+        with serving(create_app(Looking(), api_key="sk-ours", store_dir=store)) as address:
+            yield Server(f"{address}/v1", api_key="sk-ours")
+
+
+class TestServerOfShortAddresses(ServerConformanceTests):
+    """The app whose addresses expire at once, for the rules that wait for that."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        """An app with a ttl that is over when the answer is there."""
+        app = create_app("instant", store_dir=tmp_path_factory.mktemp("store"), url_ttl=0.001)
+        with serving(app) as address:
+            yield Server(f"{address}/v1", capabilities=Capabilities(url_ttl=0.001))
+
+    @pytest.mark.parametrize("rule", EXPIRY)
+    def test_rule(
+        self, rule: Rule[ServerProbe], server: Server, request: pytest.FixtureRequest
+    ) -> None:
+        """The rules about expiry are kept."""
+        super().test_rule(rule, server, request)
+
+
+@pytest.fixture(params=["sync", "async"])
+def client_kind(request: pytest.FixtureRequest) -> str:
+    """Which of our clients is checked."""
+    return str(request.param)
+
+
+class TestClients(ClientConformanceTests):
+    """Our clients, sync and async."""
+
+    @pytest.fixture
+    def create_variation(self, client_kind: str) -> Callable[..., list[bytes]]:
+        """A call of either."""
+        return _sync if client_kind == "sync" else _async
+
+
+def _settings(base_url: str, api_key: str) -> dict[str, Any]:
+    return {"base_url": base_url, "api_key": api_key, "max_retries": 1}
+
+
+def _sync(base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
+    with ImageVariationClient(**_settings(base_url, api_key)) as client:
+        answer = client.images.create_variation(image=image, **fields)
+        return [entry.read() for entry in answer.data]
+
+
+def _async(base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
+    async def ask() -> list[bytes]:
+        async with AsyncImageVariationClient(**_settings(base_url, api_key)) as client:
+            answer = await client.images.create_variation(image=image, **fields)
+            return [entry.read() for entry in answer.data]
+
+    return asyncio.run(ask())
+
+
+class TestInstantEngine(EngineConformanceTests):
+    """The engine for tests."""
+
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self) -> InstantEngine:
+        """The engine."""
+        return InstantEngine()
+
+
+class TestLocalEngine(EngineConformanceTests):
+    """The engine that makes real variations."""
+
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self) -> LocalEngine:
+        """The engine with a seed, without which each answer is another."""
+        return LocalEngine(seed=1)
+
+
+class TestClientAsEngine(EngineConformanceTests):
+    """Our client, which is an engine."""
+
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self, image_variation_server: View) -> Iterator[ImageVariationClient]:
+        """The client of a server of ours."""
+        settings = _settings(image_variation_server.base_url, image_variation_server.api_key)
+        with ImageVariationClient(**settings) as client:
+            yield client
+
+
+class TestAsyncClientAsEngine(EngineConformanceTests):
+    """Our async client, which is an async engine."""
+
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self, image_variation_async_client: Any) -> AsyncImageVariationClient:
+        """The client of a server of ours."""
+        client: AsyncImageVariationClient = image_variation_async_client
+        return client
+
+
+class TestVariationsEngine(EngineConformanceTests):
+    """The engine that asks a server."""
+
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self, image_variation_server: View) -> Iterator[VariationsEngine]:
+        """The engine, of a server of ours."""
+        settings = _settings(image_variation_server.base_url, image_variation_server.api_key)
+        engine = VariationsEngine(**settings)
+        yield engine
+        engine.close()
+
+
+class TestGptImageEngine(EngineConformanceTests):
+    """The engine that asks for edits."""
+
+    @pytest.fixture
+    def engine(self) -> Iterator[GptImageEngine]:
+        """The engine, of a model of that server."""
+        with httpx.Client(transport=httpx.MockTransport(_edits)) as http_client:
+            yield GptImageEngine(
+                base_url="https://pictures.example/v1", api_key="sk-1", http_client=http_client
+            )
+
+
+def _edits(request: httpx.Request) -> httpx.Response:
+    """Answer a request for edits as the vendor does: pictures of 1024 pixels as base64."""
+    form = Form.parse(request.headers["content-type"], request.read())
+    if form.fields["model"] != "gpt-image-2":
+        error = {"message": "No such model.", "type": "image_generation_user_error"}
+        body = {"error": {**error, "param": "model", "code": "invalid_value"}}
+        return httpx.Response(400, json=body)
+    assert form.image is not None
+    seed = int(hashlib.sha256(form.image.content).hexdigest()[:4], 16)
+    entries = []
+    for index in range(int(form.fields["n"])):
+        picture = io.BytesIO()
+        color = (seed % 256, seed // 256, index)
+        Image.new("RGB", (1024, 1024), color).save(picture, "PNG", compress_level=1)
+        entries.append({"b64_json": base64.b64encode(picture.getvalue()).decode()})
+    return httpx.Response(200, json={"created": 1, "data": entries})
