@@ -112,6 +112,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
     if url and not url.startswith(("http://", "https://")):
         raise pytest.UsageError("--image-variation-url must begin with http:// or https://.")
+    claimed = config.getoption("--image-variation-capabilities")
+    if claimed:
+        from pytest_image_variation.conformance.capabilities import Capabilities
+
+        try:
+            Capabilities.parse(claimed)
+        except ValueError as error:
+            raise pytest.UsageError(f"--image-variation-capabilities: {error}") from None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,6 +9,8 @@ Run = Callable[..., pytest.RunResult]
 _IMPORTED = (
     "langchain_image_variation.tool",
     "pytest_image_variation.assertions",
+    "pytest_image_variation.conformance.lists",
+    "pytest_image_variation.conformance.report",
     "pytest_image_variation.live",
     "pytest_image_variation.loopback",
     "pytest_image_variation.replay",

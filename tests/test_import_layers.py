@@ -67,7 +67,32 @@ PLUGIN = {
     "live": (4, {"httpx", "pytest", "vcr"}),
     "replay": (4, {"httpx", "vcr"}),
     "record": (5, {"PIL", "httpx", "vcr", "yaml"}),
+    "conformance": (5, set[str]()),
     "plugin": (6, {"httpx", "pytest"}),
+}
+CONFORMANCE = {
+    "rule": (0, set[str]()),
+    "capabilities": (0, set[str]()),
+    "pictures": (0, {"PIL"}),
+    "question": (1, set[str]()),
+    "verdict": (1, {"pytest"}),
+    "server_probe": (2, {"PIL", "httpx"}),
+    "engine_probe": (2, set[str]()),
+    "client_probe": (2, set[str]()),
+    "request_rules": (3, set[str]()),
+    "answer_rules": (3, set[str]()),
+    "error_rules": (3, set[str]()),
+    "traffic_rules": (3, set[str]()),
+    "engine_rules": (3, {"PIL"}),
+    "client_rules": (3, {"PIL"}),
+    "url_rules": (4, set[str]()),
+    "server": (5, {"pytest"}),
+    "engine": (5, {"pytest"}),
+    "client": (5, {"pytest"}),
+    "lists": (6, {"pytest"}),
+    "report": (6, {"pytest"}),
+    "test_server": (6, set[str]()),
+    "__init__": (6, set[str]()),
 }
 STANDARD = __import__("sys").stdlib_module_names
 FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
@@ -134,17 +159,22 @@ def test_nothing_imports_the_pytest_package() -> None:
 PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", PLUGIN_FILES, ids=[path.stem for path in PLUGIN_FILES])
+@pytest.mark.parametrize("path", PLUGIN_FILES, ids=[str(p.relative_to(ROOT)) for p in PLUGIN_FILES])
 def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
-    """Its modules have layers and libraries of their own."""
-    layer, libraries = PLUGIN[path.stem]
+    """Its modules have layers and libraries of their own, and so has the kit inside it."""
+    in_the_kit = path.parent.name == "conformance"
+    layer, libraries = (CONFORMANCE if in_the_kit else PLUGIN)[path.stem]
     for name in imported(path):
         parts = name.split(".")
-        if parts[0] == OURS[1]:
+        if parts[:2] == [OURS[1], "conformance"] and in_the_kit:
+            others = [part for part in parts[2:3] if part in CONFORMANCE]
+            assert all(CONFORMANCE[other][0] < layer for other in others), f"{path} imports {name}"
+        elif parts[0] == OURS[1]:
+            own = PLUGIN["conformance"][0] if in_the_kit else layer
             others = [part for part in parts[1:2] if part in PLUGIN]
-            assert all(PLUGIN[other][0] < layer for other in others), f"{path.stem} imports {name}"
+            assert all(PLUGIN[other][0] < own for other in others), f"{path} imports {name}"
         elif parts[0] != OURS[0] and parts[0] not in STANDARD:
-            assert parts[0] in libraries, f"{path.stem} imports {name}"
+            assert parts[0] in libraries, f"{path} imports {name}"
 
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:

@@ -14,16 +14,17 @@ _LONGEST_MESSAGE = 1000
 _INSIDE = ("Traceback", "site-packages", "/home/", "/usr/lib", "/app/")
 
 
-def _refused(probe: ServerProbe, n: str = "-7") -> Answer:
-    """Return the answer at which most rules look.
+def _refused(probe: ServerProbe) -> Answer:
+    """Return the answer at which most rules look: to the first illegal request that is refused.
 
     Raises:
-        Unseen: If the server serves that request.
+        Unseen: If the server serves them all.
     """
-    answer = probe.variation(n=n)
-    if answer.status < 400:
-        unseen("The server refuses too little; see refuse-n-negative.")
-    return answer
+    for n in ("-7", "seven"):
+        answer = probe.variation(n=n)
+        if answer.status >= 400:
+            return answer
+    unseen("The server refuses too little; see refuse-n-negative and refuse-n-word.")
 
 
 def _error(answer: Answer) -> Mapping[str, object]:

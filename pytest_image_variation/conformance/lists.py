@@ -9,12 +9,13 @@ from pytest_image_variation.conformance.client import CLIENT_RULES
 from pytest_image_variation.conformance.engine import ENGINE_RULES
 from pytest_image_variation.conformance.server import SERVER_RULES
 
-__all__ = ["apply_lists", "read_list"]
+__all__ = ["IDS", "apply_lists", "read_list"]
 
-_IDS = SERVER_RULES.keys() | CLIENT_RULES.keys() | ENGINE_RULES.keys()
+IDS = SERVER_RULES.keys() | CLIENT_RULES.keys() | ENGINE_RULES.keys()
+"""The ids of all rules."""
 
 
-def read_list(path: Path, known: Collection[str] = _IDS) -> dict[str, str]:
+def read_list(path: Path, known: Collection[str] = IDS) -> dict[str, str]:
     """Return the ids of a list, each with the reason that follows it after a #.
 
     Raises:

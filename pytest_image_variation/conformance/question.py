@@ -44,10 +44,9 @@ class File:
         """Return what curl's option -F takes.
 
         Args:
-            source: Where the picture comes from, as the shell has it.
+            source: The file that holds the picture, or - for the standard input.
         """
-        file_name = self.file_name.replace('"', '\\"')
-        rest = f';filename="{file_name}";type={self.content_type}'
+        rest = f';filename="{self.file_name}";type={self.content_type}'
         return f"{self.name}=@{source}{shlex.quote(rest)}"
 
 
@@ -111,14 +110,19 @@ class Question:
             words += ["-H", shlex.quote(f"{name}: {value}")]
         if self.body is not None:
             words += ["--data-binary", _quoted(self.body)]
-        source = ""
+        files = [part for part in self.parts if isinstance(part, File)]
+        # Only one can come from a pipe.
+        source = "-" if len(files) == 1 else "picture.png"
         for part in self.parts:
             if isinstance(part, Field):
                 words += ["--form-string", shlex.quote(f"{part.name}={part.value}")]
             else:
-                words += ["-F", part.curl(f"<({_made(part)})" if source else "-")]
-                source = source or f"{_made(part)} | "
-        return source + " ".join(words)
+                words += ["-F", part.curl(source)]
+        line = " ".join(words)
+        if not files:
+            return line
+        made = f"python -m pytest_image_variation.conformance.pictures {files[0].picture}"
+        return f"{made} | {line}" if source == "-" else f"{made} > {source} && {line}"
 
     @property
     def _has_body(self) -> bool:
@@ -129,10 +133,6 @@ def _part(part: Field | File) -> Part:
     if isinstance(part, Field):
         return Part(part.name, part.value.encode())
     return Part(part.name, picture(part.picture), part.file_name, part.content_type)
-
-
-def _made(file: File) -> str:
-    return f"python -m pytest_image_variation.conformance.pictures {file.picture}"
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,322 @@
+"""The kit as its users run it: options, lists, outcomes, reports."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_image_variation.server import create_app
+from pytest_image_variation.conformance import Capabilities, Server
+from pytest_image_variation.conformance.question import BOUNDARY, File, Question
+from pytest_image_variation.conformance.rule import Breach, Rule
+from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.form import Form
+from tests.conftest import Run
+from tests.http.raw_server import raw_server, response
+from tests.server.serving import serving
+
+KEY = "sk-of-the-kit"
+COUNT = len(SERVER_RULES)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Our app on a real socket, which with this engine takes pixels that cannot be decoded."""
+    app = create_app("instant", api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
+    with serving(app) as root:
+        yield f"{root}/v1"
+
+
+@pytest.fixture
+def kit(run: Run, address: str) -> Run:
+    """Run the kit's command line against the app."""
+
+    def kit(*arguments: str) -> pytest.RunResult:
+        return run(
+            "",
+            *("--pyargs", "pytest_image_variation.conformance"),
+            *(f"--image-variation-url={address}", f"--image-variation-api-key={KEY}"),
+            *arguments,
+        )
+
+    return kit
+
+
+def test_without_an_address_everything_is_skipped(run: Run) -> None:
+    """With a reason that says what to pass."""
+    result = run("", "--pyargs", "pytest_image_variation.conformance", "-rs")
+    result.assert_outcomes(skipped=COUNT)
+    result.stdout.fnmatch_lines(
+        ["*No server is named; pass --image-variation-url http://HOST:PORT/v1, *"]
+    )
+
+
+def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
+    """A breach says the rule, what was found, and how to ask again; a summary says how many."""
+    result = kit("--image-variation-report=reports/kit.json", "-k", "broken-pixels or n-zero")
+    result.assert_outcomes(failed=1, passed=1, deselected=COUNT - 2)
+    result.stdout.fnmatch_lines(
+        [
+            "SHOULD refuse-broken-pixels: A PNG whose pixels cannot be inflated is refused with*",
+            "got: 200 {*",
+            "python -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
+            "* conformance of image variations *",
+            "*kept*broken*expected*not seen*",
+            "MUST *1 *0 *0 *0",
+            "SHOULD *0 *1 *0 *0",
+            "SHOULD broken: refuse-broken-pixels: *",
+        ]
+    )
+    report = json.loads((pytester.path / "reports" / "kit.json").read_text())
+    assert report["target"].startswith("http://127.0.0.1:")
+    assert report["summary"]["SHOULD"] == {"kept": 0, "broken": 1, "expected": 0, "not seen": 0}
+    kept, broken = report["rules"]
+    assert (kept["id"], kept["outcome"], kept["curl"]) == ("refuse-n-zero", "kept", [])
+    assert (broken["id"], broken["level"], broken["outcome"]) == (
+        "refuse-broken-pixels",
+        "SHOULD",
+        "broken",
+    )
+    assert "$IMAGE_VARIATION_API_KEY" in broken["curl"][0]
+    assert KEY not in json.dumps(report) + str(result.stdout)
+
+
+def test_a_weaker_level_does_not_fail(kit: Run) -> None:
+    """It is told all the same."""
+    result = kit("--image-variation-level=must", "-k", "broken-pixels")
+    result.assert_outcomes(xfailed=1, deselected=COUNT - 1)
+    result.stdout.fnmatch_lines(["SHOULD expected: refuse-broken-pixels: *"])
+
+
+def test_levels_are_marks(kit: Run) -> None:
+    """So that one level can be chosen."""
+    result = kit("-m", "image_variation_may", "--collect-only", "-q")
+    of_level = sum(rule.level == "MAY" for rule in SERVER_RULES.values())
+    result.stdout.fnmatch_lines([f"{of_level}/{COUNT} tests collected *"])
+
+
+def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
+    """Rules are skipped, or expected to be broken; one that is kept after all fails."""
+    (pytester.path / "skips.txt").write_text("# Ours.\n\nrefuse-n-zero  # too dear\n")
+    (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
+    result = kit(
+        *("--image-variation-skips=skips.txt", "--image-variation-xfails=xfails.txt"),
+        *("-k", "n-zero or refuse-n-word or broken-pixels", "-rs"),
+    )
+    result.assert_outcomes(skipped=1, xfailed=1, failed=1, deselected=COUNT - 3)
+    result.stdout.fnmatch_lines(["*XPASS(strict)*known*", "*too dear*"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: no rule has the id 'n-zero'.*"),
+        ("--image-variation-xfails=none.txt", "*The list 'none.txt' cannot be read.*"),
+        ("--image-variation-capabilities=n=4", "*no capability 'n'; there are url, *"),
+        ("--image-variation-capabilities=max_n=four", "*max_n cannot be 'four'.*"),
+        ("--image-variation-capabilities=max_n=11", "*max_n must be a whole number from 1 to 10*"),
+    ],
+)
+def test_wrong_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
+    """They end the run at once, with a sentence."""
+    (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
+    result = kit(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
+    """With a reason that says so."""
+    result = kit(
+        "--image-variation-capabilities=url=no max_n=1 sizes=512x512,768x768",
+        *("-k", "url-read or n-two or size-256x256", "-rs"),
+    )
+    result.assert_outcomes(skipped=3, deselected=COUNT - 3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*The server does not claim url.",
+            "*The server does not claim n=2.",
+            "*The server does not claim the size 256x256.",
+        ]
+    )
+
+
+def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
+    """Summary and report are of all workers."""
+    result = kit(
+        *("-p", "xdist.plugin", "-n", "2", "--image-variation-report=kit.json"),
+        *("-k", "refuse-n or refuse-broken"),
+    )
+    result.assert_outcomes(failed=1, passed=9)
+    result.stdout.fnmatch_lines(["SHOULD broken: refuse-broken-pixels: *"])
+    report = json.loads((pytester.path / "kit.json").read_text())
+    assert len(report["rules"]) == 10
+    assert [row["id"] for row in report["rules"] if row["curl"]] == ["refuse-broken-pixels"]
+
+
+def test_nobody_answers(run: Run) -> None:
+    """One failure says so, not a hundred."""
+    result = run(
+        "",
+        *("--pyargs", "pytest_image_variation.conformance"),
+        "--image-variation-url=http://127.0.0.1:9/v1",
+    )
+    result.assert_outcomes(failed=1, skipped=COUNT - 1)
+    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError"])
+
+
+SUBCLASSES = """
+import pytest
+from langchain_image_variation.contract import Image, ImagesResponse
+from langchain_image_variation.engines.instant import InstantEngine
+from pytest_image_variation.conformance import (
+    Capabilities, ClientConformanceTests, EngineConformanceTests, Server, ServerConformanceTests)
+
+class TestServer(ServerConformanceTests):
+    @pytest.fixture
+    def server(self, image_variation_loopback):
+        with image_variation_loopback.view() as view:
+            yield Server(view.base_url, capabilities=Capabilities(max_n=2))
+
+class TestClient(ClientConformanceTests):
+    @pytest.fixture
+    def create_variation(self):
+        return lambda base_url, api_key, image, **fields: [image]
+
+class TestNoClient(ClientConformanceTests):
+    pass
+
+class Short(InstantEngine):
+    def create_variation(self, request):
+        return ImagesResponse(created=1, data=super().create_variation(request).data[:1])
+
+class TestEngine(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self):
+        return Short()
+"""
+
+
+def test_subclasses(run: Run) -> None:
+    """Each with the one fixture that it asks for."""
+    wanted = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
+    result = run(SUBCLASSES, "-k", wanted, "-rs")
+    result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_all() - 8)
+    result.stdout.fnmatch_lines(
+        [
+            "MUST client-asks: It asks POST /images/variations below the base URL.",
+            "got: it asked nothing",
+            "got: it returned 1 pictures",
+            "got: 1 for n=10",
+            "*give the subclass a fixture `create_variation` *",
+        ]
+    )
+
+
+def count_of_all() -> int:
+    """Return how many tests the subclasses have."""
+    from pytest_image_variation.conformance.client import CLIENT_RULES
+    from pytest_image_variation.conformance.engine import ENGINE_RULES
+
+    return COUNT + 2 * len(CLIENT_RULES) + len(ENGINE_RULES)
+
+
+def test_ids_are_unique_and_texts_are_sentences() -> None:
+    """Over all three tables."""
+    from pytest_image_variation.conformance import lists
+    from pytest_image_variation.conformance.client_rules import RULES as CLIENT
+    from pytest_image_variation.conformance.engine_rules import RULES as ENGINE
+
+    rules: list[Rule[Any]] = [*SERVER_RULES.values(), *CLIENT, *ENGINE]
+    assert len({rule.id for rule in rules}) == len(rules) == len(lists.IDS)
+    assert all(rule.text.endswith(".") and len(rule.text) < 140 for rule in rules)
+
+
+QUESTIONS = {
+    "form": ServerProbe(Server("http://x")).legal(n="2", user="it's \u00e9 $HOME; @x <y"),
+    "octet-stream": Question(
+        parts=(File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),)
+    ),
+    "two": Question(parts=(File("rgb.png"), File("rgb.png"))),
+    "first": Question(parts=ServerProbe(Server("http://x")).legal().parts[::-1]),
+    "text": Question(body="--a\r\nb: 'c'\\\r\n\r\n", content_type="multipart/form-data"),
+    "none": Question(),
+    "wrong": Question(body="{}", content_type="application/json", key="wrong"),
+    "get": Question("GET", "/models", headers=(("range", "bytes=0-7"),), key="none"),
+}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_the_command_line_asks_the_same(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What curl sends and what the kit sends differ in nothing that a server looks at."""
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("IMAGE_VARIATION_API_KEY", KEY)
+    with raw_server(*[response(200, b"{}")] * 2) as server:
+        ServerProbe(Server(server.base_url, KEY)).ask(question)
+        command = question.curl(server.base_url, with_key=True)
+        subprocess.run(
+            ["bash", "-c", command], check=True, capture_output=True, timeout=30, cwd=tmp_path
+        )
+        kit, curl = (taken_apart(request) for request in server.requests)
+    assert curl == kit
+
+
+def taken_apart(request: bytes) -> dict[str, object]:
+    """Return what a server looks at."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    kind = headers.get("content-type", "")
+    looked_at = {k: headers.get(k) for k in ("authorization", "range", "host")}
+    form = Form.parse(kind, body)
+    if form.parts:
+        kind, body = kind.partition(";")[0], b""
+    return {"first": first, **looked_at, "type": kind, "form": form, "body": body}
+
+
+def test_no_picture_has_the_boundary_inside() -> None:
+    """Else the form would break there."""
+    from pytest_image_variation.conformance.pictures import PICTURES, picture
+
+    assert not [name for name in PICTURES if BOUNDARY.encode() in picture(name)]
+
+
+def test_capabilities_are_read_as_they_are_written() -> None:
+    """What differs from everything."""
+    text = "url=no max_n=4 sizes=512x512,768x768 url_ttl=2.5"
+    assert str(Capabilities.parse(text)) == text
+    assert str(Capabilities()) == ""
+    assert Capabilities.parse(text).response_format == "b64_json"
+    with pytest.raises(ValueError, match="cannot both be no"):
+        Capabilities(url=False, b64_json=False)
+
+
+def test_the_kit_waits_when_it_is_told_to() -> None:
+    """A limit of requests is no breach."""
+    busy = response(429, b"{}", retry_after="0")
+    with raw_server(busy, busy, response(200, b'{"data": [{}]}')) as server:
+        probe = ServerProbe(Server(server.base_url))
+        probe.variation().succeeded()
+        assert len(server.requests) == 3
+
+
+def test_the_key_is_not_in_a_breach() -> None:
+    """Even if the server repeats it."""
+    with raw_server(response(400, f"the key {KEY}".encode())) as server:
+        with pytest.raises(Breach) as caught:
+            ServerProbe(Server(server.base_url, KEY)).variation().succeeded()
+    assert KEY not in f"{caught.value.got}{caught.value.curl}"
+    assert "the key ***" in caught.value.got
