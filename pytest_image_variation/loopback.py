@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.server import create_app
 from pytest_image_variation.door import Door
+from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.expectation import Asked, Play, Unexpected
 from pytest_image_variation.form import Form
 from pytest_image_variation.scenarios import Answer, Maker
@@ -207,18 +208,20 @@ class _Apps:
 
     @cached_property
     def _open(self) -> ASGIApp:
-        return create_app("instant", queue=_QUEUE, store_dir=self._folder / "files")
+        return create_app(LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files")
 
     @cached_property
     def _locked(self) -> ASGIApp:
         key = secrets.token_hex()
-        return create_app("instant", queue=_QUEUE, store_dir=self._folder / "files", api_key=key)
+        return create_app(
+            LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files", api_key=key
+        )
 
     @cached_property
     def _expiring(self) -> ASGIApp:
         # A store of its own, for it removes what is older than its addresses last.
         folder = self._folder / "expired"
-        return create_app("instant", queue=_QUEUE, store_dir=folder, url_ttl=0.001)
+        return create_app(LookingEngine(), queue=_QUEUE, store_dir=folder, url_ttl=0.001)
 
 
 class Loopback:

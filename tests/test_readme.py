@@ -15,6 +15,9 @@ from PIL import Image
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation import plugin
+from pytest_image_variation.conformance.client import CLIENT_RULES
+from pytest_image_variation.conformance.engine import ENGINE_RULES
+from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.scenarios import SCENARIOS
 from tests.calling import PNG, success
 from tests.conftest import Run
@@ -155,6 +158,25 @@ def test_blocks_with_tests_pass(run: Run, block: str) -> None:
     run(block).assert_outcomes(passed=block.count("def test_"))
 
 
+KITS = [block for block in blocks("python") if "ConformanceTests" in block.values[0]]
+PROGRAMS = [block for block in blocks("python") if block not in (*SUITES, *KITS)]
+
+
+@pytest.mark.parametrize("block", KITS)
+def test_blocks_with_subclasses_of_the_kit_run(run: Run, server: str, block: str) -> None:
+    """The rules are checked, on the server that the environment names and on the engine."""
+    wanted = "answer-status or n-most or engine-same-again"
+    result = run(block, "-k", wanted)
+    assert result.parseoutcomes().keys() == {"passed", "deselected"}
+    assert result.parseoutcomes()["passed"] == 4
+
+
+def test_the_numbers_of_rules_are_those_of_the_readme() -> None:
+    """Of each kind."""
+    found = [int(n) for n in re.findall(r"(\d+) rules(?:,| about)", README)]
+    assert found == [len(rules) for rules in (SERVER_RULES, CLIENT_RULES, ENGINE_RULES)]
+
+
 def test_the_tables_of_the_plugin_are_whole() -> None:
     """Each fixture and option is in them, and each scenario but the many successes."""
     fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
@@ -168,7 +190,9 @@ def test_the_tables_of_the_plugin_are_whole() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-@pytest.mark.parametrize("block", [block for block in blocks("python") if block not in SUITES])
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("python") if block not in (*SUITES, *KITS)]
+)
 def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; where the README says `model`, a scripted one calls the tool once.
 

@@ -76,6 +76,7 @@ PICTURES: Mapping[str, Callable[[], bytes]] = {
     "black-white.png": lambda: samples.square_png(64, "1"),
     "sixteen-bit.png": _sixteen_bit,
     "one-pixel.png": lambda: _flat(1),
+    "256.png": lambda: samples.square_png(256),
     "2048.png": lambda: _flat(2048),
     "just-below-4-mb.png": lambda: _of_length(MAX_PNG_BYTES - 1),
     "4-mb.png": lambda: _of_length(MAX_PNG_BYTES),

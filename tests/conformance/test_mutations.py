@@ -1,23 +1,35 @@
 """Each rule is seen to be broken, and no other with it, in a copy of our server made for that."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Server
 from pytest_image_variation.conformance.server import SERVER_RULES
-from tests.conformance.in_process import KEY, BrokenCopy, Copies, broken_rules, in_process
+from pytest_image_variation.engine import LookingEngine
+from pytest_image_variation.loopback import View
+from tests.conformance.in_process import (
+    KEY,
+    BrokenCopy,
+    Copies,
+    Given,
+    Sent,
+    broken_rules,
+    in_process,
+)
 from tests.conformance.mutations import MUTATIONS, Mutation
-from tests.conformance.test_ours import Looking
 
+README = Path(__file__).parents[2] / "README.md"
 BASE_URL = "http://in.process/v1"
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server."""
-    app = create_app(Looking(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
+    app = create_app(LookingEngine(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with in_process(app) as ours:
         yield Copies(ours)
 
@@ -26,7 +38,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
 def expiring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server, with addresses that expire at once."""
     store = tmp_path_factory.mktemp("store")
-    app = create_app(Looking(), api_key=KEY, store_dir=store, url_ttl=0.001)
+    app = create_app(LookingEngine(), api_key=KEY, store_dir=store, url_ttl=0.001)
     with in_process(app) as ours:
         yield Copies(ours)
 
@@ -44,6 +56,28 @@ def test_the_copy_without_a_change_breaks_nothing(copies: Copies) -> None:
     """What fails in the others is their change."""
     server = Server(BASE_URL, KEY, transport=BrokenCopy(copies, lambda sent, given: given))
     assert broken_rules(server) == set()
+
+
+def test_the_session_server_breaks_nothing(image_variation_server: View) -> None:
+    """What tests are run against keeps every rule, over a real socket."""
+    assert broken_rules(Server(image_variation_server.base_url)) == set()
+
+
+def test_what_the_kit_costs_is_in_the_readme(copies: Copies) -> None:
+    """Some servers are paid for by the picture."""
+    pictures: list[int] = []
+
+    def note(sent: Sent, given: Given) -> Given:
+        served = given.status == 200 and sent.method == "POST"
+        pictures.append(len(json.loads(given.body)["data"]) if served else 0)
+        return given
+
+    broken_rules(Server(BASE_URL, KEY, transport=BrokenCopy(copies, note)))
+    served = sum(n > 0 for n in pictures)
+    told = (
+        f"{len(pictures)} requests, each once, of which {served} are served, with {sum(pictures)}"
+    )
+    assert told in " ".join(README.read_text().split())
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])

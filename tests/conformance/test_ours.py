@@ -12,12 +12,10 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.gpt_image import GptImageEngine
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.variations import VariationsEngine
-from langchain_image_variation.pixels import decode
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import (
     Capabilities,
@@ -30,20 +28,12 @@ from pytest_image_variation.conformance.rule import Rule
 from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.conformance.verdict import parameters
+from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.form import Form
 from pytest_image_variation.loopback import View
 from tests.server.serving import serving
 
 EXPIRY = parameters(SERVER_RULES[id] for id in ("url-expires", "url-expires-in-words"))
-
-
-class Looking(InstantEngine):
-    """Looks at the pixels, as every engine does that makes something of them."""
-
-    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Return flat pictures, if the picture can be decoded."""
-        decode(request.image)
-        return super().create_variation(request)
 
 
 class TestServer(ServerConformanceTests):
@@ -54,7 +44,7 @@ class TestServer(ServerConformanceTests):
     def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         """An app whose engine looks at the pixels."""
         store = tmp_path_factory.mktemp("store")
-        with serving(create_app(Looking(), api_key="sk-ours", store_dir=store)) as address:
+        with serving(create_app(LookingEngine(), api_key="sk-ours", store_dir=store)) as address:
             yield Server(f"{address}/v1", api_key="sk-ours")
 
 

@@ -1,0 +1,149 @@
+"""Each rule about clients is broken by a client made for that."""
+
+import base64
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from pytest_image_variation.conformance.client import CLIENT_RULES
+from pytest_image_variation.conformance.client_probe import ClientProbe
+from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.loopback import Loopback
+from pytest_image_variation.samples import jpeg
+
+AGAIN = (429, 500, 503)
+
+
+class Plain:
+    """A client as anyone would write it, in steps that can be broken one by one."""
+
+    path = "/images/variations"
+    part = "image"
+    kind = "image/png"
+    again: tuple[int, ...] = AGAIN
+    extra: Mapping[str, str] = {}
+    dropped: tuple[str, ...] = ()
+    most = 10
+    served = (200,)
+    message = "{}"
+    key_at_addresses = False
+
+    def __call__(self, base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
+        """Return the pictures."""
+        for attempt in range(3):
+            response = self.post(base_url, self.headers(api_key), image, fields, attempt)
+            if response.status_code not in self.again:
+                break
+            time.sleep(0.01)
+        return self.result(response, api_key)
+
+    def post(
+        self, base_url: str, headers: dict[str, str], image: bytes, fields: Any, attempt: int
+    ) -> httpx.Response:
+        """Ask."""
+        sent = {k: str(v) for k, v in fields.items() if k not in self.dropped}
+        files = {self.part: ("image.png", self.picture(image, attempt), self.kind)}
+        data = {**sent, **self.extra}
+        # Reading certificates, which loopback does not need, takes longer than all the rest.
+        return httpx.post(
+            base_url + self.path, data=data, files=files, headers=headers, verify=False
+        )
+
+    def picture(self, image: bytes, attempt: int) -> bytes:
+        """Return what is sent as the picture."""
+        return image
+
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return what says the key."""
+        return {"authorization": f"Bearer {api_key}"}
+
+    def result(self, response: httpx.Response, api_key: str) -> list[bytes]:
+        """Return the pictures of an answer."""
+        if response.status_code not in self.served:
+            raise RuntimeError(self.message.format(response.text, key=api_key))
+        entries = response.json()["data"][: self.most]
+        return [self.file(entry, api_key) for entry in entries]
+
+    def file(self, entry: dict[str, str], api_key: str) -> bytes:
+        """Return the picture of an entry."""
+        if "b64_json" in entry:
+            return base64.b64decode(entry["b64_json"])
+        headers = self.headers(api_key) if self.key_at_addresses else {}
+        return httpx.get(entry["url"], headers=headers, verify=False).raise_for_status().content
+
+
+def broken(**steps: Any) -> Plain:
+    """Return a client with other steps."""
+    client: Plain = type("Broken", (Plain,), steps)()
+    return client
+
+
+class Careless(Plain):
+    """Takes whatever comes for pictures."""
+
+    def __call__(self, *arguments: Any, **fields: Any) -> list[bytes]:
+        """Return something."""
+        try:
+            return super().__call__(*arguments, **fields)
+        except (RuntimeError, ValueError, httpx.HTTPError):
+            return [b""]
+
+
+class Mixing(Plain):
+    """Keeps what it is to ask for where other calls find it too."""
+
+    wanted: Any = None
+
+    def __call__(self, *arguments: Any, **fields: Any) -> list[bytes]:
+        """Return what was last asked for, by whatever call."""
+        self.wanted = fields
+        time.sleep(0.05)
+        return super().__call__(*arguments, **self.wanted)
+
+
+CLIENTS: Mapping[str, Plain] = {
+    "client-asks": broken(path="/images/edits"),
+    "client-picture": broken(part="picture"),
+    "client-picture-unchanged": broken(picture=lambda self, image, attempt: jpeg(64, 64)),
+    "client-part-type": broken(kind="application/octet-stream"),
+    "client-key": broken(headers=lambda self, api_key: {}),
+    "client-fields": broken(extra={"prompt": "a cat"}),
+    "client-n": broken(dropped=("n",)),
+    "client-size": broken(dropped=("size",)),
+    "client-format": broken(dropped=("response_format",)),
+    "client-user": broken(dropped=("user",)),
+    "client-b64": broken(most=1),
+    "client-url": broken(most=1),
+    "client-ten": broken(most=9),
+    "client-no-key-elsewhere": broken(key_at_addresses=True),
+    **{id: Careless() for id in CLIENT_RULES if id.startswith("client-raises")},
+    **{id: broken(again=(400, 401, *AGAIN)) for id in CLIENT_RULES if id.startswith("client-once")},
+    **{id: broken(again=()) for id in CLIENT_RULES if id.startswith("client-again")},
+    "client-the-same-again": broken(picture=lambda self, image, attempt: b"" if attempt else image),
+    "client-message": broken(message="It failed."),
+    "client-key-not-shown": broken(message="{} for {key}"),
+    "client-at-once": Mixing(),
+}
+
+
+@pytest.fixture(scope="module")
+def loopback() -> Iterator[Loopback]:
+    """What the clients ask."""
+    with Loopback() as server:
+        yield server
+
+
+def test_each_rule_has_a_broken_client() -> None:
+    """None is left out."""
+    assert CLIENTS.keys() == CLIENT_RULES.keys()
+
+
+@pytest.mark.parametrize("id", CLIENT_RULES)
+def test_a_broken_client_breaks_its_rule(loopback: Loopback, id: str) -> None:
+    """The client of which it was made does not."""
+    CLIENT_RULES[id].check(ClientProbe(Plain(), loopback))
+    with pytest.raises(Breach):
+        CLIENT_RULES[id].check(ClientProbe(CLIENTS[id], loopback))
