@@ -112,6 +112,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
     if url and not url.startswith(("http://", "https://")):
         raise pytest.UsageError("--image-variation-url must begin with http:// or https://.")
+    _check_options_of_the_kit(config)
+
+
+def _check_options_of_the_kit(config: pytest.Config) -> None:
     claimed = config.getoption("--image-variation-capabilities")
     if claimed:
         from pytest_image_variation.conformance.capabilities import Capabilities
@@ -120,6 +124,16 @@ def pytest_configure(config: pytest.Config) -> None:
             Capabilities.parse(claimed)
         except ValueError as error:
             raise pytest.UsageError(f"--image-variation-capabilities: {error}") from None
+    report = config.getoption("--image-variation-report")
+    if report:
+        # An hour later would be too late to say so.
+        try:
+            Path(report).parent.mkdir(parents=True, exist_ok=True)
+            Path(report).touch()
+        except OSError:
+            raise pytest.UsageError(
+                f"--image-variation-report: {Path(report).name!r} cannot be written there."
+            ) from None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

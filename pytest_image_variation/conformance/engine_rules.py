@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 
 from PIL import Image
 
@@ -29,7 +30,7 @@ def _count(probe: EngineProbe, n: int) -> None:
         raise Breach(f"{found} for n={n}")
 
 
-def _size(probe: EngineProbe, size: str) -> None:
+def _size(size: str, probe: EngineProbe) -> None:
     if size not in probe.capabilities.sizes:
         unseen(f"The engine does not claim the size {size}.")
     for data in probe.pictures(probe.answer(size=size)):
@@ -157,7 +158,7 @@ def _sizes() -> Iterator[Rule[EngineProbe]]:
             f"engine-size-{size}",
             "MUST",
             f"For {size}, each picture is so to the pixel.",
-            lambda probe, size=size: _size(probe, size),  # type: ignore[misc]  # mypy#15459
+            partial(_size, size),
         )
 
 

@@ -91,7 +91,6 @@ class Tally:
             "summary": {level: dict(self._counts(level)) for level in LEVELS},
             "rules": [asdict(row) for row in self._rows.values()],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
     def _counts(self, level: str) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from langchain_image_variation.contract import SIZES
 from pytest_image_variation.conformance.question import Field, File, Question
@@ -127,7 +128,7 @@ def _accepted_forms() -> Iterator[Rule[ServerProbe]]:
 
 
 def _accepted_pictures() -> Iterator[Rule[ServerProbe]]:
-    for name, level, text in (
+    pictures: tuple[tuple[str, Level, str], ...] = (
         ("rgba", "MUST", "A picture may have an alpha channel."),
         ("grey", "SHOULD", "A picture may be grey."),
         ("grey-alpha", "MAY", "A picture may be grey with an alpha channel."),
@@ -137,8 +138,9 @@ def _accepted_pictures() -> Iterator[Rule[ServerProbe]]:
         ("one-pixel", "MAY", "A picture may be as small as one pixel."),
         ("2048", "SHOULD", "A picture may be larger than what is asked for."),
         ("just-below-4-mb", "MUST", "A picture of 4 MB (4,194,304 bytes) less one byte is served."),
-    ):
-        yield _accepts(name, level, text, _picture(f"{name}.png"))  # type: ignore[arg-type]  # one of three
+    )
+    for name, level, text in pictures:
+        yield _accepts(name, level, text, _picture(f"{name}.png"))
 
 
 def _model(probe: ServerProbe) -> str:
@@ -299,9 +301,8 @@ def _refused_bodies() -> Iterator[Rule[ServerProbe]]:
         ),
     )
     for id, level, body, kind, text in bodies:
-        question = Question(body=body, content_type=kind)
         others = () if id in ("broken-form", "no-boundary") else (415,)
-        yield _refuses(id, level, text, lambda _, question=question: question, *others)  # type: ignore[misc]  # mypy#15459
+        yield _refuses(id, level, text, _body(body, kind), *others)
     yield _refuses(
         "get",
         "SHOULD",
@@ -312,13 +313,17 @@ def _refused_bodies() -> Iterator[Rule[ServerProbe]]:
     )
 
 
+def _body(body: str | None, kind: str | None) -> _Ask:
+    return lambda _: Question(body=body, content_type=kind)
+
+
 def _sizes() -> Iterator[Rule[ServerProbe]]:
     for size in SIZES:
         yield Rule(
             f"size-{size}",
             "MUST",
             f"size may be {size}, and each picture then is so to the pixel.",
-            lambda probe, size=size: _has_size(probe, size),  # type: ignore[misc]  # as above
+            partial(_has_size, size),
         )
     yield Rule(
         "size-claimed",
@@ -328,7 +333,7 @@ def _sizes() -> Iterator[Rule[ServerProbe]]:
     )
 
 
-def _has_size(probe: ServerProbe, size: str) -> None:
+def _has_size(size: str, probe: ServerProbe) -> None:
     if size not in probe.capabilities.sizes:
         unseen(f"The server does not claim the size {size}.")
     serves(probe)
@@ -343,7 +348,7 @@ def _other_sizes(probe: ServerProbe) -> None:
     if not others:
         unseen("The server claims no other size.")
     for size in others:
-        _has_size(probe, size)
+        _has_size(size, probe)
 
 
 def _counts() -> Iterator[Rule[ServerProbe]]:

@@ -11,7 +11,7 @@ from pytest_image_variation.conformance.server_probe import Answer, Picture, Ser
 
 __all__ = ["RULES"]
 
-_LATE_SECONDS = 2.0
+_LATE_SECONDS = 1.5
 _POLL_SECONDS = 0.1
 
 

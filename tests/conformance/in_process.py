@@ -82,19 +82,31 @@ class Given:
 Change = Callable[[Sent, Given], Given]
 
 
+@dataclass(frozen=True)
+class _Known:
+    request: httpx.Request
+    form: Form
+    ours: httpx.Response
+
+    def sent(self, times: int) -> Sent:
+        return Sent(self.request, self.form, times)
+
+
 class Copies:
     """Our own answers, from which those of broken copies are made.
 
-    A copy differs in a few answers only, so ours are asked for once.
+    A copy differs in a few answers only, so ours are asked for once, and only the rules are checked
+    again that look at one that differs.
     """
 
     def __init__(self, ours: httpx.BaseTransport) -> None:
         self._ours = ours
-        self._known: dict[object, tuple[Form, httpx.Response]] = {}
+        self._known: dict[object, _Known] = {}
         self._lock = threading.Lock()
+        self._asked_by: dict[str, set[object]] = {}
 
-    def give(self, request: httpx.Request) -> tuple[object, Form, httpx.Response]:
-        """Return which request it is, its form, and our answer."""
+    def give(self, request: httpx.Request) -> tuple[object, _Known]:
+        """Return which request it is, and what is known of it."""
         body = request.read()
         names = ("authorization", "content-type", "idempotency-key", "range", "transfer-encoding")
         headers = tuple(request.headers.get(name) for name in names)
@@ -103,10 +115,35 @@ class Copies:
             known = self._known.get(key)
         if known is None:
             form = Form.parse(request.headers.get("content-type"), body)
-            known = (form, self._ours.handle_request(request))
+            known = _Known(request, form, self._ours.handle_request(request))
             with self._lock:
                 self._known[key] = known
-        return key, *known
+        return key, known
+
+    def given(self, known: _Known) -> Given:
+        """Return our answer, which may be changed."""
+        ours = known.ours
+        return Given(ours.status_code, dict(ours.headers), ours.content, self._again)
+
+    def looking_at(self, change: Change, base_url: str, key: str) -> list[str]:
+        """Return the ids of the rules that look at an answer which differs."""
+        if not self._asked_by:
+            for id in SERVER_RULES:
+                whole = BrokenCopy(self, lambda sent, given: given)
+                broken_rules(Server(base_url, key, transport=whole), [id])
+                self._asked_by[id] = whole.asked
+        differing = {
+            key
+            for key, known in list(self._known.items())
+            if any(
+                change(known.sent(times), self.given(known)) != self.given(known)
+                for times in (1, 2)
+            )
+        }
+        return [id for id, asked in self._asked_by.items() if asked & differing]
+
+    def _again(self, sent: Sent) -> Given:
+        return self.given(self.give(sent.request)[1])
 
 
 class BrokenCopy(httpx.BaseTransport):
@@ -118,21 +155,20 @@ class BrokenCopy(httpx.BaseTransport):
         self._times: Counter[object] = Counter()
         self._lock = threading.Lock()
 
+    @property
+    def asked(self) -> set[object]:
+        """Which requests there were."""
+        return set(self._times)
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return our answer, changed."""
-        key, form, ours = self._copies.give(request)
+        key, known = self._copies.give(request)
         with self._lock:
             self._times[key] += 1
             times = self._times[key]
-        given = self._change(Sent(request, form, times), self._given(ours))
+        given = self._change(known.sent(times), self._copies.given(known))
         headers = {k: v for k, v in given.headers.items() if k != "content-length"}
         return httpx.Response(given.status, headers=headers, content=given.body)
-
-    def _given(self, ours: httpx.Response) -> Given:
-        return Given(ours.status_code, dict(ours.headers), ours.content, self._again)
-
-    def _again(self, sent: Sent) -> Given:
-        return self._given(self._copies.give(sent.request)[2])
 
 
 def broken_rules(server: Server, ids: Iterable[str] = SERVER_RULES) -> set[str]:

@@ -120,6 +120,7 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     [
         ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: no rule has the id 'n-zero'.*"),
         ("--image-variation-xfails=none.txt", "*The list 'none.txt' cannot be read.*"),
+        ("--image-variation-report=wrong.txt/kit.json", "*'kit.json' cannot be written there.*"),
         ("--image-variation-capabilities=n=4", "*no capability 'n'; there are url, *"),
         ("--image-variation-capabilities=max_n=four", "*max_n cannot be 'four'.*"),
         ("--image-variation-capabilities=max_n=11", "*max_n must be a whole number from 1 to 10*"),
@@ -285,6 +286,16 @@ def taken_apart(request: bytes) -> dict[str, object]:
     if form.parts:
         kind, body = kind.partition(";")[0], b""
     return {"first": first, **looked_at, "type": kind, "form": form, "body": body}
+
+
+def test_a_server_is_checked_without_the_extra_server() -> None:
+    """Nor is vcrpy needed."""
+    code = (
+        "import sys\n"
+        "for name in ('starlette', 'uvicorn', 'vcr'): sys.modules[name] = None\n"
+        "import pytest_image_variation.conformance.lists\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_no_picture_has_the_boundary_inside() -> None:
