@@ -15,6 +15,8 @@ __all__ = ["ENGINE_RULES", "EngineConformanceTests"]
 ENGINE_RULES: Mapping[str, Rule[EngineProbe]] = {rule.id: rule for rule in engine_rules.RULES}
 """All rules about engines by id."""
 
+_PROBES = pytest.StashKey[dict[int, EngineProbe]]()
+
 
 class EngineConformanceTests:
     """One test for each rule about engines; a subclass gives it the fixture `engine`.
@@ -36,5 +38,11 @@ class EngineConformanceTests:
         self, rule: Rule[EngineProbe], engine: Engine, request: pytest.FixtureRequest
     ) -> None:
         """The engine keeps the rule."""
-        probe = EngineProbe(engine, self.capabilities, deterministic=self.deterministic)
-        judge(rule, probe, request.node)
+        # The tests of one engine share what was asked already. It is kept, so that no other engine
+        # gets its id.
+        probes = request.session.stash.setdefault(_PROBES, {})
+        if id(engine) not in probes:
+            probes[id(engine)] = EngineProbe(
+                engine, self.capabilities, deterministic=self.deterministic
+            )
+        judge(rule, probes[id(engine)], request.node)

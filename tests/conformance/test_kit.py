@@ -14,7 +14,7 @@ import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.question import BOUNDARY, File, Question
+from pytest_image_variation.conformance.question import BOUNDARY, Field, File, Question
 from pytest_image_variation.conformance.rule import Breach, Rule
 from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
@@ -244,10 +244,12 @@ def test_ids_are_unique_and_texts_are_sentences() -> None:
 QUESTIONS = {
     "form": ServerProbe(Server("http://x")).legal(n="2", user="it's \u00e9 $HOME; @x <y"),
     "octet-stream": Question(
-        parts=(File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),)
+        parts=(
+            File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),
+            Field("n", "2"),
+        )
     ),
     "two": Question(parts=(File("rgb.png"), File("rgb.png"))),
-    "first": Question(parts=ServerProbe(Server("http://x")).legal().parts[::-1]),
     "text": Question(body="--a\r\nb: 'c'\\\r\n\r\n", content_type="multipart/form-data"),
     "none": Question(),
     "wrong": Question(body="{}", content_type="application/json", key="wrong"),

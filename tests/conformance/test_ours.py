@@ -30,7 +30,7 @@ from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.conformance.verdict import parameters
 from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.form import Form
-from pytest_image_variation.loopback import View
+from pytest_image_variation.loopback import Loopback
 from tests.server.serving import serving
 
 EXPIRY = parameters(SERVER_RULES[id] for id in ("url-expires", "url-expires-in-words"))
@@ -117,10 +117,18 @@ class TestLocalEngine(EngineConformanceTests):
 
     deterministic = True
 
-    @pytest.fixture
-    def engine(self) -> LocalEngine:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> LocalEngine:
         """The engine with a seed, without which each answer is another."""
         return LocalEngine(seed=1)
+
+
+@pytest.fixture(scope="module")
+def ours(image_variation_loopback: Loopback) -> Iterator[dict[str, Any]]:
+    """The settings of a client of a server of ours."""
+    with image_variation_loopback.view() as view:
+        yield _settings(view.base_url, view.api_key)
 
 
 class TestClientAsEngine(EngineConformanceTests):
@@ -128,11 +136,11 @@ class TestClientAsEngine(EngineConformanceTests):
 
     deterministic = True
 
-    @pytest.fixture
-    def engine(self, image_variation_server: View) -> Iterator[ImageVariationClient]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ours: dict[str, Any]) -> Iterator[ImageVariationClient]:
         """The client of a server of ours."""
-        settings = _settings(image_variation_server.base_url, image_variation_server.api_key)
-        with ImageVariationClient(**settings) as client:
+        with ImageVariationClient(**ours) as client:
             yield client
 
 
@@ -141,11 +149,12 @@ class TestAsyncClientAsEngine(EngineConformanceTests):
 
     deterministic = True
 
-    @pytest.fixture
-    def engine(self, image_variation_async_client: Any) -> AsyncImageVariationClient:
-        """The client of a server of ours."""
-        client: AsyncImageVariationClient = image_variation_async_client
-        return client
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ours: dict[str, Any]) -> AsyncImageVariationClient:
+        """The client of a server of ours, on many loops: it keeps no connection."""
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return AsyncImageVariationClient(**ours, http_client=httpx.AsyncClient(limits=limits))
 
 
 class TestVariationsEngine(EngineConformanceTests):
@@ -153,11 +162,11 @@ class TestVariationsEngine(EngineConformanceTests):
 
     deterministic = True
 
-    @pytest.fixture
-    def engine(self, image_variation_server: View) -> Iterator[VariationsEngine]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ours: dict[str, Any]) -> Iterator[VariationsEngine]:
         """The engine, of a server of ours."""
-        settings = _settings(image_variation_server.base_url, image_variation_server.api_key)
-        engine = VariationsEngine(**settings)
+        engine = VariationsEngine(**ours)
         yield engine
         engine.close()
 
@@ -165,8 +174,12 @@ class TestVariationsEngine(EngineConformanceTests):
 class TestGptImageEngine(EngineConformanceTests):
     """The engine that asks for edits."""
 
-    @pytest.fixture
-    def engine(self) -> Iterator[GptImageEngine]:
+    # The model makes no smaller ones.
+    capabilities = Capabilities(sizes=("1024x1024", "512x512", "256x256"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[GptImageEngine]:
         """The engine, of a model of that server."""
         with httpx.Client(transport=httpx.MockTransport(_edits)) as http_client:
             yield GptImageEngine(
