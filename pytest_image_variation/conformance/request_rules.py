@@ -89,6 +89,7 @@ def _accepted_forms() -> Iterator[Rule[ServerProbe]]:
         "model may name the model; dall-e-2 where none was given to the kit.",
         lambda probe: probe.legal(model=_model(probe), user="conformance-model"),
     )
+    yield _accepts("no-model", "MUST", "model may be left out.", _without_model)
     yield _accepts(
         "picture-first",
         "MUST",
@@ -141,6 +142,12 @@ def _accepted_pictures() -> Iterator[Rule[ServerProbe]]:
     )
     for name, level, text in pictures:
         yield _accepts(name, level, text, _picture(f"{name}.png"))
+
+
+def _without_model(probe: ServerProbe) -> Question:
+    if probe.server.model is None:
+        unseen("No model was given to the kit, so every request leaves it out.")
+    return probe.legal(model=None)
 
 
 def _model(probe: ServerProbe) -> str:
@@ -225,7 +232,12 @@ def _refused_pictures() -> Iterator[Rule[ServerProbe]]:
             "almost-square.png",
             "A picture is square to the pixel; one of 65x64 is refused.",
         ),
-        ("4-mb", "MUST", "4-mb.png", "A picture has less than 4 MB; 4,194,304 bytes are refused."),
+        (
+            "4-mb",
+            "MUST",
+            "4-mb.png",
+            "A picture has less than 4 MB; 4,194,304 bytes are refused with 400 or 413.",
+        ),
         ("jpeg", "MUST", "photo.jpg", "A picture is PNG; JPEG is refused."),
         ("gif", "MUST", "photo.gif", "A picture is PNG; GIF is refused."),
         ("webp", "MUST", "photo.webp", "A picture is PNG; WebP is refused."),
@@ -247,7 +259,8 @@ def _refused_pictures() -> Iterator[Rule[ServerProbe]]:
         ),
     )
     for id, level, name, text in pictures:
-        yield _refuses(id, level, text, _picture(name))
+        others = (413,) if id == "4-mb" else ()
+        yield _refuses(id, level, text, _picture(name), *others)
     yield _refuses(
         "no-picture",
         "MUST",

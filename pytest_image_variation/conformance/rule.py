@@ -7,7 +7,8 @@ from typing import Generic, Literal, NoReturn, TypeVar, get_args
 __all__ = ["LEVELS", "Breach", "Level", "Rule", "Unseen", "unseen"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
-"""As in RFC 2119: what every program relies on, what most do, and what a few are glad of."""
+"""As in RFC 2119. A MUST is what the vendor's specification says and its recorded answers show; a
+SHOULD is what some programs rely on, or what spares their authors a search; a MAY is an extra."""
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 """The levels, the strongest first."""

@@ -78,6 +78,11 @@ def _json(given: Given, status: int, content: object) -> Given:
     return given
 
 
+def _needs_model(given: Given) -> Given:
+    error = {"message": "model is needed", "type": "invalid_request_error"}
+    return _json(given, 400, {"error": {**error, "param": "model", "code": None}})
+
+
 def _jpeg(data: bytes) -> bytes:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
@@ -110,13 +115,15 @@ def _as_jpeg(content: Any) -> None:
         entry |= {"b64_json": base64.b64encode(data).decode(), "revised_prompt": None}
 
 
-# A form alone; n is 1 to 10; prompt is ignored; b64_json alone; 512x512 without being asked for; an
-# error has message and type.
+# A form alone; model is needed; n is 1 to 10; prompt is ignored; b64_json alone; 512x512 without
+# being asked for; an error has message and type.
 
 
 def _lemonade(sent: Sent, ours: Given) -> Given:
     given = ours
-    if _is_form(sent):
+    if _is_form(sent) and not sent.form.fields.get("model"):
+        given = _needs_model(ours)
+    elif _is_form(sent):
         fields = sent.form.fields
         model = {} if fields.get("model") != "sd-turbo" else {"model": None}
         size = fields.get("size", "512x512")
@@ -176,14 +183,16 @@ def _entry(width: int, height: int, index: int, form: str) -> dict[str, str | No
     return {"url": None, "b64_json": base64.b64encode(buffer.getvalue()).decode()}
 
 
-# size is auto or any WxH; fields that it does not know go to the model; the answer says usage, size
-# and output_format too.
+# model is needed; size is auto or any WxH; fields that it does not know go to the model; the answer
+# says usage, size and output_format too.
 
 
 def _stdapi(sent: Sent, ours: Given) -> Given:
     if not _is_form(sent):
         return ours
     fields = sent.form.fields
+    if not fields.get("model"):
+        return _needs_model(ours)
     others = dict.fromkeys(fields.keys() - {"model", "n", "response_format", "size", "user"})
     model = {} if fields.get("model") != "sd3.5" else {"model": None}
     size = fields.get("size")

@@ -31,6 +31,8 @@ class Mutation:
     change: Change
     breaks: tuple[str, ...]
     capabilities: Capabilities = field(default_factory=Capabilities)
+    model: str | None = None
+    """The model that the kit is given."""
     expiring: bool = False
     """Whether it is the server whose addresses expire at once that is changed. Of that, nothing is
     seen but whether they do."""
@@ -245,6 +247,11 @@ broken("accept-picture-alone", refused(alone))
 broken("accept-all-fields", refused(has(user="conformance-all")))
 broken("accept-user", refused(has(user="conformance user \u00e9 42")))
 broken("accept-model", refused(has(user="conformance-model")))
+broken(
+    "accept-no-model",
+    refused(lambda sent: post(sent) and "model" not in sent.form.fields),
+    model="dall-e-2",
+)
 broken(
     "accept-picture-first",
     refused(lambda s: len(s.form.parts) > 1 and s.form.parts[0].name == "image"),

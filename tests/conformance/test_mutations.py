@@ -88,9 +88,15 @@ def test_a_broken_copy_breaks_its_rule_alone(
     if mutation.expiring:
         copies = request.getfixturevalue("expiring")
         ids = [id for id in SERVER_RULES if id.startswith("url-expires")]
-    elif mutation.capabilities != Capabilities():
+    elif mutation.capabilities != Capabilities() or mutation.model:
         ids = list(SERVER_RULES)
     else:
         ids = copies.looking_at(mutation.change, BASE_URL, KEY)
-    server = Server(BASE_URL, KEY, None, mutation.capabilities, BrokenCopy(copies, mutation.change))
+    server = Server(
+        BASE_URL,
+        KEY,
+        mutation.model,
+        mutation.capabilities,
+        BrokenCopy(copies, mutation.change),
+    )
     assert broken_rules(server, ids) == set(mutation.breaks)
