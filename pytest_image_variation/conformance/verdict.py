@@ -32,21 +32,25 @@ def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:
     is weaker than `--image-variation-level`.
     """
     __tracebackhide__ = True
-    try:
-        rule.check(subject)
+    found = _found(rule, subject)
+    if found is None:
         return
-    except Unseen as reason:
-        why = str(reason)
-        breach = None
-    except Breach as found:
-        breach = found
-    if breach is None:
-        pytest.skip(why)
-    item.user_properties.append((BREACH, {"got": breach.got, "curl": list(breach.curl)}))
-    text = "\n".join([f"{rule.level} {rule.id}: {rule.text}", f"got: {breach.got}", *breach.curl])
+    if isinstance(found, Unseen):
+        pytest.skip(str(found))
+    item.user_properties.append((BREACH, {"got": found.got, "curl": list(found.curl)}))
+    text = "\n".join([f"{rule.level} {rule.id}: {rule.text}", f"got: {found.got}", *found.curl])
     if LEVELS.index(rule.level) > LEVELS.index(_level(item.config)):
         pytest.xfail(text)
     pytest.fail(text, pytrace=False)
+
+
+def _found(rule: Rule[S], subject: S) -> Unseen | Breach | None:
+    """Return what a check raises; what is raised from here on has nothing before it."""
+    try:
+        rule.check(subject)
+    except (Unseen, Breach) as found:
+        return found
+    return None
 
 
 def _level(config: pytest.Config) -> Any:
