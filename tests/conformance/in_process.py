@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +49,7 @@ class Sent:
 
     request: httpx.Request
     form: Form
+    headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     """The how manieth such request it is."""
 
@@ -64,8 +65,7 @@ class Sent:
 
     def header(self, name: str) -> str | None:
         """A header, or None."""
-        value: str | None = self.request.headers.get(name)
-        return value
+        return self.headers.get(name)
 
 
 @dataclass
@@ -86,10 +86,12 @@ Change = Callable[[Sent, Given], Given]
 class _Known:
     request: httpx.Request
     form: Form
+    headers: Mapping[str, str]
     ours: httpx.Response
+    our_headers: Mapping[str, str]
 
     def sent(self, times: int) -> Sent:
-        return Sent(self.request, self.form, times)
+        return Sent(self.request, self.form, self.headers, times)
 
 
 class Copies:
@@ -115,7 +117,8 @@ class Copies:
             known = self._known.get(key)
         if known is None:
             form = Form.parse(request.headers.get("content-type"), body)
-            known = _Known(request, form, self._ours.handle_request(request))
+            ours = self._ours.handle_request(request)
+            known = _Known(request, form, dict(request.headers), ours, dict(ours.headers))
             with self._lock:
                 self._known[key] = known
         return key, known
@@ -123,7 +126,7 @@ class Copies:
     def given(self, known: _Known) -> Given:
         """Return our answer, which may be changed."""
         ours = known.ours
-        return Given(ours.status_code, dict(ours.headers), ours.content, self._again)
+        return Given(ours.status_code, dict(known.our_headers), ours.content, self._again)
 
     def looking_at(self, change: Change, base_url: str, key: str) -> list[str]:
         """Return the ids of the rules that look at an answer which differs."""

@@ -56,7 +56,7 @@ def _ours(sent: Sent, ours: Given, **fields: str | None) -> Given:
     """Return our answer to the request with fields set, or left out if they are None."""
     kept = [part for part in sent.form.parts if part.name not in fields]
     added = [Part(name, value.encode()) for name, value in fields.items() if value is not None]
-    headers = {k: v for k, v in sent.request.headers.items() if k not in _OF_THE_BODY}
+    headers = {k: v for k, v in sent.headers.items() if k not in _OF_THE_BODY}
     headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
     content = Form((*kept, *added)).encode(_BOUNDARY)
     request = httpx.Request("POST", sent.request.url, headers=headers, content=content)

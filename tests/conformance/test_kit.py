@@ -251,11 +251,11 @@ def test_ids_are_unique_and_texts_are_sentences() -> None:
 
 
 QUESTIONS = {
-    "form": ServerProbe(Server("http://x")).legal(n="2", user="it's \u00e9 $HOME; @x <y"),
-    "octet-stream": Question(
+    "form": Question(
         parts=(
             File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),
             Field("n", "2"),
+            Field("user", "it's \u00e9 $HOME; @x <y"),
         )
     ),
     "two": Question(parts=(File("rgb.png"), File("rgb.png"))),
