@@ -22,8 +22,9 @@ from langchain_image_variation.png import SquarePNG
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serve an app on loopback while the block runs, and give its address."""
+    # Its own logging settings would outlast it, and later tests that read logs would miss some.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="error", access_log=False, ws="none"
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
