@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 _DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 _LOADING = 4
+_AT_ONCE = 0.05
+"""Seconds of work during which nobody looks whether the client is still there."""
+
 _REPLAY_BYTES = 256 * 1024 * 1024
 # As the vendor's storage says it; clients look for these words.
 _EXPIRED = (
@@ -99,7 +102,7 @@ class Handlers:
             request, timeout=self._upload_timeout, loading=self._loading, admit=admit
         )
         asked = wanted.model_copy(update={"response_format": "b64_json"})
-        finish = partial(self._body, wanted=wanted, base=self._base(request))
+        finish = partial(self._body, wanted=wanted, request=request)
         key = request.headers.get("idempotency-key")
         # An answer of addresses is of no use when they have expired.
         seconds = self._store.ttl if wanted.response_format == "url" else DAY
@@ -172,14 +175,14 @@ class Handlers:
         return str(request.base_url).rstrip("/")
 
     def _body(
-        self, answer: ImagesResponse, wanted: CreateImageVariationRequest, base: str
+        self, answer: ImagesResponse, wanted: CreateImageVariationRequest, request: Request
     ) -> bytes:
         """Return the body of a success: each picture PNG of the size wanted, in the form wanted."""
         images = []
         for made in answer.data:
             png = _png(made.read(), wanted.side)
             if wanted.response_format == "url":
-                images.append(Image(url=f"{base}/files/{self._store.add(png)}"))
+                images.append(Image(url=f"{self._base(request)}/files/{self._store.add(png)}"))
             else:
                 images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
@@ -203,12 +206,19 @@ def _png(data: bytes, side: int) -> bytes:
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do some work while the client is there, and stop it when the client goes away."""
+    loop = asyncio.get_running_loop()
+    watchers: list[asyncio.Task[None]] = []
     with anyio.CancelScope() as scope:
-        watcher = asyncio.create_task(_watch(request, scope))
+        # What is done at once is not worth a task.
+        begin = loop.call_later(
+            _AT_ONCE, lambda: watchers.append(loop.create_task(_watch(request, scope)))
+        )
         try:
             return await work
         finally:
-            watcher.cancel()
+            begin.cancel()
+            for watcher in watchers:
+                watcher.cancel()
     raise ClientDisconnect
 
 
