@@ -11,15 +11,15 @@ If an engine needs an extra of its distribution, the entry point names it:
 ``mine = "my_package.module:MyEngine [mine]"``.
 """
 
-import asyncio
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from inspect import isawaitable, iscoroutinefunction, signature
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.exceptions import (
@@ -30,6 +30,10 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     ModelNotFoundError,
 )
+
+if TYPE_CHECKING:
+    import asyncio
+    from importlib.metadata import EntryPoint, EntryPoints
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -156,6 +160,8 @@ async def call_engine_async(
     Raises:
         ImageVariationError: As `call_engine`.
     """
+    import asyncio
+
     gone = threading.Event()
     token = _GONE.set(gone)
     try:
@@ -197,6 +203,8 @@ def check_model(model: str, offered: tuple[str, ...]) -> None:
 
 def _waited_for(answer: Any) -> ImagesResponse:
     """Wait for an async engine in a thread that runs no loop, or one that must not be entered."""
+    import asyncio
+
     future = asyncio.run_coroutine_threadsafe(_awaited(answer), _loop())
     try:
         return future.result()
@@ -211,6 +219,8 @@ def _loop() -> asyncio.AbstractEventLoop:
 
     It is one and the same, since an engine may keep connections, and those belong to a loop.
     """
+    import asyncio
+
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="image-variation", daemon=True).start()
     return loop
@@ -240,6 +250,8 @@ def _complete(answer: ImagesResponse, request: CreateImageVariationRequest) -> I
 
 
 def _declared() -> EntryPoints:
+    from importlib.metadata import entry_points
+
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
