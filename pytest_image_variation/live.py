@@ -16,8 +16,9 @@ from vcr.request import Request
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Unexpected
-from pytest_image_variation.recording import form_of, redact_request, redact_response
+from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
+from pytest_image_variation.vcr_form import form_of
 
 __all__ = ["Live", "recording"]
 
@@ -79,12 +80,13 @@ def recording(live: Live, path: Path | None) -> Iterator[None]:
         live: What takes note of it.
         path: The cassette to write, redacted; None for none.
     """
+    redaction = Redaction(live.api_key)
     with _Watching.use(
         path=str(path or "none"),
         persister=_Discard if path is None else FilesystemPersister,
         record_mode=RecordMode.ALL,
-        before_record_request=redact_request,
-        before_record_response=redact_response,
+        before_record_request=redaction.request,
+        before_record_response=redaction.response,
         drop_unused_requests=True,
     ) as cassette:
         cassette.live = live

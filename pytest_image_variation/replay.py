@@ -22,7 +22,8 @@ from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Play, Unexpected
-from pytest_image_variation.recording import cassette_dir, form_of
+from pytest_image_variation.recording import cassette_dir
+from pytest_image_variation.vcr_form import form_of
 
 __all__ = ["BASE_URL", "Replay", "replaying"]
 
