@@ -36,6 +36,11 @@ _LEVELS = ("image_variation_must", "image_variation_should", "image_variation_ma
 _RELAXED = ("allow_unused", "allow_unexpected")
 _PLAYED = pytest.StashKey[Any]()
 _TOLD = pytest.StashKey[list[str] | None]()
+_EITHER = (
+    "A test has either image_variation_server or image_variation_cassette; one that asks for a "
+    "fixture by its name as it runs, and has a marker, names image_variation_server in its "
+    "signature too."
+)
 _FIXTURES = "image_variation_"
 
 
@@ -156,7 +161,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that passed, but whose scenarios were not met."""
-    yield
+    try:
+        yield
+    except BaseException:
+        # Its own reason comes first; that a request was refused may be why. What it did not come
+        # to use says nothing.
+        if _PLAYED in item.stash and (problems := _problems(item, unused=False)):
+            item.add_report_section("call", "image variations", "\n".join(problems))
+        raise
     if _PLAYED in item.stash:
         problems = item.stash[_TOLD] = _problems(item)
         if problems:
@@ -272,7 +284,7 @@ def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay 
         yield from _live(request)
         return
     if "image_variation_server" in request.fixturenames:
-        _stop("A test has either image_variation_server or image_variation_cassette.")
+        _stop(_EITHER)
     with _imported("replay", "image_variation_cassette", "pytest").replaying() as replay:
         yield from _played(request, replay)
 
@@ -418,13 +430,36 @@ def _settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
     """Return the scenarios that the nearest marker names, and what the markers allow."""
     names: tuple[str, ...] = ()
     allowed = dict.fromkeys(_RELAXED, False)
-    for marker in reversed(list(item.iter_markers("image_variation"))):
+    for marker in _farthest_first(item):
         names = marker.args or names
-        unknown = sorted(marker.kwargs.keys() - set(_RELAXED))
-        if unknown:
-            _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {unknown[0]}.")
-        allowed.update(marker.kwargs)
+        for name, value in marker.kwargs.items():
+            if name not in _RELAXED:
+                _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {name}.")
+            if not isinstance(value, bool):
+                _stop(f"{name} of the marker image_variation must be True or False, got {value!r}.")
+            allowed[name] = value
     return names, allowed
+
+
+def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
+    """Return the markers of a test: of module, class, function, and last those of its case."""
+    case = [getattr(mark, "mark", mark) for mark in _of_case(item)]
+    stacked = len(_naming(item.own_markers)) - len(_naming(case))
+    if stacked > 1:
+        _stop(
+            "Several markers image_variation of one test name scenarios; name them all in one, in "
+            "the order in which they are played."
+        )
+    every = [mark for node in item.listchain() for mark in node.own_markers]
+    return [mark for mark in every if mark.name == "image_variation"]
+
+
+def _of_case(item: pytest.Item) -> Any:
+    return item.callspec.marks if hasattr(item, "callspec") else ()
+
+
+def _naming(marks: list[pytest.Mark]) -> list[pytest.Mark]:
+    return [mark for mark in marks if mark.name == "image_variation" and mark.args]
 
 
 def _door(request: pytest.FixtureRequest) -> Any:
@@ -442,12 +477,13 @@ def _door(request: pytest.FixtureRequest) -> Any:
 def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
     """Ask for the scenarios of the test's marker, and check them when the test is over."""
     item = request.node
+    if _PLAYED in item.stash:
+        _stop(_EITHER)
     names, _ = _settings(item)
     for name in names:
-        try:
-            door.scenario(name)
-        except ValueError as error:
-            _stop(str(error))
+        mistake = _mistake(door, name)
+        if mistake:
+            _stop(mistake)
     item.stash[_PLAYED] = door
     yield door
     # What came after the test, from another fixture that was torn down or from a thread.
@@ -460,10 +496,19 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
         _stop("\n".join(late))
 
 
-def _problems(item: pytest.Item) -> list[str]:
+def _mistake(door: Any, name: str) -> str:
+    """Ask for a scenario, and return what is wrong with its name."""
+    try:
+        door.scenario(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _problems(item: pytest.Item, *, unused: bool = True) -> list[str]:
     _, allowed = _settings(item)
     problems: list[str] = item.stash[_PLAYED].expectations.problems(
-        unused=not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
+        unused=unused and not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
     )
     return problems
 

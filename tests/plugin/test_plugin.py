@@ -53,6 +53,33 @@ def test_the_marker_alone_is_enough(run: Run) -> None:
             @pytest.mark.image_variation("unavailable")
             def test_nearest_wins(self):
                 assert httpx.post(URL).status_code == 503
+
+        @pytest.mark.image_variation("endpoint_removed")
+        class TestDerived(TestClass):
+            def test_inherited(self):
+                assert httpx.post(URL).status_code == 404
+        """
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_the_marker_of_a_parametrized_case_is_the_nearest(run: Run) -> None:
+    """It wins over that of its function; one without scenarios only adds what it allows."""
+    result = run(
+        """
+        import httpx, pytest
+
+        mark = pytest.mark.image_variation
+
+        @mark("rate_limit")
+        @pytest.mark.parametrize("status", [
+            429,
+            pytest.param(404, marks=mark("endpoint_removed")),
+            pytest.param(0, marks=mark(allow_unused=True)),
+        ])
+        def test_it(status):
+            if status:
+                assert httpx.post("https://x.example/v1/images/variations").status_code == status
         """
     )
     result.assert_outcomes(passed=3)
@@ -327,6 +354,12 @@ def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
     [
         ('"rate_limits"', "", "*no scenario 'rate_limits'; do you mean 'rate_limit'*"),
         ('"rate_limit", strict=False', "", "*allow_unused and allow_unexpected, not strict.*"),
+        ('"rate_limit", allow_unused="no"', "", "*allow_unused *must be True or False, got 'no'.*"),
+        (
+            '"rate_limit")\n        @pytest.mark.image_variation("endpoint_removed"',
+            "",
+            "*name them all in one, in the order*",
+        ),
         (
             '"rate_limit"',
             "image_variation_server, image_variation_cassette",
@@ -348,6 +381,44 @@ def test_mistakes_are_told(run: Run, marker: str, signature: str, message: str) 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
+@pytest.mark.parametrize("signature", ["", "image_variation_env"])
+def test_a_second_door_is_refused_however_it_is_opened(run: Run, signature: str) -> None:
+    """Also by name, as the test runs."""
+    result = run(
+        f"""
+        import httpx, pytest
+
+        @pytest.mark.image_variation("rate_limit")
+        def test_it(request, {signature}):
+            assert httpx.post("https://x.example/v1/images/variations").status_code == 429
+            request.getfixturevalue("image_variation_server")
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*either image_variation_server or image_variation_cassette*"])
+    result.stdout.no_fnmatch_line("*KeyError*")
+
+
+def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
+    """An app that swallows a refusal leaves nothing else to go by."""
+    result = run(
+        """
+        import httpx, pytest
+
+        @pytest.mark.image_variation("success_b64_n2")
+        def test_it(square_png):
+            answer = httpx.post("https://x.example/v1/images/variations", data={
+                "n": "3", "response_format": "b64_json"}, files={"image": ("a.png", square_png)})
+            assert len(answer.json().get("data", [])) == 2
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'."]
+    )
 
 
 def test_a_test_that_is_run_again_begins_anew(run: Run, pytester: pytest.Pytester) -> None:
