@@ -1,6 +1,6 @@
 """A live server in the place of ours, with what is sent and answered recorded by vcrpy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -73,12 +73,13 @@ def _skip(what: str) -> NoReturn:
 
 
 @contextmanager
-def recording(live: Live, path: Path | None) -> Iterator[None]:
+def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
     """Watch what every client of this process sends while the block runs.
 
     Args:
         live: What takes note of it.
         path: The cassette to write, redacted; None for none.
+        keep: Asked at the end whether to write it.
     """
     redaction = Redaction(live.api_key)
     with _Watching.use(
@@ -90,6 +91,7 @@ def recording(live: Live, path: Path | None) -> Iterator[None]:
         drop_unused_requests=True,
     ) as cassette:
         cassette.live = live
+        cassette.keep = keep
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DeadlineTransport, "handle_request", _watched(cassette))
             yield
@@ -107,6 +109,11 @@ class _Discard:
 
 class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
     live: Live | None = None
+    keep: Callable[[], bool]
+
+    def _save(self, force: bool = False) -> None:
+        if self.keep():
+            super()._save(force)
 
     def can_play_response_for(self, request: Any) -> bool:
         # aiohttp's forms can be read only before they are sent.

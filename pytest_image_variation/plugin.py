@@ -6,9 +6,11 @@ what it needs when it is used.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -35,12 +37,16 @@ _MARKER = (
 _LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
 _RELAXED = ("allow_unused", "allow_unexpected")
 _PLAYED = pytest.StashKey[Any]()
+_PASSED = pytest.StashKey[bool]()
 _TOLD = pytest.StashKey[list[str] | None]()
 _EITHER = (
     "A test has either image_variation_server or image_variation_cassette; one that asks for a "
     "fixture by its name as it runs, and has a marker, names image_variation_server in its "
     "signature too."
 )
+_PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+# The whole text of the SDK's warning is "deprecated".
+_QUIET = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
 _FIXTURES = "image_variation_"
 
 
@@ -150,17 +156,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if item.get_closest_marker("image_variation") or any(
+        if any(item.get_closest_marker(name) for name in ("image_variation", "vcr")) or any(
             name.startswith(_FIXTURES) for name in names
         ):
-            # The whole text of the SDK's warning is "deprecated".
-            quiet = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
-            item.add_marker(quiet, append=False)
+            item.add_marker(_QUIET, append=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that passed, but whose scenarios were not met."""
+    item.stash[_PASSED] = False
     try:
         yield
     except BaseException:
@@ -173,6 +178,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         problems = item.stash[_TOLD] = _problems(item)
         if problems:
             _stop("\n".join(problems))
+    item.stash[_PASSED] = True
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -239,25 +245,49 @@ class _Outcomes:
 
 
 @pytest.fixture(scope="session")
-def image_variation_loopback() -> Iterator[Loopback]:
-    """The server of all tests; its `view()` gives an address to a fixture of any scope."""
-    loopback = _imported("loopback", "image_variation_server", "pytest,server")
-    server = None
-    try:
-        with warnings.catch_warnings():
-            # pytest-socket's error warns when it is made.
-            warnings.simplefilter("ignore", UserWarning)
-            server = loopback.Loopback()
-    except RuntimeError as error:
-        if "Socket" not in type(error).__name__:
-            raise
-    if server is None:
-        _stop(
-            "image_variation_server needs a socket, and pytest-socket blocks them; pass "
-            "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
-        )
+def image_variation_loopback() -> Iterator[_Lazy]:
+    """The server of all tests; its `view()` gives an address to a fixture of any scope.
+
+    A view fails no test by itself: `view.expectations.problems()` tells what was not met.
+    """
+    server = _Lazy(_imported("loopback", "image_variation_server", "pytest,server").Loopback)
     yield server
     server.close()
+
+
+class _Lazy:
+    """Starts the server with the first view, so that only a test that may not, fails for it."""
+
+    def __init__(self, start: Callable[[], Loopback]) -> None:
+        self._start = start
+        self._server: Loopback | None = None
+
+    def view(self) -> AbstractContextManager[View]:
+        """Give an address of its own to one test, while the block runs."""
+        if self._server is None:
+            self._server = self._started()
+        if self._server is None:
+            _stop(
+                "image_variation_server needs a socket, and pytest-socket blocks them; pass "
+                "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
+            )
+        return self._server.view()
+
+    def _started(self) -> Loopback | None:
+        try:
+            with warnings.catch_warnings():
+                # pytest-socket's error warns when it is made.
+                warnings.simplefilter("ignore", UserWarning)
+                return self._start()
+        except RuntimeError as error:
+            if "Socket" not in type(error).__name__:
+                raise
+        return None
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.close()
 
 
 @pytest.fixture
@@ -270,7 +300,9 @@ def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Li
     if request.config.getoption("--image-variation-url"):
         yield from _live(request)
         return
-    with request.getfixturevalue("image_variation_loopback").view() as view:
+    loopback = request.getfixturevalue("image_variation_loopback")
+    with pytest.MonkeyPatch.context() as patch, loopback.view() as view:
+        _without_proxy(patch)
         yield from _played(request, view)
 
 
@@ -332,10 +364,11 @@ def image_variation_async_client(
 
     from langchain_image_variation import AsyncImageVariationClient
 
+    settings = _client_settings(request)
     # With no connection kept there is nothing to close, once the test's event loop is gone.
     limits = httpx.Limits(max_keepalive_connections=0)
     http_client = httpx.AsyncClient(limits=limits)
-    yield AsyncImageVariationClient(**_client_settings(request), http_client=http_client)
+    yield AsyncImageVariationClient(**settings, http_client=http_client)
 
 
 @pytest.fixture
@@ -485,6 +518,10 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
         if mistake:
             _stop(mistake)
     item.stash[_PLAYED] = door
+    if request.config.pluginmanager.has_plugin("warnings"):
+        # For a fixture that was asked for as the test runs: now, and in the phases to come.
+        warnings.filterwarnings("ignore", "deprecated$", DeprecationWarning)
+        item.add_marker(_QUIET, append=False)
     yield door
     # What came after the test, from another fixture that was torn down or from a thread.
     told = item.stash.get(_TOLD, None)
@@ -494,6 +531,16 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
     item.stash[_TOLD] = None
     if late:
         _stop("\n".join(late))
+
+
+def _without_proxy(patch: pytest.MonkeyPatch) -> None:
+    """Let clients reach 127.0.0.1 directly where the environment names a proxy."""
+    if not any(os.environ.get(name) for name in _PROXIES):
+        return
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if others.strip() != "*":
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, f"{others},127.0.0.1".lstrip(","))
 
 
 def _mistake(door: Any, name: str) -> str:
@@ -521,11 +568,21 @@ def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
     folder = config.getoption("--image-variation-record")
     path = None
     if folder is not None:
-        module, _, test = request.node.nodeid.partition("::")
-        safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in test.replace("::", "."))
-        path = Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
-    with live.recording(door, path):
+        path = _cassette(folder, request.node.nodeid)
+    # A test that fails leaves what was recorded before.
+    with live.recording(door, path, keep=lambda: request.node.stash.get(_PASSED, False)):
         yield from _played(request, door)
+
+
+def _cassette(folder: str, test: str) -> Path:
+    """Return where a test's recording is written: a file of its own, under a name for any disk."""
+    module, _, name = test.partition("::")
+    function, bracket, case = name.partition("[")
+    named = function.replace("::", ".") + bracket + case
+    safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in named)
+    if safe != named:
+        safe += f"-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+    return Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
 
 
 def _client_settings(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -166,6 +166,8 @@ def test_a_server_for_a_fixture_of_wider_scope(run: Run) -> None:
 
         def test_second(server):
             assert len(server.journal) == 1
+            server.scenario("rate_limit")
+            assert "'rate_limit' was asked for" in server.expectations.problems()[0]
         """
     )
     result.assert_outcomes(passed=2)
@@ -230,6 +232,70 @@ def test_the_clients_and_the_tool_are_played_cassettes_to(run: Run) -> None:
         *ASYNCIO,
     )
     result.assert_outcomes(passed=3)
+
+
+def test_a_proxy_of_the_environment_is_not_asked(run: Run) -> None:
+    """The server is on this machine, whatever proxy a company's machines name."""
+    result = run(
+        """
+        import httpx, os, pytest, requests
+
+        @pytest.fixture(autouse=True)
+        def proxy(monkeypatch):
+            for name in ("HTTP_PROXY", "http_proxy"):
+                monkeypatch.setenv(name, "http://127.0.0.1:9")
+            monkeypatch.setenv("NO_PROXY", "x.example")
+
+        def test_any(image_variation_server):
+            for library in (httpx, requests):
+                url = image_variation_server.base_url + "/models"
+                assert library.get(url).status_code == 200
+            assert os.environ["NO_PROXY"] == "x.example,127.0.0.1"
+
+        def test_ours(image_variation_client, square_png):
+            image_variation_client.images.create_variation(image=square_png)
+
+        async def test_async(image_variation_async_client, square_png):
+            await image_variation_async_client.images.create_variation(image=square_png)
+
+        def test_cassettes_change_nothing(image_variation_cassette):
+            assert os.environ["NO_PROXY"] == "x.example"
+        """,
+        *ASYNCIO,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Run) -> None:
+    """Its text is "deprecated"; any other warning is the suite's own affair."""
+    result = run(
+        """
+        import openai, pytest, warnings
+
+        DOORS = ["image_variation_cassette", "image_variation_server"]
+
+        def ask(door, png):
+            door.scenario("success_url_n1")
+            with openai.OpenAI(base_url=door.base_url, api_key="k") as client:
+                client.images.create_variation(image=png)
+
+        @pytest.fixture(params=DOORS)
+        def door(request):
+            return request.getfixturevalue(request.param)
+
+        def test_by_fixture(door, square_png):
+            ask(door, square_png)
+
+        @pytest.mark.parametrize("name", DOORS)
+        def test_by_name(request, name, square_png):
+            ask(request.getfixturevalue(name), square_png)
+
+        def test_another(image_variation_server):
+            with pytest.raises(DeprecationWarning):
+                warnings.warn("deprecated since", DeprecationWarning)
+        """
+    )
+    result.assert_outcomes(passed=5)
 
 
 def test_the_model_option(run: Run) -> None:
