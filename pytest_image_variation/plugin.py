@@ -121,8 +121,11 @@ def pytest_configure(config: pytest.Config) -> None:
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    if url and not url.startswith(("http://", "https://")):
-        raise pytest.UsageError("--image-variation-url must begin with http:// or https://.")
+    if url and not (url.startswith(("http://", "https://")) and url.partition("://")[2].strip("/")):
+        raise pytest.UsageError(
+            "--image-variation-url must begin with http:// or https:// and name a host, such as "
+            "http://127.0.0.1:8000/v1."
+        )
     _check_options_of_the_kit(config)
 
 
@@ -373,12 +376,13 @@ def image_variation_async_client(
 
 @pytest.fixture
 def image_variation_tool(
-    request: pytest.FixtureRequest, tmp_path: Path, square_png: bytes
+    request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[ImageVariationTool]:
     """An `ImageVariationTool` over what the test plays, in a folder that has `square.png`."""
     from langchain_image_variation import ImageVariationClient, ImageVariationTool
 
-    (tmp_path / "square.png").write_bytes(square_png)
+    # The fixture square_png may be the suite's own.
+    (tmp_path / "square.png").write_bytes(_sample("square_png"))
     with ImageVariationClient(**_client_settings(request), normalize=True) as client:
         yield ImageVariationTool(root_dir=tmp_path, engine=client)
 

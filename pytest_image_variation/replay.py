@@ -56,6 +56,17 @@ class Replay(Door):
         super().scenario(name, times=times)
         self._files.update(_loaded(name)[1])
 
+    def fail_next(self, name: str, *, times: int = 1) -> None:
+        """Refuse: a cassette has no server that could fail out of turn.
+
+        Raises:
+            ValueError: Always; the message names what to call instead.
+        """
+        raise ValueError(
+            f"Only image_variation_server can fail whatever is asked; from cassettes, a fault is "
+            f"played in its turn: scenario({name!r})."
+        )
+
     def answer(self, request: Any) -> _Response:
         """Return the answer to a request of vcrpy; asked about the same one again, the same."""
         with self._lock:

@@ -186,7 +186,7 @@ def test_what_a_live_server_cannot_be_told(run: Run, live: View) -> None:
     result.assert_outcomes(failed=2, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none.",
+            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none. *",
             "*The nearest is 'success_b64_n2', but n: expected '2', got '1'; *",
             "*A live server cannot be told to give 'rate_limit'; *",
             "*A live server cannot be told to give a delay; *",
@@ -216,7 +216,8 @@ def test_the_key_of_the_environment(run: Run, live: View) -> None:
             ("--image-variation-record=x",),
             "*--image-variation-record needs --image-variation-url.*",
         ),
-        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https://.*"),
+        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https:// *"),
+        (("--image-variation-url=http://",), "*and name a host, such as *"),
     ],
 )
 def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None:

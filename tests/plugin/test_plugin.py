@@ -298,6 +298,37 @@ def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Ru
     result.assert_outcomes(passed=5)
 
 
+def test_a_suite_with_a_square_png_of_its_own(run: Run) -> None:
+    """The tool's folder has ours all the same."""
+    result = run(
+        """
+        import pytest
+
+        @pytest.fixture
+        def square_png(tmp_path):
+            return tmp_path / "mine.png"
+
+        def test_it(image_variation_tool):
+            assert image_variation_tool.invoke({"image": "square.png"})
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_faults_of_cassettes_are_scenarios(run: Run) -> None:
+    """The mistake is told with what to call instead."""
+    result = run(
+        """
+        import pytest
+
+        def test_it(image_variation_cassette):
+            with pytest.raises(ValueError, match=r"its turn: scenario.'rate_limit'."):
+                image_variation_cassette.fail_next("rate_limit")
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_the_model_option(run: Run) -> None:
     """What our client and the tool ask for, then."""
     result = run(
@@ -363,7 +394,7 @@ def test_a_scenario_that_was_never_used_fails_the_test(run: Run, door: str) -> N
         """
     )
     result.assert_outcomes(failed=2, passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["The scenario 'success_b64_n2' was asked for*, and got none."])
+    result.stdout.fnmatch_lines(["The scenario 'success_b64_n2' was asked for*, and got none. *"])
     assert result.stdout.str().count("was asked for: it expects") == 1
 
 
