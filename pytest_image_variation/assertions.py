@@ -38,7 +38,7 @@ def assert_images_response(
         size: Which size was asked for.
         response_format: Which form was asked for.
         read: Fetches the picture of a url. Without it, only the form of urls is checked, except
-            for the results of our own client, which are there already.
+            for the results of our own client, which are there already. What it raises is raised.
 
     Raises:
         ValueError: If `size` or `response_format` is none of the contract's, or `n` no whole number

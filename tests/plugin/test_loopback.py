@@ -221,6 +221,15 @@ def test_a_delay_outlasts_a_client_that_does_not_wait(view: View) -> None:
         assert pictures(client, view).status_code == 200
 
 
+def test_an_answer_that_nobody_waits_for_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Else the log of another test would have the traceback of its end."""
+    with Loopback() as server, server.view() as view:
+        view.delay(60)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{view.base_url}/images/variations", timeout=0.05)
+    assert [r for r in caplog.records if r.name.startswith("uvicorn")] == []
+
+
 def test_our_client_knows_the_faults(view: View) -> None:
     """As it knows those of the vendor, and tries again where that helps."""
     with ImageVariationClient(base_url=view.base_url) as client:
