@@ -64,9 +64,13 @@ class Expectations:
 
     A scenario is used up when it was played as often as it was asked for; a request gets the first
     that fits it and is not used up. Safe to share between threads.
+
+    Args:
+        elsewhere: What to say of an unexpected request that is not for variations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: str = "") -> None:
+        self._elsewhere = elsewhere
         self._lines: list[_Line] = []
         self._closed = False
         self._unexpected: list[str] = []
@@ -123,6 +127,8 @@ class Expectations:
             if not self._closed:
                 return None
             message = _nearest([line.scenario for line in left], asked)
+            if not asked.path.endswith(ENDPOINT):
+                message += self._elsewhere
             self._unexpected.append(message)
         raise Unexpected(message)
 

@@ -21,7 +21,7 @@ from vcr.serializers import yamlserializer
 from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Play, Unexpected
+from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
 from pytest_image_variation.recording import cassette_dir
 from pytest_image_variation.vcr_form import form_of
 
@@ -31,6 +31,10 @@ BASE_URL = "https://image-variation.example/v1"
 """The address under which the cassettes were recorded. A request of another fits them too."""
 
 _Response = dict[str, Any]
+_ELSEWHERE = (
+    " Cassettes catch all HTTP of the process; if this is to reach its address, "
+    "image_variation_server catches nothing."
+)
 
 
 class Replay(Door):
@@ -41,6 +45,7 @@ class Replay(Door):
 
     def __init__(self) -> None:
         super().__init__(BASE_URL, "sk-image-variation-cassette")
+        self.expectations = Expectations(_ELSEWHERE)
         # By the request, which is kept so that its id stays its own.
         self._answers: dict[int, tuple[Any, _Response]] = {}
         self._files: dict[str, _Response] = {}

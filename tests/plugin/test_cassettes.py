@@ -223,6 +223,7 @@ def test_a_picture_that_was_not_given_out() -> None:
         replay.scenario("success_url_n1")
         assert send("https://elsewhere.example/x.png", {}, None, {}).status_code == 400
         assert "POST …/images/variations" in replay.expectations.problems()[0]
+        assert "image_variation_server catches nothing" in replay.expectations.problems()[0]
 
 
 def test_no_warning_of_vcrpy_or_the_clients() -> None:
