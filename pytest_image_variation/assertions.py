@@ -2,9 +2,10 @@
 
 import base64
 import binascii
+import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from langchain_image_variation.contract import ResponseFormat, Size
@@ -37,13 +38,23 @@ def assert_images_response(
         size: Which size was asked for.
         response_format: Which form was asked for.
         read: Fetches the picture of a url. Without it, only the form of urls is checked, except
-            for the results of our own client, which are there already.
+            for the results of our own client, which are there already. What it raises is raised.
 
     Raises:
+        ValueError: If `size` or `response_format` is none of the contract's, or `n` no whole number
+            from 1.
         AssertionError: If a rule is broken; the message lists each field, what was expected there
             and what was found.
     """
     __tracebackhide__ = True
+    for name, value, legal in (
+        ("size", size, get_args(Size)),
+        ("response_format", response_format, get_args(ResponseFormat)),
+    ):
+        if value not in legal:
+            raise ValueError(f"{name} must be one of {', '.join(legal)}, got {str(value)[:60]!r}.")
+    if type(n) is not int or n < 1:
+        raise ValueError(f"n must be a whole number from 1, got {str(n)[:60]!r}.")
     broken: _Broken = []
     content = _content(response, broken)
     if content is not None:
@@ -72,6 +83,9 @@ def _content(response: Any, broken: _Broken) -> Mapping[str, Any] | None:
             content = json.loads(content)
         except ValueError:
             content = None
+    if inspect.iscoroutinefunction(getattr(response, "json", None)):
+        broken.append(("the body", "a JSON object", "an answer not read yet: await its json()"))
+        return None
     if not isinstance(content, Mapping):
         broken.append(("the body", "a JSON object", _shown(content, "no JSON")))
         return None

@@ -8,7 +8,17 @@ from pytest_image_variation.form import Picture
 
 __all__ = ["Door", "Exchange"]
 
-_SECRET = {"authorization", "cookie", "proxy-authorization"}
+_SECRET = {
+    "api-key",
+    "authorization",
+    "cookie",
+    "openai-organization",
+    "openai-project",
+    "proxy-authorization",
+    "x-api-key",
+    "x-auth-token",
+    "x-goog-api-key",
+}
 
 
 @dataclass(slots=True)
@@ -19,7 +29,7 @@ class Exchange:
     path: str
     """The path below the server's root, such as "/v1/images/variations"."""
     headers: Mapping[str, str] = field(repr=False)
-    """Names in lower case; keys and cookies are left out."""
+    """Names in lower case; keys, cookies, organisation and project are left out."""
     fields: Mapping[str, str]
     """The form fields beside the picture, as they were sent."""
     picture: Picture | None

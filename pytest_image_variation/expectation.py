@@ -64,9 +64,13 @@ class Expectations:
 
     A scenario is used up when it was played as often as it was asked for; a request gets the first
     that fits it and is not used up. Safe to share between threads.
+
+    Args:
+        elsewhere: What to say of an unexpected request that is not for variations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: str = "") -> None:
+        self._elsewhere = elsewhere
         self._lines: list[_Line] = []
         self._closed = False
         self._unexpected: list[str] = []
@@ -113,12 +117,18 @@ class Expectations:
             # What must fail next, fails before anything else is looked at.
             left.sort(key=lambda line: not line.whatever)
             for line in left:
+                if line.whatever and _needs_url(line.scenario, asked):
+                    message = f"{line.scenario.name!r} needs a request for url, and got b64_json."
+                    self._unexpected.append(message)
+                    raise Unexpected(message)
                 if line.whatever or not list(differences(line.scenario, asked)):
                     line.played += 1
                     return Play(line.scenario, (line.played - 1) % len(line.scenario.answers))
             if not self._closed:
                 return None
             message = _nearest([line.scenario for line in left], asked)
+            if not asked.path.endswith(ENDPOINT):
+                message += self._elsewhere
             self._unexpected.append(message)
         raise Unexpected(message)
 
@@ -136,15 +146,24 @@ class Expectations:
                     expected = "1 request" if line.wanted == 1 else f"{line.wanted} requests"
                     found.append(
                         f"The scenario {line.scenario.name!r} was asked for: it expects "
-                        f"{expected}, and got {line.played or 'none'}."
+                        f"{expected}, and got {line.played or 'none'}. If it need not be used: "
+                        f"@pytest.mark.image_variation(allow_unused=True)."
                     )
         return found
+
+
+def _needs_url(wanted: Scenario, asked: Asked) -> bool:
+    """Say whether a fault lies in an address that the answer would not have."""
+    return wanted.name == "url_expired" and asked.form.fields.get("response_format") == "b64_json"
 
 
 def _nearest(left: list[Scenario], asked: Asked) -> str:
     sent = f"{asked.method} {asked.path}"
     if not left:
-        return f"{sent} is one request too many: no scenario is left to play."
+        return (
+            f"{sent} is one request too many: no scenario is left to play. Name one for it, or "
+            "allow it with @pytest.mark.image_variation(allow_unexpected=True)."
+        )
     near = min(left, key=lambda candidate: len(list(differences(candidate, asked))))
     differing = "; ".join(
         f"{name}: expected {expected}, got {got}"
@@ -159,6 +178,8 @@ def differences(wanted: Scenario, asked: Asked) -> Iterator[tuple[str, str, str]
         yield "the address", f"POST …{ENDPOINT}", f"{asked.method} {asked.path}"
     elif wanted.kind == "refusal":
         yield from _refusal_differences(wanted, asked)
+    elif _needs_url(wanted, asked):
+        yield "response_format", "'url'", "'b64_json'"
     elif wanted.selective:
         yield from _success_differences(wanted, asked)
 

@@ -1,6 +1,6 @@
 """A live server in the place of ours, with what is sent and answered recorded by vcrpy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,8 +16,9 @@ from vcr.request import Request
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Unexpected
-from pytest_image_variation.recording import form_of, redact_request, redact_response
+from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
+from pytest_image_variation.vcr_form import form_of
 
 __all__ = ["Live", "recording"]
 
@@ -72,22 +73,25 @@ def _skip(what: str) -> NoReturn:
 
 
 @contextmanager
-def recording(live: Live, path: Path | None) -> Iterator[None]:
+def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
     """Watch what every client of this process sends while the block runs.
 
     Args:
         live: What takes note of it.
         path: The cassette to write, redacted; None for none.
+        keep: Asked at the end whether to write it.
     """
+    redaction = Redaction(live.api_key)
     with _Watching.use(
         path=str(path or "none"),
         persister=_Discard if path is None else FilesystemPersister,
         record_mode=RecordMode.ALL,
-        before_record_request=redact_request,
-        before_record_response=redact_response,
+        before_record_request=redaction.request,
+        before_record_response=redaction.response,
         drop_unused_requests=True,
     ) as cassette:
         cassette.live = live
+        cassette.keep = keep
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DeadlineTransport, "handle_request", _watched(cassette))
             yield
@@ -105,6 +109,11 @@ class _Discard:
 
 class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
     live: Live | None = None
+    keep: Callable[[], bool]
+
+    def _save(self, force: bool = False) -> None:
+        if self.keep():
+            super()._save(force)
 
     def can_play_response_for(self, request: Any) -> bool:
         # aiohttp's forms can be read only before they are sent.

@@ -320,6 +320,9 @@ class _Server(uvicorn.Server):
         thread = threading.get_ident()
 
         def elsewhere(record: logging.LogRecord) -> bool:
+            # An answer that nobody waits for any more ends with the server.
+            if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+                return False
             # An app that ends before its answer does is what a cut body is made of.
             return record.thread != thread or record.exc_info is not None
 

@@ -6,9 +6,11 @@ what it needs when it is used.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -35,7 +37,16 @@ _MARKER = (
 _LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
 _RELAXED = ("allow_unused", "allow_unexpected")
 _PLAYED = pytest.StashKey[Any]()
+_PASSED = pytest.StashKey[bool]()
 _TOLD = pytest.StashKey[list[str] | None]()
+_EITHER = (
+    "A test has either image_variation_server or image_variation_cassette; one that asks for a "
+    "fixture by its name as it runs, and has a marker, names image_variation_server in its "
+    "signature too."
+)
+_PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+# The whole text of the SDK's warning is "deprecated".
+_QUIET = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
 _FIXTURES = "image_variation_"
 
 
@@ -110,8 +121,11 @@ def pytest_configure(config: pytest.Config) -> None:
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    if url and not url.startswith(("http://", "https://")):
-        raise pytest.UsageError("--image-variation-url must begin with http:// or https://.")
+    if url and not (url.startswith(("http://", "https://")) and url.partition("://")[2].strip("/")):
+        raise pytest.UsageError(
+            "--image-variation-url must begin with http:// or https:// and name a host, such as "
+            "http://127.0.0.1:8000/v1."
+        )
     _check_options_of_the_kit(config)
 
 
@@ -145,22 +159,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if item.get_closest_marker("image_variation") or any(
+        if any(item.get_closest_marker(name) for name in ("image_variation", "vcr")) or any(
             name.startswith(_FIXTURES) for name in names
         ):
-            # The whole text of the SDK's warning is "deprecated".
-            quiet = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
-            item.add_marker(quiet, append=False)
+            item.add_marker(_QUIET, append=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that passed, but whose scenarios were not met."""
-    yield
+    item.stash[_PASSED] = False
+    try:
+        yield
+    except BaseException:
+        # Its own reason comes first; that a request was refused may be why. What it did not come
+        # to use says nothing.
+        if _PLAYED in item.stash and (problems := _problems(item, unused=False)):
+            item.add_report_section("call", "image variations", "\n".join(problems))
+        raise
     if _PLAYED in item.stash:
         problems = item.stash[_TOLD] = _problems(item)
         if problems:
             _stop("\n".join(problems))
+    item.stash[_PASSED] = True
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -227,25 +248,49 @@ class _Outcomes:
 
 
 @pytest.fixture(scope="session")
-def image_variation_loopback() -> Iterator[Loopback]:
-    """The server of all tests; its `view()` gives an address to a fixture of any scope."""
-    loopback = _imported("loopback", "image_variation_server", "pytest,server")
-    server = None
-    try:
-        with warnings.catch_warnings():
-            # pytest-socket's error warns when it is made.
-            warnings.simplefilter("ignore", UserWarning)
-            server = loopback.Loopback()
-    except RuntimeError as error:
-        if "Socket" not in type(error).__name__:
-            raise
-    if server is None:
-        _stop(
-            "image_variation_server needs a socket, and pytest-socket blocks them; pass "
-            "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
-        )
+def image_variation_loopback() -> Iterator[_Lazy]:
+    """The server of all tests; its `view()` gives an address to a fixture of any scope.
+
+    A view fails no test by itself: `view.expectations.problems()` tells what was not met.
+    """
+    server = _Lazy(_imported("loopback", "image_variation_server", "pytest,server").Loopback)
     yield server
     server.close()
+
+
+class _Lazy:
+    """Starts the server with the first view, so that only a test that may not, fails for it."""
+
+    def __init__(self, start: Callable[[], Loopback]) -> None:
+        self._start = start
+        self._server: Loopback | None = None
+
+    def view(self) -> AbstractContextManager[View]:
+        """Give an address of its own to one test, while the block runs."""
+        if self._server is None:
+            self._server = self._started()
+        if self._server is None:
+            _stop(
+                "image_variation_server needs a socket, and pytest-socket blocks them; pass "
+                "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
+            )
+        return self._server.view()
+
+    def _started(self) -> Loopback | None:
+        try:
+            with warnings.catch_warnings():
+                # pytest-socket's error warns when it is made.
+                warnings.simplefilter("ignore", UserWarning)
+                return self._start()
+        except RuntimeError as error:
+            if "Socket" not in type(error).__name__:
+                raise
+        return None
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.close()
 
 
 @pytest.fixture
@@ -258,7 +303,9 @@ def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Li
     if request.config.getoption("--image-variation-url"):
         yield from _live(request)
         return
-    with request.getfixturevalue("image_variation_loopback").view() as view:
+    loopback = request.getfixturevalue("image_variation_loopback")
+    with pytest.MonkeyPatch.context() as patch, loopback.view() as view:
+        _without_proxy(patch)
         yield from _played(request, view)
 
 
@@ -272,7 +319,7 @@ def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay 
         yield from _live(request)
         return
     if "image_variation_server" in request.fixturenames:
-        _stop("A test has either image_variation_server or image_variation_cassette.")
+        _stop(_EITHER)
     with _imported("replay", "image_variation_cassette", "pytest").replaying() as replay:
         yield from _played(request, replay)
 
@@ -320,20 +367,22 @@ def image_variation_async_client(
 
     from langchain_image_variation import AsyncImageVariationClient
 
+    settings = _client_settings(request)
     # With no connection kept there is nothing to close, once the test's event loop is gone.
     limits = httpx.Limits(max_keepalive_connections=0)
     http_client = httpx.AsyncClient(limits=limits)
-    yield AsyncImageVariationClient(**_client_settings(request), http_client=http_client)
+    yield AsyncImageVariationClient(**settings, http_client=http_client)
 
 
 @pytest.fixture
 def image_variation_tool(
-    request: pytest.FixtureRequest, tmp_path: Path, square_png: bytes
+    request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[ImageVariationTool]:
     """An `ImageVariationTool` over what the test plays, in a folder that has `square.png`."""
     from langchain_image_variation import ImageVariationClient, ImageVariationTool
 
-    (tmp_path / "square.png").write_bytes(square_png)
+    # The fixture square_png may be the suite's own.
+    (tmp_path / "square.png").write_bytes(_sample("square_png"))
     with ImageVariationClient(**_client_settings(request), normalize=True) as client:
         yield ImageVariationTool(root_dir=tmp_path, engine=client)
 
@@ -418,13 +467,36 @@ def _settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
     """Return the scenarios that the nearest marker names, and what the markers allow."""
     names: tuple[str, ...] = ()
     allowed = dict.fromkeys(_RELAXED, False)
-    for marker in reversed(list(item.iter_markers("image_variation"))):
+    for marker in _farthest_first(item):
         names = marker.args or names
-        unknown = sorted(marker.kwargs.keys() - set(_RELAXED))
-        if unknown:
-            _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {unknown[0]}.")
-        allowed.update(marker.kwargs)
+        for name, value in marker.kwargs.items():
+            if name not in _RELAXED:
+                _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {name}.")
+            if not isinstance(value, bool):
+                _stop(f"{name} of the marker image_variation must be True or False, got {value!r}.")
+            allowed[name] = value
     return names, allowed
+
+
+def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
+    """Return the markers of a test: of module, class, function, and last those of its case."""
+    case = [getattr(mark, "mark", mark) for mark in _of_case(item)]
+    stacked = len(_naming(item.own_markers)) - len(_naming(case))
+    if stacked > 1:
+        _stop(
+            "Several markers image_variation of one test name scenarios; name them all in one, in "
+            "the order in which they are played."
+        )
+    every = [mark for node in item.listchain() for mark in node.own_markers]
+    return [mark for mark in every if mark.name == "image_variation"]
+
+
+def _of_case(item: pytest.Item) -> Any:
+    return item.callspec.marks if hasattr(item, "callspec") else ()
+
+
+def _naming(marks: list[pytest.Mark]) -> list[pytest.Mark]:
+    return [mark for mark in marks if mark.name == "image_variation" and mark.args]
 
 
 def _door(request: pytest.FixtureRequest) -> Any:
@@ -442,13 +514,18 @@ def _door(request: pytest.FixtureRequest) -> Any:
 def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
     """Ask for the scenarios of the test's marker, and check them when the test is over."""
     item = request.node
+    if _PLAYED in item.stash:
+        _stop(_EITHER)
     names, _ = _settings(item)
     for name in names:
-        try:
-            door.scenario(name)
-        except ValueError as error:
-            _stop(str(error))
+        mistake = _mistake(door, name)
+        if mistake:
+            _stop(mistake)
     item.stash[_PLAYED] = door
+    if request.config.pluginmanager.has_plugin("warnings"):
+        # For a fixture that was asked for as the test runs: now, and in the phases to come.
+        warnings.filterwarnings("ignore", "deprecated$", DeprecationWarning)
+        item.add_marker(_QUIET, append=False)
     yield door
     # What came after the test, from another fixture that was torn down or from a thread.
     told = item.stash.get(_TOLD, None)
@@ -460,10 +537,29 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
         _stop("\n".join(late))
 
 
-def _problems(item: pytest.Item) -> list[str]:
+def _without_proxy(patch: pytest.MonkeyPatch) -> None:
+    """Let clients reach 127.0.0.1 directly where the environment names a proxy."""
+    if not any(os.environ.get(name) for name in _PROXIES):
+        return
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if others.strip() != "*":
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, f"{others},127.0.0.1".lstrip(","))
+
+
+def _mistake(door: Any, name: str) -> str:
+    """Ask for a scenario, and return what is wrong with its name."""
+    try:
+        door.scenario(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _problems(item: pytest.Item, *, unused: bool = True) -> list[str]:
     _, allowed = _settings(item)
     problems: list[str] = item.stash[_PLAYED].expectations.problems(
-        unused=not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
+        unused=unused and not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
     )
     return problems
 
@@ -476,11 +572,21 @@ def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
     folder = config.getoption("--image-variation-record")
     path = None
     if folder is not None:
-        module, _, test = request.node.nodeid.partition("::")
-        safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in test.replace("::", "."))
-        path = Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
-    with live.recording(door, path):
+        path = _cassette(folder, request.node.nodeid)
+    # A test that fails leaves what was recorded before.
+    with live.recording(door, path, keep=lambda: request.node.stash.get(_PASSED, False)):
         yield from _played(request, door)
+
+
+def _cassette(folder: str, test: str) -> Path:
+    """Return where a test's recording is written: a file of its own, under a name for any disk."""
+    module, _, name = test.partition("::")
+    function, bracket, case = name.partition("[")
+    named = function.replace("::", ".") + bracket + case
+    safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in named)
+    if safe != named:
+        safe += f"-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+    return Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
 
 
 def _client_settings(request: pytest.FixtureRequest) -> dict[str, Any]:

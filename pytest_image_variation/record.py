@@ -1,10 +1,11 @@
-"""Records the cassettes anew: ``python -m pytest_image_variation.record [folder]``.
+"""Records the cassettes anew: ``python -m pytest_image_variation.record [FOLDER]``.
 
 vcrpy records each scenario from this project's own server over a real socket, since the vendor's
 endpoint is gone. Times, signatures and request ids are replaced by fixed ones, and a cassette whose
 recording says the same as before stays as it is.
 """
 
+import argparse
 import base64
 import hashlib
 import http.client
@@ -15,19 +16,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
-import vcr
-import yaml
-from PIL import Image
-from vcr.request import Request
-from vcr.serialize import serialize
-from vcr.serializers import yamlserializer
+try:
+    import httpx
+    import vcr
+    import yaml
+    from PIL import Image
+    from vcr.request import Request
+    from vcr.serialize import serialize
+    from vcr.serializers import yamlserializer
 
-from pytest_image_variation import samples
-from pytest_image_variation.loopback import Loopback, View
-from pytest_image_variation.recording import cassette_dir
-from pytest_image_variation.replay import BASE_URL
-from pytest_image_variation.scenarios import SCENARIOS, Scenario
+    from pytest_image_variation import samples
+    from pytest_image_variation.loopback import Loopback, View
+    from pytest_image_variation.recording import cassette_dir
+    from pytest_image_variation.replay import BASE_URL
+    from pytest_image_variation.scenarios import SCENARIOS, Scenario
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("Recording needs two extras: pip install 'langchain-image-variation[pytest,server]'")
 
 __all__ = ["record", "same"]
 
@@ -61,7 +67,8 @@ _BASE64_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/=]+")
 def record(folder: Path) -> list[str]:
     """Record every scenario into a folder, and return the names of those that have changed.
 
-    Cassettes of scenarios that do not exist any more are removed.
+    Cassettes that were recorded here, of scenarios that do not exist any more, are removed; any
+    other file stays.
 
     Raises:
         OSError: If a file cannot be written.
@@ -77,7 +84,7 @@ def record(folder: Path) -> list[str]:
                 path.write_text(text, "ascii")
                 changed.append(name)
     for path in folder.glob("*.yaml"):
-        if path.stem not in SCENARIOS:
+        if path.stem not in SCENARIOS and path.read_bytes().startswith(_head(path.stem)):
             path.unlink()
             changed.append(path.stem)
     return changed
@@ -111,7 +118,12 @@ def _recorded(scenario: Scenario, view: View, client: httpx.Client) -> str:
                 client.get(url)
     problems = view.expectations.problems()
     assert not problems, problems
-    return f"scenario: {scenario.name}\norigin: {_ORIGIN}\n{saved.text}"
+    return _head(scenario.name).decode() + saved.text
+
+
+def _head(name: str) -> bytes:
+    """Return how every cassette that is recorded here begins."""
+    return f"scenario: {name}\norigin: {_ORIGIN}\n".encode()
 
 
 def _request(scenario: Scenario, view: View) -> httpx.Request:
@@ -230,6 +242,26 @@ def _pixels(png: bytes) -> bytes:
         return b"broken"
 
 
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_image_variation.record",
+        description="Record each scenario from this project's own server. Files of the folder that "
+        "were not recorded by this program stay as they are.",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        nargs="?",
+        help="where to write; in a checkout, its cassettes/ if none is named",
+    )
+    folder = parser.parse_args().folder
+    if folder is None:
+        folder = cassette_dir()
+        if folder.parent == Path(__file__).parent:
+            parser.error("name a FOLDER: those of an installed package are not written over.")
+    print(json.dumps({"changed": record(folder)}))
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else cassette_dir()
-    print(json.dumps({"changed": record(target)}))
+    _main()

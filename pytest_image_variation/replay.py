@@ -21,8 +21,9 @@ from vcr.serializers import yamlserializer
 from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Play, Unexpected
-from pytest_image_variation.recording import cassette_dir, form_of
+from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
+from pytest_image_variation.recording import cassette_dir
+from pytest_image_variation.vcr_form import form_of
 
 __all__ = ["BASE_URL", "Replay", "replaying"]
 
@@ -30,6 +31,10 @@ BASE_URL = "https://image-variation.example/v1"
 """The address under which the cassettes were recorded. A request of another fits them too."""
 
 _Response = dict[str, Any]
+_ELSEWHERE = (
+    " Cassettes catch all HTTP of the process; if this is to reach its address, "
+    "image_variation_server catches nothing."
+)
 
 
 class Replay(Door):
@@ -40,6 +45,7 @@ class Replay(Door):
 
     def __init__(self) -> None:
         super().__init__(BASE_URL, "sk-image-variation-cassette")
+        self.expectations = Expectations(_ELSEWHERE)
         # By the request, which is kept so that its id stays its own.
         self._answers: dict[int, tuple[Any, _Response]] = {}
         self._files: dict[str, _Response] = {}
@@ -54,6 +60,17 @@ class Replay(Door):
         """
         super().scenario(name, times=times)
         self._files.update(_loaded(name)[1])
+
+    def fail_next(self, name: str, *, times: int = 1) -> None:
+        """Refuse: a cassette has no server that could fail out of turn.
+
+        Raises:
+            ValueError: Always; the message names what to call instead.
+        """
+        raise ValueError(
+            f"Only image_variation_server can fail whatever is asked; from cassettes, a fault is "
+            f"played in its turn: scenario({name!r})."
+        )
 
     def answer(self, request: Any) -> _Response:
         """Return the answer to a request of vcrpy; asked about the same one again, the same."""

@@ -99,6 +99,35 @@ def test_what_is_no_address(url: str) -> None:
         assert_images_response({"created": 1, "data": [{"url": url}]})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": "nonsense"}, "size must be one of 256x256, .*, got 'nonsense'"),
+        ({"response_format": "bogus"}, "response_format must be one of url, b64_json, got 'bogus'"),
+        ({"n": 0}, "n must be a whole number from 1, got '0'"),
+    ],
+)
+def test_mistakes_in_what_was_asked(arguments: Any, message: str) -> None:
+    """They are the test's own, and no rows."""
+    with pytest.raises(ValueError, match=message):
+        assert_images_response(URL, **arguments)
+
+
+def test_an_answer_that_is_not_read_yet() -> None:
+    """As aiohttp returns it: what to do comes in the place of what was got."""
+
+    class Unread:
+        status = 200
+        content = object()
+
+        async def json(self) -> Any:
+            """Return what would be read."""
+            return GOOD
+
+    with pytest.raises(AssertionError, match=r"await its json\(\)"):
+        assert_images_response(Unread())
+
+
 def test_a_failure_never_shows_a_whole_picture() -> None:
     """Megabytes of base64 would bury the message."""
     with pytest.raises(AssertionError) as failure:

@@ -3,6 +3,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,9 +124,34 @@ def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     wrong = tmp_path / "n_11.yaml"
     wrong.write_text(wrong.read_text().replace("got 11", "got 12"))
-    (tmp_path / "gone.yaml").write_text("scenario: gone\n")
+    (tmp_path / "gone.yaml").write_text(wrong.read_text().replace(": n_11", ": gone", 1))
+    foreign = tmp_path / "of_another.yaml"
+    before[foreign] = b"scenario: of_another\n"
+    foreign.write_bytes(before[foreign])
     assert record.record(tmp_path) == ["n_11", "gone"]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("argument", "missing", "told"),
+    [
+        ("--help", "", "usage: python -m pytest_image_variation.record [-h] [FOLDER]"),
+        ("--hepl", "", "unrecognized arguments: --hepl"),
+        ("folder", "uvicorn", "pip install 'langchain-image-variation[pytest,server]'"),
+    ],
+)
+def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, told: str) -> None:
+    """Help and mistakes write nothing, and a missing extra is named without a traceback."""
+    code = (
+        f"import runpy, sys; sys.argv = ['record', {argument!r}]; sys.modules[{missing!r}] = None\n"
+        "runpy.run_module('pytest_image_variation.record', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert told in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_cassettes_are_the_same_however_their_pictures_are_compressed() -> None:
@@ -196,6 +223,7 @@ def test_a_picture_that_was_not_given_out() -> None:
         replay.scenario("success_url_n1")
         assert send("https://elsewhere.example/x.png", {}, None, {}).status_code == 400
         assert "POST …/images/variations" in replay.expectations.problems()[0]
+        assert "image_variation_server catches nothing" in replay.expectations.problems()[0]
 
 
 def test_no_warning_of_vcrpy_or_the_clients() -> None:

@@ -111,6 +111,69 @@ def test_a_live_server_is_recorded(run: Run, live: View, pytester: pytest.Pytest
     assert b'name="response_format"' in body
 
 
+def test_recordings_of_tests_that_pass(
+    run: Run, live: View, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a file of its own; a test that fails later leaves the one that is there."""
+    source = """
+        import httpx, os, pytest
+
+        @pytest.mark.parametrize("case", ["a/b", "a_b", "a::b", "a b"])
+        def test_it(image_variation_env, case):
+            url = image_variation_env.base_url + "/models"
+            assert httpx.get(url, params={"n": os.environ["N"]}).status_code == 200
+            assert os.environ["N"] == "1"
+        """
+    options = (f"--image-variation-url={live.base_url}", "--image-variation-record=tapes")
+    monkeypatch.setenv("N", "1")
+    run(source, *options).assert_outcomes(passed=4)
+    before = {path: path.read_text() for path in (pytester.path / "tapes" / "test_it").iterdir()}
+    assert len(before) == 4
+    assert "test_it[a_b].yaml" in {path.name for path in before}
+    monkeypatch.setenv("N", "2")
+    run(source, *options).assert_outcomes(failed=4)
+    assert {path: path.read_text() for path in before} == before
+
+
+def test_a_recording_is_played_by_pytest_recording(
+    run: Run, live: View, pytester: pytest.Pytester
+) -> None:
+    """From the folder that it was written to, with the settings of the README."""
+    pytest.importorskip("pytest_recording")
+    pytester.makeconftest(
+        """
+        import pytest
+        from pathlib import Path
+        from pytest_image_variation import recording
+
+        @pytest.fixture(scope="module")
+        def vcr_config():
+            return recording.settings("pixels")
+
+        @pytest.fixture(scope="module")
+        def vcr_cassette_dir(request):
+            return str(Path("tapes", request.node.nodeid).with_suffix(""))
+        """
+    )
+    source = f"""
+        import httpx, pytest
+
+        @pytest.mark.vcr
+        def test_it(square_png, %s):
+            url = {live.base_url!r} + "/images/variations"
+            image = ("a.png", square_png)
+            answer = httpx.post(url, data={{"user": "me"}}, files={{"image": image}})
+            (entry,) = answer.json()["data"]
+            assert httpx.get(entry["url"]).content[1:4] == b"PNG"
+        """
+    options = (f"--image-variation-url={live.base_url}", "--image-variation-record=tapes")
+    plain = source.replace("@pytest.mark.vcr", "")
+    run(plain % "image_variation_env", *options).assert_outcomes(passed=1)
+    once = asked(live)
+    run(source % "", "-p", "pytest_recording.plugin").assert_outcomes(passed=1)
+    assert asked(live) == once
+
+
 def interactions(path: Path) -> list[dict[str, Any]]:
     """Return what a cassette holds."""
     found: list[dict[str, Any]] = yaml.safe_load(path.read_text())["interactions"]
@@ -123,7 +186,7 @@ def test_what_a_live_server_cannot_be_told(run: Run, live: View) -> None:
     result.assert_outcomes(failed=2, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none.",
+            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none. *",
             "*The nearest is 'success_b64_n2', but n: expected '2', got '1'; *",
             "*A live server cannot be told to give 'rate_limit'; *",
             "*A live server cannot be told to give a delay; *",
@@ -153,7 +216,8 @@ def test_the_key_of_the_environment(run: Run, live: View) -> None:
             ("--image-variation-record=x",),
             "*--image-variation-record needs --image-variation-url.*",
         ),
-        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https://.*"),
+        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https:// *"),
+        (("--image-variation-url=http://",), "*and name a host, such as *"),
     ],
 )
 def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None:

@@ -158,7 +158,8 @@ def test_a_scenario_that_was_not_used_up(view: View, client: httpx.Client) -> No
     view.scenario("rate_limit_then_success")
     pictures(client, view, response_format="b64_json")
     assert view.expectations.problems() == [
-        "The scenario 'rate_limit_then_success' was asked for: it expects 2 requests, and got 1."
+        "The scenario 'rate_limit_then_success' was asked for: it expects 2 requests, and got 1. "
+        "If it need not be used: @pytest.mark.image_variation(allow_unused=True)."
     ]
 
 
@@ -170,6 +171,25 @@ def test_fail_next_comes_before_scenarios_and_the_app(view: View, client: httpx.
     statuses = [pictures(client, view, n="2").status_code for _ in range(4)]
     assert statuses == [500, 503, 503, 200]
     assert view.expectations.problems() == []
+
+
+@pytest.mark.parametrize("order", ["fail_next", "scenario"])
+def test_an_address_cannot_expire_that_is_not_asked_for(
+    view: View, client: httpx.Client, order: str
+) -> None:
+    """Else a picture would come, and the fault would count as played."""
+    getattr(view, order)("url_expired")
+    assert pictures(client, view, response_format="b64_json").status_code == 400
+    assert "b64_json" in view.expectations.problems()[0]
+    assert pictures(client, view).status_code == 200
+
+
+def test_the_journal_has_no_keys(view: View, client: httpx.Client) -> None:
+    """Under whatever header they are sent, nor who pays."""
+    names = ("api-key", "x-api-key", "authorization", "openai-organization", "openai-project")
+    client.get(f"{view.base_url}/models", headers=dict.fromkeys((*names, "x-mine"), "secret"))
+    (exchange,) = view.journal
+    assert [name for name, value in exchange.headers.items() if value == "secret"] == ["x-mine"]
 
 
 @pytest.mark.parametrize(
@@ -199,6 +219,15 @@ def test_a_delay_outlasts_a_client_that_does_not_wait(view: View) -> None:
             pictures(client, view)
         view.delay(0)
         assert pictures(client, view).status_code == 200
+
+
+def test_an_answer_that_nobody_waits_for_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Else the log of another test would have the traceback of its end."""
+    with Loopback() as server, server.view() as view:
+        view.delay(60)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{view.base_url}/images/variations", timeout=0.05)
+    assert [r for r in caplog.records if r.name.startswith("uvicorn")] == []
 
 
 def test_our_client_knows_the_faults(view: View) -> None:

@@ -159,6 +159,9 @@ def test_server(image_variation_server):
         ["*pass --allow-hosts=127.0.0.1, or use image_variation_cassette*"]
     )
     run(source, *socket, "--allow-hosts=127.0.0.1").assert_outcomes(passed=2)
+    allowed = source.replace("def test_s", "@pytest.mark.enable_socket\ndef test_s")
+    mixed = source + allowed.replace("test_server", "test_that_may").replace("test_it", "test_2")
+    run(mixed, *socket, "--disable-socket").assert_outcomes(passed=3, errors=1)
 
 
 def test_async_clients_under_pytest_socket(run: Run) -> None:

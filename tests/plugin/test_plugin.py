@@ -53,6 +53,33 @@ def test_the_marker_alone_is_enough(run: Run) -> None:
             @pytest.mark.image_variation("unavailable")
             def test_nearest_wins(self):
                 assert httpx.post(URL).status_code == 503
+
+        @pytest.mark.image_variation("endpoint_removed")
+        class TestDerived(TestClass):
+            def test_inherited(self):
+                assert httpx.post(URL).status_code == 404
+        """
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_the_marker_of_a_parametrized_case_is_the_nearest(run: Run) -> None:
+    """It wins over that of its function; one without scenarios only adds what it allows."""
+    result = run(
+        """
+        import httpx, pytest
+
+        mark = pytest.mark.image_variation
+
+        @mark("rate_limit")
+        @pytest.mark.parametrize("status", [
+            429,
+            pytest.param(404, marks=mark("endpoint_removed")),
+            pytest.param(0, marks=mark(allow_unused=True)),
+        ])
+        def test_it(status):
+            if status:
+                assert httpx.post("https://x.example/v1/images/variations").status_code == status
         """
     )
     result.assert_outcomes(passed=3)
@@ -139,6 +166,8 @@ def test_a_server_for_a_fixture_of_wider_scope(run: Run) -> None:
 
         def test_second(server):
             assert len(server.journal) == 1
+            server.scenario("rate_limit")
+            assert "'rate_limit' was asked for" in server.expectations.problems()[0]
         """
     )
     result.assert_outcomes(passed=2)
@@ -203,6 +232,101 @@ def test_the_clients_and_the_tool_are_played_cassettes_to(run: Run) -> None:
         *ASYNCIO,
     )
     result.assert_outcomes(passed=3)
+
+
+def test_a_proxy_of_the_environment_is_not_asked(run: Run) -> None:
+    """The server is on this machine, whatever proxy a company's machines name."""
+    result = run(
+        """
+        import httpx, os, pytest, requests
+
+        @pytest.fixture(autouse=True)
+        def proxy(monkeypatch):
+            for name in ("HTTP_PROXY", "http_proxy"):
+                monkeypatch.setenv(name, "http://127.0.0.1:9")
+            monkeypatch.setenv("NO_PROXY", "x.example")
+
+        def test_any(image_variation_server):
+            for library in (httpx, requests):
+                url = image_variation_server.base_url + "/models"
+                assert library.get(url).status_code == 200
+            assert os.environ["NO_PROXY"] == "x.example,127.0.0.1"
+
+        def test_ours(image_variation_client, square_png):
+            image_variation_client.images.create_variation(image=square_png)
+
+        async def test_async(image_variation_async_client, square_png):
+            await image_variation_async_client.images.create_variation(image=square_png)
+
+        def test_cassettes_change_nothing(image_variation_cassette):
+            assert os.environ["NO_PROXY"] == "x.example"
+        """,
+        *ASYNCIO,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Run) -> None:
+    """Its text is "deprecated"; any other warning is the suite's own affair."""
+    result = run(
+        """
+        import openai, pytest, warnings
+
+        DOORS = ["image_variation_cassette", "image_variation_server"]
+
+        def ask(door, png):
+            door.scenario("success_url_n1")
+            with openai.OpenAI(base_url=door.base_url, api_key="k") as client:
+                client.images.create_variation(image=png)
+
+        @pytest.fixture(params=DOORS)
+        def door(request):
+            return request.getfixturevalue(request.param)
+
+        def test_by_fixture(door, square_png):
+            ask(door, square_png)
+
+        @pytest.mark.parametrize("name", DOORS)
+        def test_by_name(request, name, square_png):
+            ask(request.getfixturevalue(name), square_png)
+
+        def test_another(image_variation_server):
+            with pytest.raises(DeprecationWarning):
+                warnings.warn("deprecated since", DeprecationWarning)
+        """
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_a_suite_with_a_square_png_of_its_own(run: Run) -> None:
+    """The tool's folder has ours all the same."""
+    result = run(
+        """
+        import pytest
+
+        @pytest.fixture
+        def square_png(tmp_path):
+            return tmp_path / "mine.png"
+
+        def test_it(image_variation_tool):
+            assert image_variation_tool.invoke({"image": "square.png"})
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_faults_of_cassettes_are_scenarios(run: Run) -> None:
+    """The mistake is told with what to call instead."""
+    result = run(
+        """
+        import pytest
+
+        def test_it(image_variation_cassette):
+            with pytest.raises(ValueError, match=r"its turn: scenario.'rate_limit'."):
+                image_variation_cassette.fail_next("rate_limit")
+        """
+    )
+    result.assert_outcomes(passed=1)
 
 
 def test_the_model_option(run: Run) -> None:
@@ -270,7 +394,7 @@ def test_a_scenario_that_was_never_used_fails_the_test(run: Run, door: str) -> N
         """
     )
     result.assert_outcomes(failed=2, passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["The scenario 'success_b64_n2' was asked for*, and got none."])
+    result.stdout.fnmatch_lines(["The scenario 'success_b64_n2' was asked for*, and got none. *"])
     assert result.stdout.str().count("was asked for: it expects") == 1
 
 
@@ -327,6 +451,12 @@ def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
     [
         ('"rate_limits"', "", "*no scenario 'rate_limits'; do you mean 'rate_limit'*"),
         ('"rate_limit", strict=False', "", "*allow_unused and allow_unexpected, not strict.*"),
+        ('"rate_limit", allow_unused="no"', "", "*allow_unused *must be True or False, got 'no'.*"),
+        (
+            '"rate_limit")\n        @pytest.mark.image_variation("endpoint_removed"',
+            "",
+            "*name them all in one, in the order*",
+        ),
         (
             '"rate_limit"',
             "image_variation_server, image_variation_cassette",
@@ -348,6 +478,44 @@ def test_mistakes_are_told(run: Run, marker: str, signature: str, message: str) 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
+@pytest.mark.parametrize("signature", ["", "image_variation_env"])
+def test_a_second_door_is_refused_however_it_is_opened(run: Run, signature: str) -> None:
+    """Also by name, as the test runs."""
+    result = run(
+        f"""
+        import httpx, pytest
+
+        @pytest.mark.image_variation("rate_limit")
+        def test_it(request, {signature}):
+            assert httpx.post("https://x.example/v1/images/variations").status_code == 429
+            request.getfixturevalue("image_variation_server")
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*either image_variation_server or image_variation_cassette*"])
+    result.stdout.no_fnmatch_line("*KeyError*")
+
+
+def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
+    """An app that swallows a refusal leaves nothing else to go by."""
+    result = run(
+        """
+        import httpx, pytest
+
+        @pytest.mark.image_variation("success_b64_n2")
+        def test_it(square_png):
+            answer = httpx.post("https://x.example/v1/images/variations", data={
+                "n": "3", "response_format": "b64_json"}, files={"image": ("a.png", square_png)})
+            assert len(answer.json().get("data", [])) == 2
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'."]
+    )
 
 
 def test_a_test_that_is_run_again_begins_anew(run: Run, pytester: pytest.Pytester) -> None:

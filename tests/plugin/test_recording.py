@@ -2,6 +2,7 @@ import asyncio
 import gc
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from vcr.request import Request
 
 from pytest_image_variation import recording
 from pytest_image_variation.loopback import Loopback, View
+from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
+from pytest_image_variation.vcr_form import form_of
 from tests.http.raw_server import raw_server, response
 
 PNG = square_png(8)
@@ -207,22 +210,69 @@ def test_secrets_in_answers_are_redacted(tmp_path: Path, client: str) -> None:
     assert "org-REDACTED" in text
 
 
+SECRETS = {
+    "x-goog-api-key": "GOOGLEKEY",
+    "x-auth-token": "TOKENHEADER",
+    "api-key": "private-LIVEKEY",
+    "openai-organization": "ORGHEADER",
+    "cookie": "c=COOKIESENT",
+    "user-agent": "AGENTNAME",
+}
+LEAKS = {
+    "set_cookie": "__cf=COOKIEGIVEN",
+    "openai_organization": "ORGGIVEN",
+    "apim_request_id": "IDOFAZURE",
+    "x_amzn_requestid": "IDOFAMAZON",
+    "location": "http://x.example/?sig=SIGOFPLACE&n=2",
+    "content_type": "application/json",
+    "retry_after": "3",
+}
+LEAKING = (
+    rb'{"go": "https://x.example/a.png?se=1\u0026sig=SIGOFGO\u002Bx&X-Amz-Signature=SIGOFAMAZON",'
+    rb' "html": "?a=b&amp;sig=SIGOFHTML", "user": "USERGIVEN", "request_id": "IDGIVEN",'
+    rb' "echo": "private-LIVEKEY GOOGLEKEY", "org": "org-acme", "of": "Bearer OTHERBEARER",'
+    rb' "text": "in organization org-ofMine on", "to": "http://joe:PASSGIVEN@x.example/"}'
+)
+
+
+@pytest.mark.parametrize("client", ["httpx", "requests"])
+def test_a_server_that_repeats_every_secret(tmp_path: Path, client: str) -> None:
+    """What is in capitals was secret: in an address, in headers, in forms, and in an answer."""
+    path = tmp_path / "own.yaml"
+    send: Any = httpx.post if client == "httpx" else requests.post
+    with raw_server(response(200, LEAKING, **LEAKS)) as server, recorder().use_cassette(str(path)):
+        base = server.base_url.replace("http://", "http://joe:PASSWORD@")
+        url = f"{base}/x?api-key=QUERYSECRET&api-version=2026&sig=SIGSENT"
+        parts = [("user", (None, "USERONE")), ("user", (None, "USERTWO")), ("image", ("a", b"x"))]
+        for body in (
+            {"files": parts},
+            {"data": {"user": "USERTHREE", "n": "2"}},
+            {"json": {"api_key": "sk-abcdefGHIJKLMNOP", "n": 2}},
+        ):
+            assert send(url, headers=SECRETS, timeout=10, **body).content == LEAKING
+    text = path.read_text()
+    assert set(re.findall("[A-Z]{6,}", text)) == {"REDACTED"}
+    assert "acme" not in text and "ofMine" not in text
+    for kept in ("api-version=2026", "api-key=REDACTED", "n=2", "se=1", "retry-after"):
+        assert kept in text.lower().replace("redacted", "REDACTED")
+
+
 def test_the_sent_request_keeps_what_is_redacted(view: View) -> None:
     """Only the copy that is written lacks it."""
     request = form({"user": "jane"})
     request.headers["Authorization"] = "Bearer sk-secret"
-    redacted = recording.redact_request(request)
+    redacted = Redaction().request(request)
     assert b"jane" in request.body and b"jane" not in redacted.body
     assert request.headers["Authorization"] == "Bearer sk-secret"
     assert "Authorization" not in redacted.headers
-    assert recording.form_of(redacted).fields == {"user": "REDACTED"}
+    assert form_of(redacted).fields == {"user": "REDACTED"}
 
 
 def test_words_that_look_like_ids_are_kept() -> None:
     """Answers of other endpoints share the cassette, and must stay readable."""
     body = b'{"user_identifier": "org_settings", "req_id": 1, "about": "user-generated content"}'
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
-    assert recording.redact_response(answer)["body"]["string"] == body
+    assert Redaction().response(answer)["body"]["string"] == body
 
 
 @pytest.mark.filterwarnings("error")
@@ -232,15 +282,15 @@ def test_forms_as_aiohttp_takes_them(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     with path.open("rb") as file:
         for data in ({"n": "2", "image": file}, [("n", "2"), ("image", file)]):
-            read = recording.form_of(Request("POST", "https://x.example/", data, {}))
+            read = form_of(Request("POST", "https://x.example/", data, {}))
             assert read.fields == {"n": "2"}
             assert read.image is not None
             assert (read.image.content, read.image.file_name) == (PNG, "a.png")
-    raw = recording.form_of(Request("POST", "https://x.example/", {"image": PNG, "n": 2}, {}))
+    raw = form_of(Request("POST", "https://x.example/", {"image": PNG, "n": 2}, {}))
     assert raw.image is not None
     assert raw.fields == {"n": "2"}
     sent = {"model": "m", "input": [1, {"a": None}]}
-    assert not recording.form_of(Request("POST", "https://x.example/", sent, {})).parts
+    assert not form_of(Request("POST", "https://x.example/", sent, {})).parts
 
 
 def test_a_user_in_json_is_redacted() -> None:
@@ -248,15 +298,15 @@ def test_a_user_in_json_is_redacted() -> None:
     body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
     hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    redacted = recording.redact_request(Request("POST", "https://x.example/v1/x", body, headers))
+    redacted = Redaction().request(Request("POST", "https://x.example/v1/x", body, headers))
     assert redacted.body == hidden
     assert "Content-Length" not in redacted.headers
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
-    assert recording.redact_response(answer)["body"]["string"] == hidden
+    assert Redaction().response(answer)["body"]["string"] == hidden
 
 
 def test_pictures_are_never_touched() -> None:
     """Bytes that look like a secret may be in any picture."""
     png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
     answer = {"status": {}, "headers": {}, "body": {"string": png}}
-    assert recording.redact_response(answer)["body"]["string"] == png
+    assert Redaction().response(answer)["body"]["string"] == png
