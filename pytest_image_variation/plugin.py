@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_image_variation import marker, options
+from pytest_image_variation.marker import stop
 
 if TYPE_CHECKING:
     from langchain_image_variation import (
@@ -29,13 +32,6 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_MARKER = (
-    "image_variation(*scenarios, allow_unused=False, allow_unexpected=False): the scenarios of "
-    "image variations that the test plays, from cassettes or on image_variation_server, and what "
-    "does not fail it."
-)
-_LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
-_RELAXED = ("allow_unused", "allow_unexpected")
 _PLAYED = pytest.StashKey[Any]()
 _PASSED = pytest.StashKey[bool]()
 _TOLD = pytest.StashKey[list[str] | None]()
@@ -52,107 +48,22 @@ _FIXTURES = "image_variation_"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
-    group = parser.getgroup("image variations")
-    group.addoption(
-        "--image-variation-url",
-        metavar="URL",
-        help="run the tests against a live server, up to and with its /v1, instead of ours",
-    )
-    group.addoption(
-        "--image-variation-api-key",
-        metavar="KEY",
-        help="the key for the live server; better set IMAGE_VARIATION_API_KEY",
-    )
-    group.addoption(
-        "--image-variation-model",
-        metavar="NAME",
-        help="the model that image_variation_client and image_variation_tool ask for",
-    )
-    group.addoption(
-        "--image-variation-record",
-        metavar="DIR",
-        help="write what the live server answers as cassettes, DIR/<module>/<test>.yaml",
-    )
-    _add_options_of_the_kit(group)
-
-
-def _add_options_of_the_kit(group: pytest.OptionGroup) -> None:
-    group.addoption(
-        "--image-variation-capabilities",
-        metavar="WORDS",
-        help="what the server of --image-variation-url claims for the conformance kit, such as "
-        "'url=no max_n=4 sizes=512x512 url_ttl=2'",
-    )
-    group.addoption(
-        "--image-variation-level",
-        choices=("must", "should", "may"),
-        default="should",
-        help="the weakest level of rules that fails when broken; those below are expected to",
-    )
-    group.addoption(
-        "--image-variation-skips",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="ids of rules to skip, one a line; what follows a # is the reason",
-    )
-    group.addoption(
-        "--image-variation-xfails",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="ids of rules that are known to be broken, in the same form",
-    )
-    group.addoption(
-        "--image-variation-report",
-        metavar="FILE",
-        help="write what came of each rule as JSON",
-    )
+    options.add(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and check the options."""
-    config.addinivalue_line("markers", _MARKER)
-    for level in _LEVELS:
-        config.addinivalue_line(
-            "markers", f"{level}: a rule of the conformance kit that has this level."
-        )
+    for line in marker.LINES:
+        config.addinivalue_line("markers", line)
     config.pluginmanager.register(_Outcomes(config), "image_variation_outcomes")
-    url = config.getoption("--image-variation-url")
-    if config.getoption("--image-variation-record") and not url:
-        raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    if url and not (url.startswith(("http://", "https://")) and url.partition("://")[2].strip("/")):
-        raise pytest.UsageError(
-            "--image-variation-url must begin with http:// or https:// and name a host, such as "
-            "http://127.0.0.1:8000/v1."
-        )
-    _check_options_of_the_kit(config)
-
-
-def _check_options_of_the_kit(config: pytest.Config) -> None:
-    claimed = config.getoption("--image-variation-capabilities")
-    if claimed:
-        from pytest_image_variation.conformance.capabilities import Capabilities
-
-        try:
-            Capabilities.parse(claimed)
-        except ValueError as error:
-            raise pytest.UsageError(f"--image-variation-capabilities: {error}") from None
-    report = config.getoption("--image-variation-report")
-    if report:
-        # An hour later would be too late to say so.
-        try:
-            Path(report).parent.mkdir(parents=True, exist_ok=True)
-            Path(report).touch()
-        except OSError:
-            raise pytest.UsageError(
-                f"--image-variation-report: {Path(report).name!r} cannot be written there."
-            ) from None
+    options.check(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Apply the lists of the kit; let the vendor's SDK call in tests what it says is deprecated."""
-    rules = [item for item in items if any(item.get_closest_marker(level) for level in _LEVELS)]
+    rules = [
+        item for item in items if any(item.get_closest_marker(level) for level in marker.LEVELS)
+    ]
     if rules:
         _about_rules(config, rules)
     if not config.pluginmanager.has_plugin("warnings"):
@@ -180,7 +91,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if _PLAYED in item.stash:
         problems = item.stash[_TOLD] = _problems(item)
         if problems:
-            _stop("\n".join(problems))
+            stop("\n".join(problems))
     item.stash[_PASSED] = True
 
 
@@ -270,7 +181,7 @@ class _Lazy:
         if self._server is None:
             self._server = self._started()
         if self._server is None:
-            _stop(
+            stop(
                 "image_variation_server needs a socket, and pytest-socket blocks them; pass "
                 "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
             )
@@ -319,7 +230,7 @@ def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay 
         yield from _live(request)
         return
     if "image_variation_server" in request.fixturenames:
-        _stop(_EITHER)
+        stop(_EITHER)
     with _imported("replay", "image_variation_cassette", "pytest").replaying() as replay:
         yield from _played(request, replay)
 
@@ -328,7 +239,7 @@ def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay 
 def _image_variation_marked(request: pytest.FixtureRequest) -> None:
     """Play the scenarios that a marker names."""
     if request.node.get_closest_marker("image_variation") is not None:
-        names, _ = _settings(request.node)
+        names, _ = marker.settings(request.node)
         if names:
             _door(request)
 
@@ -444,10 +355,6 @@ def _sample(name: str) -> bytes:
 # Behind the fixtures...
 
 
-def _stop(message: str) -> NoReturn:
-    pytest.fail(message, pytrace=False)
-
-
 def _imported(module: str, fixture: str, extras: str) -> Any:
     """Import what a fixture needs, or name the extras that bring what is missing."""
     try:
@@ -457,51 +364,15 @@ def _imported(module: str, fixture: str, extras: str) -> Any:
         missing = (error.name or getattr(error.__context__, "name", None) or "").partition(".")[0]
         if missing in ("", "pytest_image_variation"):
             raise
-    _stop(
+    stop(
         f"{fixture} needs {missing}, which is not installed: "
         f"pip install 'langchain-image-variation[{extras}]'"
     )
 
 
-def _settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
-    """Return the scenarios that the nearest marker names, and what the markers allow."""
-    names: tuple[str, ...] = ()
-    allowed = dict.fromkeys(_RELAXED, False)
-    for marker in _farthest_first(item):
-        names = marker.args or names
-        for name, value in marker.kwargs.items():
-            if name not in _RELAXED:
-                _stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {name}.")
-            if not isinstance(value, bool):
-                _stop(f"{name} of the marker image_variation must be True or False, got {value!r}.")
-            allowed[name] = value
-    return names, allowed
-
-
-def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
-    """Return the markers of a test: of module, class, function, and last those of its case."""
-    case = [getattr(mark, "mark", mark) for mark in _of_case(item)]
-    stacked = len(_naming(item.own_markers)) - len(_naming(case))
-    if stacked > 1:
-        _stop(
-            "Several markers image_variation of one test name scenarios; name them all in one, in "
-            "the order in which they are played."
-        )
-    every = [mark for node in item.listchain() for mark in node.own_markers]
-    return [mark for mark in every if mark.name == "image_variation"]
-
-
-def _of_case(item: pytest.Item) -> Any:
-    return item.callspec.marks if hasattr(item, "callspec") else ()
-
-
-def _naming(marks: list[pytest.Mark]) -> list[pytest.Mark]:
-    return [mark for mark in marks if mark.name == "image_variation" and mark.args]
-
-
 def _door(request: pytest.FixtureRequest) -> Any:
     """Return what a test plays: what it names itself, or the cassettes of its marker."""
-    names, _ = _settings(request.node)
+    names, _ = marker.settings(request.node)
     wants_server = "image_variation_server" in request.fixturenames
     wants_cassette = bool(names) or "image_variation_cassette" in request.fixturenames
     return request.getfixturevalue(
@@ -515,12 +386,12 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
     """Ask for the scenarios of the test's marker, and check them when the test is over."""
     item = request.node
     if _PLAYED in item.stash:
-        _stop(_EITHER)
-    names, _ = _settings(item)
+        stop(_EITHER)
+    names, _ = marker.settings(item)
     for name in names:
         mistake = _mistake(door, name)
         if mistake:
-            _stop(mistake)
+            stop(mistake)
     item.stash[_PLAYED] = door
     if request.config.pluginmanager.has_plugin("warnings"):
         # For a fixture that was asked for as the test runs: now, and in the phases to come.
@@ -534,7 +405,7 @@ def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
     del item.stash[_PLAYED]
     item.stash[_TOLD] = None
     if late:
-        _stop("\n".join(late))
+        stop("\n".join(late))
 
 
 def _without_proxy(patch: pytest.MonkeyPatch) -> None:
@@ -557,7 +428,7 @@ def _mistake(door: Any, name: str) -> str:
 
 
 def _problems(item: pytest.Item, *, unused: bool = True) -> list[str]:
-    _, allowed = _settings(item)
+    _, allowed = marker.settings(item)
     problems: list[str] = item.stash[_PLAYED].expectations.problems(
         unused=unused and not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
     )

@@ -71,7 +71,9 @@ PLUGIN = {
     "replay": (5, {"httpx", "vcr"}),
     "record": (6, {"PIL", "httpx", "vcr", "yaml"}),
     "conformance": (6, set[str]()),
-    "plugin": (7, {"httpx", "pytest"}),
+    "marker": (6, {"pytest"}),
+    "options": (7, {"pytest"}),
+    "plugin": (8, {"httpx", "pytest"}),
 }
 CONFORMANCE = {
     "rule": (0, set[str]()),
@@ -181,11 +183,16 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
 
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:
-    """What its module imports at the top is of the standard library, or pytest."""
-    tree = ast.parse((ROOT / OURS[1] / "plugin.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            assert all(alias.name in {"pytest", *STANDARD} for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None
-            assert node.module.partition(".")[0] in STANDARD
+    """What its modules import at the top is of the standard library, pytest, or each other."""
+    own = ("plugin", "options", "marker")
+    for name in own:
+        for node in ast.parse((ROOT / OURS[1] / f"{name}.py").read_text()).body:
+            if isinstance(node, ast.Import):
+                assert all(alias.name in {"pytest", *STANDARD} for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                if node.module == OURS[1]:
+                    assert all(alias.name in own for alias in node.names)
+                else:
+                    first = node.module.partition(".")[0]
+                    assert first in STANDARD or node.module == f"{OURS[1]}.marker"
