@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from langchain_image_variation.error_response import Error, ErrorResponse
 from pytest_image_variation.form import Form, Picture
 from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario, scenario
 
@@ -45,6 +46,11 @@ class Play:
 
 class Unexpected(Exception):
     """A request that no scenario expects; the message says how it differs from the nearest."""
+
+    def to_json(self) -> str:
+        """Return the body of the 400 that answers it, after which no SDK sends it again."""
+        error = Error(message=str(self), type="invalid_request_error", code="unexpected_request")
+        return ErrorResponse(error=error).to_json()
 
 
 @dataclass(slots=True)

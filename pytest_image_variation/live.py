@@ -18,7 +18,7 @@ from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Unexpected
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
-from pytest_image_variation.vcr_form import form_of
+from pytest_image_variation.vcr_form import form_of, headers_of
 
 __all__ = ["Live", "recording"]
 
@@ -49,7 +49,7 @@ class Live(Door):
 
     def seen(self, request: Any, status: int) -> None:
         """Take note of a request of vcrpy that was answered."""
-        headers = {name.lower(): str(value) for name, value in dict(request.headers).items()}
+        headers = headers_of(request)
         asked = Asked.of(
             request.method,
             urlsplit(request.uri).path,

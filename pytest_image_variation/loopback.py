@@ -23,7 +23,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.server import create_app
 from pytest_image_variation.door import Door
 from pytest_image_variation.engine import LookingEngine
@@ -101,7 +100,7 @@ class View(Door):
             # Reading what was given out is no request for pictures.
             play = None if asked.method in ("GET", "HEAD") else self.expectations.take(asked)
         except Unexpected as error:
-            await _refusal(str(error))(scope, receive, marked)
+            await _refused(error)(scope, receive, marked)
             return
         exchange.scenario = None if play is None else play.scenario.name
         if self._delay:
@@ -146,11 +145,8 @@ def _with_a_key(scope: Scope) -> Scope:
     return {**scope, "headers": [*others, (b"authorization", b"Bearer wrong")]}
 
 
-def _refusal(message: str) -> Response:
-    error = Error(message=message, type="invalid_request_error", code="unexpected_request")
-    body = ErrorResponse(error=error).to_json()
-    # No SDK sends a request again after a 400.
-    return Response(body, 400, media_type="application/json")
+def _refused(error: Unexpected) -> Response:
+    return Response(error.to_json(), 400, media_type="application/json")
 
 
 def _from_table(answer: Answer) -> Response:
@@ -219,9 +215,9 @@ class _Apps:
 
     @cached_property
     def _expiring(self) -> ASGIApp:
-        # A store of its own, for it removes what is older than its addresses last.
-        folder = self._folder / "expired"
-        return create_app(LookingEngine(), queue=_QUEUE, store_dir=folder, url_ttl=0.001)
+        return create_app(
+            LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files", url_ttl=0.001
+        )
 
 
 class Loopback:
@@ -288,7 +284,8 @@ class Loopback:
         _, key, rest = f"{scope['path']}//".split("/", 2)
         view = self._views.get(key)
         if view is None:
-            await _refusal("The test that this address belonged to is over.")(scope, receive, send)
+            over = Unexpected("The test that this address belonged to is over.")
+            await _refused(over)(scope, receive, send)
             return
         path = f"/{rest.removesuffix('//').removesuffix('/')}"
         below = {**scope, "path": path, "raw_path": path.encode(), "root_path": f"/{key}"}

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from pytest_image_variation.form import Form, Part
-from pytest_image_variation.vcr_form import aiohttp_form, body_of, header_of
+from pytest_image_variation.vcr_form import aiohttp_form, body_of, headers_of
 
 __all__ = ["REDACTED", "Redaction"]
 
@@ -114,7 +114,7 @@ class Redaction:
                 "vcrpy cannot record an aiohttp.FormData, which is empty once it is sent; send it "
                 "with another client, or record with --image-variation-record."
             )
-        kind = header_of(request.headers, "content-type") or ""
+        kind = headers_of(request).get("content-type", "")
         read = form or Form.parse(kind, body_of(request))
         hidden = Form(tuple(self._part(part) for part in read.parts))
         if form is not None or hidden != read:

@@ -18,12 +18,11 @@ from vcr.record_mode import RecordMode
 from vcr.request import Request
 from vcr.serializers import yamlserializer
 
-from langchain_image_variation.error_response import Error, ErrorResponse
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
 from pytest_image_variation.recording import cassette_dir
-from pytest_image_variation.vcr_form import form_of
+from pytest_image_variation.vcr_form import form_of, headers_of
 
 __all__ = ["BASE_URL", "Replay", "replaying"]
 
@@ -81,7 +80,7 @@ class Replay(Door):
 
     def _answered(self, request: Any) -> _Response:
         address = urlsplit(request.uri)
-        headers = {name.lower(): _text(value) for name, value in dict(request.headers).items()}
+        headers = headers_of(request)
         asked = Asked.of(
             request.method, address.path, form_of(request), has_key="authorization" in headers
         )
@@ -93,7 +92,7 @@ class Replay(Door):
                 exchange.scenario = play.scenario.name
                 response = _loaded(play.scenario.name)[0][play.index]
         except Unexpected as error:
-            response = _refusal(str(error))
+            response = _refused(error)
         exchange.status = response["status"]["code"]
         return response
 
@@ -181,15 +180,9 @@ def _loaded(name: str) -> tuple[list[_Response], dict[str, _Response]]:
     return answers, files
 
 
-def _refusal(message: str) -> _Response:
-    error = Error(message=message, type="invalid_request_error", code="unexpected_request")
+def _refused(error: Unexpected) -> _Response:
     return {
         "status": {"code": 400, "message": "Bad Request"},
         "headers": {"Content-Type": ["application/json"]},
-        "body": {"string": ErrorResponse(error=error).to_json().encode()},
+        "body": {"string": error.to_json().encode()},
     }
-
-
-def _text(value: Any) -> str:
-    value = value[0] if isinstance(value, list | tuple) else value
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

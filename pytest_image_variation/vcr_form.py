@@ -1,4 +1,4 @@
-"""The form in a request as vcrpy holds it, whichever client sent it."""
+"""Form and headers of a request as vcrpy holds it, whichever client sent it."""
 
 import io
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from pytest_image_variation.form import Form, Part
 
-__all__ = ["aiohttp_form", "body_of", "form_of", "header_of"]
+__all__ = ["aiohttp_form", "body_of", "form_of", "headers_of"]
 
 # aiohttp empties a form when it sends it, so what was in it is kept from before.
 _READ = WeakKeyDictionary[Any, Form]()
@@ -20,7 +20,7 @@ def form_of(request: Any) -> Form:
     form = aiohttp_form(body)
     if form is not None:
         return form
-    return Form.parse(header_of(request.headers, "content-type"), body_of(request))
+    return Form.parse(headers_of(request).get("content-type"), body_of(request))
 
 
 def body_of(request: Any) -> bytes:
@@ -38,13 +38,14 @@ def body_of(request: Any) -> bytes:
     return b"".join(body) if is_bytes else b""
 
 
-def header_of(headers: Any, name: str) -> str | None:
-    """Return a header of a request of vcrpy by its name in lower case."""
-    for key, value in dict(headers).items():
-        if key.lower() == name:
-            found = value[0] if isinstance(value, list | tuple) else value
-            return found.decode("latin-1") if isinstance(found, bytes) else str(found)
-    return None
+def headers_of(request: Any) -> dict[str, str]:
+    """Return the headers of a request of vcrpy as text, by their names in lower case."""
+    return {name.lower(): _text(value) for name, value in dict(request.headers).items()}
+
+
+def _text(value: Any) -> str:
+    value = value[0] if isinstance(value, list | tuple) else value
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def aiohttp_form(body: Any) -> Form | None:

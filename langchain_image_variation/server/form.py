@@ -73,7 +73,7 @@ async def read_request(
 
 
 async def drain(request: Request, *, timeout: float) -> None:
-    """Read a body and drop it, so that the client is done sending when the answer comes.
+    """Read a body that is refused unread, and drop it, so that the connection can be kept.
 
     Raises:
         InvalidRequestError: If it takes more than `timeout` seconds to come in (408).

@@ -94,7 +94,7 @@ class Handlers:
             self._access.check(request)
             self._check_room(request)
         except ImageVariationError:
-            # A client that is still sending would rather see a broken connection than the answer.
+            # So the connection can be kept; an answer before a body's end closes it, by `Linger`.
             await drain(request, timeout=self._upload_timeout)
             raise
         admit = partial(self._check_room, request)

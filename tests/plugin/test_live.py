@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from vcr.request import Request
 
+from pytest_image_variation.live import Live
 from pytest_image_variation.loopback import Loopback, View
 from tests.conftest import Run
 
@@ -225,3 +227,11 @@ def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None
     result = run("", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def test_headers_are_text_as_whatever_vcrpy_holds_them() -> None:
+    """The journal has the text of a header that a client gave as bytes, or as a list."""
+    live = Live("http://127.0.0.1/v1", "none")
+    headers = {"X-Bytes": b"one", "X-List": ["two"]}
+    live.seen(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
+    assert dict(live.journal[0].headers) == {"x-bytes": "one", "x-list": "two"}

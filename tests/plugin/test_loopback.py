@@ -27,20 +27,6 @@ PNG = square_png(8)
 
 
 @pytest.fixture(scope="module")
-def loopback() -> Iterator[Loopback]:
-    """One server for all tests."""
-    with Loopback() as server:
-        yield server
-
-
-@pytest.fixture
-def view(loopback: Loopback) -> Iterator[View]:
-    """The test's own view."""
-    with loopback.view() as view:
-        yield view
-
-
-@pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     """One client for all tests."""
     with httpx.Client() as client:

@@ -3,7 +3,6 @@ import gc
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.request import Request
 
 from pytest_image_variation import recording
-from pytest_image_variation.loopback import Loopback, View
+from pytest_image_variation.loopback import View
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
 from pytest_image_variation.vcr_form import form_of
@@ -25,20 +24,6 @@ from tests.http.raw_server import raw_server, response
 
 PNG = square_png(8)
 OTHER = square_png(9)
-
-
-@pytest.fixture(scope="module")
-def loopback() -> Iterator[Loopback]:
-    """One server for all tests."""
-    with Loopback() as server:
-        yield server
-
-
-@pytest.fixture
-def view(loopback: Loopback) -> Iterator[View]:
-    """The test's own view."""
-    with loopback.view() as view:
-        yield view
 
 
 def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a.png") -> Request:

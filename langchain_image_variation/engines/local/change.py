@@ -14,9 +14,9 @@ from PIL import Image
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, grey
 from langchain_image_variation.engines.local.warp import flow, resample, velocity
 
-__all__ = ["Yardstick", "reached"]
+__all__ = ["PROBES", "Yardstick", "reached"]
 
-_PROBES = 128
+PROBES = 128
 """Points along a side at which a smooth field's change is measured."""
 
 _FINER = 4
@@ -44,19 +44,21 @@ class Yardstick:
         )
         self._grey = np.asarray(enlarged).reshape(-1)
         self._spread = float(luma.std())
+        still = (np.zeros((2, nodes, nodes), np.float32) for nodes in (PROBES, source.shape[0]))
+        self._here = {field.shape[1]: self._read(field) for field in still}
         far = [flow(velocity(np.random.default_rng(seed)), _FAR) for seed in range(4)]
-        self.most = float(np.mean([self.change(resample(moved, _PROBES)) for moved in far]))
+        self.most = float(np.mean([self.change(resample(moved, PROBES)) for moved in far]))
         """Change of a far displacement: about the most that moving pixels can bring."""
 
     def change(self, field: Floats) -> float:
         """Return the change that a field makes, measured at the centres of its nodes.
 
         Args:
-            field: Displacements (2, nodes, nodes).
+            field: Displacements (2, nodes, nodes), nodes 128 or the side of the source.
         """
         if self._spread == 0:
             return 0.0
-        difference = self._read(field) - self._read(np.zeros_like(field))
+        difference = self._read(field) - self._here[field.shape[1]]
         return float(np.sqrt(np.mean(difference**2))) / self._spread
 
     def amplitude(self, velocity: Floats, wanted: float, reach: float) -> float:
@@ -68,7 +70,7 @@ class Yardstick:
             reach: The largest amplitude allowed, returned where even that changes too little.
         """
         return reached(
-            lambda amplitude: self.change(resample(flow(velocity, amplitude), _PROBES)),
+            lambda amplitude: self.change(resample(flow(velocity, amplitude), PROBES)),
             wanted,
             reach,
             0.01,

@@ -53,11 +53,11 @@ class Grain:
 
     def __init__(self, source: Bytes) -> None:
         picture = as_floats(source)
-        soft = _filtered(picture, ImageFilter.GaussianBlur(_SOFT))
+        soft = _filtered(source, ImageFilter.GaussianBlur(_SOFT))
         grain = np.asarray(picture - soft)
         energy = _mean(_product(grain, grain), _NEAR)
         highest, lowest = ImageFilter.MaxFilter(3), ImageFilter.MinFilter(3)
-        span = _filtered(picture, highest) - _filtered(picture, lowest)
+        span = _filtered(source, highest) - _filtered(source, lowest)
         floor = np.float32(_FLAT) * _least(_product(span, span), _AROUND)
         hidden = np.minimum(_least(energy, _AROUND), floor) + np.float32(_UNSEEN)
         lines = 1 - np.minimum(floor / (energy + np.float32(_UNSEEN)), 1)
@@ -114,11 +114,9 @@ def _contours(tensor: Floats) -> Floats:
     return np.asarray(np.stack([yy - lesser, xy, xx - lesser]) * weight, dtype=np.float32)
 
 
-def _filtered(picture: Floats, kernel: ImageFilter.Filter) -> Floats:
-    # Pillow filters no floats. A byte is enough for gradients.
-    planes = (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    images = [Image.fromarray(plane).filter(kernel) for plane in np.moveaxis(planes, 2, 0)]
-    return as_floats(np.dstack([np.asarray(image) for image in images]))
+def _filtered(picture: Bytes, kernel: ImageFilter.Filter) -> Floats:
+    planes = [Image.fromarray(plane).filter(kernel) for plane in np.moveaxis(picture, 2, 0)]
+    return as_floats(np.dstack([np.asarray(plane) for plane in planes]))
 
 
 def _mean(plane: Floats, reach: int) -> Floats:

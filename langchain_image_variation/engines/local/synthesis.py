@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
-from langchain_image_variation.engines.local.change import Yardstick, reached
+from langchain_image_variation.engines.local.change import PROBES, Yardstick, reached
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.progress import Step, untold
@@ -137,18 +137,20 @@ class Synthesis:
 
         Grain that would move by less than half a pixel does not move at all once it is copied.
         """
-        field = np.zeros((2, NODES, NODES), dtype=np.float32)
+        drawn, field = -1.0, np.zeros((2, NODES, NODES), dtype=np.float32)
 
         def change(amplitude: float) -> float:
-            nonlocal field
+            nonlocal drawn, field
             step(0.0)
+            drawn = amplitude
             field = self._grain.copied(resample(flow(speed, amplitude), NODES))
             return self._yardstick.change(settled(field))
 
         amplitude = self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
         if abs(change(amplitude) - self._wanted) > _LOOSE * self._wanted:
             amplitude = reached(change, self._wanted, self._plan.reach, _LOOSE)
-            change(amplitude)
+            if amplitude != drawn:
+                change(amplitude)
         step(_SKETCHED)
         return self._drawn(field, step)
 
@@ -199,7 +201,7 @@ class Synthesis:
 
     def _try(self, arranger: Arranger, speed: Floats, amplitude: float, step: Step) -> _Try:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude, step)
-        change = self._yardstick.change(upsample(sketch.field, 128))
+        change = self._yardstick.change(upsample(sketch.field, PROBES))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
         badness = arranger.faults(sketch) + self._plan.firmness * miss**2
         return _Try(speed, amplitude, sketch, change, miss, badness)
