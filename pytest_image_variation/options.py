@@ -1,5 +1,6 @@
 """The options of the plugin, and what is checked of them before any test runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def _add_for_the_kit(group: pytest.OptionGroup) -> None:
         "'url=no max_n=4 sizes=512x512 url_ttl=2'",
     )
     group.addoption(
+        "--image-variation-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=300.0,
+        help="how long the conformance kit waits for an answer of that server (default: 300)",
+    )
+    group.addoption(
         "--image-variation-level",
         choices=("must", "should", "may"),
         default="should",
@@ -76,11 +84,6 @@ def check(config: pytest.Config) -> None:
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    if url and not (url.startswith(("http://", "https://")) and url.partition("://")[2].strip("/")):
-        raise pytest.UsageError(
-            "--image-variation-url must begin with http:// or https:// and name a host, such as "
-            "http://127.0.0.1:8000/v1."
-        )
     _check_for_the_kit(config)
 
 
@@ -89,10 +92,22 @@ def _check_for_the_kit(config: pytest.Config) -> None:
     if claimed:
         from pytest_image_variation.conformance.capabilities import Capabilities
 
-        try:
-            Capabilities.parse(claimed)
-        except ValueError as error:
-            raise pytest.UsageError(f"--image-variation-capabilities: {error}") from None
+        _checked("--image-variation-capabilities", lambda: Capabilities.parse(claimed))
+    if config.getoption("--image-variation-url"):
+        from pytest_image_variation.conformance.server import named
+
+        _checked("--image-variation-url", lambda: named(config))
+    _check_report(config)
+
+
+def _checked(option: str, read: Callable[[], object]) -> None:
+    try:
+        read()
+    except ValueError as error:
+        raise pytest.UsageError(f"{option}: {error}") from None
+
+
+def _check_report(config: pytest.Config) -> None:
     report = config.getoption("--image-variation-report")
     if report:
         # An hour later would be too late to say so.

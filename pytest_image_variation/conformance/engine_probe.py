@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from inspect import isawaitable
 from typing import Any, Never
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    SIZES,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.png import SquarePNG
@@ -25,22 +29,33 @@ class EngineProbe:
         engine: The engine, sync or async.
         capabilities: What it claims to do.
         deterministic: Whether it claims the same bytes for the same request.
+
+    Raises:
+        ValueError: If it claims no size that a request can ask for.
     """
 
     def __init__(
         self, engine: Engine, capabilities: Capabilities, *, deterministic: bool = False
     ) -> None:
+        if not any(size in SIZES for size in capabilities.sizes):
+            raise ValueError(f"Of an engine, sizes must have one of {', '.join(SIZES)}.")
         self.engine = engine
         self.capabilities = capabilities
         self.deterministic = deterministic
         self._answers: dict[CreateImageVariationRequest, object] = {}
+        # One loop for all: an async engine may keep connections, which belong to theirs.
+        self._runner = asyncio.Runner()
+
+    def close(self) -> None:
+        """End the loop on which an async engine was asked."""
+        self._runner.close()
 
     def request(self, name: str = "rgb.png", **fields: Any) -> CreateImageVariationRequest:
         """Return a legal request for one picture of the smallest size, or what is asked for."""
         usual = {
             "image": SquarePNG(picture(name)),
             "response_format": self.capabilities.response_format,
-            "size": self.capabilities.sizes[0],
+            "size": next(size for size in self.capabilities.sizes if size in SIZES),
         }
         return CreateImageVariationRequest.model_validate({**usual, **fields})
 
@@ -53,7 +68,7 @@ class EngineProbe:
             *requests: The requests.
             at_once: Whether all are asked at the same time.
         """
-        return asyncio.run(self._outcomes(requests, at_once))
+        return self._runner.run(self._outcomes(requests, at_once))
 
     def answer(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
         """Return the answer to a request, which is asked only if it was not before.

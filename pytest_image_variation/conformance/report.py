@@ -11,7 +11,7 @@ import pytest
 
 from langchain_image_variation import __version__
 from pytest_image_variation.conformance.rule import LEVELS, Rule
-from pytest_image_variation.conformance.server_probe import Server
+from pytest_image_variation.conformance.target import Server
 from pytest_image_variation.conformance.verdict import BREACH
 
 __all__ = ["RULE", "Row", "Tally", "as_property"]
@@ -89,7 +89,7 @@ class Tally:
         """
         content: dict[str, Any] = {
             "version": __version__,
-            "target": None if target is None else Server(target).shown_url,
+            "target": None if target is None else Server(target).base_url,
             "summary": {level: dict(self._counts(level)) for level in LEVELS},
             "rules": [asdict(row) for row in self._rows.values()],
         }

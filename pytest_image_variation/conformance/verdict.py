@@ -1,13 +1,13 @@
 """From a check to the outcome of a test."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
 import pytest
 
 from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Unseen
 
-__all__ = ["BREACH", "judge", "parameters"]
+__all__ = ["BREACH", "judge", "parameters", "subject_of"]
 
 BREACH = "image_variation_breach"
 """The property of a test's report that says what was found, and how to ask again."""
@@ -23,6 +23,13 @@ def parameters(rules: Iterable[Rule[S]]) -> list[Any]:
         )
         for rule in rules
     ]
+
+
+def subject_of(item: pytest.Item) -> Hashable:
+    """Return what all tests of one subject have in common: the class, and its own parameters."""
+    indices = item.callspec.indices  # type: ignore[attr-defined]  # of parametrized tests
+    others = tuple(sorted((name, index) for name, index in indices.items() if name != "rule"))
+    return item.parent, others
 
 
 def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:

@@ -180,7 +180,7 @@ def test_nobody_answers(run: Run) -> None:
         "--image-variation-url=http://127.0.0.1:9/v1",
     )
     result.assert_outcomes(failed=1, skipped=COUNT - 1)
-    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError"])
+    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError; is the *"])
 
 
 SUBCLASSES = """
@@ -227,6 +227,116 @@ def test_subclasses(run: Run) -> None:
             "got: it returned 1 pictures",
             "got: 1 for n=10",
             "*give the subclass a fixture `create_variation` *",
+        ]
+    )
+
+
+ALONE = """
+import asyncio, gc, time, weakref
+import httpx, pytest
+from langchain_image_variation.engines.instant import InstantEngine
+from pytest_image_variation.conformance import (
+    Capabilities, EngineConformanceTests, Server, ServerConformanceTests)
+
+class One(httpx.MockTransport):
+    # Two servers of one address, one after the other.
+    def __eq__(self, other):
+        return True
+    __hash__ = None
+
+class TestFirst(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        return Server("http://one/v1", transport=One(lambda request: httpx.Response(201)))
+
+class TestSecond(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        return Server("http://one/v1", transport=One(lambda request: httpx.Response(418)))
+
+@pytest.fixture(scope="session")
+def shared():
+    return InstantEngine()
+
+class TestAll(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self, shared):
+        return shared
+
+class TestDeterministic(EngineConformanceTests):
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self, shared):
+        return shared
+
+class OfOneLoop:
+    loop = None
+
+    async def create_variation(self, request):
+        self.loop = self.loop or asyncio.get_running_loop()
+        assert self.loop is asyncio.get_running_loop()
+        return InstantEngine().create_variation(request)
+
+class TestOneLoop(EngineConformanceTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return OfOneLoop()
+
+alive = weakref.WeakSet()
+
+class Large(InstantEngine):
+    def __init__(self):
+        gc.collect()
+        alive.add(self)
+        assert len(alive) < 3
+
+class TestLarge(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self):
+        return Large()
+
+class Mixing:
+    def create_variation(self, request):
+        self.request = request
+        time.sleep(0.05)
+        mixed = self.request.model_copy(update={"n": request.n})
+        return InstantEngine().create_variation(mixed)
+
+class TestMixing(EngineConformanceTests):
+    deterministic = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return Mixing()
+
+class TestOtherSize(EngineConformanceTests):
+    capabilities = Capabilities(sizes=("768x768",))
+
+    @pytest.fixture
+    def engine(self):
+        return InstantEngine()
+"""
+
+
+def test_each_class_is_judged_by_itself(run: Run) -> None:
+    """Whatever it has in common with others; of engines, none is kept longer than needed."""
+    wanted = (
+        "answer-status or (TestAll and same-again) or (TestDeterministic and same-again) "
+        "or (TestOneLoop and size) or (TestLarge and takes) or (TestMixing and at-once) "
+        "or (TestOtherSize and returns)"
+    )
+    result = run(ALONE, "-k", wanted, "-rs")
+    result.assert_outcomes(failed=4, passed=10, skipped=1, deselected=2 * COUNT + 6 * 26 - 15)
+    result.stdout.fnmatch_lines(
+        [
+            "got: 201",
+            "got: 418",
+            "got: request * of 4 has other pictures than alone",
+            "Of an engine, sizes must have one of 256x256, 512x512, 1024x1024.",
+            "SKIPPED * The engine does not claim to be deterministic.",
         ]
     )
 
