@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -96,15 +97,24 @@ def _check_for_the_kit(config: pytest.Config) -> None:
     if config.getoption("--image-variation-url"):
         from pytest_image_variation.conformance.server import named
 
-        _checked("--image-variation-url", lambda: named(config))
+        _checked("The server of --image-variation-url", lambda: named(config))
+    lists = [
+        *config.getoption("--image-variation-skips"),
+        *config.getoption("--image-variation-xfails"),
+    ]
+    if lists:
+        from pytest_image_variation.conformance.lists import read_list
+
+        # Here, since of xdist's processes the first must say so.
+        _checked(None, lambda: [read_list(Path(path)) for path in lists])
     _check_report(config)
 
 
-def _checked(option: str, read: Callable[[], object]) -> None:
+def _checked(option: str | None, read: Callable[[], object]) -> None:
     try:
         read()
     except ValueError as error:
-        raise pytest.UsageError(f"{option}: {error}") from None
+        raise pytest.UsageError(f"{option}: {error}" if option else str(error)) from None
 
 
 def _check_report(config: pytest.Config) -> None:
@@ -112,8 +122,12 @@ def _check_report(config: pytest.Config) -> None:
     if report:
         # An hour later would be too late to say so.
         try:
+            if Path(report).is_dir():
+                raise IsADirectoryError
             Path(report).parent.mkdir(parents=True, exist_ok=True)
-            Path(report).touch()
+            # What was reported before stays until there is something new.
+            with TemporaryFile(dir=Path(report).parent):
+                pass
         except OSError:
             raise pytest.UsageError(
                 f"--image-variation-report: {Path(report).name!r} cannot be written there."

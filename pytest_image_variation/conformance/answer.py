@@ -75,8 +75,11 @@ class Answer:
         """Say that this answer breaks a rule.
 
         Raises:
-            Breach: Always.
+            Breach: If it is about what was asked.
+            Unseen: If the server only says to come back later.
         """
+        if self.status == 429:
+            unseen("The server limits requests: it answers 429, after waiting too.")
         raise Breach(masked(got, self.api_key), [self.curl])
 
     def must(self, condition: bool, got: Callable[[], str] | str) -> None:

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Iterator
 
 from pytest_image_variation.conformance.answer import Answer
-from pytest_image_variation.conformance.rule import Rule, unseen
+from pytest_image_variation.conformance.rule import Breach, Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES", "plain"]
@@ -54,7 +54,8 @@ def _entries(probe: ServerProbe, answer: Answer) -> Iterator[tuple[str, object]]
 def _status(probe: ServerProbe) -> None:
     answer = probe.variation()
     hint = _hint(probe, answer)
-    answer.must(answer.status == 200, f"{answer} ({hint})" if hint else f"{answer}")
+    if answer.status != 200:
+        raise Breach(f"{answer} ({hint})" if hint else f"{answer}", [answer.curl])
 
 
 def _hint(probe: ServerProbe, answer: Answer) -> str | None:

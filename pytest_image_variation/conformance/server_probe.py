@@ -43,6 +43,7 @@ class ServerProbe:
         """Tells this run from others, for what a server remembers."""
         self._known: dict[Question, Answer | Breach] = {}
         self._lock = threading.Lock()
+        self._in_vain = False
 
     @property
     def size(self) -> str:
@@ -146,7 +147,11 @@ class ServerProbe:
         """Ask, and ask again while the server says to come back later."""
         for wait in range(_WAITS + 1):
             found = self._sent(question)
-            if isinstance(found, Breach) or found.status != 429 or wait == _WAITS:
+            if isinstance(found, Breach) or found.status != 429:
+                break
+            if wait == _WAITS or self._in_vain:
+                # It would be in vain each time.
+                self._in_vain = True
                 break
             seconds = retry_after(found.headers, str(found))
             time.sleep(_WAIT if seconds is None else min(seconds, _LONGEST_WAIT))

@@ -137,6 +137,14 @@ def test_the_kit_waits_whatever_the_header_says(
     assert waits == [0.0 if seconds in ("0", "-1") else 1.0]
 
 
+def test_a_limit_that_does_not_end_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It breaks no rule but that a legal request is answered."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    assert broken_rules(answering({"error": ERROR}, 429, retry_after="30")) == {"answer-status"}
+    assert waits == [30.0] * 5
+
+
 STRANGE = {
     "deep": b"[" * 100_000,
     "huge": b'{"created": 1' + b"0" * 400 + b', "data": [{"b64_json": "AAAA"}]}',

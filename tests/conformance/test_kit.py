@@ -69,15 +69,16 @@ def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
             "got: 200 {*",
             "python -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
             "* conformance of image variations *",
-            "*kept*broken*expected*not seen*",
-            "MUST *1 *0 *0 *0",
-            "SHOULD *0 *1 *0 *0",
+            "*kept*broken*expected*not seen*failed*",
+            "MUST *1 *0 *0 *0 *0",
+            "SHOULD *0 *1 *0 *0 *0",
             "SHOULD broken: refuse-broken-pixels: *",
         ]
     )
     report = json.loads((pytester.path / "reports" / "kit.json").read_text())
     assert report["target"].startswith("http://127.0.0.1:")
-    assert report["summary"]["SHOULD"] == {"kept": 0, "broken": 1, "expected": 0, "not seen": 0}
+    none = {"kept": 0, "broken": 0, "expected": 0, "not seen": 0, "failed": 0}
+    assert report["summary"]["SHOULD"] == {**none, "broken": 1}
     kept, broken = report["rules"]
     assert (kept["id"], kept["outcome"], kept["curl"]) == ("refuse-n-zero", "kept", [])
     assert (broken["id"], broken["level"], broken["outcome"]) == (
@@ -105,7 +106,8 @@ def test_levels_are_marks(kit: Run) -> None:
 
 def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     """Rules are skipped, or expected to be broken; one that is kept after all fails."""
-    (pytester.path / "skips.txt").write_text("# Ours.\n\nrefuse-n-zero  # too dear\n")
+    skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
+    (pytester.path / "skips.txt").write_bytes(skips.encode())
     (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
     result = kit(
         *("--image-variation-skips=skips.txt", "--image-variation-xfails=xfails.txt"),
@@ -115,8 +117,8 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "*XPASS(strict)*known*",
-            "MUST *1 *0 *0 *1",
-            "SHOULD *0 *0 *1 *0",
+            "MUST *1 *0 *0 *1 *0",
+            "SHOULD *0 *0 *1 *0 *0",
             "SHOULD expected: refuse-broken-pixels: *",
             "*too dear*",
         ]
@@ -128,8 +130,10 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     ("option", "message"),
     [
         ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: no rule has the id 'n-zero'.*"),
+        ("--image-variation-xfails=wrong.txt", "* Is it 'refuse-n-zero'?*"),
         ("--image-variation-xfails=none.txt", "*The list 'none.txt' cannot be read.*"),
         ("--image-variation-report=wrong.txt/kit.json", "*'kit.json' cannot be written there.*"),
+        ("--image-variation-report=.", "* cannot be written there.*"),
         ("--image-variation-capabilities=n=4", "*no capability 'n'; there are url, *"),
         ("--image-variation-capabilities=max_n=four", "*max_n cannot be 'four'.*"),
         ("--image-variation-capabilities=max_n=11", "*max_n must be a whole number from 1 to 10*"),
@@ -138,9 +142,36 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
 def test_wrong_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
     """They end the run at once, with a sentence."""
     (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
-    result = kit(option)
+    result = kit(option, "-p", "xdist.plugin", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+BESIDE_RULES = """
+import pytest
+from pytest_image_variation.conformance import ServerConformanceTests
+
+class TestMine(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        raise OSError("did not start")
+
+    @pytest.mark.image_variation_must
+    def test_of_my_own(self):
+        pass
+"""
+
+
+def test_a_crash_is_no_breach(run: Run, pytester: pytest.Pytester) -> None:
+    """No list expects it, and the report tells them apart; a test that is no rule is left alone."""
+    (pytester.path / "xfails.txt").write_text("answer-status\n")
+    options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")
+    result = run(BESIDE_RULES, *options, "-k", "answer-status or my_own")
+    result.assert_outcomes(passed=1, errors=1, deselected=COUNT - 1)
+    report = json.loads((pytester.path / "kit.json").read_text())
+    (row,) = report["rules"]
+    assert (row["outcome"], row["got"]) == ("failed", "OSError: did not start")
+    assert report["exit_status"] == 1
 
 
 def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
@@ -157,6 +188,34 @@ def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
             "*The server does not claim the size 256x256.",
         ]
     )
+
+
+def test_nothing_is_reported_of_what_is_not_run(kit: Run, pytester: pytest.Pytester) -> None:
+    """The report of before stays as it is."""
+    (pytester.path / "kit.json").write_text("{}")
+    kit("--image-variation-report=kit.json", "--collect-only", "-q")
+    assert (pytester.path / "kit.json").read_text() == "{}"
+    assert [path.name for path in pytester.path.glob("kit*")] == ["kit.json"]
+
+
+INTERRUPTING = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    if "answer-object" in item.name:
+        pytest.exit("enough")
+"""
+
+
+def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None:
+    """Its report has the rules that were checked before, and pytest's exit status."""
+    pytester.makepyfile(interrupting=INTERRUPTING)
+    pytester.syspathinsert()
+    kit("--image-variation-report=kit.json", "-p", "interrupting", "-k", "answer-")
+    report = json.loads((pytester.path / "kit.json").read_text())
+    assert report["exit_status"] == pytest.ExitCode.INTERRUPTED
+    assert [row["id"] for row in report["rules"]] == ["answer-status", "answer-content-type"]
 
 
 def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
