@@ -176,7 +176,10 @@ def image_variation_loopback() -> Iterator[_Lazy]:
     A view fails no test by itself: `view.expectations.problems()` tells what was not met.
     """
     server = _Lazy(_imported("loopback", "image_variation_server", "pytest,server").Loopback)
-    yield server
+    with pytest.MonkeyPatch.context() as patch:
+        # To the end of the session, since views are used at the same time.
+        _without_proxy(patch)
+        yield server
     server.close()
 
 
@@ -424,7 +427,7 @@ def _without_proxy(patch: pytest.MonkeyPatch) -> None:
     if not any(os.environ.get(name) for name in _PROXIES):
         return
     others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if others.strip() != "*":
+    if others.strip() != "*" and "127.0.0.1" not in others.split(","):
         for name in ("no_proxy", "NO_PROXY"):
             patch.setenv(name, f"{others},127.0.0.1".lstrip(","))
 

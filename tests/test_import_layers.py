@@ -62,6 +62,7 @@ PLUGIN = {
     "form": (1, {"PIL"}),
     "assertions": (1, set[str]()),
     "expectation": (2, set[str]()),
+    "persister": (2, set[str]()),
     "vcr_form": (2, set[str]()),
     "redaction": (3, set[str]()),
     "recording": (4, {"PIL"}),
