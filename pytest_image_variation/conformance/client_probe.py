@@ -20,6 +20,8 @@ __all__ = ["Call", "ClientProbe", "CreateVariation"]
 MANY = 50
 """More often than any client tries."""
 
+_SHOWN = 5
+
 
 class CreateVariation(Protocol):
     """The function of a client that is checked, sync or async."""
@@ -94,6 +96,11 @@ class ClientProbe:
     def __init__(self, create: CreateVariation, loopback: Loopback) -> None:
         self._create = create
         self._loopback = loopback
+        self._exchanges: Sequence[Exchange] = ()
+
+    def asked(self) -> Sequence[str]:
+        """Return what the function asked the last time that it was called, and got."""
+        return [_line(exchange) for exchange in self._exchanges[:_SHOWN]]
 
     def call(
         self, *, fault: str | None = None, times: int = 1, play: str | None = None, **fields: Any
@@ -118,6 +125,7 @@ class ClientProbe:
             except Exception as raised:
                 error = raised
             problems = view.expectations.problems(unused=False)
+            self._exchanges = view.journal
             return Call(view.journal, view.api_key, pictures, error, problems)
 
     def works(self) -> bool:
@@ -152,6 +160,14 @@ class ClientProbe:
         # A generator asks only as it is read.
         lists = isinstance(returned, Iterable) and not isinstance(returned, bytes | str)
         return list(returned) if lists else returned
+
+
+def _line(exchange: Exchange) -> str:
+    fields = [f"{name}={value[:40]!r}" for name, value in exchange.fields.items()]
+    image = exchange.picture
+    size = "of no size" if image is None or image.size is None else "{}x{}".format(*image.size)
+    sent = [] if image is None else [f"image={image.mode} {size}"]
+    return " ".join([exchange.method, exchange.path, *fields, *sent, f"-> {exchange.status}"])
 
 
 async def _awaited(returned: Awaitable[object]) -> object:

@@ -45,10 +45,23 @@ class EngineProbe:
         self._answers: dict[CreateImageVariationRequest, object] = {}
         # One loop for all: an async engine may keep connections, which belong to theirs.
         self._runner = asyncio.Runner()
+        self._asked: Sequence[CreateImageVariationRequest] = ()
 
     def close(self) -> None:
         """End the loop on which an async engine was asked."""
         self._runner.close()
+
+    def asked(self) -> Sequence[str]:
+        """Return the requests that were sent together last."""
+        return [
+            " ".join(
+                [
+                    *(f"{field}={value}" for field, value in request.to_form().items()),
+                    f"image={request.image.side}x{request.image.side}",
+                ]
+            )
+            for request in self._asked
+        ]
 
     def request(self, name: str = "rgb.png", **fields: Any) -> CreateImageVariationRequest:
         """Return a legal request for one picture of the smallest size, or what is asked for."""
@@ -68,6 +81,7 @@ class EngineProbe:
             *requests: The requests.
             at_once: Whether all are asked at the same time.
         """
+        self._asked = requests
         return self._runner.run(self._outcomes(requests, at_once))
 
     def answer(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
@@ -77,6 +91,7 @@ class EngineProbe:
             Breach: If there is none.
         """
         request = self.request(name, **fields)
+        self._asked = (request,)
         if request not in self._answers:
             (self._answers[request],) = self.outcomes(request)
         return self.served(self._answers[request])

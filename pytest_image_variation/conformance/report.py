@@ -37,8 +37,10 @@ class Row:
     itself, so that nothing is known of the rule)."""
     got: str | None = None
     """What was found instead, if it is broken; why, if it was not seen or the test failed."""
+    asked: list[str] = field(default_factory=list)
+    """What a client that breaks it asked, or what was asked of an engine."""
     curl: list[str] = field(default_factory=list)
-    """How to ask again."""
+    """How to ask a server again."""
 
 
 class Tally:
@@ -55,7 +57,7 @@ class Tally:
             return
         row = Row(report.nodeid, rule["id"], rule["level"], rule["rule"], outcome, got)
         if isinstance(breach, dict) and outcome in ("broken", "expected"):
-            row.got, row.curl = breach["got"], breach["curl"]
+            row.got, row.asked, row.curl = breach["got"], breach["asked"], breach["curl"]
         self._rows[report.nodeid] = row
 
     def lines(self) -> Iterable[str]:

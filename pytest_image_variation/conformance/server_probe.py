@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +63,10 @@ class ServerProbe:
     def serves(self) -> bool:
         """Whether the plainest request gets pictures, whatever they are."""
         return self.answers and bool(self.variation().entries)
+
+    def asked(self) -> Sequence[str]:
+        """Return nothing: each breach has the command line that asks again."""
+        return ()
 
     def knows(self, question: Question) -> bool:
         """Whether a question was asked already."""

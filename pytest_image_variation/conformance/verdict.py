@@ -5,14 +5,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Unseen
+from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Subject, Unseen
 
 __all__ = ["BREACH", "judge", "parameters", "subject_of"]
 
 BREACH = "image_variation_breach"
 """The property of a test's report that says what was found, and how to ask again."""
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Subject)
 
 
 def parameters(rules: Iterable[Rule[S]]) -> list[Any]:
@@ -44,8 +44,11 @@ def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:
         return
     if isinstance(found, Unseen):
         pytest.skip(str(found))
-    item.user_properties.append((BREACH, {"got": found.got, "curl": list(found.curl)}))
-    text = "\n".join([f"{rule.level} {rule.id}: {rule.text}", f"got: {found.got}", *found.curl])
+    asked = list(subject.asked())
+    breach = {"got": found.got, "asked": asked, "curl": list(found.curl)}
+    item.user_properties.append((BREACH, breach))
+    lines = [f"{rule.level} {rule.id}: {rule.text}", f"got: {found.got}"]
+    text = "\n".join([*lines, *(f"asked: {line}" for line in asked), *found.curl])
     if LEVELS.index(rule.level) > LEVELS.index(_level(item.config)):
         pytest.xfail(text)
     pytest.fail(text, pytrace=False)

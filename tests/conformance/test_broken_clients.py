@@ -183,6 +183,18 @@ def test_who_asks_for_base64_alone_breaks_a_rule(loopback: Loopback) -> None:
     assert found["client-raises-url-expired"] == "Unseen"
 
 
+def test_what_was_asked_is_told(loopback: Loopback) -> None:
+    """A line for each request, without the key."""
+    probe = ClientProbe(broken(extra={"prompt": "a cat"}), loopback)
+    with pytest.raises(Breach):
+        CLIENT_RULES["client-fields"].check(probe)
+    (line,) = probe.asked()
+    assert line == (
+        "POST /v1/images/variations size='256x256' response_format='b64_json' n='1' user='jane' "
+        "prompt='a cat' image=RGB 64x64 -> 400"
+    )
+
+
 def test_an_async_function_and_a_generator_are_functions_too(loopback: Loopback) -> None:
     """They are waited for, and read."""
 

@@ -284,6 +284,7 @@ def test_subclasses(run: Run) -> None:
             "got: it asked nothing",
             "got: it returned 1 pictures",
             "got: 1 for n=10",
+            "asked: model=dall-e-2 n=10 response_format=b64_json size=256x256 image=64x64",
             "*give the subclass a fixture `create_variation` *",
         ]
     )
