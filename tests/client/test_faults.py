@@ -112,7 +112,7 @@ FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
     ),
     (
         "is a bomb",
-        response(200, gzip.compress(gzip.compress(bytes(10**8))), content_encoding="gzip, gzip"),
+        response(200, gzip.compress(gzip.compress(bytes(10**8), 1)), content_encoding="gzip, gzip"),
         EngineResponseError,
         "sent its answer compressed",
     ),

@@ -122,7 +122,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
     with process(tmp_path, *arguments) as (running, address):
         asked = threading.Thread(
             target=lambda: answers.append(
-                post(address, n="5", size="1024x1024", response_format="b64_json")
+                post(address, n="3", size="1024x1024", response_format="b64_json")
             )
         )
         asked.start()
@@ -135,7 +135,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
         assert post(address).status_code == 503
         asked.join(60)
         assert running.wait(30) == code
-    assert len(answers[0].json()["data"]) == 5
+    assert len(answers[0].json()["data"]) == 3
 
 
 @POSIX
@@ -155,7 +155,7 @@ def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        while len(urls) < 40:
+        while len(urls) < 20:
             time.sleep(0.05)
         running.kill()
         for thread in threads:
