@@ -31,7 +31,7 @@ class ResultFolder:
         most: So many results are kept there; the oldest go first. By default all are.
 
     Raises:
-        SourceError: If the folder for results leads out of that of the pictures.
+        SourceError: If the folder for results leads out of that of the pictures, or is it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ResultFolder:
         self.output_dir = output_dir
         self.relative = output_dir / scope if scope else output_dir
         self.most = most
-        if not pictures.reaches(self.relative):
+        if not pictures.has_below(output_dir) or not pictures.has_below(self.relative):
             raise SourceError("The output folder must be inside the root; name one below it.")
 
     @property
