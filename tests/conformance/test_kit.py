@@ -241,6 +241,17 @@ def test_nobody_answers(run: Run) -> None:
     result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError; is the *"])
 
 
+def test_nobody_answers_what_was_chosen(run: Run) -> None:
+    """That is no success, though the rule that says so was left out."""
+    result = run(
+        "",
+        *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),
+        "--image-variation-url=http://127.0.0.1:9/v1",
+    )
+    of_level = sum(rule.level == "MAY" for rule in SERVER_RULES.values())
+    result.assert_outcomes(failed=1, skipped=of_level - 1, deselected=COUNT - of_level)
+
+
 SUBCLASSES = """
 import pytest
 from langchain_image_variation.contract import Image, ImagesResponse
