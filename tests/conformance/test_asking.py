@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -307,3 +308,43 @@ def test_more_than_is_claimed_is_no_breach() -> None:
     )
     SERVER_RULES["refuse-n-above"].check(ServerProbe(whole))
     assert got("refuse-n-above", cut).startswith("200 ")
+
+
+def test_an_answer_does_not_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it was made is compared with when it came, however late that is looked at."""
+    now = time.time()
+    probe = ServerProbe(answering({"created": int(now), "data": [{"b64_json": "AAAA"}]}))
+    probe.variation()
+    monkeypatch.setattr("time.time", lambda: now + 3600)
+    SERVER_RULES["answer-created-now"].check(probe)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+def test_an_address_without_its_query_may_be_refused_in_any_way(status: int) -> None:
+    """Azure answers 409 where nothing is public."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200 if request.url.query else status)
+        data = [{"url": "http://strange/f.png?sig=1"}]
+        return httpx.Response(200, json={"created": 1, "data": data})
+
+    server = Server("http://strange/v1", transport=httpx.MockTransport(answer))
+    SERVER_RULES["url-signed"].check(ServerProbe(server))
+
+
+def test_another_request_is_another_one_whatever_is_claimed() -> None:
+    """Even where neither n nor the form of the pictures can differ."""
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.read())
+        data = [{"url": "http://strange/f.png"}]
+        again = request.headers.get("idempotency-key") and bodies[-1] != bodies[-2]
+        return httpx.Response(409 if again else 200, json={"created": 1, "data": data})
+
+    claims = Capabilities(b64_json=False, max_n=1)
+    server = Server("http://strange/v1", None, None, claims, httpx.MockTransport(answer))
+    probe = ServerProbe(server)
+    SERVER_RULES["idempotent-conflict"].check(probe)
+    assert len(set(bodies)) == len(bodies) == 3
