@@ -370,7 +370,7 @@ class TestLarge(EngineConformanceTests):
 class Mixing:
     def create_variation(self, request):
         self.request = request
-        time.sleep(0.05)
+        time.sleep(0.02)
         mixed = self.request.model_copy(update={"n": request.n})
         return InstantEngine().create_variation(mixed)
 
