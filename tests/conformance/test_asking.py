@@ -15,6 +15,7 @@ from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.rule import Breach
 from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.samples import square_png
 from tests.conformance.in_process import broken_rules
 from tests.conftest import Run
 from tests.http.raw_server import hang_up, raw_server, response, stall, trickle
@@ -351,3 +352,24 @@ def test_another_request_is_another_one_whatever_is_claimed() -> None:
     probe = ServerProbe(server)
     SERVER_RULES["idempotent-conflict"].check(probe)
     assert len(set(bodies)) == len(bodies) == 3
+
+
+def test_an_address_that_ends_soon_can_be_read() -> None:
+    """What is asked of it is asked before anything else, which may take longer."""
+    made: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            part = request.headers.get("range")
+            content = square_png(256)[: 8 if part else None]
+            gone = str(request.url) != made[-1]
+            return httpx.Response(403 if gone else 206 if part else 200, content=content)
+        made.append(f"http://strange/{len(made)}.png?sig=1")
+        return httpx.Response(200, json={"created": 1, "data": [{"url": made[-1]}]})
+
+    claims = Capabilities(b64_json=False, max_n=1)
+    server = Server("http://strange/v1", None, None, claims, httpx.MockTransport(answer))
+    probe = ServerProbe(server)
+    for id in ("url-read", "url-again", "accept-user", "url-signed", "url-part"):
+        SERVER_RULES[id].check(probe)
+    assert len(made) > 1
