@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -183,6 +183,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Convert the colours of an embedded profile to sRGB."""
+    # Few pictures need this either.
+    from PIL import ImageCms
+
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     pixels = image if image.mode in ("RGB", "CMYK", "LAB") else image.convert("RGB")
     try:

@@ -96,6 +96,15 @@ def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: by
     assert os.listdir(tmp_path) == ["image-0012e27e-1.png"]
 
 
+def test_a_file_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) -> None:
+    """Neither does a name that is taken, whichever of the files is written first."""
+    digest = save_images(answer(1), tmp_path / "elsewhere")[0].sha256
+    for length in (8, 16, 64):
+        (tmp_path / f"image-{digest[:length]}-1.png").mkdir()
+    with pytest.raises(OutputError, match=r"exists with other.* Saved of this answer: .*-2"):
+        save_images(answer(2), tmp_path)
+
+
 def test_an_answer_with_addresses_says_what_to_ask_for(tmp_path: Path) -> None:
     """An entry that is only an address is refused with the next step."""
     response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])
