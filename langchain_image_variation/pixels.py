@@ -51,8 +51,7 @@ def decode_result(data: bytes) -> Image.Image:
     Raises:
         OutputError: If it is no readable picture of one of these formats.
     """
-    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
-    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+    with _opened_result(data) as image:
         return plain(image)
 
 
@@ -68,15 +67,22 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]
     Raises:
         OutputError: If it is no readable picture of one of these formats.
     """
-    image = decode_result(data)
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
-    elif data.startswith(_SIGNATURE):
-        return data, image.size
-    return encode(image), image.size
+    with _opened_result(data) as image:
+        scaled = side is not None and image.size != (side, side)
+        if image.format == "PNG" and not scaled:
+            image.load()
+            return data, image.size
+        pixels = plain(image)
+    if side is not None and scaled:
+        pixels = pixels.resize((side, side), Image.Resampling.LANCZOS)
+    return encode(pixels), pixels.size
 
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+@contextmanager
+def _opened_result(data: bytes) -> Iterator[Image.Image]:
+    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
+    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        yield image
 
 
 @contextmanager
