@@ -89,7 +89,8 @@ class ResultFolder:
         Raises:
             SourceError: If it may not be read.
         """
-        for name in (handle, f"{handle}.png", handle.removeprefix(self.place)):
+        names = dict.fromkeys((handle, f"{handle}.png", handle.removeprefix(self.place)))
+        for name in names:
             if name == PurePosixPath(name).name and name.endswith(".png"):
                 file = self.pictures.open(f"{self.place}{name}")
                 if file is not None:
