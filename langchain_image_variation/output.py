@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -103,14 +104,15 @@ def save_images(
     folder = make_output_dir(directory)
     saved: list[SavedImage] = []
     failure: ImageVariationError | None = None
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        written = [
-            pool.submit(_saved, image, folder, name, str(index))
-            for index, image in enumerate(response.data, start=1)
-        ]
-        for each in written:
+    jobs = [
+        partial(_saved, image, folder, name, str(index))
+        for index, image in enumerate(response.data, start=1)
+    ]
+    with ThreadPoolExecutor(_WRITERS - 1) as pool:
+        # The first is written here, since starting a thread takes as long as writing a picture.
+        for outcome in jobs[:1] + [pool.submit(job).result for job in jobs[1:]]:
             try:
-                saved.append(each.result())
+                saved.append(outcome())
             except ImageVariationError as error:
                 failure = failure or error
     if failure is not None:
