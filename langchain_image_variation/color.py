@@ -91,13 +91,14 @@ def _primaries(places: Sequence[float]) -> list[tuple[float, ...]] | None:
     points = np.reshape(places, (4, 2))
     white, *corners = np.column_stack([points, 1 - points.sum(axis=1)])
     try:
-        scales = np.linalg.solve(np.transpose(corners), white / white[1])
-        cones = np.array(_BRADFORD)
-        gains = cones @ _D50 / (cones @ (white / white[1]))
-        adapted = np.linalg.solve(
-            cones, gains[:, None] * (cones @ (np.transpose(corners) * scales))
-        )
-    except (np.linalg.LinAlgError, ZeroDivisionError):
+        with np.errstate(all="ignore"):
+            white = white / white[1]
+            scales = np.linalg.solve(np.transpose(corners), white)
+            cones = np.array(_BRADFORD)
+            gains = cones @ _D50 / (cones @ white)
+            xyz = np.transpose(corners) * scales
+            adapted = np.linalg.solve(cones, gains[:, None] * (cones @ xyz))
+    except np.linalg.LinAlgError:
         return None
     if not np.isfinite(adapted).all() or np.abs(adapted).max() > 100:
         return None

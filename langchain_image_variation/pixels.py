@@ -5,6 +5,8 @@ Pixels are Pillow images in one of four plain modes, 8 bits a sample: "L", "LA",
 
 import io
 import struct
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -134,7 +136,8 @@ def on_white(png: SquarePNG) -> SquarePNG:
             page.alpha_composite(image.convert("RGBA"))
             image = page.convert(image.mode[:-1])
         return SquarePNG(encode(image))
-    return png if names <= PIXELS else SquarePNG(without_metadata(png.data))
+    bare = without_metadata(png.data)
+    return png if len(bare) == len(png.data) else SquarePNG(bare)
 
 
 def decode_result(data: bytes) -> Image.Image:
@@ -170,7 +173,7 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]
 
 @contextmanager
 def decoding(failure: ImageVariationError) -> Iterator[None]:
-    """Turn anything that Pillow raises inside the block into `failure`.
+    """Turn anything that Pillow raises inside the block into `failure`, and silence its warnings.
 
     Pillow's own texts are dropped: they may show addresses and paths.
 
@@ -178,12 +181,42 @@ def decoding(failure: ImageVariationError) -> Iterator[None]:
         failure: The error to raise.
     """
     try:
-        yield
+        with _silence:
+            yield
     except ImageVariationError:
         raise
     # For a broken file Pillow's decoders raise almost anything, struct.error and zlib.error too.
     except Exception:
         raise failure from None
+
+
+class _Silence:
+    """Ignores Pillow's warnings, such as those of broken EXIF, while any thread is inside.
+
+    `warnings.catch_warnings` puts back all filters as they were, also those that other threads have
+    changed meanwhile; this adds one filter and takes it out.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filter: object = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._filter in warnings.filters:
+                warnings.filters.remove(self._filter)  # type: ignore[attr-defined]  # it is a list
+
+
+_silence = _Silence()
 
 
 def plain(
@@ -205,7 +238,7 @@ def plain(
         enough: A side in pixels. If the shorter side has several times as many, whole blocks of
             pixels are averaged first, which saves memory; it stays at least so long.
     """
-    # Reading EXIF may decode the picture, and a picture that failed once may pass the second time.
+    # A PNG file's EXIF may come after its pixels.
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     icc = profile(image)
@@ -280,12 +313,29 @@ def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None
 
 
 def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    # EXIF is parsed only now, and fails in as many ways as a decoder.
-    except Exception:
+    """Return the orientation that the picture's EXIF names, or 1, which changes nothing.
+
+    Pillow's own reader takes that of XMP too, which no browser heeds, and warns of broken EXIF.
+    """
+    exif = image.info.get("exif")
+    exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
         return 1
-    return orientation if isinstance(orientation, int) else 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if (tag, kind, values) == (ExifTags.Base.Orientation, _SHORT, 1):
+                return int(value)
+    except struct.error:
+        pass
+    return 1
+
+
+_SHORT = 3
+"""The type of a 16-bit number in EXIF."""
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -338,9 +338,10 @@ def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) 
         raise _too_large(width, height)
     format = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
     steps = [*done] if format == "PNG" else [f"converted {format} to PNG"]
-    if image.format is not None and getattr(image, "is_animated", False):
-        steps.append("took the first frame")
     with decoding(InvalidImageError(f"image is a corrupt {format}, or too large for the memory.")):
+        # Saying so takes a look at the second frame, which may be broken.
+        if image.format is not None and getattr(image, "is_animated", False):
+            steps.append("took the first frame")
         pixels, side, step = (_padded if fit == "pad" else _cropped)(image)
         png, scaled = _under_limit(pixels, side)
     if scaled and fit == "strict":

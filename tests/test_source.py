@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import io
 import os
 import re
@@ -20,7 +21,13 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import MAX_PNG_BYTES
-from langchain_image_variation.source import MAX_SOURCE_BYTES, Fit, ImageSource, load_source
+from langchain_image_variation.source import (
+    FORMATS,
+    MAX_SOURCE_BYTES,
+    Fit,
+    ImageSource,
+    load_source,
+)
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,
@@ -37,6 +44,9 @@ def saved(format: str, image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+SMALL = Image.new("RGB", (4, 4))
 
 
 def test_a_square_png_passes_byte_for_byte(tmp_path: Path) -> None:
@@ -108,6 +118,18 @@ def test_takes_the_first_frame_of_an_animation() -> None:
     source = load_source(saved("GIF", frames[0], save_all=True, append_images=frames[1:]))
     assert decode(source.png).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
     assert source.note == "image: converted GIF to PNG, took the first frame."
+
+
+def test_an_animation_with_a_broken_second_frame_is_refused() -> None:
+    """A GIF that is cut anywhere behind its first frame is read, or refused with our own error."""
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    whole = saved("GIF", frames[0], save_all=True, append_images=frames[1:])
+    second = whole.rindex(b",")
+    for length in range(second, len(whole)):
+        with contextlib.suppress(InvalidImageError):
+            assert decode(load_source(whole[:length]).png).size == (20, 20)
+    with pytest.raises(InvalidImageError, match="corrupt GIF"):
+        load_source(whole[: second + 3])
 
 
 @pytest.mark.parametrize(
@@ -199,6 +221,52 @@ def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
     assert caught.value.status_code == 400
 
 
+def _every_format() -> dict[str, bytes]:
+    """Return a picture in each format that Pillow can write here without further programs."""
+    Image.init()
+    found = {}
+    for format in Image.SAVE:
+        for mode in ("RGB", "1"):
+            with contextlib.suppress(Exception):
+                found[format] = saved(format, Image.new(mode, (16, 16)))
+                break
+    return found
+
+
+def test_only_the_known_formats_are_opened_whatever_they_are_called(tmp_path: Path) -> None:
+    """A file is what its first bytes say: none is opened for its suffix, none refused for it."""
+    path = tmp_path / "cat.png"
+    found = _every_format()
+    assert found.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
+    for format, data in found.items():
+        path.write_bytes(data)
+        if format in (*FORMATS, "MPO"):
+            assert load_source(path).png.side == 16
+        else:
+            with pytest.raises(SourceError, match="no picture of a known format"):
+                load_source(path)
+
+
+DISGUISED = [
+    *(b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<!DOCTYPE html><img src='cat.png'>"),
+    *(b"8BPS\0\1" + bytes(40), b"PK\3\4" + square_png(), b"\0" + square_png(), b"#!/bin/sh\n"),
+]
+
+
+@pytest.mark.parametrize("data", DISGUISED, ids=[ascii(data[:9]) for data in DISGUISED])
+def test_a_picture_further_on_makes_no_picture_of_a_file(data: bytes) -> None:
+    """Drawings, pages, archives and scripts are refused, also if a PNG is inside."""
+    with pytest.raises(SourceError, match="no picture of a known format"):
+        load_source(data)
+
+
+@pytest.mark.parametrize("data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), saved("TIFF", SMALL)])
+def test_the_signature_alone_makes_no_png(data: bytes) -> None:
+    """What begins as a PNG and goes on as something else is a corrupt PNG, and nothing else."""
+    with pytest.raises(InvalidImageError, match="corrupt PNG file"):
+        load_source(b"\x89PNG\r\n\x1a\n" + data)
+
+
 def test_refuses_a_fit_that_does_not_exist() -> None:
     """A misspelt fit is an error that lists the right ones."""
     with pytest.raises(SourceError, match="'strict', 'crop' or 'pad', got 'stretch'"):
@@ -263,14 +331,10 @@ def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
 
 def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
     """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
-    for size in ((5000, 6000), (8300, 8200)):
-        source = load_source(saved("PNG", Image.new("L", size, 7)))
-        least = min(size)
-        assert source.png.side == 4096
-        assert decode(source.png).getextrema() == (7, 7)
-        assert source.note.endswith(
-            f"to the centred {least}x{least}, scaled {least}x{least} down to 4096x4096."
-        )
+    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7)))
+    assert source.png.side == 4096
+    assert decode(source.png).getextrema() == (7, 7)
+    assert source.note.endswith("to the centred 8200x8200, scaled 8200x8200 down to 4096x4096.")
 
 
 def test_exif_does_not_leave_with_the_picture() -> None:

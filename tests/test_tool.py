@@ -180,7 +180,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "/etc/passwd"}, "There is no picture 'passwd' here. Files: "),
     (
         {"image": "broken.png"},
-        "broken.png: image is a corrupt PNG, or too large for the memory. Files: ",
+        "broken.png: image is a corrupt PNG file: it is cut off at byte 100, inside IDAT. Files: ",
     ),
     ({"image": "cat.jpg", "model": "gpt-9"}, "'gpt-9' does not exist here"),
     ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),
@@ -278,7 +278,7 @@ def test_corrupt_pixels_are_answered_too(root: Path) -> None:
     """A picture that fails only when it is decoded is answered with text as well."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
-    assert "pixels cannot be decoded" in message.content
+    assert "pixels cannot be inflated" in message.content
 
 
 def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:

@@ -29,6 +29,7 @@ from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize, use_data_urls
 from langchain_image_variation.http.session import Session
+from langchain_image_variation.pixels import on_white
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
@@ -157,6 +158,7 @@ class GptImageEngine:
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + self._endpoint.deadline
         form = self._form(request)
+        picture = yield Work(lambda: on_white(request.image).data)
         answers = []
         left = request.n
         while left > 0:
@@ -165,7 +167,7 @@ class GptImageEngine:
             answer = yield from self._endpoint.post(
                 _PATH,
                 {**form, "n": str(n)},
-                request.image.data,
+                picture,
                 build=self._session.build,
                 deadline=deadline,
             )

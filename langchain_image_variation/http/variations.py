@@ -12,6 +12,7 @@ from langchain_image_variation.http.endpoint import Endpoint
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize
+from langchain_image_variation.pixels import on_white
 from langchain_image_variation.png import SquarePNG
 
 __all__ = ["Variations"]
@@ -50,6 +51,8 @@ class Variations:
     ) -> Flow[ImagesResponse]:
         """Post a request, download what its answer names, and return the answer.
 
+        The picture is sent as a person sees it on a white page, without metadata.
+
         Raises:
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
@@ -57,7 +60,7 @@ class Variations:
         form = request.to_form()
         if self._model is not None and request.model == _DEFAULT_MODEL:
             form["model"] = self._model
-        picture = request.image.data
+        picture = yield Work(lambda: on_white(request.image).data)
         answer = yield from self.endpoint.post(
             _PATH, form | self._extra_fields, picture, build=build, deadline=deadline
         )
