@@ -44,7 +44,7 @@ __all__ = [
     "on_white",
     "open_png",
     "plain",
-    "without_hidden",
+    "whiten_hidden",
 ]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
@@ -131,13 +131,20 @@ def on_white(png: SquarePNG) -> SquarePNG:
     names = {name.encode() for name in png.chunk_names}
     if png.color_type in (4, 6) or names & (LOOK | {b"tRNS"}):
         image = decode(png)
-        if image.mode in ("LA", "RGBA"):
-            page = Image.new("RGBA", image.size, "white")
-            page.alpha_composite(image.convert("RGBA"))
-            image = page.convert(image.mode[:-1])
-        return SquarePNG(encode(image))
+        return SquarePNG(encode(_on_white(image)))
     bare = without_metadata(png.data)
     return png if len(bare) == len(png.data) else SquarePNG(bare)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    page = Image.new(image.mode[:-1], image.size, "white")
+    for top, part in _strips(image):
+        strip = Image.new("RGBA", part.size, "white")
+        strip.alpha_composite(part.convert("RGBA"))
+        page.paste(strip.convert(page.mode), (0, top))
+    return page
 
 
 def decode_result(data: bytes) -> Image.Image:
@@ -253,7 +260,8 @@ def plain(
     if image.mode != mode or image is original:
         image = image.convert(mode)
     image.info = {}
-    return without_hidden(image if turn is None else image.transpose(turn))
+    whiten_hidden(image)
+    return image if turn is None else image.transpose(turn)
 
 
 def is_plain(image: Image.Image) -> bool:
@@ -262,33 +270,44 @@ def is_plain(image: Image.Image) -> bool:
         return False
     if not image.has_transparency_data:
         return True
-    shown = image.convert("RGBA")
-    return without_hidden(shown) is shown
+    return not any(whiten_hidden(part.convert("RGBA")) for _, part in _strips(image))
 
 
 _SEEN = 8
 """An alpha below this shows at most a thirtieth of a colour: nothing."""
 
 
-def without_hidden(image: Image.Image) -> Image.Image:
-    """Return a picture in a plain mode with white where alpha shows nothing.
+def whiten_hidden(image: Image.Image) -> bool:
+    """Make white what alpha shows nothing of, and say whether there was anything else.
 
-    Colours there can hold a picture that no person sees, but a model whose programs drop alpha. If
-    there are none, the picture itself is returned. Alpha is not changed.
+    Colours there can hold a picture that no person sees, but a model whose programs drop alpha.
+
+    Args:
+        image: A picture in a plain mode. It is changed, but not its alpha.
     """
     if image.mode not in ("LA", "RGBA"):
-        return image
-    alpha = image.getchannel("A")
-    unseen = alpha.point([255] * _SEEN + [0] * (256 - _SEEN))
-    if unseen.getbbox() is None:
-        return image
-    colors = image.convert(image.mode[:-1])
-    blank = colors.copy()
-    blank.paste("white", mask=unseen)
-    if ImageChops.difference(colors, blank).getbbox() is None:
-        return image
-    blank.putalpha(alpha)
-    return blank
+        return False
+    changed = False
+    for top, part in _strips(image):
+        *colors, alpha = part.split()
+        unseen = alpha.point([255] * _SEEN + [0] * (256 - _SEEN))
+        if unseen.getbbox() is not None:
+            whitened = [ImageChops.lighter(color, unseen) for color in colors]
+            white = Image.merge(part.mode, [*whitened, alpha])
+            if white.tobytes() != part.tobytes():
+                image.paste(white, (0, top))
+                changed = True
+    return changed
+
+
+_STRIP = 256
+"""So many rows are worked on at a time: a large picture needs no second one beside it."""
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield copies of parts of full width, each with the row it begins at."""
+    for top in range(0, image.height, _STRIP):
+        yield top, image.crop((0, top, image.width, min(top + _STRIP, image.height)))
 
 
 def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:

@@ -34,7 +34,7 @@ from langchain_image_variation.pixels import (
     is_plain,
     open_png,
     plain,
-    without_hidden,
+    whiten_hidden,
 )
 from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.png.scanlines import check_scanlines
@@ -373,10 +373,10 @@ def _padded(image: Image.Image) -> tuple[Image.Image, int, str]:
     width, height = image.size
     # A strip of a million by one would need a million rows.
     pixels.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), Image.Resampling.LANCZOS)
-    pixels = without_hidden(pixels)
     side = max(pixels.size)
-    square = without_hidden(Image.new(pixels.mode, (side, side)))
+    square = Image.new(pixels.mode, (side, side))
     square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
+    whiten_hidden(square)
     return square, side, f"padded {width}x{height} to a square of {side}x{side}"
 
 
@@ -393,7 +393,8 @@ def _under_limit(image: Image.Image, full: int) -> tuple[SquarePNG, str]:
     while True:
         resized = image
         if side < image.width:
-            resized = without_hidden(image.resize((side, side), Image.Resampling.LANCZOS))
+            resized = image.resize((side, side), Image.Resampling.LANCZOS)
+            whiten_hidden(resized)
         data = encode(resized)
         if len(data) < MAX_PNG_BYTES:
             step = f"scaled {full}x{full} down to {side}x{side}"
