@@ -109,8 +109,9 @@ class ImageVariationClient(_Client["httpx.Client"]):
     """Asks a server for variations. An engine; safe to share between threads.
 
     There is no default server, since the vendor's is gone: pass `base_url` or set
-    `OPENAI_BASE_URL`. Results given as addresses are downloaded at once, since they soon expire;
-    `Image.read` returns their bytes, or raises what hindered the download.
+    `OPENAI_BASE_URL`. A picture is sent as a person sees it on a white page: no alpha, no metadata.
+    Results given as addresses are downloaded at once, since they soon expire; `Image.read` returns
+    their bytes, or raises what hindered the download.
 
     Args:
         base_url: Up to and without "/images/variations"; by default `OPENAI_BASE_URL`.

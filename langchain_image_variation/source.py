@@ -140,7 +140,8 @@ def load_source(
 
 
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
-    whole = data[: chunks.end(data)]
+    end = chunks.end(data)
+    whole, anew = data[:end], end < len(data)
     shown = chunks.without(whole, keep=chunks.PIXELS | chunks.LOOK)
     head, names = chunks.check_order(chunks.read(shown))
     if head.width * head.height > MAX_SOURCE_PIXELS:
@@ -150,15 +151,22 @@ def _from_png(data: bytes, fit: Fit, name: str) -> Source:
     steps = _left_out(whole)
     bare = chunks.without_metadata(shown)
     fits = head.width == head.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
-    looks = names & (chunks.LOOK | {b"tRNS", b"PLTE"}) or head.color_type in (4, 6)
-    if fits and not looks:
+    if fits and not _looks_otherwise(head, names):
         check_scanlines(bare)
-        return Source(SquarePNG(bare), name, _note(name, steps, data is not whole))
+        return Source(SquarePNG(bare), name, _note(name, steps, anew))
     with decoding(InvalidImageError("image is a corrupt PNG, or too large for the memory.")):
         image = open_png(shown)
         if fits and is_plain(image):
-            return Source(SquarePNG(bare), name, _note(name, steps, data is not whole))
+            return Source(SquarePNG(bare), name, _note(name, steps, anew))
     return _squared(image, fit, name, steps)
+
+
+def _looks_otherwise(head: chunks.Header, names: set[bytes]) -> bool:
+    """Say whether a PNG file may look otherwise than its samples; only its pixels tell."""
+    speaking = {b"eXIf", b"iCCP", b"tRNS"}
+    if b"sRGB" not in names:
+        speaking |= {b"gAMA", b"cHRM"}
+    return head.color_type in (chunks.INDEXED, 4, 6) or bool(names & speaking)
 
 
 def _check_strictly(data: bytes) -> None:

@@ -66,8 +66,10 @@ _TAKEN = (
 class GptImageEngine:
     """Asks GPT Image, a hosted model that is billed; needs OPENAI_API_KEY.
 
-    Pictures of 256 and 512 pixels are made at 1024, the least the models make, and scaled down. The
-    arguments that `ImageVariationClient` has too are explained there.
+    A picture is sent as a person sees it on a white page: without alpha, in which the models see a
+    mask, and without metadata. Pictures of 256 and 512 pixels are made at 1024, the least the
+    models make, and scaled down. The arguments that `ImageVariationClient` has too are explained
+    there.
 
     Args:
         prompt: What the model is told to do.

@@ -29,6 +29,10 @@ class SquarePNG:
     closing IEND, that width and height are equal, and both limits. Pixels are not decoded: whoever
     needs them calls `langchain_image_variation.pixels.decode`, which fails with the same error.
 
+    The bytes are kept as they are, with whatever text, EXIF or hidden colours are in them. To leave
+    those out is the part of `load_source`; the engines that send a picture to another program send
+    what `langchain_image_variation.pixels.on_white` makes of it, wherever it came from.
+
     Args:
         data: The bytes of the file.
 
