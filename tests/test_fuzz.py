@@ -9,6 +9,7 @@ import base64
 import io
 import os
 import sys
+import threading
 import warnings
 import zlib
 from collections import Counter
@@ -185,13 +186,14 @@ _FORMS: dict[str, Callable[[bytes], ImageSource]] = {
     "data URL": lambda data: "data:image/png;base64," + base64.b64encode(data).decode(),
 }
 
-_watched: list[str] | None = None
+_watched: tuple[int, list[str]] = 0, []
 _WATCHED = {"open", "os.listdir", "os.scandir", "socket.connect", "subprocess.Popen", "os.exec"}
 
 
 def _audit(event: str, args: tuple[object, ...]) -> None:
-    if _watched is not None and event in _WATCHED:
-        _watched.append(f"{event} {args[0]!s}")
+    # Threads that other tests have left behind may do what they like.
+    if event in _WATCHED and threading.get_ident() == _watched[0]:
+        _watched[1].append(f"{event} {args[0]!s}")
 
 
 @contextmanager
@@ -199,14 +201,16 @@ def watched() -> Iterator[list[str]]:
     """List which files are opened inside the block, and which warnings are given."""
     global _watched
     seen: list[str] = []
-    _watched = seen
+    _watched = threading.get_ident(), seen
     try:
         with warnings.catch_warnings(record=True) as given:
             warnings.simplefilter("always")
             yield seen
     finally:
-        _watched = None
-    seen += [f"warning {warning.message}" for warning in given]
+        _watched = 0, []
+    # What other tests have left open may be found just now.
+    ours = [warning for warning in given if warning.category is not ResourceWarning]
+    seen += [f"warning {warning.message}" for warning in ours]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -97,8 +97,18 @@ def test_pads_with_black_or_with_transparency() -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
-    """Noise, which hardly compresses, ends under 4 MB but well above half of it."""
-    source = load_source(oversized_png(), fit=fit)
+    """Noise, which hardly compresses, ends under 4 MB but well above half of it.
+
+    What scaling puts under alpha is white, as everywhere.
+    """
+    image = Image.open(io.BytesIO(oversized_png()))
+    if fit == "pad":
+        clear = Image.new("L", image.size, 255)
+        clear.paste(0, (0, 0, 100, 100))
+        image.putalpha(clear)
+    source = load_source(saved("PNG", image, compress_level=1), fit=fit)
+    if fit == "pad":
+        assert decode(source.png).getpixel((50, 50)) == (255, 255, 255, 0)
     assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
     assert 900 < source.png.side < 1280
     assert f"scaled 1280x1280 down to {source.png.side}x{source.png.side}" in source.note
