@@ -1,10 +1,12 @@
-"""`PictureFolder`: the pictures an agent may use, by handle or relative path, and no others."""
+"""`PictureFolder`: the pictures under a folder, and no others, however a path is spelt."""
 
 import heapq
 import os
+import stat
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from langchain_image_variation.exceptions import SourceError, shown
 
@@ -14,91 +16,121 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif",
 """What the names of pictures end in, for listing them; reading goes by content."""
 
 _LISTED = 12
-"""So many pictures of each kind are named in an error: enough to choose from, few tokens."""
+"""So many pictures are named in an error: enough to choose from, few tokens."""
 
 _LOOKED_AT = 2_000
 """So many entries of a folder are looked at to list pictures: some milliseconds."""
 
+_WALKS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+
 
 class PictureFolder:
-    """A folder of pictures with a folder of results inside it.
+    """A folder whose pictures may be used, those in its subfolders too.
 
-    A handle is the name, without its suffix, of a file among the results. Nothing outside `root`
-    can be reached: a path is resolved, symbolic links included, before it is compared.
+    Nothing outside it can be reached. A path is resolved, symbolic links included, before it is
+    compared; then every step of the resolved path is opened from the one before without following
+    links, so that a link put there in between leads nowhere. A file that has another name as well
+    (a hard link) is refused, since that name may be outside.
 
     Args:
-        root: The folder whose pictures may be used, in subfolders too.
-        results: Where results are kept: a folder below `root`, relative to it.
+        root: The folder.
 
     Raises:
-        SourceError: If there is no folder `root`, or `results` leads out of it.
+        SourceError: If there is no such folder.
     """
 
-    def __init__(self, root: Path, results: PurePath) -> None:
+    def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise SourceError(f"There is no folder {root.name!r}; make it, or name another root.")
         self.root = root
-        self.results = root / results
-        if not self._reaches(self.results):
-            raise SourceError("The output folder must be inside the root; name one below it.")
 
-    def find(self, image: str) -> Path:
-        """Return the resolved path of a picture.
+    def open(self, name: str, *, without: PurePath | None = None) -> BinaryIO | None:
+        """Open a file for reading, or return None if the folder has no such file.
 
         Args:
-            image: A handle, or a path relative to the root. White space and quotes around it are
-                left out, and a handle may end in ".png".
+            name: A path relative to the folder.
+            without: A folder below this one, relative to it, that counts as outside.
 
         Raises:
-            SourceError: If it names no file under the root; the message lists what does.
+            SourceError: If the file may not be read, or has a further name.
         """
-        name = image.strip().strip("\"'`")
-        for candidate in (self.root / name, self.results / name, self.results / f"{name}.png"):
-            try:
-                if self._reaches(candidate) and candidate.is_file():
-                    return candidate.resolve()
-            # A name too long for the file system, a NUL inside it, or a loop of links.
-            except (OSError, ValueError, RuntimeError):
-                continue
+        try:
+            root, path = self.root.resolve(), (self.root / name).resolve()
+            if not path.is_relative_to(root) or path == root:
+                return None
+            if without is not None and path.is_relative_to((self.root / without).resolve()):
+                return None
+            file = open(path, "rb", opener=lambda *_: _opened(root, path))
+        except PermissionError:
+            raise SourceError(f"{shown(Path(name).name)} may not be read.") from None
+        # A name too long for the file system, a NUL inside it, or a loop of links.
+        except (OSError, ValueError, RuntimeError):
+            return None
+        facts = os.fstat(file.fileno())
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1:
+            return file
+        file.close()
+        if not stat.S_ISREG(facts.st_mode):
+            return None
         raise SourceError(
-            f"There is no picture {shown(_without_folders(name))} here. {self.choices()}"
+            f"{shown(Path(name).name)} is a hard link, whose other name may be outside the folder; "
+            "use a copy of it."
         )
 
-    def choices(self) -> str:
-        """Return one line that names the pictures that may be used, the newest first."""
-        handles = [Path(name).stem for name in _newest(self.results, frozenset({".png"}))]
-        files = _newest(self.root, _SUFFIXES)
-        lines = []
-        if files:
-            lines.append(f"Files: {', '.join(files)}.")
-        if handles:
-            lines.append(f"Earlier results: {', '.join(handles)}.")
-        return " ".join(lines) or "The picture folder is empty."
+    def has_below(self, folder: PurePath) -> bool:
+        """Say whether a folder, relative to this one, is inside it and not it."""
+        try:
+            return self.root.resolve() in (self.root / folder).resolve().parents
+        except (OSError, ValueError, RuntimeError):
+            return False
 
-    def _reaches(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.root.resolve())
+    def newest(self) -> list[str]:
+        """Return the names of the pictures in the folder itself that changed last."""
+        newest = heapq.nlargest(_LISTED, islice(_pictures(self.root), _LOOKED_AT))
+        return [name for _, name in newest]
 
 
-def _newest(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    newest = heapq.nlargest(_LISTED, islice(_pictures(folder, suffixes), _LOOKED_AT))
-    return [name for _, name in newest]
+def _opened(root: Path, path: Path) -> int:
+    """Open a resolved path under a resolved root, and return its descriptor.
+
+    Raises:
+        OSError: If a step of the path is not there, or has become a link.
+    """
+    # Opening a FIFO would otherwise wait for a writer that may never come.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not _WALKS:
+        return _compared(root, path, flags)
+    flags |= os.O_NOFOLLOW
+    *folders, name = path.relative_to(root).parts
+    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        return os.open(name, flags, dir_fd=here)
+    finally:
+        os.close(here)
 
 
-def _pictures(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[float, str]]:
+def _compared(root: Path, path: Path, flags: int) -> int:
+    """Open where steps cannot be opened one by one, and look afterwards what it was."""
+    opened = os.open(path, flags)
+    if path.resolve().is_relative_to(root) and os.path.samestat(os.fstat(opened), os.lstat(path)):
+        return opened
+    os.close(opened)
+    raise OSError("The file was replaced while it was opened.")
+
+
+def _pictures(folder: Path) -> Iterator[tuple[float, str]]:
     """Yield the time of change, in seconds, and the name of each picture in a folder."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if Path(name).suffix.lower() not in suffixes or not name.isprintable():
+                if Path(name).suffix.lower() not in _SUFFIXES or not name.isprintable():
                     continue
                 if not name.startswith(".") and entry.is_file(follow_symlinks=False):
                     yield entry.stat(follow_symlinks=False).st_mtime, name
     except OSError:
         return
-
-
-def _without_folders(image: str) -> str:
-    # A model may have seen an absolute path elsewhere; it is not repeated.
-    absolute = PurePath(image).is_absolute() or PureWindowsPath(image).is_absolute()
-    return PureWindowsPath(image).name if absolute else image

@@ -90,7 +90,11 @@ class Source:
 
 
 def load_source(
-    source: ImageSource, *, fit: Fit = "crop", urls: "URLPolicy | None" = None
+    source: ImageSource,
+    *,
+    fit: Fit = "crop",
+    urls: "URLPolicy | None" = None,
+    name: str | None = None,
 ) -> Source:
     """Return the picture of a source as a square PNG under 4 MB.
 
@@ -114,6 +118,7 @@ def load_source(
             the picture has alpha, else black; "strict" refuses whatever is not a `SquarePNG` as it
             stands, or would have to be scaled down.
         urls: The hosts from which https URLs are fetched, and the limits. By default none is.
+        name: What to call the picture; by default the name of its file.
 
     Raises:
         SourceError: If there is no such file, it cannot be read, is too large, is a URL that is
@@ -129,8 +134,9 @@ def load_source(
     if isinstance(source, Image.Image):
         if fit == "strict":
             raise InvalidImageError("fit='strict' takes PNG files only, got a PIL image.")
-        return _squared(source, fit, _stem(getattr(source, "filename", "")))
-    data, name = _read(source, urls)
+        return _squared(source, fit, name or _stem(getattr(source, "filename", "")))
+    data, own = _read(source, urls)
+    name = name or own
     if data.startswith(chunks.SIGNATURE):
         return _from_png(data, fit, name)
     if fit == "strict":

@@ -1,74 +1,49 @@
 """The LangChain tool: an agent varies pictures by name and never sees a byte of them."""
 
 import asyncio
-import os
-from collections.abc import Callable
-from pathlib import Path
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages.content import create_image_block, create_text_block
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
+from langchain_core.tools.base import ArgsSchema
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
+    PlainSerializer,
     ValidationError,
+    create_model,
 )
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from langchain_image_variation.contract import (
-    MAX_N,
-    SIZES,
-    CreateImageVariationRequest,
-    ImagesResponse,
-    ResponseFormat,
-    Size,
-)
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    call_engine,
-    call_engine_async,
-    load_engine,
-)
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    InvalidRequestError,
-    SourceError,
-    shown,
-)
-from langchain_image_variation.folder import PictureFolder
-from langchain_image_variation.output import make_output_dir, save_images
-from langchain_image_variation.source import Fit, Source, load_source
+from langchain_image_variation.arguments import ImageVariationArguments, explain
+from langchain_image_variation.calls import CallResult, CallSettings
+from langchain_image_variation.contract import ResponseFormat
+from langchain_image_variation.exceptions import ImageVariationError
+from langchain_image_variation.messages import conversation_of, is_runtime
 
-__all__ = ["ImageVariationInput", "ImageVariationTool"]
+__all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
+
+PROGRESS_EVENT = "image_variation_progress"
+"""The name of the custom event that tells of each finished picture."""
 
 
-_SAID = 4
-"""So many broken arguments are named: as many as a model can mean in earnest."""
+def _genuine(value: object) -> object:
+    if value is not None and not is_runtime(value):
+        raise ValueError("runtime is put in by the agent")
+    return value
 
 
-def _or_default(default: object) -> BeforeValidator:
-    """Models often send null for an argument they leave out."""
-    return BeforeValidator(lambda value: default if value is None else value)
-
-
-class ImageVariationInput(BaseModel):
+class ImageVariationInput(ImageVariationArguments):
     """The tool's arguments. A model sees `image`, `n` and `size`; programs may pass the rest."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    image: str = Field(
-        description="The picture to vary: a file path relative to the picture folder, such as "
-        "'photo.jpg', or a name returned by an earlier call. Never a URL or base64."
-    )
-    n: Annotated[int, _or_default(1)] = Field(
-        default=1, ge=1, le=MAX_N, description="How many variations to make."
-    )
-    size: Annotated[Size, _or_default("1024x1024")] = Field(
-        default="1024x1024", description="Width x height of each variation in pixels."
-    )
     model: Annotated[str | None, InjectedToolArg] = Field(
         default=None, description="The model, by the engine's own names."
     )
@@ -78,16 +53,26 @@ class ImageVariationInput(BaseModel):
     user: Annotated[str | None, InjectedToolArg] = Field(
         default=None, description="An identifier of the end user."
     )
+    # LangChain serialises the arguments; of a runtime that would be the whole conversation.
+    runtime: Annotated[
+        Any, InjectedToolArg, AfterValidator(_genuine), PlainSerializer(lambda _: None)
+    ] = Field(default=None, repr=False, description="What an agent puts in; nobody else can.")
 
 
-class ImageVariationTool(BaseTool):
-    """Makes variations of a picture under `root_dir` and saves them there.
+class ImageVariationTool(BaseTool, CallSettings):
+    """Makes variations of a picture of the conversation, or of one under `root_dir`.
 
-    The message to the model is short text that names the new pictures. The artifact is a list with
-    one JSON object a picture: `handle`, `path` (relative to `root_dir`), `sha256`, `width` and
-    `height` in pixels, `seed`, `engine`, and `created` in seconds since 1970. Neither holds picture
-    data or an absolute path. A mistake of the model, such as a picture that does not exist, is
-    answered with text that says what it may use, and the agent goes on.
+    The message to the model is short text that names the new pictures, with `thumbnail` also one
+    small picture of them. The artifact is a JSON object: `images` has one object a picture, with
+    `handle`, `path` (relative to `root_dir`), `sha256`, `width` and `height` in pixels, `seed`,
+    `engine`, and `created` in seconds since 1970; `usage_metadata` has the tokens and the cost in
+    US dollars, where the engine tells them. But for the thumbnail, neither holds picture data or an
+    absolute path. A mistake of the model, such as a picture that does not exist, is answered with
+    text that says what it may use, and the agent goes on.
+
+    In an agent, the pictures of the conversation are read from its messages, and a `thread_id` in
+    the config gives the conversation a folder of results of its own. Each finished picture is told
+    by a custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
         ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
@@ -107,137 +92,98 @@ class ImageVariationTool(BaseTool):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _broken_arguments)
+    ) = Field(default_factory=lambda: _explained)
 
-    engine: str | VariationEngine | AsyncVariationEngine = "local"
-    """An engine, or the name of one."""
-    root_dir: str | os.PathLike[str] = "."
-    """The folder whose pictures the model may use; by default the working directory."""
-    output_dir: str | os.PathLike[str] = "variations"
-    """Where variations are saved: a folder inside `root_dir`, relative to it."""
-    max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
-    """The most variations a call makes, whatever the model asks for."""
-    fixed_size: Size | None = None
-    """The size of every variation, whatever the model asks for."""
-    fit: Fit = "crop"
-    """What to do with a picture that is no square PNG under 4 MB; see `load_source`."""
-
-    _loaded: tuple[object, VariationEngine | AsyncVariationEngine] | None = PrivateAttr(None)
-
-    def model_post_init(self, context: Any) -> None:
-        """Find mistakes in the settings now rather than in a conversation."""
-        super().model_post_init(context)
-        self._folder()
-        self._load()
+    @property
+    def tool_call_schema(self) -> ArgsSchema:
+        """The schema that a model sees, with the bounds that the settings put on it."""
+        if self.args_schema is not ImageVariationInput:
+            return super().tool_call_schema
+        return _seen(self.name, self.description, self.max_n, self.fixed_size is None)
 
     # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
 
-    def _run(self, image: str, **others: Any) -> tuple[str, list[dict[str, Any]]]:
-        asked = ImageVariationInput(image=image, **others)
+    def _run(
+        self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
+    ) -> tuple[str | list[Any], dict[str, Any]]:
+        asked, fields = _parted(image, others)
+        conversation = conversation_of(runtime, config, self.name)
+
+        def finished(done: int, n: int) -> None:
+            dispatch_custom_event(PROGRESS_EVENT, {"done": done, "n": n}, config=config)
+
         try:
-            source, request = self._request(asked)
-            return self._result(asked, source, request, call_engine(self._load(), request))
+            return _message(self.call(asked, conversation, fields=fields, finished=finished))
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
-    async def _arun(self, image: str, **others: Any) -> tuple[str, list[dict[str, Any]]]:
-        asked = ImageVariationInput(image=image, **others)
+    async def _arun(
+        self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
+    ) -> tuple[str | list[Any], dict[str, Any]]:
+        asked, fields = _parted(image, others)
+        # Pictures of many megabytes may lie in the messages.
+        conversation = await asyncio.to_thread(conversation_of, runtime, config, self.name)
         try:
-            source, request = await asyncio.to_thread(self._request, asked)
-            response = await call_engine_async(self._load(), request)
-            return await asyncio.to_thread(self._result, asked, source, request, response)
+            async with _progress(config) as finished:
+                result = await self.acall(asked, conversation, fields=fields, finished=finished)
+            return _message(result)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
-    def _folder(self) -> PictureFolder:
-        return PictureFolder(Path(self.root_dir), Path(self.output_dir))
 
-    def _load(self) -> VariationEngine | AsyncVariationEngine:
-        """Return the engine of the `engine` field, which a copy of the tool may have changed."""
-        if self._loaded is None or self._loaded[0] is not self.engine:
-            if isinstance(self.engine, type):
-                name = self.engine.__name__
-                raise InvalidRequestError(
-                    f"engine must be an engine, got the class {name}; pass {name}().",
-                    param="engine",
-                )
-            engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
-            self._loaded = self.engine, engine
-        return self._loaded[1]
-
-    def _request(self, asked: ImageVariationInput) -> tuple[Source, CreateImageVariationRequest]:
-        folder = self._folder()
-        path = folder.find(asked.image)
-        try:
-            source = load_source(path, fit=self.fit)
-        except ImageVariationError as error:
-            raise SourceError(f"{path.name}: {error.message} {folder.choices()}") from None
-        # Before the work, so that none is lost.
-        make_output_dir(folder.results)
-        request = CreateImageVariationRequest(
-            image=source.png,
-            n=min(asked.n, self.max_n),
-            size=self.fixed_size or asked.size,
-            response_format=asked.response_format or "b64_json",
-            user=asked.user,
-            **({} if asked.model is None else {"model": asked.model}),
-        )
-        return source, request
-
-    def _result(
-        self,
-        asked: ImageVariationInput,
-        source: Source,
-        request: CreateImageVariationRequest,
-        response: ImagesResponse,
-    ) -> tuple[str, list[dict[str, Any]]]:
-        """Save an answer and describe it: the message to the model, and the artifact."""
-        folder = self._folder()
-        saved = save_images(response, folder.results, name=source.name)
-        engine = self.engine if isinstance(self.engine, str) else type(self.engine).__name__
-        output_dir = Path(self.output_dir).as_posix()
-        artifact = [
-            {
-                "handle": image.path.stem,
-                "path": f"{output_dir}/{image.path.name}",
-                "sha256": image.sha256,
-                "width": image.width,
-                "height": image.height,
-                "seed": image.seed,
-                "engine": engine,
-                "created": response.created,
-            }
-            for image in saved
-        ]
-        handles = ", ".join(image.path.stem for image in saved)
-        made = "1 variation" if len(saved) == 1 else f"{len(saved)} variations"
-        content = (
-            f"Made {made} of {source.name}, {request.size} pixels: {handles}. They are saved in "
-            f"{output_dir}/ as <name>.png; pass a name as image to vary it again."
-        )
-        limit = f"This tool makes at most {self.max_n} a call." if asked.n > self.max_n else ""
-        return " ".join(filter(None, (content, limit, source.note))), artifact
+def _parted(image: str, others: dict[str, Any]) -> tuple[ImageVariationArguments, dict[str, Any]]:
+    """Return what a model asks for, and the further fields of the contract."""
+    seen = {name: others.pop(name) for name in ("n", "size") if name in others}
+    return ImageVariationArguments(image=image, **seen), others
 
 
-_RULES = {
-    "image": "must be a string: a relative path, or a name returned earlier",
-    "n": f"must be a whole number from 1 to {MAX_N}",
-    "size": f"must be one of {', '.join(SIZES)}",
-    "model": "must be a string",
-    "response_format": "must be 'url' or 'b64_json'",
-    "user": "must be a string",
-}
+def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
+    """Return the content and the artifact of the message."""
+    if result.thumbnail is None:
+        return result.content, result.artifact
+    picture = base64.b64encode(result.thumbnail).decode("ascii")
+    blocks = [
+        create_text_block(result.content),
+        create_image_block(base64=picture, mime_type="image/jpeg"),
+    ]
+    return blocks, result.artifact
 
 
-def _broken_arguments(error: ValidationError | ValidationErrorV1) -> str:
-    """Say what is wrong without echoing a value, which may be a whole picture in base64."""
-    broken = []
-    for item in error.errors()[:_SAID]:
-        name = str(item["loc"][0]) if item["loc"] else "arguments"
-        if name not in _RULES:
-            broken.append(f"{shown(name)} is not an argument")
-        elif item["type"] == "missing":
-            broken.append(f"{name} is missing; it {_RULES[name]}")
-        else:
-            broken.append(f"{name} {_RULES[name]}, got {shown(item.get('input'))}")
-    return f"Correct these arguments and call again: {'; '.join(broken)}."
+@contextlib.asynccontextmanager
+async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int], None]]:
+    """Dispatch an event for each finished picture, in order, from whichever thread it is told."""
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
+
+    async def dispatch() -> None:
+        while (event := await events.get()) is not None:
+            await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
+
+    def finished(done: int, n: int) -> None:
+        # The loop may be closed when an engine that was cancelled finishes a picture after all.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(events.put_nowait, {"done": done, "n": n})
+
+    task = asyncio.create_task(dispatch())
+    try:
+        yield finished
+        loop.call_soon(events.put_nowait, None)
+        await task
+    finally:
+        task.cancel()
+
+
+def _explained(error: ValidationError | ValidationErrorV1) -> str:
+    return explain(error.errors())
+
+
+@lru_cache(maxsize=32)
+def _seen(name: str, description: str, max_n: int, with_size: bool) -> type[BaseModel]:
+    """Return the model of the arguments that a model sees."""
+    known = ImageVariationArguments.model_fields
+    fields: dict[str, Any] = {"image": (str, known["image"])}
+    n = known["n"]
+    fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
+    if with_size:
+        fields["size"] = (known["size"].annotation, known["size"])
+    return create_model(name, __doc__=description, **fields)

@@ -46,6 +46,7 @@ __all__ = [
     "engine_names",
     "load_engine",
     "load_engine_class",
+    "picture_listener",
 ]
 
 ENTRY_POINT_GROUP = "langchain_image_variation.engines"
@@ -135,23 +136,41 @@ def load_engine_class(name: str) -> type[Any]:
 
 
 def call_engine(
-    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+    engine: VariationEngine | AsyncVariationEngine,
+    request: CreateImageVariationRequest,
+    *,
+    finished: Callable[[int], None] | None = None,
 ) -> ImagesResponse:
     """Ask an engine for variations, and hold it to the Protocol.
+
+    Args:
+        engine: The engine.
+        request: What is asked of it.
+        finished: Called with the number of pictures that are finished, each time one more is, from
+            any thread: 1, 2, up to `request.n`. An engine that does not tell, see
+            `picture_listener`, has them all finished at the end. It must not raise.
 
     Raises:
         ImageVariationError: If the engine fails. What it raises outside the tree becomes an
             `EngineError`, as does an answer with another number of pictures.
     """
-    with _failures(f"The engine {type(engine).__name__} failed"):
-        answer: Any = engine.create_variation(request)
-        if isawaitable(answer):
-            answer = _waited_for(answer)
-    return _complete(answer, request)
+    count = _Count(request.n, finished)
+    token = _COUNT.set(count)
+    try:
+        with _failures(f"The engine {type(engine).__name__} failed"):
+            answer: Any = engine.create_variation(request)
+            if isawaitable(answer):
+                answer = _waited_for(answer)
+    finally:
+        _COUNT.reset(token)
+    return _complete(answer, request, count)
 
 
 async def call_engine_async(
-    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+    engine: VariationEngine | AsyncVariationEngine,
+    request: CreateImageVariationRequest,
+    *,
+    finished: Callable[[int], None] | None = None,
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop: a sync engine runs in a thread.
 
@@ -163,7 +182,8 @@ async def call_engine_async(
     import asyncio
 
     gone = threading.Event()
-    token = _GONE.set(gone)
+    count = _Count(request.n, finished)
+    tokens = _GONE.set(gone), _COUNT.set(count)
     try:
         with _failures(f"The engine {type(engine).__name__} failed"):
             answer: Any = await asyncio.to_thread(engine.create_variation, request)
@@ -171,11 +191,33 @@ async def call_engine_async(
                 answer = await _awaited(answer)
     finally:
         gone.set()
-        _GONE.reset(token)
-    return _complete(answer, request)
+        _GONE.reset(tokens[0])
+        _COUNT.reset(tokens[1])
+    return _complete(answer, request, count)
+
+
+class _Count:
+    """Counts the finished pictures of a request, for whoever asked to be told."""
+
+    def __init__(self, pictures: int, told: Callable[[int], None] | None) -> None:
+        self._pictures = pictures
+        self._told = told
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def one_more(self) -> None:
+        with self._lock:
+            if self._told is not None and self._done < self._pictures:
+                self._done += 1
+                self._told(self._done)
+
+    def all(self) -> None:
+        for _ in range(self._pictures):
+            self.one_more()
 
 
 _GONE: ContextVar[threading.Event | None] = ContextVar("_GONE", default=None)
+_COUNT: ContextVar[_Count | None] = ContextVar("_COUNT", default=None)
 
 
 def cancellation() -> Callable[[], bool]:
@@ -186,6 +228,16 @@ def cancellation() -> Callable[[], bool]:
     """
     gone = _GONE.get()
     return gone.is_set if gone is not None else lambda: False
+
+
+def picture_listener() -> Callable[[], None]:
+    """Return a function that tells whoever called the engine that one more picture is finished.
+
+    For engines: call this once in `create_variation`, and what it returns once a picture, from any
+    thread.
+    """
+    count = _COUNT.get()
+    return count.one_more if count is not None else lambda: None
 
 
 def check_model(model: str, offered: tuple[str, ...]) -> None:
@@ -241,11 +293,14 @@ def _failures(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {type(error).__name__}. This is a bug in it.") from error
 
 
-def _complete(answer: ImagesResponse, request: CreateImageVariationRequest) -> ImagesResponse:
+def _complete(
+    answer: ImagesResponse, request: CreateImageVariationRequest, count: _Count
+) -> ImagesResponse:
     if len(answer.data) != request.n:
         raise EngineError(
             f"The engine answered with {len(answer.data)} pictures; {request.n} were asked for."
         )
+    count.all()
     return answer
 
 

@@ -17,7 +17,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Usage,
 )
-from langchain_image_variation.engines import cancellation
+from langchain_image_variation.engines import cancellation, picture_listener
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
@@ -162,6 +162,7 @@ class GptImageEngine:
         form = self._form(request)
         picture = yield Work(lambda: on_white(request.image).data)
         answers = []
+        finished = picture_listener()
         left = request.n
         while left > 0:
             n = min(left, self._n_per_call)
@@ -174,6 +175,8 @@ class GptImageEngine:
                 deadline=deadline,
             )
             answers.append(answer)
+            for _ in answer.data:
+                finished()
         merged = _merged(answers)
         for image in merged.data:
             yield from download(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation, check_model
+from langchain_image_variation.engines import cancellation, check_model, picture_listener
 from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
@@ -81,7 +81,7 @@ class LocalEngine:
                 interpreter is shutting down.
         """
         check_model(request.model, MODELS)
-        progress = Progress(request.n, self.progress, cancellation())
+        progress = Progress(request.n, self.progress, cancellation(), picture_listener())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
         with turn(progress):
@@ -109,7 +109,7 @@ class LocalEngine:
             if self.light:
                 picture = relight(picture, seeds[index], self.strength)
             png = encode(picture, compress_level=1)
-            progress.report(index, 1.0)
+            progress.finish(index)
             return png
 
         def step(index: int, done: float) -> None:

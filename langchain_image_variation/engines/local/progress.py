@@ -35,6 +35,7 @@ class Progress:
         pictures: How many pictures the request asks for.
         listener: Called with the share of all work that is done: rising, 1.0 at the end.
         cancelled: Says whether the answer is no longer wanted; then the request stops.
+        finished: Called each time a picture is finished.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Progress:
         pictures: int,
         listener: Callable[[float], None] | None,
         cancelled: Callable[[], bool] = lambda: False,
+        finished: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = threading.Lock()
         self._done = [0.0] * pictures
@@ -49,6 +51,8 @@ class Progress:
         self._untold: deque[float] = deque(maxlen=_BACKLOG)
         self._news = threading.Event()
         self._listener = listener
+        self._finished = finished
+        self._unsaid: deque[int] = deque()
         self._cancelled = cancelled
         self._stopped = False
 
@@ -66,6 +70,16 @@ class Progress:
                 return
             self._latest = total
             self._untold.append(total)
+        self._news.set()
+
+    def finish(self, picture: int) -> None:
+        """Say, from any thread, that a picture is finished.
+
+        Raises:
+            EngineError: If the request was cancelled or stopped.
+        """
+        self._unsaid.append(picture)
+        self.report(picture, 1.0)
         self._news.set()
 
     def check(self) -> None:
@@ -101,6 +115,9 @@ class Progress:
             self.check()
 
     def _tell(self) -> None:
+        while self._unsaid:
+            self._unsaid.popleft()
+            self._finished()
         while self._untold:
             share = self._untold.popleft()
             if self._listener is not None:

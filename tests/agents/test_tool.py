@@ -2,15 +2,13 @@ import asyncio
 import json
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
@@ -27,6 +25,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
 
@@ -44,11 +43,6 @@ def root(tmp_path: Path) -> Path:
 def tool(root: Path) -> ImageVariationTool:
     """Return a tool on that folder with the instant engine."""
     return ImageVariationTool(root_dir=root, engine="instant")
-
-
-def call(**arguments: Any) -> dict[str, Any]:
-    """Return a tool call as a model makes it."""
-    return {"name": "image_variation", "args": arguments, "id": "call_1", "type": "tool_call"}
 
 
 class _Standard:
@@ -82,14 +76,14 @@ class TestStandardIntegration(_Standard, ToolsIntegrationTests):
     """LangChain's standard integration tests for tools."""
 
 
-def test_the_model_sees_three_arguments_and_a_program_six(tool: ImageVariationTool) -> None:
-    """The schema for the model has image, n and size with bounds; the full one has all six."""
+def test_the_model_sees_three_arguments_and_a_program_more(tool: ImageVariationTool) -> None:
+    """The schema for the model has image, n and size with bounds; the full one has them all."""
     seen = tool.tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]  # a model class here
     assert list(seen) == ["image", "n", "size"]
     assert (seen["n"]["minimum"], seen["n"]["maximum"]) == (1, 10)
     assert seen["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
     assert all(len(field["description"]) > 20 for field in seen.values())
-    hidden = {"model", "response_format", "user"}
+    hidden = {"model", "response_format", "user", "runtime"}
     assert {*ImageVariationInput.model_fields} == {*seen, *hidden}
 
 
@@ -100,8 +94,8 @@ def test_content_names_the_handles_and_the_artifact_holds_the_facts(
     message = tool.invoke(call(image="cat.jpg", n=3, size="256x256"))
     assert isinstance(message, ToolMessage)
     assert message.status == "success"
-    assert len(message.artifact) == 3
-    for item in message.artifact:
+    assert len(message.artifact["images"]) == 3
+    for item in message.artifact["images"]:
         assert set(item) == {
             *("handle", "path", "sha256", "width", "height", "seed", "engine", "created")
         }
@@ -126,7 +120,7 @@ def test_no_bytes_and_no_absolute_path_in_messages(
 async def test_sync_and_async_say_the_same(tool: ImageVariationTool) -> None:
     """`invoke` and `ainvoke` give the same message for the same call."""
     sync, later = tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))
-    for item in [*sync.artifact, *later.artifact]:
+    for item in [*sync.artifact["images"], *later.artifact["images"]]:
         del item["created"]
     assert (sync.content, sync.artifact) == (later.content, later.artifact)
 
@@ -144,7 +138,7 @@ def test_a_program_may_pass_the_hidden_arguments(root: Path) -> None:
     arguments = {"model": "instant", "response_format": "url", "user": "u-1"}
     message = tool.invoke(call(image="cat.jpg", **arguments))
     assert seen[0].model_dump(include=set(arguments)) == arguments
-    assert message.artifact[0]["engine"] == "Recording"
+    assert message.artifact["images"][0]["engine"] == "Recording"
 
 
 async def test_an_async_engine_is_awaited(root: Path) -> None:
@@ -156,22 +150,22 @@ async def test_an_async_engine_is_awaited(root: Path) -> None:
             return InstantEngine().create_variation(request)
 
     tool = ImageVariationTool(root_dir=root, engine=Async())
-    assert len((await tool.ainvoke(call(image="cat.jpg", n=2))).artifact) == 2
-    assert len(tool.invoke(call(image="cat.jpg", n=2)).artifact) == 2
+    assert len((await tool.ainvoke(call(image="cat.jpg", n=2))).artifact["images"]) == 2
+    assert len(tool.invoke(call(image="cat.jpg", n=2)).artifact["images"]) == 2
 
 
 def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
     """More than max_n is cut to it and said; a fixed size replaces the one asked for."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
-    assert [item["width"] for item in message.artifact] == [256, 256]
+    assert [item["width"] for item in message.artifact["images"]] == [256, 256]
     assert "at most 2 a call" in message.content
 
 
 def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
     """A model that sends null for what it leaves out gets the defaults."""
     message = tool.invoke(call(image="cat.jpg", n=None, size=None))
-    assert [item["width"] for item in message.artifact] == [1024]
+    assert [item["width"] for item in message.artifact["images"]] == [1024]
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -195,7 +189,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "notes.txt"}, "notes.txt: The source is no picture of a known format"),
     ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
     ({"image": "C:\\Users\\bob\\x.png"}, "There is no picture 'x.png' here."),
-    ({"image": ["A" * 10**6]}, "returned earlier, got a value of type list."),
+    ({"image": ["A" * 10**6]}, "or a relative path, got a value of type list."),
 ]
 
 
@@ -235,7 +229,7 @@ async def test_an_engine_s_failure_is_answered_with_text(
 
 def test_the_whole_name_of_a_result_is_a_handle_too(tool: ImageVariationTool) -> None:
     """A model may add the suffix that the message mentions."""
-    handle = tool.invoke(call(image="cat.jpg")).artifact[0]["handle"]
+    handle = tool.invoke(call(image="cat.jpg")).artifact["images"][0]["handle"]
     for image in (handle, f"{handle}.png", f"variations/{handle}.png"):
         assert tool.invoke(call(image=image)).status == "success"
 
@@ -253,7 +247,7 @@ def test_a_copy_of_the_tool_follows_its_own_settings(tool: ImageVariationTool, r
     assert "dog.jpg: image is not a PNG file" in copy.invoke(call(image="dog.jpg")).content
     assert "There is no picture 'cat.jpg'" in copy.invoke(call(image="cat.jpg")).content
     local = tool.model_copy(update={"engine": "local"})
-    (item,) = local.invoke(call(image="cat.jpg", size="256x256")).artifact
+    (item,) = local.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
     assert item["engine"] == "local"
     assert isinstance(item["seed"], int)
 
@@ -266,6 +260,14 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     message = tool.invoke(call(image="cat.jpg"))
     assert (message.status, "inside the root" in message.content) == ("error", True)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
+def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
+    """One outside is refused, behind a symbolic link too, and so is the root itself."""
+    (root / "link").symlink_to(root.parent)
+    with pytest.raises(SourceError, match="inside the root"):
+        ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
 
 
 def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
@@ -306,28 +308,6 @@ def test_many_calls_at_once_do_not_disturb_each_other(tool: ImageVariationTool, 
     assert len(list((root / "variations").iterdir())) == 2
 
 
-class Scripted(BaseChatModel):
-    """A chat model that answers by a list of functions of the conversation so far."""
-
-    script: list[Callable[[Sequence[BaseMessage]], AIMessage]]
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
-        """Take any tools: the script knows them."""
-        return self
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        turn = sum(isinstance(message, AIMessage) for message in messages)
-        return ChatResult(generations=[ChatGeneration(message=self.script[turn](messages))])
-
-
-def _calls(**arguments: Any) -> AIMessage:
-    return AIMessage("", tool_calls=[{**call(**arguments), "id": str(len(str(arguments)))}])
-
-
 def _second_handle(messages: Sequence[BaseMessage]) -> str:
     (_, second, _) = re.findall(r"cat-[0-9a-f]{8}-\d", messages[-1].text)
     return str(second)
@@ -337,21 +317,22 @@ def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: 
     """Three variations, two of the second of them, an invented file name, and on it goes."""
     model = Scripted(
         script=[
-            lambda _: _calls(image="cat.jpg", n=3, size="256x256"),
-            lambda messages: _calls(image=_second_handle(messages), n=2, size="256x256"),
-            lambda _: _calls(image="holiday_final_v2.png"),
+            lambda _: asks(image="cat.jpg", n=3, size="256x256"),
+            lambda messages: asks(image=_second_handle(messages), n=2, size="256x256"),
+            lambda _: asks(image="holiday_final_v2.png"),
             lambda messages: AIMessage(f"Sorry. {messages[-1].text}"),
         ]
     )
     agent = create_agent(model, tools=[ImageVariationTool(root_dir=root)])
     messages = agent.invoke({"messages": [HumanMessage("Vary the cat.")]})["messages"]
     first, second, third = (m for m in messages if isinstance(m, ToolMessage))
-    assert [len(first.artifact), len(second.artifact), third.artifact] == [3, 2, None]
+    pictures = [first.artifact["images"], second.artifact["images"]]
+    assert [len(pictures[0]), len(pictures[1]), third.artifact] == [3, 2, None]
     assert [m.status for m in (first, second, third)] == ["success", "success", "error"]
-    made = [item["path"] for item in first.artifact + second.artifact]
+    made = [item["path"] for item in pictures[0] + pictures[1]]
     assert len({(root / path).read_bytes() for path in made}) == 5
     assert all(path.startswith("variations/cat-") for path in made)
-    assert "There is no picture 'holiday_final_v2.png' here. Files: " in messages[-1].text
+    assert "There is no picture 'holiday_final_v2.png' here. In this" in messages[-1].text
     assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
 
 
@@ -369,7 +350,7 @@ async def test_a_server_as_engine(root: Path, kind: str) -> None:
         assert isinstance(engine, VariationsEngine)
         engine.close()
     saved, refused = messages
-    assert [item["width"] for item in saved.artifact] == [256, 256]
+    assert [item["width"] for item in saved.artifact["images"]] == [256, 256]
     assert refused.status == "error"
     assert "try again in 999s" in refused.content
     assert "sk-verysecret" not in repr((saved, refused, tool))

@@ -1,0 +1,64 @@
+"""`ImageVariationArguments`: what a model may ask of the tool, and what it is told of a mistake."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from langchain_image_variation.contract import MAX_N, SIZES, Size
+from langchain_image_variation.exceptions import shown
+
+__all__ = ["ImageVariationArguments", "explain"]
+
+_SAID = 4
+"""So many broken arguments are named: as many as a model can mean in earnest."""
+
+
+def _or_default(default: object) -> BeforeValidator:
+    """Models often send null for an argument they leave out."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+class ImageVariationArguments(BaseModel):
+    """The arguments that a model sees, in every framework."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(
+        description="The picture to vary: 'latest' (the newest picture in this conversation), "
+        "'img_1', 'img_2', ... (the pictures in this conversation, in order), a name returned by "
+        "an earlier call, or a file path such as 'photo.jpg'. Never a URL or base64."
+    )
+    n: Annotated[int, _or_default(1)] = Field(
+        default=1, ge=1, le=MAX_N, description="How many variations to make."
+    )
+    size: Annotated[Size, _or_default("1024x1024")] = Field(
+        default="1024x1024", description="Width x height of each variation in pixels."
+    )
+
+
+_RULES = {
+    "image": "must be a string: 'latest', 'img_1', a name returned earlier, or a relative path",
+    "n": f"must be a whole number from 1 to {MAX_N}",
+    "size": f"must be one of {', '.join(SIZES)}",
+    "model": "must be a string",
+    "response_format": "must be 'url' or 'b64_json'",
+    "user": "must be a string",
+}
+
+
+def explain(errors: list[Any]) -> str:
+    """Say what is wrong without echoing a value, which may be a whole picture in base64.
+
+    Args:
+        errors: The `errors()` of a pydantic `ValidationError`.
+    """
+    broken = []
+    for item in errors[:_SAID]:
+        name = str(item["loc"][0]) if item["loc"] else "arguments"
+        if name not in _RULES:
+            broken.append(f"{shown(name)} is not an argument")
+        elif item["type"] == "missing":
+            broken.append(f"{name} is missing; it {_RULES[name]}")
+        else:
+            broken.append(f"{name} {_RULES[name]}, got {shown(item.get('input'))}")
+    return f"Correct these arguments and call again: {'; '.join(broken)}."

@@ -1,0 +1,89 @@
+"""`Conversation`: the pictures that were put into one conversation or made in it, in order.
+
+It is read anew from the conversation's own messages at each call, so nothing is kept between calls
+that another conversation could see, and a conversation that was stored goes on where it stopped.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Conversation", "MadePicture", "SharedPicture", "scope_name"]
+
+_NUMBERED = re.compile(r"img[_ -]?([1-9][0-9]{0,5})", re.IGNORECASE)
+_LISTED = 12
+_SCOPE_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPicture:
+    """A picture that a message brought: from the user, the model or another tool."""
+
+    url: str | None
+    """A `data:` or https URL, or None if only the model's provider has the picture."""
+
+    def __repr__(self) -> str:
+        return "SharedPicture()"
+
+
+@dataclass(frozen=True, slots=True)
+class MadePicture:
+    """A result of an earlier call."""
+
+    handle: str
+    path: str
+    """Where it is kept, as the call's artifact says."""
+    sha256: str
+    """The SHA-256 of its file, in hex: whoever does not know it cannot ask for the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a tool call may know of the conversation it belongs to."""
+
+    pictures: Sequence[SharedPicture | MadePicture] = ()
+    """All pictures, the oldest first."""
+    scope: str | None = None
+    """The name of the conversation's own folder of results, if it has an identity."""
+    calls: int = 0
+    """How many calls of this tool came before this one."""
+
+    def find(self, image: str) -> tuple[str, SharedPicture | MadePicture] | None:
+        """Return a picture and what to call it, or None if there is none of that name.
+
+        Args:
+            image: "latest", "img_1" and so on, or the handle of a result.
+        """
+        number = _NUMBERED.fullmatch(image)
+        index = len(self.pictures) if image.lower() == "latest" else int(number[1]) if number else 0
+        if 1 <= index <= len(self.pictures):
+            picture = self.pictures[index - 1]
+            return getattr(picture, "handle", f"img_{index}"), picture
+        for picture in reversed(self.pictures):
+            if isinstance(picture, MadePicture) and image in (
+                *(picture.handle, f"{picture.handle}.png", picture.path),
+            ):
+                return picture.handle, picture
+        return None
+
+    def choices(self) -> str:
+        """Return one line that names the newest pictures, or nothing if there are none."""
+        names = [
+            f"img_{index} ({picture.handle})"
+            if isinstance(picture, MadePicture)
+            else f"img_{index}"
+            for index, picture in enumerate(self.pictures, start=1)
+        ]
+        more = "the newest of them " if len(names) > _LISTED else ""
+        return f"In this conversation: {more}{', '.join(names[-_LISTED:])}." if names else ""
+
+
+def scope_name(conversation_id: str) -> str:
+    """Return the name of a conversation's own folder of results.
+
+    Two conversations never have the same, as it ends in a hash of the whole identity.
+    """
+    digest = hashlib.sha256(conversation_id.encode("utf-8", "surrogatepass")).hexdigest()
+    begin = re.sub(r"[^A-Za-z0-9_-]+", "-", conversation_id)[:_SCOPE_LENGTH].strip("-")
+    return f"{begin}-{digest[:16]}" if begin else digest[:16]

@@ -1,0 +1,150 @@
+"""From LangChain messages and the runtime of an agent to a `Conversation`."""
+
+import base64
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.conversation import (
+    Conversation,
+    MadePicture,
+    SharedPicture,
+    scope_name,
+)
+
+__all__ = ["conversation_of", "is_runtime", "pictures_of"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HANDLE = re.compile(r"\w[\w.-]{0,99}")
+
+
+def is_runtime(value: object) -> bool:
+    """Say whether a value is what an agent puts in as `runtime`, and nothing a model could forge.
+
+    Whoever makes one has imported LangGraph, so this need not.
+    """
+    module = sys.modules.get("langgraph.prebuilt.tool_node")
+    kind = getattr(module, "ToolRuntime", None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def conversation_of(runtime: Any, config: RunnableConfig, tool: str) -> Conversation | None:
+    """Return the conversation a call belongs to, or None if it belongs to none.
+
+    Args:
+        runtime: A genuine runtime, or None.
+        config: Of the call; its `thread_id` gives the conversation an identity.
+        tool: The tool's name, to count its calls.
+    """
+    thread = (config.get("configurable") or {}).get("thread_id")
+    scope = None if thread is None else scope_name(str(thread))
+    if runtime is None:
+        return None if scope is None else Conversation(scope=scope)
+    messages = _messages(runtime.state)
+    return Conversation(pictures_of(messages), scope, _calls(messages, tool, runtime.tool_call_id))
+
+
+def pictures_of(messages: Sequence[BaseMessage]) -> list[SharedPicture | MadePicture]:
+    """Return the pictures of messages, the oldest first, whatever provider's shape they came in."""
+    pictures: list[SharedPicture | MadePicture] = []
+    for message in messages:
+        made = list(_made(message.artifact)) if isinstance(message, ToolMessage) else []
+        # A thumbnail beside the artifact shows the same pictures.
+        pictures += made or _shared(message)
+    return pictures
+
+
+def _messages(state: Any) -> list[BaseMessage]:
+    """Return the messages of a graph's state: under "messages", or under whatever name it has."""
+    if isinstance(state, Mapping):
+        values = [state.get("messages"), *state.values()]
+    elif isinstance(state, list):
+        values = [state]
+    else:
+        values = [getattr(state, "messages", None), *getattr(state, "__dict__", {}).values()]
+    for value in values:
+        if isinstance(value, list) and any(isinstance(item, BaseMessage) for item in value):
+            return [item for item in value if isinstance(item, BaseMessage)]
+    return []
+
+
+def _calls(messages: Sequence[BaseMessage], tool: str, current: str | None) -> int:
+    count = 0
+    for message in messages:
+        for call in message.tool_calls if isinstance(message, AIMessage) else ():
+            if current is not None and call["id"] == current:
+                return count
+            count += call["name"] == tool
+    return count
+
+
+def _made(artifact: Any) -> Iterator[MadePicture]:
+    """Yield the results that an artifact of this tool names."""
+    images = artifact.get("images") if isinstance(artifact, Mapping) else None
+    for image in images[:MAX_N] if isinstance(images, list) else ():
+        if not isinstance(image, Mapping):
+            continue
+        handle, path, sha256 = (image.get(key) for key in ("handle", "path", "sha256"))
+        if not (isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str)):
+            continue
+        # Whoever forges a message may put anything there, and a handle is shown.
+        if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256):
+            yield MadePicture(handle, path, sha256)
+
+
+def _shared(message: BaseMessage) -> list[SharedPicture]:
+    if isinstance(message.content, str):
+        return []
+    try:
+        blocks: Sequence[Any] = message.content_blocks
+    # A client may have put anything into a message.
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+    return [SharedPicture(url) for block in blocks for url in _urls(block)]
+
+
+def _urls(block: Any) -> Iterator[str | None]:
+    """Yield the URL of a block that is a picture; None if the block does not hold it."""
+    if not isinstance(block, Mapping):
+        return
+    kind = block.get("type")
+    if kind == "non_standard":
+        yield from _foreign(block.get("value"))
+    elif kind == "image" and not {"image", "source"} & set(block):
+        yield _url(block.get("base64"), block.get("url"))
+    elif kind == "image":
+        yield from _foreign(block)
+    elif kind == "file" and str(block.get("mime_type")).startswith("image/"):
+        yield _url(block.get("base64"), block.get("url"))
+
+
+def _foreign(value: Any) -> Iterator[str | None]:
+    """Yield the URL of a picture in a shape that `content_blocks` leaves as it is."""
+    if not isinstance(value, Mapping):
+        return
+    if value.get("type") in ("image_url", "input_image"):
+        # OpenAI's Responses API, and its older API in short.
+        address = value.get("image_url")
+        yield _url(None, address.get("url") if isinstance(address, Mapping) else address)
+    for data in (value.get("inline_data"), value if value.get("type") == "media" else None):
+        # Gemini.
+        if isinstance(data, Mapping) and str(data.get("mime_type")).startswith("image/"):
+            yield _url(data.get("data"), data.get("file_uri"))
+    image = value.get("image")
+    source = image.get("source") if isinstance(image, Mapping) else value.get("source")
+    if isinstance(source, Mapping) and (value.get("type") == "image" or image is not None):
+        # Anthropic and Bedrock.
+        yield _url(source.get("data") or source.get("bytes"), source.get("url"))
+
+
+def _url(data: object, url: object) -> str | None:
+    if isinstance(data, bytes):
+        data = base64.b64encode(data).decode("ascii")
+    if isinstance(data, str) and data:
+        return f"data:;base64,{data}"
+    return url if isinstance(url, str) and url else None

@@ -1,0 +1,38 @@
+"""A chat model that follows a script, for tests of agents."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+
+class Scripted(BaseChatModel):
+    """A chat model that answers by a list of functions of the conversation so far."""
+
+    script: list[Callable[[Sequence[BaseMessage]], AIMessage]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
+        """Take any tools: the script knows them."""
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        turn = sum(isinstance(message, AIMessage) for message in messages)
+        return ChatResult(generations=[ChatGeneration(message=self.script[turn](messages))])
+
+
+def call(**arguments: Any) -> dict[str, Any]:
+    """Return a call of the tool as a model makes it."""
+    return {"name": "image_variation", "args": arguments, "id": "call_1", "type": "tool_call"}
+
+
+def asks(*calls: dict[str, Any], **arguments: Any) -> AIMessage:
+    """Return a model's message that calls the tool once, or at once with each of some arguments."""
+    asked = [{**call(**each), "id": f"call_{uuid4()}"} for each in calls or (arguments,)]
+    return AIMessage("", tool_calls=asked)
