@@ -270,6 +270,9 @@ def is_plain(image: Image.Image) -> bool:
         return False
     if not image.has_transparency_data:
         return True
+    if image.mode not in ("P", "LA", "RGBA"):
+        # A colour that stands for transparency is hidden where it occurs.
+        return False
     return not any(whiten_hidden(part.convert("RGBA")) for _, part in _strips(image))
 
 

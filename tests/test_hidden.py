@@ -154,6 +154,7 @@ HIDING = {
     ),
     "grey key": Picture(GREY, 2, [[(1,), (2,)], [(0,), (3,)]], trns=(1,)),
     "colour key": Picture(RGB, 8, [[(9, 9, 9), (1, 2, 3)], [(4, 5, 6), (7, 8, 9)]], trns=(9, 9, 9)),
+    "16-bit grey key": Picture(GREY, 16, [[(9000,), (50_000,)]] * 2, trns=(9000,)),
     "16-bit key": Picture(RGB, 16, [[(9, 9, 900), (999, 2, 3)]] * 2, trns=(9, 9, 900)),
 }
 
@@ -163,9 +164,12 @@ def test_no_picture_hides_under_transparency(name: str) -> None:
     """Where alpha shows nothing, a loaded picture is white, so dropping alpha reveals nothing."""
     picture = HIDING[name]
     expected = [pixel for row in picture.seen() for pixel in row]
-    loaded = decode(load_source(picture.png()).png).convert("RGBA")
+    png = load_source(picture.png()).png
+    loaded = decode(png).convert("RGBA")
     assert loaded.tobytes() == bytes(value for pixel in expected for value in pixel)
     assert expected[0] == (255, 255, 255, 0)
+    # Others decode it without us.
+    assert Image.open(io.BytesIO(png.data)).convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 0)
 
 
 @pytest.mark.parametrize("name", HIDING)
