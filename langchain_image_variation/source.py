@@ -360,8 +360,8 @@ def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) 
         png, scaled = _under_limit(pixels, side)
     if scaled and fit == "strict":
         raise InvalidImageError(
-            "image would have 4 MB or more once its metadata is applied. fit='crop' or 'pad' would "
-            "scale it down."
+            "image would have to be scaled down once its EXIF and colours are applied; fit='crop' "
+            "or 'pad' would do so."
         )
     steps += filter(None, (step, scaled))
     return Source(png, name, _note(name, steps, anew=False))

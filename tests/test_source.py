@@ -184,6 +184,15 @@ def test_strict_refuses_what_breaks_a_rule(data: bytes, message: str) -> None:
         load_source(data, fit="strict")
 
 
+def test_strict_refuses_what_would_have_to_be_scaled() -> None:
+    """A picture that EXIF turns is encoded anew, and with fit='strict' never scaled."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = saved("PNG", Image.new("1", (4100, 4100)), exif=exif)
+    with pytest.raises(InvalidImageError, match="have to be scaled down once its EXIF"):
+        load_source(data, fit="strict")
+
+
 def test_strict_refuses_a_pil_image() -> None:
     """A PIL image is no PNG file, so strict refuses it."""
     with pytest.raises(InvalidImageError, match="PNG files only"):
