@@ -129,9 +129,8 @@ def on_white(png: SquarePNG) -> SquarePNG:
         InvalidImageError: If the pixels are corrupt, or the PNG would have 4 MB or more.
     """
     names = {name.encode() for name in png.chunk_names}
-    if png.color_type in (4, 6) or names & (LOOK | {b"tRNS"}):
-        image = decode(png)
-        return SquarePNG(encode(_on_white(image)))
+    if png.color_type in (4, 6) or names & {b"cHRM", b"eXIf", b"gAMA", b"iCCP", b"tRNS"}:
+        return SquarePNG(encode(_on_white(decode(png))))
     bare = without_metadata(png.data)
     return png if len(bare) == len(png.data) else SquarePNG(bare)
 

@@ -79,7 +79,7 @@ def read(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
             many chunks.
     """
     view = memoryview(data)
-    at, limit = len(SIGNATURE), max(MAX_CHUNKS, len(data) // 256)
+    at, limit = len(SIGNATURE), _limit(data)
     for _ in range(limit):
         if at == len(data):
             raise corrupt("IEND is missing: the file is cut off")
@@ -124,12 +124,12 @@ def end(data: bytes) -> int:
     larger one, leave something behind it, which no decoder shows.
     """
     at = len(SIGNATURE)
-    while at < len(data):
+    for _ in range(_limit(data)):
         name = data[at + 4 : at + 8]
         at += 12 + int.from_bytes(data[at : at + 4])
-        if name == b"IEND":
-            return min(at, len(data))
-    return len(data)
+        if name == b"IEND" or at >= len(data):
+            break
+    return at if name == b"IEND" and at < len(data) else len(data)
 
 
 def without_metadata(data: bytes) -> bytes:
@@ -225,6 +225,10 @@ def header(body: memoryview) -> Header:
 def corrupt(what: str) -> InvalidImageError:
     """Return the error that says what is wrong with a PNG file."""
     return InvalidImageError(f"image is a corrupt PNG file: {what}.")
+
+
+def _limit(data: bytes) -> int:
+    return max(MAX_CHUNKS, len(data) // 256)
 
 
 def _chunk(name: bytes, body: bytes | memoryview) -> Iterator[bytes | memoryview]:

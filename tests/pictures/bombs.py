@@ -38,6 +38,7 @@ def files() -> Iterator[tuple[str, bytes, str]]:
     yield "large tEXt", picture.with_(first=chunk(b"tEXt", b"k\0" + b"v" * 2**23)).png(), LOADED
     yield "many texts", picture.with_(first=chunk(b"tEXt", b"k\0v") * 16_000).png(), LOADED
     yield "too many texts", picture.with_(first=chunk(b"tEXt") * 300_000).png(), "image has more"
+    yield "zeros", SIGNATURE + bytes(2**23), corrupt
     yield "many IDAT", picture.with_(last=b"", pieces=10**6).png(), LOADED
     empty = chunk(b"IDAT") * 16_000
     yield "empty IDAT", picture.with_(second=empty).png(), LOADED
