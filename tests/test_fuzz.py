@@ -1,6 +1,7 @@
 """Broken pictures and paths by the hundred thousand: nothing but our own errors, and no other file.
 
-A plain run of the tests tries a few hundred. This tries 200,000, and says so at its end:
+A plain run of the tests tries a few hundred. This tries 200,000 pictures and 40,000 paths, in about
+ten minutes of a processor, and says at its end what came of them:
 
     IMAGE_VARIATION_FUZZ_CASES=200000 python -m pytest tests/test_fuzz.py -s --hypothesis-seed=1
 """
