@@ -8,7 +8,7 @@ artifact out.
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -33,6 +33,7 @@ from langchain_image_variation.exceptions import InvalidRequestError, RateLimitE
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.gallery import Gallery
 from langchain_image_variation.output import ContactSheet
+from langchain_image_variation.pixels import on_white
 from langchain_image_variation.results import ResultFolder
 from langchain_image_variation.source import Fit, Source
 from langchain_image_variation.usage import usage_metadata
@@ -219,6 +220,9 @@ class CallSettings(BaseModel):
         results = self._results(conversation)
         gallery = Gallery(results, conversation)
         label, source = gallery.load(asked.image, fit=self.fit, urls=self.urls)
+        if getattr(self._load(), "base_url", None) is not None:
+            # A model may drop the alpha that a person sees the picture through.
+            source = replace(source, png=on_white(source.png))
         # Before the work, so that none is lost.
         results.make()
         given = {name: value for name, value in fields.items() if value is not None}

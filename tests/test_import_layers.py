@@ -8,6 +8,7 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 
 LAYERS = {
     "exceptions": 0,
+    "color": 1,
     "png": 1,
     "contract": 2,
     "pixels": 2,
@@ -35,6 +36,7 @@ LAYERS = {
 }
 LIBRARIES = {
     "exceptions": set[str](),
+    "color": {"PIL", "numpy"},
     "png": set[str](),
     "contract": {"pydantic", "pydantic_core"},
     "pixels": {"PIL", "numpy"},

@@ -29,6 +29,7 @@ from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize, use_data_urls
 from langchain_image_variation.http.session import Session
+from langchain_image_variation.pixels import on_white
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
@@ -65,8 +66,10 @@ _TAKEN = (
 class GptImageEngine:
     """Asks GPT Image, a hosted model that is billed; needs OPENAI_API_KEY.
 
-    Pictures of 256 and 512 pixels are made at 1024, the least the models make, and scaled down. The
-    arguments that `ImageVariationClient` has too are explained there.
+    A picture is sent as a person sees it on a white page: without alpha, in which the models see a
+    mask, and without metadata. Pictures of 256 and 512 pixels are made at 1024, the least the
+    models make, and scaled down. The arguments that `ImageVariationClient` has too are explained
+    there.
 
     Args:
         prompt: What the model is told to do.
@@ -157,6 +160,7 @@ class GptImageEngine:
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + self._endpoint.deadline
         form = self._form(request)
+        picture = yield Work(lambda: on_white(request.image).data)
         answers = []
         finished = picture_listener()
         left = request.n
@@ -166,7 +170,7 @@ class GptImageEngine:
             answer = yield from self._endpoint.post(
                 _PATH,
                 {**form, "n": str(n)},
-                request.image.data,
+                picture,
                 build=self._session.build,
                 deadline=deadline,
             )
