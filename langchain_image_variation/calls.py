@@ -33,8 +33,9 @@ from langchain_image_variation.exceptions import InvalidRequestError, RateLimitE
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.gallery import Gallery
 from langchain_image_variation.output import ContactSheet
-from langchain_image_variation.results import ResultFolder
+from langchain_image_variation.results import ResultFolder, Results
 from langchain_image_variation.source import Fit, Source
+from langchain_image_variation.storage import ResultStorage, is_url
 from langchain_image_variation.usage import usage_metadata
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class _Ready:
     label: str
     source: Source
     request: CreateImageVariationRequest
-    results: ResultFolder
+    results: Results
 
 
 def _is_policy(value: Any) -> Any:
@@ -96,8 +97,10 @@ class CallSettings(BaseModel):
     """The settings of the tool. They bound what a model can do with it, whatever it asks for.
 
     Raises:
-        ImageVariationError: If the engine cannot be loaded, there is no folder `root_dir`, or
-            `output_dir` leads out of it.
+        ImageVariationError: If the engine cannot be loaded, there is no folder `root_dir`,
+            `output_dir` leads out of it, or its file system is not known or cannot be opened.
+        MissingExtraError: If `output_dir` is a URL, and fsspec or a package that it needs for such
+            a URL is not installed.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -106,8 +109,13 @@ class CallSettings(BaseModel):
     """An engine, or the name of one."""
     root_dir: str | os.PathLike[str] = "."
     """The folder whose pictures the model may use; by default the working directory."""
-    output_dir: str | os.PathLike[str] = "variations"
-    """Where variations are kept: a folder inside `root_dir`, relative to it."""
+    output_dir: str | os.PathLike[str] = Field(default="variations", repr=False)
+    """Where variations are kept: a folder inside `root_dir`, relative to it; or the URL of a file
+    system that fsspec knows, such as "s3://bucket/prefix" (extra `fsspec`). The paths in artifacts
+    are then relative to the URL, and the URL itself is shown nowhere. It should be used for nothing
+    else, and be no place that others may write to."""
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What the file system of a URL is made with, such as keys; see fsspec. Shown nowhere."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The most variations a call makes, whatever the model asks for."""
     max_calls: int | None = Field(default=None, ge=1)
@@ -197,13 +205,14 @@ class CallSettings(BaseModel):
             self._loaded = self.engine, engine
         return self._loaded[1]
 
-    def _results(self, conversation: Conversation | None) -> ResultFolder:
-        return ResultFolder(
-            PictureFolder(Path(self.root_dir)),
-            PurePosixPath(PurePath(self.output_dir).as_posix()),
-            scope=conversation.scope if conversation is not None else None,
-            most=self.max_results,
-        )
+    def _results(self, conversation: Conversation | None) -> Results:
+        pictures = PictureFolder(Path(self.root_dir))
+        scope = conversation.scope if conversation is not None else None
+        if is_url(self.output_dir):
+            url, options = str(self.output_dir), self.storage_options
+            return ResultStorage(pictures, url, options, scope=scope, most=self.max_results)
+        output_dir = PurePosixPath(PurePath(self.output_dir).as_posix())
+        return ResultFolder(pictures, output_dir, scope=scope, most=self.max_results)
 
     def _ready(
         self,
