@@ -144,7 +144,7 @@ class ResultFolder(Results):
         most: So many results are kept there; the oldest go first. By default all are.
 
     Raises:
-        SourceError: If the folder for results leads out of that of the pictures.
+        SourceError: If the folder for results leads out of that of the pictures, or is it.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ResultFolder(Results):
         super().__init__(pictures, most=most)
         self.output_dir = output_dir
         self.relative = output_dir / scope if scope else output_dir
-        if not pictures.reaches(self.relative):
+        if not pictures.has_below(output_dir) or not pictures.has_below(self.relative):
             raise SourceError("The output folder must be inside the root; name one below it.")
 
     @property
@@ -222,7 +222,7 @@ class ResultFolder(Results):
         """
         folder = self.output_dir / RECORDS
         # It may have become a link to elsewhere.
-        if not self.pictures.reaches(folder):
+        if not self.pictures.has_below(folder):
             raise OutputError(f"{RECORDS} leads out of the root; remove it.")
         path = self.pictures.root / folder / name
         temporary = path.with_name(f".{secrets.token_hex(8)}.part")

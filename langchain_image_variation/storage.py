@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from langchain_image_variation.exceptions import (
@@ -62,7 +62,8 @@ class ResultStorage(Results):
     Raises:
         MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
         InvalidRequestError: If no file system is known for the URL, or it names several.
-        SourceError: If the scope is not a name from `scope_name`.
+        SourceError: If the URL is that of a folder of this machine that holds the pictures, or the
+            scope is not a name from `scope_name`.
         OutputError: If the file system refuses the options, or cannot be reached.
     """
 
@@ -80,6 +81,9 @@ class ResultStorage(Results):
             raise SourceError("The scope of a conversation must be a name from scope_name.")
         self._scope = f"{scope}/" if scope else ""
         self._kind, self._files, self._root = _opened(url, options)
+        if self.hidden is not None and pictures.root.resolve().is_relative_to(self.hidden):
+            # All pictures would count as results.
+            raise SourceError("The output folder must not hold the root; name one below it.")
         # Object stores put a file whole, and their "rename" copies. Elsewhere it is the same for a
         # file system that only inherits its rename.
         from fsspec import AbstractFileSystem
@@ -96,7 +100,7 @@ class ResultStorage(Results):
     @property
     def hidden(self) -> PurePath | None:
         """The folder of all results, if it is one of this machine."""
-        return PurePath(self._root or "/") if self._kind in ("file", "local") else None
+        return Path(self._root or "/").resolve() if self._kind in ("file", "local") else None
 
     def make(self) -> None:
         """Make the place, and check that files can be written there.

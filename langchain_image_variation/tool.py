@@ -122,7 +122,8 @@ class ImageVariationTool(BaseTool, CallSettings):
         self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
     ) -> tuple[str | list[Any], dict[str, Any]]:
         asked, fields = _parted(image, others)
-        conversation = conversation_of(runtime, config, self.name)
+        # Pictures of many megabytes may lie in the messages.
+        conversation = await asyncio.to_thread(conversation_of, runtime, config, self.name)
         try:
             async with _progress(config) as finished:
                 result = await self.acall(asked, conversation, fields=fields, finished=finished)

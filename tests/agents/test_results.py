@@ -411,3 +411,12 @@ def test_a_file_url_inside_the_root_keeps_conversations_apart(tmp_path: Path) ->
         Gallery(mine, Conversation(scope=SCOPE)).load(f"kept/{path}", fit="crop", urls=None)
     label, _ = Gallery(mine, None).load(f"kept/{path}", fit="crop", urls=None)
     assert label == PurePosixPath(path).stem
+
+
+def test_a_file_url_that_holds_the_root_is_refused(tmp_path: Path) -> None:
+    """Of a folder that is the root, or above it, all pictures would be results."""
+    (tmp_path / "photos").mkdir()
+    pictures = PictureFolder(tmp_path / "photos")
+    for where in (tmp_path, tmp_path / "photos", "/"):
+        with pytest.raises(SourceError, match="must not hold the root"):
+            ResultStorage(pictures, f"file://{where}", {})

@@ -262,6 +262,14 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
+def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
+    """One outside is refused, behind a symbolic link too, and so is the root itself."""
+    (root / "link").symlink_to(root.parent)
+    with pytest.raises(SourceError, match="inside the root"):
+        ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
+
+
 def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
     """A tool can be sent to another process."""
     copy = pickle.loads(pickle.dumps(tool))

@@ -13,6 +13,7 @@ from langchain_image_variation.engines import (
     engine_names,
     load_engine,
     load_engine_class,
+    picture_listener,
 )
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
@@ -183,3 +184,40 @@ async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, messag
     with pytest.raises(EngineError) as later:
         await call_engine_async(engine, REQUEST)
     assert str(sync.value) == str(later.value) == message
+
+
+class TestFinishedPictures:
+    """Whoever calls an engine is told of each finished picture: 1, 2, up to n."""
+
+    @pytest.mark.parametrize("name", ["local", "instant"])
+    async def test_each_is_told_once_and_in_order(self, name: str) -> None:
+        """Whether the engine tells or not, of a sync call and an async one."""
+        request = CreateImageVariationRequest(image=SquarePNG(square_png()), n=3, size="256x256")
+        engine = load_engine(name)
+        told: list[int] = []
+        call_engine(engine, request, finished=told.append)
+        await call_engine_async(engine, request, finished=told.append)
+        assert told == [1, 2, 3, 1, 2, 3]
+
+    def test_an_engine_that_tells_too_often_is_not_believed(self) -> None:
+        """No picture is told that was not asked for, and none after a failure."""
+
+        class Eager:
+            def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+                tell = picture_listener()
+                for _ in range(5):
+                    tell()
+                return ImagesResponse.from_pngs([square_png()], response_format="b64_json")
+
+        told: list[int] = []
+        with pytest.raises(EngineError):
+            call_engine(
+                Eager(),
+                CreateImageVariationRequest(image=SquarePNG(square_png()), n=2, size="256x256"),
+                finished=told.append,
+            )
+        assert told == [1, 2]
+
+    def test_an_engine_called_by_itself_tells_nobody(self) -> None:
+        """Outside of a call there is nobody to tell."""
+        picture_listener()()

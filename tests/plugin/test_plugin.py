@@ -200,7 +200,7 @@ def test_without_a_marker_clients_ask_the_server(run: Run) -> None:
             call = {"name": "image_variation", "args": {"image": "square.png", "n": 2},
                     "id": "1", "type": "tool_call"}
             message = image_variation_tool.invoke(call)
-            assert [item["width"] for item in message.artifact] == [1024, 1024]
+            assert [item["width"] for item in message.artifact["images"]] == [1024, 1024]
             assert image_variation_server.journal[0].fields["n"] == "2"
         """,
         *ASYNCIO,
