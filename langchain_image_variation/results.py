@@ -185,7 +185,8 @@ class ResultFolder(Results):
         Raises:
             SourceError: If it may not be read.
         """
-        if not PurePosixPath(path).is_relative_to(self.output_dir):
+        steps = PurePosixPath(path)
+        if ".." in steps.parts or not steps.is_relative_to(self.output_dir):
             return None
         return self.pictures.open(path)
 
