@@ -3,7 +3,7 @@
 import io
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -105,13 +105,15 @@ class ResultStorage(Results):
     def make(self) -> None:
         """Make the place, and check that files can be written there.
 
+        A bucket is not made: its name may be a mistake.
+
         Raises:
             OutputError: If not.
         """
         with self._failures("cannot be written to; check its address, options and rights"):
-            self._files.makedirs(self._path(self._scope), exist_ok=True)
             # Always of the same name, since not everyone who may write may remove.
-            self._files.pipe_file(self._path(f"{self._scope}{_PROBE}"), b"")
+            probe = self._path(f"{self._scope}{_PROBE}")
+            self._with_folder(self._scope, lambda: self._files.pipe_file(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
@@ -151,8 +153,19 @@ class ResultStorage(Results):
             OutputError: If it cannot be written.
         """
         with self._failures("cannot be written to"):
-            self._files.makedirs(self._path(RECORDS), exist_ok=True)
-            self._write(f"{RECORDS}/{name}", data)
+            self._with_folder(RECORDS, lambda: self._write(f"{RECORDS}/{name}", data))
+
+    def _with_folder(self, folder: str, write: Callable[[], None]) -> None:
+        """Write something; if that fails, make the folder for it and try again."""
+        try:
+            write()
+        except Exception:
+            # A path that is not absolute begins with a bucket, or what is called so elsewhere.
+            bucket = self._root.partition("/")[0]
+            if bucket and not self._files.exists(bucket):
+                raise
+            self._files.makedirs(self._path(folder), exist_ok=True)
+            write()
 
     def _path(self, below: str) -> str:
         return f"{self._root}/{below}".rstrip("/")

@@ -23,6 +23,7 @@ class Bucket(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
     objects: ClassVar[dict[str, tuple[float, bytes]]] = {}
     asked: ClassVar[list[str]] = []
     failing: ClassVar[set[str]] = set()
+    buckets: ClassVar[set[str]] = set()
 
     def _key(self, operation: str, path: str) -> str:
         key = str(self._strip_protocol(path))
@@ -32,10 +33,20 @@ class Bucket(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         return key
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        self._key("makedirs", path)
+        # As that of S3 does.
+        self.buckets.add(self._key("makedirs", path).partition("/")[0])
+
+    async def _info(self, path: str, **_: Any) -> dict[str, Any]:
+        key = self._key("info", path)
+        if key not in self.buckets:
+            raise FileNotFoundError(key)
+        return {"name": key, "type": "directory", "size": 0}
 
     async def _pipe_file(self, path: str, value: bytes, **_: Any) -> None:
-        self.objects[self._key("write", path)] = (time.time(), bytes(value))
+        key = self._key("write", path)
+        if key.partition("/")[0] not in self.buckets:
+            raise FileNotFoundError(f"no bucket of {SECRET}")
+        self.objects[key] = (time.time(), bytes(value))
 
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
@@ -89,4 +100,6 @@ def bucket() -> Iterator[type[Bucket]]:
     Bucket.objects.clear()
     Bucket.asked.clear()
     Bucket.failing.clear()
+    Bucket.buckets.clear()
+    Bucket.buckets.update(("kept", "user:hunter2@kept"))
     yield Bucket

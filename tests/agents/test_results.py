@@ -257,7 +257,6 @@ def test_a_result_is_read_up_to_the_limit_of_sources(tmp_path: Path) -> None:
 
 FAULTS: list[tuple[str, Callable[[Results], object], type[ImageVariationError] | None]] = [
     ("write", lambda kept: kept.make(), OutputError),
-    ("makedirs", lambda kept: kept.make(), OutputError),
     ("write", lambda kept: kept.save(answer(1), name="cat"), OutputError),
     ("read", lambda kept: kept.save(answer(1), name="cat"), OutputError),
     ("read", lambda kept: kept.open("cat-0123abcd-1.png"), SourceError),
@@ -287,6 +286,14 @@ def test_what_a_file_system_raises_is_an_error_of_ours(
     assert SECRET not in str(error)
     assert error is not None
     assert error.__suppress_context__
+
+
+def test_a_bucket_is_never_made(tmp_path: Path) -> None:
+    """A name that was mistyped is an error, and no new bucket in somebody's account."""
+    kept = ResultStorage(PictureFolder(tmp_path), "bucket://mistyped/here", {}, scope=SCOPE)
+    with pytest.raises(OutputError, match="cannot be written to; check its address"):
+        kept.make()
+    assert "mistyped" not in Bucket.buckets
 
 
 def test_a_file_that_cannot_be_moved_into_place_leaves_nothing(tmp_path: Path) -> None:
