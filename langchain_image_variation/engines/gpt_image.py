@@ -18,6 +18,7 @@ from langchain_image_variation.contract import (
     Usage,
 )
 from langchain_image_variation.engines import cancellation, picture_listener
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
@@ -138,6 +139,17 @@ class GptImageEngine:
     def base_url(self) -> str:
         """The server's address, without a query."""
         return self._endpoint.shown_url
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of prompt, model, fields and server; neither the key nor `http_client` counts."""
+        return digest(
+            endpoint=self._endpoint.fingerprint,
+            extra_fields=self._extra_fields,
+            input_fidelity=self._input_fidelity,
+            model=self._model,
+            prompt=self._prompt,
+        )
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the model for variations.
