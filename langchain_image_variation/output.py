@@ -12,11 +12,12 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -27,10 +28,16 @@ from langchain_image_variation.pixels import as_png, decode, decode_result, enco
 from langchain_image_variation.png import SquarePNG
 
 __all__ = [
+    "RESULT_NAME",
     "THUMBNAIL_SIDE",
     "ContactSheet",
+    "Place",
+    "PlacedImage",
     "SavedImage",
     "make_output_dir",
+    "place_file",
+    "place_images",
+    "place_png",
     "save_images",
     "save_png",
 ]
@@ -40,6 +47,13 @@ THUMBNAIL_SIDE = 512
 
 _WRITERS = 4
 """So many files are written at once: a disk takes four in little more time than one."""
+
+RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
+"""The names that `place_images` makes: nothing in them means anything to a file system."""
+
+Place: TypeAlias = Callable[[str, bytes], bool]
+"""Puts a file in place whole, by name; says False if other content has that name. May raise an
+`OutputError`."""
 
 _GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
@@ -65,6 +79,22 @@ def make_output_dir(directory: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"The folder {path.name!r} cannot be written to; name another for the results."
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """A variation that was put somewhere."""
+
+    name: str
+    """The name of its file."""
+    sha256: str
+    """The SHA-256 of the file's bytes, in hex."""
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    seed: int | None
+    """The seed that made it, where the engine has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +128,48 @@ def save_images(
             file system, a terminal or a shell are replaced.
 
     Raises:
-        OutputError: If an entry holds no readable picture, or a file cannot be written; after all
-            others were written.
+        OutputError: If an entry holds no readable picture, after all others were written, or if a
+            file cannot be written. Pictures written before that stay.
     """
     folder = make_output_dir(directory)
-    saved: list[SavedImage] = []
+    return [
+        SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
+        for image in place_images(response, partial(place_file, folder), name=name, at_once=True)
+    ]
+
+
+def place_images(
+    response: ImagesResponse, place: Place, *, name: str = "image", at_once: bool = False
+) -> list[PlacedImage]:
+    """Do what `save_images` does, wherever `place` puts the files.
+
+    Args:
+        response: As in `save_images`.
+        place: Puts one file in place.
+        name: As in `save_images`.
+        at_once: Whether `place` may be called by several threads at once.
+
+    Raises:
+        OutputError: As `save_images`.
+    """
+    placed: list[PlacedImage] = []
     failure: ImageVariationError | None = None
     jobs = [
-        partial(_saved, image, folder, name, str(index))
+        partial(_placed_image, image, place, name, str(index))
         for index, image in enumerate(response.data, start=1)
     ]
     with ThreadPoolExecutor(_WRITERS - 1) as pool:
         # The first is written here, since starting a thread takes as long as writing a picture.
-        for outcome in jobs[:1] + [pool.submit(job).result for job in jobs[1:]]:
+        others = [pool.submit(job).result for job in jobs[1:]] if at_once else jobs[1:]
+        for outcome in [*jobs[:1], *others]:
             try:
-                saved.append(outcome())
-            except ImageVariationError as error:
-                failure = failure or error
+                placed.append(outcome())
+            except _UnreadableError as unreadable:
+                failure = failure or unreadable.error
     if failure is not None:
-        names = ", ".join(image.path.name for image in saved) or "none"
+        names = ", ".join(image.name for image in placed) or "none"
         raise OutputError(f"{failure.message} Saved of this answer: {names}.") from failure
-    return saved
+    return placed
 
 
 def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
@@ -133,18 +184,36 @@ def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
     Raises:
         OutputError: If the file cannot be written.
     """
+    return directory / place_png(data, partial(place_file, directory), name=name, suffix=suffix)
+
+
+def place_png(data: bytes, place: Place, *, name: str, suffix: str) -> str:
+    """Do what `save_png` does, wherever `place` puts the file, and return its name.
+
+    Raises:
+        OutputError: As `save_png`.
+    """
     digest = hashlib.sha256(data).hexdigest()
+    for length in _HASH_LENGTHS:
+        file = f"{_safe(name)}-{digest[:length]}-{suffix}.png"
+        if place(file, data):
+            return file
+    raise OutputError(f"{file!r} exists with other content; remove it or name another folder.")
+
+
+def place_file(directory: Path, name: str, data: bytes) -> bool:
+    """Put a file into an existing folder whole; say False if other content has that name.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     try:
-        for length in _HASH_LENGTHS:
-            path = directory / f"{_safe(name)}-{digest[:length]}-{suffix}.png"
-            if _placed(data, path):
-                return path
+        return _placed(data, directory / name)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
-            f"{path.name!r} cannot be written: {reason}. Make room, or name another folder."
+            f"{name!r} cannot be written: {reason}. Make room, or name another folder."
         ) from None
-    raise OutputError(f"{path.name!r} exists with other content; remove it or name another folder.")
 
 
 class ContactSheet:
@@ -204,10 +273,20 @@ class ContactSheet:
         return encode(self.image)
 
 
-def _saved(image: Variation, folder: Path, name: str, suffix: str) -> SavedImage:
-    data, (width, height) = as_png(image.read())
-    path = save_png(data, folder, name=name, suffix=suffix)
-    return SavedImage(path, hashlib.sha256(data).hexdigest(), width, height, image.seed)
+class _UnreadableError(Exception):
+    """An entry holds no readable picture, which costs no other."""
+
+    def __init__(self, error: ImageVariationError) -> None:
+        self.error = error
+
+
+def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
+    try:
+        data, (width, height) = as_png(image.read())
+    except ImageVariationError as error:
+        raise _UnreadableError(error) from None
+    file = place_png(data, place, name=name, suffix=suffix)
+    return PlacedImage(file, hashlib.sha256(data).hexdigest(), width, height, image.seed)
 
 
 def _placed(data: bytes, path: Path) -> bool:

@@ -64,11 +64,13 @@ class ImageVariationTool(BaseTool, CallSettings):
 
     The message to the model is short text that names the new pictures, with `thumbnail` also one
     small picture of them. The artifact is a JSON object: `images` has one object a picture, with
-    `handle`, `path` (relative to `root_dir`), `sha256`, `width` and `height` in pixels, `seed`,
-    `engine`, and `created` in seconds since 1970; `usage_metadata` has the tokens and the cost in
-    US dollars, where the engine tells them. But for the thumbnail, neither holds picture data or an
-    absolute path. A mistake of the model, such as a picture that does not exist, is answered with
-    text that says what it may use, and the agent goes on.
+    `handle`, `path` (relative to `root_dir`, or to `output_dir` if that is a URL), `sha256`,
+    `width` and `height` in pixels, `seed`, `engine`, and `created` in seconds since 1970;
+    `usage_metadata` has the tokens and the cost in US dollars, where the engine tells them;
+    `cached` is true if the pictures are those of an earlier call, see `cache`. But for the
+    thumbnail, neither holds picture data or an absolute path. A mistake of the model, such as a
+    picture that does not exist, is answered with text that says what it may use, and the agent goes
+    on.
 
     In an agent, the pictures of the conversation are read from its messages, and a `thread_id` in
     the config gives the conversation a folder of results of its own. Each finished picture is told

@@ -259,7 +259,7 @@ def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> Non
     """A picture that only fails when the engine decodes it is bad input all the same."""
     Path("broken.png").write_bytes(corrupt_png())
     assert main(["create", "--image", "broken.png"]) == 2
-    assert "pixels cannot be decoded" in capsys.readouterr().err
+    assert "pixels cannot be inflated" in capsys.readouterr().err
 
 
 def test_a_process_without_warnings_or_traceback() -> None:

@@ -54,7 +54,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
         ("import langchain_image_variation.client", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.cli", "httpx numpy langchain_core langsmith"),
         ("import pytest_image_variation", "pydantic httpx numpy PIL langchain_core"),
-        ("import langchain_image_variation.tool", "numpy langgraph langchain"),
+        ("import langchain_image_variation.tool", "numpy langgraph langchain fsspec"),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement: str, absent: str) -> None:

@@ -8,6 +8,7 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 
 LAYERS = {
     "exceptions": 0,
+    "color": 1,
     "png": 1,
     "contract": 2,
     "pixels": 2,
@@ -22,6 +23,8 @@ LAYERS = {
     "http": 4,
     "source": 5,
     "gallery": 6,
+    "storage": 6,
+    "cache": 6,
     "client": 6,
     "engines.gpt_image": 7,
     "engines.variations": 7,
@@ -35,6 +38,7 @@ LAYERS = {
 }
 LIBRARIES = {
     "exceptions": set[str](),
+    "color": {"PIL", "numpy"},
     "png": set[str](),
     "contract": {"pydantic", "pydantic_core"},
     "pixels": {"PIL", "numpy"},
@@ -51,6 +55,8 @@ LIBRARIES = {
     "folder": set[str](),
     "usage": set[str](),
     "results": set[str](),
+    "storage": {"fsspec"},
+    "cache": {"pydantic"},
     "gallery": set[str](),
     "calls": {"pydantic"},
     "messages": {"langchain_core"},

@@ -93,7 +93,12 @@ async def async_client(photo: bytes) -> ImagesResponse:
 
 
 class MyAsyncEngine:
-    """An engine of one's own, async."""
+    """An engine of one's own, async, whose results can be cached."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Say what its pictures depend on."""
+        return "1"
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer with no picture."""
@@ -106,4 +111,7 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
         ImageVariationTool(),
         ImageVariationTool(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4),
         ImageVariationTool(engine=engine, fixed_size="256x256"),
+        ImageVariationTool(
+            output_dir="s3://bucket/prefix", storage_options={"anon": False}, cache=True
+        ),
     ]
