@@ -35,7 +35,7 @@ __all__ = [
 THUMBNAIL_SIDE = 512
 """A thumbnail has at most this many pixels a side."""
 
-_GAP = 8
+_GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 # The name of a result. A hash without a letter could be a date, and is left alone.
@@ -148,15 +148,25 @@ class ContactSheet:
         source: The picture that was varied.
         response: The answer of an engine.
         tile: The width and height of each picture on the sheet, in pixels.
+        columns: How many pictures are side by side; by default up to 4, and 5 of 5.
 
     Raises:
         OutputError: If an entry of the answer holds no readable picture.
     """
 
-    def __init__(self, source: SquarePNG, response: ImagesResponse, *, tile: int = 256) -> None:
+    def __init__(
+        self,
+        source: SquarePNG,
+        response: ImagesResponse,
+        *,
+        tile: int = 256,
+        columns: int | None = None,
+    ) -> None:
         variations = [decode_result(image.read()) for image in response.data]
         labels = ["source", *(str(index + 1) for index in range(len(variations)))]
-        self.image: Image.Image = _sheet([decode(source), *variations], labels, tile)
+        self.image: Image.Image = _sheet(
+            [decode(source), *variations], labels, tile, columns or _columns(len(labels))
+        )
 
     @classmethod
     def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
@@ -165,8 +175,10 @@ class ContactSheet:
         Raises:
             OutputError: If an entry of the answer holds no readable picture.
         """
-        columns = _columns(len(response.data) + 1)
-        sheet = cls(source, response, tile=(THUMBNAIL_SIDE - _GAP) // columns - _GAP)
+        pictures = len(response.data) + 1
+        sides = {columns: _tile(pictures, columns) for columns in range(1, pictures + 1)}
+        columns = max(sides, key=lambda columns: sides[columns])
+        sheet = cls(source, response, tile=sides[columns], columns=columns)
         buffer = io.BytesIO()
         sheet.image.save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
@@ -218,10 +230,18 @@ def _columns(pictures: int) -> int:
     return min(pictures, 5 if pictures == 5 else 4)
 
 
-def _sheet(pictures: Sequence[Image.Image], labels: Sequence[str], tile: int) -> Image.Image:
-    columns = _columns(len(pictures))
+def _tile(pictures: int, columns: int) -> int:
+    """Return the side of the pictures on a thumbnail, in pixels, with so many columns."""
+    rows = -(-pictures // columns)
+    across = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
+    return min(across, (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION)
+
+
+def _sheet(
+    pictures: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
+) -> Image.Image:
     rows = -(-len(pictures) // columns)
-    gap, caption = _GAP, 20
+    gap, caption = _GAP, _CAPTION
     width = columns * (tile + gap) + gap
     height = rows * (tile + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
