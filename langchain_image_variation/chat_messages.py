@@ -84,18 +84,24 @@ async def _messages(memory: object) -> list[ChatMessage]:
 def _unread(results: Sequence[Any], past: Sequence[ChatMessage]) -> list[ChatMessage]:
     """Return the results of the run so far that are not in the memory yet, as messages.
 
-    An agent puts them there when it has finished, or when it hands over to another agent.
+    An agent puts them there when it has finished, or when it hands over to another agent. Their ids
+    are unique in one run at most: some models use the name of the tool.
     """
-    read = 0
+    read: list[Any] = []
     for message in reversed(past):
         if message.role == MessageRole.USER:
             break
-        read += message.role == MessageRole.TOOL
-    return [
-        ChatMessage(role=MessageRole.TOOL, blocks=result.tool_output.blocks)
-        for result in results[read:]
-        if isinstance(result, ToolCallResult)
-    ]
+        if message.role == MessageRole.TOOL:
+            read.append(message.additional_kwargs.get("tool_call_id"))
+    unread = []
+    for result in results:
+        if isinstance(result, ToolCallResult):
+            if result.tool_id in read:
+                read.remove(result.tool_id)
+            else:
+                blocks = result.tool_output.blocks
+                unread.append(ChatMessage(role=MessageRole.TOOL, blocks=blocks))
+    return unread
 
 
 def _made(message: ChatMessage) -> list[MadePicture]:

@@ -65,7 +65,8 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     In an agent, the pictures of the conversation are read from its memory and from the results of
     the run, and the conversation's own results are kept in a folder of their own: by the memory's
     `session_id`, by its `chat_store_key` if it has another than the default, or by the context, for
-    as long as it is passed on or restored. Each finished picture writes an
+    as long as it is passed on or restored. Of `max_calls`, those noted in the context count, and
+    those that the memory answered before. Each finished picture of an async call writes an
     `ImageVariationProgress` to the stream.
 
     Raises:

@@ -63,7 +63,9 @@ def upload(*pictures: bytes) -> ChatMessage:
 
 
 async def outputs(
-    agent: BaseWorkflowAgent | AgentWorkflow, message: ChatMessage | str = "Go on.", **options: Any
+    agent: BaseWorkflowAgent | AgentWorkflow,
+    message: ChatMessage | str | None = "Go on.",
+    **options: Any,
 ) -> list[ToolOutput]:
     """Run an agent to its end, and return what its tools gave back, in order."""
     handler = agent.run(user_msg=message, **options)

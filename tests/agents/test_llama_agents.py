@@ -12,7 +12,7 @@ from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActA
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock
 from llama_index.core.memory import ChatMemoryBuffer, Memory
 from llama_index.core.storage.chat_store import SimpleChatStore
-from llama_index.core.tools import ToolMetadata
+from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -267,6 +267,43 @@ async def test_a_handover_counts_no_picture_twice(spec: ImageVariationToolSpec, 
     pictures = files(spec, made[0])
     assert files(spec, made[1]) == expected(root, pictures[1])
     assert files(spec, made[2]) == expected(root, files(spec, made[1])[0])
+
+
+async def test_a_history_that_ends_with_an_answer_counts_no_picture_less(
+    spec: ImageVariationToolSpec, root: Path
+) -> None:
+    """A client may pass messages of a run that was cut off, and go on from there."""
+    chart = ChatMessage(role="tool", content="A chart.", additional_kwargs={"tool_call_id": "x"})
+    one = agent(spec, asks(image="img_1"), asks(image="img_2"), says())
+    made = await outputs(one, None, chat_history=[upload(ONE), chart])
+    assert files(spec, made[1]) == expected(root, files(spec, made[0])[0])
+
+
+async def test_a_picture_of_another_tool_is_varied(
+    spec: ImageVariationToolSpec, root: Path
+) -> None:
+    """In the run in which it was made, and in the next."""
+
+    def draw() -> ImageBlock:
+        """Draw a chart."""
+        return ImageBlock(image=OTHER)
+
+    model = scripted(asks(tool="draw"), asks(image="latest"), says(), asks(image="img_1"), says())
+    one = FunctionAgent(tools=[FunctionTool.from_defaults(draw), *spec.to_tool_list()], llm=model)
+    memory = ChatMemoryBuffer.from_defaults()
+    made = [*await outputs(one, memory=memory), *await outputs(one, memory=memory)][1:]
+    assert [files(spec, output) for output in made] == [expected(root, OTHER)] * 2
+
+
+async def test_a_long_conversation_stays_small(spec: ImageVariationToolSpec) -> None:
+    """Twenty calls of four pictures each leave less than 20 kB of messages, and no picture."""
+    memory = ChatMemoryBuffer.from_defaults(token_limit=100_000)
+    one = agent(spec, *[asks(image="cat.jpg", n=4)] * 20, says())
+    made = await outputs(one, memory=memory, max_iterations=30)
+    assert sum(len(output.raw_output["images"]) for output in made) == 80
+    text = json.dumps([message.model_dump(mode="json") for message in memory.get_all()])
+    assert len(text) < 20_000
+    assert "base64" not in text
 
 
 async def test_each_finished_picture_is_written_to_the_stream(spec: ImageVariationToolSpec) -> None:
