@@ -9,8 +9,8 @@ from typing import Any
 
 from llama_index.core.agent.workflow.workflow_events import ToolCallResult
 from llama_index.core.base.llms.types import (
-    BaseRecursiveContentBlock,
     ChatMessage,
+    CitableBlock,
     DocumentBlock,
     ImageBlock,
     MessageRole,
@@ -129,8 +129,8 @@ def _urls(block: object) -> Iterator[str | None]:
     elif isinstance(block, DocumentBlock):
         if str(block.document_mimetype).startswith("image/"):
             yield _url(block.data, block.url)
-    elif isinstance(block, BaseRecursiveContentBlock):
-        for nested in block.nested_blocks:
+    elif isinstance(block, CitableBlock):
+        for nested in block.content:
             yield from _urls(nested)
 
 

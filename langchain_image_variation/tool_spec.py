@@ -163,7 +163,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
             conversation = None if context is None else asyncio_run(conversation_of(context, tool))
             return _output(tool, given, self.call(asked, conversation))
         except ImageVariationError as error:
-            return _refusal(tool, given, error)
+            return _refusal(tool, error)
 
     async def _avary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
         context, given = _parted(ctx, given)
@@ -173,7 +173,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
             result = await self.acall(asked, conversation, finished=_progress(context))
             return _output(tool, given, result)
         except ImageVariationError as error:
-            return _refusal(tool, given, error)
+            return _refusal(tool, error)
 
 
 def _parted(ctx: object, given: dict[str, object]) -> tuple[Context | None, dict[str, object]]:
@@ -203,11 +203,12 @@ def _output(tool: str, given: dict[str, object], result: CallResult) -> ToolOutp
     )
 
 
-def _refusal(tool: str, given: dict[str, object], error: ImageVariationError) -> ToolOutput:
+def _refusal(tool: str, error: ImageVariationError) -> ToolOutput:
     return ToolOutput(
         tool_name=tool,
         content=error.message,
-        raw_input={"args": (), "kwargs": given},
+        # A model may have given a picture in base64; an agent's event has what it gave.
+        raw_input={},
         raw_output=None,
         is_error=True,
         exception=error,

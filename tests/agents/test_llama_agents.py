@@ -17,6 +17,7 @@ from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from workflows.context.serializers import PickleSerializer
+from workflows.errors import WorkflowCancelledByUser
 
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.tool_spec import ImageVariationProgress
@@ -311,6 +312,28 @@ async def test_each_finished_picture_is_written_to_the_stream(spec: ImageVariati
     one = agent(spec, asks(image="cat.jpg", n=3), says())
     found = await events(one, ImageVariationProgress, "Vary the cat.")
     assert [(event.done, event.n) for event in found] == [(1, 3), (2, 3), (3, 3)]
+
+
+async def test_a_run_that_is_cancelled_stops_the_engine(root: Path) -> None:
+    """The cancellation reaches it, and nothing is kept."""
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def create_variation(self, request: object) -> Any:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.set()
+
+    spec = ImageVariationToolSpec(root_dir=root, engine=Slow())
+    handler = agent(spec, asks(image="cat.jpg"), says()).run(user_msg="Vary the cat.")
+    await asyncio.wait_for(started.wait(), 10)
+    await handler.cancel_run()
+    await asyncio.wait_for(stopped.wait(), 10)
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    assert list((root / "variations").rglob("*.png")) == []
 
 
 async def test_the_calls_of_a_conversation_are_bounded_also_at_once(root: Path) -> None:

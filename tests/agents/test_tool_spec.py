@@ -150,6 +150,7 @@ async def test_a_mistake_is_answered_with_text_to_act_on(
         assert (output.is_error, output.raw_output) == (True, None)
         assert text in output.content
         assert len(output.content) < 400
+        assert len(output.model_dump_json()) < 600
 
 
 async def test_an_engine_s_failure_is_answered_without_its_text(root: Path) -> None:
