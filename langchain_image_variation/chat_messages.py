@@ -81,7 +81,7 @@ async def _messages(memory: object) -> list[ChatMessage]:
         return []
 
 
-def _unread(results: Sequence[Any], past: Sequence[ChatMessage]) -> list[ChatMessage]:
+def _unread(results: object, past: Sequence[ChatMessage]) -> list[ChatMessage]:
     """Return the results of the run so far that are not in the memory yet, as messages.
 
     An agent puts them there when it has finished, or when it hands over to another agent. Their ids
@@ -94,7 +94,7 @@ def _unread(results: Sequence[Any], past: Sequence[ChatMessage]) -> list[ChatMes
         if message.role == MessageRole.TOOL:
             read.append(message.additional_kwargs.get("tool_call_id"))
     unread = []
-    for result in results:
+    for result in results if isinstance(results, list) else ():
         if isinstance(result, ToolCallResult):
             if result.tool_id in read:
                 read.remove(result.tool_id)
