@@ -26,8 +26,7 @@ TEXT = announcement(
     ["cat-0123abcd-1", "cat-4567cdef-2"], label="cat", size="256x256", place="variations/s/"
 )
 MADE = [
-    MadePicture(handle, f"variations/s/{handle}.png", None)
-    for handle in ("cat-0123abcd-1", "cat-4567cdef-2")
+    MadePicture(handle, f"{handle}.png", None) for handle in ("cat-0123abcd-1", "cat-4567cdef-2")
 ]
 
 
