@@ -6,8 +6,10 @@ artifact out.
 """
 
 import asyncio
+import contextlib
+import contextvars
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeAlias, runtime_checkable
@@ -22,7 +24,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Size,
 )
-from langchain_image_variation.conversation import Conversation
+from langchain_image_variation.conversation import Conversation, announcement
 from langchain_image_variation.engines import (
     AsyncVariationEngine,
     VariationEngine,
@@ -51,7 +53,8 @@ __all__ = ["CallResult", "CallSettings", "Finished", "RateLimiter"]
 
 
 Finished: TypeAlias = Callable[[int, int], None]
-"""Called with the number of finished pictures and that of all, from any thread; must not raise."""
+"""Called with the number of finished pictures and that of all, by `CallSettings.call` from any
+thread; must not raise."""
 
 
 @runtime_checkable
@@ -201,21 +204,21 @@ class CallSettings(BaseModel):
         fields: Mapping[str, Any] | None = None,
         finished: Finished | None = None,
     ) -> CallResult:
-        """Do what `call` does, without blocking the loop.
+        """Do what `call` does, without blocking the loop, on which `finished` is called.
 
         Raises:
             ImageVariationError: As `call`.
         """
         ready = await asyncio.to_thread(self._ready, asked, conversation, fields or {})
-        told = _told(finished, ready.request.n)
-        response = ready.found
-        if response is None:
-            if self.rate_limiter is not None:
-                await self.rate_limiter.aacquire()
-            response = await call_engine_async(self._load(), ready.request, finished=told)
-        else:
-            _tell_all(told, ready.request.n)
-        return await asyncio.to_thread(self._result, ready, response)
+        with _told_on_loop(finished, ready.request.n) as told:
+            response = ready.found
+            if response is None:
+                if self.rate_limiter is not None:
+                    await self.rate_limiter.aacquire()
+                response = await call_engine_async(self._load(), ready.request, finished=told)
+            else:
+                _tell_all(told, ready.request.n)
+            return await asyncio.to_thread(self._result, ready, response)
 
     def _load(self) -> VariationEngine | AsyncVariationEngine:
         """Return the engine of the `engine` field, which a copy of these may have changed."""
@@ -301,12 +304,9 @@ class CallSettings(BaseModel):
             }
             for path, image in kept
         ]
-        handles = ", ".join(str(image["handle"]) for image in images)
-        made = "1 variation" if len(images) == 1 else f"{len(images)} variations"
-        parts = [
-            f"Made {made} of {ready.label}, {request.size} pixels: {handles}. They are saved in "
-            f"{results.place} as <name>.png; pass a name as image to vary it again."
-        ]
+        handles = [str(image["handle"]) for image in images]
+        said = {"label": ready.label, "size": request.size, "place": results.place}
+        parts = [announcement(handles, **said)]
         if cached:
             parts.append("They are those that the same call made before.")
         if ready.asked.n > self.max_n:
@@ -332,3 +332,26 @@ def _tell_all(told: Callable[[int], None] | None, n: int) -> None:
 
 def _told(finished: Finished | None, n: int) -> Callable[[int], None] | None:
     return None if finished is None else lambda done: finished(done, n)
+
+
+@contextlib.contextmanager
+def _told_on_loop(finished: Finished | None, n: int) -> Iterator[Callable[[int], None] | None]:
+    """Have each finished picture told on the loop, in order, from whichever thread it comes."""
+    if finished is None:
+        yield None
+        return
+    loop, context, listening = asyncio.get_running_loop(), contextvars.copy_context(), True
+
+    def tell(done: int) -> None:
+        if listening:
+            finished(done, n)
+
+    def told(done: int) -> None:
+        # The loop may be closed when an engine that was cancelled finishes a picture after all.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, done, context=context)
+
+    try:
+        yield told
+    finally:
+        listening = False

@@ -83,11 +83,12 @@ class Gallery:
 
     def _made(self, picture: MadePicture) -> BinaryIO:
         """Open a result that a message names, if its file is still the one that was made."""
-        file = self.results.open(picture.path)
+        known = picture.sha256 is not None
+        file = self.results.open(picture.path) if known else self.results.find(picture.path)
         if file is not None:
             with file:
                 data = file.read(MAX_SOURCE_BYTES + 1)
-            if hashlib.sha256(data).hexdigest() == picture.sha256:
+            if not known or hashlib.sha256(data).hexdigest() == picture.sha256:
                 return io.BytesIO(data)
         raise _MissingPictureError(f"The file of {shown(picture.handle)} is gone or was changed.")
 

@@ -15,6 +15,7 @@ from langchain_image_variation import (
     ImageVariationClient,
     ImageVariationError,
     ImageVariationTool,
+    ImageVariationToolSpec,
     SquarePNG,
     URLPolicy,
     VariationEngine,
@@ -115,3 +116,9 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
             output_dir="s3://bucket/prefix", storage_options={"anon": False}, cache=True
         ),
     ]
+
+
+def tool_spec() -> list[str | None]:
+    """A tool spec takes the same settings, and gives a list of tools."""
+    spec = ImageVariationToolSpec(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4)
+    return [tool.metadata.name for tool in spec.to_tool_list()]
