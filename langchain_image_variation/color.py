@@ -9,7 +9,7 @@ import io
 import struct
 from collections.abc import Sequence
 
-from PIL import Image, ImageCms
+from PIL import Image
 
 __all__ = ["profile", "to_srgb"]
 
@@ -64,6 +64,9 @@ def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
         image: A picture with 8 bits a sample.
         icc: An ICC profile.
     """
+    # Here, since few pictures have a profile, and whoever imports the tool waits for every import.
+    from PIL import ImageCms
+
     grey = image.mode in ("1", "L", "LA", "La")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     pixels = image
