@@ -248,8 +248,10 @@ class ResultFolder(Results):
         return self.pictures.root / self.relative
 
     def _put(self, name: str, data: bytes) -> bool:
-        # The folder may have been removed while the engine worked.
-        return place_file(make_output_dir(self._folder), name, data)
+        if not self._folder.is_dir():
+            # It was removed while the engine worked.
+            make_output_dir(self._folder)
+        return place_file(self._folder, name, data)
 
     def _shown(self, name: str) -> str:
         return f"{self.place}{name}"
