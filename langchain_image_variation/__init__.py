@@ -69,6 +69,16 @@ _MODULES = {
 }
 
 
+_EXTRAS = {
+    "ImageVariationToolSpec": ("llama_index",),
+    "create_app": (
+        *("platformdirs", "prometheus_client", "python_multipart"),
+        *("starlette", "uvicorn"),
+    ),
+}
+"""The packages beside our own dependencies that a name needs."""
+
+
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -76,4 +86,9 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # Here, as importing this package should cost next to nothing.
+    from importlib.util import find_spec
+
+    # `help` and others look at whatever is listed, and would fail.
+    absent = {name for name, needed in _EXTRAS.items() if not all(map(find_spec, needed))}
+    return sorted({*globals(), *__all__} - absent)
