@@ -280,6 +280,40 @@ class VariationBatch:
         """
         return engine_version(self.engine)
 
+    def picture_row(
+        self,
+        job: Job,
+        source_sha256: str,
+        output_path: str,
+        *,
+        seed: int | None,
+        output_sha256: str,
+        milliseconds: float | None = None,
+    ) -> Row:
+        """Return the row of a picture that is there.
+
+        Args:
+            job: What was asked for.
+            source_sha256: The SHA-256 of the source's bytes, in hex.
+            output_path: One of `output_paths`.
+            seed: The picture's seed, with an engine that takes one.
+            output_sha256: The SHA-256 of the picture's bytes, in hex.
+            milliseconds: How long the engine took, if the picture was made just now.
+        """
+        return {
+            **dict.fromkeys(COLUMNS),
+            "source_path": plain_text(job.path),
+            "source_sha256": source_sha256,
+            "index": int(output_path.rpartition("-")[2].partition(".")[0]),
+            "seed": seed,
+            "engine": self.engine,
+            "engine_version": self.version,
+            "size": job.size,
+            "output_path": output_path,
+            "output_sha256": output_sha256,
+            "milliseconds": milliseconds,
+        }
+
     def error_row(
         self,
         source: Mapping[str, object],
@@ -457,19 +491,14 @@ class _Work:
     def rows(self) -> list[Row]:
         """Return a row for each picture that is there now."""
         return [
-            {
-                "source_path": plain_text(self._job.path),
-                "source_sha256": self.digest,
-                "index": at + 1,
-                "seed": None if self._first is None else self._first + at,
-                "engine": self._batch.engine,
-                "engine_version": self._batch.version,
-                "size": self._job.size,
-                "output_path": self._paths[at],
-                "output_sha256": sha256,
-                "milliseconds": milliseconds,
-                "error": None,
-            }
+            self._batch.picture_row(
+                self._job,
+                self.digest,
+                self._paths[at],
+                seed=None if self._first is None else self._first + at,
+                output_sha256=sha256,
+                milliseconds=milliseconds,
+            )
             for at, (sha256, milliseconds) in sorted(self._done.items())
         ]
 
