@@ -5,7 +5,6 @@ written where it runs; only their paths and what is known of them are returned. 
 with the same rows makes only what is missing.
 """
 
-import asyncio
 import hashlib
 import json
 import time
@@ -234,6 +233,9 @@ class VariationBatch:
         Raises:
             ImageVariationError: As a call does.
         """
+        # Few use it, and the import takes longer than many a picture.
+        import asyncio
+
         flow = self._flow(source)
         step = await asyncio.to_thread(next, flow)
         while isinstance(step, _Ask):

@@ -72,6 +72,15 @@ class Ledger:
             (output_dir / LEDGER_DIR).mkdir(exist_ok=True)
             path = output_dir / LEDGER_DIR / "ledger.sqlite"
             self._connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._run = self._opened()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _opened(self) -> int:
+        """Prepare the database, and return the number of this run."""
+        with _told():
             # Without this the log needs memory shared between processes, which network drives lack.
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -84,7 +93,7 @@ class Ledger:
             self._connection.executescript(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
             (last,) = self._connection.execute("SELECT MAX(run) FROM rows").fetchone()
-        self._run = (last or 0) + 1
+        return (last or 0) + 1
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +201,7 @@ def _told() -> Iterator[None]:
             ) from None
         raise OutputError(
             f"The ledger of the output folder cannot be used ({error.sqlite_errorname}); is the "
-            "disk full?"
+            "disk full, or the ledger open in another program?"
         ) from None
     except OSError as error:
         raise OutputError(

@@ -24,6 +24,9 @@ from langchain_image_variation.source import read_file
 
 __all__ = ["Summary", "run_batch"]
 
+_LOOK_EVERY = 0.1
+"""Seconds after which a run that waits looks whether it was asked to end."""
+
 
 @dataclass(slots=True)
 class Summary:
@@ -126,6 +129,7 @@ class _Run:
         self._step = step
         self._stopped = stopped
         self._max_failures = max_failures
+        self._left_out = False
         self._fatal: ImageVariationError | None = None
         self._in_hand: dict[Future[list[Row]], tuple[int, str]] = {}
 
@@ -136,18 +140,19 @@ class _Run:
             ImageVariationError: What ends the run, once what is in hand is finished.
         """
         for position, entry in enumerate(inputs):
-            if self._fatal is not None or self._stopped() or self._has_failed_enough():
+            if self._is_over():
+                self._left_out = True
                 break
             self._begin(position, entry)
-        else:
-            self.summary.complete = True
         self._finish(0)
+        self.summary.complete = not self._left_out
         if self._fatal is not None:
             raise self._fatal
 
-    def _has_failed_enough(self) -> bool:
+    def _is_over(self) -> bool:
         failed = self.summary.failed.total()
-        return self._max_failures is not None and failed >= self._max_failures
+        enough = self._max_failures is not None and failed >= self._max_failures
+        return enough or self._fatal is not None or self._stopped()
 
     def _begin(self, position: int, entry: Entry) -> None:
         source = {**entry.row, "position": position}
@@ -167,6 +172,9 @@ class _Run:
             self._record(position, kept)
             return
         self._finish(self._crew.capacity - 1)
+        if self._is_over():
+            self._left_out = True
+            return
         self._in_hand[self._crew.submit(source)] = (position, paths[0])
 
     def _kept(self, job: Job, digest: str, paths: list[str]) -> list[Row]:
@@ -186,7 +194,9 @@ class _Run:
     def _finish(self, left: int) -> None:
         """Wait until no more sources than `left` are in hand, and write down what came of them."""
         while len(self._in_hand) > left:
-            done, _ = wait(self._in_hand, return_when=FIRST_COMPLETED)
+            if self._is_over():
+                self._withdraw()
+            done, _ = wait(self._in_hand, _LOOK_EVERY, FIRST_COMPLETED)
             for future in done:
                 position, _ = self._in_hand.pop(future)
                 try:
@@ -195,6 +205,13 @@ class _Run:
                     self._fatal = self._fatal or error
                 else:
                     self._record(position, rows)
+
+    def _withdraw(self) -> None:
+        """Take back what no worker has begun."""
+        for future in list(self._in_hand):
+            if self._crew.withdraw(future):
+                del self._in_hand[future]
+                self._left_out = True
 
     def _record(self, position: int, rows: list[Row]) -> None:
         self._ledger.record(position, rows)

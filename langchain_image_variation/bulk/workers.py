@@ -1,6 +1,5 @@
 """Who does the work of a bulk run: processes, or for engines that only ask a server, tasks."""
 
-import asyncio
 import os
 import queue
 import subprocess
@@ -32,6 +31,10 @@ class Workers(Protocol):
 
     def submit(self, source: Source) -> "Future[list[Row]]":
         """Begin with a source; what comes of it are its rows, or the error that ends the run."""
+        ...
+
+    def withdraw(self, future: "Future[list[Row]]") -> bool:
+        """Take a source back, and say whether that could be: whether it was not begun."""
         ...
 
     def close(self) -> None:
@@ -76,6 +79,10 @@ class Processes:
         self._sources.put((source, future))
         return future
 
+    def withdraw(self, future: "Future[list[Row]]") -> bool:
+        """Take a source back if no process has it."""
+        return future.cancel()
+
     def close(self) -> None:
         """End them, once nothing is in hand."""
         for _ in self._threads:
@@ -95,6 +102,8 @@ class Processes:
         process: subprocess.Popen[bytes] | None = None
         while (item := self._sources.get()) is not None:
             source, future = item
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 process, outcome = self._outcome(process, source)
             except ImageVariationError as error:
@@ -172,6 +181,9 @@ class Tasks:
     """
 
     def __init__(self, batch: VariationBatch, count: int) -> None:
+        # Only here: where there are processes, nothing needs it.
+        import asyncio
+
         self.capacity = count
         self._batch = batch
         batch.load()
@@ -183,7 +195,13 @@ class Tasks:
 
     def submit(self, source: Source) -> "Future[list[Row]]":
         """Begin with a source."""
+        import asyncio
+
         return asyncio.run_coroutine_threadsafe(self._batch.rows_async(source), self._loop)
+
+    def withdraw(self, future: "Future[list[Row]]") -> bool:
+        """Leave a source: all are begun as they come, and a call may have been billed."""
+        return False
 
     def close(self) -> None:
         """End them, once nothing is in hand."""
@@ -195,11 +213,15 @@ class Tasks:
 
     def stop(self) -> None:
         """Cancel the calls; what cannot be cancelled of them is waited for."""
+        import asyncio
+
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self.close()
 
 
 async def _cancel_others() -> None:
+    import asyncio
+
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

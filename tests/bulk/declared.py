@@ -27,6 +27,9 @@ from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine, _flat_png
 from langchain_image_variation.exceptions import AuthenticationError, OutputError
 
+with open(os.environ["ENGINE_LOG"] + ".processes", "a") as log:
+    log.write(f"{os.getpid()}\\n")
+
 
 def flat(request, seed, strength=None):
     said = f"{request.image.sha256} {seed} {strength}".encode()
@@ -36,14 +39,14 @@ def flat(request, seed, strength=None):
 class Logged:
     """Flat pictures by content and seed; each is a line in a file, written when it is begun."""
 
-    def __init__(self, *, seed=0, strength=0.5, seconds=0.0):
-        self.seed, self.strength, self.seconds = seed, strength, seconds
+    def __init__(self, *, seed=0, strength=0.5):
+        self.seed, self.strength = seed, strength
 
     def create_variation(self, request):
         seeds = range(self.seed, self.seed + request.n)
         with open(os.environ["ENGINE_LOG"], "a") as log:
             log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
-        time.sleep(self.seconds * request.n)
+        time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
         pngs = [flat(request, seed, self.strength) for seed in seeds]
         return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
 
