@@ -236,7 +236,7 @@ def _lines(file: IO[str]) -> Iterable[str]:
     """Yield the lines of a file, of one that is too long only its beginning."""
     while line := file.readline(MAX_LINE):
         yield line
-        while not line.endswith("\n") and line:
+        while len(line) == MAX_LINE and not line.endswith("\n"):
             line = file.readline(MAX_LINE)
 
 

@@ -15,6 +15,7 @@ from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
 from langchain_image_variation.bulk.ledger import Ledger
 from langchain_image_variation.bulk.lock import folder_lock
 from langchain_image_variation.bulk.manifest import write_manifest
+from langchain_image_variation.bulk.page import write_pages
 from langchain_image_variation.bulk.workers import Processes, Tasks, Workers
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
@@ -50,6 +51,7 @@ def run_batch(
     *,
     workers: int,
     manifests: Iterable[str],
+    gallery: bool = False,
     max_failures: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Summary:
@@ -64,6 +66,7 @@ def run_batch(
         batch: The settings.
         workers: How many processes, or with an engine that asks a server, calls at once.
         manifests: The names of the manifests to write.
+        gallery: Whether to make pages, unless the run ends early.
         max_failures: After so many failed sources no other is begun.
         stopped: Once it says True, no other source is begun.
 
@@ -102,6 +105,8 @@ def run_batch(
         if run.summary.complete:
             ledger.forget_others()
         _write(manifests, batch, ledger)
+        if gallery and run.summary.complete:
+            write_pages(ledger.rows(), batch.folder)
     return run.summary
 
 

@@ -75,6 +75,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     # Only here: create and serve need none of it.
     from langchain_image_variation.bulk.inputs import Inputs
     from langchain_image_variation.bulk.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.bulk.page import INDEX
     from langchain_image_variation.bulk.run import run_batch
     from langchain_image_variation.bulk.stopping import Stopping
 
@@ -103,11 +104,13 @@ def _batch(arguments: argparse.Namespace) -> int:
             batch,
             workers=_workers(arguments),
             manifests=manifests,
+            gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
             stopped=lambda: stopping.signal is not None,
         )
     _tell(summary)
-    print(*(batch.output_dir / name for name in manifests), sep="\n")
+    written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
+    print(*(batch.output_dir / name for name in written), sep="\n")
     if stopping.signal is not None:
         return 128 + stopping.signal
     return FAILED if summary.failed else 0

@@ -22,7 +22,7 @@ noisy = declared_engines:Noisy
 refused = declared_engines:Refused
 """
 _MODULE = '''
-import hashlib, os, sys, threading, time
+import hashlib, os, pathlib, sys, threading, time
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine, _flat_png
 from langchain_image_variation.exceptions import AuthenticationError, OutputError
@@ -47,6 +47,8 @@ class Logged:
         with open(os.environ["ENGINE_LOG"], "a") as log:
             log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
         time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
+        if removed := os.environ.get("ENGINE_REMOVES"):
+            pathlib.Path(removed).unlink(missing_ok=True)
         pngs = [flat(request, seed, self.strength) for seed in seeds]
         return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
 
