@@ -67,9 +67,9 @@ def _plain(value: object) -> object:
     if callable(item) and getattr(value, "ndim", None) == 0:
         value = item()
     try:
-        # NaN is not itself; a data frame's NA refuses to say.
+        # NaN is not itself; a data frame's NA and others refuse to say, each in its own way.
         return None if (isinstance(value, str) and not value) or value != value else value
-    except (TypeError, ValueError):
+    except Exception:
         return None
 
 

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ class _NA:
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("nothing", [None, "", math.nan, np.float64("nan"), np.str_(""), _NA()])
+NOTHING = [None, "", math.nan, np.float64("nan"), np.str_(""), Decimal("sNaN"), _NA()]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
 def test_a_missing_value_is_the_default(nothing: object) -> None:
     """Whatever a table has for nothing."""
     read = job(n=nothing, size=nothing, seed=nothing, strength=nothing)

@@ -12,7 +12,7 @@ from langchain_image_variation.exceptions import OutputError
 
 __all__ = ["PATIENCE", "folder_lock"]
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds to wait for another run to end: its workers live a moment longer than it."""
 
 

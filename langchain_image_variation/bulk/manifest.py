@@ -14,7 +14,7 @@ __all__ = ["JSON_LINES", "PARQUET", "parquet_is_there", "write_manifest"]
 PARQUET = "manifest.parquet"
 JSON_LINES = "manifest.jsonl"
 
-_GROUP = 8192
+_GROUP = 1024
 _TYPES = {"index": "int64", "seed": "int64", "milliseconds": "float64"}
 
 

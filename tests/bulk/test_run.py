@@ -63,7 +63,7 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     (photos / "empty.png").touch()
     (photos / "wide.jpg").write_bytes(jpeg())
     Path("list.csv").write_text("path,n\nphotos/0.png,many\nphotos/none.png,\nphotos/0.png,1,2\n")
-    arguments = ["photos", "list.csv", "--engine", "local"]
+    arguments = ["photos", "list.csv", "--engine", "local", "--workers", "1"]
     assert run(*arguments) == 3
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "6 made, 0 already there, 5 failed."
@@ -94,7 +94,7 @@ def test_the_same_picture_twice_is_made_once(photos: Path) -> None:
     """Each of its names has its rows, whether both are in hand at once or one comes later."""
     for name in ("0b.png", "1b.png", "9.png"):
         (photos / name).write_bytes((photos / "0.png").read_bytes())
-    assert run("photos", "--n", "2") == 0
+    assert run_here("photos", "--n", "2") == 0
     rows = [row for row in manifest() if row["source_sha256"] == manifest()[0]["source_sha256"]]
     assert [row["source_path"][7:] for row in rows[::2]] == ["0.png", "0b.png", "1b.png", "9.png"]
     assert len({row["output_path"] for row in rows}) == 2
@@ -107,7 +107,7 @@ def test_any_name_of_a_file_will_do(photos: Path) -> None:
     for index, name in enumerate(names):
         data = square_png(64 + index)
         Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(data)
-    assert run("photos", "--jsonl", "--gallery") == 0
+    assert run_here("photos", "--jsonl", "--gallery") == 0
     shown = {row["source_path"] for row in manifest()} - {f"photos/{i}.png" for i in range(5)}
     assert shown == {
         "photos/new\nline.png",
@@ -140,7 +140,7 @@ def test_a_source_may_change_between_runs(photos: Path) -> None:
 def test_a_source_may_go_away_amid_a_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a row with its error, and the others are made."""
     monkeypatch.setenv("ENGINE_REMOVES", str(photos / "4.png"))
-    assert run("photos", "--workers", "1") == 3
+    assert run_here("photos", "--workers", "1") == 3
     assert manifest()[-1]["error"] == "SourceError: There is no file '4.png'; check the path."
     assert len(pictures()) == 4
 
@@ -261,25 +261,22 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     assert message in err
 
 
-def test_without_pyarrow_json_lines_are_written() -> None:
+def test_without_pyarrow_json_lines_are_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And without --jsonl, the message says what to install and what else to do."""
-    code = (
-        "import sys\n"
-        "sys.modules['pyarrow'] = None\n"
-        "from langchain_image_variation.cli import main\n"
-        "sys.exit(main(['batch', 'photos', '--engine', 'hosted', *sys.argv[1:]]))\n"
-    )
-    done = [
-        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True)
-        for more in ([], ["--jsonl"])
-    ]
-    assert [process.returncode for process in done] == [1, 0]
-    assert done[0].stderr == (
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run_here("photos") == 1
+    assert capsys.readouterr().err == (
         "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed; "
         "run: pip install 'langchain-image-variation[batch]', or pass --jsonl for JSON Lines "
         "alone.\n"
     )
-    assert done[1].stdout == "variations/manifest.jsonl\n"
+    assert run_here("photos", "--jsonl") == 0
+    assert capsys.readouterr().out == "out/manifest.jsonl\n"
+    Path("list.parquet").touch()
+    assert run_here("list.parquet", "--jsonl") == 1
+    assert "Reading 'list.parquet' needs the package 'pyarrow'" in capsys.readouterr().err
 
 
 def test_a_terminal_shows_how_far_it_is() -> None:
