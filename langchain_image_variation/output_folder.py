@@ -114,7 +114,7 @@ class OutputFolder:
         path = self.path / name
         unfinished = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent)
             with open(unfinished, "xb") as file:
                 yield file
                 file.flush()
@@ -128,6 +128,17 @@ class OutputFolder:
         finally:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, with its parents, so that a power cut does not take it with what is in it."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    # Another process may make it at the same time.
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    _sync(folder.parent)
 
 
 def _below(tops: Iterable[Path]) -> Iterator[Path]:

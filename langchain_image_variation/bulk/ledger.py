@@ -43,7 +43,6 @@ CREATE TABLE IF NOT EXISTS rows (
 ) WITHOUT ROWID;
 """
 _VERSION = 1
-_MOST_VARIABLES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,6 @@ class Known:
 
     output_sha256: str
     seed: int | None
-    milliseconds: float | None
 
 
 class Ledger:
@@ -112,11 +110,9 @@ class Ledger:
         Raises:
             OutputError: If the database cannot be read.
         """
-        assert len(output_paths) <= _MOST_VARIABLES
         marks = ", ".join("?" * len(output_paths))
         query = (
-            "SELECT output_path, output_sha256, seed, milliseconds FROM outputs "
-            f"WHERE output_path IN ({marks})"
+            f"SELECT output_path, output_sha256, seed FROM outputs WHERE output_path IN ({marks})"
         )
         with _told():
             found = self._connection.execute(query, output_paths).fetchall()

@@ -1,7 +1,8 @@
 """The process of one worker: `python -m langchain_image_variation.bulk.worker`, for a run alone.
 
-It reads the settings and then one source after another from standard input, and answers on standard
-output. It ends as soon as its run does, even amid a picture, since the next run may be waiting.
+It reads the settings and then one source after another from standard input. On standard output it
+says None once it is ready, and then what came of each source. It ends as soon as its run does, even
+amid a picture, since the next run may be waiting.
 """
 
 import os
@@ -29,6 +30,7 @@ def main() -> None:
     sources: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(incoming, sources), daemon=True).start()
     batch: VariationBatch = sources.get()
+    send(outgoing, None)
     while True:
         send(outgoing, _outcome(batch, sources.get()))
 

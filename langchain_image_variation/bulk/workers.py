@@ -1,5 +1,6 @@
 """Who does the work of a bulk run: processes, or for engines that only ask a server, tasks."""
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from langchain_image_variation.batch import Row, VariationBatch
 from langchain_image_variation.bulk.pipe import receive, send
-from langchain_image_variation.exceptions import EngineError, ImageVariationError
+from langchain_image_variation.exceptions import EngineError
 
 __all__ = ["ATTEMPTS", "Processes", "Tasks", "Workers"]
 
@@ -106,9 +107,9 @@ class Processes:
                 continue
             try:
                 process, outcome = self._outcome(process, source)
-            except ImageVariationError as error:
+            except Exception as error:
                 process, outcome = None, error
-            if isinstance(outcome, ImageVariationError):
+            if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
@@ -119,26 +120,36 @@ class Processes:
         self, process: "subprocess.Popen[bytes] | None", source: Source
     ) -> tuple["subprocess.Popen[bytes] | None", Any]:
         """Return what came of a source, and the process that still lives, if one does."""
-        code: int | None = None
+        how = ""
         for _ in range(ATTEMPTS):
-            if self._stopped:
-                break
+            process = process or self._started()
             try:
-                process = process or self._started()
-                assert process.stdin is not None and process.stdout is not None
-                send(process.stdin, source)
-                return process, receive(process.stdout)
+                return process, _answer(process, source)
             except (EOFError, OSError):
-                if process is not None:
-                    code = self._end(process)
+                how = self._end(process)
                 process = None
-        if self._stopped:
-            return None, EngineError("The run was stopped.")
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         died = EngineError(f"The worker's process ended {how}, {ATTEMPTS} times in a row.")
         return None, [self._batch.error_row(source, died)]
 
     def _started(self) -> "subprocess.Popen[bytes]":
+        """Return a process that is ready for sources.
+
+        Raises:
+            EngineError: If none can be started, or the run was stopped.
+        """
+        how = "and was stopped"
+        for _ in range(ATTEMPTS):
+            if self._stopped:
+                break
+            process = self._spawned()
+            try:
+                _answer(process, self._batch)
+                return process
+            except (EOFError, OSError):
+                how = self._end(process)
+        raise EngineError(f"The workers' processes cannot be started: the last one ended {how}.")
+
+    def _spawned(self) -> "subprocess.Popen[bytes]":
         # The child finds what this process does; its own folder is nothing to import from.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         try:
@@ -154,19 +165,33 @@ class Processes:
         except OSError as error:
             raise EngineError(f"A worker cannot be started: {error.strerror}.") from None
         self._living.add(process)
-        assert process.stdin is not None
-        send(process.stdin, self._batch)
+        if self._stopped:
+            # It came too late to be among those that were killed.
+            process.kill()
         return process
 
-    def _end(self, process: "subprocess.Popen[bytes]") -> int:
+    def _end(self, process: "subprocess.Popen[bytes]") -> str:
+        """Let a process end, and say how it did."""
         self._living.discard(process)
-        assert process.stdin is not None and process.stdout is not None
         for pipe in (process.stdin, process.stdout):
-            try:
+            assert pipe is not None
+            # What could not be sent any more is sent once more here, and cannot.
+            with contextlib.suppress(OSError):
                 pipe.close()
-            except OSError:
-                continue
-        return process.wait()
+        code = process.wait()
+        return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+
+
+def _answer(process: "subprocess.Popen[bytes]", message: object) -> Any:
+    """Send a message, and return what the process says to it.
+
+    Raises:
+        EOFError: If it has ended.
+        OSError: If it has.
+    """
+    assert process.stdin is not None and process.stdout is not None
+    send(process.stdin, message)
+    return receive(process.stdout)
 
 
 class Tasks:

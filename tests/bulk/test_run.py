@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from langchain_image_variation.bulk.page import PICTURES_A_PAGE, write_pages
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.bulk.declared import made
 from tests.bulk.running import manifest, pictures, run, run_here
+from tests.server.serving import serving
 
 
 def test_a_folder_becomes_pictures_and_a_manifest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,12 +64,13 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     """The others are made; the summary counts failures by reason, with an example of each."""
     (photos / "corrupt.png").write_bytes(corrupt_png())
     (photos / "empty.png").touch()
-    (photos / "wide.jpg").write_bytes(jpeg())
+    for index in range(2, 5):
+        (photos / f"{index}.png").unlink()
     Path("list.csv").write_text("path,n\nphotos/0.png,many\nphotos/none.png,\nphotos/0.png,1,2\n")
     arguments = ["photos", "list.csv", "--engine", "local", "--workers", "1"]
     assert run(*arguments) == 3
     first, *others = capsys.readouterr().err.splitlines()
-    assert first == "6 made, 0 already there, 5 failed."
+    assert first == "2 made, 0 already there, 5 failed."
     corrupt = "image is a corrupt PNG file: its pixels cannot be decoded."
     assert sorted(others) == [
         f"  InvalidImageError: 1, such as: {corrupt}",
@@ -86,8 +90,8 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     )
     (photos / "corrupt.png").unlink()
     (photos / "empty.png").write_bytes(square_png(99))
-    assert run("photos", "--engine", "local") == 0
-    assert len(manifest()) == 7
+    assert run_here("photos") == 0
+    assert [row["error"] for row in manifest()] == [None] * 3
 
 
 def test_the_same_picture_twice_is_made_once(photos: Path) -> None:
@@ -233,6 +237,30 @@ def test_engines_that_ask_a_server_are_called_at_once_from_this_process(
     assert run_here("photos", "--workers", "5") == 0
     pid, most = Path(os.environ["ENGINE_LOG"] + ".most").read_text().split()
     assert (int(pid), int(most)) == (os.getpid(), 5)
+
+
+def test_a_real_server_is_asked(tmp_path: Path) -> None:
+    """Its pictures are kept as any other's, and are not asked for again."""
+    with serving(create_app("instant", store_dir=tmp_path / "store")) as address:
+        arguments = ["photos", "--engine", "variations", "--base-url", f"{address}/v1"]
+        assert run_here(*arguments, "--n", "2", "--workers", "4") == 0
+        before = manifest()
+    assert {row["seed"] for row in before} == {None}
+    assert len(pictures()) == 10
+    assert run_here(*arguments, "--n", "2") == 0
+    assert manifest() == before
+
+
+def test_workers_that_cannot_be_started_end_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, and not after three attempts for each picture."""
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert run("photos") == 1
+    assert capsys.readouterr().err == (
+        "image-variation: The workers' processes cannot be started: the last one ended with exit "
+        "code 1.\n"
+    )
 
 
 BAD = [
