@@ -71,7 +71,7 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     assert run(*arguments) == 3
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "2 made, 0 already there, 5 failed."
-    corrupt = "image is a corrupt PNG file: its pixels cannot be decoded."
+    corrupt = "image is a corrupt PNG file: its pixels cannot be inflated."
     assert sorted(others) == [
         f"  InvalidImageError: 1, such as: {corrupt}",
         "  InvalidRequestError: 2, such as: n must be a whole number from 1 to 10, got 'many'.",

@@ -15,6 +15,7 @@ from langchain_image_variation import (
     ImageVariationClient,
     ImageVariationError,
     ImageVariationTool,
+    ImageVariationToolSpec,
     SquarePNG,
     URLPolicy,
     VariationEngine,
@@ -93,7 +94,12 @@ async def async_client(photo: bytes) -> ImagesResponse:
 
 
 class MyAsyncEngine:
-    """An engine of one's own, async."""
+    """An engine of one's own, async, whose results can be cached."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Say what its pictures depend on."""
+        return "1"
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer with no picture."""
@@ -106,4 +112,13 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
         ImageVariationTool(),
         ImageVariationTool(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4),
         ImageVariationTool(engine=engine, fixed_size="256x256"),
+        ImageVariationTool(
+            output_dir="s3://bucket/prefix", storage_options={"anon": False}, cache=True
+        ),
     ]
+
+
+def tool_spec() -> list[str | None]:
+    """A tool spec takes the same settings, and gives a list of tools."""
+    spec = ImageVariationToolSpec(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4)
+    return [tool.metadata.name for tool in spec.to_tool_list()]
