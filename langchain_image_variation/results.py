@@ -9,7 +9,9 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
@@ -75,6 +77,7 @@ class Results(ABC):
             OutputError: If an entry holds no readable picture, or a file cannot be written.
         """
         placed = place_images(response, self._put, name=name, at_once=self._at_once)
+        self._date([image.name for image in placed])
         if self.most is not None:
             self._remove_older_than(self.most, {image.name for image in placed})
         return [(self._shown(image.name), image) for image in placed]
@@ -114,6 +117,9 @@ class Results(ABC):
         Raises:
             OutputError: If it cannot be written.
         """
+
+    def _date(self, names: Sequence[str]) -> None:
+        """Have the last of these count as the newest; by default those written last do."""
 
     @abstractmethod
     def _put(self, name: str, data: bytes) -> bool:
@@ -247,9 +253,18 @@ class ResultFolder(Results):
     def _folder(self) -> Path:
         return self.pictures.root / self.relative
 
+    def _date(self, names: Sequence[str]) -> None:
+        now = time.time_ns()
+        for index, name in enumerate(names):
+            # A result that was there already is as new as the others.
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / name, ns=(now, now + 10_000 * index))
+
     def _put(self, name: str, data: bytes) -> bool:
-        # The folder may have been removed while the engine worked.
-        return place_file(make_output_dir(self._folder), name, data)
+        if not self._folder.is_dir():
+            # It was removed while the engine worked.
+            make_output_dir(self._folder)
+        return place_file(self._folder, name, data)
 
     def _shown(self, name: str) -> str:
         return f"{self.place}{name}"
