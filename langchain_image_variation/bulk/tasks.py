@@ -41,17 +41,20 @@ class Tasks:
 
     def close(self) -> None:
         """End them, once nothing is in hand."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._end()
         self._pool.shutdown()
-        self._loop.close()
-        self._batch.close()
 
     def stop(self) -> None:
         """Cancel the calls, without waiting for threads amid one, which nothing can end."""
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._batch.close()
 
 
 async def _cancel_others() -> None:
