@@ -11,7 +11,6 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
@@ -77,7 +76,6 @@ class Results(ABC):
             OutputError: If an entry holds no readable picture, or a file cannot be written.
         """
         placed = place_images(response, self._put, name=name, at_once=self._at_once)
-        self._date([image.name for image in placed])
         if self.most is not None:
             self._remove_older_than(self.most, {image.name for image in placed})
         return [(self._shown(image.name), image) for image in placed]
@@ -117,9 +115,6 @@ class Results(ABC):
         Raises:
             OutputError: If it cannot be written.
         """
-
-    def _date(self, names: Sequence[str]) -> None:
-        """Have the last of these count as the newest; by default those written last do."""
 
     @abstractmethod
     def _put(self, name: str, data: bytes) -> bool:
@@ -190,6 +185,20 @@ class ResultFolder(Results):
         """
         make_output_dir(self._folder)
 
+    def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
+        """Do what `Results.save` does; the last picture counts as the newest.
+
+        Raises:
+            OutputError: As `Results.save`.
+        """
+        saved = super().save(response, name=name)
+        now = time.time_ns()
+        for index, (_, image) in enumerate(saved):
+            # Threads wrote them in any order, and a picture may have been there already.
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / image.name, ns=(now, now + 10_000 * index))
+        return saved
+
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
 
@@ -252,13 +261,6 @@ class ResultFolder(Results):
     @property
     def _folder(self) -> Path:
         return self.pictures.root / self.relative
-
-    def _date(self, names: Sequence[str]) -> None:
-        now = time.time_ns()
-        for index, name in enumerate(names):
-            # A result that was there already is as new as the others.
-            with contextlib.suppress(OSError):
-                os.utime(self._folder / name, ns=(now, now + 10_000 * index))
 
     def _put(self, name: str, data: bytes) -> bool:
         if not self._folder.is_dir():
