@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_tests.integration_tests import ToolsIntegrationTests
@@ -25,7 +26,11 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.pixels import on_white
 from langchain_image_variation.source import load_source
-from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
+from langchain_image_variation.tool import (
+    PROGRESS_EVENT,
+    ImageVariationInput,
+    ImageVariationTool,
+)
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
@@ -234,6 +239,50 @@ def test_the_whole_name_of_a_result_is_a_handle_too(tool: ImageVariationTool) ->
     handle = tool.invoke(call(image="cat.jpg")).artifact["images"][0]["handle"]
     for image in (handle, f"{handle}.png", f"variations/{handle}.png"):
         assert tool.invoke(call(image=image)).status == "success"
+
+
+class Listening(BaseCallbackHandler):
+    """A handler of somebody's tracing, which may fail."""
+
+    raise_error = True
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+        self.told: list[tuple[str, Any]] = []
+        self.runs: set[Any] = set()
+
+    def on_tool_start(self, *args: Any, run_id: Any, **options: Any) -> None:
+        """Remember the run."""
+        self.runs.add(run_id)
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: Any, **options: Any) -> None:
+        """Remember the event, if it belongs to the run, or fail."""
+        if self.failure is not None:
+            raise self.failure
+        assert run_id in self.runs
+        self.told.append((name, data))
+
+
+async def test_callbacks_of_a_direct_call_hear_of_progress(tool: ImageVariationTool) -> None:
+    """A handler that is passed with the call is told of each picture, as of the tool's own run."""
+    listening = [Listening(), Listening()]
+    asked = call(image="cat.jpg", n=2, size="256x256")
+    assert tool.invoke(asked, {"callbacks": [listening[0]]}).status == "success"
+    assert (await tool.ainvoke(asked, {"callbacks": [listening[1]]})).status == "success"
+    events = [(PROGRESS_EVENT, {"done": done, "n": 2}) for done in (1, 2)]
+    assert [handler.told for handler in listening] == [events, events]
+
+
+@pytest.mark.parametrize("engine", ["instant", "local"])
+async def test_a_handler_that_fails_is_not_taken_for_the_engine(root: Path, engine: str) -> None:
+    """One that wants its errors raised gets them, whichever thread tells of the picture."""
+    tool = ImageVariationTool(root_dir=root, engine=engine)
+    asked = call(image="cat.jpg", size="256x256")
+    handler = Listening(ZeroDivisionError("mine"))
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        tool.invoke(asked, {"callbacks": [handler]})
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        await tool.ainvoke(asked, {"callbacks": [handler]})
 
 
 def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
