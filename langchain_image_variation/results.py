@@ -17,6 +17,7 @@ from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.output import (
+    DATED_NAME,
     PlacedImage,
     make_output_dir,
     place_file,
@@ -132,7 +133,11 @@ class Results(ABC):
         """Remove a result of this scope, if that can be done."""
 
     def _remove_older_than(self, most: int, new: set[str]) -> None:
-        older = [name for _, name in self._results() if name not in new]
+        older = [
+            name
+            for _, name in self._results()
+            if name not in new and not DATED_NAME.fullmatch(name)
+        ]
         for name in older[max(most - len(new), 0) :]:
             self._remove(name)
 
@@ -163,7 +168,7 @@ class ResultFolder(Results):
         super().__init__(pictures, most=most)
         self.output_dir = output_dir
         self.relative = output_dir / scope if scope else output_dir
-        if not pictures.has_below(output_dir) or not pictures.has_below(self.relative):
+        if not self._is_inside():
             raise SourceError("The output folder must be inside the root; name one below it.")
 
     @property
@@ -183,6 +188,17 @@ class ResultFolder(Results):
             OutputError: If not.
         """
         make_output_dir(self._folder)
+
+    def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
+        """Keep the variations of an answer; return the path of each, to be shown, and its facts.
+
+        Raises:
+            OutputError: As `Results.save`, or if the folder leads out of that of the pictures.
+        """
+        # It may have become a link while the engine worked.
+        if not self._is_inside():
+            raise OutputError("The output folder leads out of the root now; remove the link.")
+        return super().save(response, name=name)
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
@@ -242,6 +258,9 @@ class ResultFolder(Results):
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+    def _is_inside(self) -> bool:
+        return all(self.pictures.has_below(path) for path in (self.output_dir, self.relative))
 
     @property
     def _folder(self) -> Path:

@@ -313,6 +313,24 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     assert list(outside.iterdir()) == []
 
 
+def test_results_never_leave_the_root_while_an_engine_works(root: Path) -> None:
+    """Nor is anything deleted where the output folder has come to lead meanwhile."""
+    outside = root.parent / f"{root.name}-outside"
+    outside.mkdir()
+    (outside / "dog-0123abcd-1.png").write_bytes(square_png())
+
+    class Swapping(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            (root / "variations").rmdir()
+            (root / "variations").symlink_to(outside)
+            return super().create_variation(request)
+
+    tool = ImageVariationTool(root_dir=root, engine=Swapping(), max_results=1)
+    message = tool.invoke(call(image="cat.jpg", size="256x256"))
+    assert (message.status, "leads out of the root" in message.content) == ("error", True)
+    assert [path.name for path in outside.iterdir()] == ["dog-0123abcd-1.png"]
+
+
 @pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
 def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
     """One outside is refused, behind a symbolic link too, and so is the root itself."""
