@@ -64,7 +64,7 @@ class Gallery:
         except _MissingPictureError as error:
             raise SourceError(f"{error} {self.choices()}") from None
         except ImageVariationError as error:
-            label = label or PurePath(name).name
+            label = label or _printable(PurePath(name).name)
             raise SourceError(f"{label}: {error.message} {self.choices()}") from None
 
     def choices(self) -> str:
@@ -84,7 +84,11 @@ class Gallery:
     def _made(self, picture: MadePicture) -> BinaryIO:
         """Open a result that a message names, if its file is still the one that was made."""
         known = picture.sha256 is not None
-        file = self.results.open(picture.path) if known else self.results.find(picture.path)
+        file = None
+        if known:
+            file = self.results.open(picture.path)
+        elif self._sees_folder:
+            file = self.results.find(picture.path)
         if file is not None:
             with file:
                 data = file.read(MAX_SOURCE_BYTES + 1)
@@ -110,12 +114,17 @@ class _MissingPictureError(Exception):
 
 def _url(picture: SharedPicture) -> str:
     """Return the URL of a picture that a message brought; all else would be taken for a path."""
-    url = picture.url or ""
+    url = picture.address or ""
     if url[:5].lower() == "data:" or url[:8].lower() == "https://":
         return url
     raise SourceError(
         "The message holds neither its bytes nor an https URL; ask for the picture itself."
     )
+
+
+def _printable(name: str) -> str:
+    """Return the name of a file as a message may show it."""
+    return name if name.isprintable() else shown(name)
 
 
 def _without_folders(name: str) -> str:

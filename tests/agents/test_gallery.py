@@ -111,6 +111,32 @@ def test_without_a_conversation_all_results_may_be_used(
     assert again.content.startswith(f"Made 1 variation of {handle}")
 
 
+def test_a_result_whose_message_kept_the_text_alone_is_found(
+    tool: ImageVariationTool, root: Path
+) -> None:
+    """As `latest` and by its number, in the thread's own folder; without a thread, nowhere."""
+    for thread, status in (("t-1", "success"), (None, "error")):
+        talk = Talk(tool, thread, upload(ONE))
+        made = talk.vary("latest", n=2)
+        stored = messages_to_dict(talk.messages)
+        stored[-1]["data"]["artifact"] = None
+        for image, index in (("latest", 1), ("img_2", 0)):
+            answer = Talk(tool, thread, *messages_from_dict(stored)).vary(image)
+            assert answer.status == status
+            if thread:
+                assert files(answer, root) == expected(root, files(made, root)[index])
+
+
+def test_a_broken_file_is_named_without_control_characters(
+    tool: ImageVariationTool, root: Path
+) -> None:
+    """Whatever it is called: a message is printed, and read by a model."""
+    (root / "a\x1b[2J\nb.png").write_bytes(ONE[:50])
+    answer = Talk(tool).vary("a\x1b[2J\nb.png")
+    assert answer.text.startswith("'a\\x1b[2J\\nb.png': image is a corrupt PNG")
+    assert answer.text.isprintable()
+
+
 def test_what_was_done_to_an_upload_is_said(tool: ImageVariationTool) -> None:
     """Under the name by which the model knows it."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")
