@@ -155,7 +155,7 @@ def call_engine(
 
     Raises:
         ImageVariationError: If the engine fails. What it raises outside the tree becomes an
-            `EngineError`, as does an answer with another number of pictures.
+            `EngineError`, as does an answer of another type or with another number of pictures.
     """
     count = _Count(request.n, finished)
     token = _COUNT.set(count)
@@ -296,9 +296,13 @@ def _failures(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {type(error).__name__}. This is a bug in it.") from error
 
 
-def _complete(
-    answer: ImagesResponse, request: CreateImageVariationRequest, count: _Count
-) -> ImagesResponse:
+def _complete(answer: Any, request: CreateImageVariationRequest, count: _Count) -> ImagesResponse:
+    # An engine is anyone's code, and its Protocol is checked by no one else.
+    if not isinstance(answer, ImagesResponse):
+        raise EngineError(
+            f"The engine answered with a value of type {type(answer).__name__}; it must be an "
+            "ImagesResponse. This is a bug in it."
+        )
     if len(answer.data) != request.n:
         raise EngineError(
             f"The engine answered with {len(answer.data)} pictures; {request.n} were asked for."

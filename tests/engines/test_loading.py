@@ -153,6 +153,14 @@ class Failing:
         raise RuntimeError("/home/x sk-123")
 
 
+class Odd:
+    """An engine that forgot what it should answer with."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer as a server would."""
+        return {"data": []}  # type: ignore[return-value]  # that is the point
+
+
 class Empty:
     """An engine that answers with nothing."""
 
@@ -175,10 +183,15 @@ async def test_engines_of_both_kinds_can_be_called_both_ways(
     [
         (Failing(), "The engine Failing failed: RuntimeError. This is a bug in it."),
         (Empty(), "The engine answered with 0 pictures; 2 were asked for."),
+        (
+            Odd(),
+            "The engine answered with a value of type dict; it must be an ImagesResponse. "
+            "This is a bug in it.",
+        ),
     ],
 )
 async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, message: str) -> None:
-    """What an engine raises outside the tree, and a wrong number of pictures, are EngineErrors."""
+    """What an engine raises outside the tree, and an answer that is none, are EngineErrors."""
     with pytest.raises(EngineError) as sync:
         call_engine(engine, REQUEST)
     with pytest.raises(EngineError) as later:
