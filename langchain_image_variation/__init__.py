@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
     from langchain_image_variation.output import ContactSheet, save_images
     from langchain_image_variation.png import SquarePNG
-    from langchain_image_variation.server import create_app
+    from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
     from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
-    from langchain_image_variation.tool_spec import ImageVariationToolSpec
+    from langchain_image_variation.tool_spec import ImageVariationToolSpec as ImageVariationToolSpec
 
+# Without those that need an extra, which `import *` would then need too.
 __all__ = [
     "AsyncImageVariationClient",
     "AsyncVariationEngine",
@@ -34,14 +35,12 @@ __all__ = [
     "ImageVariationError",
     "ImageVariationInput",
     "ImageVariationTool",
-    "ImageVariationToolSpec",
     "ImagesResponse",
     "Source",
     "SquarePNG",
     "URLPolicy",
     "VariationEngine",
     "__version__",
-    "create_app",
     "load_engine",
     "load_source",
     "save_images",
@@ -76,4 +75,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULES})
