@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
 
 __all__ = ["Gallery"]
+
+_FILES_LENGTH = 400
+"""So many characters of names of files are listed: they are anybody's, and may be long."""
 
 
 class Gallery:
@@ -74,7 +78,7 @@ class Gallery:
     def _choices(self) -> Iterator[str]:
         if shared := self.conversation.choices():
             yield shared
-        if files := self.results.pictures.newest():
+        if files := _short(self.results.pictures.newest()):
             yield f"Files: {', '.join(files)}."
         named = {getattr(picture, "handle", None) for picture in self.conversation.pictures}
         handles = self.results.newest() if self._sees_folder else []
@@ -106,6 +110,12 @@ class Gallery:
         if file is None:
             raise _MissingPictureError(f"There is no picture {shown(_without_folders(name))} here.")
         return file
+
+
+def _short(names: list[str]) -> list[str]:
+    """Return the first names that are no longer together than a message may be."""
+    ends = accumulate(len(name) for name in names)
+    return [name for name, end in zip(names, ends, strict=True) if end <= _FILES_LENGTH]
 
 
 class _MissingPictureError(Exception):

@@ -4,7 +4,8 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -23,6 +24,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    model_validator,
 )
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
@@ -34,7 +36,7 @@ from langchain_image_variation.arguments import (
     explain,
 )
 from langchain_image_variation.calls import CallResult, CallSettings
-from langchain_image_variation.contract import ResponseFormat
+from langchain_image_variation.contract import MAX_N, ResponseFormat
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.messages import conversation_of, is_runtime
 
@@ -100,6 +102,13 @@ class ImageVariationTool(BaseTool, CallSettings):
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
     ) = Field(default_factory=lambda: _explained)
+
+    @model_validator(mode="after")
+    def _knows_its_bound(self) -> Self:
+        """Have a correction of the model's arguments name the bound of this tool."""
+        if self.handle_validation_error is _explained:
+            self.handle_validation_error = partial(_explained, max_n=self.max_n)
+        return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
@@ -222,5 +231,5 @@ async def _aprogress(
         task.cancel()
 
 
-def _explained(error: ValidationError | ValidationErrorV1) -> str:
-    return explain(error.errors())
+def _explained(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
+    return explain(error.errors(), max_n=max_n)

@@ -316,6 +316,31 @@ def test_the_rate_limiter_is_waited_for(root: Path) -> None:
     assert acquired == ["sync", "async"]
 
 
+async def test_a_rate_limiter_may_refuse(root: Path) -> None:
+    """One that gives up waiting says False; the engine is not asked, and the model is told."""
+
+    class Full:
+        def acquire(self) -> bool:
+            return False
+
+        async def aacquire(self) -> bool:
+            return False
+
+    tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Full())
+    for answer in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
+        assert answer.status == "error"
+        assert answer.text == "The rate limiter lets no call through now; try again later."
+    assert list((root / "variations").iterdir()) == []
+
+
+def test_long_names_of_files_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
+    """As many are listed as a message has room for, the newest first."""
+    for index in range(12):
+        (root / f"{index}{'x' * 190}.png").write_bytes(ONE)
+    answer = tool.invoke(call(image="no.png"))
+    assert (answer.text.count(".png"), len(answer.text) < 500) == (3, True)
+
+
 def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     """`n` is bounded by `max_n`, and with a fixed size there is none to choose."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=4, fixed_size="256x256")
@@ -323,6 +348,9 @@ def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     properties = schema.model_json_schema()["properties"]
     assert list(properties) == ["image", "n"]
     assert properties["n"]["maximum"] == 4
+    assert "10" not in tool.description
+    refused = tool.invoke(call(image="cat.jpg", n=20))
+    assert refused.text.endswith("n must be a whole number from 1 to 4, got 20.")
     # A model that asks for more nevertheless gets what it may have, and is told.
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert "This tool makes at most 4 a call." in message.content
