@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
+from unicodedata import normalize
 
 from langchain_image_variation.conversation import Conversation, MadePicture, SharedPicture
 from langchain_image_variation.exceptions import ImageVariationError, SourceError, shown
@@ -106,7 +107,9 @@ class Gallery:
         if self._sees_folder:
             newest = self.results.newest() if name.lower() == "latest" else []
             file = self.results.find(newest[0] if newest else name)
-        file = file or self.results.pictures.open(name, without=self._without)
+        # Models compose accents; the names of files from some systems have them apart.
+        for spelt in dict.fromkeys((name, normalize("NFC", name), normalize("NFD", name))):
+            file = file or self.results.pictures.open(spelt, without=self._without)
         if file is None:
             raise _MissingPictureError(f"There is no picture {shown(_without_folders(name))} here.")
         return file

@@ -2,6 +2,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
@@ -125,6 +126,15 @@ def test_a_result_whose_message_kept_the_text_alone_is_found(
             assert answer.status == status
             if thread:
                 assert files(answer, root) == expected(root, files(made, root)[index])
+
+
+@pytest.mark.parametrize(("kept", "named"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
+def test_an_accent_is_the_same_composed_or_not(
+    tool: ImageVariationTool, root: Path, kept: Any, named: Any
+) -> None:
+    """A model writes it as it likes, whichever way the file's name has it."""
+    (root / f"{normalize(kept, 'café')}.png").write_bytes(ONE)
+    assert Talk(tool).vary(f"{normalize(named, 'café')}.png").status == "success"
 
 
 def test_a_broken_file_is_named_without_control_characters(

@@ -409,14 +409,17 @@ def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
         assert SECRET not in text
 
 
-def test_a_file_url_inside_the_root_keeps_conversations_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "dir", "dirs"])
+def test_a_file_url_inside_the_root_keeps_conversations_apart(kind: str, tmp_path: Path) -> None:
     """What is kept there counts as results, which are no files for a conversation to open."""
     pictures = PictureFolder(tmp_path)
-    where = f"file://{tmp_path}/kept"
-    other = ResultStorage(pictures, where, {}, scope=OTHER)
+    path = {"dir": f"{tmp_path}/kept", "dirs": "/"}.get(kind)
+    options = {"path": path, "target_protocol": "file"} if path else {}
+    where = "dir://" if kind == "dir" else f"{kind.removesuffix('s')}://{tmp_path}/kept"
+    other = ResultStorage(pictures, where, options, scope=OTHER)
     other.make()
     ((path, _),) = other.save(answer(1), name="cat")
-    mine = ResultStorage(pictures, where, {}, scope=SCOPE)
+    mine = ResultStorage(pictures, where, options, scope=SCOPE)
     with pytest.raises(SourceError, match="There is no picture"):
         Gallery(mine, Conversation(scope=SCOPE)).load(f"kept/{path}", fit="crop", urls=None)
     label, _ = Gallery(mine, None).load(f"kept/{path}", fit="crop", urls=None)
