@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -45,6 +45,8 @@ __all__ = [
 
 THUMBNAIL_SIDE = 512
 """A thumbnail has at most this many pixels a side."""
+
+T = TypeVar("T")
 
 _WRITERS = 4
 """So many files are written at once: a disk takes four in little more time than one."""
@@ -163,18 +165,41 @@ def place_images(
         partial(_placed_image, image, place, name, str(index))
         for index, image in enumerate(response.data, start=1)
     ]
-    with ThreadPoolExecutor(_WRITERS - 1) as pool:
-        # The first is written here, since starting a thread takes as long as writing a picture.
-        others = [pool.submit(job).result for job in jobs[1:]] if at_once else jobs[1:]
-        for outcome in [*jobs[:1], *others]:
-            try:
-                placed.append(outcome())
-            except _UnreadableError as unreadable:
-                failure = failure or unreadable.error
+    others = _begun(jobs[1:]) if at_once else jobs[1:]
+    broken: OutputError | None = None
+    for outcome in [*jobs[:1], *others]:
+        try:
+            placed.append(outcome())
+        except _UnreadableError as unreadable:
+            failure = failure or unreadable.error
+        except OutputError as error:
+            broken = broken or error
+    if broken is not None:
+        raise broken
     if failure is not None:
         names = ", ".join(image.name for image in placed) or "none"
         raise OutputError(f"{failure.message} Saved of this answer: {names}.") from failure
     return placed
+
+
+def _begun(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
+    """Have jobs done by other threads, and return what waits for the result of each."""
+    try:
+        return [_writers().submit(job).result for job in jobs]
+    except RuntimeError:
+        # The interpreter is shutting down: what was begun is done once more, which changes nothing.
+        return list(jobs)
+
+
+@lru_cache(maxsize=1)
+def _writers() -> ThreadPoolExecutor:
+    # Kept, since starting a thread takes as long as writing a picture.
+    return ThreadPoolExecutor(_WRITERS - 1, thread_name_prefix="image-variation-writer")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's threads.
+    os.register_at_fork(after_in_child=_writers.cache_clear)
 
 
 def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:

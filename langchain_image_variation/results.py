@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
@@ -190,7 +191,7 @@ class ResultFolder(Results):
         make_output_dir(self._folder)
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
-        """Keep the variations of an answer; return the path of each, to be shown, and its facts.
+        """Do what `Results.save` does; the last picture counts as the newest.
 
         Raises:
             OutputError: As `Results.save`, or if the folder leads out of that of the pictures.
@@ -198,7 +199,13 @@ class ResultFolder(Results):
         # It may have become a link while the engine worked.
         if not self._is_inside():
             raise OutputError("The output folder leads out of the root now; remove the link.")
-        return super().save(response, name=name)
+        saved = super().save(response, name=name)
+        now = time.time_ns()
+        for index, (_, image) in enumerate(saved):
+            # Threads wrote them in any order, and a picture may have been there already.
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / image.name, ns=(now, now + 10_000 * index))
+        return saved
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
@@ -267,8 +274,10 @@ class ResultFolder(Results):
         return self.pictures.root / self.relative
 
     def _put(self, name: str, data: bytes) -> bool:
-        # The folder may have been removed while the engine worked.
-        return place_file(make_output_dir(self._folder), name, data)
+        if not self._folder.is_dir():
+            # It was removed while the engine worked.
+            make_output_dir(self._folder)
+        return place_file(self._folder, name, data)
 
     def _shown(self, name: str) -> str:
         return f"{self.place}{name}"

@@ -17,8 +17,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a copy of the examples."""
-    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    """Work in a copy of the examples, without what whoever tried them has made."""
+    made = shutil.ignore_patterns("variations")
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=made)
     monkeypatch.chdir(tmp_path / "examples")
     return tmp_path / "examples"
 

@@ -147,6 +147,15 @@ def test_a_broken_file_is_named_without_control_characters(
     assert answer.text.isprintable()
 
 
+def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
+    """In whatever order its pictures came to the disk, and if they were there already."""
+    for side in (64, 65, 66, 67, 64):
+        (root / "cat.png").write_bytes(square_png(side))
+        made = tool.invoke(call(image="cat.png", n=6, size="256x256")).artifact["images"]
+        again = tool.invoke(call(image="latest", size="256x256"))
+        assert again.content.startswith(f"Made 1 variation of {made[-1]['handle']}")
+
+
 def test_what_was_done_to_an_upload_is_said(tool: ImageVariationTool) -> None:
     """Under the name by which the model knows it."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")

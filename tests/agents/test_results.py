@@ -111,7 +111,10 @@ def test_a_different_picture_is_never_replaced(kind: str, tmp_path: Path) -> Non
     ((_, again),) = kept.save(answer(1), name="cat")
     assert again == first
     if before is not None:
-        assert system.info(f"{root}/{first.name}") == before
+        after = system.info(f"{root}/{first.name}")
+        # Of a file of this machine its times may change, on which `latest` depends.
+        same = [name for name in before if "ino" not in before or name not in ("mtime", "created")]
+        assert [after[name] for name in same] == [before[name] for name in same]
     system.pipe_file(f"{root}/{first.name}", b"something else")
     ((path, second),) = kept.save(answer(1), name="cat")
     assert len(second.name) == len(first.name) + 8
