@@ -16,6 +16,7 @@ name.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -260,12 +261,23 @@ def _waited_for(answer: Any) -> ImagesResponse:
     """Wait for an async engine in a thread that runs no loop, or one that must not be entered."""
     import asyncio
 
-    future = asyncio.run_coroutine_threadsafe(_awaited(answer), _loop())
+    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _loop())
     try:
-        return future.result()
+        outcome = future.result()
     except BaseException:
         future.cancel()
         raise
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+async def _outcome(answer: Any) -> ImagesResponse | BaseException:
+    try:
+        return await _awaited(answer)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Raised here, they would end the loop, and with it every later call.
+        return error
 
 
 @lru_cache(maxsize=1)
@@ -279,6 +291,11 @@ def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="image-variation", daemon=True).start()
     return loop
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's threads.
+    os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
 async def _awaited(answer: Any) -> ImagesResponse:
