@@ -6,7 +6,7 @@ import stat
 import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.exceptions import SourceError, shown
@@ -90,6 +90,14 @@ class PictureFolder:
             return self.root.resolve() in (self.root / folder).resolve().parents
         except (OSError, ValueError, RuntimeError):
             return False
+
+    def relative(self, folder: PurePath) -> PurePosixPath | None:
+        """Return the plain path to a folder that is inside this one, or None if it is not."""
+        try:
+            path = (self.root / folder).resolve().relative_to(self.root.resolve())
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return PurePosixPath(path.as_posix())
 
     def newest(self) -> list[str]:
         """Return the names of the pictures in the folder itself that changed last."""

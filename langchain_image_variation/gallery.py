@@ -73,7 +73,7 @@ class Gallery:
             raise SourceError(f"{label}: {error.message} {self.choices()}") from None
 
     def choices(self) -> str:
-        """Return one line that names the pictures that may be used, the newest first."""
+        """Return one line that names the pictures that may be used, of each kind the newest."""
         return " ".join(self._choices()) or "There are no pictures here yet."
 
     def _choices(self) -> Iterator[str]:

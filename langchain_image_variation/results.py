@@ -148,7 +148,7 @@ class ResultFolder(Results):
 
     Args:
         pictures: The folder of pictures.
-        output_dir: The folder for results, relative to that one.
+        output_dir: The folder for results, below that one.
         scope: The name of a conversation's own folder below it, from `scope_name`.
         most: So many results are kept there; the oldest go first. By default all are.
 
@@ -167,6 +167,9 @@ class ResultFolder(Results):
         most: int | None = None,
     ) -> None:
         super().__init__(pictures, most=most)
+        if output_dir.is_absolute() or ".." in output_dir.parts:
+            # Where results are is shown, and a way through other folders leads to none of them.
+            output_dir = pictures.relative(output_dir) or output_dir
         self.output_dir = output_dir
         self.relative = output_dir / scope if scope else output_dir
         if not self._is_inside():

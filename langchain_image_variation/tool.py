@@ -90,6 +90,7 @@ class ImageVariationTool(BaseTool, CallSettings):
     Raises:
         ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
             `root_dir`, or `output_dir` leads out of it.
+        ValidationError: Of pydantic, if a setting is of the wrong type or out of its range.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -101,7 +102,7 @@ class ImageVariationTool(BaseTool, CallSettings):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _explained)
+    ) = Field(default_factory=lambda: _explained, repr=False)
 
     @model_validator(mode="after")
     def _knows_its_bound(self) -> Self:

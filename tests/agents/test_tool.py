@@ -32,6 +32,7 @@ from langchain_image_variation.tool import (
     ImageVariationTool,
 )
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
@@ -329,6 +330,19 @@ def test_results_never_leave_the_root_while_an_engine_works(root: Path) -> None:
     message = tool.invoke(call(image="cat.jpg", size="256x256"))
     assert (message.status, "leads out of the root" in message.content) == ("error", True)
     assert [path.name for path in outside.iterdir()] == ["dog-0123abcd-1.png"]
+
+
+@pytest.mark.parametrize("output_dir", ["{root}/kept", "below/../kept", "{root}/below/../kept"])
+def test_a_folder_for_results_is_shown_by_its_plain_path(root: Path, output_dir: str) -> None:
+    """However it was named: no absolute path is told, and results are found again."""
+    tool = ImageVariationTool(
+        root_dir=root, engine="instant", output_dir=output_dir.format(root=root)
+    )
+    talk = Talk(tool)
+    first = talk.vary("cat.jpg")
+    assert first.artifact["images"][0]["path"].startswith("kept/cat-")
+    assert "They are saved in kept/ as" in first.text
+    assert talk.vary("latest").status == "success"
 
 
 @pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
