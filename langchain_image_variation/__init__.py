@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from langchain_image_variation.batch import VariationBatch
     from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
     from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
     from langchain_image_variation.engines import (
@@ -39,6 +40,7 @@ __all__ = [
     "Source",
     "SquarePNG",
     "URLPolicy",
+    "VariationBatch",
     "VariationEngine",
     "__version__",
     "load_engine",
@@ -60,6 +62,7 @@ _MODULES = {
     "Source": "source",
     "SquarePNG": "png",
     "URLPolicy": "http.fetch",
+    "VariationBatch": "batch",
     "VariationEngine": "engines",
     "create_app": "server",
     "load_engine": "engines",

@@ -51,6 +51,7 @@ __all__ = [
     "ImageSource",
     "Source",
     "load_source",
+    "read_file",
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
@@ -222,7 +223,7 @@ def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if isinstance(source, str) and _URL.match(source):
         return _from_url(source, urls)
     if isinstance(source, str | os.PathLike):
-        return _from_path(source)
+        return read_file(source)
     if hasattr(source, "read"):
         return _from_file(cast(IO[bytes], source))
     raise SourceError(
@@ -231,7 +232,13 @@ def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     )
 
 
-def _from_path(source: str | os.PathLike[str]) -> tuple[bytes, str]:
+def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """Return the bytes of a source that is a file, and its name without suffix.
+
+    Raises:
+        SourceError: If there is no such file, or it is none, empty, larger than `MAX_SOURCE_BYTES`
+            or cannot be read.
+    """
     path = Path(os.fsdecode(source))
     if not os.fspath(source):
         raise SourceError("The path is empty; pass the path of a picture.")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -48,8 +48,10 @@ __all__ = [
     "cancellation",
     "check_model",
     "engine_names",
+    "engine_version",
     "load_engine",
     "load_engine_class",
+    "make_engine",
     "picture_listener",
 ]
 
@@ -97,7 +99,18 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
         EngineError: If the engine cannot be imported or made, or is an async one.
         InvalidRequestError: If the engine has no such option, or refuses its value.
     """
-    engine_class = load_engine_class(name)
+    return make_engine(name, load_engine_class(name), options)
+
+
+def make_engine(
+    name: str, engine_class: type[Any], options: Mapping[str, object]
+) -> VariationEngine:
+    """Return a new engine of a class that `load_engine_class` returned.
+
+    Raises:
+        EngineError: If it cannot be made.
+        InvalidRequestError: If it has no such option, or refuses its value.
+    """
     known = signature(engine_class).parameters
     for option in options:
         if option not in known:
@@ -117,26 +130,28 @@ def load_engine_class(name: str) -> type[Any]:
         MissingExtraError: If the engine needs a package that is not installed.
         EngineError: If the engine cannot be imported, or is an async one.
     """
-    # Ours come before another distribution's of the same name.
-    found = sorted(
-        (point for point in _declared() if point.name == name),
-        key=lambda point: not point.module.startswith(f"{__name__}."),
-    )
-    if not found:
-        raise EngineNotFoundError(
-            f"There is no engine {name[:40]!r}; installed are: {', '.join(engine_names())}."
-        )
+    point = _named(name)
     with _failures(f"The engine {name!r} cannot be imported"):
         try:
-            engine_class = cast("type[Any]", found[0].load())
+            engine_class = cast("type[Any]", point.load())
         except ImportError as error:
-            raise _missing(found[0], error) from error
+            raise _missing(point, error) from error
         is_async = iscoroutinefunction(engine_class.create_variation)
     if is_async:
         raise EngineError(
             f"The engine {name!r} is async; make it yourself and pass the object, not its name."
         )
     return engine_class
+
+
+def engine_version(name: str) -> str:
+    """Return the version of the distribution that declares an engine, without importing it.
+
+    Raises:
+        EngineNotFoundError: If no engine of that name is declared.
+    """
+    distribution = _named(name).dist
+    return "unknown" if distribution is None else distribution.version
 
 
 def call_engine(
@@ -332,6 +347,19 @@ def _declared() -> EntryPoints:
     from importlib.metadata import entry_points
 
     return entry_points(group=ENTRY_POINT_GROUP)
+
+
+def _named(name: str) -> EntryPoint:
+    # Ours come before another distribution's of the same name.
+    found = sorted(
+        (point for point in _declared() if point.name == name),
+        key=lambda point: not point.module.startswith(f"{__name__}."),
+    )
+    if not found:
+        raise EngineNotFoundError(
+            f"There is no engine {name[:40]!r}; installed are: {', '.join(engine_names())}."
+        )
+    return found[0]
 
 
 def _missing(point: EntryPoint, error: ImportError) -> MissingExtraError:

@@ -18,6 +18,7 @@ from langchain_image_variation import (
     ImageVariationToolSpec,
     SquarePNG,
     URLPolicy,
+    VariationBatch,
     VariationEngine,
     load_engine,
     load_source,
@@ -30,6 +31,13 @@ from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.output import SavedImage
+
+
+def bulk(columns: dict[str, list[object]]) -> list[str]:
+    """Run a batch of rows."""
+    batch = VariationBatch("out", engine="local", options={"strength": 0.2}, size="256x256")
+    out = batch(columns)
+    return [str(path) for path in out["output_path"]]
 
 
 def library(path: Path) -> list[SavedImage]:

@@ -1,0 +1,1 @@
+"""Bulk runs on one machine: inputs, workers, a ledger that survives a crash, and a manifest."""

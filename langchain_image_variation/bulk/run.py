@@ -1,0 +1,233 @@
+"""`run_batch`: all sources through workers, into pictures, a ledger and a manifest."""
+
+import contextlib
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from langchain_image_variation.batch import PICTURES, Row, VariationBatch
+from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
+from langchain_image_variation.bulk.ledger import Ledger
+from langchain_image_variation.bulk.lock import folder_lock
+from langchain_image_variation.bulk.manifest import write_manifest
+from langchain_image_variation.bulk.page import write_pages
+from langchain_image_variation.bulk.processes import Processes
+from langchain_image_variation.bulk.tasks import Tasks
+from langchain_image_variation.bulk.workers import Workers
+from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.jobs import Job
+from langchain_image_variation.output import make_output_dir
+from langchain_image_variation.source import read_file
+from langchain_image_variation.source_pictures import Picture
+
+__all__ = ["Summary", "run_batch"]
+
+_LOOK_EVERY = 0.1
+"""Seconds after which a run that waits looks whether it was asked to end."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came of a run."""
+
+    made: int = 0
+    """Pictures made."""
+    kept: int = 0
+    """Pictures that were there."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Sources that failed, by the class of the error."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first error of each class."""
+    complete: bool = False
+    """Whether every source had its turn."""
+
+
+def run_batch(
+    inputs: Inputs,
+    batch: VariationBatch,
+    *,
+    workers: int,
+    manifests: Iterable[str],
+    gallery: bool = False,
+    max_failures: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Make what is missing of all sources, and write the manifest.
+
+    Pictures that an earlier run made are looked at and kept, so a run that ended in any way is
+    taken up by running it again. A manifest is written even if it ends early; then it also has what
+    earlier runs said of sources that had no turn.
+
+    Args:
+        inputs: The sources.
+        batch: The settings.
+        workers: How many processes, or with an engine that asks a server, calls at once.
+        manifests: The names of the manifests to write.
+        gallery: Whether to make pages, unless the run ends early.
+        max_failures: After so many failed sources no other is begun.
+        stopped: Once it says True, no other source is begun.
+
+    Raises:
+        InvalidRequestError: If there is no source.
+        OutputError: If something cannot be written, or another run writes to the same folder.
+        ImageVariationError: What would happen with every further source too.
+    """
+    folder = make_output_dir(batch.output_dir)
+    # Before anything starts: these say what is wrong with the settings.
+    hosted = hasattr(load_engine_class(batch.engine), "base_url")
+    with folder_lock(folder) as lock, Ledger(folder) as ledger:
+        batch.folder.clear_leftovers((PICTURES, GALLERY))
+        total = inputs.count()
+        if not total:
+            raise InvalidRequestError("There is no picture to vary; name files or folders.")
+        crew: Workers = Tasks(batch, workers) if hosted else Processes(batch, workers, lock)
+        with tqdm(
+            desc="sources",
+            total=total,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            unit=" sources",
+        ) as bar:
+            run = _Run(batch, ledger, crew, bar.update, stopped, max_failures)
+            try:
+                run.go(inputs)
+            except BaseException as error:
+                crew.stop()
+                if isinstance(error, ImageVariationError):
+                    # What is known is written, if it can be; the error is told all the same.
+                    with contextlib.suppress(ImageVariationError):
+                        _write(manifests, batch, ledger)
+                raise
+            crew.close()
+        if run.summary.complete:
+            ledger.forget_others()
+        _write(manifests, batch, ledger)
+        if gallery and run.summary.complete:
+            write_pages(ledger.rows(), batch.folder)
+    return run.summary
+
+
+def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
+    for name in manifests:
+        write_manifest(name, ledger.rows(), batch.folder)
+
+
+class _Run:
+    """A run between its start and its end."""
+
+    def __init__(
+        self,
+        batch: VariationBatch,
+        ledger: Ledger,
+        crew: Workers,
+        step: Callable[[], object],
+        stopped: Callable[[], bool],
+        max_failures: int | None,
+    ) -> None:
+        self.summary = Summary()
+        self._batch = batch
+        self._ledger = ledger
+        self._crew = crew
+        self._step = step
+        self._stopped = stopped
+        self._max_failures = max_failures
+        self._left_out = False
+        self._fatal: ImageVariationError | None = None
+        self._in_hand: dict[Future[list[Row]], tuple[int, str]] = {}
+
+    def go(self, inputs: Iterable[Entry]) -> None:
+        """Take all sources in order, as many at once as the workers can.
+
+        Raises:
+            ImageVariationError: What ends the run, once what is in hand is finished.
+        """
+        for position, entry in enumerate(inputs):
+            if self._is_over():
+                self._left_out = True
+                break
+            self._begin(position, entry)
+        self._finish(0)
+        self.summary.complete = not self._left_out
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _is_over(self) -> bool:
+        failed = self.summary.failed.total()
+        enough = self._max_failures is not None and failed >= self._max_failures
+        return enough or self._fatal is not None or self._stopped()
+
+    def _begin(self, position: int, entry: Entry) -> None:
+        source = {**entry.row, "position": position}
+        try:
+            if entry.error is not None:
+                raise entry.error
+            job = self._batch.job(source)
+            digest = hashlib.sha256(read_file(job.path)[0]).hexdigest()
+        except ImageVariationError as error:
+            self._record(position, [self._batch.error_row(source, error)])
+            return
+        paths = self._batch.output_paths(job, digest)
+        # The same pictures may be in hand for a copy of this source.
+        while any(first == paths[0] for _, first in self._in_hand.values()):
+            self._finish(len(self._in_hand) - 1)
+        if len(kept := self._kept(job, digest, paths)) == job.n:
+            self._record(position, kept)
+            return
+        self._finish(self._crew.capacity - 1)
+        if self._is_over():
+            self._left_out = True
+            return
+        self._in_hand[self._crew.submit(source)] = (position, paths[0])
+
+    def _kept(self, job: Job, digest: str, paths: list[str]) -> list[Row]:
+        """Return a row for each picture that is there as it was made; remove any that is not."""
+        rows = []
+        for path, known in self._ledger.known(paths).items():
+            data = self._batch.folder.read(path)
+            if data is not None and hashlib.sha256(data).hexdigest() == known.output_sha256:
+                picture = Picture(path, known.output_sha256, None)
+                rows.append(self._batch.picture_row(job, digest, picture, seed=known.seed))
+            else:
+                self._batch.folder.remove(path)
+        return rows
+
+    def _finish(self, left: int) -> None:
+        """Wait until no more sources than `left` are in hand, and write down what came of them."""
+        while len(self._in_hand) > left:
+            if self._is_over():
+                self._withdraw()
+            done, _ = wait(self._in_hand, _LOOK_EVERY, FIRST_COMPLETED)
+            for future in done:
+                position, _ = self._in_hand.pop(future)
+                try:
+                    rows = future.result()
+                except ImageVariationError as error:
+                    self._fatal = self._fatal or error
+                else:
+                    self._record(position, rows)
+
+    def _withdraw(self) -> None:
+        """Take back what no worker has begun."""
+        for future in list(self._in_hand):
+            if self._crew.withdraw(future):
+                del self._in_hand[future]
+                self._left_out = True
+
+    def _record(self, position: int, rows: list[Row]) -> None:
+        self._ledger.record(position, rows)
+        for row in rows:
+            if row["error"] is not None:
+                kind, _, sentence = row["error"].partition(": ")
+                self.summary.failed[kind] += 1
+                self.summary.examples.setdefault(kind, sentence)
+            elif row["milliseconds"] is None:
+                self.summary.kept += 1
+            else:
+                self.summary.made += 1
+        self._step()

@@ -1,0 +1,161 @@
+"""`image-variation batch`: variations of many pictures."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, get_args
+
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.cli.options import (
+    OUTPUT_DIR,
+    add_engine,
+    engine_options,
+    output_dir,
+)
+from langchain_image_variation.contract import MAX_N, SIZES
+from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+from langchain_image_variation.source import Fit
+
+if TYPE_CHECKING:
+    from langchain_image_variation.bulk.run import Summary
+
+__all__ = ["FAILED", "add_batch"]
+
+FAILED = 3
+"""The exit code of a run in which some sources failed."""
+
+
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `batch`."""
+    add = parser.add_argument
+    add(
+        "photos",
+        nargs="+",
+        metavar="PHOTOS",
+        help="pictures, folders, globs, and manifests: JSON Lines, CSV or Parquet with a column of "
+        "paths, and if wanted n, size, seed and strength",
+    )
+    add(
+        "--n", type=int, default=1, metavar="N", help=f"how many of each, 1 to {MAX_N} (default: 1)"
+    )
+    add("--size", default=SIZES[-1], help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
+    add("--model", help="a model, by the engine's own names (default: dall-e-2)")
+    add_engine(parser)
+    add(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
+    )
+    add(
+        "--output-dir",
+        default=OUTPUT_DIR,
+        metavar="DIR",
+        help=f"where to write, and to go on where an earlier run ended (default: {OUTPUT_DIR})",
+    )
+    add("--column", default="path", help="the column of a manifest with the paths (default: path)")
+    add("--jsonl", action="store_true", help="write the manifest as JSON Lines too")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="how many processes (default: the cores), or calls at once of an engine that asks a "
+        f"server (default: {_CALLS})",
+    )
+    add("--max-failures", type=int, metavar="N", help="stop once so many pictures failed")
+    add("--gallery", action="store_true", help="make pages with thumbnails that a browser shows")
+    parser.set_defaults(run=_batch)
+
+
+_CALLS = 8
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    # Only here: create and serve need none of it.
+    from langchain_image_variation.bulk.inputs import Inputs
+    from langchain_image_variation.bulk.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.bulk.page import INDEX
+    from langchain_image_variation.bulk.run import run_batch
+    from langchain_image_variation.bulk.stopping import Stopping
+
+    manifests = [PARQUET] if parquet_is_there() else []
+    if arguments.jsonl:
+        manifests.append(JSON_LINES)
+    if not manifests:
+        raise MissingExtraError(
+            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
+            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
+        )
+    batch = VariationBatch(
+        arguments.output_dir,
+        engine=arguments.engine,
+        options=engine_options(arguments),
+        n=arguments.n,
+        size=arguments.size,
+        fit=arguments.fit,
+        model=arguments.model,
+    )
+    inputs = Inputs(arguments.photos, output_dir=batch.output_dir, column=arguments.column)
+    output_dir(arguments.output_dir)
+    stopping = Stopping()
+    with stopping.watching(), _interruptible():
+        summary = run_batch(
+            inputs,
+            batch,
+            workers=_workers(arguments),
+            manifests=manifests,
+            gallery=arguments.gallery,
+            max_failures=_at_least_1("max-failures", arguments.max_failures),
+            stopped=lambda: stopping.signal is not None,
+        )
+    _tell(summary)
+    written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
+    print(*(batch.output_dir / name for name in written), sep="\n")
+    if stopping.signal is not None:
+        return 128 + stopping.signal
+    return FAILED if summary.failed else 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the process at once if the block is interrupted.
+
+    The interpreter would wait for threads that wait for servers. Files are put in place whole, and
+    worker processes have ended, so there is nothing to clean up.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
+def _tell(summary: "Summary") -> None:
+    lines = [
+        f"{summary.made} made, {summary.kept} already there, {summary.failed.total()} failed.",
+        *(
+            f"  {kind}: {count}, such as: {summary.examples[kind]}"
+            for kind, count in summary.failed.most_common()
+        ),
+    ]
+    if not summary.complete:
+        lines.append("Not every picture had its turn; the same command goes on from here.")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    given = _at_least_1("workers", arguments.workers)
+    if given is not None:
+        return given
+    if hasattr(load_engine_class(arguments.engine), "base_url"):
+        return _CALLS
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _at_least_1(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise InvalidRequestError(f"--{name} must be a whole number from 1, got {value}.")
+    return value

@@ -1,0 +1,143 @@
+"""`image-variation create`: variations of one picture."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from tqdm import tqdm
+
+from langchain_image_variation.cli.options import (
+    OUTPUT_DIR,
+    add_engine,
+    engine_options,
+    output_dir,
+)
+from langchain_image_variation.contract import (
+    MAX_N,
+    SIZES,
+    CreateImageVariationRequest,
+    ImagesResponse,
+    ResponseFormat,
+)
+from langchain_image_variation.engines import call_engine, load_engine, load_engine_class
+from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.source import Fit, Source, load_source
+
+if TYPE_CHECKING:
+    from langchain_image_variation.http.fetch import URLPolicy
+
+__all__ = ["add_create"]
+
+
+def add_create(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `create`."""
+    add = parser.add_argument
+    add(
+        "--image",
+        required=True,
+        metavar="PHOTO",
+        help="the picture: PNG, JPEG, WebP, GIF, BMP or TIFF",
+    )
+    add(
+        "--allow-host",
+        action="append",
+        metavar="HOST",
+        help="let PHOTO be an https URL of this host; may be given more than once",
+    )
+    add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
+    add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
+    add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
+    add("--model", help="a model, by the engine's own names (default: dall-e-2)")
+    add("--user", help="an identifier of the end user, for hosted engines")
+    add_engine(parser)
+    add(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
+    )
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help=f"where to write (default: {OUTPUT_DIR}; with --json: nowhere)",
+    )
+    add("--json", action="store_true", help="print the contract's JSON instead of file names")
+    parser.set_defaults(run=_create)
+
+
+def _create(arguments: argparse.Namespace) -> None:
+    source = load_source(arguments.image, fit=arguments.fit, urls=_urls(arguments))
+    request = CreateImageVariationRequest(
+        image=source.png,
+        model=arguments.model,
+        n=arguments.n,
+        response_format=arguments.response_format,
+        size=arguments.size,
+        user=arguments.user,
+    )
+    directory = _output_dir(arguments)
+    with _progress(request.n) as progress:
+        options = engine_options(arguments)
+        if "progress" in signature(load_engine_class(arguments.engine)).parameters:
+            options["progress"] = progress
+        engine = load_engine(arguments.engine, **options)
+        try:
+            response = call_engine(engine, request)
+        finally:
+            getattr(engine, "close", lambda: None)()
+    # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
+    if source.note:
+        print(source.note, file=sys.stderr)
+    seed = response.data[0].seed if response.data else None
+    if seed is not None and arguments.seed is None:
+        print(f"Make these again with --seed {seed}.", file=sys.stderr)
+    paths = [] if directory is None else _save(source, response, directory)
+    if arguments.json:
+        print(response.to_json(), end="")
+    else:
+        print(*paths, sep="\n")
+
+
+def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
+    if arguments.allow_host is None:
+        return None
+    # Only here, since httpx takes long to import, and few runs need it.
+    from langchain_image_variation.http.fetch import URLPolicy
+
+    return URLPolicy(hosts=arguments.allow_host)
+
+
+def _output_dir(arguments: argparse.Namespace) -> Path | None:
+    named: str | None = arguments.output_dir
+    if named is None and arguments.json:
+        return None
+    return output_dir(OUTPUT_DIR if named is None else named)
+
+
+@contextmanager
+def _progress(n: int) -> Iterator[Callable[[float], None]]:
+    """Show a bar on a terminal while the block runs; the callback takes the fraction done."""
+    pictures = "1 variation" if n == 1 else f"{n} variations"
+    with tqdm(
+        desc=pictures,
+        total=1.0,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
+    ) as bar:
+
+        def show(fraction: float) -> None:
+            bar.update(fraction - bar.n)
+
+        yield show
+
+
+def _save(source: Source, response: ImagesResponse, directory: Path) -> list[Path]:
+    saved = save_images(response, directory, name=source.name)
+    sheet = ContactSheet(source.png, response).save(directory, name=source.name)
+    return [*(image.path for image in saved), sheet]

@@ -1,0 +1,131 @@
+"""Engines that a distribution of its own declares, as any foreign one's are; a process finds them.
+
+`logged` tells a file of each picture that it makes, and has seeds. The others behave badly.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+__all__ = ["declare_engines", "made"]
+
+_METADATA = "Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n"
+_POINTS = """[langchain_image_variation.engines]
+logged = declared_engines:Logged
+dying = declared_engines:Dying
+fading = declared_engines:Fading
+hosted = declared_engines:Hosted
+lacking = not_installed_here:Engine [gpu]
+noisy = declared_engines:Noisy
+refused = declared_engines:Refused
+"""
+_MODULE = '''
+import hashlib, os, pathlib, sys, threading, time
+from langchain_image_variation.contract import Image, ImagesResponse
+from langchain_image_variation.engines.instant import InstantEngine, _flat_png
+from langchain_image_variation.exceptions import AuthenticationError, OutputError
+
+with open(os.environ["ENGINE_LOG"] + ".processes", "a") as log:
+    log.write(f"{os.getpid()}\\n")
+
+
+def flat(request, seed, strength=None):
+    said = f"{request.image.sha256} {seed} {strength}".encode()
+    return _flat_png(request.side, tuple(hashlib.sha256(said).digest()[:3]))
+
+
+class Logged:
+    """Flat pictures by content and seed; each is a line in a file, written when it is begun."""
+
+    def __init__(self, *, seed=0, strength=0.5):
+        self.seed, self.strength = seed, strength
+
+    def create_variation(self, request):
+        seeds = range(self.seed, self.seed + request.n)
+        with open(os.environ["ENGINE_LOG"], "a") as log:
+            log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
+        time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
+        if removed := os.environ.get("ENGINE_REMOVES"):
+            pathlib.Path(removed).unlink(missing_ok=True)
+        pngs = [flat(request, seed, self.strength) for seed in seeds]
+        return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
+
+
+class Dying(InstantEngine):
+    """Ends its process."""
+
+    def create_variation(self, request):
+        os._exit(7)
+
+
+class Fading(InstantEngine):
+    """The last picture of an answer cannot be read."""
+
+    def create_variation(self, request):
+        answer = super().create_variation(request)
+        answer.data[-1] = Image(url="https://gone.example/1.png")
+        return answer
+
+
+class Hosted(Logged):
+    """Claims to ask a server, and writes down how many calls there were at once."""
+
+    base_url = "https://images.example/v1"
+    now, most, lock = 0, 0, threading.Lock()
+
+    def create_variation(self, request):
+        with Hosted.lock:
+            Hosted.now += 1
+            Hosted.most = max(Hosted.most, Hosted.now)
+            with open(os.environ["ENGINE_LOG"] + ".most", "w") as log:
+                log.write(f"{os.getpid()} {Hosted.most}")
+        try:
+            return super().create_variation(request)
+        finally:
+            with Hosted.lock:
+                Hosted.now -= 1
+
+
+class Noisy(InstantEngine):
+    """Prints, and reads what is none of its business."""
+
+    def create_variation(self, request):
+        print("stray output")
+        os.write(1, b"more stray output")
+        assert sys.stdin.read() == ""
+        return super().create_variation(request)
+
+
+class Refused(InstantEngine):
+    """Has no right key."""
+
+    def create_variation(self, request):
+        raise AuthenticationError("The key is wrong.")
+'''
+
+
+def declare_engines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declare the engines to this process and to those that it starts.
+
+    Args:
+        folder: Where the distribution is put; the log is beside it.
+        monkeypatch: Undoes it.
+    """
+    distribution = folder / "distribution"
+    metadata = distribution / "declared-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(_METADATA)
+    (metadata / "entry_points.txt").write_text(_POINTS)
+    (distribution / "declared_engines.py").write_text(_MODULE)
+    monkeypatch.syspath_prepend(str(distribution))
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(distribution), path))))
+    monkeypatch.setenv("ENGINE_LOG", str(folder / "engine.log"))
+
+
+def made() -> Counter[str]:
+    """Return how often each picture was made: its source's content and its seed."""
+    log = Path(os.environ["ENGINE_LOG"])
+    return Counter(log.read_text().splitlines() if log.exists() else [])

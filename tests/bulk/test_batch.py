@@ -1,0 +1,283 @@
+import hashlib
+import math
+import os
+import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from langchain_image_variation import SquarePNG, VariationBatch, __version__
+from langchain_image_variation.batch import COLUMNS
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    EngineNotFoundError,
+    InvalidRequestError,
+    MissingExtraError,
+    OutputError,
+)
+from pytest_image_variation.samples import corrupt_png, non_square_png
+from tests.bulk.declared import made
+
+Columns = dict[str, list[Any]]
+
+
+def batch(**settings: Any) -> VariationBatch:
+    """Return a batch with the engine that logs."""
+    usual = {"output_dir": "out", "engine": "logged", "n": 2, "size": "256x256"}
+    return VariationBatch(**{**usual, **settings})
+
+
+def pictures() -> set[str]:
+    """Return all files in the output folder."""
+    return {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()}
+
+
+def test_columns_go_in_and_come_out() -> None:
+    """One row a picture; each is on disk, of the size asked for, and as its row says."""
+    out = batch()({"path": ["photos/0.png", "photos/1.png"], "position": [7, 8]})
+    assert tuple(out) == (*COLUMNS, "position")
+    assert out["source_path"] == ["photos/0.png"] * 2 + ["photos/1.png"] * 2
+    assert (out["index"], out["position"]) == ([1, 2, 1, 2], [7, 7, 8, 8])
+    assert set(out["engine"]) == {"logged"}
+    assert set(out["engine_version"]) == {"1.0"}
+    assert set(out["size"]) == {"256x256"}
+    assert set(out["error"]) == {None}
+    assert all(spent > 0 for spent in out["milliseconds"])
+    for path, digest in zip(out["output_path"], out["output_sha256"], strict=True):
+        data = (Path("out") / path).read_bytes()
+        assert (SquarePNG(data).side, hashlib.sha256(data).hexdigest()) == (256, digest)
+    assert pictures() == set(out["output_path"])
+
+
+def test_seeds_and_names_follow_from_the_content(photos: Path) -> None:
+    """The same picture elsewhere, under another name and in another run, gives the same files."""
+    (photos / "copy.jpg").write_bytes((photos / "0.png").read_bytes())
+    one = batch()({"path": ["photos/0.png"]})
+    other = VariationBatch("other", engine="logged", n=2, size="256x256")(
+        {"path": ["photos/copy.jpg"]}
+    )
+    for column in ("source_sha256", "seed", "output_path", "output_sha256"):
+        assert one[column] == other[column]
+    digest = hashlib.sha256((photos / "0.png").read_bytes()).hexdigest()
+    assert one["source_sha256"] == [digest] * 2
+    assert one["seed"] == [int(digest[:8], 16), int(digest[:8], 16) + 1]
+
+
+def test_what_is_there_is_not_made_again() -> None:
+    """A second call makes nothing, and says the same but for the time."""
+    first, second = (batch()({"path": ["photos/0.png"]}) for _ in range(2))
+    assert second.pop("milliseconds") == [None, None]
+    del first["milliseconds"]
+    assert first == second
+    assert set(made().values()) == {1}
+
+
+def test_more_pictures_are_added_to_those_that_are_there() -> None:
+    """Raising n makes the further ones alone, with the seeds that follow."""
+    few = batch(n=2)({"path": ["photos/0.png"]})
+    many = batch(n=5)({"path": ["photos/0.png"]})
+    assert many["output_sha256"][:2] == few["output_sha256"]
+    assert len(set(many["output_sha256"])) == 5
+    assert (len(made()), set(made().values())) == (5, {1})
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "other size", "damaged"])
+def test_a_picture_that_is_not_whole_is_made_again(harm: str) -> None:
+    """It alone; what comes of it is what was there."""
+    first = batch(n=3)({"path": ["photos/0.png"]})
+    path = Path("out") / first["output_path"][1]
+    data = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        other = Path("photos/0.png").read_bytes()
+        path.write_bytes(
+            {"cut": data[:-1], "other size": other, "damaged": data[:-20] + b"\0" + data[-19:]}[
+                harm
+            ]
+        )
+    second = batch(n=3)({"path": ["photos/0.png"]})
+    assert second["output_sha256"] == first["output_sha256"]
+    assert path.read_bytes() == data
+    assert sorted(made().values()) == [1, 1, 2]
+
+
+def test_other_settings_make_other_files() -> None:
+    """Nothing is taken for what was made otherwise, and nothing is replaced."""
+    kinds: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        ({"size": "512x512"}, {}),
+        ({"fit": "pad"}, {}),
+        ({"model": "dall-e-2"}, {}),
+        ({"options": {"strength": 0.2}}, {}),
+        ({"options": {"seed": 5}}, {}),
+        ({"engine": "instant"}, {}),
+        ({}, {"seed": [5]}),
+        ({}, {"strength": [0.2]}),
+    ]
+    outs = [batch(**settings)({"path": ["photos/0.png"], **row}) for settings, row in kinds]
+    assert len({path for out in outs for path in out["output_path"]}) == 2 * len(kinds)
+    assert [out["seed"][0] for out in outs[5:8]] == [5, None, 5]
+    again = batch(size="512x512")({"path": ["photos/0.png"]})
+    assert (
+        again["output_path"]
+        == batch()({"path": ["photos/0.png"], "size": ["512x512"]})["output_path"]
+    )
+
+
+def test_a_key_or_the_number_of_threads_changes_no_name() -> None:
+    """What no picture depends on is no part of its name."""
+    job = batch().job({"path": "photos/0.png"})
+    one = VariationBatch("out", options={"threads": 1, "api_key": "sk-1"})
+    other = VariationBatch("out", options={"threads": 2, "api_key": "sk-2", "timeout": 3})
+    assert one.output_paths(job, "ab" * 32) == other.output_paths(job, "ab" * 32)
+    assert one.version == __version__
+
+
+def test_arrays_are_columns_too() -> None:
+    """As Ray and data frames give them, with NaN where there is nothing."""
+    out = batch()(
+        {
+            "path": np.array(["photos/0.png", "photos/1.png"]),
+            "n": np.array([math.nan, 1.0]),
+            "seed": np.array([None, 3], dtype=object),
+            "size": np.array(["", "512x512"]),
+            "position": np.arange(2),
+        }
+    )
+    assert out["size"] == ["256x256", "256x256", "512x512"]
+    assert out["seed"][2] == 3
+
+
+def test_it_pickles_before_and_after_its_use() -> None:
+    """What arrives elsewhere has the settings and makes its own engine."""
+    fresh = batch()
+    fresh({"path": ["photos/0.png"]})
+    copy = pickle.loads(pickle.dumps(fresh))
+    assert "_engine" not in vars(copy)
+    assert copy({"path": ["photos/0.png"]})["error"] == [None, None]
+
+
+async def test_without_blocking_a_loop() -> None:
+    """The async twin gives the same rows."""
+    source = {"path": "photos/0.png"}
+    rows = await batch().rows_async(source)
+    again = await batch().rows_async(source)
+    assert [{**row, "milliseconds": None} for row in rows] == again == batch().rows(source)
+    (bad,) = await batch().rows_async({"path": "photos"})
+    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of a picture."
+
+
+def test_a_bad_picture_is_a_row_with_its_error(photos: Path) -> None:
+    """The others are made; the sentence names no path."""
+    (photos / "corrupt.png").write_bytes(corrupt_png())
+    (photos / "text.png").write_text("hello")
+    (photos / "wide.png").write_bytes(non_square_png())
+    names = ["none.png", "corrupt.png", "text.png", "wide.png", "0.png"]
+    paths = [*(str(photos / name) for name in names), "", "https://example.com/a.png", "\0"]
+    out = VariationBatch("out", size="256x256", fit="strict")({"path": paths})
+    errors = dict(zip(out["source_path"], out["error"], strict=True))
+    assert errors[paths[4]] is None
+    kinds = [(errors[path] or "").partition(":")[0] for path in (*paths[:4], *paths[5:])]
+    assert kinds == ["SourceError", *["InvalidImageError"] * 3, *["SourceError"] * 3]
+    assert out["index"] == [None, None, None, None, 1, None, None, None]
+    assert not any(str(photos) in str(error) for error in out["error"])
+
+
+def test_what_a_row_gets_wrong_is_its_own_error() -> None:
+    """A limit that is passed, or an option that the engine does not have."""
+    rows: dict[str, list[Any]] = {"path": ["photos/0.png"] * 4, "n": [11, 1, 1, 1]}
+    rows |= {"strength": [None, 2, None, None], "seed": [None, None, -1, None]}
+    out = batch()(rows)
+    assert [bool(error) for error in out["error"]] == [True, True, True, False]
+    out = batch(engine="instant")({"path": ["photos/0.png"] * 2, "seed": [1, None]})
+    assert out["error"][0] == (
+        "InvalidRequestError: The engine 'instant' has no option 'seed'; it has no options."
+    )
+    assert out["index"][1:] == [1, 2]
+
+
+def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
+    """They are kept and told, and the error beside them."""
+    out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
+    assert out["index"] == [1, 2, None]
+    assert out["error"][2].startswith("OutputError: The result holds no picture")
+    assert out["source_sha256"][2] == out["source_sha256"][0]
+
+
+def test_what_would_happen_every_time_is_raised() -> None:
+    """So that a run ends at the first picture and not with a million rows."""
+    rows = {"path": ["photos/0.png"]}
+    with pytest.raises(AuthenticationError, match="The key is wrong"):
+        batch(engine="refused")(rows)
+    with pytest.raises(EngineNotFoundError, match="There is no engine 'magic'"):
+        batch(engine="magic")(rows)
+    with pytest.raises(InvalidRequestError, match="strength must be a number from 0 to 1"):
+        batch(engine="local", options={"strength": 2})(rows)
+    with pytest.raises(MissingExtraError):
+        batch(engine="lacking")(rows)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow larger, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_raised_and_leaves_no_half_file() -> None:
+    """Once there is room, the rest is made."""
+    with largest_file(50), pytest.raises(OutputError, match="cannot be written: File too large"):
+        batch(engine="instant")({"path": ["photos/0.png"]})
+    assert pictures() == set()
+    assert batch(engine="instant")({"path": ["photos/0.png"]})["error"] == [None, None]
+
+
+def test_a_folder_that_cannot_be_written_is_raised(photos: Path) -> None:
+    """Such as one below a file."""
+    with pytest.raises(OutputError, match="cannot be"):
+        VariationBatch(photos / "0.png" / "out", engine="instant")({"path": ["photos/0.png"]})
+
+
+BAD = [
+    ({"n": 11}, "n must be"),
+    ({"size": "1x1"}, "size must be"),
+    ({"fit": "stretch"}, "fit must be"),
+    ({"output_dir": "s3://bucket/out"}, "output_dir must be a folder, got a URL"),
+    ({"model": ""}, "model must be"),
+    ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD, ids=[text for _, text in BAD])
+def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
+    """Before anything is sent anywhere."""
+    with pytest.raises(InvalidRequestError, match=message):
+        batch(**settings)
+
+
+def test_bad_columns_are_refused() -> None:
+    """Without paths, or of unequal length."""
+    with pytest.raises(InvalidRequestError, match="no column 'path'"):
+        batch()({"image": ["photos/0.png"]})
+    with pytest.raises(InvalidRequestError, match="differ in length"):
+        batch()({"path": ["photos/0.png"], "n": [1, 2]})
+
+
+def test_engines_that_take_threads_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the options say otherwise; there is a process for each processor."""
+    assert getattr(batch(engine="local").load(), "threads", None) == 1
+    two = batch(engine="local", options={"threads": 2})
+    assert getattr(two.load(), "threads", None) == 2
+    two.close()
+    assert "_engine" not in vars(two)
+    assert os.listdir() == ["photos"]

@@ -1,0 +1,215 @@
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from langchain_image_variation.bulk.inputs import MAX_LINE, Inputs
+from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+
+NUMBERS = count()
+
+
+def listed(*named: str, **options: Any) -> list[dict[str, object]]:
+    """Return the rows of what is named; none of them is bad."""
+    inputs = Inputs(named, **{"output_dir": "out", **options})
+    entries = list(inputs)
+    assert [entry.error for entry in entries] == [None] * len(entries)
+    assert inputs.count() == len(entries)
+    return [entry.row for entry in entries]
+
+
+def paths(*named: str) -> list[str]:
+    """Return the paths of what is named."""
+    return [str(row["path"]) for row in listed(*named)]
+
+
+def test_a_folder_is_walked_in_order(photos: Path) -> None:
+    """Pictures by their suffix, in it and below; nothing hidden, no links to folders, no pipes."""
+    for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "notes.txt", ".hidden.png", ".git/x.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    (photos / "loop").symlink_to(photos)
+    (photos / "link.gif").symlink_to(photos / "0.png")
+    (photos / "gone.gif").symlink_to(photos / "none.gif")
+    os.mkfifo(photos / "pipe.png")
+    names = [*(f"{index}.png" for index in range(5)), "a/z.tiff", "b/B.JPG", "b/a.webp"]
+    assert paths("photos") == [f"photos/{name}" for name in (*names, "gone.gif", "link.gif")]
+    assert paths("photos/b", "photos/0.png") == [
+        "photos/b/B.JPG",
+        "photos/b/a.webp",
+        "photos/0.png",
+    ]
+
+
+def test_results_below_the_input_are_left_out(photos: Path) -> None:
+    """A run into a folder inside its input does not vary its own results."""
+    for name in ("out/pictures/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    (photos / "0.png").rename(photos / "out" / "0.png")
+    rows = listed("photos", output_dir="photos/out")
+    assert [row["path"] for row in rows][-2:] == ["photos/out/0.png", "photos/out/mine.png"]
+    assert len(rows) == 6
+    assert len(listed("photos", output_dir="elsewhere")) == 8
+    with pytest.raises(InvalidRequestError, match="varied only into another folder"):
+        listed("photos/out/pictures/ab", output_dir="photos/out")
+
+
+def test_globs_are_for_those_whose_shell_knows_none(photos: Path) -> None:
+    """Matches come sorted; folders among them are not walked; a file of that name is itself."""
+    assert paths("photos/[12].png") == ["photos/1.png", "photos/2.png"]
+    (photos / "[12].png").touch()
+    assert paths("photos/[12].png") == ["photos/[12].png"]
+    (photos / "deep").mkdir()
+    (photos / "deep" / "9.png").touch()
+    assert paths("photos/**/9*", "photos/d*") == ["photos/deep/9.png"]
+
+
+BAD = [
+    ("none.png", "There is no file or folder 'none.png'; check the path."),
+    ("photos/x*.png", "There is no file or folder 'x*.png'; check the path."),
+    ("\0", "There is no file or folder"),
+    ("bare.csv", "'bare.csv' has no column 'path'; name the one that holds the paths with --col"),
+    ("bare.jsonl", "'bare.jsonl' has no column 'path'"),
+    ("bare.parquet", "'bare.parquet' has no column 'path'"),
+    ("broken.parquet", "'broken.parquet' is no readable Parquet file."),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_what_is_not_there_is_refused_at_once(name: str, message: str) -> None:
+    """Before anything is made: a mistyped name, or a manifest without paths."""
+    Path("bare.csv").write_text("file\na.png\n")
+    Path("bare.jsonl").write_text('{"file": "a.png"}\n')
+    pyarrow.parquet.write_table(pyarrow.table({"file": ["a.png"]}), "bare.parquet")
+    Path("broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SourceError) as caught:
+        Inputs([name], output_dir="out")
+    assert caught.value.message.startswith(message)
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as CSV."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "n", "seed", "size", "strength"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSON Lines."""
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+
+
+def write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as Parquet."""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+
+
+Write = Callable[[Path, Iterable[dict[str, Any]]], None]
+WRITERS: dict[str, Write] = {
+    "csv": write_csv,
+    "jsonl": write_json_lines,
+    "ndjson": write_json_lines,
+    "parquet": write_parquet,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_manifests_say_what_is_wanted_of_each(kind: str) -> None:
+    """Their paths are relative to their own folder; other columns are left alone."""
+    rows = [{"path": "0.png", "n": 2, "size": "512x512", "seed": 5, "strength": 0.5}]
+    WRITERS[kind](Path("photos", f"list.{kind}"), [*rows, {"path": "/b.png"}])
+    first, second = listed(f"photos/list.{kind}")
+    assert first.pop("path") == "photos/0.png"
+    assert {key: str(value) for key, value in first.items()} == {
+        "n": "2",
+        "size": "512x512",
+        "seed": "5",
+        "strength": "0.5",
+    }
+    assert second.pop("path") == "/b.png"
+    assert not any(second.values())
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(NAMES, min_size=1, max_size=5))
+def test_any_name_survives_a_manifest(kind: str, tmp_path: Path, names: list[str]) -> None:
+    """New lines, quotes, commas and all of Unicode."""
+    manifest = tmp_path / f"{next(NUMBERS)}.{kind}"
+    WRITERS[kind](manifest, [{"path": name} for name in names])
+    rows = listed(str(manifest))
+    assert [row["path"] for row in rows] == [os.path.join(tmp_path, name) for name in names]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) -> None:
+    """A manifest that is none gives errors of the tree, and nothing else."""
+    manifest = tmp_path / f"{next(NUMBERS)}.{suffix}"
+    manifest.write_bytes((b"path\n" if suffix == "csv" else b'{"path": "a"}\n') + data)
+    for entry in Inputs([str(manifest)], output_dir="out"):
+        assert entry.error is None or entry.error.message.startswith("Line ")
+
+
+def test_a_bad_line_is_an_error_with_its_number() -> None:
+    """The other lines are taken."""
+    bad = ["[1]", "{", '{"path": "b.png"', "[" * 100_000, '{"path": "' + "x" * MAX_LINE + '"}']
+    Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad, '{"path": "c.png"}']))
+    found = list(Inputs(["list.jsonl"], output_dir="out"))
+    assert [entry.row.get("path") for entry in (found[0], found[-1])] == ["a.png", "c.png"]
+    assert [str(entry.error) for entry in found[1:-1]] == [
+        f"Line {number} of 'list.jsonl' is no JSON object." for number in range(2, 7)
+    ]
+    Path("list.csv").write_text('path,n\na.png,1\nb.png,1,2\nc"c.png,"x"y\nd.png,1\n')
+    problems = [str(entry.error) for entry in Inputs(["list.csv"], output_dir="out")]
+    assert problems == [
+        "None",
+        "Line 3 of 'list.csv' has more fields than the first line has names.",
+        "Line 4 of 'list.csv' is no CSV.",
+        "None",
+    ]
+
+
+def test_another_column_may_hold_the_paths() -> None:
+    """As that of a manifest that a run wrote, whose results are then varied."""
+    Path("list.csv").write_text("output_path,path\na.png,b.png\n")
+    assert listed("list.csv", column="output_path") == [{"path": "a.png"}]
+
+
+def test_a_huge_manifest_takes_no_memory() -> None:
+    """100,000 lines are read as they are taken."""
+    Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))
+    inputs = Inputs(["list.csv"], output_dir="out")
+    blocks = [sys.getallocatedblocks() for number, _ in enumerate(inputs) if number % 1000 == 999]
+    assert len(blocks) == 100
+    assert max(blocks) - blocks[0] < 1000
+
+
+def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
+    """What comes after it is taken."""
+    (photos / "deep").mkdir()
+    (photos / "deep" / "9.png").touch()
+    (photos / "last.png").touch()
+    found = iter(Inputs(["photos"], output_dir="out"))
+    entries = [next(found) for _ in range(5)]
+    (photos / "deep" / "9.png").unlink()
+    (photos / "deep").rmdir()
+    entries += found
+    assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
+    assert entries[6].row == {"path": "photos/last.png"}
