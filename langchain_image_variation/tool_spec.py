@@ -157,10 +157,16 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
         schema = bounded_arguments(max_n=self.max_n, with_size=self.fixed_size is None)
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
+    def _asked(self, given: dict[str, object]) -> ImageVariationArguments:
+        try:
+            return ImageVariationArguments.model_validate(given)
+        except ValidationError as error:
+            raise InvalidRequestError(explain(error.errors(), max_n=self.max_n)) from None
+
     def _vary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
         context, given = _parted(ctx, given)
         try:
-            asked = _asked(given)
+            asked = self._asked(given)
             conversation = None if context is None else asyncio_run(conversation_of(context, tool))
             return _output(tool, given, self.call(asked, conversation))
         except ImageVariationError as error:
@@ -169,7 +175,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     async def _avary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
         context, given = _parted(ctx, given)
         try:
-            asked = _asked(given)
+            asked = self._asked(given)
             conversation = None if context is None else await conversation_of(context, tool)
             result = await self.acall(asked, conversation, finished=_progress(context))
             return _output(tool, given, result)
@@ -183,13 +189,6 @@ def _parted(ctx: object, given: dict[str, object]) -> tuple[Context | None, dict
     if context is None:
         given = {**given, "ctx": ctx}
     return context, {name: value for name, value in given.items() if value is not None}
-
-
-def _asked(given: dict[str, object]) -> ImageVariationArguments:
-    try:
-        return ImageVariationArguments.model_validate(given)
-    except ValidationError as error:
-        raise InvalidRequestError(explain(error.errors())) from None
 
 
 def _output(tool: str, given: dict[str, object], result: CallResult) -> ToolOutput:
