@@ -56,7 +56,7 @@ LIBRARIES = {
     "jobs": set[str](),
     "output_folder": set[str](),
     "batch": set[str](),
-    "bulk": {"PIL", "pyarrow", "tqdm"},
+    "bulk": {"PIL", "pyarrow", "ray", "tqdm"},
     "usage": set[str](),
     "results": set[str](),
     "gallery": set[str](),
