@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
 def cluster_run(nodes: Nodes, *arguments: str, out: str = "out", engine: str = "logged") -> int:
     """Run to the end on the cluster, and return the exit code."""
-    like = ["batch", "photos", "--size", "256x256", "--engine", engine, "--output-dir", out]
-    return main([*like, "--ray", nodes.address, *arguments])
+    like = ["--size", "256x256", "--engine", engine, "--output-dir", out]
+    return main(["batch", *like, "--ray", nodes.address, "photos", *arguments])
 
 
 def stamps(out: str = "out") -> dict[str, tuple[int, int]]:
