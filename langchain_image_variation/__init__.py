@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.server import create_app
     from langchain_image_variation.source import Source, load_source
     from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
+    from langchain_image_variation.tool_spec import ImageVariationToolSpec
 
 __all__ = [
     "AsyncImageVariationClient",
@@ -34,6 +35,7 @@ __all__ = [
     "ImageVariationError",
     "ImageVariationInput",
     "ImageVariationTool",
+    "ImageVariationToolSpec",
     "ImagesResponse",
     "Source",
     "SquarePNG",
@@ -56,6 +58,7 @@ _MODULES = {
     "ImageVariationError": "exceptions",
     "ImageVariationInput": "tool",
     "ImageVariationTool": "tool",
+    "ImageVariationToolSpec": "tool_spec",
     "ImagesResponse": "contract",
     "Source": "source",
     "SquarePNG": "png",

@@ -1,13 +1,28 @@
 """`ImageVariationArguments`: what a model may ask of the tool, and what it is told of a mistake."""
 
+from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import shown
 
-__all__ = ["ImageVariationArguments", "explain"]
+__all__ = [
+    "TOOL_DESCRIPTION",
+    "TOOL_NAME",
+    "ImageVariationArguments",
+    "bounded_arguments",
+    "explain",
+]
+
+TOOL_NAME = "image_variation"
+
+TOOL_DESCRIPTION = (
+    "Make 1 to 10 variations of a picture: new pictures that look like it, rearranged a "
+    "little or a lot. Takes no prompt and draws nothing new. Returns the names of the new "
+    "pictures, which can be varied again."
+)
 
 _SAID = 4
 """So many broken arguments are named: as many as a model can mean in earnest."""
@@ -36,6 +51,31 @@ class ImageVariationArguments(BaseModel):
     )
 
 
+@lru_cache(maxsize=32)
+def bounded_arguments(
+    *,
+    max_n: int = MAX_N,
+    with_size: bool = True,
+    name: str = TOOL_NAME,
+    description: str = TOOL_DESCRIPTION,
+) -> type[BaseModel]:
+    """Return the arguments as a model sees them, with the bounds that a developer set.
+
+    Args:
+        max_n: The most variations a call makes.
+        with_size: Whether the model chooses the size.
+        name: What the tool is called.
+        description: What the tool says of itself.
+    """
+    known = ImageVariationArguments.model_fields
+    fields: dict[str, Any] = {"image": (str, known["image"])}
+    n = known["n"]
+    fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
+    if with_size:
+        fields["size"] = (known["size"].annotation, known["size"])
+    return create_model(name, __doc__=description, **fields)
+
+
 _RULES = {
     "image": "must be a string: 'latest', 'img_1', a name returned earlier, or a relative path",
     "n": f"must be a whole number from 1 to {MAX_N}",
@@ -55,7 +95,7 @@ def explain(errors: list[Any]) -> str:
     broken = []
     for item in errors[:_SAID]:
         name = str(item["loc"][0]) if item["loc"] else "arguments"
-        if name not in _RULES:
+        if item["type"] == "extra_forbidden" or name not in _RULES:
             broken.append(f"{shown(name)} is not an argument")
         elif item["type"] == "missing":
             broken.append(f"{name} is missing; it {_RULES[name]}")

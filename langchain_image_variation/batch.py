@@ -8,7 +8,7 @@ with the same rows makes only what is missing.
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
@@ -36,20 +36,18 @@ from langchain_image_variation.exceptions import (
     EndpointRemovedError,
     EngineNotFoundError,
     ImageVariationError,
-    InvalidImageError,
     InvalidRequestError,
     MissingExtraError,
     ModelNotFoundError,
-    OutputError,
     PermissionDeniedError,
     QuotaExceededError,
     shown,
 )
 from langchain_image_variation.jobs import Job, plain_text
 from langchain_image_variation.output_folder import OutputFolder
-from langchain_image_variation.pixels import as_png, decode_result
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
-from langchain_image_variation.source import Fit, load_source, read_file
+from langchain_image_variation.source import Fit, read_file
+from langchain_image_variation.source_pictures import Picture, SourcePictures
+from langchain_image_variation.storage import is_url
 
 __all__ = ["COLUMNS", "PICTURES", "Column", "Row", "VariationBatch"]
 
@@ -130,8 +128,9 @@ class VariationBatch:
     put in place whole.
 
     An instance pickles; its engine is made on the first call, wherever that is. An engine that
-    takes `threads` gets one unless `options` says otherwise: whoever runs many batches runs a
-    process for each processor.
+    takes `seed` is made anew for each source, so what is slow to make belongs to its class. One
+    that takes `threads` gets one unless `options` says otherwise: whoever runs many batches runs a
+    process for each processor. What an engine takes from the environment is no part of a name.
 
     Args:
         output_dir: The folder to write to; made when it is needed.
@@ -158,6 +157,11 @@ class VariationBatch:
         fit: Fit = "crop",
         model: str | None = None,
     ) -> None:
+        if is_url(output_dir):
+            raise InvalidRequestError(
+                "output_dir must be a folder, got a URL; copy the results there afterwards.",
+                param="output_dir",
+            )
         if fit not in get_args(Fit):
             raise InvalidRequestError(
                 f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit"
@@ -283,37 +287,28 @@ class VariationBatch:
         return engine_version(self.engine)
 
     def picture_row(
-        self,
-        job: Job,
-        source_sha256: str,
-        output_path: str,
-        *,
-        seed: int | None,
-        output_sha256: str,
-        milliseconds: float | None = None,
+        self, job: Job, source_sha256: str, picture: Picture, *, seed: int | None
     ) -> Row:
         """Return the row of a picture that is there.
 
         Args:
             job: What was asked for.
             source_sha256: The SHA-256 of the source's bytes, in hex.
-            output_path: One of `output_paths`.
+            picture: The picture, under one of `output_paths`.
             seed: The picture's seed, with an engine that takes one.
-            output_sha256: The SHA-256 of the picture's bytes, in hex.
-            milliseconds: How long the engine took, if the picture was made just now.
         """
         return {
             **dict.fromkeys(COLUMNS),
             "source_path": plain_text(job.path),
             "source_sha256": source_sha256,
-            "index": int(output_path.rpartition("-")[2].partition(".")[0]),
+            "index": int(picture.output_path.rpartition("-")[2].partition(".")[0]),
             "seed": seed,
             "engine": self.engine,
             "engine_version": self.version,
             "size": job.size,
-            "output_path": output_path,
-            "output_sha256": output_sha256,
-            "milliseconds": milliseconds,
+            "output_path": picture.output_path,
+            "output_sha256": picture.sha256,
+            "milliseconds": picture.milliseconds,
         }
 
     def error_row(
@@ -396,138 +391,35 @@ class VariationBatch:
         # First: if the engine cannot be made, that is no fault of the source.
         self.load()
         try:
-            work = _Work(self, self.job(source))
+            job = self.job(source)
+            data, name = read_file(job.path)
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
             return
-        for group in work.missing():
+        digest = hashlib.sha256(data).hexdigest()
+        first = self._first_seed(job, digest)
+        seeds = [None if first is None else first + at for at in range(job.n)]
+        paths = self.output_paths(job, digest)
+        pictures = SourcePictures(data, name, job, paths, self.folder)
+        for places in pictures.missing():
             try:
-                ask = work.ask(group)
+                request = pictures.request(len(places), fit=self.fit, model=self.model)
+                engine = self._engine_for(seeds[places.start], job.strength)
                 start = time.perf_counter()
-                answer = yield ask
+                answer = yield _Ask(engine, request)
             except _HOPELESS:
                 raise
             except ImageVariationError as error:
-                work.failure = error
+                pictures.failure = error
                 break
-            work.keep(group, answer, (time.perf_counter() - start) * 1000)
-        rows = work.rows()
-        if work.failure is not None:
-            rows.append(self.error_row(source, work.failure, source_sha256=work.digest))
-        yield [{**row, "position": source.get("position")} for row in rows]
-
-
-class _Work:
-    """The pictures of one source: those that are there already, and those to make.
-
-    Args:
-        batch: The settings.
-        job: What is asked for.
-
-    Raises:
-        SourceError: If the source cannot be read.
-    """
-
-    def __init__(self, batch: VariationBatch, job: Job) -> None:
-        self.failure: ImageVariationError | None = None
-        self._batch = batch
-        self._job = job
-        self._side = int(job.size.partition("x")[0])
-        self._data, self._name = read_file(job.path)
-        self.digest = hashlib.sha256(self._data).hexdigest()
-        self._paths = batch.output_paths(job, self.digest)
-        self._first = batch._first_seed(job, self.digest)
-        self._png: SquarePNG | None = None
-        self._done: dict[int, tuple[str, float | None]] = {}
-
-    def missing(self) -> list[range]:
-        """Look which pictures are there, and return where the others are, counted from 0.
-
-        Raises:
-            OutputError: If one cannot be read.
-        """
-        for at, path in enumerate(self._paths):
-            data = self._batch.folder.read(path)
-            if data is not None and _is_whole(data, self._side):
-                self._done[at] = (hashlib.sha256(data).hexdigest(), None)
-        return _groups(at for at in range(self._job.n) if at not in self._done)
-
-    def ask(self, group: range) -> _Ask:
-        """Return the call that makes some of the pictures.
-
-        Raises:
-            ImageVariationError: If the source is no picture, or the engine refuses the row's
-                `seed` or `strength`.
-        """
-        if self._png is None:
-            self._png = load_source(self._data, fit=self._batch.fit, name=self._name).png
-        request = CreateImageVariationRequest.model_validate(
-            {
-                "image": self._png,
-                "model": self._batch.model,
-                "n": len(group),
-                "response_format": "b64_json",
-                "size": self._job.size,
-            }
-        )
-        seed = None if self._first is None else self._first + group.start
-        return _Ask(self._batch._engine_for(seed, self._job.strength), request)
-
-    def keep(self, group: range, answer: ImagesResponse, milliseconds: float) -> None:
-        """Write the pictures of an answer; one that cannot be read does not cost the others.
-
-        Raises:
-            OutputError: If one cannot be written.
-        """
-        made: dict[int, bytes] = {}
-        for at, image in zip(group, answer.data, strict=True):
-            try:
-                made[at], _ = as_png(image.read(), self._side)
-            except ImageVariationError as error:
-                self.failure = self.failure or error
-        self._batch.folder.put({self._paths[at]: data for at, data in made.items()})
-        share = round(milliseconds / len(group), 1)
-        for at, data in made.items():
-            self._done[at] = (hashlib.sha256(data).hexdigest(), share)
-
-    def rows(self) -> list[Row]:
-        """Return a row for each picture that is there now."""
-        return [
-            self._batch.picture_row(
-                self._job,
-                self.digest,
-                self._paths[at],
-                seed=None if self._first is None else self._first + at,
-                output_sha256=sha256,
-                milliseconds=milliseconds,
-            )
-            for at, (sha256, milliseconds) in sorted(self._done.items())
+            pictures.keep(places, answer, (time.perf_counter() - start) * 1000)
+        rows = [
+            self.picture_row(job, digest, picture, seed=seeds[at])
+            for at, picture in sorted(pictures.there.items())
         ]
-
-
-def _is_whole(data: bytes, side: int) -> bool:
-    """Say whether a file is an undamaged PNG of this side, in pixels."""
-    try:
-        return SquarePNG(data).side == side
-    except InvalidImageError:
-        if len(data) < MAX_PNG_BYTES:
-            return False
-    try:
-        # A result may be larger than a source.
-        return decode_result(data).size == (side, side)
-    except OutputError:
-        return False
-
-
-def _groups(places: Iterable[int]) -> list[range]:
-    """Return the runs of neighbouring places, in order."""
-    groups: list[range] = []
-    for at in places:
-        if groups and groups[-1].stop == at:
-            groups[-1] = range(groups[-1].start, at + 1)
-        else:
-            groups.append(range(at, at + 1))
-    return groups
+        if pictures.failure is not None:
+            rows.append(self.error_row(source, pictures.failure, source_sha256=digest))
+        yield [{**row, "position": source.get("position")} for row in rows]
 
 
 def _sources(batch: Mapping[str, Column]) -> Iterator[dict[str, object]]:

@@ -6,22 +6,25 @@ artifact out.
 """
 
 import asyncio
+import contextlib
+import contextvars
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_image_variation.arguments import ImageVariationArguments
+from langchain_image_variation.cache import ResultCache
 from langchain_image_variation.contract import (
     MAX_N,
     CreateImageVariationRequest,
     ImagesResponse,
     Size,
 )
-from langchain_image_variation.conversation import Conversation
+from langchain_image_variation.conversation import Conversation, announcement
 from langchain_image_variation.engines import (
     AsyncVariationEngine,
     VariationEngine,
@@ -29,12 +32,15 @@ from langchain_image_variation.engines import (
     call_engine_async,
     load_engine,
 )
+from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.gallery import Gallery
 from langchain_image_variation.output import ContactSheet
-from langchain_image_variation.results import ResultFolder
+from langchain_image_variation.pixels import on_white
+from langchain_image_variation.results import ResultFolder, Results
 from langchain_image_variation.source import Fit, Source
+from langchain_image_variation.storage import ResultStorage, is_url
 from langchain_image_variation.usage import usage_metadata
 
 if TYPE_CHECKING:
@@ -47,7 +53,8 @@ __all__ = ["CallResult", "CallSettings", "Finished", "RateLimiter"]
 
 
 Finished: TypeAlias = Callable[[int, int], None]
-"""Called with the number of finished pictures and that of all, from any thread; must not raise."""
+"""Called with the number of finished pictures and that of all, by `CallSettings.call` from any
+thread; must not raise."""
 
 
 @runtime_checkable
@@ -83,7 +90,10 @@ class _Ready:
     label: str
     source: Source
     request: CreateImageVariationRequest
-    results: ResultFolder
+    results: Results
+    cache: ResultCache | None
+    found: ImagesResponse | None
+    """The answer, if the cache has it."""
 
 
 def _is_policy(value: Any) -> Any:
@@ -96,8 +106,10 @@ class CallSettings(BaseModel):
     """The settings of the tool. They bound what a model can do with it, whatever it asks for.
 
     Raises:
-        ImageVariationError: If the engine cannot be loaded, there is no folder `root_dir`, or
-            `output_dir` leads out of it.
+        ImageVariationError: If the engine cannot be loaded, there is no folder `root_dir`,
+            `output_dir` leads out of it, or its file system is not known or cannot be opened.
+        MissingExtraError: If `output_dir` is a URL, and fsspec or a package that it needs for such
+            a URL is not installed.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -106,8 +118,13 @@ class CallSettings(BaseModel):
     """An engine, or the name of one."""
     root_dir: str | os.PathLike[str] = "."
     """The folder whose pictures the model may use; by default the working directory."""
-    output_dir: str | os.PathLike[str] = "variations"
-    """Where variations are kept: a folder inside `root_dir`, relative to it."""
+    output_dir: str | os.PathLike[str] = Field(default="variations", repr=False)
+    """Where variations are kept: a folder inside `root_dir`, relative to it; or the URL of a file
+    system that fsspec knows, such as "s3://bucket/prefix" (extra `fsspec`). The paths in artifacts
+    are then relative to the URL, and the URL itself is shown nowhere. It should be used for nothing
+    else, and be no place that others may write to."""
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What the file system of a URL is made with, such as keys; see fsspec. Shown nowhere."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The most variations a call makes, whatever the model asks for."""
     max_calls: int | None = Field(default=None, ge=1)
@@ -126,14 +143,25 @@ class CallSettings(BaseModel):
     """Whether a small picture of the results goes to the model with the text."""
     rate_limiter: RateLimiter | None = None
     """What a call waits for before it asks the engine."""
+    cache: bool = False
+    """Whether a call that was made before, in any conversation, is answered with the pictures made
+    then; `ResultCache` says which calls are the same, and what others may learn from it. Neither
+    the rate limiter nor the engine is then asked. The engine must be given by name, or have a
+    `fingerprint`, as all of this project's have."""
 
     _loaded: tuple[object, VariationEngine | AsyncVariationEngine] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _found_now(self) -> Self:
         """Find mistakes in the settings now rather than in a conversation."""
-        self._results(None)
+        results = self._results(None)
         self._load()
+        if self.cache and self._cache(results) is None:
+            raise InvalidRequestError(
+                f"cache needs an engine that is given by name or has a fingerprint of its own, got "
+                f"a {type(self.engine).__name__}; without one, leave cache out.",
+                param="cache",
+            )
         return self
 
     def call(
@@ -158,10 +186,14 @@ class CallSettings(BaseModel):
                 to do, and what may be used.
         """
         ready = self._ready(asked, conversation, fields or {})
-        if self.rate_limiter is not None:
-            self.rate_limiter.acquire()
         told = _told(finished, ready.request.n)
-        response = call_engine(self._load(), ready.request, finished=told)
+        response = ready.found
+        if response is None:
+            if self.rate_limiter is not None:
+                self.rate_limiter.acquire()
+            response = call_engine(self._load(), ready.request, finished=told)
+        else:
+            _tell_all(told, ready.request.n)
         return self._result(ready, response)
 
     async def acall(
@@ -172,17 +204,21 @@ class CallSettings(BaseModel):
         fields: Mapping[str, Any] | None = None,
         finished: Finished | None = None,
     ) -> CallResult:
-        """Do what `call` does, without blocking the loop.
+        """Do what `call` does, without blocking the loop, on which `finished` is called.
 
         Raises:
             ImageVariationError: As `call`.
         """
         ready = await asyncio.to_thread(self._ready, asked, conversation, fields or {})
-        if self.rate_limiter is not None:
-            await self.rate_limiter.aacquire()
-        told = _told(finished, ready.request.n)
-        response = await call_engine_async(self._load(), ready.request, finished=told)
-        return await asyncio.to_thread(self._result, ready, response)
+        with _told_on_loop(finished, ready.request.n) as told:
+            response = ready.found
+            if response is None:
+                if self.rate_limiter is not None:
+                    await self.rate_limiter.aacquire()
+                response = await call_engine_async(self._load(), ready.request, finished=told)
+            else:
+                _tell_all(told, ready.request.n)
+            return await asyncio.to_thread(self._result, ready, response)
 
     def _load(self) -> VariationEngine | AsyncVariationEngine:
         """Return the engine of the `engine` field, which a copy of these may have changed."""
@@ -197,13 +233,22 @@ class CallSettings(BaseModel):
             self._loaded = self.engine, engine
         return self._loaded[1]
 
-    def _results(self, conversation: Conversation | None) -> ResultFolder:
-        return ResultFolder(
-            PictureFolder(Path(self.root_dir)),
-            PurePosixPath(PurePath(self.output_dir).as_posix()),
-            scope=conversation.scope if conversation is not None else None,
-            most=self.max_results,
-        )
+    def _results(self, conversation: Conversation | None) -> Results:
+        pictures = PictureFolder(Path(self.root_dir))
+        scope = conversation.scope if conversation is not None else None
+        if is_url(self.output_dir):
+            url, options = str(self.output_dir), self.storage_options
+            return ResultStorage(pictures, url, options, scope=scope, most=self.max_results)
+        output_dir = PurePosixPath(PurePath(self.output_dir).as_posix())
+        return ResultFolder(pictures, output_dir, scope=scope, most=self.max_results)
+
+    def _cache(self, results: Results) -> ResultCache | None:
+        """Return the cache, if it is on and the engine says what its pictures depend on."""
+        if not self.cache:
+            return None
+        by_name = isinstance(self.engine, str)
+        engine = engine_fingerprint(self._load(), by_name=by_name)
+        return None if engine is None else ResultCache(results, engine)
 
     def _ready(
         self,
@@ -219,6 +264,9 @@ class CallSettings(BaseModel):
         results = self._results(conversation)
         gallery = Gallery(results, conversation)
         label, source = gallery.load(asked.image, fit=self.fit, urls=self.urls)
+        if getattr(self._load(), "base_url", None) is not None:
+            # A model may drop the alpha that a person sees the picture through.
+            source = replace(source, png=on_white(source.png))
         # Before the work, so that none is lost.
         results.make()
         given = {name: value for name, value in fields.items() if value is not None}
@@ -231,12 +279,17 @@ class CallSettings(BaseModel):
                 **given,
             }
         )
-        return _Ready(asked, label, source, request, results)
+        cache = self._cache(results)
+        found = cache.find(request) if cache is not None else None
+        return _Ready(asked, label, source, request, results, cache, found)
 
     def _result(self, ready: _Ready, response: ImagesResponse) -> CallResult:
         """Keep an answer and describe it."""
         results, request, source = ready.results, ready.request, ready.source
         kept = results.save(response, name=source.name)
+        cached = ready.found is not None
+        if ready.cache is not None and not cached:
+            ready.cache.keep(request, kept, response.created)
         engine = self.engine if isinstance(self.engine, str) else type(self.engine).__name__
         images = [
             {
@@ -251,21 +304,54 @@ class CallSettings(BaseModel):
             }
             for path, image in kept
         ]
-        handles = ", ".join(str(image["handle"]) for image in images)
-        made = "1 variation" if len(images) == 1 else f"{len(images)} variations"
-        parts = [
-            f"Made {made} of {ready.label}, {request.size} pixels: {handles}. They are saved in "
-            f"{results.place} as <name>.png; pass a name as image to vary it again."
-        ]
+        handles = [str(image["handle"]) for image in images]
+        said = {"label": ready.label, "size": request.size, "place": results.place}
+        parts = [announcement(handles, **said)]
+        if cached:
+            parts.append("They are those that the same call made before.")
         if ready.asked.n > self.max_n:
             parts.append(f"This tool makes at most {self.max_n} a call.")
         if source.note:
             parts.append(source.note)
         usage = usage_metadata(response)
-        artifact = {"images": images} | ({} if usage is None else {"usage_metadata": usage})
+        artifact: dict[str, Any] = {"images": images}
+        if usage is not None:
+            artifact["usage_metadata"] = usage
+        if cached:
+            artifact["cached"] = True
         thumbnail = ContactSheet.thumbnail(source.png, response) if self.thumbnail else None
         return CallResult(" ".join(parts), artifact, thumbnail)
 
 
+def _tell_all(told: Callable[[int], None] | None, n: int) -> None:
+    """Tell of pictures that were finished long ago."""
+    if told is not None:
+        for done in range(1, n + 1):
+            told(done)
+
+
 def _told(finished: Finished | None, n: int) -> Callable[[int], None] | None:
     return None if finished is None else lambda done: finished(done, n)
+
+
+@contextlib.contextmanager
+def _told_on_loop(finished: Finished | None, n: int) -> Iterator[Callable[[int], None] | None]:
+    """Have each finished picture told on the loop, in order, from whichever thread it comes."""
+    if finished is None:
+        yield None
+        return
+    loop, context, listening = asyncio.get_running_loop(), contextvars.copy_context(), True
+
+    def tell(done: int) -> None:
+        if listening:
+            finished(done, n)
+
+    def told(done: int) -> None:
+        # The loop may be closed when an engine that was cancelled finishes a picture after all.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, done, context=context)
+
+    try:
+        yield told
+    finally:
+        listening = False

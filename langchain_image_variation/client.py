@@ -92,6 +92,11 @@ class _Client(Generic[H]):
         """The server's address, without a query."""
         return self._variations.endpoint.shown_url
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of server, model and fields; neither the key nor `http_client` counts."""
+        return self._variations.fingerprint
+
     def __repr__(self) -> str:
         # One that was not made has no address, and shows in the tracebacks that say why.
         made = f"base_url={self.base_url!r}" if "_variations" in vars(self) else "not made"
@@ -139,6 +144,8 @@ class ImageVariationClient(_Client["httpx.Client"]):
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
         AuthenticationError: If the key cannot be sent in a header.
     """
+
+    fingerprint = _Client.fingerprint
 
     def _open(self, base_url: "httpx.URL", http_client: "httpx.Client | None") -> None:
         from langchain_image_variation.http.session import Session
@@ -196,6 +203,8 @@ class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
         AuthenticationError: If the key cannot be sent in a header.
     """
+
+    fingerprint = _Client.fingerprint
 
     def _open(self, base_url: "httpx.URL", http_client: "httpx.AsyncClient | None") -> None:
         from langchain_image_variation.http.session import AsyncSession

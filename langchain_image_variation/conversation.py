@@ -9,9 +9,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Conversation", "MadePicture", "SharedPicture", "scope_name"]
+__all__ = [
+    "Conversation",
+    "MadePicture",
+    "SharedPicture",
+    "announced",
+    "announcement",
+    "scope_name",
+]
 
 _NUMBERED = re.compile(r"img[_ -]?([1-9][0-9]{0,5})", re.IGNORECASE)
+_ANNOUNCEMENT = re.compile(
+    r"Made \d+ variations? of .*?, \d+x\d+ pixels: (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. "
+    r"They are saved in .*? as <name>\.png;",
+    re.DOTALL,
+)
+_ANNOUNCEMENT_LENGTH = 4_000
 _LISTED = 12
 _SCOPE_LENGTH = 40
 
@@ -34,8 +47,9 @@ class MadePicture:
     handle: str
     path: str
     """Where it is kept, as the call's artifact says."""
-    sha256: str
-    """The SHA-256 of its file, in hex: whoever does not know it cannot ask for the picture."""
+    sha256: str | None
+    """The SHA-256 of its file, in hex: whoever does not know it cannot ask for the picture, but for
+    what lies in the conversation's own folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,33 @@ class Conversation:
         ]
         more = "the newest of them " if len(names) > _LISTED else ""
         return f"In this conversation: {more}{', '.join(names[-_LISTED:])}." if names else ""
+
+
+def announcement(handles: Sequence[str], *, label: str, size: str, place: str) -> str:
+    """Return what a model is told of new pictures.
+
+    Args:
+        handles: The pictures' names.
+        label: What the picture is called that was varied.
+        size: Of each, such as "256x256".
+        place: Where they are.
+    """
+    made = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
+    return (
+        f"Made {made} of {label}, {size} pixels: {', '.join(handles)}. They are saved in {place} "
+        "as <name>.png; pass a name as image to vary it again."
+    )
+
+
+def announced(text: str) -> list[MadePicture]:
+    """Return the pictures that a text announces, if it begins with an announcement.
+
+    It is for conversations whose messages keep the text of an answer and not its artifact.
+    """
+    if (found := _ANNOUNCEMENT.match(text[:_ANNOUNCEMENT_LENGTH])) is None:
+        return []
+    handles = found["handles"].split(", ")
+    return [MadePicture(handle, f"{handle}.png", None) for handle in handles]
 
 
 def scope_name(conversation_id: str) -> str:

@@ -77,10 +77,10 @@ class PictureFolder:
             "use a copy of it."
         )
 
-    def reaches(self, folder: PurePath) -> bool:
-        """Say whether a folder, relative to this one, is inside it or is it."""
+    def has_below(self, folder: PurePath) -> bool:
+        """Say whether a folder, relative to this one, is inside it and not it."""
         try:
-            return (self.root / folder).resolve().is_relative_to(self.root.resolve())
+            return self.root.resolve() in (self.root / folder).resolve().parents
         except (OSError, ValueError, RuntimeError):
             return False
 

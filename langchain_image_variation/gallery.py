@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from langchain_image_variation.conversation import Conversation, MadePicture, SharedPicture
 from langchain_image_variation.exceptions import ImageVariationError, SourceError, shown
-from langchain_image_variation.results import ResultFolder
+from langchain_image_variation.results import Results
 from langchain_image_variation.source import MAX_SOURCE_BYTES, Fit, Source, load_source
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ class Gallery:
         conversation: The conversation that the call belongs to, if any.
     """
 
-    def __init__(self, results: ResultFolder, conversation: Conversation | None) -> None:
+    def __init__(self, results: Results, conversation: Conversation | None) -> None:
         self.results = results
         self.conversation = conversation or Conversation()
         self._sees_folder = conversation is None or conversation.scope is not None
-        self._without = None if conversation is None else results.output_dir
+        self._without = None if conversation is None else results.hidden
 
     def load(self, image: str, *, fit: Fit, urls: "URLPolicy | None") -> tuple[str, Source]:
         """Read a picture, and say what it is called here.
@@ -83,11 +83,12 @@ class Gallery:
 
     def _made(self, picture: MadePicture) -> BinaryIO:
         """Open a result that a message names, if its file is still the one that was made."""
-        file = self.results.open(picture.path)
+        known = picture.sha256 is not None
+        file = self.results.open(picture.path) if known else self.results.find(picture.path)
         if file is not None:
             with file:
                 data = file.read(MAX_SOURCE_BYTES + 1)
-            if hashlib.sha256(data).hexdigest() == picture.sha256:
+            if not known or hashlib.sha256(data).hexdigest() == picture.sha256:
                 return io.BytesIO(data)
         raise _MissingPictureError(f"The file of {shown(picture.handle)} is gone or was changed.")
 

@@ -20,6 +20,7 @@ from langchain_image_variation.conversation import (
 __all__ = ["conversation_of", "is_runtime", "pictures_of"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_HANDLE = re.compile(r"\w[\w.-]{0,99}")
 
 
 def is_runtime(value: object) -> bool:
@@ -89,9 +90,11 @@ def _made(artifact: Any) -> Iterator[MadePicture]:
         if not isinstance(image, Mapping):
             continue
         handle, path, sha256 = (image.get(key) for key in ("handle", "path", "sha256"))
-        if isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str):
-            if _SHA256.fullmatch(sha256):
-                yield MadePicture(handle, path, sha256)
+        if not (isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str)):
+            continue
+        # Whoever forges a message may put anything there, and a handle is shown.
+        if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256):
+            yield MadePicture(handle, path, sha256)
 
 
 def _shared(message: BaseMessage) -> list[SharedPicture]:

@@ -12,22 +12,32 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.pixels import as_png, decode, decode_result, encode
 from langchain_image_variation.png import SquarePNG
 
 __all__ = [
+    "RESULT_NAME",
     "THUMBNAIL_SIDE",
     "ContactSheet",
+    "Place",
+    "PlacedImage",
     "SavedImage",
     "make_output_dir",
+    "place_file",
+    "place_images",
+    "place_png",
     "save_images",
     "save_png",
 ]
@@ -35,7 +45,19 @@ __all__ = [
 THUMBNAIL_SIDE = 512
 """A thumbnail has at most this many pixels a side."""
 
-_GAP = 8
+T = TypeVar("T")
+
+_WRITERS = 4
+"""So many files are written at once: a disk takes four in little more time than one."""
+
+RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
+"""The names that `place_images` makes: nothing in them means anything to a file system."""
+
+Place: TypeAlias = Callable[[str, bytes], bool]
+"""Puts a file in place whole, by name; says False if other content has that name. May raise an
+`OutputError`."""
+
+_GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 # The name of a result. A hash without a letter could be a date, and is left alone.
@@ -59,6 +81,22 @@ def make_output_dir(directory: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"The folder {path.name!r} cannot be written to; name another for the results."
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """A variation that was put somewhere."""
+
+    name: str
+    """The name of its file."""
+    sha256: str
+    """The SHA-256 of the file's bytes, in hex."""
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    seed: int | None
+    """The seed that made it, where the engine has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +134,67 @@ def save_images(
             file cannot be written. Pictures written before that stay.
     """
     folder = make_output_dir(directory)
-    saved: list[SavedImage] = []
+    return [
+        SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
+        for image in place_images(response, partial(place_file, folder), name=name, at_once=True)
+    ]
+
+
+def place_images(
+    response: ImagesResponse, place: Place, *, name: str = "image", at_once: bool = False
+) -> list[PlacedImage]:
+    """Do what `save_images` does, wherever `place` puts the files.
+
+    Args:
+        response: As in `save_images`.
+        place: Puts one file in place.
+        name: As in `save_images`.
+        at_once: Whether `place` may be called by several threads at once.
+
+    Raises:
+        OutputError: As `save_images`.
+    """
+    placed: list[PlacedImage] = []
     failure: ImageVariationError | None = None
-    for index, image in enumerate(response.data, start=1):
+    jobs = [
+        partial(_placed_image, image, place, name, str(index))
+        for index, image in enumerate(response.data, start=1)
+    ]
+    others = _begun(jobs[1:]) if at_once else jobs[1:]
+    broken: OutputError | None = None
+    for outcome in [*jobs[:1], *others]:
         try:
-            data, (width, height) = as_png(image.read())
-        except ImageVariationError as error:
-            failure = failure or error
-            continue
-        path = save_png(data, folder, name=name, suffix=str(index))
-        digest = hashlib.sha256(data).hexdigest()
-        saved.append(SavedImage(path, digest, width, height, image.seed))
+            placed.append(outcome())
+        except _UnreadableError as unreadable:
+            failure = failure or unreadable.error
+        except OutputError as error:
+            broken = broken or error
+    if broken is not None:
+        raise broken
     if failure is not None:
-        names = ", ".join(image.path.name for image in saved) or "none"
+        names = ", ".join(image.name for image in placed) or "none"
         raise OutputError(f"{failure.message} Saved of this answer: {names}.") from failure
-    return saved
+    return placed
+
+
+def _begun(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
+    """Have jobs done by other threads, and return what waits for the result of each."""
+    try:
+        return [_writers().submit(job).result for job in jobs]
+    except RuntimeError:
+        # The interpreter is shutting down: what was begun is done once more, which changes nothing.
+        return list(jobs)
+
+
+@lru_cache(maxsize=1)
+def _writers() -> ThreadPoolExecutor:
+    # Kept, since starting a thread takes as long as writing a picture.
+    return ThreadPoolExecutor(_WRITERS - 1, thread_name_prefix="image-variation-writer")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's threads.
+    os.register_at_fork(after_in_child=_writers.cache_clear)
 
 
 def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
@@ -125,18 +209,36 @@ def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
     Raises:
         OutputError: If the file cannot be written.
     """
+    return directory / place_png(data, partial(place_file, directory), name=name, suffix=suffix)
+
+
+def place_png(data: bytes, place: Place, *, name: str, suffix: str) -> str:
+    """Do what `save_png` does, wherever `place` puts the file, and return its name.
+
+    Raises:
+        OutputError: As `save_png`.
+    """
     digest = hashlib.sha256(data).hexdigest()
+    for length in _HASH_LENGTHS:
+        file = f"{_safe(name)}-{digest[:length]}-{suffix}.png"
+        if place(file, data):
+            return file
+    raise OutputError(f"{file!r} exists with other content; remove it or name another folder.")
+
+
+def place_file(directory: Path, name: str, data: bytes) -> bool:
+    """Put a file into an existing folder whole; say False if other content has that name.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     try:
-        for length in _HASH_LENGTHS:
-            path = directory / f"{_safe(name)}-{digest[:length]}-{suffix}.png"
-            if _placed(data, path):
-                return path
+        return _placed(data, directory / name)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
-            f"{path.name!r} cannot be written: {reason}. Make room, or name another folder."
+            f"{name!r} cannot be written: {reason}. Make room, or name another folder."
         ) from None
-    raise OutputError(f"{path.name!r} exists with other content; remove it or name another folder.")
 
 
 class ContactSheet:
@@ -148,15 +250,25 @@ class ContactSheet:
         source: The picture that was varied.
         response: The answer of an engine.
         tile: The width and height of each picture on the sheet, in pixels.
+        columns: How many pictures are side by side; by default up to 4, and 5 of 5.
 
     Raises:
         OutputError: If an entry of the answer holds no readable picture.
     """
 
-    def __init__(self, source: SquarePNG, response: ImagesResponse, *, tile: int = 256) -> None:
+    def __init__(
+        self,
+        source: SquarePNG,
+        response: ImagesResponse,
+        *,
+        tile: int = 256,
+        columns: int | None = None,
+    ) -> None:
         variations = [decode_result(image.read()) for image in response.data]
         labels = ["source", *(str(index + 1) for index in range(len(variations)))]
-        self.image: Image.Image = _sheet([decode(source), *variations], labels, tile)
+        self.image: Image.Image = _sheet(
+            [decode(source), *variations], labels, tile, columns or _columns(len(labels))
+        )
 
     @classmethod
     def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
@@ -165,8 +277,10 @@ class ContactSheet:
         Raises:
             OutputError: If an entry of the answer holds no readable picture.
         """
-        columns = _columns(len(response.data) + 1)
-        sheet = cls(source, response, tile=(THUMBNAIL_SIDE - _GAP) // columns - _GAP)
+        pictures = len(response.data) + 1
+        sides = {columns: _tile(pictures, columns) for columns in range(1, pictures + 1)}
+        columns = max(sides, key=lambda columns: sides[columns])
+        sheet = cls(source, response, tile=sides[columns], columns=columns)
         buffer = io.BytesIO()
         sheet.image.save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
@@ -184,8 +298,26 @@ class ContactSheet:
         return encode(self.image)
 
 
+class _UnreadableError(Exception):
+    """An entry holds no readable picture, which costs no other."""
+
+    def __init__(self, error: ImageVariationError) -> None:
+        self.error = error
+
+
+def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
+    try:
+        data, (width, height) = as_png(image.read())
+    except ImageVariationError as error:
+        raise _UnreadableError(error) from None
+    file = place_png(data, place, name=name, suffix=suffix)
+    return PlacedImage(file, hashlib.sha256(data).hexdigest(), width, height, image.seed)
+
+
 def _placed(data: bytes, path: Path) -> bool:
     """Put a file in place whole; say False if other content has that name."""
+    if path.exists():
+        return _holds(path, data)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(temporary, "xb") as file:
@@ -197,13 +329,17 @@ def _placed(data: bytes, path: Path) -> bool:
             os.link(temporary, path)
         except OSError:
             if path.exists():
-                return path.is_file() and path.read_bytes() == data
+                return _holds(path, data)
             # The file system has no hard links.
             os.replace(temporary, path)
         return True
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
 
 
 def _safe(name: str) -> str:
@@ -218,10 +354,21 @@ def _columns(pictures: int) -> int:
     return min(pictures, 5 if pictures == 5 else 4)
 
 
-def _sheet(pictures: Sequence[Image.Image], labels: Sequence[str], tile: int) -> Image.Image:
-    columns = _columns(len(pictures))
+def _tile(pictures: int, columns: int) -> int:
+    """Return the side of the pictures on a thumbnail, in pixels, with so many columns."""
+    rows = -(-pictures // columns)
+    across = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
+    return min(across, (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION)
+
+
+def _sheet(
+    pictures: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
+) -> Image.Image:
+    # Here, since whoever imports the tool seldom draws, and waits for every import.
+    from PIL import ImageDraw, ImageFont
+
     rows = -(-len(pictures) // columns)
-    gap, caption = _GAP, 20
+    gap, caption = _GAP, _CAPTION
     width = columns * (tile + gap) + gap
     height = rows * (tile + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")

@@ -4,19 +4,48 @@ Pixels are Pillow images in one of four plain modes, 8 bits a sample: "L", "LA",
 """
 
 import io
+import struct
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops
 
+from langchain_image_variation.color import profile, to_srgb
 from langchain_image_variation.exceptions import (
     ImageVariationError,
-    InvalidImageError,
     OutputError,
 )
-from langchain_image_variation.png import SquarePNG, without_text
+from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.png.chunks import (
+    INDEXED,
+    LOOK,
+    PIXELS,
+    SIGNATURE,
+    Header,
+    check_order,
+    corrupt,
+    read,
+    replaced,
+    without,
+    without_metadata,
+)
+from langchain_image_variation.png.scanlines import check_scanlines
 
-__all__ = ["PLAIN_MODES", "as_png", "decode", "decode_result", "decoding", "encode", "plain"]
+__all__ = [
+    "PLAIN_MODES",
+    "as_png",
+    "decode",
+    "decode_result",
+    "decoding",
+    "encode",
+    "is_plain",
+    "on_white",
+    "open_png",
+    "plain",
+    "whiten_hidden",
+]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `plain` returns: grey or RGB, without or with alpha, 8 bits a sample."""
@@ -37,12 +66,84 @@ def decode(png: SquarePNG) -> Image.Image:
     """Return the pixels of a picture in a plain mode, `png.side` pixels wide and high.
 
     Raises:
-        InvalidImageError: If the compressed pixels are corrupt or cut short.
+        InvalidImageError: If the compressed pixels are not exactly those that the header announces,
+            or a pixel has no colour in the palette.
     """
-    failure = InvalidImageError("image is a corrupt PNG file: its pixels cannot be decoded.")
-    data = io.BytesIO(without_text(png.data))
-    with decoding(failure), Image.open(data, formats=["PNG"]) as image:
+    with decoding(corrupt("its pixels cannot be decoded")), open_png(png.data) as image:
         return plain(image)
+
+
+def open_png(data: bytes) -> Image.Image:
+    """Return the decoded picture of a PNG file of any shape, for `plain`.
+
+    Chunks that say nothing of pixels are not read, so a text that would inflate to gigabytes costs
+    nothing.
+
+    Args:
+        data: The bytes of a file.
+
+    Raises:
+        InvalidImageError: If the file breaks a rule of the specification, or a pixel has no colour
+            in the palette. A decoder's own errors come too: call it inside `decoding`.
+    """
+    data = without(data, keep=PIXELS | LOOK)
+    head, _ = check_order(read(data))
+    check_scanlines(data)
+    image = Image.open(io.BytesIO(_as_pillow_reads_it(data, head)), formats=["PNG"])
+    image.load()
+    if head.color_type == INDEXED:
+        colors = next(len(body) // 3 for name, body in read(data) if name == b"PLTE")
+        if int(image.getextrema()[1]) >= colors:  # type: ignore[arg-type]  # a pair, as for any single band
+            raise corrupt("a pixel has no colour in the palette")
+    return image
+
+
+def _as_pillow_reads_it(data: bytes, head: Header) -> bytes:
+    """Return a file in which the transparent colour of tRNS is as Pillow compares it.
+
+    It compares what the file says with samples that it has made 8 bits wide before: those of 2 and
+    4 bits it scaled up, and of 16-bit colour it kept the high byte.
+    """
+    if head.color_type == INDEXED:
+        return data
+    top = 2**head.bit_depth - 1
+
+    def scaled(body: memoryview) -> bytes:
+        samples = [value & top for (value,) in struct.iter_unpack(">H", body)]
+        if head.bit_depth in (2, 4):
+            samples = [value * 255 // top for value in samples]
+        elif head.bit_depth == 16 and len(samples) == 3:
+            samples = [value >> 8 for value in samples]
+        return struct.pack(f">{len(samples)}H", *samples)
+
+    return replaced(data, b"tRNS", scaled)
+
+
+def on_white(png: SquarePNG) -> SquarePNG:
+    """Return a picture as a person sees it on a white page, without alpha and without metadata.
+
+    This is what may be sent to a model that is not ours: whatever it does with alpha, a profile or
+    EXIF, it sees what the person sees. A picture that has none of these is returned as it is.
+
+    Raises:
+        InvalidImageError: If the pixels are corrupt, or the PNG would have 4 MB or more.
+    """
+    names = {name.encode() for name in png.chunk_names}
+    if png.color_type in (4, 6) or names & {b"cHRM", b"eXIf", b"gAMA", b"iCCP", b"tRNS"}:
+        return SquarePNG(encode(_on_white(decode(png))))
+    bare = without_metadata(png.data)
+    return png if len(bare) == len(png.data) else SquarePNG(bare)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    page = Image.new(image.mode[:-1], image.size, "white")
+    for top, part in _strips(image):
+        strip = Image.new("RGBA", part.size, "white")
+        strip.alpha_composite(part.convert("RGBA"))
+        page.paste(strip.convert(page.mode), (0, top))
+    return page
 
 
 def decode_result(data: bytes) -> Image.Image:
@@ -71,17 +172,14 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]
     image = decode_result(data)
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.LANCZOS)
-    elif data.startswith(_SIGNATURE):
+    elif data.startswith(SIGNATURE):
         return data, image.size
     return encode(image), image.size
 
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
 @contextmanager
 def decoding(failure: ImageVariationError) -> Iterator[None]:
-    """Turn anything that Pillow raises inside the block into `failure`.
+    """Turn anything that Pillow raises inside the block into `failure`, and silence its warnings.
 
     Pillow's own texts are dropped: they may show addresses and paths.
 
@@ -89,12 +187,42 @@ def decoding(failure: ImageVariationError) -> Iterator[None]:
         failure: The error to raise.
     """
     try:
-        yield
+        with _silence:
+            yield
     except ImageVariationError:
         raise
     # For a broken file Pillow's decoders raise almost anything, struct.error and zlib.error too.
     except Exception:
         raise failure from None
+
+
+class _Silence:
+    """Ignores Pillow's warnings, such as those of broken EXIF, while any thread is inside.
+
+    `warnings.catch_warnings` puts back all filters as they were, also those that other threads have
+    changed meanwhile; this adds one filter and takes it out.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filter: object = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._filter in warnings.filters:
+                warnings.filters.remove(self._filter)  # type: ignore[attr-defined]  # it is a list
+
+
+_silence = _Silence()
 
 
 def plain(
@@ -104,9 +232,10 @@ def plain(
 ) -> Image.Image:
     """Return the picture in a plain mode: sRGB, upright, alpha kept, 16-bit samples scaled down.
 
-    EXIF orientation is applied, an embedded colour profile is converted to sRGB, and everything
-    that is not pixels is dropped. A frame of an animation is taken as it stands. Broken EXIF and a
-    broken profile are as good as none.
+    EXIF orientation and what the file says of its colours are applied, colours under an alpha that
+    shows nothing are made white, and everything that is not pixels is dropped. A frame of an
+    animation is taken as it stands. Broken EXIF and a broken profile are as good as none. Grey of
+    16 bits is rounded to 8; of 16-bit colour and alpha Pillow keeps the high byte.
 
     Args:
         image: A picture in any of Pillow's modes. It is not changed.
@@ -115,22 +244,72 @@ def plain(
         enough: A side in pixels. If the shorter side has several times as many, whole blocks of
             pixels are averaged first, which saves memory; it stays at least so long.
     """
-    # Reading EXIF may decode the picture, and a picture that failed once may pass the second time.
+    # A PNG file's EXIF may come after its pixels.
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
+    icc = profile(image)
     original, image = image, _part(image, box or (0, 0, *image.size), enough)
-    profile = image.info.get("icc_profile")
     alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     grey = image.mode in ("1", "L", "LA", "La")
-    if profile and not grey:
-        image = _to_srgb(image, profile)
+    if icc is not None:
+        image = to_srgb(image, icc)
     mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
     if image.mode != mode or image is original:
         image = image.convert(mode)
     image.info = {}
+    whiten_hidden(image)
     return image if turn is None else image.transpose(turn)
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Say whether the samples of a decoded PNG file show, by themselves, what `plain` returns."""
+    if _orientation(image) in _UPRIGHT or profile(image) is not None:
+        return False
+    if not image.has_transparency_data:
+        return True
+    if image.mode not in ("P", "LA", "RGBA"):
+        # A colour that stands for transparency is hidden where it occurs.
+        return False
+    return not any(whiten_hidden(part.convert("RGBA")) for _, part in _strips(image))
+
+
+_SEEN = 8
+"""An alpha below this shows at most a thirtieth of a colour: nothing."""
+
+
+def whiten_hidden(image: Image.Image) -> bool:
+    """Make white what alpha shows nothing of, and say whether there was anything else.
+
+    Colours there can hold a picture that no person sees, but a model whose programs drop alpha.
+
+    Args:
+        image: A picture in a plain mode. It is changed, but not its alpha.
+    """
+    if image.mode not in ("LA", "RGBA"):
+        return False
+    changed = False
+    for top, part in _strips(image):
+        *colors, alpha = part.split()
+        unseen = alpha.point([255] * _SEEN + [0] * (256 - _SEEN))
+        if unseen.getbbox() is not None:
+            whitened = [ImageChops.lighter(color, unseen) for color in colors]
+            white = Image.merge(part.mode, [*whitened, alpha])
+            if white.tobytes() != part.tobytes():
+                image.paste(white, (0, top))
+                changed = True
+    return changed
+
+
+_STRIP = 256
+"""So many rows are worked on at a time: a large picture needs no second one beside it."""
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield copies of parts of full width, each with the row it begins at."""
+    for top in range(0, image.height, _STRIP):
+        yield top, image.crop((0, top, image.width, min(top + _STRIP, image.height)))
 
 
 def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
@@ -148,18 +327,36 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
 def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None) -> Image.Image:
     left, top, right, bottom = box
     factor = min(right - left, bottom - top) // enough if enough else 1
-    if factor > 1 and image.mode in (*PLAIN_MODES, "CMYK"):
+    # Of a colour that stands for transparency, averages would be other colours.
+    if factor > 1 and image.mode in (*PLAIN_MODES, "CMYK") and "transparency" not in image.info:
         return image.reduce(factor, box)
     return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    # EXIF is parsed only now, and fails in as many ways as a decoder.
-    except Exception:
+    """Return the orientation that the picture's EXIF names, or 1, which changes nothing.
+
+    Pillow's own reader takes that of XMP too, which no browser heeds, and warns of broken EXIF.
+    """
+    exif = image.info.get("exif")
+    exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
         return 1
-    return orientation if isinstance(orientation, int) else 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if (tag, kind, values) == (ExifTags.Base.Orientation, _SHORT, 1):
+                return int(value)
+    except struct.error:
+        pass
+    return 1
+
+
+_SHORT = 3
+"""The type of a 16-bit number in EXIF."""
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -179,19 +376,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
     return grey
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert the colours of an embedded profile to sRGB."""
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    pixels = image if image.mode in ("RGB", "CMYK", "LAB") else image.convert("RGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(pixels, source, target, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return image
-    assert converted is not None
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted

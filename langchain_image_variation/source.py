@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, cast, get_args
@@ -27,8 +28,16 @@ from langchain_image_variation.exceptions import (
     SourceError,
     shown,
 )
-from langchain_image_variation.pixels import decoding, encode, plain
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, without_text
+from langchain_image_variation.pixels import (
+    decoding,
+    encode,
+    is_plain,
+    open_png,
+    plain,
+    whiten_hidden,
+)
+from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
+from langchain_image_variation.png.scanlines import check_scanlines
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
@@ -90,17 +99,25 @@ def load_source(
 ) -> Source:
     """Return the picture of a source as a square PNG under 4 MB.
 
-    A source that is one already is passed on byte for byte, unless EXIF or an animation has to be
-    taken out of it. Of any other, the first frame is taken, EXIF orientation is applied, alpha is
+    Only the picture itself is passed on. Of a square PNG under 4 MB, every chunk is left out that
+    no pixel depends on (text, EXIF, profiles, further frames, chunks of unknown meaning, what
+    follows the end), and its pixels stay as they are, unless EXIF or what the file says of its
+    colours has to be applied, or colours under an alpha of almost 0, which no person sees, have to
+    be made white. Of any other picture, the first frame is taken, the same is applied, alpha is
     kept, and with `fit` it is made square; if its PNG has 4 MB or more, it is scaled down until it
     has less. `note` says what was done.
+
+    A PNG file that breaks a rule of its specification is refused, down to the checksum of its
+    pixels: decoders differ in what they show of it. Left out unlooked at is only what breaks a rule
+    of place or length in a chunk that no pixel depends on.
 
     Args:
         source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. Of
             an open file, what follows its position is read. A PIL image is taken at the frame it
             stands at.
         fit: "crop" keeps the centred square; "pad" adds equal bars at two sides, transparent where
-            the picture has alpha, else black; "strict" refuses whatever is not a square PNG.
+            the picture has alpha, else black; "strict" refuses whatever is not a `SquarePNG` as it
+            stands, or would have to be scaled down.
         urls: The hosts from which https URLs are fetched, and the limits. By default none is.
         name: What to call the picture; by default the name of its file.
 
@@ -121,16 +138,80 @@ def load_source(
         return _squared(source, fit, name or _stem(getattr(source, "filename", "")))
     data, own = _read(source, urls)
     name = name or own
-    try:
-        png = SquarePNG(data)
-    except InvalidImageError as error:
-        if fit == "strict":
-            raise InvalidImageError(f"{error} fit='crop' or 'pad' would convert it.") from None
-    else:
-        if fit == "strict" or not png.chunk_names & {"eXIf", "acTL"}:
-            return Source(png, name, "")
+    if data.startswith(chunks.SIGNATURE):
+        return _from_png(data, fit, name)
+    if fit == "strict":
+        _check_strictly(data)
     with _opened(data) as image:
         return _squared(image, fit, name)
+
+
+def _from_png(data: bytes, fit: Fit, name: str) -> Source:
+    end = chunks.end(data)
+    whole, anew = data[:end], end < len(data)
+    shown = chunks.without(whole, keep=chunks.PIXELS | chunks.LOOK)
+    head, names = chunks.check_order(chunks.read(shown))
+    if head.width * head.height > MAX_SOURCE_PIXELS:
+        raise _too_large(head.width, head.height)
+    if fit == "strict":
+        _check_strictly(data)
+    steps = _left_out(whole)
+    bare = chunks.without_metadata(shown)
+    fits = head.width == head.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
+    if fits and not _looks_otherwise(head, names):
+        check_scanlines(bare)
+        return Source(SquarePNG(bare), name, _note(name, steps, anew))
+    with decoding(InvalidImageError("image is a corrupt PNG, or too large for the memory.")):
+        image = open_png(shown)
+        if fits and is_plain(image):
+            return Source(SquarePNG(bare), name, _note(name, steps, anew))
+    return _squared(image, fit, name, steps)
+
+
+def _looks_otherwise(head: chunks.Header, names: set[bytes]) -> bool:
+    """Say whether a PNG file may look otherwise than its samples; only its pixels tell."""
+    speaking = {b"eXIf", b"iCCP", b"tRNS"}
+    if b"sRGB" not in names:
+        speaking |= {b"gAMA", b"cHRM"}
+    return head.color_type in (chunks.INDEXED, 4, 6) or bool(names & speaking)
+
+
+def _check_strictly(data: bytes) -> None:
+    try:
+        SquarePNG(data)
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{error} fit='crop' or 'pad' would convert it.") from None
+
+
+def _left_out(data: bytes) -> list[str]:
+    """Say what a person may see of a PNG file that is not passed on."""
+    steps, names = [], []
+    for name, body in chunks.read(data):
+        names.append(name)
+        if name == b"cICP" and bytes(body) != _SRGB_CICP:
+            steps.append("took its colours as sRGB")
+    if b"fdAT" in names:
+        first = b"fcTL" in names[: names.index(b"IDAT")]
+        still = "took the still picture, which is not part of the animation"
+        steps.append("took the first frame" if first else still)
+    return steps
+
+
+_SRGB_CICP = bytes([1, 13, 0, 1])
+"""The primaries, transfer function, matrix and range of sRGB (ITU-T H.273)."""
+
+
+def _note(name: str, steps: list[str], anew: bool) -> str:
+    if steps:
+        return f"{name}: {', '.join(steps)}."
+    return f"{name}: written anew as a valid PNG." if anew else ""
+
+
+def _too_large(width: int, height: int) -> InvalidImageError:
+    return InvalidImageError(
+        f"image is {width}x{height}, {width * height:,} pixels; the limit is "
+        f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
+    )
 
 
 def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
@@ -262,33 +343,35 @@ def _opened(data: bytes) -> Image.Image:
     )
     with decoding(unknown):
         try:
-            return Image.open(io.BytesIO(without_text(data)), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
                 f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit; scale it down first."
             ) from None
 
 
-def _squared(image: Image.Image, fit: Fit, name: str) -> Source:
-    """Make a picture square, encode it, and say what was done."""
+def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) -> Source:
+    """Make a picture square, encode it, and say what was done, also before."""
     width, height = image.size
     if not width or not height:
         raise InvalidImageError("image has no pixels.")
     if width * height > MAX_SOURCE_PIXELS:
-        raise InvalidImageError(
-            f"image is {width}x{height}, {width * height:,} pixels; the limit is "
-            f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
-        )
+        raise _too_large(width, height)
     format = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
-    steps = [] if format == "PNG" else [f"converted {format} to PNG"]
-    if image.format is not None and getattr(image, "is_animated", False):
-        steps.append("took the first frame")
+    steps = [*done] if format == "PNG" else [f"converted {format} to PNG"]
     with decoding(InvalidImageError(f"image is a corrupt {format}, or too large for the memory.")):
-        pixels, side, step = (_cropped if fit == "crop" else _padded)(image)
+        # Saying so takes a look at the second frame, which may be broken.
+        if image.format is not None and getattr(image, "is_animated", False):
+            steps.append("took the first frame")
+        pixels, side, step = (_padded if fit == "pad" else _cropped)(image)
         png, scaled = _under_limit(pixels, side)
+    if scaled and fit == "strict":
+        raise InvalidImageError(
+            "image would have to be scaled down once its EXIF and colours are applied; fit='crop' "
+            "or 'pad' would do so."
+        )
     steps += filter(None, (step, scaled))
-    note = f"{name}: {', '.join(steps)}." if steps else f"{name}: written anew as a valid PNG."
-    return Source(png, name, note)
+    return Source(png, name, _note(name, steps, anew=False))
 
 
 def _cropped(image: Image.Image) -> tuple[Image.Image, int, str]:
@@ -314,6 +397,7 @@ def _padded(image: Image.Image) -> tuple[Image.Image, int, str]:
     side = max(pixels.size)
     square = Image.new(pixels.mode, (side, side))
     square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
+    whiten_hidden(square)
     return square, side, f"padded {width}x{height} to a square of {side}x{side}"
 
 
@@ -331,6 +415,7 @@ def _under_limit(image: Image.Image, full: int) -> tuple[SquarePNG, str]:
         resized = image
         if side < image.width:
             resized = image.resize((side, side), Image.Resampling.LANCZOS)
+            whiten_hidden(resized)
         data = encode(resized)
         if len(data) < MAX_PNG_BYTES:
             step = f"scaled {full}x{full} down to {side}x{side}"

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
@@ -19,11 +18,16 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
-    create_model,
 )
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from langchain_image_variation.arguments import ImageVariationArguments, explain
+from langchain_image_variation.arguments import (
+    TOOL_DESCRIPTION,
+    TOOL_NAME,
+    ImageVariationArguments,
+    bounded_arguments,
+    explain,
+)
 from langchain_image_variation.calls import CallResult, CallSettings
 from langchain_image_variation.contract import ResponseFormat
 from langchain_image_variation.exceptions import ImageVariationError
@@ -64,11 +68,13 @@ class ImageVariationTool(BaseTool, CallSettings):
 
     The message to the model is short text that names the new pictures, with `thumbnail` also one
     small picture of them. The artifact is a JSON object: `images` has one object a picture, with
-    `handle`, `path` (relative to `root_dir`), `sha256`, `width` and `height` in pixels, `seed`,
-    `engine`, and `created` in seconds since 1970; `usage_metadata` has the tokens and the cost in
-    US dollars, where the engine tells them. But for the thumbnail, neither holds picture data or an
-    absolute path. A mistake of the model, such as a picture that does not exist, is answered with
-    text that says what it may use, and the agent goes on.
+    `handle`, `path` (relative to `root_dir`, or to `output_dir` if that is a URL), `sha256`,
+    `width` and `height` in pixels, `seed`, `engine`, and `created` in seconds since 1970;
+    `usage_metadata` has the tokens and the cost in US dollars, where the engine tells them;
+    `cached` is true if the pictures are those of an earlier call, see `cache`. But for the
+    thumbnail, neither holds picture data or an absolute path. A mistake of the model, such as a
+    picture that does not exist, is answered with text that says what it may use, and the agent goes
+    on.
 
     In an agent, the pictures of the conversation are read from its messages, and a `thread_id` in
     the config gives the conversation a folder of results of its own. Each finished picture is told
@@ -81,12 +87,8 @@ class ImageVariationTool(BaseTool, CallSettings):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = "image_variation"
-    description: str = (
-        "Make 1 to 10 variations of a picture: new pictures that look like it, rearranged a "
-        "little or a lot. Takes no prompt and draws nothing new. Returns the names of the new "
-        "pictures, which can be varied again."
-    )
+    name: str = TOOL_NAME
+    description: str = TOOL_DESCRIPTION
     args_schema: type[BaseModel] = ImageVariationInput
     response_format: Literal["content_and_artifact"] = "content_and_artifact"
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
@@ -99,7 +101,12 @@ class ImageVariationTool(BaseTool, CallSettings):
         """The schema that a model sees, with the bounds that the settings put on it."""
         if self.args_schema is not ImageVariationInput:
             return super().tool_call_schema
-        return _seen(self.name, self.description, self.max_n, self.fixed_size is None)
+        return bounded_arguments(
+            name=self.name,
+            description=self.description,
+            max_n=self.max_n,
+            with_size=self.fixed_size is None,
+        )
 
     # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
 
@@ -121,7 +128,8 @@ class ImageVariationTool(BaseTool, CallSettings):
         self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
     ) -> tuple[str | list[Any], dict[str, Any]]:
         asked, fields = _parted(image, others)
-        conversation = conversation_of(runtime, config, self.name)
+        # Pictures of many megabytes may lie in the messages.
+        conversation = await asyncio.to_thread(conversation_of, runtime, config, self.name)
         try:
             async with _progress(config) as finished:
                 result = await self.acall(asked, conversation, fields=fields, finished=finished)
@@ -150,8 +158,7 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int], None]]:
-    """Dispatch an event for each finished picture, in order, from whichever thread it is told."""
-    loop = asyncio.get_running_loop()
+    """Dispatch an event for each finished picture, in order."""
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch() -> None:
@@ -159,14 +166,12 @@ async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int]
             await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
 
     def finished(done: int, n: int) -> None:
-        # The loop may be closed when an engine that was cancelled finishes a picture after all.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, {"done": done, "n": n})
+        events.put_nowait({"done": done, "n": n})
 
     task = asyncio.create_task(dispatch())
     try:
         yield finished
-        loop.call_soon(events.put_nowait, None)
+        events.put_nowait(None)
         await task
     finally:
         task.cancel()
@@ -174,15 +179,3 @@ async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int]
 
 def _explained(error: ValidationError | ValidationErrorV1) -> str:
     return explain(error.errors())
-
-
-@lru_cache(maxsize=32)
-def _seen(name: str, description: str, max_n: int, with_size: bool) -> type[BaseModel]:
-    """Return the model of the arguments that a model sees."""
-    known = ImageVariationArguments.model_fields
-    fields: dict[str, Any] = {"image": (str, known["image"])}
-    n = known["n"]
-    fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
-    if with_size:
-        fields["size"] = (known["size"].annotation, known["size"])
-    return create_model(name, __doc__=description, **fields)

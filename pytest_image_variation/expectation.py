@@ -11,6 +11,7 @@ from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario, scenari
 __all__ = ["Asked", "Expectations", "Play", "Unexpected"]
 
 ENDPOINT = "/images/variations"
+_ALLOW = "Name one for it, or allow it with @pytest.mark.image_variation(allow_unexpected=True)."
 _FIELDS = {"image", "model", "n", "response_format", "size", "user"}
 
 
@@ -166,16 +167,13 @@ def _needs_url(wanted: Scenario, asked: Asked) -> bool:
 def _nearest(left: list[Scenario], asked: Asked) -> str:
     sent = f"{asked.method} {asked.path}"
     if not left:
-        return (
-            f"{sent} is one request too many: no scenario is left to play. Name one for it, or "
-            "allow it with @pytest.mark.image_variation(allow_unexpected=True)."
-        )
+        return f"{sent} is one request too many: no scenario is left to play. {_ALLOW}"
     near = min(left, key=lambda candidate: len(list(differences(candidate, asked))))
     differing = "; ".join(
         f"{name}: expected {expected}, got {got}"
         for name, expected, got in differences(near, asked)
     )
-    return f"{sent} fits no scenario. The nearest is {near.name!r}, but {differing}."
+    return f"{sent} fits no scenario. The nearest is {near.name!r}, but {differing}. {_ALLOW}"
 
 
 def differences(wanted: Scenario, asked: Asked) -> Iterator[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from vcr.request import Request
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Unexpected
+from pytest_image_variation.persister import Nothing
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
 from pytest_image_variation.vcr_form import form_of, headers_of
@@ -84,7 +85,7 @@ def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Ite
     redaction = Redaction(live.api_key)
     with _Watching.use(
         path=str(path or "none"),
-        persister=_Discard if path is None else FilesystemPersister,
+        persister=Nothing if path is None else FilesystemPersister,
         record_mode=RecordMode.ALL,
         before_record_request=redaction.request,
         before_record_response=redaction.response,
@@ -95,16 +96,6 @@ def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Ite
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DeadlineTransport, "handle_request", _watched(cassette))
             yield
-
-
-class _Discard:
-    @staticmethod
-    def load_cassette(path: object, serializer: object) -> tuple[list[Any], list[Any]]:
-        return [], []
-
-    @staticmethod
-    def save_cassette(path: object, cassette_dict: object, serializer: object) -> None:
-        pass
 
 
 class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed

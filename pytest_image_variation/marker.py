@@ -44,13 +44,20 @@ def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
     """Return the markers of a test: of module, class, function, and last those of its case."""
     case = [getattr(mark, "mark", mark) for mark in _of_case(item)]
     stacked = len(_naming(item.own_markers)) - len(_naming(case))
-    if stacked > 1:
+    if stacked > 1 or any(len(_naming(_written_at(node))) > 1 for node in item.listchain()[:-1]):
         stop(
-            "Several markers image_variation of one test name scenarios; name them all in one, in "
+            "Several markers image_variation at one place name scenarios; name them all in one, in "
             "the order in which they are played."
         )
     every = [mark for node in item.listchain() for mark in node.own_markers]
     return [mark for mark in every if mark.name == "image_variation"]
+
+
+def _written_at(node: Any) -> list[Any]:
+    """Return the markers that a module or a class has itself; those of its bases are others."""
+    written = vars(getattr(node, "obj", None) or object).get("pytestmark", [])
+    marks = written if isinstance(written, list | tuple) else [written]
+    return [getattr(mark, "mark", mark) for mark in marks]
 
 
 def _of_case(item: pytest.Item) -> Any:

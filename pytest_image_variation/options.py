@@ -1,6 +1,8 @@
 """The options of the plugin, and what is checked of them before any test runs."""
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -41,6 +43,13 @@ def _add_for_the_kit(group: pytest.OptionGroup) -> None:
         "'url=no max_n=4 sizes=512x512 url_ttl=2'",
     )
     group.addoption(
+        "--image-variation-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=300.0,
+        help="how long the conformance kit waits for an answer of that server (default: 300)",
+    )
+    group.addoption(
         "--image-variation-level",
         choices=("must", "should", "may"),
         default="should",
@@ -76,11 +85,6 @@ def check(config: pytest.Config) -> None:
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    if url and not (url.startswith(("http://", "https://")) and url.partition("://")[2].strip("/")):
-        raise pytest.UsageError(
-            "--image-variation-url must begin with http:// or https:// and name a host, such as "
-            "http://127.0.0.1:8000/v1."
-        )
     _check_for_the_kit(config)
 
 
@@ -89,16 +93,41 @@ def _check_for_the_kit(config: pytest.Config) -> None:
     if claimed:
         from pytest_image_variation.conformance.capabilities import Capabilities
 
-        try:
-            Capabilities.parse(claimed)
-        except ValueError as error:
-            raise pytest.UsageError(f"--image-variation-capabilities: {error}") from None
+        _checked("--image-variation-capabilities", lambda: Capabilities.parse(claimed))
+    if config.getoption("--image-variation-url"):
+        from pytest_image_variation.conformance.server import named
+
+        _checked("The server of --image-variation-url", lambda: named(config))
+    lists = [
+        *config.getoption("--image-variation-skips"),
+        *config.getoption("--image-variation-xfails"),
+    ]
+    if lists:
+        from pytest_image_variation.conformance.lists import read_list
+
+        # Here, since of xdist's processes the first must say so.
+        _checked(None, lambda: [read_list(Path(path)) for path in lists])
+    _check_report(config)
+
+
+def _checked(option: str | None, read: Callable[[], object]) -> None:
+    try:
+        read()
+    except ValueError as error:
+        raise pytest.UsageError(f"{option}: {error}" if option else str(error)) from None
+
+
+def _check_report(config: pytest.Config) -> None:
     report = config.getoption("--image-variation-report")
     if report:
         # An hour later would be too late to say so.
         try:
+            if Path(report).is_dir():
+                raise IsADirectoryError
             Path(report).parent.mkdir(parents=True, exist_ok=True)
-            Path(report).touch()
+            # What was reported before stays until there is something new.
+            with TemporaryFile(dir=Path(report).parent):
+                pass
         except OSError:
             raise pytest.UsageError(
                 f"--image-variation-report: {Path(report).name!r} cannot be written there."

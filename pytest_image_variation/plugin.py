@@ -62,7 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Apply the lists of the kit; let the vendor's SDK call in tests what it says is deprecated."""
     rules = [
-        item for item in items if any(item.get_closest_marker(level) for level in marker.LEVELS)
+        item
+        for item in items
+        if any(item.get_closest_marker(level) for level in marker.LEVELS)
+        and "rule" in getattr(getattr(item, "callspec", None), "params", ())
     ]
     if rules:
         _about_rules(config, rules)
@@ -111,14 +114,11 @@ def _about_rules(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         rule = item.callspec.params["rule"]  # type: ignore[attr-defined]  # of parametrized tests
         item.user_properties.append((report.RULE, report.as_property(rule)))
-    try:
-        lists.apply_lists(
-            items,
-            config.getoption("--image-variation-skips"),
-            config.getoption("--image-variation-xfails"),
-        )
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
+    lists.apply_lists(
+        items,
+        config.getoption("--image-variation-skips"),
+        config.getoption("--image-variation-xfails"),
+    )
 
 
 class _Outcomes:
@@ -127,6 +127,7 @@ class _Outcomes:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._tally: Any = None
+        self._unwritten = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take note of a test of a rule."""
@@ -134,11 +135,17 @@ class _Outcomes:
         if rule is not None:
             self._told().add(report, rule)
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the report."""
-        path = self._config.getoption("--image-variation-report")
-        if path and not hasattr(self._config, "workerinput"):
-            self._told().write(Path(path), self._config.getoption("--image-variation-url"))
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the report of what was run."""
+        option = self._config.getoption
+        path = option("--image-variation-report")
+        if not path or option("--collect-only") or hasattr(self._config, "workerinput"):
+            return
+        try:
+            self._told().write(Path(path), option("--image-variation-url"), exitstatus)
+        except OSError:
+            self._unwritten = True
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Tell how many rules of each level are kept."""
@@ -146,6 +153,10 @@ class _Outcomes:
             terminalreporter.section("conformance of image variations")
             for line in self._tally.lines():
                 terminalreporter.write_line(line)
+        if self._unwritten:
+            terminalreporter.write_line(
+                "The report of --image-variation-report could not be written."
+            )
 
     def _told(self) -> Any:
         if self._tally is None:
@@ -165,7 +176,10 @@ def image_variation_loopback() -> Iterator[_Lazy]:
     A view fails no test by itself: `view.expectations.problems()` tells what was not met.
     """
     server = _Lazy(_imported("loopback", "image_variation_server", "pytest,server").Loopback)
-    yield server
+    with pytest.MonkeyPatch.context() as patch:
+        # To the end of the session, since views are used at the same time.
+        _without_proxy(patch)
+        yield server
     server.close()
 
 
@@ -413,7 +427,7 @@ def _without_proxy(patch: pytest.MonkeyPatch) -> None:
     if not any(os.environ.get(name) for name in _PROXIES):
         return
     others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if others.strip() != "*":
+    if others.strip() != "*" and "127.0.0.1" not in others.split(","):
         for name in ("no_proxy", "NO_PROXY"):
             patch.setenv(name, f"{others},127.0.0.1".lstrip(","))
 

@@ -21,6 +21,7 @@ from vcr.serializers import yamlserializer
 from langchain_image_variation.http.deadline import DeadlineTransport
 from pytest_image_variation.door import Door
 from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
+from pytest_image_variation.persister import Nothing
 from pytest_image_variation.recording import cassette_dir
 from pytest_image_variation.vcr_form import form_of, headers_of
 
@@ -116,24 +117,12 @@ def replaying() -> Iterator[Replay]:
     replay = Replay()
     with _Playing.use(
         path="scenarios",
-        persister=_Nothing,
+        persister=Nothing,
         record_mode=RecordMode.NONE,
         custom_patches=((DeadlineTransport, "handle_request", _patched(replay)),),
     ) as cassette:
         cassette.replay = replay
         yield replay
-
-
-class _Nothing:
-    """A persister of vcrpy: there is nothing to load, and nothing is saved."""
-
-    @staticmethod
-    def load_cassette(path: object, serializer: object) -> tuple[list[Any], list[Any]]:
-        return [], []
-
-    @staticmethod
-    def save_cassette(path: object, cassette_dict: object, serializer: object) -> None:
-        pass
 
 
 class _Playing(Cassette):  # type: ignore[misc]  # vcrpy is not typed

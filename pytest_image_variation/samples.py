@@ -7,6 +7,7 @@ bytes may differ between builds of zlib.
 import io
 import random
 import zlib
+from functools import cache
 
 from PIL import Image, ImageDraw
 
@@ -35,6 +36,7 @@ def non_square_png(width: int = 96, height: int = 64) -> bytes:
     return _png(_picture(width, height).convert("RGB"))
 
 
+@cache
 def oversized_png() -> bytes:
     """Return a valid square PNG of more than 4 MB: 1280x1280 pixels of noise."""
     noise = random.Random(0).randbytes(1280 * 1280 * 3)

@@ -1,7 +1,8 @@
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
+import certifi
 import pytest
 
 Run = Callable[..., pytest.RunResult]
@@ -15,6 +16,24 @@ _IMPORTED = (
     "pytest_image_variation.loopback",
     "pytest_image_variation.replay",
 )
+
+_LOADED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+"""What pytest says of plugins that the outer run has loaded already."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trust one authority in place of all that there are, here and in the processes of the tests.
+
+    No test talks to a server that those vouch for, and each of httpx's clients reads them anew,
+    which takes ten times as long as a request.
+    """
+    end = "-----END CERTIFICATE-----\n"
+    path = tmp_path_factory.mktemp("authority") / "one.pem"
+    path.write_text(certifi.contents().partition(end)[0] + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +55,9 @@ def run(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
 
     def run(source: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(test_it=source)
-        strict = ("-p", "image_variation", "-W", "error", "--strict-markers")
+        strict = ("-p", "image_variation", "-W", "error", *_LOADED, "--strict-markers")
         with warnings.catch_warnings():
-            # What pytest says of plugins that are loaded already; the suite's own are errors.
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", pytest.PytestAssertRewriteWarning)
             return pytester.runpytest_inprocess(*strict, "-p", "no:cacheprovider", *arguments)
 
     return run

@@ -3,11 +3,13 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 import langchain_image_variation
 import pytest_image_variation
+from langchain_image_variation.exceptions import MissingExtraError
 
 MODULES = [
     module.name
@@ -15,13 +17,19 @@ MODULES = [
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
     if not module.name.endswith("__main__")
 ]
+EXTRA = find_spec("llama_index") is not None
+OF_THE_EXTRA = ("langchain_image_variation.chat_messages", "langchain_image_variation.tool_spec")
 
 
 def test_the_root_exports_sorted_names_that_all_resolve() -> None:
-    """Every public name can be loaded, and the list is in order."""
+    """Every public name can be loaded, but for an extra that is missing; the list is in order."""
     names = langchain_image_variation.__all__
     assert names == sorted(names)
     for name in names:
+        if name == "ImageVariationToolSpec" and not EXTRA:
+            with pytest.raises(MissingExtraError, match="package 'llama_index'"):
+                _ = langchain_image_variation.ImageVariationToolSpec
+            continue
         assert getattr(langchain_image_variation, name) is not None
     assert set(names) <= set(dir(langchain_image_variation))
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
@@ -31,6 +39,8 @@ def test_the_root_exports_sorted_names_that_all_resolve() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_declare_sorted_documented_names(name: str) -> None:
     """Each module lists what it exports, in order, and documents every class and function."""
+    if name in OF_THE_EXTRA and not EXTRA:
+        pytest.skip("LlamaIndex is not installed")
     module = importlib.import_module(name)
     exported: list[str] = module.__all__ if hasattr(module, "__all__") else []
     constants = [n for n in exported if n.isupper()]
@@ -54,7 +64,11 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
         ("import langchain_image_variation.client", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.cli", "httpx numpy langchain_core langsmith"),
         ("import pytest_image_variation", "pydantic httpx numpy PIL langchain_core"),
-        ("import langchain_image_variation.tool", "numpy langgraph langchain"),
+        ("import langchain_image_variation.tool", "numpy langgraph langchain llama_index fsspec"),
+        pytest.param(
+            *("import langchain_image_variation.tool_spec", "langchain_core langsmith"),
+            marks=pytest.mark.skipif(not EXTRA, reason="LlamaIndex is not installed"),
+        ),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement: str, absent: str) -> None:
@@ -62,3 +76,13 @@ def test_an_import_brings_no_more_than_it_needs(statement: str, absent: str) -> 
     code = f"{statement}; import sys; print([m for m in {absent.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("module", ["langchain_image_variation", OF_THE_EXTRA[1]])
+def test_without_the_extra_of_the_tool_spec(module: str) -> None:
+    """An ImportError names it."""
+    script = f"import sys; sys.modules['llama_index'] = None\nfrom {module} import "
+    code = f"{script} ImageVariationToolSpec"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "MissingExtraError: The tool spec needs the package 'llama_index" in done.stderr
+    assert "pip install 'langchain-image-variation[llama-index]'" in done.stderr

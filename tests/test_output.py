@@ -96,6 +96,16 @@ def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: by
     assert os.listdir(tmp_path) == ["image-0012e27e-1.png"]
 
 
+def test_a_file_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) -> None:
+    """A name that is taken is an error; what can be written of the answer is."""
+    digest = save_images(answer(1), tmp_path / "elsewhere")[0].sha256
+    for length in (8, 16, 64):
+        (tmp_path / f"image-{digest[:length]}-1.png").mkdir()
+    with pytest.raises(OutputError, match=f"'image-{digest}-1.png' exists with other content"):
+        save_images(answer(2), tmp_path)
+    assert len(list(tmp_path.glob("image-*-2.png"))) == 1
+
+
 def test_an_answer_with_addresses_says_what_to_ask_for(tmp_path: Path) -> None:
     """An entry that is only an address is refused with the next step."""
     response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])

@@ -1,4 +1,6 @@
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image, ImageCms, ImageOps
@@ -137,3 +139,20 @@ def test_decoding_hides_what_pillow_says() -> None:
         raise OSError("<_io.BytesIO object at 0x7f>")
     assert caught.value.__suppress_context__
     assert str(caught.value) == "ours"
+
+
+def test_decoding_silences_pillow_alone_and_only_meanwhile() -> None:
+    """Pillow's warnings are ignored inside, in any number of threads; filters end as they were."""
+    before = list(warnings.filters)
+
+    def decode_often() -> None:
+        for _ in range(50):
+            with decoding(InvalidImageError("ours")):
+                warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(decode_often) for _ in range(8)]:
+            done.result()
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="theirs"), decoding(InvalidImageError("ours")):
+        warnings.warn("theirs", stacklevel=1)

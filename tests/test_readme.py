@@ -41,7 +41,9 @@ def blocks(language: str) -> list[Any]:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the examples and a virtual environment that is already installed."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    # Whoever tried the examples has results there.
+    made = shutil.ignore_patterns("variations")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=made)
     programs = {
         "bin/python3": f'[ "$2" = venv ] || exec {sys.executable} "$@"',
         ".venv/bin/pip": '[ "$1" = install ]',
@@ -159,7 +161,9 @@ def test_blocks_with_tests_pass(run: Run, block: str) -> None:
 
 
 KITS = [block for block in blocks("python") if "ConformanceTests" in block.values[0]]
-PROGRAMS = [block for block in blocks("python") if block not in (*SUITES, *KITS)]
+LLAMA_INDEX = [block for block in blocks("python") if "llama_index" in block.values[0]]
+PROGRAMS = [block for block in blocks("python") if block not in (*SUITES, *KITS, *LLAMA_INDEX)]
+TOOL = next(text for name, text in BLOCKS if name == "python" and "tool = Image" in text)
 
 
 @pytest.mark.parametrize("block", KITS)
@@ -190,30 +194,54 @@ def test_the_tables_of_the_plugin_are_whole() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-@pytest.mark.parametrize(
-    "block", [block for block in blocks("python") if block not in (*SUITES, *KITS)]
-)
+@pytest.mark.parametrize("block", PROGRAMS)
 def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; where the README says `model`, a scripted one calls the tool once.
 
-    `OPENAI_BASE_URL` names a server on loopback.
+    `tool` is the tool of the block that makes one. `OPENAI_BASE_URL` names a server on loopback.
     """
     arguments = {"image": "chelsea.png", "n": 3, "size": "256x256"}
     call = {"name": "image_variation", "args": arguments, "id": "1", "type": "tool_call"}
     answers = [AIMessage("", tool_calls=[call]), AIMessage("Done.")]
     names: dict[str, Any] = {"model": _ToolCaller(messages=iter(answers))}
+    exec(compile(TOOL, "README.md", "exec"), names)
     with raw_server(response(200, success(2))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "any-text")
         exec(compile(block, "README.md", "exec"), names)
         if "client" in names:
             names["client"].close()
-    if "ImageVariationTool" in block:
-        assert len(list(Path("examples/variations").iterdir())) in (2, 3)
+    if "invoke(" in block:
+        assert len(list(Path("examples/variations").rglob("*.png"))) in (2, 3)
     if "openai" in block:
         assert len(names["response"].data) == 2
     elif "client.images" in block:
         assert names["pictures"] == [PNG, PNG]
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Skipping serialization of known unserializable key:Warning")
+@pytest.mark.parametrize("block", LLAMA_INDEX)
+def test_llama_index_blocks_run(checkout: Path, block: str) -> None:
+    """Where the extra is installed; a scripted model calls the tool as it is asked to."""
+    pytest.importorskip("llama_index.core")
+    from tests.agents.llama import asks, says, scripted
+
+    first = asks(image="chelsea.png", n=3, size="256x256")
+    script = (first, says(), asks(image="latest", size="256x256"), says())
+    exec(compile(block, "README.md", "exec"), {"llm": scripted(*script)})
+    assert len(list(Path("examples/variations").rglob("chelsea-*.png"))) == 4
+
+
+def test_the_llama_index_example_runs(checkout: Path) -> None:
+    """Offline, without a key, and it says what was made and how the mistake was mended."""
+    pytest.importorskip("llama_index.core")
+    script = Path("examples", "llama_index_agent.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("image_variation: Made ") == 2
+    assert "There is no picture 'cat.png' here." in done.stdout
+    assert len(list(Path("examples/variations").rglob("*.png"))) == 4
 
 
 def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import base64
+import contextlib
 import io
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -20,7 +21,13 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import MAX_PNG_BYTES
-from langchain_image_variation.source import MAX_SOURCE_BYTES, ImageSource, load_source
+from langchain_image_variation.source import (
+    FORMATS,
+    MAX_SOURCE_BYTES,
+    Fit,
+    ImageSource,
+    load_source,
+)
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,
@@ -37,6 +44,9 @@ def saved(format: str, image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+SMALL = Image.new("RGB", (4, 4))
 
 
 def test_a_square_png_passes_byte_for_byte(tmp_path: Path) -> None:
@@ -75,7 +85,7 @@ def test_crops_every_known_format_to_the_centre(format: str) -> None:
 
 def test_pads_with_black_or_with_transparency() -> None:
     """Padding keeps the whole picture, between black bars or, beside alpha, clear ones."""
-    for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (0, 0, 0, 0)), ("L", 0)):
+    for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("L", 0)):
         tall = Image.new(mode, (10, 30), "white")
         source = load_source(saved("PNG", tall), fit="pad")
         pixels = decode(source.png)
@@ -87,8 +97,18 @@ def test_pads_with_black_or_with_transparency() -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
-    """Noise, which hardly compresses, ends under 4 MB but well above half of it."""
-    source = load_source(oversized_png(), fit=fit)
+    """Noise, which hardly compresses, ends under 4 MB but well above half of it.
+
+    What scaling puts under alpha is white, as everywhere.
+    """
+    image = Image.open(io.BytesIO(oversized_png()))
+    if fit == "pad":
+        clear = Image.new("L", image.size, 255)
+        clear.paste(0, (0, 0, 100, 100))
+        image.putalpha(clear)
+    source = load_source(saved("PNG", image, compress_level=1), fit=fit)
+    if fit == "pad":
+        assert decode(source.png).getpixel((50, 50)) == (255, 255, 255, 0)
     assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
     assert 900 < source.png.side < 1280
     assert f"scaled 1280x1280 down to {source.png.side}x{source.png.side}" in source.note
@@ -108,6 +128,18 @@ def test_takes_the_first_frame_of_an_animation() -> None:
     source = load_source(saved("GIF", frames[0], save_all=True, append_images=frames[1:]))
     assert decode(source.png).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
     assert source.note == "image: converted GIF to PNG, took the first frame."
+
+
+def test_an_animation_with_a_broken_second_frame_is_refused() -> None:
+    """A GIF that is cut anywhere behind its first frame is read, or refused with our own error."""
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    whole = saved("GIF", frames[0], save_all=True, append_images=frames[1:])
+    second = whole.rindex(b",")
+    for length in range(second, len(whole)):
+        with contextlib.suppress(InvalidImageError):
+            assert decode(load_source(whole[:length]).png).size == (20, 20)
+    with pytest.raises(InvalidImageError, match="corrupt GIF"):
+        load_source(whole[: second + 3])
 
 
 @pytest.mark.parametrize(
@@ -152,6 +184,15 @@ def test_strict_refuses_what_breaks_a_rule(data: bytes, message: str) -> None:
         load_source(data, fit="strict")
 
 
+def test_strict_refuses_what_would_have_to_be_scaled() -> None:
+    """A picture that EXIF turns is encoded anew, and with fit='strict' never scaled."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = saved("PNG", Image.new("1", (4100, 4100)), exif=exif)
+    with pytest.raises(InvalidImageError, match="have to be scaled down once its EXIF"):
+        load_source(data, fit="strict")
+
+
 def test_strict_refuses_a_pil_image() -> None:
     """A PIL image is no PNG file, so strict refuses it."""
     with pytest.raises(InvalidImageError, match="PNG files only"):
@@ -184,7 +225,8 @@ BAD: list[tuple[Any, str]] = [
     (io.StringIO("text"), "open it in binary mode"),
     (Image.new("RGB", (0, 5)), "no pixels"),
     (Image.new("1", (9000, 10_000)), "90,000,000 pixels; the limit is 89,478,485"),
-    (saved("PNG", Image.new("1", (20_000, 10_000))), "more than 89,478,485 pixels, the limit"),
+    (saved("PNG", Image.new("1", (20_000, 10_000))), "200,000,000 pixels; the limit is"),
+    (saved("GIF", Image.new("1", (20_000, 10_000))), "more than 89,478,485 pixels, the limit"),
 ]
 
 
@@ -196,6 +238,52 @@ def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
     assert message in str(caught.value)
     assert len(str(caught.value)) < 250
     assert caught.value.status_code == 400
+
+
+def _every_format() -> dict[str, bytes]:
+    """Return a picture in each format that Pillow can write here without further programs."""
+    Image.init()
+    found = {}
+    for format in Image.SAVE:
+        for mode in ("RGB", "1"):
+            with contextlib.suppress(Exception):
+                found[format] = saved(format, Image.new(mode, (16, 16)))
+                break
+    return found
+
+
+def test_only_the_known_formats_are_opened_whatever_they_are_called(tmp_path: Path) -> None:
+    """A file is what its first bytes say: none is opened for its suffix, none refused for it."""
+    path = tmp_path / "cat.png"
+    found = _every_format()
+    assert found.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
+    for format, data in found.items():
+        path.write_bytes(data)
+        if format in (*FORMATS, "MPO"):
+            assert load_source(path).png.side == 16
+        else:
+            with pytest.raises(SourceError, match="no picture of a known format"):
+                load_source(path)
+
+
+DISGUISED = [
+    *(b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<!DOCTYPE html><img src='cat.png'>"),
+    *(b"8BPS\0\1" + bytes(40), b"PK\3\4" + square_png(), b"\0" + square_png(), b"#!/bin/sh\n"),
+]
+
+
+@pytest.mark.parametrize("data", DISGUISED, ids=[ascii(data[:9]) for data in DISGUISED])
+def test_a_picture_further_on_makes_no_picture_of_a_file(data: bytes) -> None:
+    """Drawings, pages, archives and scripts are refused, also if a PNG is inside."""
+    with pytest.raises(SourceError, match="no picture of a known format"):
+        load_source(data)
+
+
+@pytest.mark.parametrize("data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), saved("TIFF", SMALL)])
+def test_the_signature_alone_makes_no_png(data: bytes) -> None:
+    """What begins as a PNG and goes on as something else is a corrupt PNG, and nothing else."""
+    with pytest.raises(InvalidImageError, match="corrupt PNG file"):
+        load_source(b"\x89PNG\r\n\x1a\n" + data)
 
 
 def test_refuses_a_fit_that_does_not_exist() -> None:
@@ -262,27 +350,23 @@ def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
 
 def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
     """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
-    for size in ((5000, 6000), (8300, 8200)):
-        source = load_source(saved("PNG", Image.new("L", size, 7)))
-        least = min(size)
-        assert source.png.side == 4096
-        assert decode(source.png).getextrema() == (7, 7)
-        assert source.note.endswith(
-            f"to the centred {least}x{least}, scaled {least}x{least} down to 4096x4096."
-        )
+    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7)))
+    assert source.png.side == 4096
+    assert decode(source.png).getextrema() == (7, 7)
+    assert source.note.endswith("to the centred 8200x8200, scaled 8200x8200 down to 4096x4096.")
 
 
 def test_exif_does_not_leave_with_the_picture() -> None:
-    """A square PNG with EXIF is turned upright and written without it; strict leaves it alone."""
+    """A square PNG with EXIF is turned upright and written without it, with any fit."""
     exif = Image.Exif()
     exif[0x0112] = 3
     picture = decode(load_source(square_png(16)).png)
     data = saved("PNG", picture, exif=exif)
-    assert load_source(data, fit="strict").png.data == data
-    source = load_source(data)
-    assert "eXIf" not in source.png.chunk_names
     turned = picture.transpose(Image.Transpose.ROTATE_180)
-    assert decode(source.png).tobytes() == turned.tobytes()
+    for fit in get_args(Fit):
+        source = load_source(data, fit=fit)
+        assert "eXIf" not in source.png.chunk_names
+        assert decode(source.png).tobytes() == turned.tobytes()
 
 
 def test_the_first_frame_of_an_animated_png_is_taken() -> None:
@@ -338,11 +422,12 @@ def test_paths_of_bytes_are_paths(tmp_path: Path) -> None:
     assert load_source(entry).name == "cat"  # type: ignore[arg-type]  # PathLike[bytes], as scandir gives
 
 
-def test_pixels_that_do_not_decode_are_found_when_converting() -> None:
-    """A PNG whose pixels are corrupt passes as a file, and fails once it must be converted."""
-    assert load_source(corrupt_png()).png.side == 64
-    with pytest.raises(InvalidImageError, match="corrupt PNG, or too large"):
-        load_source(corrupt_png() + b"tail")
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_pixels_that_do_not_decode_are_refused(fit: Fit) -> None:
+    """A PNG whose chunks are in order, but whose pixels are corrupt, is no source."""
+    for data in (corrupt_png(), corrupt_png() + b"tail"):
+        with pytest.raises(InvalidImageError, match=r"cannot be inflated|follow IEND"):
+            load_source(data, fit=fit)
 
 
 _HEADS = st.sampled_from(

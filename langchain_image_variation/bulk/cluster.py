@@ -18,8 +18,8 @@ from typing import Any
 
 from langchain_image_variation.batch import Row, VariationBatch
 from langchain_image_variation.bulk.inputs import Entry
+from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress
-from langchain_image_variation.bulk.workers import Processes
 from langchain_image_variation.exceptions import (
     EngineError,
     ImageVariationError,
@@ -103,6 +103,7 @@ class ClusterRun:
         tables = [ray.put(table) for table in self._tables(entries, block)]
         changed: set[int] = set()
         if tables:
+            workers = min(workers, len(tables))
             stop = _stop_flag()
             with self._watching(stop):
                 for position, outcome in self._outcomes(tables, block, workers, stop):

@@ -5,7 +5,7 @@ They open from disk and ask nothing of any other place.
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape
 from itertools import groupby
 from urllib.parse import quote
@@ -14,10 +14,10 @@ from PIL import Image
 
 from langchain_image_variation.batch import Row
 from langchain_image_variation.bulk.inputs import GALLERY
-from langchain_image_variation.exceptions import SourceError
+from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.output_folder import OutputFolder
-from langchain_image_variation.pixels import decoding, plain
-from langchain_image_variation.png import without_text
+from langchain_image_variation.pixels import decoding, open_png, plain
+from langchain_image_variation.png.chunks import SIGNATURE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS, read_file
 
 __all__ = ["INDEX", "PICTURES_A_PAGE", "THUMBNAIL_SIDE", "write_pages"]
@@ -91,44 +91,63 @@ def _source(row: Row, folder: OutputFolder) -> str:
     digest = row["source_sha256"]
     if digest is None:
         return ""
-    thumbnail = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if folder.read(f"{GALLERY}/{thumbnail}") is None:
-        try:
-            data, _ = read_file(row["source_path"])
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise SourceError("The source was changed.")
-            _put(data, thumbnail, folder)
-        except SourceError:
-            return "<figure><p>no picture to show</p><figcaption>source</figcaption></figure>"
-    return _figure(thumbnail, None, "source")
+
+    def read() -> bytes:
+        data, _ = read_file(row["source_path"])
+        # One that was changed since is not what the variations are of.
+        return data if hashlib.sha256(data).hexdigest() == digest else b""
+
+    return _figure(_thumbnail(digest, read, folder), None, "source")
 
 
 def _result(row: Row, folder: OutputFolder) -> str:
     if row["error"] is not None:
         return f"<p>{escape(row['error'])}</p>"
-    digest, path = row["output_sha256"], row["output_path"]
-    thumbnail = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if folder.read(f"{GALLERY}/{thumbnail}") is None:
-        _put(folder.read(path) or b"", thumbnail, folder)
+    path = row["output_path"]
+    thumbnail = _thumbnail(row["output_sha256"], lambda: folder.read(path) or b"", folder)
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
     return _figure(thumbnail, f"../{path}", f"{row['index']}{seed}")
 
 
-def _figure(thumbnail: str, target: str | None, caption: str) -> str:
-    image = f'<img src="{quote(thumbnail)}" alt="{escape(caption)}" loading="lazy">'
-    linked = image if target is None else f'<a href="{quote(target)}">{image}</a>'
+def _figure(thumbnail: str | None, target: str | None, caption: str) -> str:
+    shown = "<p>no picture to show</p>"
+    if thumbnail is not None:
+        shown = f'<img src="{quote(thumbnail)}" alt="{escape(caption)}" loading="lazy">'
+    linked = shown if target is None else f'<a href="{quote(target)}">{shown}</a>'
     return f"<figure>{linked}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _put(data: bytes, thumbnail: str, folder: OutputFolder) -> None:
-    """Write the thumbnail of a picture.
+def _thumbnail(digest: str, read: Callable[[], bytes], folder: OutputFolder) -> str | None:
+    """Return the address of a thumbnail, made if it is missing, or None if there is no picture.
+
+    Args:
+        digest: The SHA-256 of the picture's bytes, in hex.
+        read: Returns these bytes.
+        folder: The output folder.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    name = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
+    if folder.read(f"{GALLERY}/{name}") is not None:
+        return name
+    try:
+        data = _small(read())
+    except InvalidRequestError:
+        return None
+    folder.put({f"{GALLERY}/{name}": data})
+    return name
+
+
+def _small(data: bytes) -> bytes:
+    """Return a thumbnail of a picture as a JPEG file.
 
     Raises:
         SourceError: If it is none.
-        OutputError: If it cannot be written.
+        InvalidImageError: If it is a corrupt one.
     """
     with decoding(SourceError("The file holds no picture to show.")):
-        with Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
+        with _opened(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
                 raise SourceError("The picture is too large to show.")
             # Of a JPEG only so much is decoded as is shown.
@@ -140,7 +159,15 @@ def _put(data: bytes, thumbnail: str, folder: OutputFolder) -> None:
             small = Image.alpha_composite(ground, small.convert("RGBA"))
         buffer = io.BytesIO()
         small.convert("RGB").save(buffer, "JPEG", quality=80)
-    folder.put({f"{GALLERY}/{thumbnail}": buffer.getvalue()})
+    return buffer.getvalue()
+
+
+def _opened(data: bytes) -> Image.Image:
+    return (
+        open_png(data)
+        if data.startswith(SIGNATURE)
+        else Image.open(io.BytesIO(data), formats=FORMATS)
+    )
 
 
 _PAGE = """<!DOCTYPE html>

@@ -15,13 +15,16 @@ from langchain_image_variation.bulk.ledger import Ledger
 from langchain_image_variation.bulk.lock import folder_lock
 from langchain_image_variation.bulk.manifest import write_manifest
 from langchain_image_variation.bulk.page import write_pages
+from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress, Summary
-from langchain_image_variation.bulk.workers import Processes, Tasks, Workers
+from langchain_image_variation.bulk.tasks import Tasks
+from langchain_image_variation.bulk.workers import Workers
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 from langchain_image_variation.jobs import Job
 from langchain_image_variation.output import make_output_dir
 from langchain_image_variation.source import read_file
+from langchain_image_variation.source_pictures import Picture
 
 __all__ = ["run_batch"]
 
@@ -172,10 +175,8 @@ class _Run:
         for path, known in self._progress.ledger.known(paths).items():
             data = self._batch.folder.read(path)
             if data is not None and hashlib.sha256(data).hexdigest() == known.output_sha256:
-                row = self._batch.picture_row(
-                    job, digest, path, seed=known.seed, output_sha256=known.output_sha256
-                )
-                rows.append(row)
+                picture = Picture(path, known.output_sha256, None)
+                rows.append(self._batch.picture_row(job, digest, picture, seed=known.seed))
             else:
                 self._batch.folder.remove(path)
         return rows

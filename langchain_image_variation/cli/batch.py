@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, get_args
 
 from langchain_image_variation.batch import VariationBatch
@@ -100,7 +102,7 @@ def _batch(arguments: argparse.Namespace) -> int:
             "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
         )
     batch = VariationBatch(
-        output_dir(arguments.output_dir),
+        arguments.output_dir,
         engine=arguments.engine,
         options=engine_options(arguments),
         n=arguments.n,
@@ -109,8 +111,9 @@ def _batch(arguments: argparse.Namespace) -> int:
         model=arguments.model,
     )
     inputs = Inputs(arguments.photos, output_dir=batch.output_dir, column=arguments.column)
+    output_dir(arguments.output_dir)
     stopping = Stopping()
-    with stopping.watching():
+    with stopping.watching(), _interruptible():
         summary = run_batch(
             inputs,
             batch,
@@ -126,6 +129,20 @@ def _batch(arguments: argparse.Namespace) -> int:
     if stopping.signal is not None:
         return 128 + stopping.signal
     return FAILED if summary.failed else 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the process at once if the block is interrupted.
+
+    The interpreter would wait for threads that wait for servers. Files are put in place whole, and
+    worker processes have ended, so there is nothing to clean up.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
+        os._exit(130)
 
 
 def _tell(summary: "Summary") -> None:

@@ -9,6 +9,9 @@ project's own are declared like anyone else's::
 
 If an engine needs an extra of its distribution, the entry point names it:
 ``mine = "my_package.module:MyEngine [mine]"``.
+
+An engine may also have a `fingerprint`, by which its results can be cached: see the module of that
+name.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from langchain_image_variation.contract import (
     Usage,
 )
 from langchain_image_variation.engines import cancellation, picture_listener
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
@@ -29,6 +30,7 @@ from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.results import download, normalize, use_data_urls
 from langchain_image_variation.http.session import Session
+from langchain_image_variation.pixels import on_white
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
@@ -65,8 +67,10 @@ _TAKEN = (
 class GptImageEngine:
     """Asks GPT Image, a hosted model that is billed; needs OPENAI_API_KEY.
 
-    Pictures of 256 and 512 pixels are made at 1024, the least the models make, and scaled down. The
-    arguments that `ImageVariationClient` has too are explained there.
+    A picture is sent as a person sees it on a white page: without alpha, in which the models see a
+    mask, and without metadata. Pictures of 256 and 512 pixels are made at 1024, the least the
+    models make, and scaled down. The arguments that `ImageVariationClient` has too are explained
+    there.
 
     Args:
         prompt: What the model is told to do.
@@ -136,6 +140,17 @@ class GptImageEngine:
         """The server's address, without a query."""
         return self._endpoint.shown_url
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of prompt, model, fields and server; neither the key nor `http_client` counts."""
+        return digest(
+            endpoint=self._endpoint.fingerprint,
+            extra_fields=self._extra_fields,
+            input_fidelity=self._input_fidelity,
+            model=self._model,
+            prompt=self._prompt,
+        )
+
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the model for variations.
 
@@ -157,6 +172,7 @@ class GptImageEngine:
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + self._endpoint.deadline
         form = self._form(request)
+        picture = yield Work(lambda: on_white(request.image).data)
         answers = []
         finished = picture_listener()
         left = request.n
@@ -166,7 +182,7 @@ class GptImageEngine:
             answer = yield from self._endpoint.post(
                 _PATH,
                 {**form, "n": str(n)},
-                request.image.data,
+                picture,
                 build=self._session.build,
                 deadline=deadline,
             )

@@ -25,6 +25,8 @@ class InstantEngine:
 
     models = MODELS
     """The models it offers."""
+    fingerprint = ""
+    """It has no settings."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` flat pictures.

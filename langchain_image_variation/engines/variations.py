@@ -13,6 +13,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.http import settings
 from langchain_image_variation.http.fetch import URLPolicy
@@ -136,6 +137,11 @@ class VariationsEngine:
     def base_url(self) -> str:
         """The server's address, without a query."""
         return self._client.base_url
+
+    @property
+    def fingerprint(self) -> str:
+        """As that of `ImageVariationClient`."""
+        return digest(client=self._client.fingerprint, model=self._model, server=self._server.title)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.

@@ -9,6 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     EngineConnectionError,
     EngineResponseError,
@@ -85,6 +86,12 @@ class Endpoint:
     def shown_url(self) -> str:
         """The base URL as it may be shown: without a query, which may hold a key."""
         return str(self.base_url.copy_with(query=None))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole address, and of organisation and project, but not of the key."""
+        headers = {name: text for name, text in self.headers.items() if name != "authorization"}
+        return digest(base_url=str(self.base_url), headers=headers)
 
     def post(
         self,

@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.http.deadline import DeadlineTransport
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
 
-__all__ = ["AsyncSession", "Session"]
+__all__ = ["AsyncSession", "Session", "new_client"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Session:
 
     def __init__(self, base_url: httpx.URL, client: httpx.Client | None) -> None:
         self._own = client is None
-        self._client = _checked(client, httpx.Client) or _new_client(base_url)
+        self._client = _checked(client, httpx.Client) or new_client(base_url)
 
     def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request with the client's own headers in it."""
@@ -94,7 +94,7 @@ def _checked(client: C | None, kind: type[C]) -> C | None:
     return client
 
 
-def _new_client(base_url: httpx.URL) -> httpx.Client:
+def new_client(base_url: httpx.URL) -> httpx.Client:
     """Return a client that keeps deadlines, through the proxy of the environment, if any."""
     proxies = getproxies()
     url = proxies.get(base_url.scheme) or proxies.get("all")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.http import settings
 from langchain_image_variation.http.endpoint import Endpoint
@@ -44,6 +45,16 @@ class Variations:
         self._extra_fields = settings.form_fields(extra_fields, _FIELDS)
         self._normalize = settings.flag("normalize", normalize)
         self._result_urls = result_urls or URLPolicy(hosts=None)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what the answers depend on."""
+        return digest(
+            endpoint=self.endpoint.fingerprint,
+            extra_fields=self._extra_fields,
+            model=self._model,
+            normalize=self._normalize,
+        )
 
     def flow(
         self, request: CreateImageVariationRequest, build: Callable[..., httpx.Request]

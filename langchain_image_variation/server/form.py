@@ -13,7 +13,7 @@ from langchain_image_variation.exceptions import (
     PayloadTooLargeError,
     shown,
 )
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, has_few_chunks
+from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
 
 __all__ = ["MAX_BODY_BYTES", "drain", "read_request"]
@@ -67,7 +67,7 @@ async def read_request(
                 admit()
                 picture = await form.picture()
     # Most files are checked faster than a thread is woken.
-    if has_few_chunks(picture):
+    if chunks.few(picture):
         return _checked(picture, form.fields)
     return await anyio.to_thread.run_sync(_checked, picture, form.fields)
 

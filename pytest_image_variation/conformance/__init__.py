@@ -9,7 +9,7 @@ from pytest_image_variation.conformance.capabilities import Capabilities
 from pytest_image_variation.conformance.client import ClientConformanceTests
 from pytest_image_variation.conformance.engine import EngineConformanceTests
 from pytest_image_variation.conformance.server import ServerConformanceTests
-from pytest_image_variation.conformance.server_probe import Server
+from pytest_image_variation.conformance.target import Server
 
 __all__ = [
     "Capabilities",

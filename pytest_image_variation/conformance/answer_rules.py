@@ -2,11 +2,11 @@
 
 import base64
 import binascii
-import time
 from collections.abc import Iterator
 
-from pytest_image_variation.conformance.rule import Rule, unseen
-from pytest_image_variation.conformance.server_probe import Answer, ServerProbe
+from pytest_image_variation.conformance.answer import Answer
+from pytest_image_variation.conformance.rule import Breach, Rule, unseen
+from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES", "plain"]
 
@@ -27,6 +27,18 @@ def plain(probe: ServerProbe) -> Answer:
     return answer
 
 
+def _with_entries(probe: ServerProbe) -> Answer:
+    """Return that answer, if it has entries.
+
+    Raises:
+        Unseen: If it has none.
+    """
+    answer = plain(probe)
+    if not answer.entries:
+        unseen("There are no entries to look at; see answer-data.")
+    return answer
+
+
 def _entries(probe: ServerProbe, answer: Answer) -> Iterator[tuple[str, object]]:
     """Yield the name and the value of each b64_json.
 
@@ -35,20 +47,40 @@ def _entries(probe: ServerProbe, answer: Answer) -> Iterator[tuple[str, object]]
     """
     if not probe.capabilities.b64_json:
         unseen("The server does not claim b64_json.")
-    if not answer.entries:
-        unseen("There are no entries to look at; see answer-data.")
     for index, entry in enumerate(answer.entries):
         yield f"data[{index}].b64_json", entry.get("b64_json")
 
 
 def _status(probe: ServerProbe) -> None:
-    probe.variation().succeeded()
+    answer = probe.variation()
+    hint = _hint(probe, answer)
+    if answer.status != 200:
+        raise Breach(f"{answer} ({hint})" if hint else f"{answer}", [answer.curl])
+
+
+def _hint(probe: ServerProbe, answer: Answer) -> str | None:
+    """Return what may be wrong with how the kit was called, rather than with the server."""
+    server = probe.server
+    if answer.status in (401, 403):
+        return (
+            "Is the key right?"
+            if server.api_key
+            else "If it wants a key, set IMAGE_VARIATION_API_KEY or pass --image-variation-api-key."
+        )
+    if answer.status in (404, 405):
+        return f"Is {server.base_url} its address, up to and with its /v1?"
+    if 300 <= answer.status < 400:
+        where = answer.shown(answer.headers.get("location", ""))
+        return f"It points to {where}, which is not followed; name the server's own address."
+    if answer.status in (400, 422) and server.model is None:
+        return "If it wants a model named, pass --image-variation-model."
+    return None
 
 
 def _content_type(probe: ServerProbe) -> None:
     answer = plain(probe)
     kind = answer.headers.get("content-type", "")
-    answer.must(kind.partition(";")[0].strip().lower() == "application/json", f"{kind or 'none'}")
+    answer.must(kind.partition(";")[0].strip().lower() == "application/json", answer.shown(kind))
 
 
 def _object(probe: ServerProbe) -> None:
@@ -66,7 +98,10 @@ def _content(probe: ServerProbe) -> tuple[Answer, dict[str, object]]:
 
 def _created(probe: ServerProbe) -> None:
     answer, content = _content(probe)
-    answer.must(type(content.get("created")) is int, f"created is {content.get('created')!r}")
+    answer.must(
+        type(content.get("created")) is int,
+        lambda: f"created is {answer.shown(content.get('created'))}",
+    )
 
 
 def _created_now(probe: ServerProbe) -> None:
@@ -74,8 +109,9 @@ def _created_now(probe: ServerProbe) -> None:
     created = content.get("created")
     if not isinstance(created, int | float):
         unseen("created is no number; see answer-created.")
-    off = created - time.time()
-    answer.must(abs(off) < _CLOCK_SECONDS, f"created is {off:+.0f} seconds from now")
+    # Comparing does not overflow, as a difference to a huge whole number would.
+    near = answer.came - _CLOCK_SECONDS < created < answer.came + _CLOCK_SECONDS
+    answer.must(near, lambda: f"created is {answer.shown(created)} at {answer.came:.0f}")
 
 
 def _data(probe: ServerProbe) -> None:
@@ -90,17 +126,17 @@ def _data(probe: ServerProbe) -> None:
 def _only_known_keys(probe: ServerProbe) -> None:
     answer, content = _content(probe)
     other = sorted(content.keys() - _KEYS)
-    answer.must(not other, f"there is {', '.join(other)} too")
+    answer.must(not other, lambda: f"there is {answer.shown(other)} too")
 
 
 def _only_known_entry_keys(probe: ServerProbe) -> None:
-    answer = plain(probe)
+    answer = _with_entries(probe)
     other = sorted({key for entry in answer.entries for key in entry} - _ENTRY_KEYS)
-    answer.must(not other, f"there is {', '.join(other)} too")
+    answer.must(not other, lambda: f"there is {answer.shown(other)} too")
 
 
 def _no_nulls(probe: ServerProbe) -> None:
-    answer = plain(probe)
+    answer = _with_entries(probe)
     empty = sorted(
         {key for entry in answer.entries for key in entry.keys() & _ENTRY_KEYS if not entry[key]}
     )
@@ -108,27 +144,27 @@ def _no_nulls(probe: ServerProbe) -> None:
 
 
 def _b64_string(probe: ServerProbe) -> None:
-    answer = plain(probe)
+    answer = _with_entries(probe)
     for name, value in _entries(probe, answer):
-        answer.must(isinstance(value, str) and bool(value), f"{name} is {_shown(value)}")
+        answer.must(isinstance(value, str) and bool(value), f"{name} is {answer.shown(value)}")
 
 
 def _b64_plain(probe: ServerProbe) -> None:
-    answer = plain(probe)
+    answer = _with_entries(probe)
     for name, value in _entries(probe, answer):
         if not isinstance(value, str):
             unseen("There is no base64 to look at; see b64-string.")
         try:
             base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
-            answer.breach(f"{name} is {_shown(value)}")
+            answer.breach(f"{name} is {answer.shown(value)}")
 
 
 def _b64_alone(probe: ServerProbe) -> None:
-    answer = plain(probe)
+    answer = _with_entries(probe)
     list(_entries(probe, answer))
     for entry in answer.entries:
-        answer.must(not entry.get("url"), f"there is a url too: {_shown(entry.get('url'))}")
+        answer.must(not entry.get("url"), f"there is a url too: {answer.shown(entry.get('url'))}")
 
 
 def _png(probe: ServerProbe) -> None:
@@ -159,14 +195,11 @@ def _default_size(probe: ServerProbe) -> None:
         unseen("The server does not claim the size 1024x1024.")
     answer = probe.variation(size=None)
     for picture in probe.pictures(answer):
-        if picture.size is not None:
-            answer.must(picture.size == "1024x1024", f"it is {picture.size}")
+        answer.must(picture.size == "1024x1024", f"it is {picture.size or 'no picture'}")
 
 
 def _default_n(probe: ServerProbe) -> None:
-    answer = plain(probe)
-    if not answer.entries:
-        unseen("There are no entries to count; see answer-data.")
+    answer = _with_entries(probe)
     answer.must(len(answer.entries) == 1, f"there are {len(answer.entries)}")
 
 
@@ -189,23 +222,18 @@ def _new_request_id(probe: ServerProbe) -> None:
     ids = [each.headers.get("x-request-id") for each in (answer, other)]
     if None in ids:
         unseen("There is no id to look at; see answer-request-id.")
-    other.must(ids[0] != ids[1], f"both are {str(ids[0])[:60]!r}")
+    other.must(ids[0] != ids[1], lambda: f"both are {answer.shown(ids[0])}")
 
 
 def _processing_ms(probe: ServerProbe) -> None:
     answer = plain(probe)
     value = answer.headers.get("openai-processing-ms", "")
-    answer.must(value.isdecimal(), f"it is {value[:40]!r}" if value else "there is none")
+    answer.must(value.isdecimal(), f"it is {answer.shown(value)}" if value else "there is none")
 
 
 def _version(probe: ServerProbe) -> None:
     answer = plain(probe)
     answer.must(bool(answer.headers.get("openai-version")), "there is none")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]}…"
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (

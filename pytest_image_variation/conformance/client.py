@@ -24,10 +24,10 @@ CLIENT_RULES: Mapping[str, Rule[ClientProbe]] = {rule.id: rule for rule in clien
 class ClientConformanceTests:
     """One test for each rule about clients; a subclass gives it the fixture `create_variation`.
 
-    The fixture returns a function that is called as ``create_variation(base_url, api_key, image,
-    n=2, size="256x256", response_format="b64_json", user="jane")``, with the bytes of a picture and
-    any of the fields, and returns the files of the variations as a list of bytes. What it asks is
-    `image_variation_loopback`, so the extra `server` must be installed.
+    The fixture returns a function, sync or async, that is called as ``create_variation(base_url,
+    api_key, image, n=2, size="256x256", response_format="b64_json", user="jane")``, with the bytes
+    of a picture and any of the fields, and returns the files of the variations as a list of bytes.
+    What it asks is `image_variation_loopback`, so the extra `server` must be installed.
     """
 
     @pytest.fixture

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from inspect import isawaitable
 from typing import Any, Never
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    SIZES,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.png import SquarePNG
@@ -25,22 +29,46 @@ class EngineProbe:
         engine: The engine, sync or async.
         capabilities: What it claims to do.
         deterministic: Whether it claims the same bytes for the same request.
+
+    Raises:
+        ValueError: If it claims no size that a request can ask for.
     """
 
     def __init__(
         self, engine: Engine, capabilities: Capabilities, *, deterministic: bool = False
     ) -> None:
+        if not any(size in SIZES for size in capabilities.sizes):
+            raise ValueError(f"Of an engine, sizes must have one of {', '.join(SIZES)}.")
         self.engine = engine
         self.capabilities = capabilities
         self.deterministic = deterministic
         self._answers: dict[CreateImageVariationRequest, object] = {}
+        # One loop for all: an async engine may keep connections, which belong to theirs.
+        self._runner = asyncio.Runner()
+        self._asked: Sequence[CreateImageVariationRequest] = ()
+
+    def close(self) -> None:
+        """End the loop on which an async engine was asked."""
+        self._runner.close()
+
+    def asked(self) -> Sequence[str]:
+        """Return the requests that were sent together last."""
+        return [
+            " ".join(
+                [
+                    *(f"{field}={value}" for field, value in request.to_form().items()),
+                    f"image={request.image.side}x{request.image.side}",
+                ]
+            )
+            for request in self._asked
+        ]
 
     def request(self, name: str = "rgb.png", **fields: Any) -> CreateImageVariationRequest:
         """Return a legal request for one picture of the smallest size, or what is asked for."""
         usual = {
             "image": SquarePNG(picture(name)),
             "response_format": self.capabilities.response_format,
-            "size": self.capabilities.sizes[0],
+            "size": next(size for size in self.capabilities.sizes if size in SIZES),
         }
         return CreateImageVariationRequest.model_validate({**usual, **fields})
 
@@ -53,7 +81,8 @@ class EngineProbe:
             *requests: The requests.
             at_once: Whether all are asked at the same time.
         """
-        return asyncio.run(self._outcomes(requests, at_once))
+        self._asked = requests
+        return self._runner.run(self._outcomes(requests, at_once))
 
     def answer(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
         """Return the answer to a request, which is asked only if it was not before.
@@ -62,6 +91,7 @@ class EngineProbe:
             Breach: If there is none.
         """
         request = self.request(name, **fields)
+        self._asked = (request,)
         if request not in self._answers:
             (self._answers[request],) = self.outcomes(request)
         return self.served(self._answers[request])

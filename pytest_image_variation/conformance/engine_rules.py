@@ -145,11 +145,22 @@ def _no_copy(probe: EngineProbe) -> None:
 def _at_once(probe: EngineProbe) -> None:
     most = probe.capabilities.max_n
     counts = [index % min(3, most) + 1 for index in range(_AT_ONCE)]
-    requests = [probe.request(n=n, user=f"conformance-{n}") for n in counts]
-    outcomes = probe.outcomes(*requests, at_once=True)
-    found = [len(probe.served(outcome).data) for outcome in outcomes]
+    pictures = ["rgb.png", "256.png"] * (_AT_ONCE // 2)
+    requests = [
+        probe.request(name, n=n, user=f"conformance-{index}")
+        for index, (name, n) in enumerate(zip(pictures, counts, strict=True))
+    ]
+    answers = [probe.served(outcome) for outcome in probe.outcomes(*requests, at_once=True)]
+    found = [len(answer.data) for answer in answers]
     if found != counts:
         raise Breach(f"{found} pictures for {counts}")
+    if not probe.deterministic:
+        return
+    alone = [probe.served(outcome) for outcome in probe.outcomes(*requests)]
+    for index, pair in enumerate(zip(answers, alone, strict=True)):
+        mixed, right = map(probe.pictures, pair)
+        if mixed != right:
+            raise Breach(f"request {index + 1} of {_AT_ONCE} has other pictures than alone")
 
 
 def _sizes() -> Iterator[Rule[EngineProbe]]:
@@ -229,7 +240,7 @@ RULES: tuple[Rule[EngineProbe], ...] = (
     Rule(
         "engine-at-once",
         "MUST",
-        f"{_AT_ONCE} requests at once each have their own number of pictures.",
+        f"{_AT_ONCE} requests at once have their own pictures, each its number of them.",
         _at_once,
     ),
 )

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pytest_image_variation.conformance.answer import Answer
 from pytest_image_variation.conformance.question import Question
+from pytest_image_variation.conformance.request_rules import serves
 from pytest_image_variation.conformance.rule import Rule, unseen
-from pytest_image_variation.conformance.server_probe import Answer, ServerProbe
+from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES"]
 
@@ -27,6 +29,19 @@ def _refused(probe: ServerProbe) -> Answer:
     unseen("The server refuses too little; see refuse-n-negative and refuse-n-word.")
 
 
+def _about(probe: ServerProbe, *, picture: str = "rgb.png", **fields: str) -> Answer:
+    """Return the answer to an illegal request, if what is wrong with it is why it is refused.
+
+    Raises:
+        Unseen: If it is served, or if everything is refused.
+    """
+    serves(probe)
+    answer = probe.variation(picture=picture, **fields)
+    if answer.status < 400:
+        unseen("The server serves that request; see the rules whose names begin with refuse.")
+    return answer
+
+
 def _error(answer: Answer) -> Mapping[str, object]:
     if answer.error is None:
         unseen("There is no error in the contract's envelope to look at; see error-envelope.")
@@ -36,7 +51,8 @@ def _error(answer: Answer) -> Mapping[str, object]:
 def _content_type(probe: ServerProbe) -> None:
     answer = _refused(probe)
     kind = answer.headers.get("content-type", "none")
-    answer.must(kind.partition(";")[0].strip().lower() == "application/json", f"it is {kind[:60]}")
+    plain = kind.partition(";")[0].strip().lower()
+    answer.must(plain == "application/json", lambda: f"it is {answer.shown(kind)}")
 
 
 def _envelope(probe: ServerProbe) -> None:
@@ -47,13 +63,16 @@ def _envelope(probe: ServerProbe) -> None:
 def _message(probe: ServerProbe) -> None:
     answer = _refused(probe)
     message = _error(answer).get("message")
-    answer.must(isinstance(message, str) and bool(message), f"message is {message!r}"[:200])
+    answer.must(
+        isinstance(message, str) and bool(message), lambda: f"message is {answer.shown(message)}"
+    )
 
 
 def _type(probe: ServerProbe) -> None:
+    serves(probe)
     answer = _refused(probe)
     found = _error(answer).get("type")
-    answer.must(found == "invalid_request_error", f"type is {found!r}"[:200])
+    answer.must(found == "invalid_request_error", lambda: f"type is {answer.shown(found)}")
 
 
 def _all_keys(probe: ServerProbe) -> None:
@@ -72,48 +91,39 @@ def _only_error(probe: ServerProbe) -> None:
     answer = _refused(probe)
     _error(answer)
     others = sorted(answer.json.keys() - {"error"})
-    answer.must(not others, f"there is {', '.join(others)} too")
+    answer.must(not others, lambda: f"there is {answer.shown(others)} too")
 
 
 def _names(param: str, value: str) -> Rule[ServerProbe]:
     def check(probe: ServerProbe) -> None:
-        answer = probe.variation(**{param: value})
-        _look(answer)
+        answer = _about(probe, **{param: value})
         found = answer.known_error.param
-        answer.must(found == param, f"param is {found!r}"[:200])
+        answer.must(found == param, lambda: f"param is {answer.shown(found)}")
 
     text = f"The error about {param} has its name as param."
     return Rule(f"error-param-{param.replace('_', '-')}", "SHOULD", text, check)
 
 
-def _look(answer: Answer) -> None:
-    if answer.status < 400:
-        unseen("The server serves that request; see the rules whose names begin with refuse.")
-
-
 def _names_picture(probe: ServerProbe) -> None:
-    answer = probe.variation(picture="photo.jpg", user="conformance-error")
-    _look(answer)
+    answer = _about(probe, picture="photo.jpg", user="conformance-error")
     found = answer.known_error.param
-    answer.must(found == "image", f"param is {found!r}"[:200])
+    answer.must(found == "image", lambda: f"param is {answer.shown(found)}")
 
 
 def _picture_code(probe: ServerProbe) -> None:
-    answer = probe.variation(picture="photo.jpg", user="conformance-error")
-    _look(answer)
+    answer = _about(probe, picture="photo.jpg", user="conformance-error")
     found = answer.known_error.code
-    answer.must(found == "invalid_image_format", f"code is {found!r}"[:200])
+    answer.must(found == "invalid_image_format", lambda: f"code is {answer.shown(found)}")
 
 
 def _model_code(probe: ServerProbe) -> None:
-    answer = probe.variation(model="conformance-no-such-model-either")
-    _look(answer)
+    answer = _about(probe, model="conformance-no-such-model-either")
     error = answer.known_error
     known = error.code == "model_not_found" or (error.code, error.param) == (
         "invalid_value",
         "model",
     )
-    answer.must(known, f"code is {error.code!r}"[:200])
+    answer.must(known, lambda: f"code is {answer.shown(error.code)}")
 
 
 def _request_id(probe: ServerProbe) -> None:
@@ -122,6 +132,7 @@ def _request_id(probe: ServerProbe) -> None:
 
 
 def _final(probe: ServerProbe) -> None:
+    serves(probe)
     answer = _refused(probe)
     retry = answer.headers.get("x-should-retry", "")
     answer.must(retry != "true", "x-should-retry is true")
@@ -130,29 +141,30 @@ def _final(probe: ServerProbe) -> None:
 
 def _short(probe: ServerProbe) -> None:
     # Text that a client sent must not fill its log, nor a page that shows the message.
-    answer = probe.variation(size="x" * 5000)
-    _look(answer)
+    answer = _about(probe, size="x" * 5000)
     length = len(answer.known_error.message or "")
     answer.must(length <= _LONGEST_MESSAGE, f"the message has {length:,} characters")
 
 
 def _nothing_inside(probe: ServerProbe) -> None:
     answer = probe.variation(picture="cut-off.png", user="conformance-error")
+    if answer.status < 400:
+        unseen("The server serves that request; see refuse-cut-off.")
     text = answer.content.decode("utf-8", "replace")
     found = [word for word in _INSIDE if word in text]
     answer.must(not found, lambda: str(answer))
 
 
 def _elsewhere(probe: ServerProbe) -> None:
+    serves(probe)
     question = replace(Question("GET"), path="/images/conformance-no-such-address")
     probe.ask(question).refused(404)
 
 
 def _recovers(probe: ServerProbe) -> None:
+    serves(probe)
     for picture in ("cut-off.png", "text.png", "empty.png"):
         probe.variation(picture=picture)
-    if probe.variation().status != 200:
-        unseen("A plain request is not served; see answer-status.")
     probe.variation(user="conformance-after-errors").succeeded()
 
 

@@ -1,7 +1,11 @@
 """A request of the kit: what is sent byte by byte, and the curl command line that sends it."""
 
+import os
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pytest_image_variation.conformance.pictures import picture
@@ -121,12 +125,24 @@ class Question:
         line = " ".join(words)
         if not files:
             return line
-        made = f"python -m pytest_image_variation.conformance.pictures {files[0].picture}"
+        made = f"{_python()} -m pytest_image_variation.conformance.pictures {files[0].picture}"
         return f"{made} | {line}" if source == "-" else f"{made} > {source} && {line}"
 
     @property
     def _has_body(self) -> bool:
         return bool(self.parts) or self.body is not None
+
+
+def _python() -> str:
+    """Return how to start this Python from here, in a shell where nothing is activated either."""
+    found = shutil.which("python")
+    if found is not None and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    try:
+        return shlex.quote(os.path.relpath(sys.executable))
+    except ValueError:
+        # It is on another disk of Windows.
+        return "python"
 
 
 def _part(part: Field | File) -> Part:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NoReturn, TypeVar, get_args
+from typing import Generic, Literal, NoReturn, Protocol, TypeVar, get_args
 
-__all__ = ["LEVELS", "Breach", "Level", "Rule", "Unseen", "unseen"]
+__all__ = ["LEVELS", "Breach", "Level", "Rule", "Subject", "Unseen", "unseen"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 """As in RFC 2119. A MUST is what the vendor's specification says and its recorded answers show; a
@@ -14,6 +14,14 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 """The levels, the strongest first."""
 
 S = TypeVar("S")
+
+
+class Subject(Protocol):
+    """What is checked, and asked for that."""
+
+    def asked(self) -> Sequence[str]:
+        """Return what was asked last, a line for each request, where no curl can ask it again."""
+        ...
 
 
 class Breach(AssertionError):

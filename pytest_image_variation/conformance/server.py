@@ -1,11 +1,11 @@
 """`ServerConformanceTests`: what a server gets wrong."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pytest
 
+from langchain_image_variation.http import settings
 from pytest_image_variation.conformance import (
     answer_rules,
     error_rules,
@@ -15,10 +15,11 @@ from pytest_image_variation.conformance import (
 )
 from pytest_image_variation.conformance.capabilities import Capabilities
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.server_probe import Server, ServerProbe
-from pytest_image_variation.conformance.verdict import judge, parameters
+from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.conformance.target import Server
+from pytest_image_variation.conformance.verdict import judge, parameters, subject_of
 
-__all__ = ["SERVER_RULES", "ServerConformanceTests"]
+__all__ = ["SERVER_RULES", "ServerConformanceTests", "named"]
 
 SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
     rule.id: rule
@@ -33,7 +34,7 @@ SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
 }
 """All rules about servers by id."""
 
-_PROBES = pytest.StashKey[dict[Server, ServerProbe]]()
+_PROBES = pytest.StashKey[dict[Hashable, ServerProbe]]()
 
 
 class ServerConformanceTests:
@@ -46,36 +47,60 @@ class ServerConformanceTests:
     @pytest.fixture
     def server(self, request: pytest.FixtureRequest) -> Server:
         """The server of the command line."""
-        return _named(request.config)
+        server = named(request.config)
+        if server is None:
+            pytest.skip(
+                "No server is named; pass --image-variation-url http://HOST:PORT/v1, up to and "
+                "with its /v1."
+            )
+        return server
 
     @pytest.mark.parametrize("rule", parameters(SERVER_RULES.values()))
     def test_rule(
         self, rule: Rule[ServerProbe], server: Server, request: pytest.FixtureRequest
     ) -> None:
         """The server keeps the rule."""
-        # All tests of a session share what was asked already.
+        # The tests of a class share what was asked already, as long as it is the same server.
         probes = request.session.stash.setdefault(_PROBES, {})
-        if server not in probes:
-            probes[server] = ServerProbe(server)
-        probe = probes[server]
+        subject = subject_of(request.node)
+        probe = probes.get(subject)
+        if probe is None or probe.server != server:
+            probe = probes[subject] = ServerProbe(server)
         if rule.id != "answer-status" and not probe.answers:
+            if rule.id == _first_of(request.node):
+                pytest.fail("The server does not answer; answer-status says more.", pytrace=False)
             pytest.skip("The server does not answer; see answer-status.")
         judge(rule, probe, request.node)
 
 
-def _named(config: pytest.Config) -> Server:
+def _first_of(item: pytest.Item) -> str | None:
+    """Return the rule that has to fail for all, where answer-status is not chosen to be checked."""
+    ids = [
+        other.callspec.params["rule"].id  # type: ignore[attr-defined]  # of parametrized tests
+        for other in item.session.items
+        if other.parent is item.parent
+        and "rule" in getattr(getattr(other, "callspec", None), "params", ())
+    ]
+    return None if "answer-status" in ids else ids[0]
+
+
+def named(config: pytest.Config) -> Server | None:
+    """Return the server of the command line, or None if it names none.
+
+    Raises:
+        ValueError: As `Server` and `Capabilities`.
+    """
+
     def option(name: str) -> Any:
         return config.getoption(f"--image-variation-{name}", None)
 
     url = option("url")
     if not url:
-        pytest.skip(
-            "No server is named; pass --image-variation-url http://HOST:PORT/v1, up to and with "
-            "its /v1."
-        )
+        return None
     return Server(
         url,
-        api_key=option("api-key") or os.environ.get("IMAGE_VARIATION_API_KEY"),
+        api_key=option("api-key") or settings.environment("IMAGE_VARIATION_API_KEY"),
         model=option("model"),
         capabilities=Capabilities.parse(option("capabilities") or ""),
+        timeout=option("timeout"),
     )

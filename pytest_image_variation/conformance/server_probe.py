@@ -1,183 +1,32 @@
-"""What is asked of a server, and what it answers."""
+"""What is asked of a server, each question once."""
 
 import base64
 import binascii
-import io
-import json
+import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
-from PIL import Image
 
-from langchain_image_variation.error_response import Error
-from pytest_image_variation.conformance.capabilities import Capabilities
+from langchain_image_variation.http.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.http.deadline import deadline_at
+from langchain_image_variation.http.retry import retry_after
+from langchain_image_variation.http.session import new_client
+from langchain_image_variation.http.settings import request_timeout
+from pytest_image_variation.conformance.answer import Answer, Picture, masked
 from pytest_image_variation.conformance.question import Field, File, Question
 from pytest_image_variation.conformance.rule import Breach, unseen
+from pytest_image_variation.conformance.target import Server
 
-__all__ = ["Answer", "Picture", "Server", "ServerProbe"]
+__all__ = ["ServerProbe"]
 
-_SECONDS = 300.0
 _WAITS = 5
+_WAIT = 1.0
 _LONGEST_WAIT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server to be checked.
-
-    Raises:
-        ValueError: If the address is none.
-    """
-
-    base_url: str
-    """Up to and with its "/v1"."""
-    api_key: str | None = field(default=None, repr=False)
-    """The key that it wants; None if it wants none."""
-    model: str | None = None
-    """The model to ask for; None to leave it to the server."""
-    capabilities: Capabilities = field(default_factory=Capabilities)
-    """What it claims to do."""
-    transport: httpx.BaseTransport | None = None
-    """Where requests go instead of the network."""
-
-    def __post_init__(self) -> None:
-        """Check the address."""
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("base_url must begin with http:// or https://.")
-
-    @property
-    def shown_url(self) -> str:
-        """The address as reports have it: without a name and a password, or a query."""
-        address = urlsplit(self.base_url)
-        host = address.netloc.rpartition("@")[2]
-        return f"{address.scheme}://{host}{address.path.rstrip('/')}"
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What a file turns out to be."""
-
-    data: bytes = field(repr=False)
-    kind: str | None
-    """Pillow's name of its format, or None if it is no picture."""
-    size: str | None
-    """Such as "256x256"."""
-    decodes: bool
-    """Whether all of its pixels can be read."""
-
-    @classmethod
-    def of(cls, data: bytes) -> Self:
-        """Look at a file. What it cannot be, it is not, so this raises nothing."""
-        return cls(data, *_seen(data))
-
-
-@lru_cache(maxsize=256)
-def _seen(data: bytes) -> tuple[str | None, str | None, bool]:
-    kind = size = None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, size = image.format, f"{image.width}x{image.height}"
-            image.load()
-    # What Pillow raises for broken files differs by format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return kind, size, False
-    return kind, size, True
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, and the command line that asks for it."""
-
-    status: int
-    headers: httpx.Headers
-    content: bytes
-    curl: str
-    api_key: str | None = field(default=None, repr=False)
-
-    def breach(self, got: str) -> NoReturn:
-        """Say that this answer breaks a rule.
-
-        Raises:
-            Breach: Always.
-        """
-        raise Breach(got, [self.curl])
-
-    def must(self, condition: bool, got: Callable[[], str] | str) -> None:
-        """Say so if a condition is not met.
-
-        Raises:
-            Breach: If it is not.
-        """
-        if not condition:
-            self.breach(got if isinstance(got, str) else got())
-
-    def __str__(self) -> str:
-        """Return status and body as a failure shows them: short, and without the key."""
-        text = self.content[:2000].decode("utf-8", "replace")
-        if self.api_key:
-            text = text.replace(self.api_key, "***")
-        text = " ".join(text.split())
-        return f"{self.status} {text if len(text) <= 300 else text[:300] + '…'}".strip()
-
-    @property
-    def json(self) -> Any:
-        """The body's JSON, or None if it is none."""
-        try:
-            return json.loads(self.content)
-        except ValueError:
-            return None
-
-    def succeeded(self) -> Self:
-        """Return this answer if it is a success.
-
-        Raises:
-            Breach: If it is none.
-        """
-        self.must(self.status == 200, lambda: str(self))
-        return self
-
-    def refused(self, *statuses: int) -> Self:
-        """Return this answer if it is a refusal.
-
-        Raises:
-            Breach: If it is none, or has another status.
-        """
-        self.must(self.status in (statuses or (400,)), lambda: str(self))
-        return self
-
-    @property
-    def entries(self) -> list[Mapping[str, Any]]:
-        """The entries of `data` that are objects; none if there is nothing of that kind."""
-        content = self.json if self.status == 200 else None
-        data = content.get("data") if isinstance(content, dict) else None
-        return (
-            [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        )
-
-    @property
-    def error(self) -> Mapping[str, Any] | None:
-        """The error in the contract's envelope, or None."""
-        content = self.json
-        error = content.get("error") if isinstance(content, dict) else None
-        return error if isinstance(error, dict) else None
-
-    @property
-    def known_error(self) -> Error:
-        """The error in the contract's envelope.
-
-        Raises:
-            Unseen: If there is none.
-        """
-        error = self.error
-        if error is None:
-            unseen("There is no error in the contract's envelope to look at; see error-envelope.")
-        return Error.model_validate(error)
 
 
 class ServerProbe:
@@ -190,11 +39,11 @@ class ServerProbe:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.capabilities = server.capabilities
-        self._answers: dict[Question, Answer] = {}
+        self.run = uuid.uuid4().hex[:12]
+        """Tells this run from others, for what a server remembers."""
+        self._known: dict[Question, Answer | Breach] = {}
         self._lock = threading.Lock()
-        # With no connection kept there is nothing to close.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.Client(transport=server.transport, limits=limits, timeout=_SECONDS)
+        self._in_vain = False
 
     @property
     def size(self) -> str:
@@ -210,10 +59,19 @@ class ServerProbe:
             return False
         return True
 
+    @property
+    def serves(self) -> bool:
+        """Whether the plainest request gets pictures, whatever they are."""
+        return self.answers and bool(self.variation().entries)
+
+    def asked(self) -> Sequence[str]:
+        """Return nothing: each breach has the command line that asks again."""
+        return ()
+
     def knows(self, question: Question) -> bool:
         """Whether a question was asked already."""
         with self._lock:
-            return question in self._answers
+            return question in self._known
 
     def ask(self, question: Question) -> Answer:
         """Return the answer to a question; it is asked only if it was not before.
@@ -224,11 +82,13 @@ class ServerProbe:
             Breach: If there is no answer.
         """
         with self._lock:
-            known = self._answers.get(question)
+            known = self._known.get(question)
         if known is None:
             known = self._asked(question)
             with self._lock:
-                self._answers[question] = known
+                self._known[question] = known
+        if isinstance(known, Breach):
+            raise Breach(known.got, known.curl)
         return known
 
     def legal(self, *, picture: str | None = "rgb.png", **fields: str | None) -> Question:
@@ -287,30 +147,72 @@ class ServerProbe:
                 return answer.content
         unseen("There is no picture that can be read; see b64-string and url-read.")
 
-    def _asked(self, question: Question) -> Answer:
-        server = self.server
-        curl = question.curl(server.shown_url, with_key=bool(server.api_key))
-        headers = question.all_headers(server.api_key)
-        body = question.content()
-        url = question.url(server.base_url.rstrip("/"))
+    def _asked(self, question: Question) -> Answer | Breach:
+        """Ask, and ask again while the server says to come back later."""
         for wait in range(_WAITS + 1):
-            content = iter([body or b""]) if question.chunked else body
-            try:
-                response = self._client.request(
-                    question.method, url, headers=headers, content=content
-                )
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise Breach(f"no answer: {type(error).__name__}", [curl]) from None
-            if response.status_code != 429 or wait == _WAITS:
+            found = self._sent(question)
+            if isinstance(found, Breach) or found.status != 429:
                 break
-            time.sleep(_seconds(response.headers.get("retry-after")))
-        return Answer(
-            response.status_code, response.headers, response.content, curl, server.api_key
-        )
+            if wait == _WAITS or self._in_vain:
+                # It would be in vain each time.
+                self._in_vain = True
+                break
+            seconds = retry_after(found.headers, str(found))
+            time.sleep(_WAIT if seconds is None else min(seconds, _LONGEST_WAIT))
+        return found
+
+    def _sent(self, question: Question) -> Answer | Breach:
+        server = self.server
+        curl = masked(question.curl(server.base_url, with_key=bool(server.api_key)), server.api_key)
+        url, body = question.url(server.base_url), question.content()
+        request: dict[str, Any] = {
+            "headers": {**_AS_CURL, **question.all_headers(server.api_key)},
+            "content": iter([body or b""]) if question.chunked else body,
+            "timeout": request_timeout(server.timeout),
+        }
+        try:
+            with (
+                deadline_at(time.monotonic() + server.timeout),
+                self._client(url) as client,
+                client.stream(question.method, url, **request) as response,
+            ):
+                content = bytearray()
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        return Breach(f"an answer of more than {MAX_ANSWER_BYTES:,} bytes", [curl])
+        # What is no address raises ValueErrors of several kinds.
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            return Breach(f"no answer: {_why(error, server.timeout)}", [curl])
+        status, headers = response.status_code, response.headers
+        return Answer(status, headers, bytes(content), curl, server.api_key)
+
+    @contextmanager
+    def _client(self, url: str) -> Iterator[httpx.Client]:
+        """Give a client for one question: no connection is kept, and no cookie."""
+        if self.server.transport is not None:
+            # It is not ours to close.
+            yield httpx.Client(transport=self.server.transport)
+            return
+        with new_client(httpx.URL(url)) as client:
+            yield client
 
 
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 1), 0.0), _LONGEST_WAIT)
-    except ValueError:
-        return 1.0
+# httpx would ask for compression, which curl does not.
+_AS_CURL = {"accept": "*/*", "accept-encoding": "identity"}
+
+
+def _why(error: Exception, timeout: float) -> str:
+    kind = type(error).__name__
+    if isinstance(error, httpx.TimeoutException):
+        return f"{kind}; it had {timeout:g} seconds"
+    if isinstance(error, httpx.ConnectError):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            return f"{kind}; its certificate is not trusted, or it does not speak TLS"
+        return f"{kind}; is the server running, and is its address right?"
+    if isinstance(error, httpx.TransportError):
+        return f"{kind}; the connection ended, or what came is no HTTP"
+    return f"{kind}; this is no address"

@@ -1,18 +1,18 @@
 """From a check to the outcome of a test."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
 import pytest
 
-from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Unseen
+from pytest_image_variation.conformance.rule import LEVELS, Breach, Rule, Subject, Unseen
 
-__all__ = ["BREACH", "judge", "parameters"]
+__all__ = ["BREACH", "judge", "parameters", "subject_of"]
 
 BREACH = "image_variation_breach"
 """The property of a test's report that says what was found, and how to ask again."""
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Subject)
 
 
 def parameters(rules: Iterable[Rule[S]]) -> list[Any]:
@@ -23,6 +23,13 @@ def parameters(rules: Iterable[Rule[S]]) -> list[Any]:
         )
         for rule in rules
     ]
+
+
+def subject_of(item: pytest.Item) -> Hashable:
+    """Return what all tests of one subject have in common: the class, and its own parameters."""
+    indices = item.callspec.indices  # type: ignore[attr-defined]  # of parametrized tests
+    others = tuple(sorted((name, index) for name, index in indices.items() if name != "rule"))
+    return item.parent, others
 
 
 def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:
@@ -37,8 +44,11 @@ def judge(rule: Rule[S], subject: S, item: pytest.Item) -> None:
         return
     if isinstance(found, Unseen):
         pytest.skip(str(found))
-    item.user_properties.append((BREACH, {"got": found.got, "curl": list(found.curl)}))
-    text = "\n".join([f"{rule.level} {rule.id}: {rule.text}", f"got: {found.got}", *found.curl])
+    asked = list(subject.asked())
+    breach = {"got": found.got, "asked": asked, "curl": list(found.curl)}
+    item.user_properties.append((BREACH, breach))
+    lines = [f"{rule.level} {rule.id}: {rule.text}", f"got: {found.got}"]
+    text = "\n".join([*lines, *(f"asked: {line}" for line in asked), *found.curl])
     if LEVELS.index(rule.level) > LEVELS.index(_level(item.config)):
         pytest.xfail(text)
     pytest.fail(text, pytrace=False)

@@ -8,6 +8,8 @@ from langchain_image_variation.conversation import (
     Conversation,
     MadePicture,
     SharedPicture,
+    announced,
+    announcement,
     scope_name,
 )
 
@@ -84,3 +86,30 @@ def test_no_two_conversations_share_a_scope(one: str, other: str) -> None:
 def test_identities_that_look_alike_have_scopes_of_their_own(other: str) -> None:
     """Even where a file system does not tell upper case from lower."""
     assert scope_name(other).lower() != scope_name("user-1").lower()
+
+
+_HANDLES = st.lists(st.from_regex(r"\w[\w.-]{0,40}-[0-9a-f]{8}-[0-9]", fullmatch=True), min_size=1)
+
+
+@given(
+    _HANDLES,
+    st.text(max_size=40),
+    st.sampled_from(["my results/", "t-1/ in s3 storage"]),
+    st.text(),
+)
+def test_what_was_announced_is_read_back(
+    handles: list[str], label: str, place: str, after: str
+) -> None:
+    """Whatever the picture was called, wherever it is kept and whatever comes after."""
+    text = announcement(handles, label=label, size="256x256", place=place)
+    found = announced(f"{text} {after}")
+    assert [picture.handle for picture in found] == handles
+    assert [picture.path for picture in found] == [f"{handle}.png" for handle in handles]
+    assert {picture.sha256 for picture in found} == {None}
+
+
+def test_a_text_that_quotes_an_announcement_is_none() -> None:
+    """It has to begin with it, and to be whole."""
+    text = announcement(["a-0123abcd-1"], label="a", size="256x256", place="x/")
+    for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
+        assert announced(other) == []

@@ -8,6 +8,9 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.messages.base import message_to_dict, messages_to_dict
 from langchain_core.messages.utils import messages_from_dict
 
+from langchain_image_variation.arguments import ImageVariationArguments
+from langchain_image_variation.conversation import Conversation, MadePicture, scope_name
+from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.tool import ImageVariationTool
 from pytest_image_variation.samples import jpeg, square_png
@@ -108,6 +111,15 @@ def test_without_a_conversation_all_results_may_be_used(
     assert again.content.startswith(f"Made 1 variation of {handle}")
 
 
+def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
+    """In whatever order its pictures came to the disk, and if they were there already."""
+    for side in (64, 65, 66, 67, 64):
+        (root / "cat.png").write_bytes(square_png(side))
+        made = tool.invoke(call(image="cat.png", n=6, size="256x256")).artifact["images"]
+        again = tool.invoke(call(image="latest", size="256x256"))
+        assert again.content.startswith(f"Made 1 variation of {made[-1]['handle']}")
+
+
 def test_what_was_done_to_an_upload_is_said(tool: ImageVariationTool) -> None:
     """Under the name by which the model knows it."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")
@@ -153,6 +165,20 @@ class TestConversationsApart:
                 answer = Talk(tool, thread, message).vary("latest")
                 assert answer.status == "error"
                 assert answer.text.startswith("The file of 'mine' is gone or was changed.")
+
+    def test_what_is_known_without_its_hash_is_found_in_one_s_own_folder_only(
+        self, tool: ImageVariationTool, root: Path
+    ) -> None:
+        """Whoever reads handles from a text names no result of another conversation."""
+        (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
+        asked = ImageVariationArguments(image="latest")
+        for scope, found in ((scope_name("a"), True), (scope_name("b"), False), (None, False)):
+            known = Conversation([MadePicture(image["handle"], image["path"], None)], scope)
+            if found:
+                assert len(tool.call(asked, known).artifact["images"]) == 1
+                continue
+            with pytest.raises(SourceError, match=r"^The file of .* is gone or was changed\."):
+                tool.call(asked, known)
 
     async def test_a_hundred_at_once(self, tool: ImageVariationTool, root: Path) -> None:
         """Each varies its own upload, then its own result, while all others do."""

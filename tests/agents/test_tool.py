@@ -23,6 +23,8 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     SourceError,
 )
+from langchain_image_variation.pixels import on_white
+from langchain_image_variation.source import load_source
 from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.scripted import Scripted, asks, call
@@ -174,7 +176,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "/etc/passwd"}, "There is no picture 'passwd' here. Files: "),
     (
         {"image": "broken.png"},
-        "broken.png: image is a corrupt PNG, or too large for the memory. Files: ",
+        "broken.png: image is a corrupt PNG file: it is cut off at byte 100, inside IDAT. Files: ",
     ),
     ({"image": "cat.jpg", "model": "gpt-9"}, "'gpt-9' does not exist here"),
     ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),
@@ -262,6 +264,14 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
+def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
+    """One outside is refused, behind a symbolic link too, and so is the root itself."""
+    (root / "link").symlink_to(root.parent)
+    with pytest.raises(SourceError, match="inside the root"):
+        ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
+
+
 def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
     """A tool can be sent to another process."""
     copy = pickle.loads(pickle.dumps(tool))
@@ -272,7 +282,7 @@ def test_corrupt_pixels_are_answered_too(root: Path) -> None:
     """A picture that fails only when it is decoded is answered with text as well."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
-    assert "pixels cannot be decoded" in message.content
+    assert "pixels cannot be inflated" in message.content
 
 
 def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
@@ -326,6 +336,18 @@ def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: 
     assert all(path.startswith("variations/cat-") for path in made)
     assert "There is no picture 'holiday_final_v2.png' here. In this" in messages[-1].text
     assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
+
+
+def test_a_server_is_sent_what_a_person_sees(root: Path) -> None:
+    """Faint colours under alpha are no picture of their own to a model that drops alpha."""
+    (root / "faint.png").write_bytes(square_png(mode="RGBA"))
+    expected = on_white(load_source(root / "faint.png").png).data
+    with raw_server(response(200, success(1))) as server:
+        engine = load_engine("variations", base_url=server.base_url)
+        ImageVariationTool(root_dir=root, engine=engine).invoke(call(image="faint.png"))
+        assert isinstance(engine, VariationsEngine)
+        engine.close()
+    assert expected in server.requests[0]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

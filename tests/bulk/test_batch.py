@@ -28,7 +28,8 @@ Columns = dict[str, list[Any]]
 
 def batch(**settings: Any) -> VariationBatch:
     """Return a batch with the engine that logs."""
-    return VariationBatch("out", **{"engine": "logged", "n": 2, "size": "256x256", **settings})
+    usual = {"output_dir": "out", "engine": "logged", "n": 2, "size": "256x256"}
+    return VariationBatch(**{**usual, **settings})
 
 
 def pictures() -> set[str]:
@@ -251,6 +252,7 @@ BAD = [
     ({"n": 11}, "n must be"),
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
+    ({"output_dir": "s3://bucket/out"}, "output_dir must be a folder, got a URL"),
     ({"model": ""}, "model must be"),
     ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
 ]

@@ -116,10 +116,11 @@ def test_an_interrupt_finishes_what_is_in_hand(
     assert set(made().values()) == {1}
 
 
-def test_a_second_interrupt_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["logged", "hosted"])
+def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even amid a picture that takes long; no file is half-written, and no process stays."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
-    process = begin("photos")
+    process = begin("photos", "--engine", engine)
     wait_until(log().exists, process)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None

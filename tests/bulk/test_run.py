@@ -71,7 +71,7 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     assert run(*arguments) == 3
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "2 made, 0 already there, 5 failed."
-    corrupt = "image is a corrupt PNG file: its pixels cannot be decoded."
+    corrupt = "image is a corrupt PNG file: its pixels cannot be inflated."
     assert sorted(others) == [
         f"  InvalidImageError: 1, such as: {corrupt}",
         "  InvalidRequestError: 2, such as: n must be a whole number from 1 to 10, got 'many'.",
@@ -270,6 +270,7 @@ BAD = [
     ("photos --workers 0", "--workers must be a whole number from 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number from 1, got 0."),
     ("photos --output-dir ", "--output-dir is empty; name a folder."),
+    ("photos --output-dir s3://bucket/out", "output_dir must be a folder, got a URL"),
     ("none", "There is no file or folder 'none'; check the path."),
     ("empty", "There is no picture to vary; name files or folders."),
     ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
@@ -287,6 +288,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+    assert not Path("variations", "pictures").exists()
 
 
 def test_without_pyarrow_json_lines_are_written(

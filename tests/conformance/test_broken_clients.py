@@ -10,7 +10,7 @@ import pytest
 
 from pytest_image_variation.conformance.client import CLIENT_RULES
 from pytest_image_variation.conformance.client_probe import ClientProbe
-from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.conformance.rule import Breach, Unseen
 from pytest_image_variation.loopback import Loopback
 from pytest_image_variation.samples import jpeg
 
@@ -147,3 +147,63 @@ def test_a_broken_client_breaks_its_rule(loopback: Loopback, id: str) -> None:
     CLIENT_RULES[id].check(ClientProbe(Plain(), loopback))
     with pytest.raises(Breach):
         CLIENT_RULES[id].check(ClientProbe(CLIENTS[id], loopback))
+
+
+def outcomes(loopback: Loopback, create: Any, *ids: str) -> dict[str, str]:
+    """Return what comes of rules, by the name of what their check raises."""
+    found = {}
+    for id in ids or CLIENT_RULES:
+        try:
+            CLIENT_RULES[id].check(ClientProbe(create, loopback))
+        except (Breach, Unseen) as raised:
+            found[id] = type(raised).__name__
+        else:
+            found[id] = "kept"
+    return found
+
+
+def test_who_always_raises_keeps_nothing(loopback: Loopback) -> None:
+    """That an error is raised says something only where pictures come otherwise."""
+
+    def create(base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
+        raise RuntimeError("no")
+
+    assert "kept" not in outcomes(loopback, create).values()
+
+
+def test_who_asks_for_base64_alone_breaks_a_rule(loopback: Loopback) -> None:
+    """Though its pictures are right."""
+
+    class Base64(Plain):
+        def __call__(self, *arguments: Any, **fields: Any) -> list[bytes]:
+            return super().__call__(*arguments, **{**fields, "response_format": "b64_json"})
+
+    found = outcomes(loopback, Base64())
+    assert [id for id in found if found[id] == "Breach"] == ["client-format"]
+    assert found["client-raises-url-expired"] == "Unseen"
+
+
+def test_what_was_asked_is_told(loopback: Loopback) -> None:
+    """A line for each request, without the key."""
+    probe = ClientProbe(broken(extra={"prompt": "a cat"}), loopback)
+    with pytest.raises(Breach):
+        CLIENT_RULES["client-fields"].check(probe)
+    (line,) = probe.asked()
+    assert line == (
+        "POST /v1/images/variations size='256x256' response_format='b64_json' n='1' user='jane' "
+        "prompt='a cat' image=RGB 64x64 -> 400"
+    )
+
+
+def test_an_async_function_and_a_generator_are_functions_too(loopback: Loopback) -> None:
+    """They are waited for, and read."""
+
+    async def create(*arguments: Any, **fields: Any) -> list[bytes]:
+        return Plain()(*arguments, **fields)
+
+    def generator(*arguments: Any, **fields: Any) -> Iterator[bytes]:
+        yield from Plain()(*arguments, **fields)
+
+    ids = ("client-b64", "client-url", "client-raises-wrong-key", "client-at-once")
+    for function in (create, generator):
+        assert set(outcomes(loopback, function, *ids).values()) == {"kept"}

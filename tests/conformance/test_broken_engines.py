@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from langchain_image_variation.exceptions import EngineError, ImageVariationErro
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.conformance import Capabilities
 from pytest_image_variation.conformance.engine import ENGINE_RULES
-from pytest_image_variation.conformance.engine_probe import EngineProbe
+from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach
 from pytest_image_variation.samples import jpeg
@@ -126,14 +127,19 @@ def test_a_broken_engine_breaks_its_rule(id: str) -> None:
         InstantEngine(),
         Broken(lambda request, engine: engine.create_variation(request)),
     ):
-        ENGINE_RULES[id].check(EngineProbe(engine, Capabilities(), deterministic=True))
+        check(id, engine)
     with pytest.raises(Breach):
-        ENGINE_RULES[id].check(EngineProbe(Broken(ENGINES[id]), Capabilities(), deterministic=True))
+        check(id, Broken(ENGINES[id]))
+
+
+def check(id: str, engine: Engine) -> None:
+    """Check one rule."""
+    with closing(EngineProbe(engine, Capabilities(), deterministic=True)) as probe:
+        ENGINE_RULES[id].check(probe)
 
 
 def test_an_error_of_the_engine_is_told() -> None:
     """By its class and its message."""
-    probe = EngineProbe(Broken(FAILING), Capabilities())
     with pytest.raises(Breach, match=r"^EngineError: No\.$"):
-        ENGINE_RULES["engine-returns"].check(probe)
+        check("engine-returns", Broken(FAILING))
     assert issubclass(EngineError, ImageVariationError)

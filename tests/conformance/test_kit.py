@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -67,17 +66,18 @@ def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
         [
             "SHOULD refuse-broken-pixels: A PNG whose pixels cannot be inflated is refused with*",
             "got: 200 {*",
-            "python -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
+            "* -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
             "* conformance of image variations *",
-            "*kept*broken*expected*not seen*",
-            "MUST *1 *0 *0 *0",
-            "SHOULD *0 *1 *0 *0",
+            "*kept*broken*expected*not seen*failed*",
+            "MUST *1 *0 *0 *0 *0",
+            "SHOULD *0 *1 *0 *0 *0",
             "SHOULD broken: refuse-broken-pixels: *",
         ]
     )
     report = json.loads((pytester.path / "reports" / "kit.json").read_text())
     assert report["target"].startswith("http://127.0.0.1:")
-    assert report["summary"]["SHOULD"] == {"kept": 0, "broken": 1, "expected": 0, "not seen": 0}
+    none = {"kept": 0, "broken": 0, "expected": 0, "not seen": 0, "failed": 0}
+    assert report["summary"]["SHOULD"] == {**none, "broken": 1}
     kept, broken = report["rules"]
     assert (kept["id"], kept["outcome"], kept["curl"]) == ("refuse-n-zero", "kept", [])
     assert (broken["id"], broken["level"], broken["outcome"]) == (
@@ -105,7 +105,8 @@ def test_levels_are_marks(kit: Run) -> None:
 
 def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     """Rules are skipped, or expected to be broken; one that is kept after all fails."""
-    (pytester.path / "skips.txt").write_text("# Ours.\n\nrefuse-n-zero  # too dear\n")
+    skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
+    (pytester.path / "skips.txt").write_bytes(skips.encode())
     (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
     result = kit(
         *("--image-variation-skips=skips.txt", "--image-variation-xfails=xfails.txt"),
@@ -115,8 +116,8 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "*XPASS(strict)*known*",
-            "MUST *1 *0 *0 *1",
-            "SHOULD *0 *0 *1 *0",
+            "MUST *1 *0 *0 *1 *0",
+            "SHOULD *0 *0 *1 *0 *0",
             "SHOULD expected: refuse-broken-pixels: *",
             "*too dear*",
         ]
@@ -128,8 +129,10 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
     ("option", "message"),
     [
         ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: no rule has the id 'n-zero'.*"),
+        ("--image-variation-xfails=wrong.txt", "* Is it 'refuse-n-zero'?*"),
         ("--image-variation-xfails=none.txt", "*The list 'none.txt' cannot be read.*"),
         ("--image-variation-report=wrong.txt/kit.json", "*'kit.json' cannot be written there.*"),
+        ("--image-variation-report=.", "* cannot be written there.*"),
         ("--image-variation-capabilities=n=4", "*no capability 'n'; there are url, *"),
         ("--image-variation-capabilities=max_n=four", "*max_n cannot be 'four'.*"),
         ("--image-variation-capabilities=max_n=11", "*max_n must be a whole number from 1 to 10*"),
@@ -138,9 +141,36 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
 def test_wrong_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
     """They end the run at once, with a sentence."""
     (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
-    result = kit(option)
+    result = kit(option, "-p", "xdist.plugin", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+BESIDE_RULES = """
+import pytest
+from pytest_image_variation.conformance import ServerConformanceTests
+
+class TestMine(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        raise OSError("did not start")
+
+    @pytest.mark.image_variation_must
+    def test_of_my_own(self):
+        pass
+"""
+
+
+def test_a_crash_is_no_breach(run: Run, pytester: pytest.Pytester) -> None:
+    """No list expects it, and the report tells them apart; a test that is no rule is left alone."""
+    (pytester.path / "xfails.txt").write_text("answer-status\n")
+    options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")
+    result = run(BESIDE_RULES, *options, "-k", "answer-status or my_own")
+    result.assert_outcomes(passed=1, errors=1, deselected=COUNT - 1)
+    report = json.loads((pytester.path / "kit.json").read_text())
+    (row,) = report["rules"]
+    assert (row["outcome"], row["got"]) == ("failed", "OSError: did not start")
+    assert report["exit_status"] == 1
 
 
 def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
@@ -157,6 +187,34 @@ def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
             "*The server does not claim the size 256x256.",
         ]
     )
+
+
+def test_nothing_is_reported_of_what_is_not_run(kit: Run, pytester: pytest.Pytester) -> None:
+    """The report of before stays as it is."""
+    (pytester.path / "kit.json").write_text("{}")
+    kit("--image-variation-report=kit.json", "--collect-only", "-q")
+    assert (pytester.path / "kit.json").read_text() == "{}"
+    assert [path.name for path in pytester.path.glob("kit*")] == ["kit.json"]
+
+
+INTERRUPTING = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    if "answer-object" in item.name:
+        pytest.exit("enough")
+"""
+
+
+def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None:
+    """Its report has the rules that were checked before, and pytest's exit status."""
+    pytester.makepyfile(interrupting=INTERRUPTING)
+    pytester.syspathinsert()
+    kit("--image-variation-report=kit.json", "-p", "interrupting", "-k", "answer-")
+    report = json.loads((pytester.path / "kit.json").read_text())
+    assert report["exit_status"] == pytest.ExitCode.INTERRUPTED
+    assert [row["id"] for row in report["rules"]] == ["answer-status", "answer-content-type"]
 
 
 def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
@@ -180,7 +238,18 @@ def test_nobody_answers(run: Run) -> None:
         "--image-variation-url=http://127.0.0.1:9/v1",
     )
     result.assert_outcomes(failed=1, skipped=COUNT - 1)
-    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError"])
+    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError; is the *"])
+
+
+def test_nobody_answers_what_was_chosen(run: Run) -> None:
+    """That is no success, though the rule that says so was left out."""
+    result = run(
+        "",
+        *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),
+        "--image-variation-url=http://127.0.0.1:9/v1",
+    )
+    of_level = sum(rule.level == "MAY" for rule in SERVER_RULES.values())
+    result.assert_outcomes(failed=1, skipped=of_level - 1, deselected=COUNT - of_level)
 
 
 SUBCLASSES = """
@@ -226,7 +295,118 @@ def test_subclasses(run: Run) -> None:
             "got: it asked nothing",
             "got: it returned 1 pictures",
             "got: 1 for n=10",
+            "asked: model=dall-e-2 n=10 response_format=b64_json size=256x256 image=64x64",
             "*give the subclass a fixture `create_variation` *",
+        ]
+    )
+
+
+ALONE = """
+import asyncio, gc, time, weakref
+import httpx, pytest
+from langchain_image_variation.engines.instant import InstantEngine
+from pytest_image_variation.conformance import (
+    Capabilities, EngineConformanceTests, Server, ServerConformanceTests)
+
+class One(httpx.MockTransport):
+    # Two servers of one address, one after the other.
+    def __eq__(self, other):
+        return True
+    __hash__ = None
+
+class TestFirst(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        return Server("http://one/v1", transport=One(lambda request: httpx.Response(201)))
+
+class TestSecond(ServerConformanceTests):
+    @pytest.fixture
+    def server(self):
+        return Server("http://one/v1", transport=One(lambda request: httpx.Response(418)))
+
+@pytest.fixture(scope="session")
+def shared():
+    return InstantEngine()
+
+class TestAll(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self, shared):
+        return shared
+
+class TestDeterministic(EngineConformanceTests):
+    deterministic = True
+
+    @pytest.fixture
+    def engine(self, shared):
+        return shared
+
+class OfOneLoop:
+    loop = None
+
+    async def create_variation(self, request):
+        self.loop = self.loop or asyncio.get_running_loop()
+        assert self.loop is asyncio.get_running_loop()
+        return InstantEngine().create_variation(request)
+
+class TestOneLoop(EngineConformanceTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return OfOneLoop()
+
+alive = weakref.WeakSet()
+
+class Large(InstantEngine):
+    def __init__(self):
+        gc.collect()
+        alive.add(self)
+        assert len(alive) < 3
+
+class TestLarge(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self):
+        return Large()
+
+class Mixing:
+    def create_variation(self, request):
+        self.request = request
+        time.sleep(0.02)
+        mixed = self.request.model_copy(update={"n": request.n})
+        return InstantEngine().create_variation(mixed)
+
+class TestMixing(EngineConformanceTests):
+    deterministic = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return Mixing()
+
+class TestOtherSize(EngineConformanceTests):
+    capabilities = Capabilities(sizes=("768x768",))
+
+    @pytest.fixture
+    def engine(self):
+        return InstantEngine()
+"""
+
+
+def test_each_class_is_judged_by_itself(run: Run) -> None:
+    """Whatever it has in common with others; of engines, none is kept longer than needed."""
+    wanted = (
+        "answer-status or (TestAll and same-again) or (TestDeterministic and same-again) "
+        "or (TestOneLoop and size) or (TestLarge and takes) or (TestMixing and at-once) "
+        "or (TestOtherSize and returns)"
+    )
+    result = run(ALONE, "-k", wanted, "-rs")
+    result.assert_outcomes(failed=4, passed=10, skipped=1, deselected=2 * COUNT + 6 * 26 - 15)
+    result.stdout.fnmatch_lines(
+        [
+            "got: 201",
+            "got: 418",
+            "got: request * of 4 has other pictures than alone",
+            "Of an engine, sizes must have one of 256x256, 512x512, 1024x1024.",
+            "SKIPPED * The engine does not claim to be deterministic.",
         ]
     )
 
@@ -271,17 +451,19 @@ QUESTIONS = {
 def test_the_command_line_asks_the_same(
     question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What curl sends and what the kit sends differ in nothing that a server looks at."""
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    """What curl sends and what the kit sends differ in nothing that a server looks at.
+
+    The Python of the kit need not be the one that the shell finds.
+    """
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("IMAGE_VARIATION_API_KEY", KEY)
     with raw_server(*[response(200, b"{}")] * 2) as server:
         ServerProbe(Server(server.base_url, KEY)).ask(question)
         command = question.curl(server.base_url, with_key=True)
-        subprocess.run(
-            ["bash", "-c", command], check=True, capture_output=True, timeout=30, cwd=tmp_path
-        )
+        subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=30)
         kit, curl = (taken_apart(request) for request in server.requests)
     assert curl == kit
 

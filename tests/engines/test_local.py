@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,11 @@ def _disc(mode: str, side: int = 96) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
-@pytest.mark.parametrize("strength", [0.35, 0.9])
-def test_gives_exactly_what_was_asked_for(size: str, strength: float) -> None:
+@pytest.mark.parametrize(("strength", "n"), [(0.35, 2), (0.9, 1)])
+def test_gives_exactly_what_was_asked_for(size: str, strength: float, n: int) -> None:
     """The answer has n legal PNG files of exactly the size, and says their seeds."""
-    response = LocalEngine(seed=7, strength=strength).create_variation(_request(n=2, size=size))
-    assert [image.seed for image in response.data] == [7, 8]
+    response = LocalEngine(seed=7, strength=strength).create_variation(_request(n=n, size=size))
+    assert [image.seed for image in response.data] == [7, 8][:n]
     for image in response.data:
         side = SquarePNG(image.read()).side
         assert f"{side}x{side}" == size
@@ -85,7 +86,7 @@ def test_url_is_a_data_url() -> None:
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_variations_differ_from_each_other_and_from_the_source(strength: float) -> None:
     """At every strength, no two of source and variations are the same picture."""
-    request = _request(n=3)
+    request = _request(n=2)
     pictures = [_pixels(file) for file in _files(LocalEngine(seed=3, strength=strength), request)]
     with Image.open(io.BytesIO(PNG.data)) as image:
         pictures.append(np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC)))
@@ -93,25 +94,25 @@ def test_variations_differ_from_each_other_and_from_the_source(strength: float) 
         assert (one != other).any()
 
 
+@cache
+def _pair(strength: float) -> list[bytes]:
+    """Two pictures of one request."""
+    return _files(LocalEngine(seed=40, strength=strength, threads=4), _request(n=2))
+
+
 @pytest.mark.parametrize("strength", [0.35, 0.8])
-def test_each_picture_can_be_made_again_alone(strength: float) -> None:
+@pytest.mark.parametrize("index", [0, 1])
+def test_each_picture_can_be_made_again_alone(index: int, strength: float) -> None:
     """Picture i of a request has the bytes of a request for one picture with seed + i."""
-    together = _files(LocalEngine(seed=40, strength=strength), _request(n=2))
-    alone = [
-        _files(LocalEngine(seed=40 + index, strength=strength), _request())[0] for index in range(2)
-    ]
-    assert together == alone
+    alone = _files(LocalEngine(seed=40 + index, strength=strength), _request())
+    assert alone == [_pair(strength)[index]]
 
 
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 def test_the_result_does_not_depend_on_the_number_of_threads(strength: float) -> None:
     """The same seed gives the same bytes with one thread and with four."""
-    request = _request(n=3)
-    one, four = (
-        _files(LocalEngine(seed=5, strength=strength, threads=threads), request)
-        for threads in (1, 4)
-    )
-    assert one == four
+    engine = LocalEngine(seed=40, strength=strength, threads=1)
+    assert _files(engine, _request(n=2)) == _pair(strength)
 
 
 def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
@@ -127,14 +128,20 @@ def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
 def test_one_engine_serves_ten_threads() -> None:
     """Requests at the same time get the answers they would get one after the other."""
     engine = LocalEngine(seed=2, strength=0.5)
-    alone = _files(engine, _request(n=2))
+    alone = _files(engine, _request())
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: _files(engine, _request(n=2)), range(10)))
+        answers = list(pool.map(lambda _: _files(engine, _request()), range(10)))
     assert answers == [alone] * 10
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-@pytest.mark.parametrize("strength", [0.35, 1.0])
+@pytest.mark.parametrize(
+    ("mode", "strength"),
+    # What a file of one bit or with a palette is decoded to is there at full strength, too.
+    [
+        *((mode, 0.35) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *((mode, 1.0) for mode in ("L", "LA", "RGB", "RGBA")),
+    ],
+)
 def test_keeps_the_channels_of_the_source(mode: str, strength: float) -> None:
     """Grey stays grey and alpha stays; a palette becomes the colours it stands for."""
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(_disc(mode))))
@@ -172,20 +179,15 @@ def test_opaque_alpha_stays_opaque() -> None:
     assert (_pixels(data)[..., 3] == 255).all()
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.35, 0.7, 1.0])
 @pytest.mark.parametrize(
-    "source",
-    [
-        Image.new("RGB", (1, 1), (10, 20, 30)),
-        Image.new("RGB", (16, 16), (10, 20, 30)),
-        Image.new("RGB", (4000, 4000), (10, 20, 30)),
-    ],
-    ids=["1x1", "16x16", "4000x4000"],
+    ("side", "strength"),
+    # A source has the side that was asked for before the strength counts.
+    [*((16, strength) for strength in (0.0, 0.35, 0.7, 1.0)), (1, 0.35), (1, 1.0), (4000, 0.35)],
 )
-def test_one_colour_stays_that_colour(source: Image.Image, strength: float) -> None:
+def test_one_colour_stays_that_colour(side: int, strength: float) -> None:
     """A flat picture of any size has only itself as a variation."""
     engine = LocalEngine(seed=1, strength=strength, light=False)
-    (data,) = _files(engine, _request(_png(source)))
+    (data,) = _files(engine, _request(_png(Image.new("RGB", (side, side), (10, 20, 30)))))
     assert (_pixels(data) == (10, 20, 30)).all()
 
 
@@ -197,8 +199,7 @@ def test_transparent_stays_transparent(strength: float) -> None:
     assert (_pixels(data)[..., 3] == 0).all()
 
 
-@pytest.mark.parametrize("strength", [0.35, 1.0])
-@pytest.mark.parametrize("side", [2, 3, 16])
+@pytest.mark.parametrize(("side", "strength"), [(2, 0.35), (3, 0.35), (16, 0.35), (2, 1.0)])
 def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
     """A picture of a few pixels works like any other."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
@@ -243,7 +244,7 @@ def test_extreme_pictures_work(kind: str, strength: float) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.35, 0.8])
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [1, 2])
 def test_progress_rises_to_one(n: int, strength: float) -> None:
     """Progress starts at 0, rises, ends at 1, and is never told from two threads at once."""
     told: list[float] = []
@@ -276,7 +277,7 @@ def test_an_exception_from_progress_stops_the_request(
 
     engine = LocalEngine(seed=1, strength=0.8, threads=threads, progress=listen)
     with pytest.raises(error, match="enough"):
-        engine.create_variation(_request(n=6))
+        engine.create_variation(_request(n=3))
     time.sleep(0.1)
     assert sum(done > 0.2 for done in told) == 1
 
@@ -359,7 +360,7 @@ async def test_a_cancelled_call_stops_the_work() -> None:
         await call
     await asyncio.sleep(0.5)
     told = len(shares)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.25)
     assert len(shares) == told
     assert shares[-1] < 0.5
 
@@ -377,7 +378,7 @@ async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
     begun = len(shares)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.3)
     assert len(shares) <= begun + 3
 
 

@@ -108,7 +108,7 @@ begun.wait()
 other = LocalEngine(seed=1)
 quick = threading.Thread(target=other.create_variation, args=(request,), daemon=True)
 quick.start()
-quick.join(2)
+quick.join(20)
 print(quick.is_alive())
 done.set()
 """
@@ -138,7 +138,7 @@ threads = [
 for thread in threads:
     thread.start()
 for thread in threads:
-    thread.join(2)
+    thread.join(20)
 print([picture == alone for picture in made], [thread.is_alive() for thread in threads])
 """
 

@@ -31,8 +31,9 @@ def _still(nodes: int = 256) -> pyramid.Floats:
     return np.zeros((2, nodes, nodes), dtype=np.float32)
 
 
-@pytest.mark.parametrize("side", [256, 512, 1024])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("side", "channels"), [*((256, channels) for channels in (1, 2, 3, 4)), (512, 3), (1024, 4)]
+)
 def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
     """A field of zeros draws the source again, to the last bit."""
     source = np.concatenate([scene(side), scene(side)[..., :1]], axis=2)[..., :channels]

@@ -154,6 +154,20 @@ def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, t
     assert not list(tmp_path.iterdir())
 
 
+def test_an_installed_package_is_not_written_over(tmp_path: Path) -> None:
+    """Whoever means other cassettes than those of a checkout names a folder."""
+    package = tmp_path / "pytest_image_variation"
+    root = Path(record.__file__).parent
+    shutil.copytree(root, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(cassette_dir(), package / "cassettes", dirs_exist_ok=True)
+    written = {path: path.stat().st_mtime_ns for path in (package / "cassettes").iterdir()}
+    command = [sys.executable, "-m", "pytest_image_variation.record"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "name a FOLDER: those of an installed package are not written over." in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
 def test_cassettes_are_the_same_however_their_pictures_are_compressed() -> None:
     """Another zlib is no change; another colour is."""
     text = (cassette_dir() / "success_b64_n1_256.yaml").read_text()

@@ -218,8 +218,8 @@ def test_the_key_of_the_environment(run: Run, live: View) -> None:
             ("--image-variation-record=x",),
             "*--image-variation-record needs --image-variation-url.*",
         ),
-        (("--image-variation-url=example.com/v1",), "*must begin with http:// or https:// *"),
-        (("--image-variation-url=http://",), "*and name a host, such as *"),
+        (("--image-variation-url=example.com/v1",), "*must be an http or https address, such as *"),
+        (("--image-variation-url=http://",), "*must be an http or https address, such as *"),
     ],
 )
 def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None:

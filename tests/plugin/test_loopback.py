@@ -116,7 +116,8 @@ def test_a_request_that_fits_no_scenario(view: View, client: httpx.Client) -> No
     assert message == (
         "POST /v1/images/variations fits no scenario. The nearest is 'success_b64_n2_256', but n: "
         "expected '2', got '3'; response_format: expected 'b64_json', got 'url'; prompt: expected "
-        "no such field, got 'a cat'."
+        "no such field, got 'a cat'. Name one for it, or allow it with "
+        "@pytest.mark.image_variation(allow_unexpected=True)."
     )
     assert view.expectations.problems(unused=False) == [message]
     assert len(view.expectations.problems(unexpected=False)) == 1
@@ -127,7 +128,11 @@ def test_the_nearest_scenario_is_named(view: View, client: httpx.Client) -> None
     view.scenario("success_url_n10_512")
     view.scenario("success_b64_n2_256")
     got = pictures(client, view, n="3", response_format="b64_json", size="256x256").json()
-    assert got["error"]["message"].endswith("'success_b64_n2_256', but n: expected '2', got '3'.")
+    assert (
+        got["error"]["message"]
+        .partition(". Name one for it")[0]
+        .endswith("'success_b64_n2_256', but n: expected '2', got '3'")
+    )
 
 
 def test_a_scenario_answers_as_often_as_it_was_asked_for(view: View, client: httpx.Client) -> None:

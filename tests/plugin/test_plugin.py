@@ -1,5 +1,7 @@
 """The fixtures, the marker and their strictness, in suites of their own."""
 
+import os
+
 import pytest
 
 from pytest_image_variation.scenarios import SCENARIOS
@@ -266,6 +268,55 @@ def test_a_proxy_of_the_environment_is_not_asked(run: Run) -> None:
     result.assert_outcomes(passed=4)
 
 
+def test_the_shared_server_is_asked_directly_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its views come from the fixture of the session, as those of the conformance kit do."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "x.example")
+    monkeypatch.delenv("no_proxy", raising=False)
+    result = run(
+        """
+        import httpx
+
+        def test_view(image_variation_loopback):
+            with image_variation_loopback.view() as view:
+                assert httpx.get(view.base_url + "/models").status_code == 200
+        """
+    )
+    result.assert_outcomes(passed=1)
+    assert os.environ["NO_PROXY"] == "x.example"
+
+
+def test_markers_of_one_place_are_one_marker(run: Run) -> None:
+    """Of several in one list, which would be played cannot be told; those of a base are others."""
+    result = run(
+        """
+        import pytest
+
+        n2, n3 = map(pytest.mark.image_variation, ["success_b64_n2", "success_b64_n3"])
+
+        class TestList:
+            pytestmark = [n2, n3]
+
+            def test_it(self):
+                pass
+
+        class TestBase:
+            pytestmark = n2
+
+            def test_it(self, image_variation_cassette):
+                image_variation_cassette.scenario("success_url_n1")
+
+        class TestOver(TestBase):
+            pytestmark = [n3, pytest.mark.image_variation(allow_unused=True)]
+        """
+    )
+    result.assert_outcomes(errors=1, failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        ["*Several markers image_variation at one place name scenarios; name them all in one,*"]
+    )
+
+
 def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Run) -> None:
     """Its text is "deprecated"; any other warning is the suite's own affair."""
     result = run(
@@ -423,7 +474,8 @@ def test_a_request_that_no_scenario_expects_fails_the_test(run: Run, door: str) 
         """
     )
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["*The nearest is 'success_b64_n2', but n: expected '2', got '3'."])
+    nearest = "*The nearest is 'success_b64_n2', but n: expected '2', got '3'.*"
+    result.stdout.fnmatch_lines([nearest])
 
 
 def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
@@ -514,7 +566,7 @@ def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'."]
+        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'.*"]
     )
 
 

@@ -629,7 +629,7 @@ async def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
 
 async def test_so_many_at_once_and_so_many_wait(tmp_path: Path) -> None:
     """One more is answered 429 at once, with the time to wait in the header and the text."""
-    engine = Counting(0.2)
+    engine = Counting(0.1)
     async with connected(tmp_path, engine, workers=2, queue=3) as client:
         posts = [client.post(PATH, files=picture()) for _ in range(8)]
         answers = await asyncio.gather(*posts)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,13 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
             await asyncio.to_thread(check, response, *call)
 
 
-@pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
-async def test_the_vendors_async_sdks_exceptions(address: str, photo: Path, transport: str) -> None:
-    """Its own class for each status, and after 429 and 500 it tries again."""
+async def test_the_vendors_async_sdks_exceptions(address: str, photo: Path) -> None:
+    """Its own class for each status, and after 429 and 500 it tries again; on both transports."""
+    # At once, as both wait for a second.
+    await asyncio.gather(*(_raise_all(address, photo, name) for name in ("httpx2", "aiohttp")))
+
+
+async def _raise_all(address: str, photo: Path, transport: str) -> None:
     http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
     async with openai.AsyncOpenAI(
         base_url=f"{address}/v1", api_key=KEY, http_client=http_client, max_retries=0
@@ -164,8 +169,13 @@ def test_the_sdks_exceptions(address: str, photo: Path) -> None:
 def test_the_sdk_tries_again(address: str, photo: Path) -> None:
     """After 429 and 500, and then has its pictures."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=1) as sdk:
-        for user in ("limit-sdk-retries", "fail-sdk-retries"):
+
+        def ask(user: str) -> None:
             check(sdk.images.create_variation(image=photo, user=user), 1, "1024x1024", "url")
+
+        # At once, as both wait for a while.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ask, ("limit-sdk-retries", "fail-sdk-retries")))
 
 
 def test_our_own_client(address: str, photo: Path) -> None:
@@ -248,6 +258,11 @@ def test_curls_failures(address: str, photo: Path) -> None:
         (500, curl(url, *picture, "-F", "user=fail-curl-fails", *SAY)),
     ):
         assert (done.returncode, int(done.stdout)) == (22, status)
-    for user in ("limit-curl-retries", "fail-curl-retries"):
+
+    def ask(user: str) -> None:
         done = curl(url, "--retry", "1", *picture, "-F", f"user={user}")
         check(ImagesResponse.from_json(done.stdout), 1, "1024x1024", "url")
+
+    # At once, as both wait for a while.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(ask, ("limit-curl-retries", "fail-curl-retries")))

@@ -29,13 +29,13 @@ class Noise:
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
 app = create_app(Noise(), store_dir=sys.argv[1])
 say = lambda address: print(address, flush=True)
-run_app(app, host="127.0.0.1", port=0, ready=say, patience=2)
+run_app(app, host="127.0.0.1", port=0, ready=say, patience=1)
 """
 
 
 @contextmanager
 def impatient(store: Path, *files: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server that waits two seconds for each client, with so many files."""
+    """Run a server that waits a second for each client, with so many files."""
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(store), *files],
         stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ def test_a_client_that_does_not_go_on_is_left(tmp_path: Path) -> None:
         whole = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
         second.sendall(whole + whole[:10])
         alive = stack.enter_context(connect(address))
-        for _ in range(25):
+        for _ in range(15):
             alive.sendall(whole)
             answer = b""
             while not answer.endswith(b"}"):
@@ -86,7 +86,7 @@ def test_a_client_that_reads_slowly_has_its_answer(tmp_path: Path) -> None:
             client.connect(("127.0.0.1", int(address.rpartition(":")[2])))
             client.sendall(sent.replace(b"host: ", b"connection: close\r\nhost: "))
             received[client] = bytearray()
-        for _ in range(12):
+        for _ in range(7):
             time.sleep(0.2)
             for client in received:
                 received[client] += client.recv(200_000)

@@ -1,31 +1,12 @@
 import base64
 import hashlib
-import io
-import os
 import re
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-from PIL import Image
-from playwright.sync_api import Page, sync_playwright
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import ContentPolicyError
-from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
-from pytest_image_variation.samples import square_png
-from tests.server.serving import serving
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-KEY = "sk-right"
 
 
 class _Elements(HTMLParser):
@@ -40,7 +21,7 @@ class _Elements(HTMLParser):
 
 async def page(tmp_path: Path) -> httpx.Response:
     """Return the answer at `/`."""
-    transport = httpx.ASGITransport(create_app("instant", store_dir=tmp_path, api_key=KEY))
+    transport = httpx.ASGITransport(create_app("instant", store_dir=tmp_path, api_key="sk-right"))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return await client.get("/")
 
@@ -71,188 +52,3 @@ async def test_every_control_has_a_name(tmp_path: Path) -> None:
         assert attributes.get("aria-describedby", "note") in names
     assert ("html", {"lang": "en"}) in parser.found
     assert any(attributes.get("name") == "viewport" for _, attributes in parser.found)
-
-
-def photo(folder: Path) -> Path:
-    """Write a photo that is neither square nor PNG."""
-    path = folder / "photo.jpg"
-    Image.effect_noise((1600, 1200), 80).convert("RGB").save(path)
-    return path
-
-
-def make(tab: Page, response_format: str) -> None:
-    """Ask for two variations with the keyboard alone, and wait for them."""
-    tab.locator("#response_format").select_option(response_format)
-    tab.locator("#n").select_option("2")
-    tab.locator("#key").focus()
-    tab.keyboard.press("Tab")
-    tab.keyboard.press("Enter")
-    tab.get_by_text("2 of 2 made.").wait_for()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_in_a_browser(tmp_path: Path, width: int, scheme: str) -> None:
-    """A photo is squared and sent; a refusal is said; variations are shown and can be saved."""
-    app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
-    with serving(app) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,  # type: ignore[arg-type]  # one of the two
-        )
-        failures: list[str] = []
-        tab.on("pageerror", lambda error: failures.append(str(error)))
-        tab.goto(address)
-        # Not by click: playwright would wait for what is said not to be enabled yet.
-        tab.locator("#go").press("Enter")
-        assert tab.locator("#error").inner_text() == "Choose a picture first."
-        tab.locator("#file").set_input_files(photo(tmp_path))
-        tab.locator("#preview").wait_for()
-        assert "1600x1200, sent as PNG of 1024x1024" in tab.locator("#note").inner_text()
-        tab.locator("#go").click()
-        tab.get_by_text("There is no API key in the request").wait_for()
-        tab.locator("#key").fill(KEY)
-        for response_format in ("b64_json", "url"):
-            make(tab, response_format)
-            assert tab.locator("#results img").count() == 2
-            assert tab.locator("#error").is_hidden()
-            with tab.expect_download() as download:
-                tab.get_by_text("Download 2").click()
-            assert Image.open(io.BytesIO(download.value.path().read_bytes())).size == (512, 512)
-        for language, words in {"curl": "-F n=2", "JavaScript": "createVariation"}.items():
-            tab.get_by_role("button", name=language).click()
-            assert words in tab.locator("#code").inner_text()
-        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        if folder := os.environ.get("IMAGE_VARIATION_SCREENSHOTS"):
-            tab.screenshot(path=f"{folder}/{width}-{scheme}.png", full_page=True)
-        browser.close()
-    assert not failures
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
-    """Is said on the page, and nothing is sent."""
-    (tmp_path / "notes.txt").write_text("no picture")
-    with (
-        serving(create_app("instant", store_dir=tmp_path / "store")) as address,
-        sync_playwright() as playwright,
-    ):
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page()
-        tab.goto(address)
-        tab.locator("#file").set_input_files(tmp_path / "notes.txt")
-        tab.get_by_text("notes.txt cannot be read as a picture").wait_for()
-        browser.close()
-
-
-class Varied(InstantEngine):
-    """Makes another picture each time, and waits for leave before each but the first."""
-
-    def __init__(self, fail_at: int = 0) -> None:
-        self.leave = threading.Semaphore(1)
-        self.asked: list[int] = []
-        self.most = 0
-        self._fail_at = fail_at
-        self._running = 0
-
-    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Wait, and answer."""
-        self.asked.append(request.n)
-        number = len(self.asked)
-        self._running += 1
-        self.most = max(self.most, self._running)
-        self.leave.acquire(timeout=30)
-        self._running -= 1
-        if number == self._fail_at:
-            raise ContentPolicyError("This one is not made.")
-        source = SquarePNG(square_png(number))
-        return super().create_variation(request.model_copy(update={"image": source}))
-
-
-@contextmanager
-def browsing(tmp_path: Path, engine: Any, **look: Any) -> Iterator[Page]:
-    """Open the page in a browser, with a photo dropped on it."""
-    with (
-        serving(create_app(engine, store_dir=tmp_path / "store", workers=4)) as address,
-        sync_playwright() as playwright,
-    ):
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(**look)
-        tab.goto(address)
-        drop(tab, photo(tmp_path))
-        tab.locator("#preview").wait_for()
-        tab.locator("#n").select_option("4")
-        yield tab
-        browser.close()
-
-
-def drop(tab: Page, path: Path) -> None:
-    """Drop a file anywhere on the page."""
-    transfer = tab.evaluate_handle(
-        """([name, data]) => {
-            const transfer = new DataTransfer();
-            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-            transfer.items.add(new File([bytes], name));
-            return transfer;
-        }""",
-        [path.name, base64.b64encode(path.read_bytes()).decode()],
-    )
-    for event in ("dragover", "drop"):
-        tab.dispatch_event("h1", event, {"dataTransfer": transfer})
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_variations_are_shown_as_they_come(tmp_path: Path) -> None:
-    """Each when it is made, with two at work at most, and all of them different."""
-    engine = Varied()
-    with browsing(tmp_path, engine) as tab:
-        tab.locator("#go").click()
-        for count in range(1, 5):
-            if count < 4:
-                tab.get_by_text(f"{count} of 4 made…").wait_for()
-            else:
-                tab.get_by_text("4 of 4 made.").wait_for()
-            assert tab.locator("#results img").count() == count
-            engine.leave.release()
-        links = [item.get_attribute("src") for item in tab.locator("#results img").all()]
-        assert len(set(links)) == 4
-    assert engine.asked == [1, 1, 1, 1]
-    assert engine.most == 2
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_those_that_were_made_stay_when_one_fails(tmp_path: Path) -> None:
-    """And the failure is said; so it is when the user stops."""
-    engine = Varied(fail_at=2)
-    for _ in range(3):
-        engine.leave.release()
-    with browsing(tmp_path, engine) as tab:
-        tab.locator("#go").click()
-        tab.get_by_text("This one is not made.").wait_for()
-        tab.get_by_text(re.compile(r"[1-3] of 4 made\.")).wait_for()
-        while engine.leave.acquire(blocking=False):
-            pass
-        tab.get_by_role("button", name="Make variations").click()
-        tab.get_by_role("button", name="Stop").click()
-        tab.get_by_text("0 of 4 made.").wait_for()
-        assert tab.locator("#error").is_hidden()
-        engine.leave.release(2)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(tmp_path: Path) -> None:
-    """As one with a seed: each call of one would make the same picture."""
-    with browsing(tmp_path, "instant") as tab:
-        tab.locator("#go").click()
-        tab.get_by_text("4 of 4 made.").wait_for()
-        pictures = tab.evaluate(
-            """() => Promise.all([...document.querySelectorAll("#results img")].map(
-                async (image) => {
-                    await image.decode();
-                    const canvas = document.createElement("canvas");
-                    canvas.getContext("2d").drawImage(image, 0, 0);
-                    return canvas.toDataURL();
-                }))"""
-        )
-    assert len(set(pictures)) == 4

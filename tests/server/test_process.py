@@ -122,7 +122,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
     with process(tmp_path, *arguments) as (running, address):
         asked = threading.Thread(
             target=lambda: answers.append(
-                post(address, n="5", size="1024x1024", response_format="b64_json")
+                post(address, n="3", size="1024x1024", response_format="b64_json")
             )
         )
         asked.start()
@@ -135,7 +135,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
         assert post(address).status_code == 503
         asked.join(60)
         assert running.wait(30) == code
-    assert len(answers[0].json()["data"]) == 5
+    assert len(answers[0].json()["data"]) == 3
 
 
 @POSIX
@@ -155,7 +155,7 @@ def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        while len(urls) < 40:
+        while len(urls) < 20:
             time.sleep(0.05)
         running.kill()
         for thread in threads:
@@ -366,19 +366,20 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
                 slow.sendall(large[:1000])
             assert httpx.get(f"{address}/healthz").status_code == 200
             assert memory("VmHWM") - before < 50
+            # The engine's own work is in what there is before.
+            assert post(address, size="512x512").status_code == 200
+            before = memory("VmHWM")
             busy = [stack.enter_context(connect(address)) for _ in range(2)]
             for client in busy:
-                client.sendall(request(PNG, n="10", size="1024x1024"))
+                client.sendall(request(PNG, n="10", size="512x512"))
             wait_for(address, "waiting 1.0")
-            before = memory("VmRSS")
             with ThreadPoolExecutor(120) as threads:
                 clients = [stack.enter_context(connect(address)) for _ in range(120)]
                 list(threads.map(lambda client: client.sendall(large), clients))
                 answers = list(threads.map(lambda client: client.recv(20), clients))
             peak = memory("VmHWM")
     assert {answer[9:12] for answer in answers} == {b"429"}
-    # The engine's own work is in it.
-    assert peak - before < 150
+    assert peak - before < 120
 
 
 def test_an_upload_that_breaks_off(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from langchain_image_variation import (
     ImageVariationClient,
     ImageVariationError,
     ImageVariationTool,
+    ImageVariationToolSpec,
     SquarePNG,
     URLPolicy,
+    VariationBatch,
     VariationEngine,
     load_engine,
     load_source,
@@ -29,6 +31,13 @@ from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.output import SavedImage
+
+
+def bulk(columns: dict[str, list[object]]) -> list[str]:
+    """Run a batch of rows."""
+    batch = VariationBatch("out", engine="local", options={"strength": 0.2}, size="256x256")
+    out = batch(columns)
+    return [str(path) for path in out["output_path"]]
 
 
 def library(path: Path) -> list[SavedImage]:
@@ -93,7 +102,12 @@ async def async_client(photo: bytes) -> ImagesResponse:
 
 
 class MyAsyncEngine:
-    """An engine of one's own, async."""
+    """An engine of one's own, async, whose results can be cached."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Say what its pictures depend on."""
+        return "1"
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer with no picture."""
@@ -106,4 +120,13 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
         ImageVariationTool(),
         ImageVariationTool(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4),
         ImageVariationTool(engine=engine, fixed_size="256x256"),
+        ImageVariationTool(
+            output_dir="s3://bucket/prefix", storage_options={"anon": False}, cache=True
+        ),
     ]
+
+
+def tool_spec() -> list[str | None]:
+    """A tool spec takes the same settings, and gives a list of tools."""
+    spec = ImageVariationToolSpec(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4)
+    return [tool.metadata.name for tool in spec.to_tool_list()]

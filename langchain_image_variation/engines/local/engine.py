@@ -11,6 +11,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import cancellation, check_model, picture_listener
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import Progress
 from langchain_image_variation.engines.local.pyramid import Bytes
@@ -70,6 +71,11 @@ class LocalEngine:
         self.light = _checked_light(light)
         self.threads = _checked_threads(threads)
         self.progress = progress
+
+    @property
+    def fingerprint(self) -> str:
+        """What its pictures depend on; without a seed, on what is drawn at each call, too."""
+        return digest(seed=self.seed, strength=self.strength, light=self.light)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` variations of `request.image`, each of exactly `request.size`.

@@ -1,0 +1,307 @@
+"""`ResultStorage`: results in any file system that fsspec knows: a bucket, a server, the memory."""
+
+import io
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    MissingExtraError,
+    OutputError,
+    SourceError,
+    shown,
+)
+from langchain_image_variation.folder import PictureFolder
+from langchain_image_variation.output import RESULT_NAME
+from langchain_image_variation.results import MAX_RECORD_BYTES, RECORDS, Results
+from langchain_image_variation.source import MAX_SOURCE_BYTES
+
+__all__ = ["ResultStorage", "is_url"]
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
+_SCOPE = re.compile(r"\w[\w-]{0,63}")
+_PROBE = ".writable"
+_LOOKED_AT = 10_000
+"""So many entries of a listing are looked at: some ten milliseconds."""
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
+"""What file systems call the time of change, in their listings."""
+
+
+def is_url(output_dir: object) -> bool:
+    """Say whether results go to a file system by URL rather than into a folder."""
+    return isinstance(output_dir, str) and _URL.match(output_dir) is not None
+
+
+class ResultStorage(Results):
+    """Results under a URL, and nothing else under it or beside it.
+
+    Every name below the URL is made by the program: that of a result, of a scope or of a record. A
+    handle or a path that is not of that form is not even asked for, so none leads out, whatever a
+    file system makes of dots, percent signs, backslashes or colons.
+
+    A file appears whole or not at all where the file system has renames of its own (local, SFTP,
+    SMB, HDFS) or takes files whole (memory, and object stores such as S3). A name that is taken is
+    left alone, except that two programs that write different pictures of one name at the same
+    moment are not kept apart; names begin with a hash of the content.
+
+    Nothing that fsspec says reaches a message, and neither does the URL, which may hold a password.
+
+    Args:
+        pictures: The folder of pictures that may be varied.
+        url: Where results are kept, such as "s3://bucket/prefix".
+        options: Passed to the file system, as fsspec's `storage_options`.
+        scope: The name of a conversation's own place below the URL, from `scope_name`.
+        most: So many results are kept there; the oldest go first. By default all are.
+
+    Raises:
+        MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
+        InvalidRequestError: If no file system is known for the URL, or it names several.
+        SourceError: If the URL is that of a folder of this machine that holds the pictures, or the
+            scope is not a name from `scope_name`.
+        OutputError: If the file system refuses the options, or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureFolder,
+        url: str,
+        options: Mapping[str, Any],
+        *,
+        scope: str | None = None,
+        most: int | None = None,
+    ) -> None:
+        super().__init__(pictures, most=most)
+        if scope is not None and not _SCOPE.fullmatch(scope):
+            raise SourceError("The scope of a conversation must be a name from scope_name.")
+        self._scope = f"{scope}/" if scope else ""
+        self._kind, self._files, self._root = _opened(url, options)
+        if self.hidden is not None and pictures.root.resolve().is_relative_to(self.hidden):
+            # All pictures would count as results.
+            raise SourceError("The output folder must not hold the root; name one below it.")
+        # Object stores put a file whole, and their "rename" copies. Elsewhere it is the same for a
+        # file system that only inherits its rename.
+        from fsspec import AbstractFileSystem
+
+        kind = type(self._files)
+        self._renames = not kind.async_impl and kind.mv is not AbstractFileSystem.mv
+
+    @property
+    def place(self) -> str:
+        """Where results are kept, to be shown: the kind of file system, and nothing of the URL."""
+        storage = f"{self._kind} storage"
+        return f"{self._scope} in {storage}" if self._scope else storage
+
+    @property
+    def hidden(self) -> PurePath | None:
+        """The folder of all results, if it is one of this machine."""
+        return Path(self._root or "/").resolve() if self._kind in ("file", "local") else None
+
+    def make(self) -> None:
+        """Make the place, and check that files can be written there.
+
+        A bucket is not made: its name may be a mistake.
+
+        Raises:
+            OutputError: If not.
+        """
+        with self._failures("cannot be written to; check its address, options and rights"):
+            # Always of the same name, since not everyone who may write may remove.
+            probe = self._path(f"{self._scope}{_PROBE}")
+            self._with_folder(self._scope, lambda: self._files.pipe_file(probe, b""))
+
+    def open(self, path: str) -> BinaryIO | None:
+        """Open a result of any scope by the path that `save` returned, or return None.
+
+        Raises:
+            SourceError: If it may not be read.
+        """
+        scope, slash, name = path.rpartition("/")
+        if (slash and not _SCOPE.fullmatch(scope)) or not RESULT_NAME.fullmatch(name):
+            return None
+        data = self._read(path, MAX_SOURCE_BYTES + 1)
+        return None if data is None else _File(data, name)
+
+    def find(self, handle: str) -> BinaryIO | None:
+        """Open a result of this scope by its handle or its path, or return None.
+
+        Without a scope, results of all scopes are found by their paths.
+
+        Raises:
+            SourceError: If it may not be read.
+        """
+        name = handle.removeprefix(self._scope).removesuffix(".png")
+        return self.open(f"{self._scope}{name}.png")
+
+    def record(self, name: str) -> bytes | None:
+        """Return a small file that belongs to all scopes and is no picture, or None.
+
+        Raises:
+            SourceError: If it may not be read.
+        """
+        return self._read(f"{RECORDS}/{name}", MAX_RECORD_BYTES)
+
+    def keep_record(self, name: str, data: bytes) -> None:
+        """Write such a file whole, in the place of an older one.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        with self._failures("cannot be written to"):
+            self._with_folder(RECORDS, lambda: self._write(f"{RECORDS}/{name}", data))
+
+    def _with_folder(self, folder: str, write: Callable[[], None]) -> None:
+        """Write something; if that fails, make the folder for it and try again."""
+        try:
+            write()
+        except Exception:
+            # A path that is not absolute begins with a bucket, or what is called so elsewhere.
+            bucket = self._root.partition("/")[0]
+            if bucket and not self._files.exists(bucket):
+                raise
+            self._files.makedirs(self._path(folder), exist_ok=True)
+            write()
+
+    def _path(self, below: str) -> str:
+        return f"{self._root}/{below}".rstrip("/")
+
+    def _shown(self, name: str) -> str:
+        return f"{self._scope}{name}"
+
+    def _put(self, name: str, data: bytes) -> bool:
+        with self._failures(f"did not take {name!r}; make room, or check its rights"):
+            path = f"{self._scope}{name}"
+            there = self._bytes(path, len(data) + 1)
+            if there is None:
+                self._write(path, data)
+            return there is None or there == data
+
+    def _results(self) -> list[tuple[float, str]]:
+        folder = self._path(self._scope)
+        try:
+            # Others may write there; some file systems remember what they listed.
+            self._files.invalidate_cache(folder)
+            entries = self._files.ls(folder, detail=True)[:_LOOKED_AT]
+            names = ((str(entry["name"]).rpartition("/")[2], entry) for entry in entries)
+            found = [
+                (_time(entry), name)
+                for name, entry in names
+                if RESULT_NAME.fullmatch(name) and entry.get("type") == "file"
+            ]
+        # A file system raises what the library below it does.
+        except Exception:
+            return []
+        return sorted(found, reverse=True)
+
+    def _remove(self, name: str) -> None:
+        with suppress(Exception):
+            self._files.rm_file(self._path(f"{self._scope}{name}"))
+
+    def _read(self, path: str, most: int) -> bytes | None:
+        try:
+            with self._failures("cannot be read now; try again"):
+                return self._bytes(path, most)
+        except OutputError as error:
+            raise SourceError(error.message) from None
+
+    def _bytes(self, path: str, most: int) -> bytes | None:
+        """Return a file, or its first `most` bytes, or None if there is none."""
+        try:
+            return bytes(self._files.cat_file(self._path(path), start=0, end=most))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Write a file, whole if the file system can."""
+        if not self._renames:
+            self._files.pipe_file(self._path(path), data)
+            return
+        folder, slash, _ = path.rpartition("/")
+        temporary = self._path(f"{folder}{slash}.{secrets.token_hex(8)}.part")
+        try:
+            self._files.pipe_file(temporary, data)
+            self._files.mv(temporary, self._path(path))
+        except BaseException:
+            with suppress(Exception):
+                self._files.rm_file(temporary)
+            raise
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        """Turn whatever a file system raises into an error of the tree, without its text."""
+        try:
+            yield
+        except ImageVariationError:
+            raise
+        except Exception as error:
+            raise OutputError(
+                f"The {self._kind} storage {what} ({type(error).__name__})."
+            ) from None
+
+
+class _File(io.BytesIO):
+    """A file that was read, with its name, by which variations of it are called."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def _opened(url: str, options: Mapping[str, Any]) -> tuple[str, Any, str]:
+    """Return the kind of a file system, the file system, and the path in it that a URL means."""
+    known = _URL.match(url)
+    kind = known[1] if known else ""
+    if "::" in url:
+        raise InvalidRequestError(
+            "output_dir must be the URL of one file system, such as 's3://bucket/prefix', without "
+            "'::'.",
+            param="output_dir",
+        )
+    try:
+        from fsspec import get_filesystem_class
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingExtraError(
+            "Keeping results by URL needs the package 'fsspec', which is not installed; run: pip "
+            "install 'langchain-image-variation[fsspec]'"
+        ) from None
+    try:
+        get_filesystem_class(kind)
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None)
+        raise MissingExtraError(
+            f"Keeping results at '{kind}://' needs "
+            f"{f'the package {package!r}' if package else 'a package'}, which is not installed; "
+            "fsspec's list of file systems says which."
+        ) from None
+    except ValueError:
+        raise InvalidRequestError(
+            f"output_dir must be a folder, or a URL that fsspec knows; it knows none of the kind "
+            f"{shown(kind)}.",
+            param="output_dir",
+        ) from None
+    try:
+        files, root = url_to_fs(url, **options)
+    # A file system may connect here, and raises what the library below it does.
+    except Exception as error:
+        raise OutputError(
+            f"The {kind} storage cannot be opened; check the address in output_dir and "
+            f"storage_options ({type(error).__name__})."
+        ) from None
+    return kind, files, str(root).rstrip("/")
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    """Return when a file was changed, in seconds, or 0 if the file system does not say."""
+    value = next((entry[key] for key in _TIMES if entry.get(key) is not None), 0)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    return value.timestamp() if isinstance(value, datetime) else float(value)

@@ -1,0 +1,239 @@
+import asyncio
+import base64
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import cancellation, picture_listener
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.tool import PROGRESS_EVENT, ImageVariationTool
+from pytest_image_variation.samples import square_png
+from tests.agents.scripted import Scripted, asks
+
+PHOTO = square_png(32)
+ENCODED = base64.b64encode(PHOTO).decode("ascii")
+DATA_URL = f"data:image/png;base64,{ENCODED}"
+
+BLOCKS: dict[str, dict[str, Any]] = {
+    "v1": {"type": "image", "base64": ENCODED, "mime_type": "image/png"},
+    "openai-chat": {"type": "image_url", "image_url": {"url": DATA_URL}},
+    "openai-responses": {"type": "input_image", "image_url": DATA_URL},
+    "anthropic": {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": ENCODED},
+    },
+}
+Said = Callable[[Sequence[BaseMessage]], AIMessage]
+
+
+class Recording(InstantEngine):
+    """The instant engine, which keeps the hashes of the pictures it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return flat pictures."""
+        self.seen.append(hashlib.sha256(request.image.data).hexdigest())
+        return super().create_variation(request)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder with a photo."""
+    (tmp_path / "cat.png").write_bytes(square_png(16))
+    return tmp_path
+
+
+def scripted(*script: AIMessage | Said) -> Scripted:
+    """Return a model that says one after the other, and then that it is done."""
+
+    def said(message: AIMessage | Said) -> Said:
+        return (lambda _: message) if isinstance(message, AIMessage) else message
+
+    return Scripted(script=[said(message) for message in (*script, AIMessage("Done."))])
+
+
+def question(*blocks: dict[str, Any]) -> Any:
+    """Return what a user asks an agent, with pictures."""
+    return {"messages": [HumanMessage([{"type": "text", "text": "Vary this."}, *blocks])]}
+
+
+def answers(result: dict[str, Any]) -> list[ToolMessage]:
+    """Return what the tool answered, in order."""
+    return [message for message in result["messages"] if isinstance(message, ToolMessage)]
+
+
+def graph(model: Scripted, tool: ImageVariationTool, checkpointer: Any = None) -> Any:
+    """Return an agent as one builds it from LangGraph's own parts."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    builder.add_node("tools", ToolNode([tool]))
+    builder.add_edge(START, "model")
+    builder.add_conditional_edges("model", tools_condition)
+    builder.add_edge("tools", "model")
+    return builder.compile(checkpointer)
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
+def test_a_picture_of_the_conversation_is_varied_and_a_variation_again(
+    root: Path, kind: str, block: dict[str, Any]
+) -> None:
+    """Whatever provider's block it came in: the photo, its second variation, then the newest."""
+    engine = Recording()
+    tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
+    model = scripted(asks(image="latest", n=3), asks(image="img_3", n=2), asks(image="latest"))
+    agent = graph(model, tool) if kind == "StateGraph" else create_agent(model, [tool])
+    first, second, third = answers(agent.invoke(question(block)))
+    assert [len(m.artifact["images"]) for m in (first, second, third)] == [3, 2, 1]
+    varied = [first.artifact["images"][1]["sha256"], second.artifact["images"][1]["sha256"]]
+    assert engine.seen == [hashlib.sha256(PHOTO).hexdigest(), *varied]
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"image": "the_cat_final.png"}, "There is no picture 'the_cat_final.png' here. In this"),
+    ({"image": "img_7"}, "There is no picture 'img_7' here. In this conversation: img_1."),
+    ({"image": "latest", "n": 50}, "n must be a whole number from 1 to 10, got 50."),
+    ({"image": "latest", "n": "a few"}, "n must be a whole number from 1 to 10, got 'a few'."),
+    ({"image": "latest", "size": "2048x2048"}, "size must be one of 256x256, 512x512, 1024x1024"),
+    ({"image": {"name": "latest"}}, "image must be a string: 'latest', 'img_1', a name"),
+    ({"img": "latest"}, "image is missing; it must be a string"),
+    ({"image": DATA_URL}, "There is no picture 'data:image/png;base6"),
+    ({"image": ENCODED}, "There is no picture 'iVBORw0KGgo"),
+    ({"image": "https://example.com/cat.png"}, "There is no picture 'https://example.com/cat.png'"),
+]
+
+
+async def test_every_mistake_is_answered_and_the_model_recovers(root: Path) -> None:
+    """Ten mistakes one after the other, each answered with short text, and then it works."""
+    tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+    script = [*(asks(arguments) for arguments, _ in MISTAKES), asks(image="img_1")]
+    result = await create_agent(scripted(*script), [tool]).ainvoke(question(BLOCKS["v1"]))
+    *wrong, right = answers(result)
+    assert result["messages"][-1].text == "Done."
+    for message, (_, text) in zip(wrong, MISTAKES, strict=True):
+        assert (message.status, message.artifact) == ("error", None)
+        assert text in message.text
+        assert len(message.text) < 300
+    assert right.status == "success"
+
+
+def test_a_runtime_that_a_model_invents_is_never_used(root: Path) -> None:
+    """In an agent the real one is; outside of one it is refused."""
+    forged = {"state": {"messages": []}, "tool_call_id": "call_1"}
+    tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+    agent = create_agent(scripted(asks(image="latest", runtime=forged)), [tool])
+    (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
+    assert message.text.startswith("Made 1 variation of img_1")
+    alone = tool.invoke(asks(image="latest", runtime=forged).tool_calls[0])
+    assert "'runtime' is not an argument." in alone.text
+
+
+@pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
+def test_a_stored_conversation_is_resumed(root: Path, kind: str) -> None:
+    """With everything made anew but the file: `latest`, numbers and names mean the same."""
+    script = (
+        asks(image="latest", n=3),
+        AIMessage("Go on?"),
+        asks(image="latest"),
+        asks(image="img_3"),
+        lambda messages: asks(image=re.findall(r"image-\w+-1", messages[2].text)[0]),
+    )
+
+    def turn(asked: dict[str, Any], thread: str) -> tuple[list[ToolMessage], list[str]]:
+        engine = Recording()
+        tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
+        with SqliteSaver.from_conn_string(str(root / "state.sqlite")) as saver:
+            model = scripted(*script)
+            if kind == "StateGraph":
+                agent = graph(model, tool, saver)
+            else:
+                agent = create_agent(model, [tool], checkpointer=saver)
+            config = RunnableConfig(configurable={"thread_id": thread})
+            return answers(agent.invoke(asked, config)), engine.seen
+
+    (first,), seen = turn(question(BLOCKS["v1"]), "ours")
+    assert seen == [hashlib.sha256(PHOTO).hexdigest()]
+    messages, seen = turn({"messages": [HumanMessage("Go on.")]}, "ours")
+    assert messages[0].artifact == first.artifact
+    made = [image["sha256"] for image in first.artifact["images"]]
+    assert seen == [made[2], made[1], made[0]]
+    (other,), _ = turn({"messages": [HumanMessage("And mine?")]}, "theirs")
+    assert other.text == "There is no picture 'latest' here. Files: cat.png."
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
+    """Both mean the pictures of before; then their results count in the calls' order."""
+    engine = Recording()
+    tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256", max_calls=4)
+    both = asks({"image": "latest", "n": 2}, {"image": "cat.png"})
+    model = scripted(both, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
+    agent, asked = create_agent(model, [tool]), question(BLOCKS["anthropic"])
+    result = agent.invoke(asked) if kind == "sync" else await agent.ainvoke(asked)
+    first, second, *_, refused = answers(result)
+    photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
+    assert sorted(engine.seen[:2]) == sorted(photos)
+    assert engine.seen[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
+    assert refused.text.startswith("This conversation has had all its 4 calls of this tool;")
+
+
+async def test_each_finished_picture_is_an_event_while_the_engine_works(root: Path) -> None:
+    """`astream_events` tells of the first before the second is made."""
+    told = threading.Event()
+
+    class Slow(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            finished = picture_listener()
+            finished()
+            assert told.wait(30), "the first picture was not told"
+            return super().create_variation(request)
+
+    tool = ImageVariationTool(root_dir=root, engine=Slow(), fixed_size="256x256")
+    agent = create_agent(scripted(asks(image="latest", n=3)), [tool])
+    progress = []
+    async for event in agent.astream_events(question(BLOCKS["v1"]), version="v2"):
+        if event["event"] == "on_custom_event" and event["name"] == PROGRESS_EVENT:
+            progress.append(event["data"])
+            told.set()
+    assert progress == [{"done": done, "n": 3} for done in (1, 2, 3)]
+
+
+async def test_an_agent_that_is_cancelled_stops_the_engine(root: Path) -> None:
+    """The engine hears of it while it works, and nothing is kept."""
+    started, stopped = threading.Event(), threading.Event()
+
+    class Slow:
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            gone = cancellation()
+            started.set()
+            for _ in range(3_000):
+                if gone():
+                    stopped.set()
+                    break
+                time.sleep(0.01)
+            raise RuntimeError
+
+    tool = ImageVariationTool(root_dir=root, engine=Slow(), fixed_size="256x256")
+    agent = create_agent(scripted(asks(image="latest")), [tool])
+    run = asyncio.create_task(agent.ainvoke(question(BLOCKS["v1"])))
+    assert await asyncio.to_thread(started.wait, 30)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert await asyncio.to_thread(stopped.wait, 30)
+    assert list((root / "variations").iterdir()) == []

@@ -1,0 +1,199 @@
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from langchain_image_variation import AsyncImageVariationClient, ImageVariationClient, load_engine
+from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.gpt_image import GptImageEngine
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.engines.variations import VariationsEngine
+from langchain_image_variation.exceptions import EngineError
+
+URL = "http://127.0.0.1:9/v1"
+HOSTED: list[Any] = [
+    ImageVariationClient,
+    AsyncImageVariationClient,
+    VariationsEngine,
+    GptImageEngine,
+]
+
+
+def local(**options: Any) -> LocalEngine:
+    """Return an engine with options."""
+    return LocalEngine(**{"seed": 7, **options})
+
+
+CLIENT, ASYNC_CLIENT = httpx.Client(), httpx.AsyncClient()
+
+
+def hosted(kind: Any) -> Callable[..., Any]:
+    """Return what makes engines of a kind with options."""
+    # Making a client for each would take most of the time.
+    client = ASYNC_CLIENT if kind is AsyncImageVariationClient else CLIENT
+    usual = {"base_url": URL, "api_key": "KEY", "http_client": client}
+    return lambda **options: kind(**{**usual, **options})
+
+
+DIFFERENT = [
+    *((local, {name: value}) for name, value in (("seed", 8), ("strength", 0.4), ("light", False))),
+    (local, {"seed": None}),
+    *(
+        (hosted(kind), options)
+        for kind in HOSTED
+        for options in (
+            {"base_url": "http://127.0.0.1:8/v1"},
+            {"base_url": f"{URL}?version=2"},
+            {"model": "another"},
+            {"extra_fields": {"quality": "low"}},
+            {"project": "another"},
+        )
+    ),
+    (hosted(ImageVariationClient), {"normalize": True}),
+    (hosted(GptImageEngine), {"prompt": "As a woodcut"}),
+    (hosted(GptImageEngine), {"input_fidelity": "low"}),
+    (hosted(VariationsEngine), {"server": "xinference"}),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), DIFFERENT)
+def test_each_setting_that_matters_is_part_of_it(make: Any, options: dict[str, Any]) -> None:
+    """Two engines that differ in one are told apart."""
+    one, other = engine_fingerprint(make()), engine_fingerprint(make(**options))
+    assert None is not one != other is not None
+
+
+ALIKE = [
+    (local, {"threads": 1, "progress": print}),
+    *(
+        (hosted(kind), {"api_key": "ANOTHER", "max_retries": 0, "timeout": 1, "deadline": 9})
+        for kind in HOSTED
+    ),
+    (hosted(GptImageEngine), {"http_client": None}),
+    (hosted(GptImageEngine), {"n_per_call": 1}),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), ALIKE)
+def test_a_setting_that_does_not_matter_is_no_part_of_it(
+    make: Any, options: dict[str, Any]
+) -> None:
+    """Two engines that make the same pictures in another way are one."""
+    assert engine_fingerprint(make()) == engine_fingerprint(make(**options)) is not None
+
+
+def test_it_shows_nothing() -> None:
+    """An address with a key in its query, and a prompt, cannot be read from it."""
+    engine = GptImageEngine(base_url=f"{URL}?key=hunter2", api_key="sk-secret", prompt="hunter2")
+    for shown in (engine.fingerprint, engine_fingerprint(engine)):
+        assert shown is not None
+        assert len(shown) == 64
+        assert set(shown) <= set("0123456789abcdef")
+
+
+def test_engines_of_two_classes_are_told_apart() -> None:
+    """Though both say the same of their settings."""
+
+    class Other:
+        fingerprint = ""
+
+    assert engine_fingerprint(Other()) != engine_fingerprint(InstantEngine())
+
+
+@dataclass(slots=True)
+class Slotted:
+    """An engine whose objects each say what they are."""
+
+    fingerprint: str | None
+
+
+def test_an_engine_may_say_so_itself() -> None:
+    """In any way that Python has: a property, a class's own value, or one of the object."""
+    assert engine_fingerprint(Slotted("a")) != engine_fingerprint(Slotted("b"))
+    assert engine_fingerprint(Slotted(None)) is None
+    engine: Any = object.__new__(type("Plain", (), {}))
+    assert engine_fingerprint(engine) is None
+    engine.fingerprint = "v2"
+    assert engine_fingerprint(engine) is not None
+
+
+def test_an_inherited_one_does_not_count() -> None:
+    """A subclass may differ in what it makes, and must say so itself."""
+
+    class Mine(LocalEngine):
+        blur = 3
+
+    class Stated(LocalEngine):
+        @property
+        def fingerprint(self) -> str:
+            return f"{super().fingerprint} blurred"
+
+    assert engine_fingerprint(Mine(seed=1)) is None
+    assert None is not engine_fingerprint(Stated(seed=1)) != engine_fingerprint(LocalEngine(seed=1))
+
+
+def test_a_name_is_enough() -> None:
+    """An engine that was made without options needs to say nothing, but may say "never"."""
+    plain: Any = type("Plain", (), {})()
+    assert engine_fingerprint(plain, by_name=True) is not None
+    assert engine_fingerprint(Slotted(None), by_name=True) is None
+    assert engine_fingerprint(load_engine("local"), by_name=True) == engine_fingerprint(
+        LocalEngine()
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "got a int"), (lambda self: "x", "got a method"), ("x" * 10_001, "up to 10,000 char")],
+)
+def test_one_that_is_no_text_is_refused(value: object, text: str) -> None:
+    """A method that should have been a property, too."""
+    with pytest.raises(EngineError, match=text):
+        engine_fingerprint(type("Odd", (), {"fingerprint": value})())
+
+
+def test_one_that_fails_is_an_error_of_ours() -> None:
+    """Without the text of what it raised."""
+
+    class Broken:
+        @property
+        def fingerprint(self) -> str:
+            raise RuntimeError("/home/x sk-123")
+
+    with pytest.raises(EngineError, match=r"of the engine Broken failed: RuntimeError\.$"):
+        engine_fingerprint(Broken())
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_another_version_of_its_distribution_is_another_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declares: bool
+) -> None:
+    """Whether that declares an engine or only holds the class."""
+
+    def installed(folder: Path, version: str) -> str | None:
+        metadata = folder / f"their_pictures-{version}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: their-pictures\nVersion: {version}\n"
+        )
+        (metadata / "top_level.txt").write_text("their_pictures\n")
+        if declares:
+            (metadata / "entry_points.txt").write_text(
+                "[langchain_image_variation.engines]\ntheirs = their_pictures:Engine\n"
+            )
+        (folder / "their_pictures.py").write_text("class Engine:\n    fingerprint = ''\n")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(folder))
+            patch.delitem(sys.modules, "their_pictures", raising=False)
+            return engine_fingerprint(import_module("their_pictures").Engine())
+
+    one, other = installed(tmp_path / "a", "1.0"), installed(tmp_path / "b", "1.1")
+    assert None is not one != other is not None
+    if declares:
+        assert installed(tmp_path / "c", "1.0") == one

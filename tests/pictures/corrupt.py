@@ -1,0 +1,213 @@
+"""The corpus of corrupt PNG files: a square picture broken in every way, one way a file."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from tests.pictures.encoder import (
+    GREY,
+    INDEXED,
+    RGB,
+    RGBA,
+    SIGNATURE,
+    Picture,
+    chunk,
+    joined,
+    split,
+)
+from tests.pictures.valid import ancillary, drawn
+
+ANCILLARY = {name: (before, after) for name, before, after in ancillary()}
+
+
+def groups() -> dict[str, list[tuple[str, bytes]]]:
+    """Return every corrupt file with a name that says what is wrong with it, by kinds of wrong."""
+    return {
+        "signature": list(_signatures()),
+        "header": list(_headers()),
+        "checksum": list(_checksums()),
+        "order": list(_orders()),
+        "cut": list(_cuts()),
+        "length": list(_lengths()),
+        "stream": list(_streams()),
+        "value": list(_values()),
+    }
+
+
+def _signatures() -> Iterator[tuple[str, bytes]]:
+    """Damage of the signature: what PngSuite has, and what it was designed to find (clause 5.2)."""
+    rest = drawn(RGB, 8).png()[8:]
+    for name, start in {
+        "no signature": b"",
+        "high bit cleared": b"\x09PNG\r\n\x1a\n",
+        "CR LF to LF": b"\x89PNG\n\x1a\n",
+        "LF to CR LF": b"\x89PNG\r\r\n\x1a\r\n",
+        "LF to CR": b"\x89PNG\r\r\x1a\r",
+        "CR to LF": b"\x89PNG\n\n\x1a\n",
+        "cut at the end of text": b"\x89PNG\r\n",
+        "lower case": b"\x89png\r\n\x1a\n",
+        "MNG": b"\x8aMNG\r\n\x1a\n",
+        "NUL bytes left out": SIGNATURE,
+    }.items():
+        yield name, start + (rest.replace(b"\0", b"") if start == SIGNATURE else rest)
+    yield "line ends of the whole file", (SIGNATURE + rest).replace(b"\n", b"\r\n")
+    yield "seven bits", bytes(byte & 127 for byte in SIGNATURE + rest)
+
+
+def _headers() -> Iterator[tuple[str, bytes]]:
+    whole = drawn(RGB, 8)
+    _, *others = split(whole.png())
+    for changes in (
+        *({"width": 0}, {"height": 0}, {"width": 2**31, "height": 2**31}),
+        *({"width": 2**32 - 1}, {"compression": 1}, {"compression": 255}),
+        *({"filtering": 1}, {"filtering": 64}, {"interlace": 2}, {"interlace": 255}),
+        *({"width": 8, "height": 8}, {"width": 10, "height": 10}, {"interlace": 1}),
+    ):
+        yield f"IHDR {changes}", joined([(b"IHDR", whole.header(**changes)), *others])
+    for color_type in range(8):
+        for depth in (0, 1, 2, 3, 4, 7, 8, 16, 32, 99):
+            if (color_type, depth) != (RGB, 8):
+                # The legal pairs are wrong too: the pixels are not theirs.
+                body = whole.header(color_type=color_type, depth=depth)
+                yield f"type {color_type} depth {depth}", joined([(b"IHDR", body), *others])
+    for length in (0, 12, 14):
+        body = (whole.header() + b"\0")[:length]
+        yield f"IHDR of {length} bytes", joined([(b"IHDR", body), *others])
+
+
+def _checksums() -> Iterator[tuple[str, bytes]]:
+    indexed = drawn(INDEXED, 4)
+    full = indexed.with_(trns=(9,), pieces=3).chunks()
+    for number, part in enumerate(full):
+        broken = [*full[:number], part[:-1] + bytes([part[-1] ^ 1]), *full[number + 1 :]]
+        yield f"checksum of chunk {number}, {part[4:8].decode()}", SIGNATURE + b"".join(broken)
+    for name, (before, after) in ANCILLARY.items():
+        if name != "with many texts":
+            before, after = (part and part[:-1] + bytes([part[-1] ^ 1]) for part in (before, after))
+            yield f"checksum {name}", drawn(RGB, 8).with_(first=before, last=after).png()
+    yield "name IDAT damaged", drawn(RGB, 8).png().replace(b"IDAT", b"iDAT")
+
+
+def _orders() -> Iterator[tuple[str, bytes]]:
+    indexed = split(drawn(INDEXED, 8).with_(trns=(9,), pieces=2).png())
+    ihdr, plte, trns, idat, more, iend = indexed
+    for name, chunks in {
+        "no IHDR": [plte, trns, idat, more, iend],
+        "no PLTE": [ihdr, idat, more, iend],
+        "no IDAT": [ihdr, plte, trns, iend],
+        "no IEND": [ihdr, plte, trns, idat, more],
+        "no chunk": [],
+        "IEND only": [iend],
+        "IEND first": [iend, ihdr, plte, idat, more],
+        "IEND early": [ihdr, plte, idat, iend, more, iend],
+        "IHDR second": [plte, ihdr, idat, more, iend],
+        "IHDR last": [plte, idat, more, ihdr, iend],
+        "text before IHDR": [(b"tEXt", b"a\0b"), ihdr, plte, idat, more, iend],
+        "two IHDR": [ihdr, ihdr, plte, idat, more, iend],
+        "two PLTE": [ihdr, plte, plte, idat, more, iend],
+        "PLTE after IDAT": [ihdr, idat, more, plte, iend],
+        "PLTE between IDAT": [ihdr, plte, idat, plte, more, iend],
+        "tRNS before PLTE": [ihdr, trns, plte, idat, more, iend],
+        "tRNS after IDAT": [ihdr, plte, idat, more, trns, iend],
+        "two tRNS": [ihdr, plte, trns, trns, idat, more, iend],
+        "IDAT apart": [ihdr, plte, idat, trns, more, iend],
+        "text between IDAT": [ihdr, plte, idat, (b"gAMA", b"\0\0\xb1\x8f"), more, iend],
+        "IDAT reversed": [ihdr, plte, more, idat, iend],
+        "first IDAT missing": [ihdr, plte, more, iend],
+        "last IDAT missing": [ihdr, plte, idat, iend],
+        "IDAT twice": [ihdr, plte, idat, more, idat, more, iend],
+        "unknown critical chunk": [ihdr, plte, (b"NEWc", b""), idat, more, iend],
+        "unknown critical chunk after": [ihdr, plte, idat, more, (b"CgBI", b""), iend],
+        "gAMA after PLTE": [ihdr, plte, (b"gAMA", b"\0\0\xb1\x8f"), idat, more, iend],
+        "gAMA after IDAT": [ihdr, plte, idat, more, (b"gAMA", b"\0\0\xb1\x8f"), iend],
+        "two gAMA": [ihdr, (b"gAMA", b"\0\0\xb1\x8f"), (b"gAMA", b"\0\0\xff\xff"), *indexed[1:]],
+        "two eXIf": [ihdr, (b"eXIf", b"MM\0*"), (b"eXIf", b"MM\0*"), *indexed[1:]],
+        "two iCCP": [ihdr, (b"iCCP", b"a\0\0"), (b"iCCP", b"a\0\0"), *indexed[1:]],
+        "PLTE after IDAT in RGB": [*split(drawn(RGB, 8).png())[:2], plte, iend],
+        "IEND with content": [ihdr, plte, idat, more, (b"IEND", b"more")],
+    }.items():
+        yield name, joined(chunks)
+
+
+def _cuts() -> Iterator[tuple[str, bytes]]:
+    data = drawn(INDEXED, 4).with_(pieces=2, trns=(9,), first=ANCILLARY["with gAMA"][0]).png()
+    for length in range(1, len(data)):
+        yield f"cut at byte {length}", data[:length]
+
+
+def _lengths() -> Iterator[tuple[str, bytes]]:
+    chunks = drawn(INDEXED, 4).with_(first=ANCILLARY["with tEXt before"][0]).chunks()
+    for number, part in enumerate(chunks):
+        (right,) = struct.unpack_from(">I", part)
+        wrong = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
+        for length in sorted(wrong):
+            broken = [*chunks[:number], struct.pack(">I", length) + part[4:]]
+            data = SIGNATURE + b"".join(broken + chunks[number + 1 :])
+            yield f"length {length} of chunk {number}, {part[4:8].decode()}", data
+    for name in (b"IDA\0", b"ID T", b"1DAT", b"ID\xc3\x84", b"\0\0\0\0"):
+        _, *others = split(drawn(RGB, 8).png())
+        yield f"name {name!r}", joined([(b"IHDR", drawn(RGB, 8).header()), (name, b""), *others])
+
+
+def _streams() -> Iterator[tuple[str, bytes]]:
+    for interlaced in (False, True):
+        whole = drawn(RGBA, 8).with_(interlaced=interlaced, filters=(4,))
+        raw, packed = whole.scanlines(), whole.body()
+        for name, body in {
+            "no zlib stream": b"\xff" * 40,
+            "one byte": b"\x78",
+            "nothing": b"",
+            "bare deflate": packed[2:-4],
+            "gzip": zlib.compress(raw, wbits=31),
+            "preset dictionary": b"\x78\xbb" + packed[2:],
+            "wrong checksum": packed[:-1] + bytes([packed[-1] ^ 1]),
+            "no checksum": packed[:-4],
+            "half a checksum": packed[:-2],
+            "bytes behind": packed + b"hidden",
+            "a second stream behind": packed + packed,
+            "a damaged byte": packed[:20] + bytes([packed[20] ^ 8]) + packed[21:],
+            "cut short": packed[: len(packed) // 2],
+            "a byte too few": zlib.compress(raw[:-1]),
+            "a row too few": zlib.compress(raw[:-37]),
+            "no rows": zlib.compress(b""),
+            "a byte too many": zlib.compress(raw + b"\0"),
+            "a row too many": zlib.compress(raw + raw[-37:]),
+            "twice the rows": zlib.compress(raw * 2),
+            "filter 5 first": zlib.compress(b"\x05" + raw[1:]),
+            "filter 255": zlib.compress(b"\xff" + raw[1:]),
+            "filter 5 last": zlib.compress(raw[:-37] + b"\x05" + raw[-36:]),
+        }.items():
+            chunks = whole.chunks(body) if body else [chunk(b"IHDR", whole.header())]
+            end = [] if body else [chunk(b"IDAT"), chunk(b"IEND")]
+            yield f"{name}{' interlaced' * interlaced}", SIGNATURE + b"".join(chunks + end)
+
+
+def _values() -> Iterator[tuple[str, bytes]]:
+    indexed = drawn(INDEXED, 8)
+    for depth in (1, 2, 4, 8):
+        short = drawn(INDEXED, depth)
+        top = max(max(row) for row in short.rows)[0]
+        yield (
+            f"index beyond the palette, depth {depth}",
+            short.with_(palette=short.palette[:top]).png(),
+        )
+    ihdr, plte, idat, iend = split(indexed.png())
+    for length in (0, 1, 2, 767, 771):
+        body = (plte[1] * 2)[:length]
+        yield f"PLTE of {length} bytes", joined([ihdr, (b"PLTE", body), idat, iend])
+    yield "PLTE in grey", drawn(GREY, 8).with_(palette=[(1, 2, 3)]).png()
+    yield "tRNS beside alpha", drawn(RGBA, 8).with_(trns=(1, 2, 3)).png()
+    yield "tRNS longer than PLTE", drawn(INDEXED, 2).with_(trns=(9,) * 5).png()
+    yield "tRNS of grey too short", _with(drawn(GREY, 8), chunk(b"tRNS", b"\0"))
+    yield "tRNS of colour too short", _with(drawn(RGB, 8), chunk(b"tRNS", b"\0\0"))
+    yield "tRNS of colour too long", _with(drawn(RGB, 8), chunk(b"tRNS", bytes(8)))
+    for name, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4)):
+        for wrong in sorted({0, length - 1, length + 1}):
+            yield (
+                f"{name.decode()} of {wrong} bytes",
+                _with(drawn(RGB, 8), chunk(name, bytes(wrong))),
+            )
+
+
+def _with(picture: Picture, extra: bytes) -> bytes:
+    return picture.with_(first=extra).png()
