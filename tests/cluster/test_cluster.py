@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
-from tests.bulk.running import manifest, pictures, run
+from tests.bulk.running import begin, manifest, pictures, run, wait_until
 from tests.cluster.nodes import Nodes
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
@@ -89,6 +90,22 @@ def test_a_source_that_kills_its_process_is_a_row(
     assert "EngineError: 2, such as: The worker's process ended" in capsys.readouterr().err
     assert cluster_run(nodes, engine="refused") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_finishes_what_is_in_hand(
+    nodes: Nodes, number: signal.Signals, code: int
+) -> None:
+    """The manifest has what was made, and the message says how to go on."""
+    process = begin("photos", "--n", "10", "--ray", nodes.address)
+    wait_until(lambda: len(made()) > 20, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+    assert 20 <= len(manifest()) == len(pictures()) < 160
+    assert set(made().values()) == {1}
 
 
 def test_the_example_runs(nodes: Nodes, photos: Path) -> None:
