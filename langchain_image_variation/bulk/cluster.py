@@ -8,6 +8,7 @@ into the same ledger as those of a run on one machine.
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -315,7 +316,8 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        with _own_signals():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"The Ray cluster cannot be reached ({type(error).__name__}); check the address after "
@@ -326,6 +328,17 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what is done at SIGTERM: Ray ends the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
