@@ -6,6 +6,7 @@ file, and what was reported as written stays.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -159,4 +160,6 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise OutputError(f"{folder.name!r} cannot be written: {error.strerror}.") from None
+        # Some network drives know no such thing.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise OutputError(f"{folder.name!r} cannot be written: {error.strerror}.") from None
