@@ -9,6 +9,9 @@ user waits for; CPU time, of all processes, is what is left of it on a machine t
 
     python benchmarks/batch.py --photos 200
     python benchmarks/batch.py --photos 20 --only speed
+    python benchmarks/batch.py --only cluster --inputs 20000
+
+The last needs the extra `ray`: it starts a cluster of this machine alone.
 """
 
 import argparse
@@ -69,6 +72,8 @@ def main() -> None:
             show_speed(options.photos, options.size, options.runs)
         if options.only in (None, "memory"):
             show_memory(options.inputs)
+        if options.only == "cluster":
+            show_cluster(options.inputs[-1], options.photos, options.size)
 
 
 def show_speed(photos: int, size: int, runs: int) -> None:
@@ -115,15 +120,43 @@ def show_memory(inputs: list[int]) -> None:
     print("|---|---|---|---|---|")
     for count in inputs:
         folder = Path(f"many-{count}")
-        folder.mkdir()
-        for index in range(count):
-            with Image.new("RGB", (32, 32), (index % 256, index // 256, 7)) as image:
-                image.save(folder / f"{index:06}.png")
+        make_tiny(folder, count)
         spent = batch(f"out-{count}", 256, 2, photos=str(folder), engine="instant")
         rate = count / spent.wall
         print(
             f"| {count} | {spent.peak:.1f} | {spent.worker:.1f} | {spent.wall:.2f} | {rate:.0f} |"
         )
+
+
+def show_cluster(tiny: int, photos: int, size: int) -> None:
+    """Compare runs by processes with those through Ray, with work that costs nothing and some."""
+    make_tiny(Path("tiny-pictures"), tiny)
+    make_photos(photos)
+    print("2 workers, one picture each:\n")
+    print("| pictures | by | wall s | pictures a second | after the first | all there, wall s |")
+    print("|---|---|---|---|---|---|")
+    work = [("tiny-pictures", tiny, 256, "instant"), ("photos", photos, size, "local")]
+    for folder, count, side, engine in work:
+        for by, options in (("processes", []), ("Ray", ["--ray", "local"])):
+            out = f"{folder}-by-{by}"
+            spent, again = (
+                batch(out, side, 2, *options, photos=folder, engine=engine) for _ in range(2)
+            )
+            written = [path.stat().st_mtime for path in Path(out, "pictures").rglob("*.png")]
+            working = max(written) - min(written)
+            print(
+                f"| {count} of {side}, `{engine}` | {by} | {spent.wall:.1f} | "
+                f"{count / spent.wall:.1f} | {(count - 1) / working:.1f} | {again.wall:.1f} |",
+                flush=True,
+            )
+
+
+def make_tiny(folder: Path, count: int) -> None:
+    """Write pictures that take no time, none the same as another."""
+    folder.mkdir()
+    for index in range(count):
+        with Image.new("RGB", (32, 32), (index % 256, index // 256, 7)) as image:
+            image.save(folder / f"{index:06}.png")
 
 
 def make_photos(count: int) -> None:
@@ -199,11 +232,16 @@ def batch_of_nothing() -> Spent:
 
 
 def batch(
-    out: str, size: int, workers: int, *, photos: str = "photos", engine: str = "local"
+    out: str,
+    size: int,
+    workers: int,
+    *options: str,
+    photos: str = "photos",
+    engine: str = "local",
 ) -> Spent:
     """Run the command line."""
     command = [sys.executable, "-m", "langchain_image_variation", "batch", photos]
-    command += ["--size", f"{size}x{size}", "--engine", engine, "--workers", str(workers)]
+    command += ["--size", f"{size}x{size}", "--engine", engine, "--workers", str(workers), *options]
     # CPU time of a process that has ended holds that of those that it waited for.
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
@@ -265,7 +303,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, choices=(256, 512, 1024))
     parser.add_argument("--runs", type=int, default=3, help="of which the best is shown")
     parser.add_argument("--inputs", type=int, nargs="+", default=[200, 5000])
-    parser.add_argument("--only", choices=("speed", "memory"))
+    parser.add_argument("--only", choices=("speed", "memory", "cluster"))
     parser.add_argument("--bare", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -66,7 +66,7 @@ LIBRARIES = {
     "output_folder": set[str](),
     "source_pictures": set[str](),
     "batch": set[str](),
-    "bulk": {"PIL", "pyarrow", "tqdm"},
+    "bulk": {"PIL", "pyarrow", "ray", "tqdm"},
     "usage": set[str](),
     "results": set[str](),
     "storage": {"fsspec"},

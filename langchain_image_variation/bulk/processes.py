@@ -31,10 +31,11 @@ class Processes:
     Args:
         batch: The settings.
         count: How many.
-        lock: The descriptor of the lock of the output folder, which they keep as long as they live.
+        lock: The descriptor of the lock of the output folder, which they keep as long as they live,
+            or None.
     """
 
-    def __init__(self, batch: VariationBatch, count: int, lock: int) -> None:
+    def __init__(self, batch: VariationBatch, count: int, lock: int | None = None) -> None:
         self.capacity = 2 * count
         self._batch = batch
         self._lock = lock
@@ -135,7 +136,7 @@ class Processes:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
                 # A terminal sends an interrupt to all processes of a group.
                 start_new_session=True,
-                pass_fds=() if os.name == "nt" else (self._lock,),
+                pass_fds=() if os.name == "nt" or self._lock is None else (self._lock,),
             )
         except OSError as error:
             raise EngineError(f"A worker cannot be started: {error.strerror}.") from None

@@ -3,20 +3,20 @@
 import contextlib
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from langchain_image_variation.batch import PICTURES, Row, VariationBatch
+from langchain_image_variation.bulk.cluster import Cluster, ClusterRun
 from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
 from langchain_image_variation.bulk.ledger import Ledger
 from langchain_image_variation.bulk.lock import folder_lock
 from langchain_image_variation.bulk.manifest import write_manifest
 from langchain_image_variation.bulk.page import write_pages
 from langchain_image_variation.bulk.processes import Processes
+from langchain_image_variation.bulk.progress import Progress, Summary
 from langchain_image_variation.bulk.tasks import Tasks
 from langchain_image_variation.bulk.workers import Workers
 from langchain_image_variation.engines import load_engine_class
@@ -26,33 +26,17 @@ from langchain_image_variation.output import make_output_dir
 from langchain_image_variation.source import read_file
 from langchain_image_variation.source_pictures import Picture
 
-__all__ = ["Summary", "run_batch"]
+__all__ = ["run_batch"]
 
 _LOOK_EVERY = 0.1
 """Seconds after which a run that waits looks whether it was asked to end."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What came of a run."""
-
-    made: int = 0
-    """Pictures made."""
-    kept: int = 0
-    """Pictures that were there."""
-    failed: Counter[str] = field(default_factory=Counter)
-    """Sources that failed, by the class of the error."""
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first error of each class."""
-    complete: bool = False
-    """Whether every source had its turn."""
 
 
 def run_batch(
     inputs: Inputs,
     batch: VariationBatch,
     *,
-    workers: int,
+    workers: int | Cluster,
     manifests: Iterable[str],
     gallery: bool = False,
     max_failures: int | None = None,
@@ -67,7 +51,8 @@ def run_batch(
     Args:
         inputs: The sources.
         batch: The settings.
-        workers: How many processes, or with an engine that asks a server, calls at once.
+        workers: How many processes, or with an engine that asks a server, calls at once; or the
+            cluster that works.
         manifests: The names of the manifests to write.
         gallery: Whether to make pages, unless the run ends early.
         max_failures: After so many failed sources no other is begun.
@@ -76,17 +61,17 @@ def run_batch(
     Raises:
         InvalidRequestError: If there is no source.
         OutputError: If something cannot be written, or another run writes to the same folder.
+        EngineError: If the cluster cannot be reached, or fails.
         ImageVariationError: What would happen with every further source too.
     """
     folder = make_output_dir(batch.output_dir)
     # Before anything starts: these say what is wrong with the settings.
-    hosted = hasattr(load_engine_class(batch.engine), "base_url")
+    load_engine_class(batch.engine)
     with folder_lock(folder) as lock, Ledger(folder) as ledger:
         batch.folder.clear_leftovers((PICTURES, GALLERY))
         total = inputs.count()
         if not total:
             raise InvalidRequestError("There is no picture to vary; name files or folders.")
-        crew: Workers = Tasks(batch, workers) if hosted else Processes(batch, workers, lock)
         with tqdm(
             desc="sources",
             total=total,
@@ -94,23 +79,36 @@ def run_batch(
             disable=not sys.stderr.isatty(),
             unit=" sources",
         ) as bar:
-            run = _Run(batch, ledger, crew, bar.update, stopped, max_failures)
+            progress = Progress(ledger, bar.update, stopped, max_failures)
             try:
-                run.go(inputs)
-            except BaseException as error:
-                crew.stop()
-                if isinstance(error, ImageVariationError):
-                    # What is known is written, if it can be; the error is told all the same.
-                    with contextlib.suppress(ImageVariationError):
-                        _write(manifests, batch, ledger)
+                if isinstance(workers, Cluster):
+                    ClusterRun(batch, progress, workers).go(inputs, total)
+                else:
+                    _go_here(inputs, batch, progress, workers, lock)
+            except ImageVariationError:
+                # What is known is written, if it can be; the error is told all the same.
+                with contextlib.suppress(ImageVariationError):
+                    _write(manifests, batch, ledger)
                 raise
-            crew.close()
-        if run.summary.complete:
+        if progress.summary.complete:
             ledger.forget_others()
         _write(manifests, batch, ledger)
-        if gallery and run.summary.complete:
+        if gallery and progress.summary.complete:
             write_pages(ledger.rows(), batch.folder)
-    return run.summary
+    return progress.summary
+
+
+def _go_here(
+    inputs: Iterable[Entry], batch: VariationBatch, progress: Progress, workers: int, lock: int
+) -> None:
+    hosted = hasattr(load_engine_class(batch.engine), "base_url")
+    crew: Workers = Tasks(batch, workers) if hosted else Processes(batch, workers, lock)
+    try:
+        _Run(batch, progress, crew).go(inputs)
+    except BaseException:
+        crew.stop()
+        raise
+    crew.close()
 
 
 def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
@@ -121,22 +119,10 @@ def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> N
 class _Run:
     """A run between its start and its end."""
 
-    def __init__(
-        self,
-        batch: VariationBatch,
-        ledger: Ledger,
-        crew: Workers,
-        step: Callable[[], object],
-        stopped: Callable[[], bool],
-        max_failures: int | None,
-    ) -> None:
-        self.summary = Summary()
+    def __init__(self, batch: VariationBatch, progress: Progress, crew: Workers) -> None:
         self._batch = batch
-        self._ledger = ledger
+        self._progress = progress
         self._crew = crew
-        self._step = step
-        self._stopped = stopped
-        self._max_failures = max_failures
         self._left_out = False
         self._fatal: ImageVariationError | None = None
         self._in_hand: dict[Future[list[Row]], tuple[int, str]] = {}
@@ -153,14 +139,12 @@ class _Run:
                 break
             self._begin(position, entry)
         self._finish(0)
-        self.summary.complete = not self._left_out
+        self._progress.summary.complete = not self._left_out
         if self._fatal is not None:
             raise self._fatal
 
     def _is_over(self) -> bool:
-        failed = self.summary.failed.total()
-        enough = self._max_failures is not None and failed >= self._max_failures
-        return enough or self._fatal is not None or self._stopped()
+        return self._fatal is not None or self._progress.is_over()
 
     def _begin(self, position: int, entry: Entry) -> None:
         source = {**entry.row, "position": position}
@@ -170,14 +154,14 @@ class _Run:
             job = self._batch.job(source)
             digest = hashlib.sha256(read_file(job.path)[0]).hexdigest()
         except ImageVariationError as error:
-            self._record(position, [self._batch.error_row(source, error)])
+            self._progress.record(position, [self._batch.error_row(source, error)])
             return
         paths = self._batch.output_paths(job, digest)
         # The same pictures may be in hand for a copy of this source.
         while any(first == paths[0] for _, first in self._in_hand.values()):
             self._finish(len(self._in_hand) - 1)
         if len(kept := self._kept(job, digest, paths)) == job.n:
-            self._record(position, kept)
+            self._progress.record(position, kept)
             return
         self._finish(self._crew.capacity - 1)
         if self._is_over():
@@ -188,7 +172,7 @@ class _Run:
     def _kept(self, job: Job, digest: str, paths: list[str]) -> list[Row]:
         """Return a row for each picture that is there as it was made; remove any that is not."""
         rows = []
-        for path, known in self._ledger.known(paths).items():
+        for path, known in self._progress.ledger.known(paths).items():
             data = self._batch.folder.read(path)
             if data is not None and hashlib.sha256(data).hexdigest() == known.output_sha256:
                 picture = Picture(path, known.output_sha256, None)
@@ -210,7 +194,7 @@ class _Run:
                 except ImageVariationError as error:
                     self._fatal = self._fatal or error
                 else:
-                    self._record(position, rows)
+                    self._progress.record(position, rows)
 
     def _withdraw(self) -> None:
         """Take back what no worker has begun."""
@@ -218,16 +202,3 @@ class _Run:
             if self._crew.withdraw(future):
                 del self._in_hand[future]
                 self._left_out = True
-
-    def _record(self, position: int, rows: list[Row]) -> None:
-        self._ledger.record(position, rows)
-        for row in rows:
-            if row["error"] is not None:
-                kind, _, sentence = row["error"].partition(": ")
-                self.summary.failed[kind] += 1
-                self.summary.examples.setdefault(kind, sentence)
-            elif row["milliseconds"] is None:
-                self.summary.kept += 1
-            else:
-                self.summary.made += 1
-        self._step()

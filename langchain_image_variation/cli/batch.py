@@ -20,7 +20,8 @@ from langchain_image_variation.exceptions import InvalidRequestError, MissingExt
 from langchain_image_variation.source import Fit
 
 if TYPE_CHECKING:
-    from langchain_image_variation.bulk.run import Summary
+    from langchain_image_variation.bulk.cluster import Cluster
+    from langchain_image_variation.bulk.progress import Summary
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -64,6 +65,17 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many processes (default: the cores), or calls at once of an engine that asks a "
         f"server (default: {_CALLS})",
+    )
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let a Ray cluster work that shares these folders (default: RAY_ADDRESS, or the one "
+        "this machine is part of); --workers is then how many of it (default: its cores, or GPUs)",
+    )
+    add(
+        "--gpus", type=float, default=0, metavar="G", help="how many each worker of a cluster takes"
     )
     add("--max-failures", type=int, metavar="N", help="stop once so many pictures failed")
     add("--gallery", action="store_true", help="make pages with thumbnails that a browser shows")
@@ -146,8 +158,16 @@ def _tell(summary: "Summary") -> None:
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def _workers(arguments: argparse.Namespace) -> int:
+def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
+    if not (0 <= arguments.gpus < float("inf")):
+        raise InvalidRequestError(f"--gpus must be a number from 0, got {arguments.gpus:g}.")
+    if arguments.ray is not None:
+        from langchain_image_variation.bulk.cluster import Cluster
+
+        return Cluster(arguments.ray or None, given, arguments.gpus)
+    if arguments.gpus:
+        raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
     if hasattr(load_engine_class(arguments.engine), "base_url"):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -405,3 +406,21 @@ def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     with Ledger(Path("out")) as ledger:
         assert write_pages(ledger.rows(), OutputFolder("out")) == 1
     assert Path("out/gallery/index.html").read_text().count("no picture to show") == 2
+
+
+@pytest.mark.parametrize("gpus", ["1", "-1", "nan"])
+def test_gpus_are_for_a_cluster_and_no_nonsense(
+    gpus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run without a cluster takes none; the message says so."""
+    assert run_here("photos", "--gpus", gpus) == 2
+    assert "--gpus" in capsys.readouterr().err
+    assert not pictures()
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="'ray' is installed")
+def test_without_ray_the_message_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is made."""
+    assert run_here("photos", "--ray") == 1
+    assert "langchain-image-variation[ray]" in capsys.readouterr().err
+    assert not pictures()

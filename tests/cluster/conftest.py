@@ -1,0 +1,32 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_image_variation.samples import square_png
+from tests.bulk.declared import declare_engines
+from tests.cluster.nodes import Nodes
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Start a cluster of two nodes on this machine, which know the engines of the tests."""
+    pytest.importorskip("ray.data")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
+        monkeypatch.setenv("ENGINE_SECONDS", "0.1")
+        with Nodes.started() as nodes:
+            yield nodes
+
+
+@pytest.fixture(autouse=True)
+def photos(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a fresh folder, with sixteen pictures in its folder `photos`, and an empty log."""
+    monkeypatch.chdir(tmp_path)
+    Path(os.environ["ENGINE_LOG"]).unlink(missing_ok=True)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(16):
+        (folder / f"{index:02}.png").write_bytes(square_png(32 + index))
+    return folder
