@@ -70,6 +70,15 @@ _MODULES = {
     "save_images": "output",
 }
 
+_EXTRAS = {
+    "ImageVariationToolSpec": ("llama_index",),
+    "create_app": (
+        *("platformdirs", "prometheus_client", "python_multipart"),
+        *("starlette", "uvicorn"),
+    ),
+}
+"""The packages beside our own dependencies that a name needs."""
+
 
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
@@ -78,4 +87,9 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    # Here, as importing this package should cost next to nothing.
+    from importlib.util import find_spec
+
+    # `help` and others look at whatever is listed, and would fail.
+    absent = {name for name, needed in _EXTRAS.items() if not all(map(find_spec, needed))}
+    return sorted({*globals(), *_MODULES} - absent)

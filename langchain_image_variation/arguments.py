@@ -19,9 +19,9 @@ __all__ = [
 TOOL_NAME = "image_variation"
 
 TOOL_DESCRIPTION = (
-    "Make variations of a picture: new pictures that look like it, rearranged a "
-    "little or a lot. Takes no prompt and draws nothing new. Returns the names of the new "
-    "pictures, which can be varied again."
+    "Make variations of a picture: new pictures that look like it, rearranged a little or a lot. "
+    "Takes no prompt and draws nothing new. Returns the names of the new pictures, which can be "
+    "varied again."
 )
 
 _SAID = 4

@@ -110,7 +110,9 @@ class CallSettings(BaseModel):
             `output_dir` leads out of it, or its file system is not known or cannot be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or a package that it needs for such
             a URL is not installed.
-        ValidationError: Of pydantic, if a setting is of the wrong type or out of its range.
+        InvalidRequestError: If `engine` is a class, `urls` lists no hosts, or `cache` is on and the
+            engine does not say what its pictures depend on.
+        pydantic.ValidationError: If a setting is unknown, or of a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

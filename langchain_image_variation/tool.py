@@ -88,9 +88,9 @@ class ImageVariationTool(BaseTool, CallSettings):
     by a custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
-            `root_dir`, or `output_dir` leads out of it.
-        ValidationError: Of pydantic, if a setting is of the wrong type or out of its range.
+        ImageVariationError: On construction, as `CallSettings`.
+        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
+            value.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -70,8 +70,9 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     `ImageVariationProgress` to the stream.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
-            `root_dir`, or `output_dir` leads out of it.
+        ImageVariationError: On construction, as `CallSettings`.
+        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
+            value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -133,7 +134,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     def image_variation(
         self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
     ) -> ToolOutput:
-        """Make variations of a picture, as the tool does.
+        """Make variations of a picture, as the tool does; a failure is an output with `is_error`.
 
         Args:
             image: A name or a relative path.
