@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
     from langchain_image_variation.output import ContactSheet, save_images
     from langchain_image_variation.png import SquarePNG
-    from langchain_image_variation.server import create_app
+    from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
     from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
-    from langchain_image_variation.tool_spec import ImageVariationToolSpec
+    from langchain_image_variation.tool_spec import ImageVariationToolSpec as ImageVariationToolSpec
 
+# Without those that need an extra, which `import *` would then need too.
 __all__ = [
     "AsyncImageVariationClient",
     "AsyncVariationEngine",
@@ -35,7 +36,6 @@ __all__ = [
     "ImageVariationError",
     "ImageVariationInput",
     "ImageVariationTool",
-    "ImageVariationToolSpec",
     "ImagesResponse",
     "Source",
     "SquarePNG",
@@ -43,7 +43,6 @@ __all__ = [
     "VariationBatch",
     "VariationEngine",
     "__version__",
-    "create_app",
     "load_engine",
     "load_source",
     "save_images",
@@ -71,6 +70,15 @@ _MODULES = {
     "save_images": "output",
 }
 
+_EXTRAS = {
+    "ImageVariationToolSpec": ("llama_index",),
+    "create_app": (
+        *("platformdirs", "prometheus_client", "python_multipart"),
+        *("starlette", "uvicorn"),
+    ),
+}
+"""The packages beside our own dependencies that a name needs."""
+
 
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
@@ -79,4 +87,9 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # Here, as importing this package should cost next to nothing.
+    from importlib.util import find_spec
+
+    # `help` and others look at whatever is listed, and would fail.
+    absent = {name for name, needed in _EXTRAS.items() if not all(map(find_spec, needed))}
+    return sorted({*globals(), *_MODULES} - absent)

@@ -19,9 +19,9 @@ __all__ = [
 TOOL_NAME = "image_variation"
 
 TOOL_DESCRIPTION = (
-    "Make 1 to 10 variations of a picture: new pictures that look like it, rearranged a "
-    "little or a lot. Takes no prompt and draws nothing new. Returns the names of the new "
-    "pictures, which can be varied again."
+    "Make variations of a picture: new pictures that look like it, rearranged a little or a lot. "
+    "Takes no prompt and draws nothing new. Returns the names of the new pictures, which can be "
+    "varied again."
 )
 
 _SAID = 4
@@ -78,7 +78,6 @@ def bounded_arguments(
 
 _RULES = {
     "image": "must be a string: 'latest', 'img_1', a name returned earlier, or a relative path",
-    "n": f"must be a whole number from 1 to {MAX_N}",
     "size": f"must be one of {', '.join(SIZES)}",
     "model": "must be a string",
     "response_format": "must be 'url' or 'b64_json'",
@@ -86,19 +85,21 @@ _RULES = {
 }
 
 
-def explain(errors: list[Any]) -> str:
+def explain(errors: list[Any], *, max_n: int = MAX_N) -> str:
     """Say what is wrong without echoing a value, which may be a whole picture in base64.
 
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
+        max_n: The most variations a call makes.
     """
+    rules = {**_RULES, "n": f"must be a whole number from 1 to {max_n}"}
     broken = []
     for item in errors[:_SAID]:
         name = str(item["loc"][0]) if item["loc"] else "arguments"
-        if item["type"] == "extra_forbidden" or name not in _RULES:
+        if item["type"] == "extra_forbidden" or name not in rules:
             broken.append(f"{shown(name)} is not an argument")
         elif item["type"] == "missing":
-            broken.append(f"{name} is missing; it {_RULES[name]}")
+            broken.append(f"{name} is missing; it {rules[name]}")
         else:
-            broken.append(f"{name} {_RULES[name]}, got {shown(item.get('input'))}")
+            broken.append(f"{name} {rules[name]}, got {shown(item.get('input'))}")
     return f"Correct these arguments and call again: {'; '.join(broken)}."

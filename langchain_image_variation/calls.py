@@ -62,11 +62,11 @@ class RateLimiter(Protocol):
     """What `langchain_core.rate_limiters.BaseRateLimiter` is."""
 
     def acquire(self) -> bool:
-        """Wait until a call may be made."""
+        """Wait until a call may be made, and say whether it may."""
         ...
 
     async def aacquire(self) -> bool:
-        """Wait until a call may be made, without blocking the loop."""
+        """Wait until a call may be made, without blocking the loop, and say whether it may."""
         ...
 
 
@@ -110,6 +110,9 @@ class CallSettings(BaseModel):
             `output_dir` leads out of it, or its file system is not known or cannot be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or a package that it needs for such
             a URL is not installed.
+        InvalidRequestError: If `engine` is a class, `urls` lists no hosts, or `cache` is on and the
+            engine does not say what its pictures depend on.
+        pydantic.ValidationError: If a setting is unknown, or of a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -142,7 +145,8 @@ class CallSettings(BaseModel):
     thumbnail: bool = False
     """Whether a small picture of the results goes to the model with the text."""
     rate_limiter: RateLimiter | None = None
-    """What a call waits for before it asks the engine."""
+    """What a call waits for before it asks the engine. One that says False refuses the call; what
+    it raises is passed on as it is."""
     cache: bool = False
     """Whether a call that was made before, in any conversation, is answered with the pictures made
     then; `ResultCache` says which calls are the same, and what others may learn from it. Neither
@@ -190,7 +194,7 @@ class CallSettings(BaseModel):
         response = ready.found
         if response is None:
             if self.rate_limiter is not None:
-                self.rate_limiter.acquire()
+                _let_through(self.rate_limiter.acquire())
             response = call_engine(self._load(), ready.request, finished=told)
         else:
             _tell_all(told, ready.request.n)
@@ -214,7 +218,7 @@ class CallSettings(BaseModel):
             response = ready.found
             if response is None:
                 if self.rate_limiter is not None:
-                    await self.rate_limiter.aacquire()
+                    _let_through(await self.rate_limiter.aacquire())
                 response = await call_engine_async(self._load(), ready.request, finished=told)
             else:
                 _tell_all(told, ready.request.n)
@@ -321,6 +325,12 @@ class CallSettings(BaseModel):
             artifact["cached"] = True
         thumbnail = ContactSheet.thumbnail(source.png, response) if self.thumbnail else None
         return CallResult(" ".join(parts), artifact, thumbnail)
+
+
+def _let_through(acquired: bool) -> None:
+    # By LangChain's limiters it is always True; others may give up waiting.
+    if acquired is False:
+        raise RateLimitError("The rate limiter lets no call through now; try again later.")
 
 
 def _tell_all(told: Callable[[int], None] | None, n: int) -> None:

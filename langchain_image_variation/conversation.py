@@ -34,7 +34,14 @@ class SharedPicture:
     """A picture that a message brought: from the user, the model or another tool."""
 
     url: str | None
-    """A `data:` or https URL, or None if only the model's provider has the picture."""
+    """A `data:` or https URL, or None if the message has none."""
+    base64: str | None = None
+    """The bytes of the picture in base64, as the message has them, which is not copied."""
+
+    @property
+    def address(self) -> str | None:
+        """A `data:` or https URL, or None if only the model's provider has the picture."""
+        return self.url if self.base64 is None else f"data:;base64,{self.base64}"
 
     def __repr__(self) -> str:
         return "SharedPicture()"

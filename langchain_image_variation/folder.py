@@ -3,9 +3,10 @@
 import heapq
 import os
 import stat
+import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.exceptions import SourceError, shown
@@ -20,6 +21,9 @@ _LISTED = 12
 
 _LOOKED_AT = 2_000
 """So many entries of a folder are looked at to list pictures: some milliseconds."""
+
+_PLACING = (0.001, 0.01, 0.05)
+"""Seconds to wait, in turn, for a result that has its temporary name beside its own."""
 
 _WALKS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
@@ -58,15 +62,18 @@ class PictureFolder:
             root, path = self.root.resolve(), (self.root / name).resolve()
             if not path.is_relative_to(root) or path == root:
                 return None
-            if without is not None and path.is_relative_to((self.root / without).resolve()):
+            hidden = (self.root / without).resolve() if without is not None else None
+            if hidden is not None and path.is_relative_to(hidden):
                 return None
-            file = open(path, "rb", opener=lambda *_: _opened(root, path))
+            # The same folder may be spelt otherwise, where upper and lower case are one.
+            closed = os.stat(hidden) if hidden is not None and hidden.exists() else None
+            file = open(path, "rb", opener=lambda *_: _opened(root, path, closed))
         except PermissionError:
             raise SourceError(f"{shown(Path(name).name)} may not be read.") from None
         # A name too long for the file system, a NUL inside it, or a loop of links.
         except (OSError, ValueError, RuntimeError):
             return None
-        facts = os.fstat(file.fileno())
+        facts = _facts(file)
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1:
             return file
         file.close()
@@ -84,17 +91,36 @@ class PictureFolder:
         except (OSError, ValueError, RuntimeError):
             return False
 
+    def relative(self, folder: PurePath) -> PurePosixPath | None:
+        """Return the plain path to a folder that is inside this one, or None if it is not."""
+        try:
+            path = (self.root / folder).resolve().relative_to(self.root.resolve())
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return PurePosixPath(path.as_posix())
+
     def newest(self) -> list[str]:
         """Return the names of the pictures in the folder itself that changed last."""
         newest = heapq.nlargest(_LISTED, islice(_pictures(self.root), _LOOKED_AT))
         return [name for _, name in newest]
 
 
-def _opened(root: Path, path: Path) -> int:
+def _facts(file: BinaryIO) -> os.stat_result:
+    """Return what an open file is, when whoever is just putting it in place has done so."""
+    facts = os.fstat(file.fileno())
+    for seconds in _PLACING if stat.S_ISREG(facts.st_mode) else ():
+        if facts.st_nlink <= 1:
+            break
+        time.sleep(seconds)
+        facts = os.fstat(file.fileno())
+    return facts
+
+
+def _opened(root: Path, path: Path, closed: os.stat_result | None) -> int:
     """Open a resolved path under a resolved root, and return its descriptor.
 
     Raises:
-        OSError: If a step of the path is not there, or has become a link.
+        OSError: If a step of the path is not there, has become a link, or is the closed folder.
     """
     # Opening a FIFO would otherwise wait for a writer that may never come.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -108,6 +134,8 @@ def _opened(root: Path, path: Path) -> int:
             below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
+            if closed is not None and os.path.samestat(os.fstat(here), closed):
+                raise OSError("The folder is closed.")
         return os.open(name, flags, dir_fd=here)
     finally:
         os.close(here)

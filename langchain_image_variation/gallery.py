@@ -4,8 +4,10 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
+from unicodedata import normalize
 
 from langchain_image_variation.conversation import Conversation, MadePicture, SharedPicture
 from langchain_image_variation.exceptions import ImageVariationError, SourceError, shown
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
 
 __all__ = ["Gallery"]
+
+_FILES_LENGTH = 400
+"""So many characters of names of files are listed: they are anybody's, and may be long."""
 
 
 class Gallery:
@@ -64,17 +69,17 @@ class Gallery:
         except _MissingPictureError as error:
             raise SourceError(f"{error} {self.choices()}") from None
         except ImageVariationError as error:
-            label = label or PurePath(name).name
+            label = label or _printable(PurePath(name).name)
             raise SourceError(f"{label}: {error.message} {self.choices()}") from None
 
     def choices(self) -> str:
-        """Return one line that names the pictures that may be used, the newest first."""
+        """Return one line that names the pictures that may be used, of each kind the newest."""
         return " ".join(self._choices()) or "There are no pictures here yet."
 
     def _choices(self) -> Iterator[str]:
         if shared := self.conversation.choices():
             yield shared
-        if files := self.results.pictures.newest():
+        if files := _short(self.results.pictures.newest()):
             yield f"Files: {', '.join(files)}."
         named = {getattr(picture, "handle", None) for picture in self.conversation.pictures}
         handles = self.results.newest() if self._sees_folder else []
@@ -84,7 +89,11 @@ class Gallery:
     def _made(self, picture: MadePicture) -> BinaryIO:
         """Open a result that a message names, if its file is still the one that was made."""
         known = picture.sha256 is not None
-        file = self.results.open(picture.path) if known else self.results.find(picture.path)
+        file = None
+        if known:
+            file = self.results.open(picture.path)
+        elif self._sees_folder:
+            file = self.results.find(picture.path)
         if file is not None:
             with file:
                 data = file.read(MAX_SOURCE_BYTES + 1)
@@ -98,10 +107,18 @@ class Gallery:
         if self._sees_folder:
             newest = self.results.newest() if name.lower() == "latest" else []
             file = self.results.find(newest[0] if newest else name)
-        file = file or self.results.pictures.open(name, without=self._without)
+        # Models compose accents; the names of files from some systems have them apart.
+        for spelt in dict.fromkeys((name, normalize("NFC", name), normalize("NFD", name))):
+            file = file or self.results.pictures.open(spelt, without=self._without)
         if file is None:
             raise _MissingPictureError(f"There is no picture {shown(_without_folders(name))} here.")
         return file
+
+
+def _short(names: list[str]) -> list[str]:
+    """Return the first names that are no longer together than a message may be."""
+    ends = accumulate(len(name) for name in names)
+    return [name for name, end in zip(names, ends, strict=True) if end <= _FILES_LENGTH]
 
 
 class _MissingPictureError(Exception):
@@ -110,12 +127,17 @@ class _MissingPictureError(Exception):
 
 def _url(picture: SharedPicture) -> str:
     """Return the URL of a picture that a message brought; all else would be taken for a path."""
-    url = picture.url or ""
+    url = picture.address or ""
     if url[:5].lower() == "data:" or url[:8].lower() == "https://":
         return url
     raise SourceError(
         "The message holds neither its bytes nor an https URL; ask for the picture itself."
     )
+
+
+def _printable(name: str) -> str:
+    """Return the name of a file as a message may show it."""
+    return name if name.isprintable() else shown(name)
 
 
 def _without_folders(name: str) -> str:

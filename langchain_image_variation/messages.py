@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.contract import MAX_N
@@ -14,6 +14,7 @@ from langchain_image_variation.conversation import (
     Conversation,
     MadePicture,
     SharedPicture,
+    announced,
     scope_name,
 )
 
@@ -53,7 +54,7 @@ def pictures_of(messages: Sequence[BaseMessage]) -> list[SharedPicture | MadePic
     """Return the pictures of messages, the oldest first, whatever provider's shape they came in."""
     pictures: list[SharedPicture | MadePicture] = []
     for message in messages:
-        made = list(_made(message.artifact)) if isinstance(message, ToolMessage) else []
+        made = _results(message) if isinstance(message, ToolMessage) else []
         # A thumbnail beside the artifact shows the same pictures.
         pictures += made or _shared(message)
     return pictures
@@ -69,18 +70,39 @@ def _messages(state: Any) -> list[BaseMessage]:
         values = [getattr(state, "messages", None), *getattr(state, "__dict__", {}).values()]
     for value in values:
         if isinstance(value, list) and any(isinstance(item, BaseMessage) for item in value):
-            return [item for item in value if isinstance(item, BaseMessage)]
+            return [message for item in value for message in _message(item)]
     return []
 
 
+def _message(item: Any) -> list[BaseMessage]:
+    """Return a message, also of a form that models take and a state may keep, or nothing."""
+    if isinstance(item, BaseMessage):
+        return [item]
+    try:
+        return convert_to_messages([item])
+    # A client may have put anything there.
+    except Exception:
+        return []
+
+
 def _calls(messages: Sequence[BaseMessage], tool: str, current: str | None) -> int:
-    count = 0
+    names: list[str] = []
+    before = None
     for message in messages:
         for call in message.tool_calls if isinstance(message, AIMessage) else ():
+            # Some models give all their calls the same id: this one is the last of it.
             if current is not None and call["id"] == current:
-                return count
-            count += call["name"] == tool
-    return count
+                before = len(names)
+            names.append(call["name"])
+    return names[:before].count(tool)
+
+
+def _results(message: ToolMessage) -> list[MadePicture]:
+    """Return the results that a message of this tool names."""
+    if message.artifact is None and message.status != "error":
+        # A client may keep the text alone; then they are found in the thread's own folder.
+        return announced(message.text)
+    return list(_made(message.artifact))
 
 
 def _made(artifact: Any) -> Iterator[MadePicture]:
@@ -100,51 +122,62 @@ def _made(artifact: Any) -> Iterator[MadePicture]:
 def _shared(message: BaseMessage) -> list[SharedPicture]:
     if isinstance(message.content, str):
         return []
-    try:
-        blocks: Sequence[Any] = message.content_blocks
-    # A client may have put anything into a message.
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return []
-    return [SharedPicture(url) for block in blocks for url in _urls(block)]
+    blocks: Sequence[Any] = message.content
+    if not all(map(_is_common, blocks)):
+        try:
+            blocks = message.content_blocks
+        # A client may have put anything into a message.
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []
+    return [picture for block in blocks for picture in _pictures(block)]
 
 
-def _urls(block: Any) -> Iterator[str | None]:
-    """Yield the URL of a block that is a picture; None if the block does not hold it."""
+def _is_common(block: Any) -> bool:
+    """Say whether a block is read as it is; `content_blocks` copies the pictures of others."""
+    if not isinstance(block, Mapping):
+        return isinstance(block, str)
+    kind = block.get("type")
+    ours = kind == "image" and ("base64" in block or "url" in block) and "source_type" not in block
+    return ours or kind in ("text", "image_url")
+
+
+def _pictures(block: Any) -> Iterator[SharedPicture]:
+    """Yield what a block holds, if it is a picture."""
     if not isinstance(block, Mapping):
         return
     kind = block.get("type")
     if kind == "non_standard":
         yield from _foreign(block.get("value"))
     elif kind == "image" and not {"image", "source"} & set(block):
-        yield _url(block.get("base64"), block.get("url"))
-    elif kind == "image":
+        yield _picture(block.get("base64"), block.get("url"))
+    elif kind in ("image", "image_url"):
         yield from _foreign(block)
     elif kind == "file" and str(block.get("mime_type")).startswith("image/"):
-        yield _url(block.get("base64"), block.get("url"))
+        yield _picture(block.get("base64"), block.get("url"))
 
 
-def _foreign(value: Any) -> Iterator[str | None]:
-    """Yield the URL of a picture in a shape that `content_blocks` leaves as it is."""
+def _foreign(value: Any) -> Iterator[SharedPicture]:
+    """Yield the picture of a shape that `content_blocks` leaves as it is."""
     if not isinstance(value, Mapping):
         return
     if value.get("type") in ("image_url", "input_image"):
-        # OpenAI's Responses API, and its older API in short.
+        # OpenAI's two APIs, the older one in short too.
         address = value.get("image_url")
-        yield _url(None, address.get("url") if isinstance(address, Mapping) else address)
+        yield _picture(None, address.get("url") if isinstance(address, Mapping) else address)
     for data in (value.get("inline_data"), value if value.get("type") == "media" else None):
         # Gemini.
         if isinstance(data, Mapping) and str(data.get("mime_type")).startswith("image/"):
-            yield _url(data.get("data"), data.get("file_uri"))
+            yield _picture(data.get("data"), data.get("file_uri"))
     image = value.get("image")
     source = image.get("source") if isinstance(image, Mapping) else value.get("source")
     if isinstance(source, Mapping) and (value.get("type") == "image" or image is not None):
         # Anthropic and Bedrock.
-        yield _url(source.get("data") or source.get("bytes"), source.get("url"))
+        yield _picture(source.get("data") or source.get("bytes"), source.get("url"))
 
 
-def _url(data: object, url: object) -> str | None:
+def _picture(data: object, url: object) -> SharedPicture:
     if isinstance(data, bytes):
         data = base64.b64encode(data).decode("ascii")
     if isinstance(data, str) and data:
-        return f"data:;base64,{data}"
-    return url if isinstance(url, str) and url else None
+        return SharedPicture(None, data)
+    return SharedPicture(url if isinstance(url, str) and url else None)

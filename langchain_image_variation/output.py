@@ -28,6 +28,7 @@ from langchain_image_variation.pixels import as_png, decode, decode_result, enco
 from langchain_image_variation.png import SquarePNG
 
 __all__ = [
+    "DATED_NAME",
     "RESULT_NAME",
     "THUMBNAIL_SIDE",
     "ContactSheet",
@@ -60,8 +61,12 @@ Place: TypeAlias = Callable[[str, bytes], bool]
 _GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
-# The name of a result. A hash without a letter could be a date, and is left alone.
-_RESULT = re.compile(r"-(?=\d*[a-f])[0-9a-f]{8,64}-(\d+|sheet)$")
+_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+# The end of a result's name. What could be a date is left alone.
+_RESULT = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
+
+DATED_NAME = re.compile(rf".*-{_DATE}-[0-9]+\.png", re.DOTALL)
+"""Names whose hash could be a date: they may be those of somebody's own pictures."""
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.output import (
+    DATED_NAME,
     PlacedImage,
     make_output_dir,
     place_file,
@@ -133,7 +134,11 @@ class Results(ABC):
         """Remove a result of this scope, if that can be done."""
 
     def _remove_older_than(self, most: int, new: set[str]) -> None:
-        older = [name for _, name in self._results() if name not in new]
+        older = [
+            name
+            for _, name in self._results()
+            if name not in new and not DATED_NAME.fullmatch(name)
+        ]
         for name in older[max(most - len(new), 0) :]:
             self._remove(name)
 
@@ -143,7 +148,7 @@ class ResultFolder(Results):
 
     Args:
         pictures: The folder of pictures.
-        output_dir: The folder for results, relative to that one.
+        output_dir: The folder for results, below that one.
         scope: The name of a conversation's own folder below it, from `scope_name`.
         most: So many results are kept there; the oldest go first. By default all are.
 
@@ -162,9 +167,12 @@ class ResultFolder(Results):
         most: int | None = None,
     ) -> None:
         super().__init__(pictures, most=most)
+        if output_dir.is_absolute() or ".." in output_dir.parts:
+            # Where results are is shown, and a way through other folders leads to none of them.
+            output_dir = pictures.relative(output_dir) or output_dir
         self.output_dir = output_dir
         self.relative = output_dir / scope if scope else output_dir
-        if not pictures.has_below(output_dir) or not pictures.has_below(self.relative):
+        if not self._is_inside():
             raise SourceError("The output folder must be inside the root; name one below it.")
 
     @property
@@ -189,8 +197,11 @@ class ResultFolder(Results):
         """Do what `Results.save` does; the last picture counts as the newest.
 
         Raises:
-            OutputError: As `Results.save`.
+            OutputError: As `Results.save`, or if the folder leads out of that of the pictures.
         """
+        # It may have become a link while the engine worked.
+        if not self._is_inside():
+            raise OutputError("The output folder leads out of the root now; remove the link.")
         saved = super().save(response, name=name)
         now = time.time_ns()
         for index, (_, image) in enumerate(saved):
@@ -257,6 +268,9 @@ class ResultFolder(Results):
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+    def _is_inside(self) -> bool:
+        return all(self.pictures.has_below(path) for path in (self.output_dir, self.relative))
 
     @property
     def _folder(self) -> Path:

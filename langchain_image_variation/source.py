@@ -9,7 +9,6 @@ are capped before anything is decoded.
 import base64
 import binascii
 import io
-import math
 import os
 import re
 import stat
@@ -28,23 +27,16 @@ from langchain_image_variation.exceptions import (
     SourceError,
     shown,
 )
-from langchain_image_variation.pixels import (
-    decoding,
-    encode,
-    is_plain,
-    open_png,
-    plain,
-    whiten_hidden,
-)
+from langchain_image_variation.pixels import decoding, is_plain, open_png
 from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.png.scanlines import check_scanlines
+from langchain_image_variation.square import squared
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
 
 __all__ = [
     "FORMATS",
-    "MAX_CONVERTED_SIDE",
     "MAX_SOURCE_BYTES",
     "MAX_SOURCE_PIXELS",
     "Fit",
@@ -69,10 +61,6 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 MAX_SOURCE_PIXELS = 89_478_485
 """A source may have at most this many pixels: Pillow's own limit, a quarter GB of RGB samples."""
-
-MAX_CONVERTED_SIDE = 4096
-"""A picture that must be converted is scaled down to this side, in pixels: 4 times the largest
-`size`, and little memory."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -149,20 +137,20 @@ def load_source(
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
     end = chunks.end(data)
     whole, anew = data[:end], end < len(data)
-    shown = chunks.without(whole, keep=chunks.PIXELS | chunks.LOOK)
-    head, names = chunks.check_order(chunks.read(shown))
+    seen = chunks.without(whole, keep=chunks.PIXELS | chunks.LOOK)
+    head, names = chunks.check_order(chunks.read(seen))
     if head.width * head.height > MAX_SOURCE_PIXELS:
         raise _too_large(head.width, head.height)
     if fit == "strict":
         _check_strictly(data)
     steps = _left_out(whole)
-    bare = chunks.without_metadata(shown)
+    bare = chunks.without_metadata(seen)
     fits = head.width == head.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
     if fits and not _looks_otherwise(head, names):
         check_scanlines(bare)
         return Source(SquarePNG(bare), name, _note(name, steps, anew))
     with decoding(InvalidImageError("image is a corrupt PNG, or too large for the memory.")):
-        image = open_png(shown)
+        image = open_png(seen)
         if fits and is_plain(image):
             return Source(SquarePNG(bare), name, _note(name, steps, anew))
     return _squared(image, fit, name, steps)
@@ -357,14 +345,13 @@ def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) 
         raise InvalidImageError("image has no pixels.")
     if width * height > MAX_SOURCE_PIXELS:
         raise _too_large(width, height)
-    format = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
-    steps = [*done] if format == "PNG" else [f"converted {format} to PNG"]
-    with decoding(InvalidImageError(f"image is a corrupt {format}, or too large for the memory.")):
+    kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
+    steps = [*done] if kind == "PNG" else [f"converted {kind} to PNG"]
+    with decoding(InvalidImageError(f"image is a corrupt {kind}, or too large for the memory.")):
         # Saying so takes a look at the second frame, which may be broken.
         if image.format is not None and getattr(image, "is_animated", False):
             steps.append("took the first frame")
-        pixels, side, step = (_padded if fit == "pad" else _cropped)(image)
-        png, scaled = _under_limit(pixels, side)
+        png, step, scaled = squared(image, pad=fit == "pad")
     if scaled and fit == "strict":
         raise InvalidImageError(
             "image would have to be scaled down once its EXIF and colours are applied; fit='crop' "
@@ -372,67 +359,3 @@ def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) 
         )
     steps += filter(None, (step, scaled))
     return Source(png, name, _note(name, steps, anew=False))
-
-
-def _cropped(image: Image.Image) -> tuple[Image.Image, int, str]:
-    """Return the square pixels, the side they had before any scaling, and what was done."""
-    width, height = image.size
-    side = min(width, height)
-    # The centre is the centre whichever way up, so only it need be converted.
-    left, top = (width - side) // 2, (height - side) // 2
-    pixels = plain(image, (left, top, left + side, top + side), MAX_CONVERTED_SIDE)
-    if width == height:
-        return pixels, side, ""
-    return pixels, side, f"cropped {width}x{height} to the centred {side}x{side}"
-
-
-def _padded(image: Image.Image) -> tuple[Image.Image, int, str]:
-    """Return the square pixels, the side they had before any scaling, and what was done."""
-    pixels = plain(image, None, MAX_CONVERTED_SIDE)
-    if pixels.width == pixels.height:
-        return pixels, image.width, ""
-    width, height = image.size
-    # A strip of a million by one would need a million rows.
-    pixels.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), Image.Resampling.LANCZOS)
-    side = max(pixels.size)
-    square = Image.new(pixels.mode, (side, side))
-    square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
-    whiten_hidden(square)
-    return square, side, f"padded {width}x{height} to a square of {side}x{side}"
-
-
-def _under_limit(image: Image.Image, full: int) -> tuple[SquarePNG, str]:
-    """Encode a square picture, scaled down as little as puts it under the limits.
-
-    Args:
-        image: The square pixels.
-        full: The side in pixels they had before any scaling, for the note.
-    """
-    side = min(image.width, MAX_CONVERTED_SIDE)
-    if side > _QUICK_SIDE:
-        side = min(side, _predicted_side(image))
-    while True:
-        resized = image
-        if side < image.width:
-            resized = image.resize((side, side), Image.Resampling.LANCZOS)
-            whiten_hidden(resized)
-        data = encode(resized)
-        if len(data) < MAX_PNG_BYTES:
-            step = f"scaled {full}x{full} down to {side}x{side}"
-            return SquarePNG(data), step if side < full else ""
-        side = int(side * min(0.97, math.sqrt(MAX_PNG_BYTES / len(data))))
-
-
-_QUICK_SIDE = 1024
-"""Up to this side, in pixels, encoding at full size and looking costs less than predicting."""
-
-
-def _predicted_side(image: Image.Image) -> int:
-    """Return the side, in pixels, at which the PNG should come out just under the limit.
-
-    A picture scaled down has more bytes a pixel than the original, so a sample at a low side
-    predicts a side that is rather too small for smooth pictures and right for busy ones.
-    """
-    sample = image.resize((_QUICK_SIDE, _QUICK_SIDE), Image.Resampling.LANCZOS)
-    bytes_per_pixel = len(encode(sample)) / _QUICK_SIDE**2
-    return max(_QUICK_SIDE, int(math.sqrt(MAX_PNG_BYTES / bytes_per_pixel)))

@@ -81,6 +81,7 @@ class ResultStorage(Results):
             raise SourceError("The scope of a conversation must be a name from scope_name.")
         self._scope = f"{scope}/" if scope else ""
         self._kind, self._files, self._root = _opened(url, options)
+        self._folder = _local(self._files, self._root)
         if self.hidden is not None and pictures.root.resolve().is_relative_to(self.hidden):
             # All pictures would count as results.
             raise SourceError("The output folder must not hold the root; name one below it.")
@@ -100,7 +101,7 @@ class ResultStorage(Results):
     @property
     def hidden(self) -> PurePath | None:
         """The folder of all results, if it is one of this machine."""
-        return Path(self._root or "/").resolve() if self._kind in ("file", "local") else None
+        return None if self._folder is None else Path(self._folder or "/").resolve()
 
     def make(self) -> None:
         """Make the place, and check that files can be written there.
@@ -294,6 +295,21 @@ def _opened(url: str, options: Mapping[str, Any]) -> tuple[str, Any, str]:
             f"storage_options ({type(error).__name__})."
         ) from None
     return kind, files, str(root).rstrip("/")
+
+
+def _local(files: Any, root: str) -> str | None:
+    """Return the folder of this machine that a path of a file system is, if it is one."""
+    from fsspec.implementations.dirfs import DirFileSystem
+    from fsspec.implementations.local import LocalFileSystem
+
+    while not isinstance(files, LocalFileSystem):
+        if isinstance(files, DirFileSystem):
+            root = f"{str(files.path).rstrip('/')}/{root.lstrip('/')}".rstrip("/")
+        # Some only add something to another one.
+        files = getattr(files, "fs", None) or getattr(files, "sync_fs", None)
+        if files is None:
+            return None
+    return root
 
 
 def _time(entry: Mapping[str, Any]) -> float:

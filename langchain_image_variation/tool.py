@@ -3,10 +3,16 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
-from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForToolRun,
+    CallbackManagerForToolRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
 from langchain_core.messages.content import create_image_block, create_text_block
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
@@ -18,6 +24,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    model_validator,
 )
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
@@ -29,7 +36,7 @@ from langchain_image_variation.arguments import (
     explain,
 )
 from langchain_image_variation.calls import CallResult, CallSettings
-from langchain_image_variation.contract import ResponseFormat
+from langchain_image_variation.contract import MAX_N, ResponseFormat
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.messages import conversation_of, is_runtime
 
@@ -81,8 +88,9 @@ class ImageVariationTool(BaseTool, CallSettings):
     by a custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
-            `root_dir`, or `output_dir` leads out of it.
+        ImageVariationError: On construction, as `CallSettings`.
+        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
+            value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -94,7 +102,14 @@ class ImageVariationTool(BaseTool, CallSettings):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _explained)
+    ) = Field(default_factory=lambda: _explained, repr=False)
+
+    @model_validator(mode="after")
+    def _knows_its_bound(self) -> Self:
+        """Have a correction of the model's arguments name the bound of this tool."""
+        if self.handle_validation_error is _explained:
+            self.handle_validation_error = partial(_explained, max_n=self.max_n)
+        return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
@@ -111,27 +126,37 @@ class ImageVariationTool(BaseTool, CallSettings):
     # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
 
     def _run(
-        self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
+        self,
+        image: str,
+        *,
+        config: RunnableConfig,
+        run_manager: CallbackManagerForToolRun | None = None,
+        runtime: Any = None,
+        **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
         asked, fields = _parted(image, others)
         conversation = conversation_of(runtime, config, self.name)
-
-        def finished(done: int, n: int) -> None:
-            dispatch_custom_event(PROGRESS_EVENT, {"done": done, "n": n}, config=config)
-
         try:
-            return _message(self.call(asked, conversation, fields=fields, finished=finished))
+            with _progress(run_manager) as finished:
+                result = self.call(asked, conversation, fields=fields, finished=finished)
+            return _message(result)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
     async def _arun(
-        self, image: str, *, config: RunnableConfig, runtime: Any = None, **others: Any
+        self,
+        image: str,
+        *,
+        config: RunnableConfig,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+        runtime: Any = None,
+        **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
         asked, fields = _parted(image, others)
         # Pictures of many megabytes may lie in the messages.
         conversation = await asyncio.to_thread(conversation_of, runtime, config, self.name)
         try:
-            async with _progress(config) as finished:
+            async with _aprogress(run_manager) as finished:
                 result = await self.acall(asked, conversation, fields=fields, finished=finished)
             return _message(result)
         except ImageVariationError as error:
@@ -156,14 +181,44 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     return blocks, result.artifact
 
 
+@contextlib.contextmanager
+def _progress(
+    run: CallbackManagerForToolRun | None,
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Dispatch an event for each finished picture, from whichever thread it is told."""
+    if run is None:
+        yield None
+        return
+    # The config of a call is its caller's, whose callbacks may be of no run.
+    own: RunnableConfig = {"callbacks": run.get_child()}
+    raised: list[Exception] = []
+
+    def finished(done: int, n: int) -> None:
+        try:
+            dispatch_custom_event(PROGRESS_EVENT, {"done": done, "n": n}, config=own)
+        # What a handler raises is no failure of the engine, which tells of the picture.
+        except Exception as error:
+            raised.append(error)
+
+    yield finished
+    if raised:
+        raise raised[0]
+
+
 @contextlib.asynccontextmanager
-async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int], None]]:
+async def _aprogress(
+    run: AsyncCallbackManagerForToolRun | None,
+) -> AsyncIterator[Callable[[int, int], None] | None]:
     """Dispatch an event for each finished picture, in order."""
+    if run is None:
+        yield None
+        return
+    own: RunnableConfig = {"callbacks": run.get_child()}
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch() -> None:
         while (event := await events.get()) is not None:
-            await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
+            await adispatch_custom_event(PROGRESS_EVENT, event, config=own)
 
     def finished(done: int, n: int) -> None:
         events.put_nowait({"done": done, "n": n})
@@ -177,5 +232,5 @@ async def _progress(config: RunnableConfig) -> AsyncIterator[Callable[[int, int]
         task.cancel()
 
 
-def _explained(error: ValidationError | ValidationErrorV1) -> str:
-    return explain(error.errors())
+def _explained(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
+    return explain(error.errors(), max_n=max_n)

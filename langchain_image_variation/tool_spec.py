@@ -70,8 +70,9 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     `ImageVariationProgress` to the stream.
 
     Raises:
-        ImageVariationError: On construction, if the engine cannot be loaded, there is no folder
-            `root_dir`, or `output_dir` leads out of it.
+        ImageVariationError: On construction, as `CallSettings`.
+        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
+            value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -133,7 +134,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     def image_variation(
         self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
     ) -> ToolOutput:
-        """Make variations of a picture, as the tool does.
+        """Make variations of a picture, as the tool does; a failure is an output with `is_error`.
 
         Args:
             image: A name or a relative path.
@@ -156,10 +157,16 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
         schema = bounded_arguments(max_n=self.max_n, with_size=self.fixed_size is None)
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
+    def _asked(self, given: dict[str, object]) -> ImageVariationArguments:
+        try:
+            return ImageVariationArguments.model_validate(given)
+        except ValidationError as error:
+            raise InvalidRequestError(explain(error.errors(), max_n=self.max_n)) from None
+
     def _vary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
         context, given = _parted(ctx, given)
         try:
-            asked = _asked(given)
+            asked = self._asked(given)
             conversation = None if context is None else asyncio_run(conversation_of(context, tool))
             return _output(tool, given, self.call(asked, conversation))
         except ImageVariationError as error:
@@ -168,7 +175,7 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     async def _avary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
         context, given = _parted(ctx, given)
         try:
-            asked = _asked(given)
+            asked = self._asked(given)
             conversation = None if context is None else await conversation_of(context, tool)
             result = await self.acall(asked, conversation, finished=_progress(context))
             return _output(tool, given, result)
@@ -182,13 +189,6 @@ def _parted(ctx: object, given: dict[str, object]) -> tuple[Context | None, dict
     if context is None:
         given = {**given, "ctx": ctx}
     return context, {name: value for name, value in given.items() if value is not None}
-
-
-def _asked(given: dict[str, object]) -> ImageVariationArguments:
-    try:
-        return ImageVariationArguments.model_validate(given)
-    except ValidationError as error:
-        raise InvalidRequestError(explain(error.errors())) from None
 
 
 def _output(tool: str, given: dict[str, object], result: CallResult) -> ToolOutput:

@@ -37,7 +37,7 @@ def test_the_agent_varies_goes_wrong_and_recovers(
     run(monkeypatch, "agent.py", "tea-garden.jpg")
     said = capsys.readouterr().out
     assert "There is no picture 'cat_final_v2.png' here. In this conversation: img_1, " in said
-    assert "n must be a whole number from 1 to 10, got 20." in said
+    assert "n must be a whole number from 1 to 4, got 20." in said
     named = re.findall(r"^  (variations/tea-garden-\w+/image-\S+\.png)$", said, flags=re.M)
     handles = [Path(path).stem for path in named]
     assert re.findall(r"^tool: (Made \d \w+ of \S+),", said, flags=re.M) == [

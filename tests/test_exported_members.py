@@ -25,13 +25,13 @@ def test_the_root_exports_sorted_names_that_all_resolve() -> None:
     """Every public name can be loaded, but for an extra that is missing; the list is in order."""
     names = langchain_image_variation.__all__
     assert names == sorted(names)
-    for name in names:
+    for name in (*names, "create_app", "ImageVariationToolSpec"):
         if name == "ImageVariationToolSpec" and not EXTRA:
             with pytest.raises(MissingExtraError, match="package 'llama_index'"):
                 _ = langchain_image_variation.ImageVariationToolSpec
             continue
         assert getattr(langchain_image_variation, name) is not None
-    assert set(names) <= set(dir(langchain_image_variation))
+    assert {*names} <= {*dir(langchain_image_variation)}
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = langchain_image_variation.nope
 
@@ -78,6 +78,17 @@ def test_an_import_brings_no_more_than_it_needs(statement: str, absent: str) -> 
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_all_names_can_be_imported_without_any_extra() -> None:
+    """`import *` takes those that need none."""
+    extras = "llama_index", "starlette", "uvicorn", "fsspec", "pytest"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras!r}))\n"
+        "from langchain_image_variation import *\nprint(ImageVariationTool.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "ImageVariationTool\n", done.stderr
+
+
 @pytest.mark.parametrize("module", ["langchain_image_variation", OF_THE_EXTRA[1]])
 def test_without_the_extra_of_the_tool_spec(module: str) -> None:
     """An ImportError names it."""
@@ -86,3 +97,12 @@ def test_without_the_extra_of_the_tool_spec(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "MissingExtraError: The tool spec needs the package 'llama_index" in done.stderr
     assert "pip install 'langchain-image-variation[llama-index]'" in done.stderr
+
+
+def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs an extra that is not installed is left out of what `help` looks at."""
+    monkeypatch.setitem(sys.modules, "llama_index", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    seen = dict(inspect.getmembers(langchain_image_variation))
+    assert {*langchain_image_variation.__all__} <= {*seen}
+    assert not {"ImageVariationToolSpec", "create_app"} & {*seen}

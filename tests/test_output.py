@@ -69,6 +69,7 @@ def test_never_replaces_a_different_picture(tmp_path: Path) -> None:
         ("...", "image"),
         ("cat-0123abcd-2", "cat"),
         ("IMG-20240101-1", "IMG-20240101-1"),
+        ("cat-19377556-3", "cat"),
         ("cat-0123abcd-sheet", "cat"),
     ],
 )

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from PIL import Image
 
+from langchain_image_variation import URLPolicy
+from langchain_image_variation.calls import CallSettings
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.png.chunks import MAX_CHUNKS
 from langchain_image_variation.server import create_app
+from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client import CLIENT_RULES
 from pytest_image_variation.conformance.engine import ENGINE_RULES
@@ -193,6 +199,43 @@ def test_the_tables_of_the_plugin_are_whole() -> None:
         assert f"`{option} " in README
 
 
+def rows(head: str) -> dict[str, str]:
+    """Return the rows of the table that begins with `head`, by their first cells."""
+    table = README.partition(head)[2].partition("\n\n")[0]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    """Each setting of the tool is in it, and no other, with the default of the code."""
+    settings = rows("| setting | what it is | default |")
+    names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
+    assert sorted(names) == sorted(CallSettings.model_fields)
+    for name in ("engine", "fit", "output_dir"):
+        default = CallSettings.model_fields[name].default
+        assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
+
+
+def test_the_table_of_limits_says_those_of_the_code() -> None:
+    """To the number."""
+    limits = rows("| limit | value | setting |")
+    urls = URLPolicy(hosts=["images.example.com"])
+    megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
+    for limit, value in {
+        "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB,",
+        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "chunks of a PNG": f"{MAX_CHUNKS:,},",
+        "variations a call": f"{MAX_N} |",
+        "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
+        "pictures from URLs": (
+            f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
+        ),
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+    for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), flags=re.M):
+        assert setting in CallSettings.model_fields
+
+
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 @pytest.mark.parametrize("block", PROGRAMS)
 def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,17 +263,28 @@ def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:Skipping serialization of known unserializable key:Warning")
 @pytest.mark.parametrize("block", LLAMA_INDEX)
-def test_llama_index_blocks_run(checkout: Path, block: str) -> None:
-    """Where the extra is installed; a scripted model calls the tool as it is asked to."""
+def test_llama_index_blocks_run(
+    checkout: Path, block: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the extra is installed; a scripted model is told what was said and made before."""
     pytest.importorskip("llama_index.core")
-    from tests.agents.llama import asks, says, scripted
+    from tests.agents.llama import Turn, asks, says, scripted
 
+    def turn(answer: Callable[[list[str]], Turn]) -> Turn:
+        return lambda messages: answer([str(message.content) for message in messages])(messages)
+
+    def vary_the_last(said: list[str]) -> Turn:
+        assert any("Make three variations" in text for text in said)
+        return asks(image="latest", size="256x256")
+
+    repeat = turn(lambda said: says(said[-1]))
     first = asks(image="chelsea.png", n=3, size="256x256")
-    script = (first, says(), asks(image="latest", size="256x256"), says())
-    exec(compile(block, "README.md", "exec"), {"llm": scripted(*script)})
-    assert len(list(Path("examples/variations").rglob("chelsea-*.png"))) == 4
+    llm = scripted(first, repeat, turn(vary_the_last), repeat)
+    exec(compile(block, "README.md", "exec"), {"llm": llm})
+    made, again = re.findall("^Answer: (.*)", capsys.readouterr().out, flags=re.M)
+    third = re.findall(r"chelsea-[0-9a-f]{8}-3", made)
+    assert f"Made 1 variation of {third[0]}," in again
 
 
 def test_the_llama_index_example_runs(checkout: Path) -> None:

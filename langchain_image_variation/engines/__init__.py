@@ -16,6 +16,7 @@ name.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ def call_engine(
 
     Raises:
         ImageVariationError: If the engine fails. What it raises outside the tree becomes an
-            `EngineError`, as does an answer with another number of pictures.
+            `EngineError`, as does an answer of another type or with another number of pictures.
     """
     count = _Count(request.n, finished)
     token = _COUNT.set(count)
@@ -275,12 +276,23 @@ def _waited_for(answer: Any) -> ImagesResponse:
     """Wait for an async engine in a thread that runs no loop, or one that must not be entered."""
     import asyncio
 
-    future = asyncio.run_coroutine_threadsafe(_awaited(answer), _loop())
+    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _loop())
     try:
-        return future.result()
+        outcome = future.result()
     except BaseException:
         future.cancel()
         raise
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+async def _outcome(answer: Any) -> ImagesResponse | BaseException:
+    try:
+        return await _awaited(answer)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Raised here, they would end the loop, and with it every later call.
+        return error
 
 
 @lru_cache(maxsize=1)
@@ -294,6 +306,11 @@ def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="image-variation", daemon=True).start()
     return loop
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's threads.
+    os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
 async def _awaited(answer: Any) -> ImagesResponse:
@@ -311,9 +328,13 @@ def _failures(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {type(error).__name__}. This is a bug in it.") from error
 
 
-def _complete(
-    answer: ImagesResponse, request: CreateImageVariationRequest, count: _Count
-) -> ImagesResponse:
+def _complete(answer: Any, request: CreateImageVariationRequest, count: _Count) -> ImagesResponse:
+    # An engine is anyone's code, and its Protocol is checked by no one else.
+    if not isinstance(answer, ImagesResponse):
+        raise EngineError(
+            f"The engine answered with a value of type {type(answer).__name__}; it must be an "
+            "ImagesResponse. This is a bug in it."
+        )
     if len(answer.data) != request.n:
         raise EngineError(
             f"The engine answered with {len(answer.data)} pictures; {request.n} were asked for."

@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from threading import Timer
 
 import pytest
 
@@ -166,6 +167,30 @@ def test_a_folder_can_be_left_out(root: Path) -> None:
         assert folder.open(name, without=PurePath("variations")) is None
     with folder.open("variations-of-mine.png", without=PurePath("variations")) as file:  # type: ignore[union-attr]
         assert file.read() == square_png()
+
+
+def test_a_folder_that_is_left_out_is_known_by_what_it_is(root: Path) -> None:
+    """Not by how it is spelt, which may differ where upper and lower case are one."""
+
+    def swap() -> None:
+        (root / "trip").rename(root / "away")
+        (root / "variations").rename(root / "trip")
+
+    (root / "trip" / "cat-0123abcd-1.png").write_bytes(square_png())
+    folder = PictureFolder(root)
+    with before_opening("trip", swap):
+        assert folder.open("trip/cat-0123abcd-1.png", without=PurePath("variations")) is None
+
+
+def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
+    """For a moment it has a temporary name beside its own, and is no hard link of anyone's."""
+    name, temporary = root / "dog.png", root / ".0123.part"
+    temporary.write_bytes(square_png())
+    os.link(temporary, name)
+    taken = Timer(0.01, temporary.unlink)
+    taken.start()
+    assert read(root, "dog.png") == square_png()
+    taken.join()
 
 
 def test_lists_the_newest_pictures_only(root: Path) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
@@ -109,6 +110,41 @@ def test_without_a_conversation_all_results_may_be_used(
     handle = first.artifact["images"][0]["handle"]
     again = tool.invoke(call(image="latest", size="256x256"))
     assert again.content.startswith(f"Made 1 variation of {handle}")
+
+
+def test_a_result_whose_message_kept_the_text_alone_is_found(
+    tool: ImageVariationTool, root: Path
+) -> None:
+    """As `latest` and by its number, in the thread's own folder; without a thread, nowhere."""
+    for thread, status in (("t-1", "success"), (None, "error")):
+        talk = Talk(tool, thread, upload(ONE))
+        made = talk.vary("latest", n=2)
+        stored = messages_to_dict(talk.messages)
+        stored[-1]["data"]["artifact"] = None
+        for image, index in (("latest", 1), ("img_2", 0)):
+            answer = Talk(tool, thread, *messages_from_dict(stored)).vary(image)
+            assert answer.status == status
+            if thread:
+                assert files(answer, root) == expected(root, files(made, root)[index])
+
+
+@pytest.mark.parametrize(("kept", "named"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
+def test_an_accent_is_the_same_composed_or_not(
+    tool: ImageVariationTool, root: Path, kept: Any, named: Any
+) -> None:
+    """A model writes it as it likes, whichever way the file's name has it."""
+    (root / f"{normalize(kept, 'café')}.png").write_bytes(ONE)
+    assert Talk(tool).vary(f"{normalize(named, 'café')}.png").status == "success"
+
+
+def test_a_broken_file_is_named_without_control_characters(
+    tool: ImageVariationTool, root: Path
+) -> None:
+    """Whatever it is called: a message is printed, and read by a model."""
+    (root / "a\x1b[2J\nb.png").write_bytes(ONE[:50])
+    answer = Talk(tool).vary("a\x1b[2J\nb.png")
+    assert answer.text.startswith("'a\\x1b[2J\\nb.png': image is a corrupt PNG")
+    assert answer.text.isprintable()
 
 
 def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
@@ -299,6 +335,31 @@ def test_the_rate_limiter_is_waited_for(root: Path) -> None:
     assert acquired == ["sync", "async"]
 
 
+async def test_a_rate_limiter_may_refuse(root: Path) -> None:
+    """One that gives up waiting says False; the engine is not asked, and the model is told."""
+
+    class Full:
+        def acquire(self) -> bool:
+            return False
+
+        async def aacquire(self) -> bool:
+            return False
+
+    tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Full())
+    for answer in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
+        assert answer.status == "error"
+        assert answer.text == "The rate limiter lets no call through now; try again later."
+    assert list((root / "variations").iterdir()) == []
+
+
+def test_long_names_of_files_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
+    """As many are listed as a message has room for, the newest first."""
+    for index in range(12):
+        (root / f"{index}{'x' * 190}.png").write_bytes(ONE)
+    answer = tool.invoke(call(image="no.png"))
+    assert (answer.text.count(".png"), len(answer.text) < 500) == (3, True)
+
+
 def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     """`n` is bounded by `max_n`, and with a fixed size there is none to choose."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=4, fixed_size="256x256")
@@ -306,6 +367,9 @@ def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     properties = schema.model_json_schema()["properties"]
     assert list(properties) == ["image", "n"]
     assert properties["n"]["maximum"] == 4
+    assert "10" not in tool.description
+    refused = tool.invoke(call(image="cat.jpg", n=20))
+    assert refused.text.endswith("n must be a whole number from 1 to 4, got 20.")
     # A model that asks for more nevertheless gets what it may have, and is told.
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert "This tool makes at most 4 a call." in message.content

@@ -30,7 +30,7 @@ SHAPES: dict[str, tuple[Any, str | None]] = {
         DATA,
     ),
     "v0 url": ({"type": "image", "source_type": "url", "url": WEB}, WEB),
-    "openai": ({"type": "image_url", "image_url": {"url": TYPED}}, DATA),
+    "openai": ({"type": "image_url", "image_url": {"url": TYPED}}, TYPED),
     "openai url": ({"type": "image_url", "image_url": {"url": WEB}}, WEB),
     "openai in short": ({"type": "image_url", "image_url": TYPED}, TYPED),
     "openai responses": ({"type": "input_image", "image_url": TYPED, "detail": "low"}, TYPED),
@@ -55,7 +55,19 @@ def test_a_picture_is_read_whatever_provider_s_shape_it_has(
     block, url = SHAPES[shape]
     more = {"tool_call_id": "1"} if kind is ToolMessage else {}
     message = kind(content=[{"type": "text", "text": "Look:"}, block], **more)
-    assert pictures_of([message]) == [SharedPicture(url)]
+    (picture,) = pictures_of([message])
+    assert isinstance(picture, SharedPicture)
+    assert picture.address == url
+
+
+def test_the_pictures_of_a_long_conversation_are_not_copied() -> None:
+    """Megabytes that a message holds are held once, however often the tool is called."""
+    blocks = [SHAPES[shape][0] for shape in ("v1 base64", "openai", "anthropic")]
+    messages = [HumanMessage(content=[{"type": "text", "text": "Look:"}, b]) for b in blocks]
+    first, second, third = pictures_of(messages)
+    assert isinstance(first, SharedPicture) and first.base64 is B64
+    assert isinstance(second, SharedPicture) and second.url is TYPED
+    assert isinstance(third, SharedPicture) and third.base64 is B64
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "bedrock_converse"])
@@ -63,14 +75,14 @@ def test_a_picture_in_a_model_s_own_answer(provider: str) -> None:
     """The shape of a provider's answers is read as that provider's."""
     shape = {"openai": "v1 base64", "google_genai": "gemini inline"}.get(provider, "anthropic")
     message = AIMessage(content=[SHAPES[shape][0]], response_metadata={"model_provider": provider})
-    assert pictures_of([message]) == [SharedPicture(DATA)]
+    assert pictures_of([message]) == [SharedPicture(None, B64)]
 
 
 def test_a_picture_that_a_model_drew() -> None:
     """OpenAI's own image tool leaves its picture in the answer."""
     drawn = {"type": "image_generation_call", "id": "ig_1", "result": B64, "status": "completed"}
     message = AIMessage(content=[drawn], response_metadata={"model_provider": "openai"})
-    assert pictures_of([message]) == [SharedPicture(DATA)]
+    assert pictures_of([message]) == [SharedPicture(None, B64)]
 
 
 NO_PICTURES: list[Any] = [
@@ -127,7 +139,7 @@ def test_results_count_with_the_uploads_in_order() -> None:
         HumanMessage(content=[SHAPES["openai"][0]]),
     ]
     first, a, b, last = pictures_of(messages)
-    assert (first, last) == (SharedPicture(WEB), SharedPicture(DATA))
+    assert (first, last) == (SharedPicture(WEB), SharedPicture(TYPED))
     assert a == MadePicture("a", "variations/a.png", "0" * 64)
     assert isinstance(b, MadePicture) and b.handle == "b"
 
@@ -179,6 +191,19 @@ def test_messages_are_found_in_any_state(state: Any) -> None:
     assert conversation.pictures == [SharedPicture(WEB)]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [("user", [SHAPES["v1 url"][0]]), {"role": "user", "content": [SHAPES["v1 url"][0]]}],
+    ids=["pair", "dictionary"],
+)
+def test_messages_that_a_state_keeps_as_they_came_are_read(message: Any) -> None:
+    """As a pair or a dictionary, where a graph's state does not make messages of them."""
+    state = {"messages": [message, {"role": "nobody"}, 7, asks(image="latest")]}
+    conversation = conversation_of(runtime(state), {}, "image_variation")
+    assert conversation is not None
+    assert conversation.pictures == [SharedPicture(WEB)]
+
+
 @pytest.mark.parametrize("state", [None, {}, [], 7, {"messages": None}, {"messages": ["x"]}])
 def test_a_state_without_messages_has_no_pictures(state: Any) -> None:
     """The call still belongs to a conversation, and does not see what belongs to none."""
@@ -207,6 +232,16 @@ def test_calls_before_this_one_are_counted() -> None:
     conversation = conversation_of(runtime(state, current), {}, "image_variation")
     assert conversation is not None
     assert conversation.calls == 3
+
+
+def test_calls_that_share_an_id_are_all_counted() -> None:
+    """Some models number the calls of each message anew."""
+    calls = [asks(image="a") for _ in range(3)]
+    for message in calls:
+        message.tool_calls[0]["id"] = "call_0"
+    conversation = conversation_of(runtime({"messages": calls}, "call_0"), {}, "image_variation")
+    assert conversation is not None
+    assert conversation.calls == 2
 
 
 def test_only_what_an_agent_made_is_a_runtime() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_tests.integration_tests import ToolsIntegrationTests
@@ -25,8 +26,13 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.pixels import on_white
 from langchain_image_variation.source import load_source
-from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
+from langchain_image_variation.tool import (
+    PROGRESS_EVENT,
+    ImageVariationInput,
+    ImageVariationTool,
+)
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
@@ -236,6 +242,50 @@ def test_the_whole_name_of_a_result_is_a_handle_too(tool: ImageVariationTool) ->
         assert tool.invoke(call(image=image)).status == "success"
 
 
+class Listening(BaseCallbackHandler):
+    """A handler of somebody's tracing, which may fail."""
+
+    raise_error = True
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+        self.told: list[tuple[str, Any]] = []
+        self.runs: set[Any] = set()
+
+    def on_tool_start(self, *args: Any, run_id: Any, **options: Any) -> None:
+        """Remember the run."""
+        self.runs.add(run_id)
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: Any, **options: Any) -> None:
+        """Remember the event, if it belongs to the run, or fail."""
+        if self.failure is not None:
+            raise self.failure
+        assert run_id in self.runs
+        self.told.append((name, data))
+
+
+async def test_callbacks_of_a_direct_call_hear_of_progress(tool: ImageVariationTool) -> None:
+    """A handler that is passed with the call is told of each picture, as of the tool's own run."""
+    listening = [Listening(), Listening()]
+    asked = call(image="cat.jpg", n=2, size="256x256")
+    assert tool.invoke(asked, {"callbacks": [listening[0]]}).status == "success"
+    assert (await tool.ainvoke(asked, {"callbacks": [listening[1]]})).status == "success"
+    events = [(PROGRESS_EVENT, {"done": done, "n": 2}) for done in (1, 2)]
+    assert [handler.told for handler in listening] == [events, events]
+
+
+@pytest.mark.parametrize("engine", ["instant", "local"])
+async def test_a_handler_that_fails_is_not_taken_for_the_engine(root: Path, engine: str) -> None:
+    """One that wants its errors raised gets them, whichever thread tells of the picture."""
+    tool = ImageVariationTool(root_dir=root, engine=engine)
+    asked = call(image="cat.jpg", size="256x256")
+    handler = Listening(ZeroDivisionError("mine"))
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        tool.invoke(asked, {"callbacks": [handler]})
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        await tool.ainvoke(asked, {"callbacks": [handler]})
+
+
 def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
     """A program may invoke the tool with the name alone."""
     assert tool.invoke("cat.jpg").startswith("Made 1 variation of cat")
@@ -262,6 +312,37 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     message = tool.invoke(call(image="cat.jpg"))
     assert (message.status, "inside the root" in message.content) == ("error", True)
     assert list(outside.iterdir()) == []
+
+
+def test_results_never_leave_the_root_while_an_engine_works(root: Path) -> None:
+    """Nor is anything deleted where the output folder has come to lead meanwhile."""
+    outside = root.parent / f"{root.name}-outside"
+    outside.mkdir()
+    (outside / "dog-0123abcd-1.png").write_bytes(square_png())
+
+    class Swapping(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            (root / "variations").rmdir()
+            (root / "variations").symlink_to(outside)
+            return super().create_variation(request)
+
+    tool = ImageVariationTool(root_dir=root, engine=Swapping(), max_results=1)
+    message = tool.invoke(call(image="cat.jpg", size="256x256"))
+    assert (message.status, "leads out of the root" in message.content) == ("error", True)
+    assert [path.name for path in outside.iterdir()] == ["dog-0123abcd-1.png"]
+
+
+@pytest.mark.parametrize("output_dir", ["{root}/kept", "below/../kept", "{root}/below/../kept"])
+def test_a_folder_for_results_is_shown_by_its_plain_path(root: Path, output_dir: str) -> None:
+    """However it was named: no absolute path is told, and results are found again."""
+    tool = ImageVariationTool(
+        root_dir=root, engine="instant", output_dir=output_dir.format(root=root)
+    )
+    talk = Talk(tool)
+    first = talk.vary("cat.jpg")
+    assert first.artifact["images"][0]["path"].startswith("kept/cat-")
+    assert "They are saved in kept/ as" in first.text
+    assert talk.vary("latest").status == "success"
 
 
 @pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])

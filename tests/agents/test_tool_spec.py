@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("llama_index.core")
 
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from llama_index.core.base.llms.types import ImageBlock, TextBlock
 from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.calling import acall_tool, call_tool
@@ -76,6 +77,14 @@ def test_the_model_sees_three_arguments_with_the_developer_s_bounds(root: Path) 
     bounded = made(root_dir=root, max_n=4, fixed_size="256x256").metadata.get_parameters_dict()
     assert list(bounded["properties"]) == ["image", "n"]
     assert (bounded["properties"]["n"]["maximum"], bounded["required"]) == (4, ["image"])
+
+
+def test_no_text_for_the_model_contradicts_the_bound_of_n(root: Path) -> None:
+    """Neither tool speaks of 10 where a developer allows 4."""
+    spec = made(root_dir=root, max_n=4).metadata
+    tool = ImageVariationTool(root_dir=root, max_n=4)
+    for text in (spec.description, spec.get_parameters_dict(), convert_to_openai_tool(tool)):
+        assert not re.search(r"\b10\b", str(text))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

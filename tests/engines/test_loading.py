@@ -1,4 +1,6 @@
 import asyncio
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import square_png
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -153,6 +157,14 @@ class Failing:
         raise RuntimeError("/home/x sk-123")
 
 
+class Odd:
+    """An engine that forgot what it should answer with."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Answer as a server would."""
+        return {"data": []}  # type: ignore[return-value]  # that is the point
+
+
 class Empty:
     """An engine that answers with nothing."""
 
@@ -175,15 +187,52 @@ async def test_engines_of_both_kinds_can_be_called_both_ways(
     [
         (Failing(), "The engine Failing failed: RuntimeError. This is a bug in it."),
         (Empty(), "The engine answered with 0 pictures; 2 were asked for."),
+        (
+            Odd(),
+            "The engine answered with a value of type dict; it must be an ImagesResponse. "
+            "This is a bug in it.",
+        ),
     ],
 )
 async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, message: str) -> None:
-    """What an engine raises outside the tree, and a wrong number of pictures, are EngineErrors."""
+    """What an engine raises outside the tree, and an answer that is none, are EngineErrors."""
     with pytest.raises(EngineError) as sync:
         call_engine(engine, REQUEST)
     with pytest.raises(EngineError) as later:
         await call_engine_async(engine, REQUEST)
     assert str(sync.value) == str(later.value) == message
+
+
+def test_an_async_engine_that_exits_ends_no_later_call() -> None:
+    """What ends a program ends the call, and the next one is answered."""
+
+    class Exiting:
+        async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        call_engine(Exiting(), REQUEST)
+    assert len(call_engine(Async(), REQUEST).data) == 2
+
+
+FORKING = """
+import os
+from tests.engines.test_loading import REQUEST, Async, call_engine
+call_engine(Async(), REQUEST)
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    os._exit(len(call_engine(Async(), REQUEST).data))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_an_async_engine_can_be_called_after_a_fork() -> None:
+    """A server's worker that was forked has no threads but its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "2\n", done.stderr
 
 
 class TestFinishedPictures:
