@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,9 @@ _BLOCKS_A_WORKER = 8
 
 _LOOK_EVERY = 0.2
 """Seconds after which it is seen that a run is to end."""
+
+_KNOCK = 10
+"""Seconds in which a cluster must take a connection."""
 
 _SHARED = ".bulk/shared"
 """A file by which a worker knows the output folder."""
@@ -316,9 +320,10 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         with _own_signals():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"The Ray cluster cannot be reached ({type(error).__name__}); check the address after "
             "--ray, and that 'ray status' finds it."
@@ -328,6 +333,13 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Connect to an address that says host and port: where nobody listens, Ray tries for long."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _KNOCK).close()
 
 
 @contextmanager

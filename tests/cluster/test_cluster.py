@@ -92,6 +92,18 @@ def test_a_source_that_kills_its_process_is_a_row(
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    nodes: Nodes, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the option, and no address."""
+    assert cluster_run(nodes, "--ray", address) == 1
+    err = capsys.readouterr().err
+    assert "cannot be reached" in err
+    assert "--ray" in err
+    assert address not in err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_finishes_what_is_in_hand(
     nodes: Nodes, number: signal.Signals, code: int
