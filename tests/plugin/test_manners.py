@@ -29,6 +29,7 @@ NEIGHBOURS = {
     "anyio.pytest_plugin": "anyio",
     "xdist.plugin": "pytest-xdist",
     "aimock_pytest.plugin": "aimock-pytest",
+    "openai_responses.plugin": "openai-responses",
     "pytest_randomly": "pytest-randomly",
 }
 
