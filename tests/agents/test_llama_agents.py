@@ -104,7 +104,7 @@ async def test_a_function_agent_varies_recovers_and_goes_on(root: Path) -> None:
     assert "There is no picture 'holiday_final_v2.png' here. In this conversation: img_1" in (
         made[2].content
     )
-    assert "n must be a whole number from 1 to 10, got 11." in made[3].content
+    assert "n must be a whole number from 1 to 4, got 11." in made[3].content
     assert "image must be a string" in made[4].content
     assert [message.role.value for message in seen] == ["user", "tool", "tool"]
 
