@@ -1,4 +1,5 @@
 import doctest
+import gc
 import os
 import re
 import shutil
@@ -263,6 +264,8 @@ def test_python_blocks_run(checkout: Path, block: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+# A Memory of LlamaIndex has nothing with which to close its database.
+@pytest.mark.filterwarnings("ignore:.*was deleted before being closed:ResourceWarning")
 @pytest.mark.parametrize("block", LLAMA_INDEX)
 def test_llama_index_blocks_run(
     checkout: Path, block: str, capsys: pytest.CaptureFixture[str]
@@ -281,7 +284,10 @@ def test_llama_index_blocks_run(
     repeat = turn(lambda said: says(said[-1]))
     first = asks(image="chelsea.png", n=3, size="256x256")
     llm = scripted(first, repeat, turn(vary_the_last), repeat)
-    exec(compile(block, "README.md", "exec"), {"llm": llm})
+    names = {"llm": llm}
+    exec(compile(block, "README.md", "exec"), names)
+    names.clear()
+    gc.collect()
     made, again = re.findall("^Answer: (.*)", capsys.readouterr().out, flags=re.M)
     third = re.findall(r"chelsea-[0-9a-f]{8}-3", made)
     assert f"Made 1 variation of {third[0]}," in again
