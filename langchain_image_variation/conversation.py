@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "LISTED",
     "Conversation",
     "MadePicture",
     "SharedPicture",
@@ -25,7 +26,8 @@ _ANNOUNCEMENT = re.compile(
     re.DOTALL,
 )
 _ANNOUNCEMENT_LENGTH = 4_000
-_LISTED = 12
+LISTED = 12
+"""So many names of each kind are listed in a message: enough to choose from, few tokens."""
 _SCOPE_LENGTH = 40
 
 
@@ -96,8 +98,8 @@ class Conversation:
             else f"img_{index}"
             for index, picture in enumerate(self.pictures, start=1)
         ]
-        more = "the newest of them " if len(names) > _LISTED else ""
-        return f"In this conversation: {more}{', '.join(names[-_LISTED:])}." if names else ""
+        more = "the newest of them " if len(names) > LISTED else ""
+        return f"In this conversation: {more}{', '.join(names[-LISTED:])}." if names else ""
 
 
 def announcement(handles: Sequence[str], *, label: str, size: str, place: str) -> str:

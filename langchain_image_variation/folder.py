@@ -9,15 +9,13 @@ from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
+from langchain_image_variation.conversation import LISTED
 from langchain_image_variation.exceptions import SourceError, shown
 
 __all__ = ["PictureFolder"]
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """What the names of pictures end in, for listing them; reading goes by content."""
-
-_LISTED = 12
-"""So many pictures are named in an error: enough to choose from, few tokens."""
 
 _LOOKED_AT = 2_000
 """So many entries of a folder are looked at to list pictures: some milliseconds."""
@@ -101,7 +99,7 @@ class PictureFolder:
 
     def newest(self) -> list[str]:
         """Return the names of the pictures in the folder itself that changed last."""
-        newest = heapq.nlargest(_LISTED, islice(_pictures(self.root), _LOOKED_AT))
+        newest = heapq.nlargest(LISTED, islice(_pictures(self.root), _LOOKED_AT))
         return [name for _, name in newest]
 
 

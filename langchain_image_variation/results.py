@@ -7,7 +7,6 @@ folder; `ResultStorage` of the module `storage` in any file system that fsspec k
 
 import contextlib
 import os
-import re
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -15,10 +14,12 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.conversation import LISTED
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.output import (
     DATED_NAME,
+    RESULT_NAME,
     PlacedImage,
     make_output_dir,
     place_file,
@@ -32,9 +33,6 @@ MAX_RECORD_BYTES = 64 * 1024
 
 RECORDS = ".variation-cache"
 """The folder of records, beside the results that belong to no scope."""
-
-_RESULT = re.compile(r".+-[0-9a-f]{8,64}-[0-9]+\.png")
-_LISTED = 12
 
 
 class Results(ABC):
@@ -99,7 +97,7 @@ class Results(ABC):
 
     def newest(self) -> list[str]:
         """Return the handles of the newest results of this scope."""
-        return [name.removesuffix(".png") for _, name in self._results()[:_LISTED]]
+        return [name.removesuffix(".png") for _, name in self._results()[:LISTED]]
 
     @abstractmethod
     def record(self, name: str) -> bytes | None:
@@ -291,7 +289,7 @@ class ResultFolder(Results):
                 found = [
                     (entry.stat(follow_symlinks=False).st_mtime, entry.name)
                     for entry in entries
-                    if _RESULT.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                    if RESULT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
                 ]
         except OSError:
             return []

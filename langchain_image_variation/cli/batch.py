@@ -5,19 +5,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch import VariationBatch
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
+    add_fit,
     engine_options,
     output_dir,
 )
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
-from langchain_image_variation.source import Fit
 
 if TYPE_CHECKING:
     from langchain_image_variation.bulk.cluster import Cluster
@@ -45,12 +45,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--size", default=SIZES[-1], help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
     add("--model", help="a model, by the engine's own names (default: dall-e-2)")
     add_engine(parser)
-    add(
-        "--fit",
-        choices=get_args(Fit),
-        default="crop",
-        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
-    )
+    add_fit(parser)
     add(
         "--output-dir",
         default=OUTPUT_DIR,

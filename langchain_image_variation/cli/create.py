@@ -13,6 +13,7 @@ from tqdm import tqdm
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
+    add_fit,
     engine_options,
     output_dir,
 )
@@ -25,7 +26,7 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.engines import call_engine, load_engine, load_engine_class
 from langchain_image_variation.output import ContactSheet, save_images
-from langchain_image_variation.source import Fit, Source, load_source
+from langchain_image_variation.source import Source, load_source
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.fetch import URLPolicy
@@ -54,12 +55,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add("--model", help="a model, by the engine's own names (default: dall-e-2)")
     add("--user", help="an identifier of the end user, for hosted engines")
     add_engine(parser)
-    add(
-        "--fit",
-        choices=get_args(Fit),
-        default="crop",
-        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
-    )
+    add_fit(parser)
     add(
         "--output-dir",
         metavar="DIR",

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
@@ -12,8 +12,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.output import make_output_dir
+from langchain_image_variation.source import Fit
 
-__all__ = ["OUTPUT_DIR", "add_engine", "engine_options", "extra", "output_dir"]
+__all__ = ["OUTPUT_DIR", "add_engine", "add_fit", "engine_options", "extra", "output_dir"]
 
 OUTPUT_DIR = "variations"
 """Where results go by default."""
@@ -35,6 +36,16 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
     add("--base-url", metavar="URL", help="with a hosted engine: where its server is")
     add("--prompt", help="with --engine gpt-image: what to tell the model")
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says what to do with a picture that does not fit the contract."""
+    parser.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
+    )
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
