@@ -18,6 +18,7 @@ from langchain_image_variation.cli.options import (
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+from langchain_image_variation.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     from langchain_image_variation.bulk.cluster import Cluster
@@ -37,7 +38,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PHOTOS",
         help="pictures, folders, globs, and manifests: JSON Lines, CSV or Parquet with a column of "
-        "paths, and if wanted n, size, seed and strength",
+        "paths, and if wanted n, size, seed and strength; or URLs of these, such as "
+        "s3://bucket/photos",
     )
     add(
         "--n", type=int, default=1, metavar="N", help=f"how many of each, 1 to {MAX_N} (default: 1)"
@@ -50,7 +52,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--output-dir",
         default=OUTPUT_DIR,
         metavar="DIR",
-        help=f"where to write, and to go on where an earlier run ended (default: {OUTPUT_DIR})",
+        help="where to write, and to go on where an earlier run ended: a folder, or a URL of any "
+        f"file system that fsspec knows (default: {OUTPUT_DIR})",
     )
     add("--column", default="path", help="the column of a manifest with the paths (default: path)")
     add("--jsonl", action="store_true", help="write the manifest as JSON Lines too")
@@ -66,8 +69,9 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="let a Ray cluster work that shares these folders (default: RAY_ADDRESS, or the one "
-        "this machine is part of); --workers is then how many of it (default: its cores, or GPUs)",
+        help="let a Ray cluster work that shares these folders or reads these URLs (default: "
+        "RAY_ADDRESS, or the one this machine is part of); --workers is then how many of it "
+        "(default: its cores, or GPUs)",
     )
     add(
         "--gpus", type=float, default=0, metavar="G", help="how many each worker of a cluster takes"
@@ -105,8 +109,9 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
-    inputs = Inputs(arguments.photos, output_dir=batch.output_dir, column=arguments.column)
-    output_dir(arguments.output_dir)
+    inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
+    if isinstance(batch.outputs, OutputFolder):
+        output_dir(batch.outputs.path)
     stopping = Stopping()
     with stopping.watching(), _interruptible():
         summary = run_batch(
@@ -120,7 +125,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         )
     _tell(summary)
     written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
-    print(*(batch.output_dir / name for name in written), sep="\n")
+    print(*(batch.outputs.shown(name) for name in written), sep="\n")
     if stopping.signal is not None:
         return 128 + stopping.signal
     return FAILED if summary.failed else 0

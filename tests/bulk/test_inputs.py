@@ -13,15 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_image_variation.bulk.inputs import MAX_LINE, Inputs
+from langchain_image_variation.bulk.inputs import Inputs
+from langchain_image_variation.bulk.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+from langchain_image_variation.output_folder import OutputFolder
 
 NUMBERS = count()
 
 
-def listed(*named: str, **options: Any) -> list[dict[str, object]]:
+def listed(*named: str, out: str = "out", column: str = "path") -> list[dict[str, object]]:
     """Return the rows of what is named; none of them is bad."""
-    inputs = Inputs(named, **{"output_dir": "out", **options})
+    inputs = Inputs(named, outputs=OutputFolder(out), column=column)
     entries = list(inputs)
     assert [entry.error for entry in entries] == [None] * len(entries)
     assert inputs.count() == len(entries)
@@ -57,12 +59,12 @@ def test_results_below_the_input_are_left_out(photos: Path) -> None:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     (photos / "0.png").rename(photos / "out" / "0.png")
-    rows = listed("photos", output_dir="photos/out")
+    rows = listed("photos", out="photos/out")
     assert [row["path"] for row in rows][-2:] == ["photos/out/0.png", "photos/out/mine.png"]
     assert len(rows) == 6
-    assert len(listed("photos", output_dir="elsewhere")) == 8
+    assert len(listed("photos", out="elsewhere")) == 8
     with pytest.raises(InvalidRequestError, match="varied only into another folder"):
-        listed("photos/out/pictures/ab", output_dir="photos/out")
+        listed("photos/out/pictures/ab", out="photos/out")
 
 
 def test_globs_are_for_those_whose_shell_knows_none(photos: Path) -> None:
@@ -94,7 +96,7 @@ def test_what_is_not_there_is_refused_at_once(name: str, message: str) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"file": ["a.png"]}), "bare.parquet")
     Path("broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(SourceError) as caught:
-        Inputs([name], output_dir="out")
+        Inputs([name], outputs=OutputFolder("out"))
     assert caught.value.message.startswith(message)
 
 
@@ -163,7 +165,7 @@ def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) 
     """A manifest that is none gives errors of the tree, and nothing else."""
     manifest = tmp_path / f"{next(NUMBERS)}.{suffix}"
     manifest.write_bytes((b"path\n" if suffix == "csv" else b'{"path": "a"}\n') + data)
-    for entry in Inputs([str(manifest)], output_dir="out"):
+    for entry in Inputs([str(manifest)], outputs=OutputFolder("out")):
         assert entry.error is None or entry.error.message.startswith("Line ")
 
 
@@ -171,13 +173,13 @@ def test_a_bad_line_is_an_error_with_its_number() -> None:
     """The other lines are taken."""
     bad = ["[1]", "{", '{"path": "b.png"', "[" * 100_000, '{"path": "' + "x" * MAX_LINE + '"}']
     Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad, '{"path": "c.png"}']))
-    found = list(Inputs(["list.jsonl"], output_dir="out"))
+    found = list(Inputs(["list.jsonl"], outputs=OutputFolder("out")))
     assert [entry.row.get("path") for entry in (found[0], found[-1])] == ["a.png", "c.png"]
     assert [str(entry.error) for entry in found[1:-1]] == [
         f"Line {number} of 'list.jsonl' is no JSON object." for number in range(2, 7)
     ]
     Path("list.csv").write_text('path,n\na.png,1\nb.png,1,2\nc"c.png,"x"y\nd.png,1\n')
-    problems = [str(entry.error) for entry in Inputs(["list.csv"], output_dir="out")]
+    problems = [str(entry.error) for entry in Inputs(["list.csv"], outputs=OutputFolder("out"))]
     assert problems == [
         "None",
         "Line 3 of 'list.csv' has more fields than the first line has names.",
@@ -195,7 +197,7 @@ def test_another_column_may_hold_the_paths() -> None:
 def test_a_huge_manifest_takes_no_memory() -> None:
     """100,000 lines are read as they are taken."""
     Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))
-    inputs = Inputs(["list.csv"], output_dir="out")
+    inputs = Inputs(["list.csv"], outputs=OutputFolder("out"))
     blocks = [sys.getallocatedblocks() for number, _ in enumerate(inputs) if number % 1000 == 999]
     assert len(blocks) == 100
     assert max(blocks) - blocks[0] < 1000
@@ -206,7 +208,7 @@ def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
     (photos / "deep").mkdir()
     (photos / "deep" / "9.png").touch()
     (photos / "last.png").touch()
-    found = iter(Inputs(["photos"], output_dir="out"))
+    found = iter(Inputs(["photos"], outputs=OutputFolder("out")))
     entries = [next(found) for _ in range(5)]
     (photos / "deep" / "9.png").unlink()
     (photos / "deep").rmdir()
