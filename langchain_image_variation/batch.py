@@ -89,7 +89,9 @@ class VariationBatch:
     An instance pickles; its engine is made on the first call, wherever that is. An engine that
     takes `seed` is made anew for each source, so what is slow to make belongs to its class. One
     that takes `threads` gets one unless `options` says otherwise: whoever runs many batches runs a
-    process for each processor. What an engine takes from the environment is no part of a name.
+    process for each processor. What an engine takes from the environment is no part of a name. An
+    engine without `seed` is asked for further pictures alone, so one that always makes the same
+    repeats them.
 
     Args:
         output_dir: The folder to write to, made when it is needed, or a URL of any file system that
@@ -131,9 +133,11 @@ class VariationBatch:
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidRequestError("model must be a non-empty string.", param="model")
         # What a row may say is checked in one place.
-        given = Job.read({"path": "all", "n": n, "size": size}, n=1, size=SIZES[-1])
+        said = {"path": "all", "n": n, "size": size, "seed": (options or {}).get("seed")}
+        given = Job.read(said, n=1, size=SIZES[-1])
         self.engine = engine
         self._engine = LazyEngine(engine, options or {})
+        self._seed = given.seed
         self.n = given.n
         self.size = given.size
         self.fit = fit
@@ -309,8 +313,7 @@ class VariationBatch:
         """Return the seed of the first picture, or None if neither row nor engine knows seeds."""
         if job.seed is not None or not self._engine.takes_seed:
             return job.seed
-        given = self._engine.options.get("seed")
-        return int(source_sha256[:8], 16) if given is None else int(str(given))
+        return int(source_sha256[:8], 16) if self._seed is None else self._seed
 
     def _flow(self, source: Mapping[str, object]) -> _Flow:
         """Do all for one source; yields the calls of the engine and, last, the rows."""
@@ -334,7 +337,10 @@ class VariationBatch:
                 request = pictures.request(len(places), fit=self.fit, model=self.model)
                 engine = self._engine.with_options(seeds[places.start], job.strength)
                 start = time.perf_counter()
-                answer = yield _Ask(engine, request)
+                try:
+                    answer = yield _Ask(engine, request)
+                finally:
+                    self._engine.release(engine)
             except _HOPELESS:
                 raise
             except ImageVariationError as error:

@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """The columns that come out, one row a picture."""
 
+_MOST = 500
+"""So many characters of an error are kept."""
+
 Row: TypeAlias = dict[str, Any]
 """A row that comes out: the value of each of `COLUMNS`."""
 
@@ -92,6 +95,12 @@ def error_row(
         "source_path": None if named is None else plain_text(without_password(named)),
         "source_sha256": source_sha256,
         "size": size if size in SIZES else None,
-        "error": f"{type(error).__name__}: {error.message}",
+        "error": _line(f"{type(error).__name__}: {error.message}"),
         "position": source.get("position"),
     }
+
+
+def _line(text: str) -> str:
+    """Return a text as one line that a file and a terminal can have: engines may say anything."""
+    printable = "".join(one if one.isprintable() else " " for one in text)
+    return " ".join(printable.split())[:_MOST]

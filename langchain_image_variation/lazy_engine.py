@@ -82,10 +82,14 @@ class LazyEngine:
         own = {name: value for name, value in given.items() if value is not None}
         return self._made(own) if own else self._engine
 
+    def release(self, engine: VariationEngine) -> None:
+        """Close what `with_options` returned, if it can be closed and is no longer needed."""
+        if engine is not self.__dict__.get("_engine"):
+            _close(engine)
+
     def close(self) -> None:
         """Close the engine, if it was made and can be closed. `load` makes a new one."""
-        engine = self.__dict__.pop("_engine", None)
-        getattr(engine, "close", lambda: None)()
+        _close(self.__dict__.pop("_engine", None))
 
     def __getstate__(self) -> dict[str, object]:
         # An engine may hold connections and threads.
@@ -103,6 +107,10 @@ class LazyEngine:
     def _made(self, options: Mapping[str, object]) -> VariationEngine:
         threads = {"threads": 1} if "threads" in signature(self._class).parameters else {}
         return make_engine(self.name, self._class, {**threads, **self.options, **options})
+
+
+def _close(engine: object) -> None:
+    getattr(engine, "close", lambda: None)()
 
 
 def _as_text(options: Mapping[str, object]) -> str:

@@ -35,6 +35,14 @@ class Outputs(ABC):
         """Return what to tell a person of where a file is."""
 
     @abstractmethod
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of that name.
+
+        Raises:
+            OutputError: If that cannot be found out.
+        """
+
+    @abstractmethod
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None if there is none.
 
@@ -92,11 +100,17 @@ class OutputFolder(Outputs):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self._given = Path(path)
+        # An engine may go to another folder.
+        self.path = self._given.absolute()
 
     def shown(self, name: str) -> str:
-        """Return the path of a file."""
-        return str(self.path / name)
+        """Return the path of a file, as the folder was named."""
+        return str(self._given / name)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of that name."""
+        return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes | None:
         """Return a file, or None if there is none; raise an `OutputError` if it fails."""

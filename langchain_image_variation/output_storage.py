@@ -87,12 +87,19 @@ class OutputStorage(Outputs):
             OutputError: If not.
         """
         with self._at.failures("cannot be written to; check its address, options and rights"):
-            # Always of the same name, since not everyone who may write may remove.
             self._at.with_folder("", lambda: self._at.write(_PROBE, b""))
+        # Always of the same name, since not everyone who may write may remove.
+        with suppress(OutputError):
+            self.remove(_PROBE)
 
     def shown(self, name: str) -> str:
         """Return the URL of a file."""
         return f"{self.url}/{name}"
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of that name; raise an `OutputError` if it fails."""
+        with self._giving(name):
+            return bool(self._at.files.isfile(self._at.path(name)))
 
     def read(self, name: str) -> bytes | None:
         """Return a file, or None if there is none; raise an `OutputError` if it fails."""

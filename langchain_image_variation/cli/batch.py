@@ -92,14 +92,6 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.bulk.run import run_batch
     from langchain_image_variation.bulk.stopping import Stopping
 
-    manifests = [PARQUET] if parquet_is_there() else []
-    if arguments.jsonl:
-        manifests.append(JSON_LINES)
-    if not manifests:
-        raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
-            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
-        )
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,
@@ -109,6 +101,15 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
+    manifests = [PARQUET] if parquet_is_there() else []
+    # One that is there would otherwise no longer be true.
+    if arguments.jsonl or batch.outputs.has(JSON_LINES):
+        manifests.append(JSON_LINES)
+    if not manifests:
+        raise MissingExtraError(
+            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
+            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
+        )
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):
         output_dir(batch.outputs.path)

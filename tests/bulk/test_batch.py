@@ -15,6 +15,7 @@ from langchain_image_variation import SquarePNG, VariationBatch, __version__
 from langchain_image_variation.batch_rows import COLUMNS
 from langchain_image_variation.exceptions import (
     AuthenticationError,
+    EngineError,
     EngineNotFoundError,
     InvalidRequestError,
     MissingExtraError,
@@ -161,6 +162,38 @@ def test_it_pickles_before_and_after_its_use() -> None:
     copy = pickle.loads(pickle.dumps(fresh))
     assert copy.load() is not fresh.load()
     assert copy({"path": ["photos/0.png"]})["error"] == [None, None]
+
+
+def test_the_engine_of_a_source_is_closed_after_it() -> None:
+    """One with connections of its own would otherwise leak them, a source each."""
+    sources = {"path": ["photos/0.png", "photos/1.png"]}
+    assert batch()(sources)["error"] == [None] * 4
+    done = Path(os.environ["ENGINE_LOG"] + ".closed").read_text()
+    assert done == "closed\nclosed\n"
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 1.5, True, "x"])
+def test_a_seed_of_all_is_held_to_that_of_a_row(seed: object) -> None:
+    """A ledger and a manifest have 64-bit integers."""
+    with pytest.raises(InvalidRequestError, match="seed must be a whole number"):
+        batch(options={"seed": seed})
+
+
+def test_an_error_is_one_line_of_plain_text() -> None:
+    """Whatever an engine says, so that a manifest and a terminal can have it."""
+    row = batch().error_row({"path": "a"}, EngineError("bad \udcff\n\x1bname " + "x" * 9999))
+    assert row["error"].startswith("EngineError: bad name xxx")
+    assert len(row["error"]) == 500
+
+
+def test_a_folder_stays_where_it_was_when_the_batch_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may go to another folder."""
+    made = batch()
+    monkeypatch.chdir("/")
+    assert made({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
+    assert len(list((tmp_path / "out" / "pictures").rglob("*.png"))) == 2
 
 
 async def test_without_blocking_a_loop() -> None:

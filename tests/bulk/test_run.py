@@ -425,3 +425,11 @@ def test_without_ray_the_message_names_the_extra(capsys: pytest.CaptureFixture[s
     assert run_here("photos", "--ray") == 1
     assert "langchain-image-variation[ray]" in capsys.readouterr().err
     assert not pictures()
+
+
+def test_a_manifest_that_is_there_stays_true() -> None:
+    """One of JSON Lines is written again though the second run does not ask for it."""
+    assert run_here("photos", "--jsonl") == 0
+    Path("photos/0.png").unlink()
+    assert run_here("photos") == 0
+    assert len(manifest()) == 4
