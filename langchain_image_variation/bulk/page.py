@@ -65,7 +65,7 @@ def write_pages(rows: Iterable[Row], outputs: Outputs, read: Read) -> int:
     pages += 1
     _write(pages, page, more=False, outputs=outputs)
     beyond = pages + 1
-    while outputs.read(f"{GALLERY}/{_file(beyond)}") is not None:
+    while outputs.has(f"{GALLERY}/{_file(beyond)}"):
         # Of an earlier run with more pictures.
         outputs.remove(f"{GALLERY}/{_file(beyond)}")
         beyond += 1
@@ -135,7 +135,7 @@ def _thumbnail(digest: str, read: Callable[[], bytes], outputs: Outputs) -> str 
         OutputError: If it cannot be written.
     """
     name = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if outputs.read(f"{GALLERY}/{name}") is not None:
+    if outputs.has(f"{GALLERY}/{name}"):
         return name
     try:
         data = _small(read())
