@@ -7,7 +7,7 @@ may hold a password.
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ from langchain_image_variation.exceptions import (
 
 __all__ = ["FileSystem", "has_password", "is_url", "without_password"]
 
+_WHOLE = 2**40
+"""More bytes than any file has that is read."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)")
 
@@ -64,6 +66,7 @@ class FileSystem:
         from fsspec import AbstractFileSystem
 
         kind = type(self.files)
+        self._at_once = bool(kind.async_impl)
         self.renames = not kind.async_impl and kind.mv is not AbstractFileSystem.mv
 
     @property
@@ -75,22 +78,49 @@ class FileSystem:
         """Return what the file system itself calls a name below the place."""
         return f"{self.root}/{below}".rstrip("/")
 
-    def read(self, below: str, most: int | None = None) -> bytes | None:
+    def read(self, below: str, most: int = _WHOLE) -> bytes | None:
         """Return a file, or its first `most` bytes, or None if there is none.
 
         What the file system raises is left as it is: see `failures`.
         """
-        # A range without an end costs some of them another request.
-        span = {} if most is None else {"start": 0, "end": most}
+        (found,) = self.read_all([below], most)
+        return found
+
+    def read_all(self, names: Sequence[str], most: int = _WHOLE) -> list[bytes | None]:
+        """Do what `read` does with several files, at once where the file system can."""
+        paths = [self.path(below) for below in names]
+        # Without a range, some ask for the size first.
+        end = None if most == _WHOLE and not self._at_once else most
+        found = self.files.cat_ranges(paths, None if end is None else 0, end, on_error="return")
+        return [
+            self._missing(path, one) if isinstance(one, BaseException) else bytes(one)
+            for path, one in zip(paths, found, strict=True)
+        ]
+
+    def has(self, below: str) -> bool:
+        """Say whether there is a file of that name.
+
+        What the file system raises is left as it is: see `failures`.
+        """
+        # Others write there too, and some remember what they listed.
+        self.files.invalidate_cache()
+        # Their own question for that takes any failure for "no".
         try:
-            return bytes(self.files.cat_file(self.path(below), **span))
+            return str(self.files.info(self.path(below))["type"]) == "file"
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return False
+
+    def remove(self, below: str) -> None:
+        """Remove a file, if it is there.
+
+        What the file system raises is left as it is: see `failures`.
+        """
+        try:
+            self.files.rm_file(self.path(below))
         except Exception:
-            # An empty file has no range that S3 would give.
-            if most is None or self.files.info(self.path(below)).get("size") != 0:
+            # FTP has one answer for whatever is refused.
+            if self.has(below):
                 raise
-            return b""
 
     def write(self, below: str, data: bytes) -> None:
         """Write a file whole, in the place of any that has its name; its folder is there.
@@ -98,6 +128,14 @@ class FileSystem:
         What the file system raises is left as it is: see `failures`.
         """
         self._written(below, lambda path: self.files.pipe_file(path, data))
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Do what `write` does with several files, at once where the file system can."""
+        if self._at_once:
+            self.files.pipe({self.path(below): data for below, data in files.items()})
+            return
+        for below, data in files.items():
+            self.write(below, data)
 
     def copy_in(self, below: str, local: str | os.PathLike[str]) -> None:
         """Write a file of this machine, as `write` does, without holding it in the memory."""
@@ -111,6 +149,10 @@ class FileSystem:
         try:
             self.files.get_file(self.path(below), os.fspath(local))
         except (FileNotFoundError, NotADirectoryError):
+            return False
+        except Exception:
+            if self.has(below):
+                raise
             return False
         return True
 
@@ -151,24 +193,45 @@ class FileSystem:
         temporary = self.path(f"{folder}{slash}.{secrets.token_hex(8)}.part")
         try:
             write(temporary)
-            self.files.mv(temporary, self.path(below))
+            try:
+                self.files.mv(temporary, self.path(below))
+            except Exception:
+                # Some, such as SMB, rename only to a name that is free.
+                if not self.has(below):
+                    raise
+                self.remove(below)
+                self.files.mv(temporary, self.path(below))
         except BaseException:
             with suppress(Exception):
                 self.files.rm_file(temporary)
             raise
 
+    def _missing(self, path: str, error: BaseException) -> bytes | None:
+        """Return None for the error of a file that is not there, and nothing for an empty one.
+
+        Raises:
+            BaseException: The error, if it says anything else.
+        """
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return None
+        # An empty file has no range that S3 would give.
+        if isinstance(error, Exception) and self.files.info(path).get("size") == 0:
+            return b""
+        raise error
+
 
 def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, str]:
     """Return the kind of a file system, the file system, and the path in it that a URL means."""
     known = _URL.match(url)
-    kind = known[1] if known else ""
+    kind = known[1].lower() if known else ""
+    url = kind + url[len(kind) :]
     if "::" in url:
         raise InvalidRequestError(
             f"{param} must be the URL of one file system, such as 's3://bucket/prefix', without "
             "'::'.",
             param=param,
         )
-    if kind.lower() in ("http", "https"):
+    if kind in ("http", "https"):
         raise InvalidRequestError(
             f"{param} must be a path of this machine or the URL of a file system, got one of the "
             f"kind {shown(kind)}; download what is there first.",
@@ -220,4 +283,4 @@ def _local(files: Any, root: str) -> str | None:
         files = getattr(files, "fs", None) or getattr(files, "sync_fs", None)
         if files is None:
             return None
-    return root
+    return root or "/"

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
@@ -49,6 +49,14 @@ class Outputs(ABC):
         Raises:
             OutputError: If what has that name cannot be read.
         """
+
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield what `read` returns for several files, in order.
+
+        Raises:
+            OutputError: As `read`.
+        """
+        yield from map(self.read, names)
 
     @abstractmethod
     def remove(self, name: str) -> None:

@@ -3,9 +3,10 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,6 +70,7 @@ class OutputStorage(Outputs):
             )
         self.url = url.rstrip("/")
         self._options = dict(options)
+        self._opened: dict[int, FileSystem] = {}
         self.kind = self._at.kind
 
     @property
@@ -99,26 +101,32 @@ class OutputStorage(Outputs):
     def has(self, name: str) -> bool:
         """Say whether there is a file of that name; raise an `OutputError` if it fails."""
         with self._giving(name):
-            return bool(self._at.files.isfile(self._at.path(name)))
+            return self._at.has(name)
 
     def read(self, name: str) -> bytes | None:
         """Return a file, or None if there is none; raise an `OutputError` if it fails."""
         with self._giving(name):
             return self._at.read(name)
 
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Do what `read` does with several files; raise an `OutputError` if it fails."""
+        with self._giving(names[0] if names else ""):
+            found = self._at.read_all(names)
+        yield from found
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; raise an `OutputError` if it fails."""
-        with (
-            self._at.failures(f"cannot remove {name!r}; check its rights"),
-            suppress(FileNotFoundError),
-        ):
-            self._at.files.rm_file(self._at.path(name))
+        with self._at.failures(f"cannot remove {name!r}; check its rights"):
+            self._at.remove(name)
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Write files; raise an `OutputError` if it fails."""
+        folders: dict[str, dict[str, bytes]] = {}
         for name, data in files.items():
-            with self._taking(name):
-                self._at.with_folder(_folder(name), partial(self._at.write, name, data))
+            folders.setdefault(_folder(name), {})[name] = data
+        for folder, within in folders.items():
+            with self._taking(next(iter(within))):
+                self._at.with_folder(folder, partial(self._at.write_all, within))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -174,12 +182,16 @@ class OutputStorage(Outputs):
     def _taking(self, name: str) -> AbstractContextManager[None]:
         return self._at.failures(f"did not take {name!r}; make room, or check its rights")
 
-    @cached_property
+    @property
     def _at(self) -> FileSystem:
-        return FileSystem(self.url, self._options, param="output_dir")
+        # A connection may be no thing to share between threads.
+        thread = threading.get_ident()
+        if thread not in self._opened:
+            self._opened[thread] = FileSystem(self.url, self._options, param="output_dir")
+        return self._opened[thread]
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_at"}
+        return {**vars(self), "_opened": {}}
 
 
 def _folder(name: str) -> str:

@@ -63,8 +63,8 @@ class SourcePictures:
         Raises:
             OutputError: If one cannot be read.
         """
-        for at, path in enumerate(self._paths):
-            data = self._outputs.read(path)
+        found = zip(self._paths, self._outputs.read_all(self._paths), strict=True)
+        for at, (path, data) in enumerate(found):
             if data is not None and _is_whole(data, self._side):
                 self.there[at] = Picture(path, hashlib.sha256(data).hexdigest(), None)
         return _groups(at for at in range(self._job.n) if at not in self.there)

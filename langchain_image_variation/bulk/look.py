@@ -8,6 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -89,12 +90,10 @@ def _look(
         return position, source, error
     paths = batch.output_paths(job, sha256)
     look = Look(position, source, job, sha256, paths)
-    for path in ledger.known(paths):
-        try:
-            data = batch.outputs.read(path)
-        except OutputError:
-            # Those who need it are told.
-            continue
-        if data is not None:
-            look.seen[path] = hashlib.sha256(data).hexdigest()
+    known = list(ledger.known(paths))
+    # Those who need it are told.
+    with suppress(OutputError):
+        for path, data in zip(known, batch.outputs.read_all(known), strict=True):
+            if data is not None:
+                look.seen[path] = hashlib.sha256(data).hexdigest()
     return look
