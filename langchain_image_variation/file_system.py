@@ -88,7 +88,7 @@ class FileSystem:
             return None
         except Exception:
             # An empty file has no range that S3 would give.
-            if most is None or self.files.info(self.path(below)).get("size") != 0:
+            if most is None or not self._is_empty(below):
                 raise
             return b""
 
@@ -142,6 +142,12 @@ class FileSystem:
             raise
         except Exception as error:
             raise OutputError(f"The {self.kind} storage {what} ({type(error).__name__}).") from None
+
+    def _is_empty(self, below: str) -> bool:
+        try:
+            return bool(self.files.info(self.path(below)).get("size") == 0)
+        except Exception:
+            return False
 
     def _written(self, below: str, write: Callable[[str], None]) -> None:
         if not self.renames:
