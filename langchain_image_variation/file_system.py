@@ -19,7 +19,7 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 
-__all__ = ["FileSystem", "has_password", "is_url", "without_password"]
+__all__ = ["FileSystem", "has_password", "is_url", "trimmed", "without_password"]
 
 _WHOLE = 2**40
 """More bytes than any file has that is read."""
@@ -40,6 +40,12 @@ def has_password(url: str) -> bool:
 def without_password(url: str) -> str:
     """Return a URL as it may be shown."""
     return _PASSWORD.sub(r"\1:***", url)
+
+
+def trimmed(url: str) -> str:
+    """Return a URL without slashes at its end, unless it names a root."""
+    short = url.rstrip("/")
+    return url if short.endswith(":") else short
 
 
 class FileSystem:
@@ -215,9 +221,15 @@ class FileSystem:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return None
         # An empty file has no range that S3 would give.
-        if isinstance(error, Exception) and self.files.info(path).get("size") == 0:
+        if self._is_empty(path):
             return b""
         raise error
+
+    def _is_empty(self, path: str) -> bool:
+        try:
+            return bool(self.files.info(path).get("size") == 0)
+        except Exception:
+            return False
 
 
 def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, str]:

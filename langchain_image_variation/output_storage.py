@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
-from langchain_image_variation.file_system import FileSystem, has_password, is_url
+from langchain_image_variation.file_system import FileSystem, has_password, is_url, trimmed
 from langchain_image_variation.output_folder import OutputFolder, Outputs
 
 __all__ = ["OutputStorage", "open_outputs"]
@@ -68,7 +68,7 @@ class OutputStorage(Outputs):
                 "storage_options or fsspec's configuration.",
                 param="output_dir",
             )
-        self.url = url.rstrip("/")
+        self.url = trimmed(url)
         self._options = dict(options)
         self._opened: dict[int, FileSystem] = {}
         self.kind = self._at.kind
@@ -132,16 +132,16 @@ class OutputStorage(Outputs):
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file that gets its name at the end; raise an `OutputError` if it fails."""
         # A file that is written in parts could be left half there.
-        with tempfile.TemporaryDirectory() as temporary:
-            local = Path(temporary, "whole")
-            try:
+        try:
+            with tempfile.TemporaryDirectory() as temporary:
+                local = Path(temporary, "whole")
                 with local.open("xb") as file:
                     yield file
-            except OSError as error:
-                raise OutputError(
-                    f"{name!r} cannot be written: {error.strerror}. Make room for temporary files."
-                ) from None
-            self.send(name, local)
+                self.send(name, local)
+        except OSError as error:
+            raise OutputError(
+                f"{name!r} cannot be written: {error.strerror}. Make room for temporary files."
+            ) from None
 
     def send(self, name: str, local: Path) -> None:
         """Write a file of this machine, in the place of any that has the name.

@@ -71,10 +71,13 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         self._done.set()
+        if error is not None and not isinstance(error, Exception):
+            # Whoever interrupts twice does not wait for a server that may be gone.
+            return
         self._renewer.join()
-        if not self._lost:
-            # It would only make the next run wait.
-            with suppress(OutputError):
+        # It would only make the next run wait.
+        with suppress(OutputError):
+            if not self._lost and self._is_own(self._outputs.read(_NAME)):
                 self._outputs.remove(_NAME)
 
     def is_lost(self) -> bool:
@@ -108,6 +111,9 @@ class Lease:
     def _write(self, count: int) -> None:
         self._outputs.put({_NAME: f"{self._name} {count}".encode()})
 
+    def _is_own(self, found: bytes | None) -> bool:
+        return found is not None and found.startswith(self._name.encode())
+
     def _keep(self) -> None:
         count = 0
         renewed = time.monotonic()
@@ -115,8 +121,8 @@ class Lease:
             count += 1
             # What failed once may work the next time.
             with suppress(OutputError):
-                found = self._outputs.read(_NAME)
-                if found is not None and not found.startswith(self._name.encode()):
+                # One that is gone was taken, and given up again, while this machine slept.
+                if not self._is_own(self._outputs.read(_NAME)):
                     self._lost = True
                     return
                 self._write(count)

@@ -13,7 +13,7 @@ from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.cluster import Cluster, ClusterRun
 from langchain_image_variation.bulk.hold import hold
 from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
-from langchain_image_variation.bulk.ledger import Ledger
+from langchain_image_variation.bulk.ledger import LEDGER_DIR, Ledger
 from langchain_image_variation.bulk.look import Look, looks
 from langchain_image_variation.bulk.manifest import write_manifest
 from langchain_image_variation.bulk.page import write_pages
@@ -66,7 +66,7 @@ def run_batch(
     # Before anything starts: these say what is wrong with the settings.
     load_engine_class(batch.engine)
     with hold(batch.outputs) as held:
-        batch.outputs.clear_leftovers((PICTURES, GALLERY))
+        batch.outputs.clear_leftovers((LEDGER_DIR, PICTURES, GALLERY))
         total = inputs.count()
         if not total:
             raise InvalidRequestError("There is no picture to vary; name files or folders.")

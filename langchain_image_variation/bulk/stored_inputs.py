@@ -15,7 +15,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.file_system import FileSystem, has_password
+from langchain_image_variation.file_system import FileSystem, has_password, trimmed
 
 __all__ = ["StoredInputs"]
 
@@ -41,7 +41,7 @@ class StoredInputs:
                 "fsspec's configuration.",
                 param="path",
             )
-        self._url = url.rstrip("/")
+        self._url = trimmed(url)
         self._short = self._url.rpartition("/")[2][:80]
         try:
             self._at = FileSystem(self._url, options, param="path")

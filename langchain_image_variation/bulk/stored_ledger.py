@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,10 +43,12 @@ class StoredLedger(Ledger):
     def __init__(self, outputs: OutputStorage, *, is_lost: Callable[[], bool]) -> None:
         self._outputs = outputs
         self._is_lost = is_lost
-        self._folder = tempfile.TemporaryDirectory()
+        with told():
+            self._folder = tempfile.TemporaryDirectory()
         try:
             local = Path(self._folder.name)
-            (local / LEDGER_DIR).mkdir()
+            with told():
+                (local / LEDGER_DIR).mkdir()
             outputs.fetch(_NAME, local / _NAME)
             super().__init__(local)
         except BaseException:
@@ -62,32 +64,39 @@ class StoredLedger(Ledger):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            # What ended the run is told, and not what came of it.
-            with suppress(OutputError) if error is not None else nullcontext():
+            # What ended the run is told, and not what came of it. An interrupt waits for no server.
+            if error is None:
                 self._renew()
+            elif isinstance(error, Exception):
+                with suppress(OutputError):
+                    self._renew()
         finally:
             super().__exit__(kind, error, traceback)
             self._folder.cleanup()
 
     def record(self, position: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write down what came of one source, and renew the copy if it is time.
+        """Write down what came of one source, and renew the copy if it is time and can be.
 
         Raises:
             OutputError: If it cannot be written.
         """
         super().record(position, rows)
         if time.monotonic() - self._renewed > self._wait:
-            self._renew()
+            # What fails now may work the next time, or else at the end.
+            with suppress(OutputError):
+                self._renew()
 
     def _renew(self) -> None:
         if self._is_lost():
             return
         begun = time.monotonic()
         copy = Path(self._folder.name, "copy.sqlite")
-        with told():
-            copy.unlink(missing_ok=True)
-            with closing(sqlite3.connect(copy)) as target:
-                self._connection.backup(target)
-        self._outputs.send(_NAME, copy)
-        self._renewed = time.monotonic()
-        self._wait = max(RENEWED_EVERY, _SHARE * (self._renewed - begun))
+        try:
+            with told():
+                copy.unlink(missing_ok=True)
+                with closing(sqlite3.connect(copy)) as target:
+                    self._connection.backup(target)
+            self._outputs.send(_NAME, copy)
+        finally:
+            self._renewed = time.monotonic()
+            self._wait = max(RENEWED_EVERY, _SHARE * (self._renewed - begun))

@@ -1,7 +1,9 @@
-"""A file system that a distribution brings, as s3fs does, so that every process knows it.
+"""File systems that a distribution brings, as s3fs does, so that every process knows them.
 
-It is an object store: whole objects by key, no rename, no folders but those that keys make. What is
-in it lies below the folder that the environment names.
+"shelf" is an object store: whole objects by key, no rename, no folders but those that keys make.
+"pier" is a server with the manners of FTP and SMB: one connection that no two threads may use, one
+error for whatever is refused, and a rename only to a name that is free. What is in them lies below
+the folder that the environment names.
 """
 
 import os
@@ -13,9 +15,9 @@ import pytest
 __all__ = ["declare_shelf", "on_shelf"]
 
 _METADATA = "Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n"
-_POINTS = "[fsspec.specs]\nshelf = shelf_of_tests:Shelf\n"
+_POINTS = "[fsspec.specs]\nshelf = shelf_of_tests:Shelf\npier = shelf_of_tests:Pier\n"
 _MODULE = """
-import os, secrets, time
+import os, secrets, threading, time
 from pathlib import Path
 from fsspec import AbstractFileSystem
 
@@ -31,6 +33,8 @@ class Shelf(AbstractFileSystem):
     def _at(self, path, operation):
         key = str(self._strip_protocol(path)).strip("/")
         time.sleep(float(os.environ.get("SHELF_SECONDS", 0)))
+        while os.path.exists(os.environ["SHELF"] + ".hangs"):
+            time.sleep(0.05)
         with open(os.environ["SHELF"] + ".log", "a") as log:
             log.write(f"{operation} {key}\\n")
         if operation in os.environ.get("SHELF_FAILS", "").split():
@@ -69,11 +73,51 @@ class Shelf(AbstractFileSystem):
 
     def rm_file(self, path):
         self._at(path, "remove").unlink()
+
+
+class Refused(Exception):
+    pass
+
+
+class Pier(Shelf):
+    protocol = "pier"
+
+    def _at(self, path, operation):
+        user = self.__dict__.setdefault("user", threading.get_ident())
+        assert user == threading.get_ident(), "the connection is shared"
+        return super()._at(path, operation)
+
+    def get_file(self, rpath, lpath, **_):
+        try:
+            super().get_file(rpath, lpath)
+        except OSError:
+            raise Refused
+
+    def rm_file(self, path):
+        try:
+            super().rm_file(path)
+        except OSError:
+            raise Refused
+
+    def pipe_file(self, path, value, **_):
+        at = self._at(path, "write")
+        if not at.parent.exists():
+            raise Refused
+        at.write_bytes(value)
+
+    def makedirs(self, path, exist_ok=False):
+        self._at(path, "make").mkdir(parents=True, exist_ok=exist_ok)
+
+    def mv(self, path1, path2, **_):
+        target = self._at(path2, "rename")
+        if target.exists():
+            raise Refused
+        self._at(path1, "rename").rename(target)
 """
 
 
 def declare_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Declare the file system "shelf" to this process and to those that it starts.
+    """Declare the file systems to this process and to those that it starts.
 
     Args:
         folder: Where the distribution is put, and what is on the shelf.
@@ -91,8 +135,9 @@ def declare_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELF", str(folder / "shelf"))
     # Those that are declared are registered when it is imported, which it is here.
     fsspec.register_implementation("shelf", "shelf_of_tests.Shelf", clobber=True)
+    fsspec.register_implementation("pier", "shelf_of_tests.Pier", clobber=True)
 
 
 def on_shelf(url: str) -> Path:
-    """Return where on this machine something on the shelf lies."""
-    return Path(os.environ["SHELF"], url.removeprefix("shelf://"))
+    """Return where on this machine something at a URL lies."""
+    return Path(os.environ["SHELF"], url.partition("://")[2])

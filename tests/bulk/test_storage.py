@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.bulk import stored_ledger
 from langchain_image_variation.bulk.inputs import Inputs
 from langchain_image_variation.bulk.lease import Lease
+from langchain_image_variation.bulk.stored_ledger import StoredLedger
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -333,3 +336,88 @@ def test_a_lease_may_be_lost(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("SHELF_FAILS", raising=False)
     # It is another's now.
     assert on_shelf(f"{OUT}/.bulk/lease").exists()
+
+
+def test_a_lease_that_is_gone_is_lost() -> None:
+    """While this machine slept, another run took it and ended."""
+    with Lease(storage(), every=0.02) as lease:
+        on_shelf(f"{OUT}/.bulk/lease").unlink()
+        deadline = time.monotonic() + 10
+        while not lease.is_lost() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert lease.is_lost()
+    with Lease(storage()):
+        storage().put({".bulk/lease": b"another 0"})
+    # What was taken a moment ago is not removed.
+    assert on_shelf(f"{OUT}/.bulk/lease").read_bytes() == b"another 0"
+
+
+def test_a_server_with_odd_manners_takes_a_run(photos: Path) -> None:
+    """No connection is shared, and what is missing, or in the way of a rename, is found out."""
+    shutil.copytree(photos, on_shelf("pier://kept/photos"))
+    out = "pier://kept/out"
+    for _ in range(2):
+        assert run_here("pier://kept/photos", "--n", "2", "--gallery", out=out) == 0
+        # As one that was killed leaves it.
+        on_shelf(f"{out}/.bulk/.0123456789abcdef.part").touch()
+        on_shelf(f"{out}/{min(pictures(kept(out)))}").unlink()
+    assert made().total() == 10 + 1
+    assert run_here("pier://kept/photos", "--n", "2", out=out) == 0
+    assert [path.name for path in Path(kept(out), ".bulk").iterdir()] == ["ledger.sqlite"]
+
+
+def test_two_interrupts_end_a_run_whose_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for it: neither the lease nor the ledger, nor the interpreter."""
+    monkeypatch.setenv("ENGINE_SECONDS", "0.2")
+    process = begin("photos", "--n", "4", out=OUT)
+    wait_until(lambda: len(made()) > 0, process)
+    hangs = Path(os.environ["SHELF"] + ".hangs")
+    hangs.touch()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    try:
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        hangs.unlink()
+    assert process.returncode == 130
+    assert "no file is half-written" in err
+
+
+def test_a_storage_out_of_reach_is_not_taken_for_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether a file is there cannot be said."""
+    monkeypatch.setenv("SHELF_FAILS", "info")
+    with pytest.raises(OutputError, match="cannot give"):
+        storage().has("manifest.jsonl")
+
+
+def test_without_room_for_temporary_files_a_run_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They hold the ledger, and each manifest while it is written."""
+    monkeypatch.setattr(tempfile, "tempdir", "nowhere")
+    assert run_here("photos", out=OUT) == 1
+    assert "The ledger of the output folder cannot be made" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="Make room for temporary files"):
+        storage().writing("manifest.jsonl").__enter__()
+
+
+@pytest.mark.parametrize("url", ["FILE:///", "file:///"])
+def test_the_root_of_this_machine_is_a_folder(url: str) -> None:
+    """And not the one that the run is in; schemes have no case."""
+    outputs = open_outputs(url)
+    assert isinstance(outputs, OutputFolder)
+    assert outputs.path == Path("/")
+
+
+def test_a_ledger_that_cannot_be_copied_now_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next copy may come through; only the last one must."""
+    monkeypatch.setattr(stored_ledger, "RENEWED_EVERY", -1.0)
+    with StoredLedger(storage(), is_lost=lambda: False) as ledger:
+        monkeypatch.setenv("SHELF_FAILS", "write")
+        ledger.record(0, [])
+        monkeypatch.delenv("SHELF_FAILS")
+    assert on_shelf(f"{OUT}/.bulk/ledger.sqlite").exists()
