@@ -177,7 +177,7 @@ class OutputStorage(Outputs):
         return found
 
     def _giving(self, name: str) -> AbstractContextManager[None]:
-        return self._at.failures(f"cannot give {name!r} now; try again")
+        return self._at.failures(f"cannot give {name!r} now; try again, or check its rights")
 
     def _taking(self, name: str) -> AbstractContextManager[None]:
         return self._at.failures(f"did not take {name!r}; make room, or check its rights")

@@ -271,7 +271,7 @@ def read_stored(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
         at = FileSystem(url, options, param="path")
         if at.folder is not None:
             return read_file(at.folder)
-        with at.failures(f"cannot give {name!r} now; try again"):
+        with at.failures(f"cannot give {name!r} now; try again, or check its rights"):
             data = at.read("", MAX_SOURCE_BYTES + 1)
     except (InvalidRequestError, OutputError) as error:
         raise SourceError(error.message) from None

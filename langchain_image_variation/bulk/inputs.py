@@ -229,7 +229,7 @@ class _Fetched:
             short = Path(name).name[:80]
             try:
                 at = FileSystem(name, self._options, param="path")
-                with at.failures(f"cannot give {short!r} now; try again"):
+                with at.failures(f"cannot give {short!r} now; try again, or check its rights"):
                     if not at.copy_out("", path):
                         raise SourceError(f"There is no file {short!r}; check the URL.")
             except OutputError as error:

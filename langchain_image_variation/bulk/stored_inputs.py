@@ -1,7 +1,7 @@
 """`StoredInputs`: the files that a URL names: one, those of a folder and below, or of a glob.
 
-Nothing is kept, as for those of this machine. The names in a folder are in the memory while it is
-walked, and so are all those that a glob matches.
+Of a folder nothing is kept, as of those of this machine: the names in it are in the memory while it
+is walked. What a glob matches is looked for once, and stays there.
 """
 
 import glob
@@ -42,11 +42,14 @@ class StoredInputs:
                 param="path",
             )
         self._url = trimmed(url)
+        self._found: list[str] = []
         self._short = self._url.rpartition("/")[2][:80]
         try:
             self._at = FileSystem(self._url, options, param="path")
             self._results = {own.path("") for own in results if own.files == self._at.files}
-            with self._at.failures(f"cannot say what {self._short!r} is; try again"):
+            with self._at.failures(
+                f"cannot say what {self._short!r} is; try again, or check its rights"
+            ):
                 self._kind = self._kind_of()
         except OutputError as error:
             raise SourceError(error.message) from None
@@ -73,21 +76,25 @@ class StoredInputs:
         elif self._kind == "file":
             yield self._url
         else:
-            with self._at.failures(f"cannot be searched for {self._short!r}; try again"):
-                found = sorted(self._matches())
-            yield from (self._as_url(path) for path in found)
+            yield from (self._as_url(path) for path in self._found)
 
     def _kind_of(self) -> str:
+        # What was listed earlier may have changed since.
+        self._at.files.invalidate_cache()
         try:
             return str(self._at.files.info(self._at.root)["type"])
         except (FileNotFoundError, NotADirectoryError):
-            if glob.has_magic(self._at.root) and self._matches():
-                return "glob"
+            if glob.has_magic(self._at.root):
+                self._found = sorted(self._matches(), key=os.fsencode)
+                if self._found:
+                    return "glob"
         raise SourceError(f"There is no file or folder {self._short!r}; check the URL.")
 
     def _matches(self) -> list[str]:
         pattern = self._at.root
         found = self._at.files.glob(pattern, detail=True)
+        # A file system that remembers what it listed would fill the memory.
+        self._at.files.invalidate_cache()
         files = [str(path) for path, info in found.items() if info["type"] == "file"]
         # As for files of this machine, what is hidden must be asked for.
         asked = "/." in pattern
@@ -95,23 +102,31 @@ class StoredInputs:
 
     def _below(self, folder: str) -> Iterator[str | ImageVariationError]:
         try:
-            with self._at.failures(f"cannot list {folder.rpartition('/')[2][:80]!r}; try again"):
-                listed = self._at.files.ls(folder, detail=True)
-                # A file system that remembers what it listed would fill the memory.
-                self._at.files.invalidate_cache(folder)
+            with self._at.failures(
+                f"cannot list {_name(folder)[:80]!r}; try again, or check its rights"
+            ):
+                found = self._names(folder)
         except OutputError as error:
             yield SourceError(error.message)
             return
-        # An object store may list the folder itself.
-        found = {str(info["name"]).rstrip("/"): info["type"] for info in listed}
-        for path in sorted(found, key=os.fsencode):
-            if path.lstrip("/") == folder.lstrip("/") or _name(path).startswith("."):
-                continue
-            if found[path] == "directory":
-                if not self._is_result(path):
-                    yield from self._below(path)
-            else:
+        for path, is_folder in found:
+            if not is_folder:
                 yield self._as_url(path)
+            elif not self._is_result(path):
+                yield from self._below(path)
+
+    def _names(self, folder: str) -> list[tuple[str, bool]]:
+        """Return the paths in a folder that are not hidden, and whether they are folders."""
+        listed = self._at.files.ls(folder, detail=True)
+        # A file system that remembers what it listed would fill the memory.
+        self._at.files.invalidate_cache()
+        # An object store may list the folder itself.
+        found = {str(info["name"]).rstrip("/"): info["type"] == "directory" for info in listed}
+        return [
+            (path, found[path])
+            for path in sorted(found, key=os.fsencode)
+            if path.lstrip("/") != folder.lstrip("/") and not _name(path).startswith(".")
+        ]
 
     def _is_result(self, path: str) -> bool:
         return any(f"{path}/".startswith(f"{own}/") for own in self._results)

@@ -175,6 +175,17 @@ def test_inputs_by_url_are_those_of_folders(photos: Path) -> None:
     assert paths(f"file://{photos}") == [str(photos / f"{index}.png") for index in range(5)]
 
 
+def test_a_glob_is_searched_once() -> None:
+    """However often its matches are walked; a folder is listed once each time."""
+    on_shelf("shelf://kept/in").mkdir(parents=True)
+    on_shelf("shelf://kept/in/1.png").write_bytes(square_png())
+    for named, times in (("shelf://kept/in/*.png", 1), ("shelf://kept/in", 1 + 2)):
+        inputs = Inputs([named], outputs=OutputFolder("out"))
+        assert inputs.count() == 1
+        assert [entry.row["path"] for entry in inputs] == ["shelf://kept/in/1.png"]
+        assert len(operations("list")) == times
+
+
 def test_results_are_no_inputs() -> None:
     """A run over the place of its own results leaves them out, and refuses them alone."""
     assert run_here("photos", out=OUT) == 0
