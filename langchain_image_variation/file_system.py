@@ -108,6 +108,9 @@ class FileSystem:
 
         What the file system raises is left as it is: see `failures`.
         """
+        if self._at_once:
+            # They would ask first for the file, and then for a folder of that name.
+            return self.read(below, 1) is not None
         # Others write there too, and some remember what they listed.
         self.files.invalidate_cache()
         # Their own question for that takes any failure for "no".

@@ -7,6 +7,7 @@ the names in a single folder, which are sorted.
 
 import glob
 import os
+import posixpath
 import shutil
 import tempfile
 import weakref
@@ -242,6 +243,13 @@ def _beside(manifest: str, path: str) -> str:
     """Return a path that a manifest names, which is relative to the manifest's folder."""
     if is_url(path):
         return path
-    if is_url(manifest) and not os.path.isabs(path):
-        return f"{manifest.rpartition('/')[0]}/{path}"
-    return path if is_url(manifest) else os.path.join(os.path.dirname(manifest), path)
+    if not is_url(manifest):
+        return os.path.join(os.path.dirname(manifest), path)
+    if os.path.isabs(path):
+        return path
+    kind, mark, place = manifest.partition("://")
+    beside = f"{place.rpartition('/')[0]}/{path}"
+    if {".", ".."} & set(path.split("/")):
+        # To an object store these are names like any other.
+        beside = posixpath.normpath(beside)
+    return kind + mark + beside

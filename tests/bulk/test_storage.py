@@ -145,7 +145,13 @@ def test_inputs_by_url_are_those_of_folders(photos: Path) -> None:
     for name in ("b.png", "a/2.JPG", "a/1.png", ".hidden.png", "notes.txt", "a.png", "z/.x/1.png"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_bytes(square_png())
-    lines = ["path,n", "a/1.png,2", f"{photos}/1.png,", "shelf://kept/in/b.png,", "sub/x.png,"]
+    lines = [
+        "path,n",
+        "a/1.png,2",
+        f"{photos}/1.png,",
+        "shelf://kept/in/b.png,",
+        "a/../sub/./x.png,",
+    ]
     (top / "list.csv").write_text("\n".join(lines))
     nowhere = OutputFolder("out")
 
