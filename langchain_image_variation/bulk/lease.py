@@ -53,6 +53,7 @@ class Lease:
         self._every = every
         self._name = secrets.token_hex(8)
         self._lost = False
+        self._renewed = 0.0
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -61,6 +62,7 @@ class Lease:
             self._waiting()
             self._outlast(found)
         self._write(0)
+        self._renewed = time.monotonic()
         self._renewer.start()
         return self
 
@@ -82,6 +84,9 @@ class Lease:
 
     def is_lost(self) -> bool:
         """Say whether another run has it now, or might."""
+        # The thread that renews it may itself wait for a storage that hangs.
+        if time.monotonic() - self._renewed > _PATIENCE * self._every:
+            self._lost = True
         return self._lost
 
     def check(self) -> None:
@@ -90,7 +95,7 @@ class Lease:
         Raises:
             OutputError: If it is lost.
         """
-        if self._lost:
+        if self.is_lost():
             raise OutputError(
                 "Another run began to write to the same place, or the storage was out of reach for "
                 "too long; the same command goes on from here once no other run does."
@@ -116,8 +121,7 @@ class Lease:
 
     def _keep(self) -> None:
         count = 0
-        renewed = time.monotonic()
-        while not self._done.wait(self._every):
+        while not (self._done.wait(self._every) or self._lost):
             count += 1
             # What failed once may work the next time.
             with suppress(OutputError):
@@ -126,7 +130,4 @@ class Lease:
                     self._lost = True
                     return
                 self._write(count)
-                renewed = time.monotonic()
-            if time.monotonic() - renewed > _PATIENCE * self._every:
-                self._lost = True
-                return
+                self._renewed = time.monotonic()

@@ -328,29 +328,33 @@ def test_a_lease_that_is_renewed_holds_others_off() -> None:
         ):
             pass
         assert waited == [1]
-    with Lease(storage(), every=0.05) as lease:
+    with Lease(storage(), every=0.2) as lease:
         assert not lease.is_lost()
         left = on_shelf(f"{OUT}/.bulk/lease").read_bytes()
     # As a killed run leaves it.
     on_shelf(f"{OUT}/.bulk/lease").write_bytes(left)
-    with Lease(storage(), every=0.05) as lease:
+    with Lease(storage(), every=0.2) as lease:
         lease.check()
 
 
-@pytest.mark.parametrize("how", ["taken", "unreachable"])
+@pytest.mark.parametrize("how", ["taken", "unreachable", "hanging"])
 def test_a_lease_may_be_lost(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To one that began at the same moment, or if the storage was away for too long."""
+    hangs = Path(os.environ["SHELF"] + ".hangs")
     with Lease(storage(), every=0.02) as lease:
         if how == "taken":
             storage().put({".bulk/lease": b"another 0"})
+        elif how == "hanging":
+            hangs.touch()
         else:
             monkeypatch.setenv("SHELF_FAILS", "read write")
         deadline = time.monotonic() + 10
         while not lease.is_lost() and time.monotonic() < deadline:
             time.sleep(0.01)
+        monkeypatch.delenv("SHELF_FAILS", raising=False)
+        hangs.unlink(missing_ok=True)
         with pytest.raises(OutputError, match="the same command goes on"):
             lease.check()
-        monkeypatch.delenv("SHELF_FAILS", raising=False)
     # It is another's now.
     assert on_shelf(f"{OUT}/.bulk/lease").exists()
 
