@@ -70,7 +70,7 @@ class OutputStorage(Outputs):
             )
         self.url = trimmed(url)
         self._options = dict(options)
-        self._opened: dict[int, FileSystem] = {}
+        self._opened: dict[tuple[int, int], FileSystem] = {}
         self.kind = self._at.kind
 
     @property
@@ -184,8 +184,8 @@ class OutputStorage(Outputs):
 
     @property
     def _at(self) -> FileSystem:
-        # A connection may be no thing to share between threads.
-        thread = threading.get_ident()
+        # A connection is nothing to share between threads, or with a process that was forked.
+        thread = os.getpid(), threading.get_ident()
         if thread not in self._opened:
             self._opened[thread] = FileSystem(self.url, self._options, param="output_dir")
         return self._opened[thread]

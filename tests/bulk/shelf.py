@@ -83,8 +83,8 @@ class Pier(Shelf):
     protocol = "pier"
 
     def _at(self, path, operation):
-        user = self.__dict__.setdefault("user", threading.get_ident())
-        assert user == threading.get_ident(), "the connection is shared"
+        now = os.getpid(), threading.get_ident()
+        assert self.__dict__.setdefault("user", now) == now, "the connection is shared"
         return super()._at(path, operation)
 
     def get_file(self, rpath, lpath, **_):

@@ -3,6 +3,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -385,6 +387,32 @@ def test_a_server_with_odd_manners_takes_a_run(photos: Path) -> None:
     assert made().total() == 10 + 1
     assert run_here("pier://kept/photos", "--n", "2", out=out) == 0
     assert [path.name for path in Path(kept(out), ".bulk").iterdir()] == ["ledger.sqlite"]
+
+
+_FORKED = """
+import multiprocessing
+from langchain_image_variation import VariationBatch
+
+batch = VariationBatch("pier://kept/out", engine="instant", size="256x256")
+columns = {"path": ["photos/0.png"]}
+
+
+def call():
+    return batch(columns)
+
+
+assert call()["error"] == [None]
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    assert pool.apply(call)["milliseconds"] == [None]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="The system cannot fork.")
+def test_a_batch_that_was_used_works_in_a_process_that_is_forked() -> None:
+    """It opens the file system anew, since a connection cannot be shared."""
+    on_shelf("pier://kept").mkdir(parents=True)
+    command = [sys.executable, "-c", _FORKED]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_two_interrupts_end_a_run_whose_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
