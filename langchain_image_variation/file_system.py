@@ -23,6 +23,10 @@ __all__ = ["FileSystem", "has_password", "is_url", "trimmed", "without_password"
 
 _WHOLE = 2**40
 """More bytes than any file has that is read."""
+_LEVELS = 3
+"""So many folders, one in the other, several processes may be about to make."""
+_NO_NAMES = {"url_query", "url_fragment"}
+"""What fsspec makes of a name, and a file system that is a server such as SFTP passes on unread."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)")
 
@@ -171,14 +175,20 @@ class FileSystem:
         A bucket is not made: its name may be a mistake.
         """
         try:
-            write()
+            return write()
         except Exception:
             # A path that is not absolute begins with a bucket, or what is called so elsewhere.
             bucket = self.root.partition("/")[0]
             if bucket and not self.files.exists(bucket):
                 raise
-            self.files.makedirs(self.path(folder), exist_ok=True)
-            write()
+        for _ in range(_LEVELS if self.renames else 0):
+            # Other processes may make the same folders at the same time, one after the other.
+            with suppress(Exception):
+                self.files.invalidate_cache()
+                self.files.makedirs(self.path(folder), exist_ok=True)
+                return write()
+        self.files.makedirs(self.path(folder), exist_ok=True)
+        write()
 
     @contextmanager
     def failures(self, what: str) -> Iterator[None]:
@@ -261,7 +271,7 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
             "install 'langchain-image-variation[fsspec]'"
         ) from None
     try:
-        get_filesystem_class(kind)
+        files_class = get_filesystem_class(kind)
     except ImportError as error:
         package = getattr(error.__cause__, "name", None)
         raise MissingExtraError(
@@ -275,15 +285,24 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
             f"the kind {shown(kind)}.",
             param=param,
         ) from None
+    base = _without_marks(url, files_class)
     try:
-        files, root = url_to_fs(url, **options)
+        files, root = url_to_fs(base, **options)
     # A file system may connect here, and raises what the library below it does.
     except Exception as error:
         raise OutputError(
             f"The {kind} storage cannot be opened; check the address in {param} and "
             f"storage_options ({type(error).__name__})."
         ) from None
-    return kind, files, str(root).rstrip("/")
+    return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
+
+
+def _without_marks(url: str, files_class: Any) -> str:
+    """Return a URL, up to the folder of a name with "?" or "#" that would be taken for a query."""
+    name = re.search("[?#]", url)
+    if name is None or not _NO_NAMES & files_class._get_kwargs_from_urls(url).keys():
+        return url
+    return url[: name.start()].rpartition("/")[0]
 
 
 def _local(files: Any, root: str) -> str | None:

@@ -20,6 +20,7 @@ _MODULE = """
 import os, secrets, threading, time
 from pathlib import Path
 from fsspec import AbstractFileSystem
+from fsspec.utils import infer_storage_options
 
 
 def entry(name, at):
@@ -82,6 +83,18 @@ class Refused(Exception):
 class Pier(Shelf):
     protocol = "pier"
 
+    @classmethod
+    def _strip_protocol(cls, path):
+        return infer_storage_options(path)["path"]
+
+    @staticmethod
+    def _get_kwargs_from_urls(url):
+        return {k: v for k, v in infer_storage_options(url).items() if k.startswith("url_")}
+
+    def __init__(self, **options):
+        assert not options
+        super().__init__()
+
     def _at(self, path, operation):
         now = os.getpid(), threading.get_ident()
         assert self.__dict__.setdefault("user", now) == now, "the connection is shared"
@@ -106,7 +119,12 @@ class Pier(Shelf):
         at.write_bytes(value)
 
     def makedirs(self, path, exist_ok=False):
-        self._at(path, "make").mkdir(parents=True, exist_ok=exist_ok)
+        at = self._at(path, "make")
+        for folder in (*reversed(at.parents), at):
+            if not folder.exists():
+                folder.mkdir()
+                # As if another process had been quicker.
+                raise Refused
 
     def mv(self, path1, path2, **_):
         target = self._at(path2, "rename")
@@ -140,4 +158,4 @@ def declare_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_shelf(url: str) -> Path:
     """Return where on this machine something at a URL lies."""
-    return Path(os.environ["SHELF"], url.partition("://")[2])
+    return Path(os.environ["SHELF"], url.partition("://")[2].lstrip("/"))

@@ -376,16 +376,21 @@ def test_a_lease_that_is_gone_is_lost() -> None:
 
 
 def test_a_server_with_odd_manners_takes_a_run(photos: Path) -> None:
-    """No connection is shared, and what is missing, or in the way of a rename, is found out."""
-    shutil.copytree(photos, on_shelf("pier://kept/photos"))
-    out = "pier://kept/out"
+    """No connection is shared, and what is missing, or in the way of a rename, is found out.
+
+    A name may have what is no part of a name in a URL.
+    """
+    for number, name in enumerate(("what?.png", "IMG #1.png", "a#b?c.png")):
+        Path(photos, f"{number}.png").rename(photos / name)
+    shutil.copytree(photos, on_shelf("pier:///kept/photos"))
+    out = "pier:///kept/out"
     for _ in range(2):
-        assert run_here("pier://kept/photos", "--n", "2", "--gallery", out=out) == 0
+        assert run_here("pier:///kept/photos", "--n", "2", "--gallery", out=out) == 0
         # As one that was killed leaves it.
         on_shelf(f"{out}/.bulk/.0123456789abcdef.part").touch()
         on_shelf(f"{out}/{min(pictures(kept(out)))}").unlink()
     assert made().total() == 10 + 1
-    assert run_here("pier://kept/photos", "--n", "2", out=out) == 0
+    assert run_here("pier:///kept/photos", "--n", "2", out=out) == 0
     assert [path.name for path in Path(kept(out), ".bulk").iterdir()] == ["ledger.sqlite"]
 
 
@@ -393,7 +398,7 @@ _FORKED = """
 import multiprocessing
 from langchain_image_variation import VariationBatch
 
-batch = VariationBatch("pier://kept/out", engine="instant", size="256x256")
+batch = VariationBatch("pier:///kept/out", engine="instant", size="256x256")
 columns = {"path": ["photos/0.png"]}
 
 
@@ -410,7 +415,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="The system cannot fork.")
 def test_a_batch_that_was_used_works_in_a_process_that_is_forked() -> None:
     """It opens the file system anew, since a connection cannot be shared."""
-    on_shelf("pier://kept").mkdir(parents=True)
+    on_shelf("pier:///kept").mkdir(parents=True)
     command = [sys.executable, "-c", _FORKED]
     subprocess.run(command, check=True, timeout=60)
 
