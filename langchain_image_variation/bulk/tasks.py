@@ -1,11 +1,13 @@
 """`Tasks`: workers that are calls at once from one process, for engines that ask a server."""
 
 import asyncio
+import contextlib
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from langchain_image_variation.batch import Row, VariationBatch
-from langchain_image_variation.bulk.workers import Source
+from langchain_image_variation.bulk.workers import Source, unexpected
+from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["Tasks"]
 
@@ -33,7 +35,7 @@ class Tasks:
 
     def submit(self, source: Source) -> "Future[list[Row]]":
         """Begin with a source."""
-        return asyncio.run_coroutine_threadsafe(self._batch.rows_async(source), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._rows(source), self._loop)
 
     def withdraw(self, future: "Future[list[Row]]") -> bool:
         """Leave a source: all are begun as they come, and a call may have been billed."""
@@ -50,11 +52,22 @@ class Tasks:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._end()
 
+    async def _rows(self, source: Source) -> list[Row]:
+        try:
+            return await self._batch.rows_async(source)
+        except (ImageVariationError, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            # Raised here, one that asks to exit would end the loop, and with it every other call.
+            return [self._batch.error_row(source, unexpected(error))]
+
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._batch.close()
+        # What an engine gets wrong here costs no picture any more.
+        with contextlib.suppress(Exception):
+            self._batch.close()
 
 
 async def _cancel_others() -> None:
