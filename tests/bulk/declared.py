@@ -50,6 +50,9 @@ class Logged:
         seeds = range(self.seed, self.seed + request.n)
         with open(os.environ["ENGINE_LOG"], "a") as log:
             log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
+        if where := os.environ.get("NODE"):
+            with open(os.environ["ENGINE_LOG"] + ".places", "a") as log:
+                log.write(f"{os.getpid()} {where} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
         time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
         if removed := os.environ.get("ENGINE_REMOVES"):
             pathlib.Path(removed).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def test_an_engine_that_asks_to_exit_is_an_error_of_its_source(crew: Any) -> Non
 def test_an_engine_is_closed_at_the_end(crew: Any) -> None:
     """One that fails at that costs nothing."""
     assert errors(crew(batch("closing"), 1), "photos/0.png", "photos/1.png") == [None, None]
-    assert made() == {"closed": 1}
+    assert made().keys() == {"closed"}
 
 
 @either
