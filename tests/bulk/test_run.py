@@ -398,6 +398,17 @@ def test_a_large_gallery_has_pages(photos: Path) -> None:
     assert sorted(path.name for path in Path("out/gallery").glob("*.html")) == ["index.html"]
 
 
+def test_a_gallery_may_end_early() -> None:
+    """What was shown so far is a page; written again, it is whole."""
+    assert run_here("photos") == 0
+    with Ledger(Path("out")) as ledger:
+        said = iter([False, False, True])
+        assert write_pages(ledger.rows(), OutputFolder("out"), stopped=lambda: next(said)) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 2
+        assert write_pages(ledger.rows(), OutputFolder("out")) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 5
+
+
 def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     """Its pictures are shown, and where it was is said so."""
     assert run_here("photos") == 0
