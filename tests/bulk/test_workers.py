@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from langchain_image_variation import VariationBatch
+from langchain_image_variation.bulk.cluster import Cluster
 from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.tasks import Tasks
 from langchain_image_variation.bulk.workers import Workers
-from langchain_image_variation.exceptions import AuthenticationError
+from langchain_image_variation.exceptions import AuthenticationError, InvalidRequestError
 from tests.bulk.declared import made
 
 CREWS: dict[str, Callable[[VariationBatch, int], Workers]] = {
@@ -84,3 +85,11 @@ def test_what_an_engine_starts_holds_nothing_up(
             if not state.exists() or state.read_text().split()[2] == "Z":
                 break
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("gpus", [-1, 0.00001, 1.5, float("nan"), float("inf")])
+def test_parts_of_gpus_that_no_cluster_knows_are_refused(gpus: float) -> None:
+    """Before one is asked."""
+    with pytest.raises(InvalidRequestError, match="gpus must be a whole number, or a part"):
+        Cluster(gpus=gpus)
+    assert [Cluster(gpus=known).gpus for known in (0, 0.25, 1, 2)] == [0, 0.25, 1, 2]
