@@ -2,11 +2,8 @@
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-
-from tqdm import tqdm
 
 from langchain_image_variation.batch import PICTURES, VariationBatch
 from langchain_image_variation.batch_rows import Row
@@ -16,6 +13,7 @@ from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
 from langchain_image_variation.bulk.ledger import Ledger
 from langchain_image_variation.bulk.look import Look, looks
 from langchain_image_variation.bulk.manifest import write_manifest
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import write_pages
 from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress, Summary
@@ -70,15 +68,9 @@ def run_batch(
         total = inputs.count()
         if not total:
             raise InvalidRequestError("There is no picture to vary; name files or folders.")
-        with tqdm(
-            desc="sources",
-            total=total,
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            unit=" sources",
-        ) as bar:
+        with meter(total) as step:
             progress = Progress(
-                held.ledger, bar.update, lambda: stopped() or held.is_lost(), max_failures
+                held.ledger, step, lambda: stopped() or held.is_lost(), max_failures
             )
             try:
                 if isinstance(workers, Cluster):

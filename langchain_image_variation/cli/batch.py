@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch import VariationBatch
@@ -23,6 +24,7 @@ from langchain_image_variation.output_folder import OutputFolder
 if TYPE_CHECKING:
     from langchain_image_variation.bulk.cluster import Cluster
     from langchain_image_variation.bulk.progress import Summary
+    from langchain_image_variation.bulk.stopping import Stopping
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -114,7 +116,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     if isinstance(batch.outputs, OutputFolder):
         output_dir(batch.outputs.path)
     stopping = Stopping()
-    with stopping.watching(), _interruptible():
+    with stopping.watching(), _interruptible(stopping):
         summary = run_batch(
             inputs,
             batch,
@@ -133,7 +135,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(stopping: "Stopping") -> Iterator[None]:
     """End the process at once if the block is interrupted.
 
     The interpreter would wait for threads that wait for servers. Files are put in place whole, and
@@ -143,7 +145,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(128 + (stopping.signal or signal.SIGINT))
 
 
 def _tell(summary: "Summary") -> None:
@@ -156,7 +158,9 @@ def _tell(summary: "Summary") -> None:
     ]
     if not summary.complete:
         lines.append("Not every picture had its turn; the same command goes on from here.")
-    print(*lines, sep="\n", file=sys.stderr)
+    # The terminal may be gone; the manifest is there.
+    with suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":

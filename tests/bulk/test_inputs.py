@@ -215,3 +215,37 @@ def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
     entries += found
     assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
     assert entries[6].row == {"path": "photos/last.png"}
+
+
+def test_a_parquet_column_of_bytes_is_one_of_paths(photos: Path) -> None:
+    """Relative to the manifest's folder, as text is."""
+    table = pyarrow.table({"path": pyarrow.array([b"0.png"], pyarrow.binary())})
+    pyarrow.parquet.write_table(table, photos / "list.parquet")
+    assert paths("photos/list.parquet") == ["photos/0.png"]
+
+
+def test_manifests_that_cannot_be_meant_are_refused() -> None:
+    """One that names a column twice, one that is packed, and one that can be read only once."""
+    Path("twice.csv").write_text("path,n,path\na,1,b\n")
+    repeated = pyarrow.table([["a"], ["b"]], names=["path", "path"])
+    pyarrow.parquet.write_table(repeated, "twice.parquet")
+    Path("list.jsonl.gz").write_bytes(b"")
+    os.mkfifo("pipe.csv")
+    said = {
+        "twice.csv": "'twice.csv' has more than one column 'path'; rename one.",
+        "twice.parquet": "'twice.parquet' has more than one column 'path'; rename one.",
+        "list.jsonl.gz": "'list.jsonl.gz' is packed; unpack it first.",
+        "pipe.csv": "'pipe.csv' is no regular file; write the manifest to one.",
+    }
+    for name, message in said.items():
+        with pytest.raises(SourceError) as told:
+            Inputs([name], outputs=OutputFolder("out"))
+        assert told.value.message == message
+
+
+def test_a_row_without_a_path_can_be_found() -> None:
+    """The error names its number and the manifest."""
+    Path("list.jsonl").write_text('{"path": "a.png"}\n{"path": null}\n{"path": 3}\n{"n": 1}\n')
+    entries = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
+    errors = [entry.error and entry.error.message for entry in entries]
+    assert errors == [None, *(f"Row {n} of 'list.jsonl' has no path." for n in (2, 3, 4))]

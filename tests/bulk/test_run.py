@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.bulk.ledger import Ledger
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import PICTURES_A_PAGE, write_pages
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
@@ -433,3 +434,13 @@ def test_a_manifest_that_is_there_stays_true() -> None:
     Path("photos/0.png").unlink()
     assert run_here("photos") == 0
     assert len(manifest()) == 4
+
+
+def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the rate and the time left, where standard error is no terminal."""
+    with meter(400, line_every=0) as step:
+        step()
+    with meter(400) as step:
+        step()
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"0% 1/400 \[00:00<[0-9:?]+, .* sources/s\]\n", said), said
