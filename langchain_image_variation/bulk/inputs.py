@@ -110,8 +110,7 @@ class Inputs:
             elif os.path.lexists(name):
                 yield from self._file(name)
             else:
-                matches = glob.iglob(name, recursive=True)
-                for match in sorted(path for path in matches if not os.path.isdir(path)):
+                for match in sorted(_matches(name)):
                     yield from self._file(match)
 
     def count(self) -> int:
@@ -195,9 +194,7 @@ class Inputs:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.add(name)
-                    elif suffix(entry.name) not in SUFFIXES or not (
-                        entry.is_file() or entry.is_symlink()
-                    ):
+                    elif suffix(entry.name) not in SUFFIXES or not _is_meant(entry):
                         continue
                     names.append(name)
         except OSError as error:
@@ -218,6 +215,26 @@ class Inputs:
             return any(own.exists() and own.samefile(folder) for own in self._results)
         except OSError:
             return False
+
+
+def _is_meant(entry: os.DirEntry[str]) -> bool:
+    """Say whether a picture's name is that of a file, or of a link, which may lead nowhere."""
+    return entry.is_symlink() or entry.is_file()
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the files that a glob matches; as for folders, "**" follows no links to folders."""
+    fixed = pattern.partition("**")[0].count(os.sep) if "**" in pattern else None
+    for path in glob.iglob(pattern, recursive=True):
+        if not os.path.isdir(path) and (fixed is None or not _is_linked(path, fixed)):
+            yield path
+
+
+def _is_linked(path: str, fixed: int) -> bool:
+    """Say whether a path leads through a link to a folder, but for its first parts."""
+    parts = path.split(os.sep)
+    folders = (os.sep.join(parts[:end]) for end in range(fixed + 1, len(parts)))
+    return any(os.path.islink(folder) for folder in folders)
 
 
 class _Fetched:

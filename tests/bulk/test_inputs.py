@@ -17,6 +17,7 @@ from langchain_image_variation.bulk.inputs import Inputs
 from langchain_image_variation.bulk.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.output_folder import OutputFolder
+from tests.bulk.running import manifest, run_here
 
 NUMBERS = count()
 
@@ -215,6 +216,23 @@ def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
     entries += found
     assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
     assert entries[6].row == {"path": "photos/last.png"}
+
+
+def test_links_in_a_circle_are_bad_pictures_and_no_more(photos: Path) -> None:
+    """Neither one that leads to itself nor one that leads to a folder above ends the walk."""
+    (photos / "a.png").symlink_to(photos / "b.png")
+    (photos / "b.png").symlink_to(photos / "a.png")
+    (photos / "self").symlink_to(photos)
+    files = [f"photos/{name}.png" for name in ("0", "1", "2", "3", "4", "a", "b")]
+    assert paths("photos") == files
+    assert paths("photos/**") == files
+    assert paths("photos/**/0.png") == files[:1]
+    assert paths("photos/self/*.png") == [f.replace("photos", "photos/self") for f in files]
+    assert run_here("photos", "--jsonl") == 3
+    assert [row["error"] for row in manifest()[5:]] == [
+        "SourceError: 'a.png' cannot be read; check the path.",
+        "SourceError: 'b.png' cannot be read; check the path.",
+    ]
 
 
 def test_a_parquet_column_of_bytes_is_one_of_paths(photos: Path) -> None:
