@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.crew import crew_for
 from langchain_image_variation.bulk.workers import Workers
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
@@ -24,7 +25,7 @@ LOOK_EVERY = 0.2
 """Seconds after which it is seen that a run is to end."""
 
 MARK = ".bulk/shared"
-"""The file by which a worker knows that its output folder is that of the run."""
+"""The file by which a worker knows that its outputs are those of the run."""
 
 Outcome: TypeAlias = list[Row] | ImageVariationError | None
 """What came of a source: its rows, an error that ends the run, or None if it had no turn."""
@@ -113,10 +114,10 @@ class Actor:
             batch = self._orders.batch
             with suppress(OSError):
                 os.chdir(self._orders.home)
-            if batch.folder.read(MARK) != self._orders.mark:
+            if batch.outputs.read(MARK) != self._orders.mark:
                 raise OutputError(
-                    f"A machine of the cluster does not see the folder {batch.output_dir.name!r}; "
-                    "name one that all of them share."
+                    "A machine of the cluster does not see the output folder; name one that all of "
+                    "them share."
                 )
             self._crew = crew_for(batch, self._orders.at_once)
         return self._crew

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.actor import LOOK_EVERY, MARK, Actor, Orders
 from langchain_image_variation.bulk.connection import connected, room
 from langchain_image_variation.bulk.crew import CALLS, asks_server
@@ -26,7 +27,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
 )
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.output_folder import Outputs
 
 __all__ = ["MOST_IN_A_BLOCK", "Cluster", "ClusterRun"]
 
@@ -95,7 +96,7 @@ class ClusterRun:
             ImageVariationError: What would happen with every further source too, once what is in
                 hand is finished.
         """
-        with connected(self._cluster.address), _marked(self._batch.folder) as mark:
+        with connected(self._cluster.address), _marked(self._batch.outputs) as mark:
             changed = self._pass(enumerate(inputs), total, mark)
             if changed:
                 # They are no longer what was made; now that they are removed, they are made anew.
@@ -207,7 +208,7 @@ class ClusterRun:
         known = self._progress.ledger.known(list(kept))
         changed = [path for path, one in known.items() if one.output_sha256 != kept[path]]
         for path in changed:
-            self._batch.folder.remove(path)
+            self._batch.outputs.remove(path)
         return not changed
 
     @contextmanager
@@ -254,15 +255,15 @@ def _stop_flag() -> Any:
 
 
 @contextmanager
-def _marked(folder: OutputFolder) -> Iterator[bytes]:
-    """Put a file into the output folder for the block, by which workers know it.
+def _marked(outputs: Outputs) -> Iterator[bytes]:
+    """Put a file among the outputs for the block, by which workers know it.
 
     What it holds is new each time: a folder of the same name on a machine that does not share this
     one may have such a file from a run of its own.
     """
     mark = secrets.token_hex(16).encode()
-    folder.put({MARK: mark})
+    outputs.put({MARK: mark})
     try:
         yield mark
     finally:
-        folder.remove(MARK)
+        outputs.remove(MARK)

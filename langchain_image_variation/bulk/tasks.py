@@ -1,11 +1,11 @@
 """`Tasks`: workers that are calls at once from one process, for engines that ask a server."""
 
 import asyncio
-import contextlib
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.workers import Source, unexpected
 from langchain_image_variation.exceptions import ImageVariationError
 
@@ -65,9 +65,7 @@ class Tasks:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        # What an engine gets wrong here costs no picture any more.
-        with contextlib.suppress(Exception):
-            self._batch.close()
+        self._batch.close()
 
 
 async def _cancel_others() -> None:

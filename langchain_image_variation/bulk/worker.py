@@ -45,9 +45,7 @@ def main(kept: Sequence[int] = ()) -> None:
         # An engine may have gone elsewhere, and paths may be relative.
         os.chdir(home)
         send(outgoing, _outcome(batch, source))
-    # What an engine gets wrong here costs no picture any more.
-    with contextlib.suppress(Exception):
-        batch.close()
+    batch.close()
 
 
 def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -20,10 +20,16 @@ from tests.cluster.nodes import Nodes
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
 
-def cluster_run(nodes: Nodes, *arguments: str, out: str = "out", engine: str = "logged") -> int:
+def cluster_run(
+    nodes: Nodes,
+    *arguments: str,
+    out: str = "out",
+    engine: str = "logged",
+    sources: tuple[str, ...] = ("photos",),
+) -> int:
     """Run to the end on the cluster, and return the exit code."""
     like = ["--size", "256x256", "--engine", engine, "--output-dir", out]
-    return main(["batch", *like, "--ray", nodes.address, "photos", *arguments])
+    return main(["batch", *like, "--ray", nodes.address, *sources, *arguments])
 
 
 def stamps(out: str = "out") -> dict[str, tuple[int, int]]:
@@ -166,7 +172,7 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
     with nodes.one_that_does_not_see(tmp_path / "out"):
         assert cluster_run(nodes, "--n", "10") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "image-variation: A machine of the cluster does not see the folder 'out'; name one that "
+        "image-variation: A machine of the cluster does not see the output folder; name one that "
         "all of them share."
     )
 
