@@ -19,9 +19,10 @@ from langchain_image_variation.batch import VariationBatch
 from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.actor import LOOK_EVERY, MARK, Actor, Orders
 from langchain_image_variation.bulk.connection import connected, room
-from langchain_image_variation.bulk.crew import CALLS, asks_server
+from langchain_image_variation.bulk.crew import asks_server
 from langchain_image_variation.bulk.inputs import Entry
 from langchain_image_variation.bulk.progress import Progress
+from langchain_image_variation.bulk.workers import CALLS
 from langchain_image_variation.exceptions import (
     EngineError,
     ImageVariationError,

@@ -5,14 +5,10 @@ import os
 from langchain_image_variation.batch import VariationBatch
 from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.tasks import Tasks
-from langchain_image_variation.bulk.workers import Workers
+from langchain_image_variation.bulk.workers import CALLS, Workers
 from langchain_image_variation.engines import load_engine_class
 
-__all__ = ["CALLS", "asks_server", "crew_for", "usual_count"]
-
-CALLS = 8
-"""How many calls at once of an engine that asks a server, unless the user says otherwise."""
-
+__all__ = ["asks_server", "crew_for", "usual_count"]
 
 def asks_server(engine: str) -> bool:
     """Say whether an engine only waits for a server: whether its class has a `base_url`.

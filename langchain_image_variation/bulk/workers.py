@@ -7,7 +7,10 @@ from typing import Protocol, TypeAlias
 from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["Source", "Workers", "unexpected"]
+__all__ = ["CALLS", "Source", "Workers", "unexpected"]
+
+CALLS = 8
+"""How many calls at once of an engine that asks a server, unless the user says otherwise."""
 
 Source: TypeAlias = Mapping[str, object]
 """The values of a source's row by column."""
