@@ -10,6 +10,7 @@ from langchain_image_variation.engines import load_engine_class
 
 __all__ = ["asks_server", "crew_for", "usual_count"]
 
+
 def asks_server(engine: str) -> bool:
     """Say whether an engine only waits for a server: whether its class has a `base_url`.
 
