@@ -33,6 +33,8 @@ class InstantEngine:
 
     models = MODELS
     """The models it offers."""
+    seed = 0
+    """That of the first picture; a subclass need not know of it."""
 
     def __init__(self, *, seed: int = 0) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
