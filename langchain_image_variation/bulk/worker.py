@@ -40,11 +40,15 @@ def main(kept: Sequence[int] = ()) -> None:
     threading.Thread(target=_listen, args=(incoming, sources), daemon=True).start()
     batch: VariationBatch = sources.get()
     send(outgoing, None)
-    home = os.getcwd()
+    home, own = os.getcwd(), os.getpid()
     while (source := sources.get()) is not None:
         # An engine may have gone elsewhere, and paths may be relative.
         os.chdir(home)
-        send(outgoing, _outcome(batch, source))
+        outcome = _outcome(batch, source)
+        if os.getpid() != own:
+            # A child that the engine forked, and that wanted to end.
+            os._exit(0)
+        send(outgoing, outcome)
     batch.close()
 
 
@@ -67,10 +71,13 @@ def _keep_from_children(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
 
+    held = list(descriptors)
+
     def close() -> None:
-        for descriptor in descriptors:
+        # Once: in a child of the child, a number may be that of another file by then.
+        while held:
             with contextlib.suppress(OSError):
-                os.close(descriptor)
+                os.close(held.pop())
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=close)

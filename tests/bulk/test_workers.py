@@ -76,6 +76,7 @@ def test_what_an_engine_starts_holds_nothing_up(
         found = errors(Processes(batch("forking"), 1, lock.fileno()), "photos/0.png")
     died = "EngineError: The worker's process ended with exit code 9, 3 times in a row."
     assert found == [died if ends else None]
+    assert len(made()) == (6 if ends else 2)
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for child in map(int, made()):
