@@ -8,28 +8,26 @@ with the same rows makes only what is missing.
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from inspect import signature
-from os import PathLike, fsdecode
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias, get_args
+from os import PathLike
+from typing import Any, TypeAlias, get_args
 
+from langchain_image_variation.batch_rows import (
+    COLUMNS,
+    Column,
+    Row,
+    error_row,
+    picture_row,
+    source_rows,
+)
 from langchain_image_variation.contract import (
     SIZES,
     CreateImageVariationRequest,
     ImagesResponse,
     Size,
 )
-from langchain_image_variation.engines import (
-    VariationEngine,
-    call_engine,
-    call_engine_async,
-    engine_version,
-    load_engine_class,
-    make_engine,
-)
+from langchain_image_variation.engines import VariationEngine, call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,
@@ -43,56 +41,17 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     shown,
 )
-from langchain_image_variation.jobs import Job, plain_text
-from langchain_image_variation.output_folder import OutputFolder
-from langchain_image_variation.source import Fit, read_file
+from langchain_image_variation.file_system import is_url
+from langchain_image_variation.jobs import Job
+from langchain_image_variation.lazy_engine import LazyEngine
+from langchain_image_variation.output_storage import open_outputs
+from langchain_image_variation.source import Fit, read_file, read_stored
 from langchain_image_variation.source_pictures import Picture, SourcePictures
-from langchain_image_variation.storage import is_url
 
-__all__ = ["COLUMNS", "PICTURES", "Column", "Row", "VariationBatch"]
-
-COLUMNS = (
-    "source_path",
-    "source_sha256",
-    "index",
-    "seed",
-    "engine",
-    "engine_version",
-    "size",
-    "output_path",
-    "output_sha256",
-    "milliseconds",
-    "error",
-)
-"""The columns that come out, one row a picture."""
+__all__ = ["PICTURES", "VariationBatch"]
 
 PICTURES = "pictures"
 """The folder below the output folder that holds the pictures."""
-
-Row: TypeAlias = dict[str, Any]
-"""A row that comes out: the value of each of `COLUMNS`."""
-
-
-class Column(Protocol):
-    """A list, an array, or whatever else a table has for a column."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-
-_IRRELEVANT = {
-    "api_key",
-    "deadline",
-    "max_retries",
-    "organization",
-    "progress",
-    "project",
-    "resend_lost",
-    "threads",
-    "timeout",
-}
-"""Options of engines on which no picture depends, so that its name does not either."""
 
 _HOPELESS = (
     AuthenticationError,
@@ -119,7 +78,7 @@ _Flow: TypeAlias = Generator[_Ask | list[Row], ImagesResponse, None]
 
 
 class VariationBatch:
-    """Makes variations of a batch of pictures, and writes them to a folder.
+    """Makes variations of a batch of pictures, and writes them to a folder or a file system.
 
     Names and seeds follow from the source's content: a picture is
     ``pictures/ab/<source>-<job>-<index>.png``, where `<source>` begins the SHA-256 of the source's
@@ -130,10 +89,13 @@ class VariationBatch:
     An instance pickles; its engine is made on the first call, wherever that is. An engine that
     takes `seed` is made anew for each source, so what is slow to make belongs to its class. One
     that takes `threads` gets one unless `options` says otherwise: whoever runs many batches runs a
-    process for each processor. What an engine takes from the environment is no part of a name.
+    process for each processor. What an engine takes from the environment is no part of a name. An
+    engine without `seed` is asked for further pictures alone, so one that always makes the same
+    repeats them.
 
     Args:
-        output_dir: The folder to write to; made when it is needed.
+        output_dir: The folder to write to, made when it is needed, or a URL of any file system that
+            fsspec knows, such as "s3://bucket/prefix". The paths of sources may be such URLs too.
         engine: The name of an engine.
         options: Options of the engine: texts, numbers and the like. `seed` and `strength` are
             those of rows that name none.
@@ -141,9 +103,15 @@ class VariationBatch:
         size: Their width x height in pixels, if its row does not say.
         fit: What to do with a picture that is no square PNG under 4 MB, as in `load_source`.
         model: The model, by the engine's own names.
+        storage_options: Passed to the file systems of URLs, as fsspec's own. What fsspec is
+            configured with needs no options.
 
     Raises:
-        InvalidRequestError: If a setting is out of range; `param` names it.
+        InvalidRequestError: If a setting is out of range, or `output_dir` a URL of no known kind or
+            with a password; `param` names it.
+        MissingExtraError: If `output_dir` is a URL, and fsspec is not installed, or the package for
+            this kind of URL.
+        OutputError: If the file system of `output_dir` cannot be reached.
     """
 
     def __init__(
@@ -156,12 +124,8 @@ class VariationBatch:
         size: Size = "1024x1024",
         fit: Fit = "crop",
         model: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if is_url(output_dir):
-            raise InvalidRequestError(
-                "output_dir must be a folder, got a URL; copy the results there afterwards.",
-                param="output_dir",
-            )
         if fit not in get_args(Fit):
             raise InvalidRequestError(
                 f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit"
@@ -169,16 +133,18 @@ class VariationBatch:
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidRequestError("model must be a non-empty string.", param="model")
         # What a row may say is checked in one place.
-        given = Job.read({"path": "all", "n": n, "size": size}, n=1, size=SIZES[-1])
-        self.output_dir = Path(output_dir)
+        said = {"path": "all", "n": n, "size": size, "seed": (options or {}).get("seed")}
+        given = Job.read(said, n=1, size=SIZES[-1])
         self.engine = engine
-        self.options = dict(options or {})
+        self._engine = LazyEngine(engine, options or {})
+        self._seed = given.seed
         self.n = given.n
         self.size = given.size
         self.fit = fit
         self.model = model
-        self.folder = OutputFolder(self.output_dir)
-        self._relevant = _as_text(self.options)
+        self.output_dir = output_dir
+        self.storage_options = dict(storage_options or {})
+        self.outputs = open_outputs(output_dir, self.storage_options)
 
     def __call__(self, batch: Mapping[str, Column]) -> dict[str, list[Any]]:
         """Make what is missing of a batch.
@@ -191,7 +157,7 @@ class VariationBatch:
         Returns:
             `COLUMNS`, one row a picture in order, and `position` if it was given. `index` counts
             from 1. `seed` is that of the picture, or None with an engine that takes none.
-            `output_path` is relative to the output folder. `milliseconds` is the engine's time for
+            `output_path` is relative to `output_dir`. `milliseconds` is the engine's time for
             the picture, its share where several were made at once, and None if it was there
             already. What could not be made of a source is one row with `error`, the class of the
             error and its sentence, and without `index`.
@@ -206,7 +172,7 @@ class VariationBatch:
                 missing.
         """
         rows: list[Row] = []
-        for source in _sources(batch):
+        for source in source_rows(batch):
             rows += self.rows(source)
         names = (*COLUMNS, *(["position"] if "position" in batch else []))
         return {name: [row[name] for row in rows] for name in names}
@@ -270,21 +236,41 @@ class VariationBatch:
         Raises:
             EngineNotFoundError: If there is no such engine.
         """
-        said = [self.engine, self.version, self._relevant, self.fit, self.model]
+        said = [self.engine, self.version, self._engine.relevant, self.fit, self.model]
         said += [job.size, str(job.seed), str(job.strength)]
         digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
         folder = f"{PICTURES}/{source_sha256[:2]}"
         stem = f"{folder}/{source_sha256[:24]}-{digest}"
         return [f"{stem}-{index}.png" for index in range(1, job.n + 1)]
 
-    @cached_property
+    @property
     def version(self) -> str:
         """The version of the engine's distribution.
 
         Raises:
             EngineNotFoundError: If there is no such engine.
         """
-        return engine_version(self.engine)
+        return self._engine.version
+
+    def load(self) -> VariationEngine:
+        """Return the engine, made when this is called first.
+
+        Raises:
+            ImageVariationError: As `load_engine`.
+        """
+        return self._engine.load()
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        """Return the bytes of a source, and its name without suffix.
+
+        Args:
+            path: The path of a file, or its URL.
+
+        Raises:
+            SourceError: If it cannot be read.
+            MissingExtraError: If a package for the URL is missing.
+        """
+        return read_stored(path, self.storage_options) if is_url(path) else read_file(path)
 
     def picture_row(
         self, job: Job, source_sha256: str, picture: Picture, *, seed: int | None
@@ -297,19 +283,7 @@ class VariationBatch:
             picture: The picture, under one of `output_paths`.
             seed: The picture's seed, with an engine that takes one.
         """
-        return {
-            **dict.fromkeys(COLUMNS),
-            "source_path": plain_text(job.path),
-            "source_sha256": source_sha256,
-            "index": int(picture.output_path.rpartition("-")[2].partition(".")[0]),
-            "seed": seed,
-            "engine": self.engine,
-            "engine_version": self.version,
-            "size": job.size,
-            "output_path": picture.output_path,
-            "output_sha256": picture.sha256,
-            "milliseconds": picture.milliseconds,
-        }
+        return picture_row(job, source_sha256, picture, seed=seed) | self._made_by()
 
     def error_row(
         self,
@@ -325,66 +299,21 @@ class VariationBatch:
             error: What went wrong.
             source_sha256: The SHA-256 of its bytes in hex, if they could be read.
         """
-        path, size = source.get("path"), source.get("size")
-        shown_path = (
-            plain_text(fsdecode(path)) if isinstance(path, str | bytes | PathLike) else None
-        )
-        return {
-            **dict.fromkeys(COLUMNS),
-            "source_path": shown_path,
-            "source_sha256": source_sha256,
-            "engine": self.engine,
-            "engine_version": self.version,
-            "size": size if size in SIZES else self.size,
-            "error": f"{type(error).__name__}: {error.message}",
-            "position": source.get("position"),
-        }
-
-    def load(self) -> VariationEngine:
-        """Return the engine, made when this is called first.
-
-        Raises:
-            ImageVariationError: As `load_engine`.
-        """
-        return self._engine
+        row = error_row(source, error, source_sha256=source_sha256) | self._made_by()
+        return {**row, "size": row["size"] or self.size}
 
     def close(self) -> None:
         """Close the engine, if it was made and can be closed. The next call makes a new one."""
-        engine = self.__dict__.pop("_engine", None)
-        getattr(engine, "close", lambda: None)()
+        self._engine.close()
 
-    def __getstate__(self) -> dict[str, object]:
-        # An engine may hold connections and threads, and is made where it works.
-        made = ("_class", "_engine", "version")
-        return {name: value for name, value in vars(self).items() if name not in made}
-
-    @cached_property
-    def _class(self) -> type[Any]:
-        return load_engine_class(self.engine)
-
-    @cached_property
-    def _engine(self) -> VariationEngine:
-        return self._made({})
-
-    @property
-    def _takes_seed(self) -> bool:
-        return "seed" in signature(self._class).parameters
-
-    def _made(self, options: Mapping[str, object]) -> VariationEngine:
-        threads = {"threads": 1} if "threads" in signature(self._class).parameters else {}
-        return make_engine(self.engine, self._class, {**threads, **self.options, **options})
-
-    def _engine_for(self, seed: int | None, strength: float | None) -> VariationEngine:
-        given = {"seed": seed, "strength": strength}
-        own = {name: value for name, value in given.items() if value is not None}
-        return self._made(own) if own else self._engine
+    def _made_by(self) -> Row:
+        return {"engine": self.engine, "engine_version": self.version}
 
     def _first_seed(self, job: Job, source_sha256: str) -> int | None:
         """Return the seed of the first picture, or None if neither row nor engine knows seeds."""
-        if job.seed is not None or not self._takes_seed:
+        if job.seed is not None or not self._engine.takes_seed:
             return job.seed
-        given = self.options.get("seed")
-        return int(source_sha256[:8], 16) if given is None else int(str(given))
+        return int(source_sha256[:8], 16) if self._seed is None else self._seed
 
     def _flow(self, source: Mapping[str, object]) -> _Flow:
         """Do all for one source; yields the calls of the engine and, last, the rows."""
@@ -392,7 +321,9 @@ class VariationBatch:
         self.load()
         try:
             job = self.job(source)
-            data, name = read_file(job.path)
+            data, name = self.read(job.path)
+        except _HOPELESS:
+            raise
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
             return
@@ -400,13 +331,16 @@ class VariationBatch:
         first = self._first_seed(job, digest)
         seeds = [None if first is None else first + at for at in range(job.n)]
         paths = self.output_paths(job, digest)
-        pictures = SourcePictures(data, name, job, paths, self.folder)
+        pictures = SourcePictures(data, name, job, paths, self.outputs)
         for places in pictures.missing():
             try:
                 request = pictures.request(len(places), fit=self.fit, model=self.model)
-                engine = self._engine_for(seeds[places.start], job.strength)
+                engine = self._engine.with_options(seeds[places.start], job.strength)
                 start = time.perf_counter()
-                answer = yield _Ask(engine, request)
+                try:
+                    answer = yield _Ask(engine, request)
+                finally:
+                    self._engine.release(engine)
             except _HOPELESS:
                 raise
             except ImageVariationError as error:
@@ -420,25 +354,3 @@ class VariationBatch:
         if pictures.failure is not None:
             rows.append(self.error_row(source, pictures.failure, source_sha256=digest))
         yield [{**row, "position": source.get("position")} for row in rows]
-
-
-def _sources(batch: Mapping[str, Column]) -> Iterator[dict[str, object]]:
-    """Yield the rows of columns."""
-    if "path" not in batch:
-        raise InvalidRequestError("The batch has no column 'path'.", param="path")
-    if len({len(column) for column in batch.values()}) > 1:
-        raise InvalidRequestError("The columns of the batch differ in length.", param="path")
-    for values in zip(*batch.values(), strict=True):
-        yield dict(zip(batch, values, strict=True))
-
-
-def _as_text(options: Mapping[str, object]) -> str:
-    """Return, always in the same way, the options on which the pictures depend."""
-    relevant = {name: value for name, value in options.items() if name not in _IRRELEVANT}
-    try:
-        return json.dumps(relevant, sort_keys=True)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidRequestError(
-            "options must be texts, numbers, True, False, None, or lists and mappings of these.",
-            param="options",
-        ) from None

@@ -34,13 +34,14 @@ from langchain_image_variation.engines import (
 )
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
+from langchain_image_variation.file_system import is_url
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.gallery import Gallery
 from langchain_image_variation.output import ContactSheet
 from langchain_image_variation.pixels import on_white
 from langchain_image_variation.results import ResultFolder, Results
 from langchain_image_variation.source import Fit, Source
-from langchain_image_variation.storage import ResultStorage, is_url
+from langchain_image_variation.storage import ResultStorage
 from langchain_image_variation.usage import usage_metadata
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
-"""`OutputFolder`: a folder in which a file stands under its name whole or not at all.
+"""`Outputs`: where a bulk run writes, and `OutputFolder`: a folder of this machine.
 
-A file is written under another name beside its own, brought to the disk, and renamed, and then the
-folder is brought to the disk too. So neither a process that is killed nor a power cut leaves half a
-file, and what was reported as written stays.
+In a folder a file stands under its name whole or not at all: it is written under another name
+beside its own, brought to the disk, and renamed, and then the folder is brought to the disk too. So
+neither a process that is killed nor a power cut leaves half a file, and what was reported as
+written stays.
 """
 
 import contextlib
@@ -10,54 +11,54 @@ import errno
 import os
 import re
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
 
-__all__ = ["OutputFolder"]
+__all__ = ["OutputFolder", "Outputs"]
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
-class OutputFolder:
-    """A folder of files that are written whole.
+class Outputs(ABC):
+    """A place for files that are written whole.
 
     Names are relative, with "/" between their parts. Folders below are made when they are needed.
-
-    Args:
-        path: The folder; it is not made before something is written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    @abstractmethod
+    def shown(self, name: str) -> str:
+        """Return what to tell a person of where a file is."""
 
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of that name.
+
+        Raises:
+            OutputError: If that cannot be found out.
+        """
+
+    @abstractmethod
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None if there is none.
 
         Raises:
             OutputError: If what has that name cannot be read.
         """
-        try:
-            return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise OutputError(f"{name!r} cannot be read: {error.strerror}.") from None
 
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, if it is there.
 
         Raises:
             OutputError: If it cannot be removed.
         """
-        try:
-            (self.path / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{name!r} cannot be removed: {error.strerror}.") from None
 
+    @abstractmethod
     def put(self, files: Mapping[str, bytes]) -> None:
         """Write files, each in the place of any that has its name.
 
@@ -67,23 +68,16 @@ class OutputFolder:
         Raises:
             OutputError: If one cannot be written, such as on a full disk. Those before it stay.
         """
-        for name, data in files.items():
-            with self._written(name) as file:
-                file.write(data)
-        for folder in {(self.path / name).parent for name in files}:
-            _sync(folder)
 
-    @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
+    @abstractmethod
+    def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """Open a file to write; it gets its name when the block ends without an error.
 
         Raises:
             OutputError: If it cannot be written.
         """
-        with self._written(name) as file:
-            yield file
-        _sync((self.path / name).parent)
 
+    @abstractmethod
     def clear_leftovers(self, folders: Iterable[str]) -> int:
         """Remove unfinished files that a killed process left, and return how many there were.
 
@@ -96,6 +90,61 @@ class OutputFolder:
         Raises:
             OutputError: If a folder cannot be read or a file not removed.
         """
+
+
+class OutputFolder(Outputs):
+    """A folder of this machine, or of a drive that it sees.
+
+    Args:
+        path: The folder; it is not made before something is written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._given = Path(path)
+        # An engine may go to another folder.
+        self.path = self._given.absolute()
+
+    def shown(self, name: str) -> str:
+        """Return the path of a file, as the folder was named."""
+        return str(self._given / name)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of that name."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file, or None if there is none; raise an `OutputError` if it fails."""
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise OutputError(f"{name!r} cannot be read: {error.strerror}.") from None
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there; raise an `OutputError` if it fails."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{name!r} cannot be removed: {error.strerror}.") from None
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Write files, and bring them to the disk; raise an `OutputError` if it fails."""
+        for name, data in files.items():
+            with self._written(name) as file:
+                file.write(data)
+        for folder in {(self.path / name).parent for name in files}:
+            _sync(folder)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that gets its name at the end; raise an `OutputError` if it fails."""
+        with self._written(name) as file:
+            yield file
+        _sync((self.path / name).parent)
+
+    def clear_leftovers(self, folders: Iterable[str]) -> int:
+        """Remove what a killed process left; raise an `OutputError` if it fails."""
         found = 0
         try:
             for folder in (self.path, *_below(self.path / name for name in folders)):

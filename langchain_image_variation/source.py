@@ -12,10 +12,10 @@ import io
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -24,9 +24,11 @@ from langchain_image_variation.exceptions import (
     DownloadError,
     InvalidImageError,
     InvalidRequestError,
+    OutputError,
     SourceError,
     shown,
 )
+from langchain_image_variation.file_system import FileSystem, has_password
 from langchain_image_variation.pixels import decoding, is_plain, open_png
 from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.png.scanlines import check_scanlines
@@ -44,6 +46,7 @@ __all__ = [
     "Source",
     "load_source",
     "read_file",
+    "read_stored",
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
@@ -244,6 +247,37 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise SourceError(f"{name!r} may not be read; check its permissions.") from None
     except (OSError, ValueError):
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
+
+
+def read_stored(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Return the bytes of a source in a file system that fsspec knows, and its name without suffix.
+
+    Args:
+        url: Its URL, such as "s3://bucket/photo.jpg".
+        options: Passed to the file system, as fsspec's `storage_options`.
+
+    Raises:
+        SourceError: If there is no such file, it is empty or larger than `MAX_SOURCE_BYTES`, it
+            cannot be read, or the URL holds a password, names several file systems or one that is
+            not known.
+        MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
+    """
+    if has_password(url):
+        raise SourceError(
+            "The URL of the source holds a password; put it into fsspec's configuration."
+        )
+    name = url.rpartition("/")[2][:_NAME_LENGTH]
+    try:
+        at = FileSystem(url, options, param="path")
+        if at.folder is not None:
+            return read_file(at.folder)
+        with at.failures(f"cannot give {name!r} now; try again"):
+            data = at.read("", MAX_SOURCE_BYTES + 1)
+    except (InvalidRequestError, OutputError) as error:
+        raise SourceError(error.message) from None
+    if data is None:
+        raise SourceError(f"There is no file {name!r}; check the URL.")
+    return _capped(data), _stem(name)
 
 
 def _without_waiting(path: str, flags: int) -> int:

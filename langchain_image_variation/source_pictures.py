@@ -1,4 +1,4 @@
-"""`SourcePictures`: the variations of one source that an output folder has, and those it lacks."""
+"""`SourcePictures`: the variations of one source that are there, and those that are not."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.jobs import Job
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.output_folder import Outputs
 from langchain_image_variation.pixels import as_png, decode_result
 from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
 from langchain_image_variation.source import Fit, load_source
@@ -21,10 +21,10 @@ __all__ = ["Picture", "SourcePictures"]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A variation in the output folder."""
+    """A variation that is there."""
 
     output_path: str
-    """Its name, relative to the folder."""
+    """Its name, relative to the outputs."""
     sha256: str
     """The SHA-256 of its bytes, in hex."""
     milliseconds: float | None
@@ -38,12 +38,12 @@ class SourcePictures:
         data: The bytes of the source.
         name: What it is called in messages.
         job: What is asked for.
-        paths: The names of all its variations, relative to the folder.
-        folder: Where they are.
+        paths: The names of all its variations, relative to the outputs.
+        outputs: Where they are.
     """
 
     def __init__(
-        self, data: bytes, name: str, job: Job, paths: Sequence[str], folder: OutputFolder
+        self, data: bytes, name: str, job: Job, paths: Sequence[str], outputs: Outputs
     ) -> None:
         self.there: dict[int, Picture] = {}
         """Those that are there, by their place in `paths`."""
@@ -54,7 +54,7 @@ class SourcePictures:
         self._job = job
         self._side = int(job.size.partition("x")[0])
         self._paths = paths
-        self._folder = folder
+        self._outputs = outputs
         self._png: SquarePNG | None = None
 
     def missing(self) -> list[range]:
@@ -64,7 +64,7 @@ class SourcePictures:
             OutputError: If one cannot be read.
         """
         for at, path in enumerate(self._paths):
-            data = self._folder.read(path)
+            data = self._outputs.read(path)
             if data is not None and _is_whole(data, self._side):
                 self.there[at] = Picture(path, hashlib.sha256(data).hexdigest(), None)
         return _groups(at for at in range(self._job.n) if at not in self.there)
@@ -109,7 +109,7 @@ class SourcePictures:
                 made[at], _ = as_png(image.read(), self._side)
             except ImageVariationError as error:
                 self.failure = self.failure or error
-        self._folder.put({self._paths[at]: data for at, data in made.items()})
+        self._outputs.put({self._paths[at]: data for at, data in made.items()})
         share = round(milliseconds / len(places), 1)
         for at, data in made.items():
             self.there[at] = Picture(self._paths[at], hashlib.sha256(data).hexdigest(), share)

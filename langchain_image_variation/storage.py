@@ -2,40 +2,27 @@
 
 import io
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    InvalidRequestError,
-    MissingExtraError,
-    OutputError,
-    SourceError,
-    shown,
-)
+from langchain_image_variation.exceptions import OutputError, SourceError
+from langchain_image_variation.file_system import FileSystem
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.output import RESULT_NAME
 from langchain_image_variation.results import MAX_RECORD_BYTES, RECORDS, Results
 from langchain_image_variation.source import MAX_SOURCE_BYTES
 
-__all__ = ["ResultStorage", "is_url"]
+__all__ = ["ResultStorage"]
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
 _SCOPE = re.compile(r"\w[\w-]{0,63}")
 _PROBE = ".writable"
 _LOOKED_AT = 10_000
 """So many entries of a listing are looked at: some ten milliseconds."""
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
 """What file systems call the time of change, in their listings."""
-
-
-def is_url(output_dir: object) -> bool:
-    """Say whether results go to a file system by URL rather than into a folder."""
-    return isinstance(output_dir, str) and _URL.match(output_dir) is not None
 
 
 class ResultStorage(Results):
@@ -80,22 +67,16 @@ class ResultStorage(Results):
         if scope is not None and not _SCOPE.fullmatch(scope):
             raise SourceError("The scope of a conversation must be a name from scope_name.")
         self._scope = f"{scope}/" if scope else ""
-        self._kind, self._files, self._root = _opened(url, options)
-        self._folder = _local(self._files, self._root)
+        self._at = FileSystem(url, options, param="output_dir")
+        self._folder = self._at.folder
         if self.hidden is not None and pictures.root.resolve().is_relative_to(self.hidden):
             # All pictures would count as results.
             raise SourceError("The output folder must not hold the root; name one below it.")
-        # Object stores put a file whole, and their "rename" copies. Elsewhere it is the same for a
-        # file system that only inherits its rename.
-        from fsspec import AbstractFileSystem
-
-        kind = type(self._files)
-        self._renames = not kind.async_impl and kind.mv is not AbstractFileSystem.mv
 
     @property
     def place(self) -> str:
         """Where results are kept, to be shown: the kind of file system, and nothing of the URL."""
-        storage = f"{self._kind} storage"
+        storage = f"{self._at.kind} storage"
         return f"{self._scope} in {storage}" if self._scope else storage
 
     @property
@@ -111,10 +92,10 @@ class ResultStorage(Results):
         Raises:
             OutputError: If not.
         """
-        with self._failures("cannot be written to; check its address, options and rights"):
+        with self._at.failures("cannot be written to; check its address, options and rights"):
             # Always of the same name, since not everyone who may write may remove.
-            probe = self._path(f"{self._scope}{_PROBE}")
-            self._with_folder(self._scope, lambda: self._files.pipe_file(probe, b""))
+            probe = self._at.path(f"{self._scope}{_PROBE}")
+            self._at.with_folder(self._scope, lambda: self._at.files.pipe_file(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
@@ -153,41 +134,26 @@ class ResultStorage(Results):
         Raises:
             OutputError: If it cannot be written.
         """
-        with self._failures("cannot be written to"):
-            self._with_folder(RECORDS, lambda: self._write(f"{RECORDS}/{name}", data))
-
-    def _with_folder(self, folder: str, write: Callable[[], None]) -> None:
-        """Write something; if that fails, make the folder for it and try again."""
-        try:
-            write()
-        except Exception:
-            # A path that is not absolute begins with a bucket, or what is called so elsewhere.
-            bucket = self._root.partition("/")[0]
-            if bucket and not self._files.exists(bucket):
-                raise
-            self._files.makedirs(self._path(folder), exist_ok=True)
-            write()
-
-    def _path(self, below: str) -> str:
-        return f"{self._root}/{below}".rstrip("/")
+        with self._at.failures("cannot be written to"):
+            self._at.with_folder(RECORDS, lambda: self._at.write(f"{RECORDS}/{name}", data))
 
     def _shown(self, name: str) -> str:
         return f"{self._scope}{name}"
 
     def _put(self, name: str, data: bytes) -> bool:
-        with self._failures(f"did not take {name!r}; make room, or check its rights"):
+        with self._at.failures(f"did not take {name!r}; make room, or check its rights"):
             path = f"{self._scope}{name}"
-            there = self._bytes(path, len(data) + 1)
+            there = self._at.read(path, len(data) + 1)
             if there is None:
-                self._write(path, data)
+                self._at.write(path, data)
             return there is None or there == data
 
     def _results(self) -> list[tuple[float, str]]:
-        folder = self._path(self._scope)
+        folder = self._at.path(self._scope)
         try:
             # Others may write there; some file systems remember what they listed.
-            self._files.invalidate_cache(folder)
-            entries = self._files.ls(folder, detail=True)[:_LOOKED_AT]
+            self._at.files.invalidate_cache(folder)
+            entries = self._at.files.ls(folder, detail=True)[:_LOOKED_AT]
             names = ((str(entry["name"]).rpartition("/")[2], entry) for entry in entries)
             found = [
                 (_time(entry), name)
@@ -201,48 +167,14 @@ class ResultStorage(Results):
 
     def _remove(self, name: str) -> None:
         with suppress(Exception):
-            self._files.rm_file(self._path(f"{self._scope}{name}"))
+            self._at.files.rm_file(self._at.path(f"{self._scope}{name}"))
 
     def _read(self, path: str, most: int) -> bytes | None:
         try:
-            with self._failures("cannot be read now; try again"):
-                return self._bytes(path, most)
+            with self._at.failures("cannot be read now; try again"):
+                return self._at.read(path, most)
         except OutputError as error:
             raise SourceError(error.message) from None
-
-    def _bytes(self, path: str, most: int) -> bytes | None:
-        """Return a file, or its first `most` bytes, or None if there is none."""
-        try:
-            return bytes(self._files.cat_file(self._path(path), start=0, end=most))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def _write(self, path: str, data: bytes) -> None:
-        """Write a file, whole if the file system can."""
-        if not self._renames:
-            self._files.pipe_file(self._path(path), data)
-            return
-        folder, slash, _ = path.rpartition("/")
-        temporary = self._path(f"{folder}{slash}.{secrets.token_hex(8)}.part")
-        try:
-            self._files.pipe_file(temporary, data)
-            self._files.mv(temporary, self._path(path))
-        except BaseException:
-            with suppress(Exception):
-                self._files.rm_file(temporary)
-            raise
-
-    @contextmanager
-    def _failures(self, what: str) -> Iterator[None]:
-        """Turn whatever a file system raises into an error of the tree, without its text."""
-        try:
-            yield
-        except ImageVariationError:
-            raise
-        except Exception as error:
-            raise OutputError(
-                f"The {self._kind} storage {what} ({type(error).__name__})."
-            ) from None
 
 
 class _File(io.BytesIO):
@@ -251,65 +183,6 @@ class _File(io.BytesIO):
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
         self.name = name
-
-
-def _opened(url: str, options: Mapping[str, Any]) -> tuple[str, Any, str]:
-    """Return the kind of a file system, the file system, and the path in it that a URL means."""
-    known = _URL.match(url)
-    kind = known[1] if known else ""
-    if "::" in url:
-        raise InvalidRequestError(
-            "output_dir must be the URL of one file system, such as 's3://bucket/prefix', without "
-            "'::'.",
-            param="output_dir",
-        )
-    try:
-        from fsspec import get_filesystem_class
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise MissingExtraError(
-            "Keeping results by URL needs the package 'fsspec', which is not installed; run: pip "
-            "install 'langchain-image-variation[fsspec]'"
-        ) from None
-    try:
-        get_filesystem_class(kind)
-    except ImportError as error:
-        package = getattr(error.__cause__, "name", None)
-        raise MissingExtraError(
-            f"Keeping results at '{kind}://' needs "
-            f"{f'the package {package!r}' if package else 'a package'}, which is not installed; "
-            "fsspec's list of file systems says which."
-        ) from None
-    except ValueError:
-        raise InvalidRequestError(
-            f"output_dir must be a folder, or a URL that fsspec knows; it knows none of the kind "
-            f"{shown(kind)}.",
-            param="output_dir",
-        ) from None
-    try:
-        files, root = url_to_fs(url, **options)
-    # A file system may connect here, and raises what the library below it does.
-    except Exception as error:
-        raise OutputError(
-            f"The {kind} storage cannot be opened; check the address in output_dir and "
-            f"storage_options ({type(error).__name__})."
-        ) from None
-    return kind, files, str(root).rstrip("/")
-
-
-def _local(files: Any, root: str) -> str | None:
-    """Return the folder of this machine that a path of a file system is, if it is one."""
-    from fsspec.implementations.dirfs import DirFileSystem
-    from fsspec.implementations.local import LocalFileSystem
-
-    while not isinstance(files, LocalFileSystem):
-        if isinstance(files, DirFileSystem):
-            root = f"{str(files.path).rstrip('/')}/{root.lstrip('/')}".rstrip("/")
-        # Some only add something to another one.
-        files = getattr(files, "fs", None) or getattr(files, "sync_fs", None)
-        if files is None:
-            return None
-    return root
 
 
 def _time(entry: Mapping[str, Any]) -> float:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.inputs import Entry
 from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress
@@ -28,7 +29,7 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
 )
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.output_folder import Outputs
 
 __all__ = ["MOST_IN_A_BLOCK", "Cluster", "ClusterRun"]
 
@@ -91,7 +92,7 @@ class ClusterRun:
             ImageVariationError: What would happen with every further source too, once what is in
                 hand is finished.
         """
-        with _connected(self._cluster.address), _marked(self._batch.folder):
+        with _connected(self._cluster.address), _marked(self._batch.outputs):
             changed = self._pass(enumerate(inputs), total)
             if changed:
                 # They are no longer what was made; now that they are removed, they are made anew.
@@ -199,7 +200,7 @@ class ClusterRun:
         known = self._progress.ledger.known(list(kept))
         changed = [path for path, one in known.items() if one.output_sha256 != kept[path]]
         for path in changed:
-            self._batch.folder.remove(path)
+            self._batch.outputs.remove(path)
         return not changed
 
     @contextmanager
@@ -263,10 +264,10 @@ class _Worker:
         if self._crew is None:
             with suppress(OSError):
                 os.chdir(self._home)
-            if self._batch.folder.read(_SHARED) is None:
+            if self._batch.outputs.read(_SHARED) is None:
                 raise OutputError(
-                    f"A machine of the cluster does not see the folder "
-                    f"{self._batch.output_dir.name!r}; name one that all of them share."
+                    "A machine of the cluster does not see the output folder; name one that all of "
+                    "them share."
                 )
             self._crew = Processes(self._batch, 1)
         return self._crew
@@ -354,13 +355,13 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _marked(folder: OutputFolder) -> Iterator[None]:
+def _marked(outputs: Outputs) -> Iterator[None]:
     """Put a file into the output folder for the block, by which workers know it."""
-    folder.put({_SHARED: b"A run on a cluster is under way.\n"})
+    outputs.put({_SHARED: b"A run on a cluster is under way.\n"})
     try:
         yield
     finally:
-        folder.remove(_SHARED)
+        outputs.remove(_SHARED)
 
 
 def _room(gpus: float) -> int:

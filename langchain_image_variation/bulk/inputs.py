@@ -1,43 +1,48 @@
 """`Inputs`: the sources of a bulk run, from files, folders, globs and manifests, in a fixed order.
 
-Nothing is kept: what is named is walked anew each time, so memory does not grow with the number of
-sources, but with that of the names in a single folder, which are sorted.
+Each of them may be named by a URL of any file system that fsspec knows. Nothing is kept: what is
+named is walked anew each time, so memory does not grow with the number of sources, but with that of
+the names in a single folder, which are sorted.
 """
 
-import csv
 import glob
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from langchain_image_variation.batch import PICTURES
+from langchain_image_variation.bulk.manifest_rows import (
+    MANIFESTS,
+    OPTIONAL,
+    manifest_rows,
+    suffix,
+)
+from langchain_image_variation.bulk.stored_inputs import StoredInputs
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
-    MissingExtraError,
+    OutputError,
     SourceError,
     shown,
 )
+from langchain_image_variation.file_system import FileSystem, is_url
+from langchain_image_variation.output_folder import OutputFolder, Outputs
+from langchain_image_variation.output_storage import OutputStorage
 
-__all__ = ["GALLERY", "MANIFESTS", "MAX_LINE", "SUFFIXES", "Entry", "Inputs"]
+__all__ = ["GALLERY", "SUFFIXES", "Entry", "Inputs"]
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Files of a folder that are taken; a file that is named itself may have any other."""
 
-MANIFESTS = {".csv", ".jsonl", ".ndjson", ".parquet"}
-"""Files that list sources."""
-
-MAX_LINE = 1024 * 1024
-"""A line of a manifest may have at most this many characters."""
+_PACKED = {".bz2", ".gz", ".xz", ".zip", ".zst"}
 
 GALLERY = "gallery"
 """The folder below the output folder that holds the pages."""
-
-_OPTIONAL = ("n", "size", "seed", "strength")
-_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +60,68 @@ class Inputs:
 
     A folder stands for the pictures in it and below, by name; hidden names, links to folders and
     the results of the run itself are left out. What does not exist is taken as a glob. A manifest
-    is a JSON Lines, CSV or Parquet file; its paths are relative to its own folder.
+    is a JSON Lines, CSV or Parquet file; its paths are relative to its own folder, or URLs.
 
     Args:
-        named: Paths of files, folders and manifests, and globs.
-        output_dir: Where the results go.
+        named: Paths or URLs of files, folders and manifests, and globs.
+        outputs: Where the results go.
         column: The column of a manifest that holds the paths.
+        storage_options: Passed to the file systems of URLs, as fsspec's own.
 
     Raises:
         SourceError: If one does not exist or matches nothing, or a manifest has no such column.
-        InvalidRequestError: If one is a folder of the results themselves.
-        MissingExtraError: If there is a Parquet file, and pyarrow is not installed.
+        InvalidRequestError: If one is a folder of the results themselves, or a URL of no known kind
+            or with a password.
+        MissingExtraError: If there is a Parquet file, and pyarrow is not installed, or a URL, and a
+            package for its kind is not.
     """
 
     def __init__(
-        self, named: Sequence[str], *, output_dir: str | os.PathLike[str], column: str = "path"
+        self,
+        named: Sequence[str],
+        *,
+        outputs: Outputs,
+        column: str = "path",
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._named = list(named)
         self._column = column
-        self._results = [Path(output_dir) / name for name in (PICTURES, GALLERY)]
-        for name in self._named:
-            self._check(name)
+        self._results: list[Path] = []
+        stored: list[FileSystem] = []
+        if isinstance(outputs, OutputFolder):
+            self._results = [outputs.path / name for name in (PICTURES, GALLERY)]
+        elif isinstance(outputs, OutputStorage):
+            stored = [outputs.below(name) for name in (PICTURES, GALLERY)]
+        self._fetched = _Fetched(storage_options or {})
+        self._named: list[str | StoredInputs] = []
+        for name in named:
+            given: str | StoredInputs = name
+            if is_url(name):
+                given = StoredInputs(name, storage_options or {}, stored)
+                given = given.local or given
+            self._check(given)
+            self._named.append(given)
 
     def __iter__(self) -> Iterator[Entry]:
         for name in self._named:
-            if os.path.isdir(name):
+            if isinstance(name, StoredInputs):
+                yield from self._stored(name)
+            elif os.path.isdir(name):
                 yield from self._below(name)
             elif os.path.lexists(name):
                 yield from self._file(name)
             else:
-                matches = glob.iglob(name, recursive=True)
-                for match in sorted(path for path in matches if not os.path.isdir(path)):
+                for match in sorted(_matches(name)):
                     yield from self._file(match)
 
     def count(self) -> int:
         """Return how many there are, by walking all of them."""
         return sum(1 for _ in self)
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str | StoredInputs) -> None:
+        if isinstance(name, StoredInputs):
+            if not name.is_folder and (url := next(iter(name), None)) is not None:
+                self._check_manifest(str(url))
+            return
         try:
             is_folder, is_there = os.path.isdir(name), os.path.lexists(name)
         except ValueError:
@@ -109,46 +138,77 @@ class Inputs:
             if not glob.has_magic(name) or next(glob.iglob(name, recursive=True), None) is None:
                 short = Path(name).name[:80]
                 raise SourceError(f"There is no file or folder {short!r}; check the path.")
-        elif _suffix(name) in MANIFESTS:
-            first = next(_rows(name, self._column), None)
-            if first is not None and isinstance(first, dict) and self._column not in first:
-                raise SourceError(
-                    f"{Path(name).name[:80]!r} has no column {shown(self._column)}; name the one "
-                    "that holds the paths with --column."
-                )
+        else:
+            self._check_manifest(name)
+
+    def _check_manifest(self, name: str) -> None:
+        packed, kind = os.path.splitext(name)
+        if kind.lower() in _PACKED and suffix(packed) in MANIFESTS:
+            raise SourceError(f"{Path(name).name[:80]!r} is packed; unpack it first.")
+        if suffix(name) not in MANIFESTS:
+            return
+        first = next(self._rows(name), None)
+        if first is not None and isinstance(first, dict) and self._column not in first:
+            raise SourceError(
+                f"{Path(name).name[:80]!r} has no column {shown(self._column)}; name the one that "
+                "holds the paths with --column."
+            )
+
+    def _stored(self, named: StoredInputs) -> Iterator[Entry]:
+        for url in named:
+            if isinstance(url, ImageVariationError):
+                yield Entry({}, url)
+            elif not named.is_folder:
+                yield from self._file(url)
+            elif suffix(url) in SUFFIXES:
+                yield Entry({"path": url})
 
     def _file(self, name: str) -> Iterator[Entry]:
-        if _suffix(name) not in MANIFESTS:
+        if suffix(name) not in MANIFESTS:
             yield Entry({"path": name})
             return
-        folder = os.path.dirname(name)
-        for row in _rows(name, self._column):
+        for number, row in enumerate(self._rows(name), start=1):
             if isinstance(row, ImageVariationError):
                 yield Entry({}, row)
                 continue
             path = row.get(self._column)
-            if isinstance(path, str) and path:
-                path = os.path.join(folder, path)
-            yield Entry({"path": path, **{key: row[key] for key in _OPTIONAL if key in row}})
+            if not isinstance(path, str | bytes) or not path:
+                short = Path(name).name[:80]
+                yield Entry({}, SourceError(f"Row {number} of {short!r} has no path."))
+                continue
+            path = _beside(name, os.fsdecode(path))
+            yield Entry({"path": path, **{key: row[key] for key in OPTIONAL if key in row}})
+
+    def _rows(self, name: str) -> Iterator[dict[str, object] | ImageVariationError]:
+        return manifest_rows(self._fetched.path(name), self._column, name=Path(name).name)
 
     def _below(self, folder: str) -> Iterator[Entry]:
+        names: list[bytes] = []
+        folders: set[bytes] = set()
         try:
+            # A million names fit into the memory, and little more of each does.
             with os.scandir(folder) as found:
-                entries = sorted(
-                    (entry for entry in found if not entry.name.startswith(".")),
-                    key=lambda entry: os.fsencode(entry.name),
-                )
+                for entry in found:
+                    name = os.fsencode(entry.name)
+                    if name.startswith(b"."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.add(name)
+                    elif suffix(entry.name) not in SUFFIXES or not _is_meant(entry):
+                        continue
+                    names.append(name)
         except OSError as error:
             short = os.path.basename(folder)[:80]
             problem = SourceError(f"The folder {short!r} cannot be read: {error.strerror}.")
             yield Entry({"path": folder}, problem)
             return
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not self._is_result(entry.path):
-                    yield from self._below(entry.path)
-            elif _suffix(entry.name) in SUFFIXES and (entry.is_file() or entry.is_symlink()):
-                yield Entry({"path": entry.path})
+        names.sort()
+        for name in names:
+            path = os.path.join(folder, os.fsdecode(name))
+            if name not in folders:
+                yield Entry({"path": path})
+            elif not self._is_result(path):
+                yield from self._below(path)
 
     def _is_result(self, folder: str) -> bool:
         try:
@@ -157,88 +217,67 @@ class Inputs:
             return False
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _is_meant(entry: os.DirEntry[str]) -> bool:
+    """Say whether a picture's name is that of a file, or of a link, which may lead nowhere."""
+    return entry.is_symlink() or entry.is_file()
 
 
-def _rows(name: str, column: str) -> Iterator[dict[str, object] | ImageVariationError]:
-    """Yield the rows of a manifest, and an error in the place of one that cannot be read."""
-    short = Path(name).name[:80]
-    try:
-        if _suffix(name) == ".parquet":
-            yield from _parquet(name, column)
-        elif _suffix(name) == ".csv":
-            with open(name, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                yield from _csv(file, short)
-        else:
-            with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
-                yield from _json_lines(file, short)
-    except OSError as error:
-        raise SourceError(f"{short!r} cannot be read: {error.strerror or 'damaged'}.") from None
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the files that a glob matches; as for folders, "**" follows no links to folders."""
+    fixed = pattern.partition("**")[0].count(os.sep) if "**" in pattern else None
+    for path in glob.iglob(pattern, recursive=True):
+        if not os.path.isdir(path) and (fixed is None or not _is_linked(path, fixed)):
+            yield path
 
 
-def _parquet(name: str, column: str) -> Iterator[dict[str, object]]:
-    short = Path(name).name[:80]
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(
-            f"Reading {short!r} needs the package 'pyarrow', which is not installed; run: pip "
-            "install 'langchain-image-variation[batch]'"
-        ) from None
-    try:
-        with pyarrow.parquet.ParquetFile(name) as file:
-            wanted = [key for key in (column, *_OPTIONAL) if key in file.schema_arrow.names]
-            if column not in wanted:
-                yield {}
-                return
-            for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
-                yield from batch.to_pylist()
-    except pyarrow.ArrowException:
-        raise SourceError(f"{short!r} is no readable Parquet file.") from None
+def _is_linked(path: str, fixed: int) -> bool:
+    """Say whether a path leads through a link to a folder, but for its first parts."""
+    parts = path.split(os.sep)
+    folders = (os.sep.join(parts[:end]) for end in range(fixed + 1, len(parts)))
+    return any(os.path.islink(folder) for folder in folders)
 
 
-def _csv(file: IO[str], short: str) -> Iterator[dict[str, object] | ImageVariationError]:
-    lines = csv.reader(_lines(file), strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            values = next(lines)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield _bad(lines.line_num, short, "is no CSV")
-            continue
-        if header is None:
-            header = values
-        elif len(values) > len(header):
-            yield _bad(lines.line_num, short, "has more fields than the first line has names")
-        elif values:
-            yield dict(zip(header, values, strict=False))
+class _Fetched:
+    """Manifests that are elsewhere, fetched when they are first read, and kept as they then were.
+
+    Args:
+        options: Passed to the file systems of URLs.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._folder: str | None = None
+        self._paths: dict[str, str] = {}
+
+    def path(self, name: str) -> str:
+        """Return the path of this machine of a manifest.
+
+        Raises:
+            SourceError: If it cannot be fetched.
+        """
+        if not is_url(name):
+            return name
+        if name not in self._paths:
+            if self._folder is None:
+                self._folder = tempfile.mkdtemp()
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            path = os.path.join(self._folder, f"{len(self._paths)}{suffix(name)}")
+            short = Path(name).name[:80]
+            try:
+                at = FileSystem(name, self._options, param="path")
+                with at.failures(f"cannot give {short!r} now; try again"):
+                    if not at.copy_out("", path):
+                        raise SourceError(f"There is no file {short!r}; check the URL.")
+            except OutputError as error:
+                raise SourceError(error.message) from None
+            self._paths[name] = path
+        return self._paths[name]
 
 
-def _json_lines(file: IO[str], short: str) -> Iterator[dict[str, object] | ImageVariationError]:
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            content: Any = json.loads(line)
-        except (ValueError, RecursionError):
-            content = None
-        if isinstance(content, Mapping):
-            yield dict(content)
-        else:
-            yield _bad(number, short, "is no JSON object")
-
-
-def _lines(file: IO[str]) -> Iterable[str]:
-    """Yield the lines of a file, of one that is too long only its beginning."""
-    while line := file.readline(MAX_LINE):
-        yield line
-        while len(line) == MAX_LINE and not line.endswith("\n"):
-            line = file.readline(MAX_LINE)
-
-
-def _bad(number: int, short: str, what: str) -> ImageVariationError:
-    return InvalidRequestError(f"Line {number} of {short!r} {what}.")
+def _beside(manifest: str, path: str) -> str:
+    """Return a path that a manifest names, which is relative to the manifest's folder."""
+    if is_url(path):
+        return path
+    if is_url(manifest) and not os.path.isabs(path):
+        return f"{manifest.rpartition('/')[0]}/{path}"
+    return path if is_url(manifest) else os.path.join(os.path.dirname(manifest), path)

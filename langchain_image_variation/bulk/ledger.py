@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from langchain_image_variation.batch import COLUMNS, Row
+from langchain_image_variation.batch_rows import COLUMNS, Row
 from langchain_image_variation.exceptions import OutputError
 
 __all__ = ["LEDGER_DIR", "Known", "Ledger"]
@@ -66,10 +66,10 @@ class Ledger:
     """
 
     def __init__(self, output_dir: Path) -> None:
-        with _told():
+        with told():
             (output_dir / LEDGER_DIR).mkdir(exist_ok=True)
             path = output_dir / LEDGER_DIR / "ledger.sqlite"
-            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._run = self._opened()
         except BaseException:
@@ -78,7 +78,7 @@ class Ledger:
 
     def _opened(self) -> int:
         """Prepare the database, and return the number of this run."""
-        with _told():
+        with told():
             # Without this the log needs memory shared between processes, which network drives lack.
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -114,7 +114,7 @@ class Ledger:
         query = (
             f"SELECT output_path, output_sha256, seed FROM outputs WHERE output_path IN ({marks})"
         )
-        with _told():
+        with told():
             found = self._connection.execute(query, output_paths).fetchall()
         return {path: Known(*rest) for path, *rest in found}
 
@@ -128,7 +128,7 @@ class Ledger:
         Raises:
             OutputError: If it cannot be written, such as on a full disk.
         """
-        with _told(), self._transaction() as connection:
+        with told(), self._transaction() as connection:
             connection.execute("DELETE FROM rows WHERE position = ?", (position,))
             for row in rows:
                 if row["output_path"] is not None:
@@ -142,7 +142,7 @@ class Ledger:
         Raises:
             OutputError: If it cannot be written.
         """
-        with _told(), self._transaction() as connection:
+        with told(), self._transaction() as connection:
             connection.execute("DELETE FROM rows WHERE run <> ?", (self._run,))
 
     def rows(self) -> Iterator[Row]:
@@ -151,7 +151,7 @@ class Ledger:
         Raises:
             OutputError: If the database cannot be read.
         """
-        with _told():
+        with told():
             for values in self._connection.execute(_ALL):
                 yield dict(zip(COLUMNS, values, strict=True))
 
@@ -185,7 +185,7 @@ ORDER BY position, "index"
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Turn what the database says into an error of ours."""
     try:
         yield

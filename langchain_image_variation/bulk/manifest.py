@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO, Any
 
-from langchain_image_variation.batch import COLUMNS, Row
+from langchain_image_variation.batch_rows import COLUMNS, Row
 from langchain_image_variation.exceptions import MissingExtraError
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.output_folder import Outputs
 
 __all__ = ["JSON_LINES", "PARQUET", "parquet_is_there", "write_manifest"]
 
@@ -27,19 +27,19 @@ def parquet_is_there() -> bool:
     return True
 
 
-def write_manifest(name: str, rows: Iterable[Row], folder: OutputFolder) -> None:
+def write_manifest(name: str, rows: Iterable[Row], outputs: Outputs) -> None:
     """Write a manifest, row by row, and put it in place whole.
 
     Args:
         name: `PARQUET` or `JSON_LINES`.
         rows: Each has `COLUMNS`.
-        folder: Where to.
+        outputs: Where to.
 
     Raises:
         MissingExtraError: If pyarrow is needed and not installed.
         OutputError: If it cannot be written.
     """
-    with folder.writing(name) as file:
+    with outputs.writing(name) as file:
         (_write_parquet if name == PARQUET else _write_json_lines)(rows, file)
 
 

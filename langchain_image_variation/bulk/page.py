@@ -8,19 +8,20 @@ import io
 from collections.abc import Callable, Iterable
 from html import escape
 from itertools import groupby
+from typing import TypeAlias
 from urllib.parse import quote
 
 from PIL import Image
 
-from langchain_image_variation.batch import Row
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.inputs import GALLERY
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.output_folder import Outputs
 from langchain_image_variation.pixels import decoding, open_png, plain
 from langchain_image_variation.png.chunks import SIGNATURE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS, read_file
+from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
 
-__all__ = ["INDEX", "PICTURES_A_PAGE", "THUMBNAIL_SIDE", "write_pages"]
+__all__ = ["INDEX", "PICTURES_A_PAGE", "THUMBNAIL_SIDE", "Read", "write_pages"]
 
 INDEX = f"{GALLERY}/index.html"
 """The first page."""
@@ -32,14 +33,19 @@ THUMBNAIL_SIDE = 160
 """A thumbnail has at most this many pixels a side."""
 
 
-def write_pages(rows: Iterable[Row], folder: OutputFolder) -> int:
+Read: TypeAlias = Callable[[str], tuple[bytes, str]]
+"""Returns the bytes of a source, by its path, and its name."""
+
+
+def write_pages(rows: Iterable[Row], outputs: Outputs, read: Read) -> int:
     """Write all pages and the thumbnails they show, and return how many pages there are.
 
     A thumbnail that is there is kept: its name is the hash of what it shows.
 
     Args:
         rows: As a manifest has them, in order.
-        folder: The output folder.
+        outputs: Where they go.
+        read: Reads a source.
 
     Raises:
         OutputError: If something cannot be written.
@@ -52,21 +58,21 @@ def write_pages(rows: Iterable[Row], folder: OutputFolder) -> int:
         of_source = list(group)
         if shown + len(of_source) > PICTURES_A_PAGE and page:
             pages += 1
-            _write(pages, page, more=True, folder=folder)
+            _write(pages, page, more=True, outputs=outputs)
             page, shown = [], 0
-        page.append(_section(of_source, folder))
+        page.append(_section(of_source, outputs, read))
         shown += len(of_source)
     pages += 1
-    _write(pages, page, more=False, folder=folder)
+    _write(pages, page, more=False, outputs=outputs)
     beyond = pages + 1
-    while folder.read(f"{GALLERY}/{_file(beyond)}") is not None:
+    while outputs.has(f"{GALLERY}/{_file(beyond)}"):
         # Of an earlier run with more pictures.
-        folder.remove(f"{GALLERY}/{_file(beyond)}")
+        outputs.remove(f"{GALLERY}/{_file(beyond)}")
         beyond += 1
     return pages
 
 
-def _write(number: int, sections: list[str], *, more: bool, folder: OutputFolder) -> None:
+def _write(number: int, sections: list[str], *, more: bool, outputs: Outputs) -> None:
     links = []
     if number > 1:
         links.append(f'<a href="{_file(number - 1)}" rel="prev">previous page</a>')
@@ -75,36 +81,36 @@ def _write(number: int, sections: list[str], *, more: bool, folder: OutputFolder
     html = _PAGE.format(
         number=number, side=THUMBNAIL_SIDE, links=" ".join(links), sections="\n".join(sections)
     )
-    folder.put({f"{GALLERY}/{_file(number)}": html.encode()})
+    outputs.put({f"{GALLERY}/{_file(number)}": html.encode()})
 
 
 def _file(number: int) -> str:
     return "index.html" if number == 1 else f"page-{number}.html"
 
 
-def _section(rows: list[Row], folder: OutputFolder) -> str:
-    figures = "".join((_source(rows[0], folder), *(_result(row, folder) for row in rows)))
+def _section(rows: list[Row], outputs: Outputs, read: Read) -> str:
+    figures = "".join((_source(rows[0], outputs, read), *(_result(row, outputs) for row in rows)))
     return f"<section><h2>{escape(rows[0]['source_path'] or '')}</h2>{figures}</section>"
 
 
-def _source(row: Row, folder: OutputFolder) -> str:
+def _source(row: Row, outputs: Outputs, read: Read) -> str:
     digest = row["source_sha256"]
     if digest is None:
         return ""
 
-    def read() -> bytes:
-        data, _ = read_file(row["source_path"])
+    def read_again() -> bytes:
+        data, _ = read(row["source_path"])
         # One that was changed since is not what the variations are of.
         return data if hashlib.sha256(data).hexdigest() == digest else b""
 
-    return _figure(_thumbnail(digest, read, folder), None, "source")
+    return _figure(_thumbnail(digest, read_again, outputs), None, "source")
 
 
-def _result(row: Row, folder: OutputFolder) -> str:
+def _result(row: Row, outputs: Outputs) -> str:
     if row["error"] is not None:
         return f"<p>{escape(row['error'])}</p>"
     path = row["output_path"]
-    thumbnail = _thumbnail(row["output_sha256"], lambda: folder.read(path) or b"", folder)
+    thumbnail = _thumbnail(row["output_sha256"], lambda: outputs.read(path) or b"", outputs)
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
     return _figure(thumbnail, f"../{path}", f"{row['index']}{seed}")
 
@@ -117,25 +123,25 @@ def _figure(thumbnail: str | None, target: str | None, caption: str) -> str:
     return f"<figure>{linked}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _thumbnail(digest: str, read: Callable[[], bytes], folder: OutputFolder) -> str | None:
+def _thumbnail(digest: str, read: Callable[[], bytes], outputs: Outputs) -> str | None:
     """Return the address of a thumbnail, made if it is missing, or None if there is no picture.
 
     Args:
         digest: The SHA-256 of the picture's bytes, in hex.
         read: Returns these bytes.
-        folder: The output folder.
+        outputs: Where they go.
 
     Raises:
         OutputError: If it cannot be written.
     """
     name = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if folder.read(f"{GALLERY}/{name}") is not None:
+    if outputs.has(f"{GALLERY}/{name}"):
         return name
     try:
         data = _small(read())
     except InvalidRequestError:
         return None
-    folder.put({f"{GALLERY}/{name}": data})
+    outputs.put({f"{GALLERY}/{name}": data})
     return name
 
 

@@ -9,7 +9,8 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.pipe import receive, send
 from langchain_image_variation.bulk.workers import Source
 from langchain_image_variation.exceptions import EngineError

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from langchain_image_variation.batch import Row
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.ledger import Ledger
 
 __all__ = ["Progress", "Summary"]

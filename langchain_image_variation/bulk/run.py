@@ -2,18 +2,18 @@
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
-from tqdm import tqdm
-
-from langchain_image_variation.batch import PICTURES, Row, VariationBatch
+from langchain_image_variation.batch import PICTURES, VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.cluster import Cluster, ClusterRun
+from langchain_image_variation.bulk.hold import hold
 from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
 from langchain_image_variation.bulk.ledger import Ledger
-from langchain_image_variation.bulk.lock import folder_lock
+from langchain_image_variation.bulk.look import Look, looks
 from langchain_image_variation.bulk.manifest import write_manifest
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import write_pages
 from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress, Summary
@@ -21,9 +21,6 @@ from langchain_image_variation.bulk.tasks import Tasks
 from langchain_image_variation.bulk.workers import Workers
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
-from langchain_image_variation.jobs import Job
-from langchain_image_variation.output import make_output_dir
-from langchain_image_variation.source import read_file
 from langchain_image_variation.source_pictures import Picture
 
 __all__ = ["run_batch"]
@@ -64,42 +61,43 @@ def run_batch(
         EngineError: If the cluster cannot be reached, or fails.
         ImageVariationError: What would happen with every further source too.
     """
-    folder = make_output_dir(batch.output_dir)
     # Before anything starts: these say what is wrong with the settings.
     load_engine_class(batch.engine)
-    with folder_lock(folder) as lock, Ledger(folder) as ledger:
-        batch.folder.clear_leftovers((PICTURES, GALLERY))
+    with hold(batch.outputs) as held:
+        batch.outputs.clear_leftovers((PICTURES, GALLERY))
         total = inputs.count()
         if not total:
             raise InvalidRequestError("There is no picture to vary; name files or folders.")
-        with tqdm(
-            desc="sources",
-            total=total,
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            unit=" sources",
-        ) as bar:
-            progress = Progress(ledger, bar.update, stopped, max_failures)
+        with meter(total) as step:
+            progress = Progress(
+                held.ledger, step, lambda: stopped() or held.is_lost(), max_failures
+            )
             try:
                 if isinstance(workers, Cluster):
                     ClusterRun(batch, progress, workers).go(inputs, total)
                 else:
-                    _go_here(inputs, batch, progress, workers, lock)
+                    _go_here(inputs, batch, progress, workers, held.lock)
             except ImageVariationError:
                 # What is known is written, if it can be; the error is told all the same.
                 with contextlib.suppress(ImageVariationError):
-                    _write(manifests, batch, ledger)
+                    held.check()
+                    _write(manifests, batch, held.ledger)
                 raise
+        held.check()
         if progress.summary.complete:
-            ledger.forget_others()
-        _write(manifests, batch, ledger)
+            held.ledger.forget_others()
+        _write(manifests, batch, held.ledger)
         if gallery and progress.summary.complete:
-            write_pages(ledger.rows(), batch.folder)
+            write_pages(held.ledger.rows(), batch.outputs, batch.read)
     return progress.summary
 
 
 def _go_here(
-    inputs: Iterable[Entry], batch: VariationBatch, progress: Progress, workers: int, lock: int
+    inputs: Iterable[Entry],
+    batch: VariationBatch,
+    progress: Progress,
+    workers: int,
+    lock: int | None,
 ) -> None:
     hosted = hasattr(load_engine_class(batch.engine), "base_url")
     crew: Workers = Tasks(batch, workers) if hosted else Processes(batch, workers, lock)
@@ -113,7 +111,7 @@ def _go_here(
 
 def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
     for name in manifests:
-        write_manifest(name, ledger.rows(), batch.folder)
+        write_manifest(name, ledger.rows(), batch.outputs)
 
 
 class _Run:
@@ -133,11 +131,16 @@ class _Run:
         Raises:
             ImageVariationError: What ends the run, once what is in hand is finished.
         """
-        for position, entry in enumerate(inputs):
-            if self._is_over():
-                self._left_out = True
-                break
-            self._begin(position, entry)
+        with contextlib.closing(looks(inputs, self._batch, self._progress.ledger)) as looked:
+            for look in looked:
+                if self._is_over():
+                    self._left_out = True
+                    break
+                if isinstance(look, Look):
+                    self._begin(look)
+                else:
+                    position, source, error = look
+                    self._progress.record(position, [self._batch.error_row(source, error)])
         self._finish(0)
         self._progress.summary.complete = not self._left_out
         if self._fatal is not None:
@@ -146,40 +149,38 @@ class _Run:
     def _is_over(self) -> bool:
         return self._fatal is not None or self._progress.is_over()
 
-    def _begin(self, position: int, entry: Entry) -> None:
-        source = {**entry.row, "position": position}
-        try:
-            if entry.error is not None:
-                raise entry.error
-            job = self._batch.job(source)
-            digest = hashlib.sha256(read_file(job.path)[0]).hexdigest()
-        except ImageVariationError as error:
-            self._progress.record(position, [self._batch.error_row(source, error)])
-            return
-        paths = self._batch.output_paths(job, digest)
+    def _begin(self, look: Look) -> None:
+        first = look.paths[0]
         # The same pictures may be in hand for a copy of this source.
-        while any(first == paths[0] for _, first in self._in_hand.values()):
+        while any(other == first for _, other in self._in_hand.values()):
             self._finish(len(self._in_hand) - 1)
-        if len(kept := self._kept(job, digest, paths)) == job.n:
-            self._progress.record(position, kept)
+        if len(kept := self._kept(look)) == look.job.n:
+            self._progress.record(look.position, kept)
             return
         self._finish(self._crew.capacity - 1)
         if self._is_over():
             self._left_out = True
             return
-        self._in_hand[self._crew.submit(source)] = (position, paths[0])
+        self._in_hand[self._crew.submit(look.source)] = (look.position, first)
 
-    def _kept(self, job: Job, digest: str, paths: list[str]) -> list[Row]:
+    def _kept(self, look: Look) -> list[Row]:
         """Return a row for each picture that is there as it was made; remove any that is not."""
         rows = []
-        for path, known in self._progress.ledger.known(paths).items():
-            data = self._batch.folder.read(path)
-            if data is not None and hashlib.sha256(data).hexdigest() == known.output_sha256:
-                picture = Picture(path, known.output_sha256, None)
-                rows.append(self._batch.picture_row(job, digest, picture, seed=known.seed))
+        for path, known in self._progress.ledger.known(look.paths).items():
+            # What was seen earlier may have been made anew since.
+            sha256 = known.output_sha256
+            if look.seen.get(path) == sha256 or self._sha256(path) == sha256:
+                picture = Picture(path, sha256, None)
+                rows.append(
+                    self._batch.picture_row(look.job, look.sha256, picture, seed=known.seed)
+                )
             else:
-                self._batch.folder.remove(path)
+                self._batch.outputs.remove(path)
         return rows
+
+    def _sha256(self, path: str) -> str | None:
+        data = self._batch.outputs.read(path)
+        return None if data is None else hashlib.sha256(data).hexdigest()
 
     def _finish(self, left: int) -> None:
         """Wait until no more sources than `left` are in hand, and write down what came of them."""

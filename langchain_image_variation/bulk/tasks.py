@@ -4,7 +4,8 @@ import asyncio
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from langchain_image_variation.batch import Row, VariationBatch
+from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.workers import Source
 
 __all__ = ["Tasks"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
-from langchain_image_variation.batch import Row
+from langchain_image_variation.batch_rows import Row
 
 __all__ = ["Source", "Workers"]
 

@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch import VariationBatch
@@ -18,10 +19,12 @@ from langchain_image_variation.cli.options import (
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+from langchain_image_variation.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     from langchain_image_variation.bulk.cluster import Cluster
     from langchain_image_variation.bulk.progress import Summary
+    from langchain_image_variation.bulk.stopping import Stopping
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -37,7 +40,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PHOTOS",
         help="pictures, folders, globs, and manifests: JSON Lines, CSV or Parquet with a column of "
-        "paths, and if wanted n, size, seed and strength",
+        "paths, and if wanted n, size, seed and strength; or URLs of these, such as "
+        "s3://bucket/photos",
     )
     add(
         "--n", type=int, default=1, metavar="N", help=f"how many of each, 1 to {MAX_N} (default: 1)"
@@ -50,7 +54,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--output-dir",
         default=OUTPUT_DIR,
         metavar="DIR",
-        help=f"where to write, and to go on where an earlier run ended (default: {OUTPUT_DIR})",
+        help="where to write, and to go on where an earlier run ended: a folder, or a URL of any "
+        f"file system that fsspec knows (default: {OUTPUT_DIR})",
     )
     add("--column", default="path", help="the column of a manifest with the paths (default: path)")
     add("--jsonl", action="store_true", help="write the manifest as JSON Lines too")
@@ -66,8 +71,9 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="let a Ray cluster work that shares these folders (default: RAY_ADDRESS, or the one "
-        "this machine is part of); --workers is then how many of it (default: its cores, or GPUs)",
+        help="let a Ray cluster work that shares these folders or reads these URLs (default: "
+        "RAY_ADDRESS, or the one this machine is part of); --workers is then how many of it "
+        "(default: its cores, or GPUs)",
     )
     add(
         "--gpus", type=float, default=0, metavar="G", help="how many each worker of a cluster takes"
@@ -88,14 +94,6 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.bulk.run import run_batch
     from langchain_image_variation.bulk.stopping import Stopping
 
-    manifests = [PARQUET] if parquet_is_there() else []
-    if arguments.jsonl:
-        manifests.append(JSON_LINES)
-    if not manifests:
-        raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
-            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
-        )
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,
@@ -105,10 +103,20 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
-    inputs = Inputs(arguments.photos, output_dir=batch.output_dir, column=arguments.column)
-    output_dir(arguments.output_dir)
+    manifests = [PARQUET] if parquet_is_there() else []
+    # One that is there would otherwise no longer be true.
+    if arguments.jsonl or batch.outputs.has(JSON_LINES):
+        manifests.append(JSON_LINES)
+    if not manifests:
+        raise MissingExtraError(
+            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
+            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
+        )
+    inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
+    if isinstance(batch.outputs, OutputFolder):
+        output_dir(batch.outputs.path)
     stopping = Stopping()
-    with stopping.watching(), _interruptible():
+    with stopping.watching(), _interruptible(stopping):
         summary = run_batch(
             inputs,
             batch,
@@ -120,14 +128,14 @@ def _batch(arguments: argparse.Namespace) -> int:
         )
     _tell(summary)
     written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
-    print(*(batch.output_dir / name for name in written), sep="\n")
+    print(*(batch.outputs.shown(name) for name in written), sep="\n")
     if stopping.signal is not None:
         return 128 + stopping.signal
     return FAILED if summary.failed else 0
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(stopping: "Stopping") -> Iterator[None]:
     """End the process at once if the block is interrupted.
 
     The interpreter would wait for threads that wait for servers. Files are put in place whole, and
@@ -137,7 +145,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(128 + (stopping.signal or signal.SIGINT))
 
 
 def _tell(summary: "Summary") -> None:
@@ -150,7 +158,9 @@ def _tell(summary: "Summary") -> None:
     ]
     if not summary.complete:
         lines.append("Not every picture had its turn; the same command goes on from here.")
-    print(*lines, sep="\n", file=sys.stderr)
+    # The terminal may be gone; the manifest is there.
+    with suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":

@@ -54,7 +54,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def output_dir(named: str) -> Path:
+def output_dir(named: str | Path) -> Path:
     """Make the output folder before any work is done, so that none is lost.
 
     Raises:

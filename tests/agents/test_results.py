@@ -329,7 +329,9 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     with absent("fsspec"), pytest.raises(MissingExtraError, match=r"variation\[fsspec\]'$"):
         ImageVariationTool(engine="instant", root_dir=tmp_path, output_dir="memory://kept")
     fsspec.register_implementation("far", "no_such_package.FarSystem", clobber=True)
-    with pytest.raises(MissingExtraError, match=r"'far://' needs the package 'no_such_package',"):
+    with pytest.raises(
+        MissingExtraError, match=r"'far://' as output_dir needs the package 'no_such_package',"
+    ):
         ImageVariationTool(engine="instant", root_dir=tmp_path, output_dir="far://kept")
 
 

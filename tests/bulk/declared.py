@@ -52,6 +52,10 @@ class Logged:
         pngs = [flat(request, seed, self.strength) for seed in seeds]
         return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
 
+    def close(self):
+        with open(os.environ["ENGINE_LOG"] + ".closed", "a") as log:
+            log.write("closed\\n")
+
 
 class Dying(InstantEngine):
     """Ends its process."""

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from langchain_image_variation import SquarePNG, VariationBatch, __version__
-from langchain_image_variation.batch import COLUMNS
+from langchain_image_variation.batch_rows import COLUMNS
 from langchain_image_variation.exceptions import (
     AuthenticationError,
+    EngineError,
     EngineNotFoundError,
     InvalidRequestError,
     MissingExtraError,
@@ -159,8 +160,40 @@ def test_it_pickles_before_and_after_its_use() -> None:
     fresh = batch()
     fresh({"path": ["photos/0.png"]})
     copy = pickle.loads(pickle.dumps(fresh))
-    assert "_engine" not in vars(copy)
+    assert copy.load() is not fresh.load()
     assert copy({"path": ["photos/0.png"]})["error"] == [None, None]
+
+
+def test_the_engine_of_a_source_is_closed_after_it() -> None:
+    """One with connections of its own would otherwise leak them, a source each."""
+    sources = {"path": ["photos/0.png", "photos/1.png"]}
+    assert batch()(sources)["error"] == [None] * 4
+    done = Path(os.environ["ENGINE_LOG"] + ".closed").read_text()
+    assert done == "closed\nclosed\n"
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 1.5, True, "x"])
+def test_a_seed_of_all_is_held_to_that_of_a_row(seed: object) -> None:
+    """A ledger and a manifest have 64-bit integers."""
+    with pytest.raises(InvalidRequestError, match="seed must be a whole number"):
+        batch(options={"seed": seed})
+
+
+def test_an_error_is_one_line_of_plain_text() -> None:
+    """Whatever an engine says, so that a manifest and a terminal can have it."""
+    row = batch().error_row({"path": "a"}, EngineError("bad \udcff\n\x1bname " + "x" * 9999))
+    assert row["error"].startswith("EngineError: bad name xxx")
+    assert len(row["error"]) == 500
+
+
+def test_a_folder_stays_where_it_was_when_the_batch_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may go to another folder."""
+    made = batch()
+    monkeypatch.chdir("/")
+    assert made({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
+    assert len(list((tmp_path / "out" / "pictures").rglob("*.png"))) == 2
 
 
 async def test_without_blocking_a_loop() -> None:
@@ -252,7 +285,7 @@ BAD = [
     ({"n": 11}, "n must be"),
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
-    ({"output_dir": "s3://bucket/out"}, "output_dir must be a folder, got a URL"),
+    ({"output_dir": "https://a.example"}, "output_dir must be a path of this machine or"),
     ({"model": ""}, "model must be"),
     ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
 ]
@@ -277,7 +310,8 @@ def test_engines_that_take_threads_get_one(monkeypatch: pytest.MonkeyPatch) -> N
     """Unless the options say otherwise; there is a process for each processor."""
     assert getattr(batch(engine="local").load(), "threads", None) == 1
     two = batch(engine="local", options={"threads": 2})
-    assert getattr(two.load(), "threads", None) == 2
+    made = two.load()
+    assert getattr(made, "threads", None) == 2
     two.close()
-    assert "_engine" not in vars(two)
+    assert two.load() is not made
     assert os.listdir() == ["photos"]

@@ -13,15 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_image_variation.bulk.inputs import MAX_LINE, Inputs
+from langchain_image_variation.bulk.inputs import Inputs
+from langchain_image_variation.bulk.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+from langchain_image_variation.output_folder import OutputFolder
+from tests.bulk.running import manifest, run_here
 
 NUMBERS = count()
 
 
-def listed(*named: str, **options: Any) -> list[dict[str, object]]:
+def listed(*named: str, out: str = "out", column: str = "path") -> list[dict[str, object]]:
     """Return the rows of what is named; none of them is bad."""
-    inputs = Inputs(named, **{"output_dir": "out", **options})
+    inputs = Inputs(named, outputs=OutputFolder(out), column=column)
     entries = list(inputs)
     assert [entry.error for entry in entries] == [None] * len(entries)
     assert inputs.count() == len(entries)
@@ -57,12 +60,12 @@ def test_results_below_the_input_are_left_out(photos: Path) -> None:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     (photos / "0.png").rename(photos / "out" / "0.png")
-    rows = listed("photos", output_dir="photos/out")
+    rows = listed("photos", out="photos/out")
     assert [row["path"] for row in rows][-2:] == ["photos/out/0.png", "photos/out/mine.png"]
     assert len(rows) == 6
-    assert len(listed("photos", output_dir="elsewhere")) == 8
+    assert len(listed("photos", out="elsewhere")) == 8
     with pytest.raises(InvalidRequestError, match="varied only into another folder"):
-        listed("photos/out/pictures/ab", output_dir="photos/out")
+        listed("photos/out/pictures/ab", out="photos/out")
 
 
 def test_globs_are_for_those_whose_shell_knows_none(photos: Path) -> None:
@@ -94,7 +97,7 @@ def test_what_is_not_there_is_refused_at_once(name: str, message: str) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"file": ["a.png"]}), "bare.parquet")
     Path("broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(SourceError) as caught:
-        Inputs([name], output_dir="out")
+        Inputs([name], outputs=OutputFolder("out"))
     assert caught.value.message.startswith(message)
 
 
@@ -163,7 +166,7 @@ def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) 
     """A manifest that is none gives errors of the tree, and nothing else."""
     manifest = tmp_path / f"{next(NUMBERS)}.{suffix}"
     manifest.write_bytes((b"path\n" if suffix == "csv" else b'{"path": "a"}\n') + data)
-    for entry in Inputs([str(manifest)], output_dir="out"):
+    for entry in Inputs([str(manifest)], outputs=OutputFolder("out")):
         assert entry.error is None or entry.error.message.startswith("Line ")
 
 
@@ -171,13 +174,13 @@ def test_a_bad_line_is_an_error_with_its_number() -> None:
     """The other lines are taken."""
     bad = ["[1]", "{", '{"path": "b.png"', "[" * 100_000, '{"path": "' + "x" * MAX_LINE + '"}']
     Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad, '{"path": "c.png"}']))
-    found = list(Inputs(["list.jsonl"], output_dir="out"))
+    found = list(Inputs(["list.jsonl"], outputs=OutputFolder("out")))
     assert [entry.row.get("path") for entry in (found[0], found[-1])] == ["a.png", "c.png"]
     assert [str(entry.error) for entry in found[1:-1]] == [
         f"Line {number} of 'list.jsonl' is no JSON object." for number in range(2, 7)
     ]
     Path("list.csv").write_text('path,n\na.png,1\nb.png,1,2\nc"c.png,"x"y\nd.png,1\n')
-    problems = [str(entry.error) for entry in Inputs(["list.csv"], output_dir="out")]
+    problems = [str(entry.error) for entry in Inputs(["list.csv"], outputs=OutputFolder("out"))]
     assert problems == [
         "None",
         "Line 3 of 'list.csv' has more fields than the first line has names.",
@@ -195,7 +198,7 @@ def test_another_column_may_hold_the_paths() -> None:
 def test_a_huge_manifest_takes_no_memory() -> None:
     """100,000 lines are read as they are taken."""
     Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))
-    inputs = Inputs(["list.csv"], output_dir="out")
+    inputs = Inputs(["list.csv"], outputs=OutputFolder("out"))
     blocks = [sys.getallocatedblocks() for number, _ in enumerate(inputs) if number % 1000 == 999]
     assert len(blocks) == 100
     assert max(blocks) - blocks[0] < 1000
@@ -206,10 +209,61 @@ def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
     (photos / "deep").mkdir()
     (photos / "deep" / "9.png").touch()
     (photos / "last.png").touch()
-    found = iter(Inputs(["photos"], output_dir="out"))
+    found = iter(Inputs(["photos"], outputs=OutputFolder("out")))
     entries = [next(found) for _ in range(5)]
     (photos / "deep" / "9.png").unlink()
     (photos / "deep").rmdir()
     entries += found
     assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
     assert entries[6].row == {"path": "photos/last.png"}
+
+
+def test_links_in_a_circle_are_bad_pictures_and_no_more(photos: Path) -> None:
+    """Neither one that leads to itself nor one that leads to a folder above ends the walk."""
+    (photos / "a.png").symlink_to(photos / "b.png")
+    (photos / "b.png").symlink_to(photos / "a.png")
+    (photos / "self").symlink_to(photos)
+    files = [f"photos/{name}.png" for name in ("0", "1", "2", "3", "4", "a", "b")]
+    assert paths("photos") == files
+    assert paths("photos/**") == files
+    assert paths("photos/**/0.png") == files[:1]
+    assert paths("photos/self/*.png") == [f.replace("photos", "photos/self") for f in files]
+    assert run_here("photos", "--jsonl") == 3
+    assert [row["error"] for row in manifest()[5:]] == [
+        "SourceError: 'a.png' cannot be read; check the path.",
+        "SourceError: 'b.png' cannot be read; check the path.",
+    ]
+
+
+def test_a_parquet_column_of_bytes_is_one_of_paths(photos: Path) -> None:
+    """Relative to the manifest's folder, as text is."""
+    table = pyarrow.table({"path": pyarrow.array([b"0.png"], pyarrow.binary())})
+    pyarrow.parquet.write_table(table, photos / "list.parquet")
+    assert paths("photos/list.parquet") == ["photos/0.png"]
+
+
+def test_manifests_that_cannot_be_meant_are_refused() -> None:
+    """One that names a column twice, one that is packed, and one that can be read only once."""
+    Path("twice.csv").write_text("path,n,path\na,1,b\n")
+    repeated = pyarrow.table([["a"], ["b"]], names=["path", "path"])
+    pyarrow.parquet.write_table(repeated, "twice.parquet")
+    Path("list.jsonl.gz").write_bytes(b"")
+    os.mkfifo("pipe.csv")
+    said = {
+        "twice.csv": "'twice.csv' has more than one column 'path'; rename one.",
+        "twice.parquet": "'twice.parquet' has more than one column 'path'; rename one.",
+        "list.jsonl.gz": "'list.jsonl.gz' is packed; unpack it first.",
+        "pipe.csv": "'pipe.csv' is no regular file; write the manifest to one.",
+    }
+    for name, message in said.items():
+        with pytest.raises(SourceError) as told:
+            Inputs([name], outputs=OutputFolder("out"))
+        assert told.value.message == message
+
+
+def test_a_row_without_a_path_can_be_found() -> None:
+    """The error names its number and the manifest."""
+    Path("list.jsonl").write_text('{"path": "a.png"}\n{"path": null}\n{"path": 3}\n{"n": 1}\n')
+    entries = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
+    errors = [entry.error and entry.error.message for entry in entries]
+    assert errors == [None, *(f"Row {n} of 'list.jsonl' has no path." for n in (2, 3, 4))]

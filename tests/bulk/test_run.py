@@ -18,11 +18,13 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.bulk.ledger import Ledger
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import PICTURES_A_PAGE, write_pages
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.output_folder import OutputFolder
 from langchain_image_variation.server import create_app
+from langchain_image_variation.source import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.bulk.declared import made
 from tests.bulk.running import manifest, pictures, run, run_here
@@ -270,8 +272,8 @@ BAD = [
     ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photos --workers 0", "--workers must be a whole number from 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number from 1, got 0."),
-    ("photos --output-dir ", "--output-dir is empty; name a folder."),
-    ("photos --output-dir s3://bucket/out", "output_dir must be a folder, got a URL"),
+    ("photos --output-dir ", "output_dir is empty; name a folder or a URL."),
+    ("photos --output-dir https://a.example", "output_dir must be a path of this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),
     ("empty", "There is no picture to vary; name files or folders."),
     ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
@@ -387,14 +389,14 @@ def test_a_large_gallery_has_pages(photos: Path) -> None:
     many = [
         {**row, "source_path": f"{copy}/{row['source_path']}"} for copy in range(60) for row in rows
     ]
-    pages = write_pages(many, folder)
+    pages = write_pages(many, folder, read_file)
     assert pages == -(-len(many) // PICTURES_A_PAGE)
     texts = [Path("out/gallery/index.html").read_text()]
     texts += [Path(f"out/gallery/page-{number}.html").read_text() for number in range(2, pages + 1)]
     assert sum(text.count("<section>") for text in texts) == len(many) // 2
     assert [text.count("next page") for text in texts] == [2, 2, 0]
     assert [text.count("previous page") for text in texts] == [0, 2, 2]
-    assert write_pages(rows, folder) == 1
+    assert write_pages(rows, folder, read_file) == 1
     assert sorted(path.name for path in Path("out/gallery").glob("*.html")) == ["index.html"]
 
 
@@ -404,7 +406,7 @@ def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     (photos / "0.png").unlink()
     (photos / "1.png").write_bytes(square_png(99))
     with Ledger(Path("out")) as ledger:
-        assert write_pages(ledger.rows(), OutputFolder("out")) == 1
+        assert write_pages(ledger.rows(), OutputFolder("out"), read_file) == 1
     assert Path("out/gallery/index.html").read_text().count("no picture to show") == 2
 
 
@@ -424,3 +426,21 @@ def test_without_ray_the_message_names_the_extra(capsys: pytest.CaptureFixture[s
     assert run_here("photos", "--ray") == 1
     assert "langchain-image-variation[ray]" in capsys.readouterr().err
     assert not pictures()
+
+
+def test_a_manifest_that_is_there_stays_true() -> None:
+    """One of JSON Lines is written again though the second run does not ask for it."""
+    assert run_here("photos", "--jsonl") == 0
+    Path("photos/0.png").unlink()
+    assert run_here("photos") == 0
+    assert len(manifest()) == 4
+
+
+def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the rate and the time left, where standard error is no terminal."""
+    with meter(400, line_every=0) as step:
+        step()
+    with meter(400) as step:
+        step()
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"0% 1/400 \[00:00<[0-9:?]+, .* sources/s\]\n", said), said

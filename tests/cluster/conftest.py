@@ -6,6 +6,7 @@ import pytest
 
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import declare_engines
+from tests.bulk.shelf import declare_shelf
 from tests.cluster.nodes import Nodes
 
 
@@ -15,6 +16,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     pytest.importorskip("ray.data")
     with pytest.MonkeyPatch.context() as monkeypatch:
         declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
+        declare_shelf(tmp_path_factory.mktemp("shelf"), monkeypatch)
         monkeypatch.setenv("ENGINE_SECONDS", "0.1")
         with Nodes.started() as nodes:
             yield nodes

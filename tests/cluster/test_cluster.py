@@ -19,10 +19,16 @@ from tests.cluster.nodes import Nodes
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
 
-def cluster_run(nodes: Nodes, *arguments: str, out: str = "out", engine: str = "logged") -> int:
+def cluster_run(
+    nodes: Nodes,
+    *arguments: str,
+    out: str = "out",
+    engine: str = "logged",
+    sources: tuple[str, ...] = ("photos",),
+) -> int:
     """Run to the end on the cluster, and return the exit code."""
     like = ["--size", "256x256", "--engine", engine, "--output-dir", out]
-    return main(["batch", *like, "--ray", nodes.address, "photos", *arguments])
+    return main(["batch", *like, "--ray", nodes.address, *sources, *arguments])
 
 
 def stamps(out: str = "out") -> dict[str, tuple[int, int]]:

@@ -1,0 +1,124 @@
+"""`LazyEngine`: an engine by its name, which is made where it works and pickles until then."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from inspect import signature
+from typing import Any
+
+from langchain_image_variation.engines import (
+    VariationEngine,
+    engine_version,
+    load_engine_class,
+    make_engine,
+)
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = ["LazyEngine"]
+
+_IRRELEVANT = {
+    "api_key",
+    "deadline",
+    "max_retries",
+    "organization",
+    "progress",
+    "project",
+    "resend_lost",
+    "threads",
+    "timeout",
+}
+"""Options of engines on which no picture depends."""
+
+
+class LazyEngine:
+    """An engine that is made when it is first needed, and anew for each seed.
+
+    One that takes `threads` gets one unless `options` says otherwise: whoever runs many batches
+    runs a process for each processor.
+
+    Args:
+        name: The name of an engine.
+        options: Its options: texts, numbers and the like.
+
+    Raises:
+        InvalidRequestError: If an option is of another kind; `param` is "options".
+    """
+
+    def __init__(self, name: str, options: Mapping[str, object]) -> None:
+        self.name = name
+        self.options = dict(options)
+        self.relevant = _as_text(self.options)
+        """The options on which the pictures depend, always written in the same way."""
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the engine's distribution.
+
+        Raises:
+            EngineNotFoundError: If there is no such engine.
+        """
+        return engine_version(self.name)
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether it has the option `seed`."""
+        return "seed" in signature(self._class).parameters
+
+    def load(self) -> VariationEngine:
+        """Return the engine, made when this is called first.
+
+        Raises:
+            ImageVariationError: As `load_engine`.
+        """
+        return self._engine
+
+    def with_options(self, seed: int | None, strength: float | None) -> VariationEngine:
+        """Return one with other options, where they are not None.
+
+        Raises:
+            InvalidRequestError: If it refuses one.
+        """
+        given = {"seed": seed, "strength": strength}
+        own = {name: value for name, value in given.items() if value is not None}
+        return self._made(own) if own else self._engine
+
+    def release(self, engine: VariationEngine) -> None:
+        """Close what `with_options` returned, if it can be closed and is no longer needed."""
+        if engine is not self.__dict__.get("_engine"):
+            _close(engine)
+
+    def close(self) -> None:
+        """Close the engine, if it was made and can be closed. `load` makes a new one."""
+        _close(self.__dict__.pop("_engine", None))
+
+    def __getstate__(self) -> dict[str, object]:
+        # An engine may hold connections and threads.
+        made = ("_class", "_engine", "version")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    @cached_property
+    def _class(self) -> type[Any]:
+        return load_engine_class(self.name)
+
+    @cached_property
+    def _engine(self) -> VariationEngine:
+        return self._made({})
+
+    def _made(self, options: Mapping[str, object]) -> VariationEngine:
+        threads = {"threads": 1} if "threads" in signature(self._class).parameters else {}
+        return make_engine(self.name, self._class, {**threads, **self.options, **options})
+
+
+def _close(engine: object) -> None:
+    getattr(engine, "close", lambda: None)()
+
+
+def _as_text(options: Mapping[str, object]) -> str:
+    relevant = {name: value for name, value in options.items() if name not in _IRRELEVANT}
+    try:
+        return json.dumps(relevant, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequestError(
+            "options must be texts, numbers, True, False, None, or lists and mappings of these.",
+            param="options",
+        ) from None
