@@ -400,6 +400,18 @@ def test_a_large_gallery_has_pages(photos: Path) -> None:
     assert sorted(path.name for path in Path("out/gallery").glob("*.html")) == ["index.html"]
 
 
+def test_a_gallery_may_end_early() -> None:
+    """What was shown so far is a page; written again, it is whole."""
+    assert run_here("photos") == 0
+    with Ledger(Path("out")) as ledger:
+        said = iter([False, False, True])
+        outputs = OutputFolder("out")
+        assert write_pages(ledger.rows(), outputs, read_file, stopped=lambda: next(said)) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 2
+        assert write_pages(ledger.rows(), outputs, read_file) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 5
+
+
 def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     """Its pictures are shown, and where it was is said so."""
     assert run_here("photos") == 0
