@@ -137,8 +137,8 @@ def show_plan(photos: int, runs: int) -> None:
     make_photos(photos)
     sources, n, cores = 250_000, 4, 128
     started = min(batch_of_nothing().processor for _ in range(runs))
-    print(f"CPU time of a run over {photos} photos, {n} of each, without start and end, the least of")
-    print(f"{runs} runs; the rest follows from it.\n")
+    print(f"CPU time of a run over {photos} photos, {n} of each, without start and end, the least")
+    print(f"of {runs} runs; the rest follows from it.\n")
     print(f"| size | strength | seconds a source | core-hours | hours on {cores} cores |", end="")
     print(" files, terabytes | file creations a second |")
     print("|---|---|---|---|---|---|---|")
