@@ -13,24 +13,23 @@ __all__ = ["LINE_EVERY", "meter"]
 LINE_EVERY = 300.0
 """Seconds between two lines in a log."""
 
-_UNIT = " sources"
-
 
 @contextmanager
-def meter(total: int, *, line_every: float = LINE_EVERY) -> Iterator[Callable[[], object]]:
+def meter(total: int, *, of: str, line_every: float = LINE_EVERY) -> Iterator[Callable[[], object]]:
     """Show on standard error how far a run is: a bar on a terminal, elsewhere a line now and then.
 
     Args:
-        total: How many sources there are.
+        total: How many there are.
+        of: What is counted.
         line_every: Seconds between two lines.
 
     Yields:
-        What to call after each source.
+        What to call after each.
     """
     if not sys.stderr.isatty():
-        yield _Lines(total, line_every).step
+        yield _Lines(total, of, line_every).step
         return
-    with tqdm(desc="sources", total=total, file=sys.stderr, unit=_UNIT, ncols=_columns()) as bar:
+    with tqdm(desc=of, total=total, file=sys.stderr, unit=f" {of}", ncols=_columns()) as bar:
         yield bar.update
 
 
@@ -43,8 +42,9 @@ def _columns() -> int | None:
 
 
 class _Lines:
-    def __init__(self, total: int, every: float) -> None:
+    def __init__(self, total: int, of: str, every: float) -> None:
         self._total = total
+        self._unit = f" {of}"
         self._every = every
         self._count = 0
         self._begun = self._told = time.monotonic()
@@ -55,5 +55,5 @@ class _Lines:
         if now - self._told >= self._every:
             self._told = now
             elapsed = now - self._begun
-            line = tqdm.format_meter(self._count, self._total, elapsed, ncols=0, unit=_UNIT)
+            line = tqdm.format_meter(self._count, self._total, elapsed, ncols=0, unit=self._unit)
             print(line.strip(), file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.bulk.workers import CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -17,7 +18,6 @@ from langchain_image_variation.cli.options import (
     output_dir,
 )
 from langchain_image_variation.contract import MAX_N, SIZES
-from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 from langchain_image_variation.output_folder import OutputFolder
 
@@ -64,7 +64,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many processes (default: the cores), or calls at once of an engine that asks a "
-        f"server (default: {_CALLS})",
+        f"server (default: {CALLS})",
     )
     add(
         "--ray",
@@ -81,9 +81,6 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--max-failures", type=int, metavar="N", help="stop once so many pictures failed")
     add("--gallery", action="store_true", help="make pages with thumbnails that a browser shows")
     parser.set_defaults(run=_batch)
-
-
-_CALLS = 8
 
 
 def _batch(arguments: argparse.Namespace) -> int:
@@ -165,8 +162,6 @@ def _tell(summary: "Summary") -> None:
 
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
-    if not (0 <= arguments.gpus < float("inf")):
-        raise InvalidRequestError(f"--gpus must be a number from 0, got {arguments.gpus:g}.")
     if arguments.ray is not None:
         from langchain_image_variation.bulk.cluster import Cluster
 
@@ -175,9 +170,9 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
-    if hasattr(load_engine_class(arguments.engine), "base_url"):
-        return _CALLS
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from langchain_image_variation.bulk.crew import usual_count
+
+    return usual_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

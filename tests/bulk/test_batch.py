@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from langchain_image_variation import SquarePNG, VariationBatch, __version__
@@ -157,6 +158,17 @@ def test_arrays_are_columns_too() -> None:
     assert out["seed"][2] == 3
 
 
+@pytest.mark.parametrize("kind", ["arrow", "pandas"])
+def test_tables_are_batches_too(kind: str) -> None:
+    """As Ray, Dask and Spark give them; what they lack is the default."""
+    table = pyarrow.table({"path": ["photos/0.png", "photos/1.png"], "seed": [None, 7]})
+    if kind == "pandas":
+        table = pytest.importorskip("pandas").DataFrame(table.to_pydict())
+    out = batch(n=1)(table)
+    assert out["error"] == [None, None]
+    assert out["seed"] == [int(out["source_sha256"][0][:8], 16), 7]
+
+
 def test_it_pickles_before_and_after_its_use() -> None:
     """What arrives elsewhere has the settings and makes its own engine."""
     fresh = batch()
@@ -288,6 +300,12 @@ BAD = [
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
     ({"output_dir": "https://a.example"}, "output_dir must be a path of this machine or"),
+    ({"output_dir": None}, "output_dir must be a folder or a URL"),
+    ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
+    ({"output_dir": ""}, "output_dir is empty"),
+    ({"engine": object()}, "engine must be the name of an engine, got a object"),
+    ({"options": [1]}, "options must be a mapping"),
+    ({"storage_options": "ab"}, "storage_options must be a mapping"),
     ({"model": ""}, "model must be"),
     ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
 ]
@@ -301,7 +319,10 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str
 
 
 def test_bad_columns_are_refused() -> None:
-    """Without paths, or of unequal length."""
+    """Without paths, of unequal length, or none at all."""
+    for none in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
+        with pytest.raises(InvalidRequestError, match="must be a mapping of columns"):
+            batch()(none)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="no column 'path'"):
         batch()({"image": ["photos/0.png"]})
     with pytest.raises(InvalidRequestError, match="differ in length"):

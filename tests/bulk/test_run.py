@@ -450,9 +450,9 @@ def test_a_manifest_that_is_there_stays_true() -> None:
 
 def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     """With the rate and the time left, where standard error is no terminal."""
-    with meter(400, line_every=0) as step:
+    with meter(400, of="sources", line_every=0) as step:
         step()
-    with meter(400) as step:
+    with meter(400, of="sources") as step:
         step()
     said = capsys.readouterr().err
     assert re.fullmatch(r"0% 1/400 \[00:00<[0-9:?]+, .* sources/s\]\n", said), said
