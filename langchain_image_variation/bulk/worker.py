@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from langchain_image_variation.batch import VariationBatch
@@ -40,16 +40,30 @@ def main(kept: Sequence[int] = ()) -> None:
     threading.Thread(target=_listen, args=(incoming, sources), daemon=True).start()
     batch: VariationBatch = sources.get()
     send(outgoing, None)
-    home, own = os.getcwd(), os.getpid()
+    come_home, own = _way_home(), os.getpid()
     while (source := sources.get()) is not None:
-        # An engine may have gone elsewhere, and paths may be relative.
-        os.chdir(home)
+        come_home()
         outcome = _outcome(batch, source)
         if os.getpid() != own:
             # A child that the engine forked, and that wanted to end.
             os._exit(0)
         send(outgoing, outcome)
     batch.close()
+
+
+def _way_home() -> Callable[[], None]:
+    """Return what goes back to this folder: an engine may have left it, and paths be relative."""
+    try:
+        home = os.getcwd()
+    except OSError:
+        # It is gone, so that no path can be.
+        return lambda: None
+
+    def come_home() -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(home)
+
+    return come_home
 
 
 def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -1,6 +1,7 @@
 """The workers themselves, with engines that behave badly."""
 
 import fcntl
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_an_error_arrives_whatever_it_carries(crew: Any) -> None:
 def test_an_engine_may_leave_its_folder() -> None:
     """The paths of further sources mean what they meant."""
     assert errors(Processes(batch("wandering"), 1), "photos/0.png", "photos/1.png") == [None, None]
+
+
+def test_the_folder_may_be_gone(tmp_path: Path) -> None:
+    """That of the run, where no path is relative to it."""
+    workers = batch("instant")
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert errors(Processes(workers, 1), str(tmp_path / "photos" / "0.png")) == [None]
 
 
 @pytest.mark.parametrize("ends", [True, False])
