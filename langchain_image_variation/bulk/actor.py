@@ -45,6 +45,8 @@ class Orders:
     """What `MARK` holds during this run."""
     stop: Any
     """An actor that knows whether to begin anything more."""
+    max_failures: int | None = None
+    """After so many failed sources of its own a worker begins no other, before it is told."""
 
 
 class Actor:
@@ -57,6 +59,7 @@ class Actor:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._stopped = False
+        self._failures = 0
         self._looked = 0.0
         self._crew: Workers | None = None
 
@@ -98,9 +101,17 @@ class Actor:
             for future in done:
                 at = in_hand.pop(future)
                 try:
-                    outcomes[at] = future.result()
+                    rows = outcomes[at] = future.result()
                 except ImageVariationError as error:
                     self._stopped, outcomes[at] = True, error
+                else:
+                    self._count(rows)
+
+    def _count(self, rows: list[Row]) -> None:
+        """Begin nothing more after too many failures: when the run knows of them, many follow."""
+        self._failures += any(row["error"] is not None for row in rows)
+        most = self._orders.max_failures
+        self._stopped = self._stopped or (most is not None and self._failures >= most)
 
     def _withdraw(self, in_hand: dict[Future[list[Row]], int]) -> None:
         """Take back what no process has begun."""

@@ -119,7 +119,8 @@ class ClusterRun:
         if tables:
             workers = min(workers, len(tables))
             stop = _stop_flag()
-            orders = Orders(self._batch, at_once, os.getcwd(), mark, stop)
+            most = self._progress.max_failures
+            orders = Orders(self._batch, at_once, os.getcwd(), mark, stop, most)
             with self._watching(stop):
                 for position, outcome in self._outcomes(tables, block, workers, orders):
                     if isinstance(outcome, ImageVariationError):

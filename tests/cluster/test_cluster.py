@@ -99,6 +99,14 @@ def test_a_source_that_kills_its_process_is_a_row(
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
 
+def test_a_worker_that_fails_too_often_waits_for_no_word(nodes: Nodes, photos: Path) -> None:
+    """It ends by itself, so that --max-failures is passed by no more than each worker has."""
+    for picture in photos.iterdir():
+        picture.write_text("no picture")
+    assert cluster_run(nodes, "--max-failures", "1") == 3
+    assert 1 <= len(manifest()) <= 2
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
 def test_a_cluster_that_is_not_there_is_told_at_once(
     nodes: Nodes, address: str, capsys: pytest.CaptureFixture[str]
