@@ -9,9 +9,11 @@ user waits for; CPU time, of all processes, is what is left of it on a machine t
 
     python benchmarks/batch.py --photos 200
     python benchmarks/batch.py --photos 20 --only speed
+    python benchmarks/batch.py --only plan
     python benchmarks/batch.py --only cluster --inputs 20000
 
-The last needs the extra `ray`: it starts a cluster of this machine alone.
+The plan is that of a million pictures: what four of each of 250,000 sources take, were they like
+the four photos. The last needs the extra `ray`: it starts a cluster of this machine alone.
 """
 
 import argparse
@@ -72,6 +74,8 @@ def main() -> None:
             show_speed(options.photos, options.size, options.runs)
         if options.only in (None, "memory"):
             show_memory(options.inputs)
+        if options.only == "plan":
+            show_plan(options.photos, options.runs)
         if options.only == "cluster":
             show_cluster(options.inputs[-1], options.photos, options.size)
 
@@ -126,6 +130,32 @@ def show_memory(inputs: list[int]) -> None:
         print(
             f"| {count} | {spent.peak:.1f} | {spent.worker:.1f} | {spent.wall:.2f} | {rate:.0f} |"
         )
+
+
+def show_plan(photos: int, runs: int) -> None:
+    """Say what a million pictures would take, by what a few do."""
+    make_photos(photos)
+    sources, n, cores = 250_000, 4, 128
+    started = min(batch_of_nothing().processor for _ in range(runs))
+    print(f"CPU time of a run over {photos} photos, {n} of each, without start and end, the least")
+    print(f"of {runs} runs; the rest follows from it.\n")
+    print(f"| size | strength | seconds a source | core-hours | hours on {cores} cores |", end="")
+    print(" files, terabytes | file creations a second |")
+    print("|---|---|---|---|---|---|---|")
+    for size in (256, 512, 1024):
+        for strength in ("0.5", "0.8"):
+            options = ("--n", str(n), "--strength", strength)
+            outs = [f"plan-{size}-{strength}-{turn}" for turn in range(runs)]
+            spent = min(batch(out, size, 1, *options).processor for out in outs)
+            seconds = (spent - started) / photos
+            written = sum(path.stat().st_size for path in Path(outs[0], "pictures").rglob("*.png"))
+            hours = sources * seconds / 3600
+            print(
+                f"| {size} | {strength} | {seconds:.2f} | {hours:.0f} | {hours / cores:.2f} | "
+                f"{written / photos * sources / 1e12:.2f} | {cores * n / seconds:,.0f} |",
+                flush=True,
+            )
+    print()
 
 
 def show_cluster(tiny: int, photos: int, size: int) -> None:
@@ -303,7 +333,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, choices=(256, 512, 1024))
     parser.add_argument("--runs", type=int, default=3, help="of which the best is shown")
     parser.add_argument("--inputs", type=int, nargs="+", default=[200, 5000])
-    parser.add_argument("--only", choices=("speed", "memory", "cluster"))
+    parser.add_argument("--only", choices=("speed", "memory", "plan", "cluster"))
     parser.add_argument("--bare", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -35,4 +35,4 @@ rows = sources.map_batches(
     num_cpus=1,
     num_gpus=options.gpus or None,
 )
-rows.write_parquet(f"{out}/rows")
+rows.write_parquet(f"{out}/rows", mode=ray.data.SaveMode.OVERWRITE)

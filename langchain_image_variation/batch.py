@@ -17,9 +17,10 @@ from langchain_image_variation.batch_rows import (
     COLUMNS,
     Column,
     Row,
+    Table,
+    columns,
     error_row,
     picture_row,
-    source_rows,
 )
 from langchain_image_variation.contract import (
     SIZES,
@@ -132,6 +133,15 @@ class VariationBatch:
             )
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidRequestError("model must be a non-empty string.", param="model")
+        if not isinstance(engine, str):
+            raise InvalidRequestError(
+                f"engine must be the name of an engine, got a {type(engine).__name__}; each worker "
+                "makes its own.",
+                param="engine",
+            )
+        for name, given_options in (("options", options), ("storage_options", storage_options)):
+            if not isinstance(given_options, Mapping | None):
+                raise InvalidRequestError(f"{name} must be a mapping.", param=name)
         # What a row may say is checked in one place.
         said = {"path": "all", "n": n, "size": size, "seed": (options or {}).get("seed")}
         given = Job.read(said, n=1, size=SIZES[-1])
@@ -146,13 +156,14 @@ class VariationBatch:
         self.storage_options = dict(storage_options or {})
         self.outputs = open_outputs(output_dir, self.storage_options)
 
-    def __call__(self, batch: Mapping[str, Column]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Mapping[str, Column] | Table) -> dict[str, list[Any]]:
         """Make what is missing of a batch.
 
         Args:
-            batch: Columns of equal length, as lists or arrays: `path`, and if wanted `n`, `size`,
-                `seed` and `strength`, where None, NaN and "" mean the default. `position`, which
-                may be anything, comes out with each picture of its source.
+            batch: Columns of equal length, as lists or arrays, or a data frame or an Arrow table:
+                `path`, and if wanted `n`, `size`, `seed` and `strength`, where None, NaN and ""
+                mean the default. `position`, which may be anything, comes out with each picture of
+                its source.
 
         Returns:
             `COLUMNS`, one row a picture in order, and `position` if it was given. `index` counts
@@ -163,8 +174,8 @@ class VariationBatch:
             error and its sentence, and without `index`.
 
         Raises:
-            InvalidRequestError: If `path` is missing, the columns differ in length, or the engine
-                refuses an option.
+            InvalidRequestError: If the batch is no table, `path` is missing, the columns differ in
+                length, or the engine refuses an option.
             OutputError: If a picture cannot be written or read back, such as on a full disk.
             EngineError: If the engine cannot be made.
             ImageVariationError: What would happen with every further picture too: no right key, a
@@ -172,9 +183,10 @@ class VariationBatch:
                 missing.
         """
         rows: list[Row] = []
-        for source in source_rows(batch):
-            rows += self.rows(source)
-        names = (*COLUMNS, *(["position"] if "position" in batch else []))
+        given = columns(batch)
+        for values in zip(*given.values(), strict=True):
+            rows += self.rows(dict(zip(given, values, strict=True)))
+        names = (*COLUMNS, *(["position"] if "position" in given else []))
         return {name: [row[name] for row in rows] for name in names}
 
     def rows(self, source: Mapping[str, object]) -> list[Row]:

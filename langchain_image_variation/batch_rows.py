@@ -10,7 +10,7 @@ from langchain_image_variation.file_system import without_password
 from langchain_image_variation.jobs import Job, plain_text
 from langchain_image_variation.source_pictures import Picture
 
-__all__ = ["COLUMNS", "Column", "Row", "error_row", "picture_row", "source_rows"]
+__all__ = ["COLUMNS", "Column", "Row", "Table", "columns", "error_row", "picture_row"]
 
 COLUMNS = (
     "source_path",
@@ -42,18 +42,37 @@ class Column(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def source_rows(batch: Mapping[str, Column]) -> Iterator[dict[str, object]]:
-    """Yield the rows of columns.
+class Table(Protocol):
+    """A data frame, an Arrow table, or whatever else gives its columns by their names."""
+
+    def __getitem__(self, name: Any, /) -> Any: ...
+
+
+def columns(batch: Mapping[str, Column] | Table) -> dict[str, Column]:
+    """Return the columns of a batch by their names.
 
     Raises:
-        InvalidRequestError: If `path` is missing, or the columns differ in length.
+        InvalidRequestError: If it is no table, `path` is missing, or the columns differ in length.
     """
-    if "path" not in batch:
+    try:
+        # Of a data frame the names are what it iterates over; of an Arrow table they are not.
+        table: Any = batch
+        names = list(getattr(table, "column_names", table))
+        found = {name: table[name] for name in names}
+        lengths = {-1 if isinstance(one, str | bytes) else len(one) for one in found.values()}
+    except (IndexError, KeyError, TypeError):
+        lengths = {-1}
+    if -1 in lengths:
+        raise InvalidRequestError(
+            "The batch must be a mapping of columns, each a list or an array, or a data frame or "
+            "an Arrow table.",
+            param="path",
+        )
+    if "path" not in found:
         raise InvalidRequestError("The batch has no column 'path'.", param="path")
-    if len({len(column) for column in batch.values()}) > 1:
+    if len(lengths) > 1:
         raise InvalidRequestError("The columns of the batch differ in length.", param="path")
-    for values in zip(*batch.values(), strict=True):
-        yield dict(zip(batch, values, strict=True))
+    return found
 
 
 def picture_row(job: Job, source_sha256: str, picture: Picture, *, seed: int | None) -> Row:

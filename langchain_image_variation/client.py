@@ -196,8 +196,8 @@ class ImageVariationClient(_Client["httpx.Client"]):
 class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
     """The async twin of `ImageVariationClient`, on asyncio or trio, with the same settings.
 
-    Its connections belong to the event loop of the first call, so each loop needs a client of its
-    own.
+    Connections belong to an event loop: each loop has its own, and `close` closes those of the loop
+    that it is called on. An `http_client` belongs to the loop of its first call.
 
     Raises:
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
@@ -221,7 +221,7 @@ class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
         return await self._session.run(self._variations.flow(request, self._session.build))
 
     async def close(self) -> None:
-        """Close the connections, but not those of an `http_client` of the caller's."""
+        """Close the connections of this loop, but not those of an `http_client` of the caller's."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from langchain_image_variation.conversation import LISTED
 from langchain_image_variation.exceptions import SourceError, shown
+from langchain_image_variation.placement import finish_placing
 
 __all__ = ["PictureFolder"]
 
@@ -32,7 +33,8 @@ class PictureFolder:
     Nothing outside it can be reached. A path is resolved, symbolic links included, before it is
     compared; then every step of the resolved path is opened from the one before without following
     links, so that a link put there in between leads nowhere. A file that has another name as well
-    (a hard link) is refused, since that name may be outside.
+    (a hard link) is refused, since that name may be outside. Only the temporary name of a result,
+    left beside it by a process that was killed, is removed.
 
     Args:
         root: The folder.
@@ -71,7 +73,7 @@ class PictureFolder:
         # A name too long for the file system, a NUL inside it, or a loop of links.
         except (OSError, ValueError, RuntimeError):
             return None
-        facts = _facts(file)
+        facts = _facts(file, path.parent)
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1:
             return file
         file.close()
@@ -103,13 +105,19 @@ class PictureFolder:
         return [name for _, name in newest]
 
 
-def _facts(file: BinaryIO) -> os.stat_result:
+def _facts(file: BinaryIO, folder: Path) -> os.stat_result:
     """Return what an open file is, when whoever is just putting it in place has done so."""
     facts = os.fstat(file.fileno())
-    for seconds in _PLACING if stat.S_ISREG(facts.st_mode) else ():
+    if not stat.S_ISREG(facts.st_mode):
+        return facts
+    for seconds in _PLACING:
         if facts.st_nlink <= 1:
-            break
+            return facts
         time.sleep(seconds)
+        facts = os.fstat(file.fileno())
+    if facts.st_nlink > 1:
+        # Whoever it was may have been killed.
+        finish_placing(folder, facts)
         facts = os.fstat(file.fileno())
     return facts
 

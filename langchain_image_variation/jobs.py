@@ -1,12 +1,14 @@
 """`Job`: what is asked of one source in a bulk run, read from a row of any table.
 
-Tables come as lists, numpy arrays or columns of a data frame, and CSV knows only text. So a number
-may be a numpy scalar, a float without a fraction or text, and a missing value None, NaN or "".
+Tables come as lists, numpy arrays, Arrow's or columns of a data frame, and CSV knows only text. So
+a number may be a scalar of numpy or Arrow, a decimal, a float without a fraction or text, and a
+missing value None, NaN or "".
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
@@ -62,10 +64,14 @@ def plain_text(text: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a value without numpy's type around it, and None for any kind of nothing."""
-    item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "ndim", None) == 0:
-        value = item()
+    """Return a value without the type of its table around it, and None for any kind of nothing."""
+    dimensions = getattr(value, "ndim", None)
+    if dimensions:
+        # An array is no value of a row; what it says of equality is an array too.
+        return value
+    bare = getattr(value, "item" if dimensions == 0 else "as_py", None)
+    if callable(bare):
+        value = bare()
     try:
         # NaN is not itself; a data frame's NA and others refuse to say, each in its own way.
         return None if (isinstance(value, str) and not value) or value != value else value
@@ -82,7 +88,7 @@ def _path(value: object) -> str:
 
 
 def _size(value: object) -> Size:
-    if value in SIZES:
+    if isinstance(value, str) and value in SIZES:
         return cast(Size, str(value))
     sizes = ", ".join(map(repr, SIZES))
     raise InvalidRequestError(f"size must be one of {sizes}, got {shown(value)}.", param="size")
@@ -108,6 +114,9 @@ def _share(value: object) -> float:
 
 def _number(value: object) -> int | float | None:
     """Return a number, or the finite one that a text spells, else None."""
+    if isinstance(value, Decimal):
+        # Its text, which is read below.
+        value = str(value)
     if isinstance(value, str) and len(value) <= 40:
         try:
             value = int(value)

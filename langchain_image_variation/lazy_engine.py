@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from inspect import signature
 from typing import Any
@@ -110,7 +111,9 @@ class LazyEngine:
 
 
 def _close(engine: object) -> None:
-    getattr(engine, "close", lambda: None)()
+    # What an engine gets wrong here costs no picture.
+    with suppress(Exception):
+        getattr(engine, "close", lambda: None)()
 
 
 def _as_text(options: Mapping[str, object]) -> str:

@@ -5,12 +5,10 @@ where it is written. A file appears under its name whole or not at all, and neve
 different picture.
 """
 
-import contextlib
 import hashlib
 import io
 import os
 import re
-import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.pixels import as_png, decode, decode_result, encode
+from langchain_image_variation.placement import place_file
 from langchain_image_variation.png import SquarePNG
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "PlacedImage",
     "SavedImage",
     "make_output_dir",
-    "place_file",
     "place_images",
     "place_png",
     "save_images",
@@ -231,21 +229,6 @@ def place_png(data: bytes, place: Place, *, name: str, suffix: str) -> str:
     raise OutputError(f"{file!r} exists with other content; remove it or name another folder.")
 
 
-def place_file(directory: Path, name: str, data: bytes) -> bool:
-    """Put a file into an existing folder whole; say False if other content has that name.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    try:
-        return _placed(data, directory / name)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OutputError(
-            f"{name!r} cannot be written: {reason}. Make room, or name another folder."
-        ) from None
-
-
 class ContactSheet:
     """One picture that shows the source and its variations side by side, numbered.
 
@@ -317,34 +300,6 @@ def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> Pla
         raise _UnreadableError(error) from None
     file = place_png(data, place, name=name, suffix=suffix)
     return PlacedImage(file, hashlib.sha256(data).hexdigest(), width, height, image.seed)
-
-
-def _placed(data: bytes, path: Path) -> bool:
-    """Put a file in place whole; say False if other content has that name."""
-    if path.exists():
-        return _holds(path, data)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # Unlike a rename, a link never replaces a file that appeared meanwhile.
-            os.link(temporary, path)
-        except OSError:
-            if path.exists():
-                return _holds(path, data)
-            # The file system has no hard links.
-            os.replace(temporary, path)
-        return True
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
 
 
 def _safe(name: str) -> str:

@@ -35,7 +35,9 @@ def open_outputs(
             several or a password.
         OutputError: If the file system refuses the options, or cannot be reached.
     """
-    if not isinstance(output_dir, str | os.PathLike) or not os.fspath(output_dir):
+    if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fsdecode(output_dir):
+        raise InvalidRequestError("output_dir must be a folder or a URL.", param="output_dir")
+    if not os.fspath(output_dir):
         raise InvalidRequestError(
             "output_dir is empty; name a folder or a URL.", param="output_dir"
         )

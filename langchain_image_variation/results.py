@@ -22,9 +22,9 @@ from langchain_image_variation.output import (
     RESULT_NAME,
     PlacedImage,
     make_output_dir,
-    place_file,
     place_images,
 )
+from langchain_image_variation.placement import place_file
 
 __all__ = ["MAX_RECORD_BYTES", "RECORDS", "ResultFolder", "Results"]
 

@@ -37,6 +37,7 @@ def non_square_png(width: int = 96, height: int = 64) -> bytes:
 
 
 @cache
+@cache
 def oversized_png() -> bytes:
     """Return a valid square PNG of more than 4 MB: 1280x1280 pixels of noise."""
     noise = random.Random(0).randbytes(1280 * 1280 * 3)

@@ -116,7 +116,7 @@ BAD = [
         "photo.jpg --engine magic",
         "There is no engine 'magic'; installed are: gpt-image, instant, local, variations.",
     ),
-    ("photo.jpg --engine instant --seed 1", "The engine 'instant' has no option 'seed'"),
+    ("photo.jpg --engine instant --strength 1", "The engine 'instant' has no option 'strength'"),
     ("photo.jpg --strength 2", "strength must be a number from 0 to 1, got 2.0"),
     ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
     ("photo.jpg --seed -1", "seed must be a whole number from 0, got -1"),

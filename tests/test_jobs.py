@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,10 @@ class _NA:
     __hash__ = None  # type: ignore[assignment]
 
 
-NOTHING = [None, "", math.nan, np.float64("nan"), np.str_(""), Decimal("sNaN"), _NA()]
+NOTHING = [
+    *(None, "", math.nan, np.float64("nan"), np.str_(""), Decimal("sNaN"), _NA()),
+    pyarrow.scalar(None, pyarrow.int64()),
+]
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
@@ -38,7 +42,10 @@ def test_a_missing_value_is_the_default(nothing: object) -> None:
 
 
 Spelling = Callable[[int], object]
-SPELLINGS: list[Spelling] = [int, str, float, np.int64, np.float64, "{}.0".format, " {} ".format]
+SPELLINGS: list[Spelling] = [
+    *(int, str, float, np.int64, np.float64, pyarrow.scalar),
+    *("{}.0".format, " {} ".format, lambda number: Decimal(f"{number}.00")),
+]
 
 
 @given(st.integers(1, MAX_N), st.integers(0, 2**40), st.sampled_from(SPELLINGS))
@@ -85,6 +92,10 @@ BAD = [
     ({"size": "640x480"}, "size must be one of '256x256', '512x512', '1024x1024', got '640x480'."),
     ({"path": None}, "The row has no path; name a picture in its column 'path'."),
     ({"path": 7}, "The path of a row must be a text, got 7."),
+    ({"path": np.array(["a", "b"])}, "The path of a row must be a text, got a value of type nda"),
+    ({"n": np.array([1, 2])}, "n must be a whole number from 1 to 10, got a value of type ndarray"),
+    ({"n": Decimal("Infinity")}, "n must be a whole number from 1 to 10, got a value of type Dec"),
+    ({"size": np.array(["256x256"])}, "size must be one of '256x256', '512x512', '1024x1024', got"),
 ]
 
 

@@ -3,6 +3,7 @@ import contextlib
 import io
 import os
 import re
+import struct
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +38,7 @@ from pytest_image_variation.samples import (
     truncated_png,
 )
 from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
+from tests.pictures.encoder import SIGNATURE, chunk
 
 
 def saved(format: str, image: Image.Image, **options: Any) -> bytes:
@@ -116,7 +118,7 @@ def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
 
 def test_a_large_flat_picture_keeps_its_pixels() -> None:
     """4000x4000 flat pixels are a small file, so nothing is scaled."""
-    flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"))
+    flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
     assert load_source(flat).png.side == 4000
     jpeg_4000 = saved("JPEG", Image.new("RGB", (4000, 3000), "teal"))
     assert load_source(jpeg_4000).png.side == 3000
@@ -199,6 +201,13 @@ def test_strict_refuses_a_pil_image() -> None:
         load_source(Image.new("RGB", (8, 8)), fit="strict")
 
 
+# Headers that claim 20,000x10,000 pixels.
+PNG_CLAIM = SIGNATURE + chunk(b"IHDR", struct.pack(">II5B", 20_000, 10_000, 8, 2, 0, 0, 0))
+PNG_CLAIM += saved("PNG", SMALL)[len(PNG_CLAIM) :]
+GIF_CLAIM = saved("GIF", SMALL).replace(
+    struct.pack("<HH", *SMALL.size), struct.pack("<HH", 20_000, 10_000)
+)
+
 BAD: list[tuple[Any, str]] = [
     (b"", "The source is empty"),
     ("", "The path is empty"),
@@ -224,9 +233,8 @@ BAD: list[tuple[Any, str]] = [
     (["cat.png"], "got list"),
     (io.StringIO("text"), "open it in binary mode"),
     (Image.new("RGB", (0, 5)), "no pixels"),
-    (Image.new("1", (9000, 10_000)), "90,000,000 pixels; the limit is 89,478,485"),
-    (saved("PNG", Image.new("1", (20_000, 10_000))), "200,000,000 pixels; the limit is"),
-    (saved("GIF", Image.new("1", (20_000, 10_000))), "more than 89,478,485 pixels, the limit"),
+    (PNG_CLAIM, "200,000,000 pixels; the limit is"),
+    (GIF_CLAIM, "more than 89,478,485 pixels, the limit"),
 ]
 
 
@@ -238,6 +246,12 @@ def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
     assert message in str(caught.value)
     assert len(str(caught.value)) < 250
     assert caught.value.status_code == 400
+
+
+def test_a_pil_image_of_too_many_pixels_is_refused() -> None:
+    """As a file of so many is."""
+    with pytest.raises(InvalidImageError, match="90,000,000 pixels; the limit is 89,478,485"):
+        load_source(Image.new("1", (9000, 10_000)))
 
 
 def _every_format() -> dict[str, bytes]:
@@ -350,7 +364,7 @@ def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
 
 def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
     """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
-    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7)))
+    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))
     assert source.png.side == 4096
     assert decode(source.png).getextrema() == (7, 7)
     assert source.note.endswith("to the centred 8200x8200, scaled 8200x8200 down to 4096x4096.")

@@ -5,29 +5,28 @@ others, which find the pictures that are there already. Only rows come back: her
 into the same ledger as those of a run on one machine.
 """
 
-import logging
 import os
 import pickle
-import signal
-import socket
+import secrets
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from langchain_image_variation.batch import VariationBatch
 from langchain_image_variation.batch_rows import Row
+from langchain_image_variation.bulk.actor import LOOK_EVERY, MARK, Actor, Orders
+from langchain_image_variation.bulk.connection import connected, room
+from langchain_image_variation.bulk.crew import asks_server
 from langchain_image_variation.bulk.inputs import Entry
-from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress
+from langchain_image_variation.bulk.workers import CALLS
 from langchain_image_variation.exceptions import (
     EngineError,
     ImageVariationError,
-    MissingExtraError,
-    OutputError,
+    InvalidRequestError,
 )
 from langchain_image_variation.output_folder import Outputs
 
@@ -39,19 +38,17 @@ MOST_IN_A_BLOCK = 64
 _BLOCKS_A_WORKER = 8
 """With few sources, blocks are so small that each worker gets so many."""
 
-_LOOK_EVERY = 0.2
-"""Seconds after which it is seen that a run is to end."""
-
-_KNOCK = 10
-"""Seconds in which a cluster must take a connection."""
-
-_SHARED = ".bulk/shared"
-"""A file by which a worker knows the output folder."""
+_LEAST_GPU = 0.0001
+"""Ray counts in such steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where and how to work."""
+    """Where and how to work.
+
+    Raises:
+        InvalidRequestError: If `gpus` is out of range.
+    """
 
     address: str | None = None
     """As `ray.init` takes it; None means `RAY_ADDRESS`, or the cluster this machine is part of, or
@@ -59,7 +56,15 @@ class Cluster:
     workers: int | None = None
     """How many; by default as many as the cluster has room for."""
     gpus: float = 0
-    """How much of a GPU each takes."""
+    """How many GPUs each takes, or what part of one."""
+
+    def __post_init__(self) -> None:
+        whole = self.gpus in (0, 1) or (self.gpus > 1 and self.gpus % 1 == 0)
+        if not whole and not _LEAST_GPU <= self.gpus < 1:
+            raise InvalidRequestError(
+                f"gpus must be a whole number, or a part of one GPU from {_LEAST_GPU}, got "
+                f"{self.gpus:g}."
+            )
 
 
 class ClusterRun:
@@ -92,27 +97,32 @@ class ClusterRun:
             ImageVariationError: What would happen with every further source too, once what is in
                 hand is finished.
         """
-        with _connected(self._cluster.address), _marked(self._batch.outputs):
-            changed = self._pass(enumerate(inputs), total)
+        with connected(self._cluster.address), _marked(self._batch.outputs) as mark:
+            changed = self._pass(enumerate(inputs), total, mark)
             if changed:
                 # They are no longer what was made; now that they are removed, they are made anew.
                 again = ((at, entry) for at, entry in enumerate(inputs) if at in changed)
-                self._pass(again, len(changed))
+                self._pass(again, len(changed), mark)
         self._progress.summary.complete = not self._left_out
 
-    def _pass(self, entries: Iterable[tuple[int, Entry]], total: int) -> set[int]:
+    def _pass(self, entries: Iterable[tuple[int, Entry]], total: int, mark: bytes) -> set[int]:
         """Work on sources; return where those stand whose pictures were changed by others."""
         import ray
 
-        workers = self._cluster.workers or _room(self._cluster.gpus)
-        block = min(MOST_IN_A_BLOCK, -(-total // (workers * _BLOCKS_A_WORKER)))
+        there = room(self._cluster.gpus)
+        workers = self._cluster.workers or there
+        at_once = CALLS if asks_server(self._batch.engine) else 1
+        # A worker has the sources of one block in hand, not those of two.
+        block = max(at_once, min(MOST_IN_A_BLOCK, -(-total // (workers * _BLOCKS_A_WORKER))))
         tables = [ray.put(table) for table in self._tables(entries, block)]
         changed: set[int] = set()
         if tables:
             workers = min(workers, len(tables))
             stop = _stop_flag()
+            most = self._progress.max_failures
+            orders = Orders(self._batch, at_once, os.getcwd(), mark, stop, most)
             with self._watching(stop):
-                for position, outcome in self._outcomes(tables, block, workers, stop):
+                for position, outcome in self._outcomes(tables, block, workers, orders):
                     if isinstance(outcome, ImageVariationError):
                         self._fatal = self._fatal or outcome
                     elif outcome is None:
@@ -161,18 +171,18 @@ class ClusterRun:
             yield {"position": position, "path": os.fsencode(job.path), **asked}
 
     def _outcomes(
-        self, tables: list[Any], block: int, workers: int, stop: Any
+        self, tables: list[Any], block: int, workers: int, orders: Orders
     ) -> Iterator[tuple[int, Any]]:
         """Yield what came of each source, in the order in which it is known."""
         import ray.data
         import ray.exceptions
 
         made = ray.data.from_arrow_refs(tables).map_batches(
-            _Worker,
+            Actor,
             batch_size=block,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
-            fn_constructor_kwargs={"batch": self._batch, "home": os.getcwd(), "stop": stop},
+            fn_constructor_kwargs={"orders": orders},
             num_cpus=1,
             num_gpus=self._cluster.gpus or None,
         )
@@ -209,7 +219,7 @@ class ClusterRun:
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(_LOOK_EVERY):
+            while not done.wait(LOOK_EVERY):
                 if self._fatal is not None or self._progress.is_over():
                     stop.set.remote()
                     return
@@ -221,64 +231,6 @@ class ClusterRun:
         finally:
             done.set()
             watcher.join()
-
-
-class _Worker:
-    """What an actor holds: a process, so that a source that kills it costs itself and no other.
-
-    Args:
-        batch: The settings.
-        home: The folder that relative paths are relative to.
-        stop: An actor that knows whether to begin anything more.
-    """
-
-    def __init__(self, batch: VariationBatch, home: str, stop: Any) -> None:
-        self._batch = batch
-        self._home = home
-        self._stop = stop
-        self._stopped = False
-        self._looked = 0.0
-        self._crew: Processes | None = None
-
-    def __call__(self, table: Any) -> Any:
-        import pyarrow
-
-        sources = table.to_pylist()
-        outcomes = [pickle.dumps(self._outcome(source)) for source in sources]
-        positions = [source["position"] for source in sources]
-        return pyarrow.table(
-            {"position": positions, "outcome": pyarrow.array(outcomes, pyarrow.binary())}
-        )
-
-    def _outcome(self, source: dict[str, Any]) -> list[Row] | ImageVariationError | None:
-        """Return the rows of a source, an error that ends the run, or None if it had no turn."""
-        if self._is_over():
-            return None
-        try:
-            return self._started().submit(source).result()
-        except ImageVariationError as error:
-            self._stopped = True
-            return error
-
-    def _started(self) -> Processes:
-        if self._crew is None:
-            with suppress(OSError):
-                os.chdir(self._home)
-            if self._batch.outputs.read(_SHARED) is None:
-                raise OutputError(
-                    "A machine of the cluster does not see the output folder; name one that all of "
-                    "them share."
-                )
-            self._crew = Processes(self._batch, 1)
-        return self._crew
-
-    def _is_over(self) -> bool:
-        import ray
-
-        if not self._stopped and time.monotonic() - self._looked > _LOOK_EVERY:
-            self._stopped = ray.get(self._stop.is_set.remote())
-            self._looked = time.monotonic()
-        return self._stopped
 
 
 class _Flag:
@@ -305,78 +257,15 @@ def _stop_flag() -> Any:
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Be part of a cluster for the block; a connection that is there already stays."""
-    try:
-        import pyarrow  # noqa: F401
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError(
-            "Working on a cluster needs the package 'ray', which is not installed; run: pip "
-            "install 'langchain-image-variation[ray]'"
-        ) from None
-    if ray.is_initialized():
-        yield
-        return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        _knock(address or os.environ.get("RAY_ADDRESS", ""))
-        with _own_signals():
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"The Ray cluster cannot be reached ({type(error).__name__}); check the address after "
-            "--ray, and that 'ray status' finds it."
-        ) from None
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield
-    finally:
-        ray.shutdown()
+def _marked(outputs: Outputs) -> Iterator[bytes]:
+    """Put a file among the outputs for the block, by which workers know it.
 
-
-def _knock(address: str) -> None:
-    """Connect to an address that says host and port: where nobody listens, Ray tries for long."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), _KNOCK).close()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep what is done at SIGTERM: Ray ends the process."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _marked(outputs: Outputs) -> Iterator[None]:
-    """Put a file into the output folder for the block, by which workers know it."""
-    outputs.put({_SHARED: b"A run on a cluster is under way.\n"})
-    try:
-        yield
-    finally:
-        outputs.remove(_SHARED)
-
-
-def _room(gpus: float) -> int:
-    """Return how many workers a cluster has room for.
-
-    Raises:
-        EngineError: If for none.
+    What it holds is new each time: a folder of the same name on a machine that does not share this
+    one may have such a file from a run of its own.
     """
-    import ray
-
-    has = ray.cluster_resources()
-    room = int(has.get("GPU", 0) / gpus) if gpus else int(has.get("CPU", 0))
-    if room < 1:
-        raise EngineError(
-            f"The cluster has {has.get('CPU', 0):g} processors and {has.get('GPU', 0):g} GPUs, "
-            "which is not enough for one worker; ask for less with --gpus."
-        )
-    return room
+    mark = secrets.token_hex(16).encode()
+    outputs.put({MARK: mark})
+    try:
+        yield mark
+    finally:
+        outputs.remove(MARK)

@@ -40,6 +40,8 @@ __all__ = ["GALLERY", "SUFFIXES", "Entry", "Inputs"]
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Files of a folder that are taken; a file that is named itself may have any other."""
 
+_PACKED = {".bz2", ".gz", ".xz", ".zip", ".zst"}
+
 GALLERY = "gallery"
 """The folder below the output folder that holds the pages."""
 
@@ -109,8 +111,7 @@ class Inputs:
             elif os.path.lexists(name):
                 yield from self._file(name)
             else:
-                matches = glob.iglob(name, recursive=True)
-                for match in sorted(path for path in matches if not os.path.isdir(path)):
+                for match in sorted(_matches(name)):
                     yield from self._file(match)
 
     def count(self) -> int:
@@ -142,6 +143,9 @@ class Inputs:
             self._check_manifest(name)
 
     def _check_manifest(self, name: str) -> None:
+        packed, kind = os.path.splitext(name)
+        if kind.lower() in _PACKED and suffix(packed) in MANIFESTS:
+            raise SourceError(f"{Path(name).name[:80]!r} is packed; unpack it first.")
         if suffix(name) not in MANIFESTS:
             return
         first = next(self._rows(name), None)
@@ -164,42 +168,74 @@ class Inputs:
         if suffix(name) not in MANIFESTS:
             yield Entry({"path": name})
             return
-        for row in self._rows(name):
+        for number, row in enumerate(self._rows(name), start=1):
             if isinstance(row, ImageVariationError):
                 yield Entry({}, row)
                 continue
             path = row.get(self._column)
-            if isinstance(path, str) and path:
-                path = _beside(name, path)
+            if not isinstance(path, str | bytes) or not path:
+                short = Path(name).name[:80]
+                yield Entry({}, SourceError(f"Row {number} of {short!r} has no path."))
+                continue
+            path = _beside(name, os.fsdecode(path))
             yield Entry({"path": path, **{key: row[key] for key in OPTIONAL if key in row}})
 
     def _rows(self, name: str) -> Iterator[dict[str, object] | ImageVariationError]:
         return manifest_rows(self._fetched.path(name), self._column, name=Path(name).name)
 
     def _below(self, folder: str) -> Iterator[Entry]:
+        names: list[bytes] = []
+        folders: set[bytes] = set()
         try:
+            # A million names fit into the memory, and little more of each does.
             with os.scandir(folder) as found:
-                entries = sorted(
-                    (entry for entry in found if not entry.name.startswith(".")),
-                    key=lambda entry: os.fsencode(entry.name),
-                )
+                for entry in found:
+                    name = os.fsencode(entry.name)
+                    if name.startswith(b"."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.add(name)
+                    elif suffix(entry.name) not in SUFFIXES or not _is_meant(entry):
+                        continue
+                    names.append(name)
         except OSError as error:
             short = os.path.basename(folder)[:80]
             problem = SourceError(f"The folder {short!r} cannot be read: {error.strerror}.")
             yield Entry({"path": folder}, problem)
             return
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not self._is_result(entry.path):
-                    yield from self._below(entry.path)
-            elif suffix(entry.name) in SUFFIXES and (entry.is_file() or entry.is_symlink()):
-                yield Entry({"path": entry.path})
+        names.sort()
+        for name in names:
+            path = os.path.join(folder, os.fsdecode(name))
+            if name not in folders:
+                yield Entry({"path": path})
+            elif not self._is_result(path):
+                yield from self._below(path)
 
     def _is_result(self, folder: str) -> bool:
         try:
             return any(own.exists() and own.samefile(folder) for own in self._results)
         except OSError:
             return False
+
+
+def _is_meant(entry: os.DirEntry[str]) -> bool:
+    """Say whether a picture's name is that of a file, or of a link, which may lead nowhere."""
+    return entry.is_symlink() or entry.is_file()
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the files that a glob matches; as for folders, "**" follows no links to folders."""
+    fixed = pattern.partition("**")[0].count(os.sep) if "**" in pattern else None
+    for path in glob.iglob(pattern, recursive=True):
+        if not os.path.isdir(path) and (fixed is None or not _is_linked(path, fixed)):
+            yield path
+
+
+def _is_linked(path: str, fixed: int) -> bool:
+    """Say whether a path leads through a link to a folder, but for its first parts."""
+    parts = path.split(os.sep)
+    folders = (os.sep.join(parts[:end]) for end in range(fixed + 1, len(parts)))
+    return any(os.path.islink(folder) for folder in folders)
 
 
 class _Fetched:

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from langchain_image_variation.exceptions import (
@@ -11,6 +11,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
     SourceError,
+    shown,
 )
 
 __all__ = ["MANIFESTS", "MAX_LINE", "OPTIONAL", "manifest_rows", "suffix"]
@@ -43,16 +44,19 @@ def manifest_rows(
         name: What messages call it.
 
     Raises:
-        SourceError: If it cannot be read.
+        SourceError: If it cannot be read, or names a column twice.
         MissingExtraError: If it is a Parquet file, and pyarrow is not installed.
     """
     short = name[:80]
+    if os.path.exists(path) and not os.path.isfile(path):
+        # It is read more than once.
+        raise SourceError(f"{short!r} is no regular file; write the manifest to one.")
     try:
         if suffix(path) == ".parquet":
             yield from _parquet(path, column, short)
         elif suffix(path) == ".csv":
             with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                yield from _csv(file, short)
+                yield from _csv(file, column, short)
         else:
             with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
                 yield from _json_lines(file, short)
@@ -71,6 +75,7 @@ def _parquet(path: str, column: str, short: str) -> Iterator[dict[str, object]]:
         ) from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _check_names(file.schema_arrow.names, column, short)
             wanted = [key for key in (column, *OPTIONAL) if key in file.schema_arrow.names]
             if column not in wanted:
                 yield {}
@@ -81,7 +86,9 @@ def _parquet(path: str, column: str, short: str) -> Iterator[dict[str, object]]:
         raise SourceError(f"{short!r} is no readable Parquet file.") from None
 
 
-def _csv(file: IO[str], short: str) -> Iterator[dict[str, object] | ImageVariationError]:
+def _csv(
+    file: IO[str], column: str, short: str
+) -> Iterator[dict[str, object] | ImageVariationError]:
     lines = csv.reader(_lines(file), strict=True)
     header: list[str] | None = None
     while True:
@@ -93,11 +100,18 @@ def _csv(file: IO[str], short: str) -> Iterator[dict[str, object] | ImageVariati
             yield _bad(lines.line_num, short, "is no CSV")
             continue
         if header is None:
+            _check_names(values, column, short)
             header = values
         elif len(values) > len(header):
             yield _bad(lines.line_num, short, "has more fields than the first line has names")
         elif values:
             yield dict(zip(header, values, strict=False))
+
+
+def _check_names(names: Sequence[str], column: str, short: str) -> None:
+    for name in (column, *OPTIONAL):
+        if names.count(name) > 1:
+            raise SourceError(f"{short!r} has more than one column {shown(name)}; rename one.")
 
 
 def _json_lines(file: IO[str], short: str) -> Iterator[dict[str, object] | ImageVariationError]:

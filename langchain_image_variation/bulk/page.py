@@ -37,15 +37,23 @@ Read: TypeAlias = Callable[[str], tuple[bytes, str]]
 """Returns the bytes of a source, by its path, and its name."""
 
 
-def write_pages(rows: Iterable[Row], outputs: Outputs, read: Read) -> int:
+def write_pages(
+    rows: Iterable[Row],
+    outputs: Outputs,
+    read: Read,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
     """Write all pages and the thumbnails they show, and return how many pages there are.
 
-    A thumbnail that is there is kept: its name is the hash of what it shows.
+    A thumbnail that is there is kept: its name is the hash of what it shows. So pages that ended
+    early are finished soon by writing them again.
 
     Args:
         rows: As a manifest has them, in order.
         outputs: Where they go.
         read: Reads a source.
+        stopped: Once it says True, no other source is shown.
 
     Raises:
         OutputError: If something cannot be written.
@@ -55,6 +63,8 @@ def write_pages(rows: Iterable[Row], outputs: Outputs, read: Read) -> int:
     shown = 0
     # One page late, since a page says whether there is a next one.
     for _, group in groupby(rows, key=lambda row: (row["source_path"], row["source_sha256"])):
+        if stopped():
+            break
         of_source = list(group)
         if shown + len(of_source) > PICTURES_A_PAGE and page:
             pages += 1

@@ -4,7 +4,9 @@ import pickle
 import struct
 from typing import IO, Any
 
-__all__ = ["receive", "send"]
+from langchain_image_variation.exceptions import EngineError, ImageVariationError
+
+__all__ = ["portable", "receive", "send"]
 
 _LENGTH = struct.Struct(">Q")
 
@@ -28,6 +30,12 @@ def receive(file: IO[bytes]) -> Any:
     """
     (length,) = _LENGTH.unpack(_exactly(file, _LENGTH.size))
     return pickle.loads(_exactly(file, length))
+
+
+def portable(error: ImageVariationError) -> ImageVariationError:
+    """Return an error that arrives: one of a foreign class might not, nor what any carries."""
+    ours = type(error).__module__ == ImageVariationError.__module__
+    return (type(error) if ours else EngineError)(error.message)
 
 
 def _exactly(file: IO[bytes], length: int) -> bytes:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,9 @@ __all__ = ["ATTEMPTS", "Processes"]
 
 ATTEMPTS = 3
 """How often a source is tried whose worker dies, and a worker started that does not come up."""
+
+_LEAVE = 10.0
+"""Seconds that an engine has to close, once nothing is in hand."""
 
 _ONE_THREAD = {name: "1" for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
@@ -72,7 +76,7 @@ class Processes:
         """Kill them."""
         self._stopped = True
         for process in list(self._living):
-            process.kill()
+            _kill(process)
         self.close()
 
     def _serve(self) -> None:
@@ -91,6 +95,7 @@ class Processes:
             else:
                 future.set_result(outcome)
         if process is not None:
+            _dismiss(process)
             self._end(process)
 
     def _outcome(
@@ -129,22 +134,23 @@ class Processes:
     def _spawned(self) -> "subprocess.Popen[bytes]":
         # The child finds what this process does; its own folder is nothing to import from.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        kept = [] if os.name == "nt" or self._lock is None else [str(self._lock)]
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "langchain_image_variation.bulk.worker"],
+                [sys.executable, "-P", "-m", "langchain_image_variation.bulk.worker", *kept],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
                 # A terminal sends an interrupt to all processes of a group.
                 start_new_session=True,
-                pass_fds=() if os.name == "nt" or self._lock is None else (self._lock,),
+                pass_fds=[int(descriptor) for descriptor in kept],
             )
         except OSError as error:
             raise EngineError(f"A worker cannot be started: {error.strerror}.") from None
         self._living.add(process)
         if self._stopped:
             # It came too late to be among those that were killed.
-            process.kill()
+            _kill(process)
         return process
 
     def _end(self, process: "subprocess.Popen[bytes]") -> str:
@@ -156,7 +162,29 @@ class Processes:
             with contextlib.suppress(OSError):
                 pipe.close()
         code = process.wait()
+        # What its engine started and left, which may hold memory, or a GPU.
+        _kill(process)
         return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+
+
+def _dismiss(process: "subprocess.Popen[bytes]") -> None:
+    """Let a process that has nothing in hand close its engine, and end."""
+    assert process.stdin is not None
+    try:
+        send(process.stdin, None)
+        process.wait(_LEAVE)
+    except (OSError, subprocess.TimeoutExpired):
+        _kill(process)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process, and what its engine started."""
+    if os.name == "nt":
+        process.kill()
+        return
+    # Its group bears its number.
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answer(process: "subprocess.Popen[bytes]", message: object) -> Any:

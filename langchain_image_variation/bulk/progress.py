@@ -59,7 +59,8 @@ class Progress:
         self.ledger = ledger
         self._step = step
         self._stopped = stopped
-        self._max_failures = max_failures
+        self.max_failures = max_failures
+        """After so many failed sources no other is begun; None for no such limit."""
 
     def record(self, position: int, rows: list[Row]) -> None:
         """Write down what came of the source at a position.
@@ -74,5 +75,5 @@ class Progress:
     def is_over(self) -> bool:
         """Say whether no other source is to be begun."""
         failed = self.summary.failed.total()
-        enough = self._max_failures is not None and failed >= self._max_failures
+        enough = self.max_failures is not None and failed >= self.max_failures
         return enough or self._stopped()

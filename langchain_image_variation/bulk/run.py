@@ -2,24 +2,21 @@
 
 import contextlib
 import hashlib
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-
-from tqdm import tqdm
 
 from langchain_image_variation.batch import PICTURES, VariationBatch
 from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.cluster import Cluster, ClusterRun
+from langchain_image_variation.bulk.crew import crew_for
 from langchain_image_variation.bulk.hold import hold
 from langchain_image_variation.bulk.inputs import GALLERY, Entry, Inputs
 from langchain_image_variation.bulk.ledger import LEDGER_DIR, Ledger
 from langchain_image_variation.bulk.look import Look, looks
 from langchain_image_variation.bulk.manifest import write_manifest
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import write_pages
-from langchain_image_variation.bulk.processes import Processes
 from langchain_image_variation.bulk.progress import Progress, Summary
-from langchain_image_variation.bulk.tasks import Tasks
 from langchain_image_variation.bulk.workers import Workers
 from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
@@ -70,15 +67,9 @@ def run_batch(
         total = inputs.count()
         if not total:
             raise InvalidRequestError("There is no picture to vary; name files or folders.")
-        with tqdm(
-            desc="sources",
-            total=total,
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            unit=" sources",
-        ) as bar:
+        with meter(total, of="sources") as step:
             progress = Progress(
-                held.ledger, bar.update, lambda: stopped() or held.is_lost(), max_failures
+                held.ledger, step, lambda: stopped() or held.is_lost(), max_failures
             )
             try:
                 if isinstance(workers, Cluster):
@@ -96,7 +87,10 @@ def run_batch(
             held.ledger.forget_others()
         _write(manifests, batch, held.ledger)
         if gallery and progress.summary.complete:
-            write_pages(held.ledger.rows(), batch.outputs, batch.read)
+            made = progress.summary.made + progress.summary.kept
+            with meter(made, of="pictures shown") as step:
+                rows = _counted(held.ledger.rows(), step)
+                write_pages(rows, batch.outputs, batch.read, stopped=stopped)
     return progress.summary
 
 
@@ -107,14 +101,19 @@ def _go_here(
     workers: int,
     lock: int | None,
 ) -> None:
-    hosted = hasattr(load_engine_class(batch.engine), "base_url")
-    crew: Workers = Tasks(batch, workers) if hosted else Processes(batch, workers, lock)
+    crew = crew_for(batch, workers, lock)
     try:
         _Run(batch, progress, crew).go(inputs)
     except BaseException:
         crew.stop()
         raise
     crew.close()
+
+
+def _counted(rows: Iterable[Row], step: Callable[[], object]) -> Iterator[Row]:
+    for row in rows:
+        yield row
+        step()
 
 
 def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:

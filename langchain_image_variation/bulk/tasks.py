@@ -6,7 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from langchain_image_variation.batch import VariationBatch
 from langchain_image_variation.batch_rows import Row
-from langchain_image_variation.bulk.workers import Source
+from langchain_image_variation.bulk.workers import Source, unexpected
+from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["Tasks"]
 
@@ -34,7 +35,7 @@ class Tasks:
 
     def submit(self, source: Source) -> "Future[list[Row]]":
         """Begin with a source."""
-        return asyncio.run_coroutine_threadsafe(self._batch.rows_async(source), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._rows(source), self._loop)
 
     def withdraw(self, future: "Future[list[Row]]") -> bool:
         """Leave a source: all are begun as they come, and a call may have been billed."""
@@ -50,6 +51,15 @@ class Tasks:
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._end()
+
+    async def _rows(self, source: Source) -> list[Row]:
+        try:
+            return await self._batch.rows_async(source)
+        except (ImageVariationError, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            # Raised here, one that asks to exit would end the loop, and with it every other call.
+            return [self._batch.error_row(source, unexpected(error))]
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

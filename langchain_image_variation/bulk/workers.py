@@ -5,8 +5,12 @@ from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
 from langchain_image_variation.batch_rows import Row
+from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["Source", "Workers"]
+__all__ = ["CALLS", "Source", "Workers", "unexpected"]
+
+CALLS = 8
+"""How many calls at once of an engine that asks a server, unless the user says otherwise."""
 
 Source: TypeAlias = Mapping[str, object]
 """The values of a source's row by column."""
@@ -33,3 +37,13 @@ class Workers(Protocol):
     def stop(self) -> None:
         """End them at once, whatever is in hand."""
         ...
+
+
+def unexpected(error: BaseException) -> EngineError:
+    """Return what is said of a source at which something failed as nothing should.
+
+    Also if an engine asks its process to end, which would cost every other source in hand.
+    """
+    return EngineError(
+        f"Unexpected {type(error).__name__}. This is a bug, in the engine or around it."
+    )

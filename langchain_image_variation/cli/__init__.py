@@ -60,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _mend_streams() -> None:
     """Make printing safe when a stream is closed or cannot show every character."""
+    # A file that is opened must not get the number of one that is closed: what is meant for
+    # standard error would be written into it.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

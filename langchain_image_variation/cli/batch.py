@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch import VariationBatch
+from langchain_image_variation.bulk.workers import CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -16,13 +18,13 @@ from langchain_image_variation.cli.options import (
     output_dir,
 )
 from langchain_image_variation.contract import MAX_N, SIZES
-from langchain_image_variation.engines import load_engine_class
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 from langchain_image_variation.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     from langchain_image_variation.bulk.cluster import Cluster
     from langchain_image_variation.bulk.progress import Summary
+    from langchain_image_variation.bulk.stopping import Stopping
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -62,7 +64,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many processes (default: the cores), or calls at once of an engine that asks a "
-        f"server (default: {_CALLS})",
+        f"server (default: {CALLS})",
     )
     add(
         "--ray",
@@ -79,9 +81,6 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--max-failures", type=int, metavar="N", help="stop once so many pictures failed")
     add("--gallery", action="store_true", help="make pages with thumbnails that a browser shows")
     parser.set_defaults(run=_batch)
-
-
-_CALLS = 8
 
 
 def _batch(arguments: argparse.Namespace) -> int:
@@ -114,7 +113,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     if isinstance(batch.outputs, OutputFolder):
         output_dir(batch.outputs.path)
     stopping = Stopping()
-    with stopping.watching(), _interruptible():
+    with stopping.watching(), _interruptible(stopping):
         summary = run_batch(
             inputs,
             batch,
@@ -133,7 +132,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(stopping: "Stopping") -> Iterator[None]:
     """End the process at once if the block is interrupted.
 
     The interpreter would wait for threads that wait for servers. Files are put in place whole, and
@@ -143,7 +142,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(128 + (stopping.signal or signal.SIGINT))
 
 
 def _tell(summary: "Summary") -> None:
@@ -156,13 +155,13 @@ def _tell(summary: "Summary") -> None:
     ]
     if not summary.complete:
         lines.append("Not every picture had its turn; the same command goes on from here.")
-    print(*lines, sep="\n", file=sys.stderr)
+    # The terminal may be gone; the manifest is there.
+    with suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
-    if not (0 <= arguments.gpus < float("inf")):
-        raise InvalidRequestError(f"--gpus must be a number from 0, got {arguments.gpus:g}.")
     if arguments.ray is not None:
         from langchain_image_variation.bulk.cluster import Cluster
 
@@ -171,9 +170,9 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
-    if hasattr(load_engine_class(arguments.engine), "base_url"):
-        return _CALLS
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from langchain_image_variation.bulk.crew import usual_count
+
+    return usual_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

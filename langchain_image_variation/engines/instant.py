@@ -9,6 +9,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import check_model
+from langchain_image_variation.exceptions import InvalidRequestError, shown
 
 __all__ = ["InstantEngine"]
 
@@ -18,15 +19,34 @@ MODELS = ("dall-e-2", "instant")
 class InstantEngine:
     """Makes flat pictures whose colours follow from the source's bytes and the index.
 
-    Deterministic on every machine: the same picture and index give the same colour. Each answer
-    has exactly `n` distinct pictures of exactly the size asked for. Pixels are not decoded, so a
-    picture that is valid by its structure is enough.
+    Deterministic on every machine: the same picture, seed and index give the same colour. Each
+    answer has exactly `n` distinct pictures of exactly the size asked for. Pixels are not decoded,
+    so a picture that is valid by its structure is enough.
+
+    Args:
+        seed: Picture i is that of seed 0 and index `seed + i`, so that the further pictures of a
+            source can be asked for alone.
+
+    Raises:
+        InvalidRequestError: If `seed` is no whole number from 0.
     """
 
     models = MODELS
     """The models it offers."""
-    fingerprint = ""
-    """It has no settings."""
+    seed = 0
+    """That of the first picture; a subclass need not know of it."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise InvalidRequestError(
+                f"seed must be a whole number from 0, got {shown(seed)}.", param="seed"
+            )
+        self.seed = seed
+
+    @property
+    def fingerprint(self) -> str:
+        """What its pictures depend on."""
+        return str(self.seed)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` flat pictures.
@@ -36,7 +56,8 @@ class InstantEngine:
         """
         check_model(request.model, MODELS)
         digest = hashlib.sha256(request.image.data).digest()
-        pngs = [_flat_png(request.side, _color(digest, index)) for index in range(request.n)]
+        indexes = range(self.seed, self.seed + request.n)
+        pngs = [_flat_png(request.side, _color(digest, index)) for index in indexes]
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
 
 

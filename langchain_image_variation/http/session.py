@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
 
 import httpx
+from anyio.lowlevel import RunVar
 
 from langchain_image_variation import __version__
 from langchain_image_variation.exceptions import InvalidRequestError, shown
@@ -51,24 +53,59 @@ class Session:
 
 
 class AsyncSession:
-    """Drives flows on an event loop; the async twin of `Session`."""
+    """Drives flows on event loops; the async twin of `Session`.
+
+    Connections belong to a loop, so each loop has a client of httpx of its own.
+    """
 
     def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
-        self._own = client is None
-        self._client = _checked(client, httpx.AsyncClient) or httpx.AsyncClient(headers=_HEADERS)
+        self._given = _checked(client, httpx.AsyncClient)
+        # What is wrong with the environment is told at once.
+        self._unused = [] if self._given else [_new_async_client()]
+        self._own: WeakKeyDictionary[_Loop, httpx.AsyncClient] = WeakKeyDictionary()
 
     def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request with the client's own headers in it."""
-        return _built(self._client, method, url, **options)
+        return _built(self._client(), method, url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end."""
-        return await AsyncDriver(self._client).run(flow)
+        return await AsyncDriver(self._client()).run(flow)
 
     async def close(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        if self._own:
-            await self._client.aclose()
+        """Close the connections of this loop, unless they are the caller's."""
+        if self._given is None:
+            await self._client().aclose()
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._given is not None:
+            return self._given
+        loop = _loop()
+        client = self._own.get(loop)
+        if client is None:
+            client = self._unused.pop() if self._unused else _new_async_client()
+            self._own[loop] = client
+        return client
+
+
+class _Loop:
+    """Stands for an event loop, of asyncio or trio, as long as there is that loop."""
+
+
+_LOOP: RunVar[_Loop] = RunVar("image-variation-loop")
+
+
+def _loop() -> _Loop:
+    try:
+        return _LOOP.get()
+    except LookupError:
+        loop = _Loop()
+        _LOOP.set(loop)
+        return loop
+
+
+def _new_async_client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(headers=_HEADERS)
 
 
 def _built(

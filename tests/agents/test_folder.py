@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -191,6 +193,53 @@ def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
     taken.start()
     assert read(root, "dog.png") == square_png()
     taken.join()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from langchain_image_variation.placement import place_file
+
+def kill(event, arguments):
+    if event == "os.remove":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+place_file(Path(sys.argv[1]), "dog.png", sys.stdin.buffer.read())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+def test_a_file_whose_writer_was_killed_is_read(root: Path) -> None:
+    """Between its two names: the temporary one goes, others like it stay, and so does the file."""
+    (root / f".{'0' * 16}.part").write_bytes(b"of another")
+    command = [sys.executable, "-c", KILLED, str(root)]
+    done = subprocess.run(command, input=square_png(), timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert (root / "dog.png").stat().st_nlink == 2
+    assert read(root, "dog.png") == square_png()
+    assert (root / "dog.png").stat().st_nlink == 1
+    assert [path.read_bytes() for path in root.glob(".*.part")] == [b"of another"]
+
+
+def test_a_hard_link_with_a_temporary_name_is_refused(root: Path) -> None:
+    """Whatever names a file has in the folder, it has one elsewhere too."""
+    secret = root.parent / "photos-secret" / "key.png"
+    for name in ("linked.png", f".{'0' * 16}.part"):
+        os.link(secret, root / name)
+    with pytest.raises(SourceError, match="is a hard link"):
+        read(root, "linked.png")
+    assert secret.read_bytes() == b"secret"
+
+
+def test_a_hard_link_inside_the_folder_is_refused(root: Path) -> None:
+    """A name that is no temporary one of ours may be somebody's, and stays."""
+    for name in (".0123.part", "0123456789abcdef.part", f".{'0' * 16}.part/key.png", "twin.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        os.link(root / "cat.png", root / name)
+        with pytest.raises(SourceError, match="is a hard link"):
+            read(root, "cat.png")
+        (root / name).unlink()
 
 
 def test_lists_the_newest_pictures_only(root: Path) -> None:

@@ -14,12 +14,16 @@ __all__ = ["declare_engines", "made"]
 _METADATA = "Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n"
 _POINTS = """[langchain_image_variation.engines]
 logged = declared_engines:Logged
+closing = declared_engines:Closing
 dying = declared_engines:Dying
+exiting = declared_engines:Exiting
 fading = declared_engines:Fading
+forking = declared_engines:Forking
 hosted = declared_engines:Hosted
 lacking = not_installed_here:Engine [gpu]
 noisy = declared_engines:Noisy
 refused = declared_engines:Refused
+wandering = declared_engines:Wandering
 """
 _MODULE = '''
 import hashlib, os, pathlib, sys, threading, time
@@ -46,6 +50,9 @@ class Logged:
         seeds = range(self.seed, self.seed + request.n)
         with open(os.environ["ENGINE_LOG"], "a") as log:
             log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
+        if where := os.environ.get("NODE"):
+            with open(os.environ["ENGINE_LOG"] + ".places", "a") as log:
+                log.write(f"{os.getpid()} {where} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
         time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
         if removed := os.environ.get("ENGINE_REMOVES"):
             pathlib.Path(removed).unlink(missing_ok=True)
@@ -57,11 +64,48 @@ class Logged:
             log.write("closed\\n")
 
 
+class Closing(InstantEngine):
+    """Writes down that it was closed, and fails at that."""
+
+    def close(self):
+        with open(os.environ["ENGINE_LOG"], "a") as log:
+            log.write("closed\\n")
+        raise RuntimeError
+
+
 class Dying(InstantEngine):
     """Ends its process."""
 
     def create_variation(self, request):
         os._exit(7)
+
+
+class Exiting(InstantEngine):
+    """Asks the program to end."""
+
+    def create_variation(self, request):
+        sys.exit("enough")
+
+
+class Forking(InstantEngine):
+    """Starts two processes that outlive it, and with ENGINE_ENDS ends its own."""
+
+    def create_variation(self, request):
+        told = pathlib.Path(os.environ["ENGINE_LOG"])
+        before = told.read_text().count("\\n") if told.exists() else 0
+        if not os.fork():
+            with told.open("a", buffering=1) as log:
+                os.fork()
+                log.write(f"{os.getpid()}\\n")
+                time.sleep(600)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if told.exists() and told.read_text().count("\\n") == before + 2:
+                break
+            time.sleep(0.01)
+        if os.environ.get("ENGINE_ENDS"):
+            os._exit(9)
+        return super().create_variation(request)
 
 
 class Fading(InstantEngine):
@@ -106,7 +150,17 @@ class Refused(InstantEngine):
     """Has no right key."""
 
     def create_variation(self, request):
-        raise AuthenticationError("The key is wrong.")
+        error = AuthenticationError("The key is wrong.")
+        error.held = threading.Lock()
+        raise error
+
+
+class Wandering(InstantEngine):
+    """Leaves the folder in which it was started."""
+
+    def create_variation(self, request):
+        os.chdir("/")
+        return super().create_variation(request)
 '''
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from langchain_image_variation import SquarePNG, VariationBatch, __version__
@@ -78,13 +79,15 @@ def test_what_is_there_is_not_made_again() -> None:
     assert set(made().values()) == {1}
 
 
-def test_more_pictures_are_added_to_those_that_are_there() -> None:
+@pytest.mark.parametrize("engine", ["logged", "instant"])
+def test_more_pictures_are_added_to_those_that_are_there(engine: str) -> None:
     """Raising n makes the further ones alone, with the seeds that follow."""
-    few = batch(n=2)({"path": ["photos/0.png"]})
-    many = batch(n=5)({"path": ["photos/0.png"]})
+    few = batch(n=2, engine=engine)({"path": ["photos/0.png"]})
+    many = batch(n=5, engine=engine)({"path": ["photos/0.png"]})
     assert many["output_sha256"][:2] == few["output_sha256"]
     assert len(set(many["output_sha256"])) == 5
-    assert (len(made()), set(made().values())) == (5, {1})
+    if engine == "logged":
+        assert (len(made()), set(made().values())) == (5, {1})
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "other size", "damaged"])
@@ -123,7 +126,7 @@ def test_other_settings_make_other_files() -> None:
     ]
     outs = [batch(**settings)({"path": ["photos/0.png"], **row}) for settings, row in kinds]
     assert len({path for out in outs for path in out["output_path"]}) == 2 * len(kinds)
-    assert [out["seed"][0] for out in outs[5:8]] == [5, None, 5]
+    assert [out["seed"][0] for out in outs[5:8]] == [5, outs[0]["seed"][0], 5]
     again = batch(size="512x512")({"path": ["photos/0.png"]})
     assert (
         again["output_path"]
@@ -153,6 +156,17 @@ def test_arrays_are_columns_too() -> None:
     )
     assert out["size"] == ["256x256", "256x256", "512x512"]
     assert out["seed"][2] == 3
+
+
+@pytest.mark.parametrize("kind", ["arrow", "pandas"])
+def test_tables_are_batches_too(kind: str) -> None:
+    """As Ray, Dask and Spark give them; what they lack is the default."""
+    table = pyarrow.table({"path": ["photos/0.png", "photos/1.png"], "seed": [None, 7]})
+    if kind == "pandas":
+        table = pytest.importorskip("pandas").DataFrame(table.to_pydict())
+    out = batch(n=1)(table)
+    assert out["error"] == [None, None]
+    assert out["seed"] == [int(out["source_sha256"][0][:8], 16), 7]
 
 
 def test_it_pickles_before_and_after_its_use() -> None:
@@ -228,9 +242,9 @@ def test_what_a_row_gets_wrong_is_its_own_error() -> None:
     rows |= {"strength": [None, 2, None, None], "seed": [None, None, -1, None]}
     out = batch()(rows)
     assert [bool(error) for error in out["error"]] == [True, True, True, False]
-    out = batch(engine="instant")({"path": ["photos/0.png"] * 2, "seed": [1, None]})
+    out = batch(engine="instant")({"path": ["photos/0.png"] * 2, "strength": [1, None]})
     assert out["error"][0] == (
-        "InvalidRequestError: The engine 'instant' has no option 'seed'; it has no options."
+        "InvalidRequestError: The engine 'instant' has no option 'strength'; its options are seed."
     )
     assert out["index"][1:] == [1, 2]
 
@@ -286,6 +300,12 @@ BAD = [
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
     ({"output_dir": "https://a.example"}, "output_dir must be a path of this machine or"),
+    ({"output_dir": None}, "output_dir must be a folder or a URL"),
+    ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
+    ({"output_dir": ""}, "output_dir is empty"),
+    ({"engine": object()}, "engine must be the name of an engine, got a object"),
+    ({"options": [1]}, "options must be a mapping"),
+    ({"storage_options": "ab"}, "storage_options must be a mapping"),
     ({"model": ""}, "model must be"),
     ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
 ]
@@ -299,7 +319,10 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str
 
 
 def test_bad_columns_are_refused() -> None:
-    """Without paths, or of unequal length."""
+    """Without paths, of unequal length, or none at all."""
+    for none in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
+        with pytest.raises(InvalidRequestError, match="must be a mapping of columns"):
+            batch()(none)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="no column 'path'"):
         batch()({"image": ["photos/0.png"]})
     with pytest.raises(InvalidRequestError, match="differ in length"):

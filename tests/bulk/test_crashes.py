@@ -259,3 +259,19 @@ def test_a_picture_that_was_changed_is_made_again(harm: str) -> None:
     assert SquarePNG(path.read_bytes()).data == before[rows[0]["output_path"]]
     assert (manifest(), pictures()) == (rows, before)
     assert sorted(made().values()) == [1, 1, 1, 1, 2]
+
+
+def test_without_standard_streams_nothing_is_written_into_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is said on an interrupt goes nowhere, and not into a file that was opened instead."""
+    monkeypatch.setenv("ENGINE_SECONDS", "0.2")
+    script = 'exec "$@" <&- >&- 2>&-'
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", *command("photos", "--engine", "hosted", "--jsonl")], text=True
+    )
+    wait_until(log().exists, process)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert Path("out/.bulk/lock").read_bytes() == b""
+    assert 0 < len(manifest()) == len(pictures())

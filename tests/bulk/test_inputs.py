@@ -17,6 +17,7 @@ from langchain_image_variation.bulk.inputs import Inputs
 from langchain_image_variation.bulk.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.output_folder import OutputFolder
+from tests.bulk.running import manifest, run_here
 
 NUMBERS = count()
 
@@ -215,3 +216,54 @@ def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
     entries += found
     assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
     assert entries[6].row == {"path": "photos/last.png"}
+
+
+def test_links_in_a_circle_are_bad_pictures_and_no_more(photos: Path) -> None:
+    """Neither one that leads to itself nor one that leads to a folder above ends the walk."""
+    (photos / "a.png").symlink_to(photos / "b.png")
+    (photos / "b.png").symlink_to(photos / "a.png")
+    (photos / "self").symlink_to(photos)
+    files = [f"photos/{name}.png" for name in ("0", "1", "2", "3", "4", "a", "b")]
+    assert paths("photos") == files
+    assert paths("photos/**") == files
+    assert paths("photos/**/0.png") == files[:1]
+    assert paths("photos/self/*.png") == [f.replace("photos", "photos/self") for f in files]
+    assert run_here("photos", "--jsonl") == 3
+    assert [row["error"] for row in manifest()[5:]] == [
+        "SourceError: 'a.png' cannot be read; check the path.",
+        "SourceError: 'b.png' cannot be read; check the path.",
+    ]
+
+
+def test_a_parquet_column_of_bytes_is_one_of_paths(photos: Path) -> None:
+    """Relative to the manifest's folder, as text is."""
+    table = pyarrow.table({"path": pyarrow.array([b"0.png"], pyarrow.binary())})
+    pyarrow.parquet.write_table(table, photos / "list.parquet")
+    assert paths("photos/list.parquet") == ["photos/0.png"]
+
+
+def test_manifests_that_cannot_be_meant_are_refused() -> None:
+    """One that names a column twice, one that is packed, and one that can be read only once."""
+    Path("twice.csv").write_text("path,n,path\na,1,b\n")
+    repeated = pyarrow.table([["a"], ["b"]], names=["path", "path"])
+    pyarrow.parquet.write_table(repeated, "twice.parquet")
+    Path("list.jsonl.gz").write_bytes(b"")
+    os.mkfifo("pipe.csv")
+    said = {
+        "twice.csv": "'twice.csv' has more than one column 'path'; rename one.",
+        "twice.parquet": "'twice.parquet' has more than one column 'path'; rename one.",
+        "list.jsonl.gz": "'list.jsonl.gz' is packed; unpack it first.",
+        "pipe.csv": "'pipe.csv' is no regular file; write the manifest to one.",
+    }
+    for name, message in said.items():
+        with pytest.raises(SourceError) as told:
+            Inputs([name], outputs=OutputFolder("out"))
+        assert told.value.message == message
+
+
+def test_a_row_without_a_path_can_be_found() -> None:
+    """The error names its number and the manifest."""
+    Path("list.jsonl").write_text('{"path": "a.png"}\n{"path": null}\n{"path": 3}\n{"n": 1}\n')
+    entries = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
+    errors = [entry.error and entry.error.message for entry in entries]
+    assert errors == [None, *(f"Row {n} of 'list.jsonl' has no path." for n in (2, 3, 4))]

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.bulk.ledger import Ledger
+from langchain_image_variation.bulk.meter import meter
 from langchain_image_variation.bulk.page import PICTURES_A_PAGE, write_pages
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
@@ -399,6 +400,18 @@ def test_a_large_gallery_has_pages(photos: Path) -> None:
     assert sorted(path.name for path in Path("out/gallery").glob("*.html")) == ["index.html"]
 
 
+def test_a_gallery_may_end_early() -> None:
+    """What was shown so far is a page; written again, it is whole."""
+    assert run_here("photos") == 0
+    with Ledger(Path("out")) as ledger:
+        said = iter([False, False, True])
+        outputs = OutputFolder("out")
+        assert write_pages(ledger.rows(), outputs, read_file, stopped=lambda: next(said)) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 2
+        assert write_pages(ledger.rows(), outputs, read_file) == 1
+        assert Path("out/gallery/index.html").read_text().count("<section>") == 5
+
+
 def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     """Its pictures are shown, and where it was is said so."""
     assert run_here("photos") == 0
@@ -433,3 +446,13 @@ def test_a_manifest_that_is_there_stays_true() -> None:
     Path("photos/0.png").unlink()
     assert run_here("photos") == 0
     assert len(manifest()) == 4
+
+
+def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the rate and the time left, where standard error is no terminal."""
+    with meter(400, of="sources", line_every=0) as step:
+        step()
+    with meter(400, of="sources") as step:
+        step()
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"0% 1/400 \[00:00<[0-9:?]+, .* sources/s\]\n", said), said

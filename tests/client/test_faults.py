@@ -1,6 +1,7 @@
 """The client over real sockets, against a server that does what it should not."""
 
 import asyncio
+import gc
 import gzip
 import io
 import os
@@ -320,6 +321,31 @@ def test_an_async_client_is_an_engine_for_sync_callers() -> None:
                 return ImagesResponse.from_pngs([PNG], response_format="b64_json")
 
         call_engine(Closing(), request)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_each_event_loop_has_connections_of_its_own() -> None:
+    """One that has ended, with its connections left open, costs no later one a call."""
+    request = CreateImageVariationRequest(image=SquarePNG(PNG))
+    with raw_server(GOOD) as server:
+        client = AsyncImageVariationClient(base_url=server.base_url, max_retries=0)
+
+        async def ask(client: AsyncImageVariationClient, close: bool) -> None:
+            for _ in range(2):
+                answer = await client.create_variation(request)
+                assert answer.data[0].read() == PNG
+            if close:
+                await client.close()
+
+        for backend in ("asyncio", "asyncio", "trio", "asyncio"):
+            anyio.run(ask, client, False, backend=backend)
+        assert server.connections == 4
+        for backend in ("asyncio", "trio"):
+            anyio.run(ask, client, True, backend=backend)
+        assert server.connections == 6
+        del client
+        # While the connections that were left open are expected.
+        gc.collect()
 
 
 class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):

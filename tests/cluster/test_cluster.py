@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -98,6 +99,14 @@ def test_a_source_that_kills_its_process_is_a_row(
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
 
+def test_a_worker_that_fails_too_often_waits_for_no_word(nodes: Nodes, photos: Path) -> None:
+    """It ends by itself, so that --max-failures is passed by no more than each worker has."""
+    for picture in photos.iterdir():
+        picture.write_text("no picture")
+    assert cluster_run(nodes, "--max-failures", "1") == 3
+    assert 1 <= len(manifest()) <= 2
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
 def test_a_cluster_that_is_not_there_is_told_at_once(
     nodes: Nodes, address: str, capsys: pytest.CaptureFixture[str]
@@ -126,16 +135,75 @@ def test_an_interrupt_finishes_what_is_in_hand(
     assert set(made().values()) == {1}
 
 
-def test_the_example_runs(nodes: Nodes, photos: Path) -> None:
-    """Ray Data calls the class itself; whole numbers stay whole where a column lacks some."""
-    (photos / "00.png").write_bytes(b"no picture")
-    example = Path(__file__).parents[2] / "examples" / "ray_batch.py"
-    command = [sys.executable, str(example), "photos", "out"]
+def places() -> set[str]:
+    """Return which processes made pictures on the third node since this was asked, and their GPUs.
+
+    Returns:
+        Of each its number, its node and the GPUs that it saw.
+    """
+    log = Path(os.environ["ENGINE_LOG"] + ".places")
+    found = set(log.read_text().splitlines())
+    log.unlink()
+    return found
+
+
+def test_workers_with_gpus_run_where_these_are(
+    nodes: Nodes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two share one and see it, all of the work is theirs, and more than there is is told."""
+    with nodes.one_with_gpu():
+        assert cluster_run(nodes, "--gpus", "0.5") == 0
+        assert [place.split()[1:] for place in places()] == [["third", "0"]] * 2
+        capsys.readouterr()
+        assert cluster_run(nodes, "--gpus", "2", "--workers", "1") == 1
+        assert capsys.readouterr().err == (
+            "image-variation: No machine of the cluster has room for a worker with 2 GPUs and a "
+            "processor; the largest has 1 GPUs. Ask for less with --gpus, or add a machine.\n"
+        )
+        assert example(nodes, "--engine", "logged", "--gpus", "0.5")
+        assert {place.partition(" ")[2] for place in places()} == {"third 0"}
+
+
+def test_calls_of_an_engine_that_asks_a_server_are_made_at_once(nodes: Nodes) -> None:
+    """By each worker as many as on one machine, without processes."""
+    assert cluster_run(nodes, engine="hosted") == 0
+    _, most = Path(os.environ["ENGINE_LOG"] + ".most").read_text().split()
+    assert int(most) == 8
+    assert (len(pictures()), set(made().values())) == (16, {1})
+
+
+def test_a_machine_that_does_not_share_the_folder_ends_the_run(
+    nodes: Nodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even one that has a folder of that name, in which a run was under way when it was lost."""
+    Path("out").mkdir()
+    with nodes.one_that_does_not_see(tmp_path / "out"):
+        assert cluster_run(nodes, "--n", "10") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "image-variation: A machine of the cluster does not see the output folder; name one that "
+        "all of them share."
+    )
+
+
+def example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
+    """Run the example, and return the rows that it wrote."""
+    script = Path(__file__).parents[2] / "examples" / "ray_batch.py"
+    command = [sys.executable, str(script), "photos", "example", *arguments]
     environment = {**os.environ, "RAY_ADDRESS": nodes.address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
-    rows = pyarrow.parquet.read_table("out/rows").to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table("example/rows").to_pylist()
+    return rows
+
+
+def test_the_example_runs_and_runs_again(nodes: Nodes, photos: Path) -> None:
+    """Ray Data calls the class itself; whole numbers stay whole where a column lacks some."""
+    (photos / "00.png").write_bytes(b"no picture")
+    rows = example(nodes)
     failed = [row for row in rows if row["error"] is not None]
     assert [row["index"] for row in failed] == [None]
-    assert {row["output_path"] for row in rows if row not in failed} == pictures().keys()
+    assert {row["output_path"] for row in rows if row not in failed} == pictures("example").keys()
     assert all(row["seed"] == int(row["source_sha256"][:8], 16) for row in rows if row["index"])
+    before = stamps("example")
+    assert len(example(nodes)) == len(rows)
+    assert stamps("example") == before

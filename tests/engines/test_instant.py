@@ -6,7 +6,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import SIZES, CreateImageVariationRequest
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import ModelNotFoundError
+from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, square_png
 
@@ -40,6 +40,18 @@ def test_is_deterministic_and_depends_on_the_source() -> None:
     ]
     assert answers[0] == answers[1]
     assert len({tuple(urls) for urls in map(tuple, answers)}) == 3
+
+
+def test_a_seed_gives_the_pictures_that_follow() -> None:
+    """Picture i of a request is the first of one with a seed that is larger by i."""
+    request = CreateImageVariationRequest(image=PNG, n=4, response_format="b64_json")
+    few = request.model_copy(update={"n": 2})
+    first = [image.read() for image in InstantEngine().create_variation(request).data]
+    further = [image.read() for image in InstantEngine(seed=2).create_variation(few).data]
+    assert further == first[2:]
+    for seed in (-1, 1.5, True):
+        with pytest.raises(InvalidRequestError, match="seed must be a whole number from 0, got"):
+            InstantEngine(seed=seed)  # type: ignore[arg-type]
 
 
 def test_refuses_a_model_it_does_not_offer() -> None:

@@ -61,31 +61,18 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def crowd() -> dict[str, Any]:
-    """What a process saw in which six threads called one engine at once, on two processors."""
+def test_a_crowd_is_served_right_on_little_memory_and_few_threads() -> None:
+    """Six threads that call one engine at once on two processors, and then a forked child.
+
+    They get the bytes that one caller alone gets; they need less than four times the memory that
+    one does; besides their own there are at most a few threads for each processor; and the child,
+    which has inherited the engine but none of its threads, gets the right pictures too.
+    """
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True, timeout=300
     )
-    seen: dict[str, Any] = json.loads(done.stdout)
-    return seen
-
-
-def test_a_crowd_gets_the_right_pictures(crowd: dict[str, Any]) -> None:
-    """Six callers at once get the bytes that one caller alone gets."""
+    crowd: dict[str, Any] = json.loads(done.stdout)
     assert crowd["right"]
-
-
-def test_a_crowd_needs_little_more_memory_than_one(crowd: dict[str, Any]) -> None:
-    """Six callers at once need less than four times the memory that one caller does."""
     assert crowd["all"] - crowd["start"] < 4 * (crowd["one"] - crowd["start"])
-
-
-def test_a_crowd_starts_few_threads(crowd: dict[str, Any]) -> None:
-    """Besides those of the six callers there are at most a few threads for each processor."""
     assert crowd["threads"] <= 6 + 3 * 2
-
-
-def test_a_forked_process_makes_pictures_too(crowd: dict[str, Any]) -> None:
-    """A child that inherits an engine, but none of its threads, gets the right pictures."""
     assert crowd["forked"]

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("playwright")
+
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 

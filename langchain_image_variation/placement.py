@@ -1,0 +1,93 @@
+"""How a file gets into a folder whole, never in the place of another content.
+
+It is written under a temporary name, then linked to its own, and then the temporary one is removed.
+For a moment it has both; a process that is killed in that moment leaves both.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from langchain_image_variation.exceptions import OutputError
+
+__all__ = ["finish_placing", "place_file"]
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
+
+_AT_FOLDER = {os.stat, os.unlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
+
+
+def place_file(directory: Path, name: str, data: bytes) -> bool:
+    """Put a file into an existing folder whole; say False if other content has that name.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    try:
+        return _placed(data, directory / name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"{name!r} cannot be written: {reason}. Make room, or name another folder."
+        ) from None
+
+
+def finish_placing(directory: Path, file: os.stat_result) -> None:
+    """Remove the temporary names that a file in a folder has beside its own, if that can be done.
+
+    Names of other files are left alone, so no content is lost.
+
+    Args:
+        directory: The folder that the file is in.
+        file: What the file is.
+    """
+    with contextlib.suppress(OSError):
+        if not _AT_FOLDER:
+            _remove_temporary(directory, file)
+            return
+        # Another folder put in its place meanwhile is not touched.
+        here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _remove_temporary(here, file)
+        finally:
+            os.close(here)
+
+
+def _remove_temporary(directory: Path | int, file: os.stat_result) -> None:
+    at = directory if isinstance(directory, int) else None
+    with os.scandir(directory) as entries:
+        for path in (entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)):
+            # Those of files that others are just putting in place go by themselves.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path, dir_fd=at, follow_symlinks=False), file):
+                    os.unlink(path, dir_fd=at)
+
+
+def _placed(data: bytes, path: Path) -> bool:
+    """Put a file in place whole; say False if other content has that name."""
+    if path.exists():
+        return _holds(path, data)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link never replaces a file that appeared meanwhile.
+            os.link(temporary, path)
+        except OSError:
+            if path.exists():
+                return _holds(path, data)
+            # The file system has no hard links.
+            os.replace(temporary, path)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
