@@ -76,7 +76,11 @@ class FileSystem:
         from fsspec import AbstractFileSystem
 
         kind = type(self.files)
-        self._at_once = bool(kind.async_impl)
+        within = self.files
+        while (below := getattr(within, "fs", None)) is not None:
+            # Some only add something to another one.
+            within = below
+        self._at_once = bool(kind.async_impl and getattr(within, "async_impl", False))
         self.renames = not kind.async_impl and kind.mv is not AbstractFileSystem.mv
 
     @property
@@ -99,13 +103,21 @@ class FileSystem:
     def read_all(self, names: Sequence[str], most: int = _WHOLE) -> list[bytes | None]:
         """Do what `read` does with several files, at once where the file system can."""
         paths = [self.path(below) for below in names]
+        if not self._at_once:
+            return [self._read(path, most) for path in paths]
         # Without a range, some ask for the size first.
-        end = None if most == _WHOLE and not self._at_once else most
-        found = self.files.cat_ranges(paths, None if end is None else 0, end, on_error="return")
+        found = self.files.cat_ranges(paths, 0, most, on_error="return")
         return [
             self._missing(path, one) if isinstance(one, BaseException) else bytes(one)
             for path, one in zip(paths, found, strict=True)
         ]
+
+    def _read(self, path: str, most: int) -> bytes | None:
+        span = {} if most == _WHOLE else {"start": 0, "end": most}
+        try:
+            return bytes(self.files.cat_file(path, **span))
+        except Exception as error:
+            return self._missing(path, error)
 
     def has(self, below: str) -> bool:
         """Say whether there is a file of that name.
