@@ -120,6 +120,7 @@ class Varied(InstantEngine):
         self.leave = threading.Semaphore(1)
         self.asked: list[int] = []
         self.most = 0
+        self.two = threading.Event()
         self._fail_at = fail_at
         self._running = 0
 
@@ -129,6 +130,8 @@ class Varied(InstantEngine):
         number = len(self.asked)
         self._running += 1
         self.most = max(self.most, self._running)
+        if self._running == 2:
+            self.two.set()
         self.leave.acquire(timeout=30)
         self._running -= 1
         if number == self._fail_at:
@@ -177,6 +180,8 @@ def test_variations_are_shown_as_they_come(browser: Browser, tmp_path: Path) -> 
             else:
                 tab.get_by_text("4 of 4 made.").wait_for()
             assert tab.locator("#results img").count() == count
+            # The next one is asked for once this one is shown.
+            engine.two.wait(timeout=30)
             engine.leave.release()
         links = [item.get_attribute("src") for item in tab.locator("#results img").all()]
         assert len(set(links)) == 4
