@@ -15,7 +15,7 @@ from langchain_image_variation.engines import load_engine
 from langchain_image_variation.server import create_app
 from tests.server.serving import serving
 
-CASES = int(os.environ.get("IMAGE_VARIATION_API_CASES", "120"))
+CASES = int(os.environ.get("IMAGE_VARIATION_API_CASES", "60"))
 """How many cases to try at least; the gate tries many more."""
 KEY = "sk-right"
 
