@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
 from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until
 from tests.bulk.shelf import declare_shelf, on_shelf
+from tests.bulk.test_crashes import KILLS
 
 OUT = "shelf://kept/out"
 
@@ -124,6 +126,36 @@ def test_a_killed_run_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifest(kept()) == manifest("whole")
     # Only what the two workers had in hand was begun twice.
     assert again.total() <= 20 + 8
+
+
+@pytest.mark.parametrize("seed", range(KILLS // 5))
+def test_runs_killed_at_random_moments_lose_nothing(
+    seed: int, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written when; what stood when a run began was never made again."""
+    for index in range(5, 16):
+        (photos / f"{index}.png").write_bytes(square_png(32 + index))
+    monkeypatch.setenv("ENGINE_SECONDS", "0.02")
+    began = time.monotonic()
+    assert run("photos", "--n", "3", out="whole") == 0
+    lasts = time.monotonic() - began
+    path_of = {
+        f"{row['source_sha256']} {row['seed']}": row["output_path"] for row in manifest("whole")
+    }
+    chance = random.Random(seed)
+    for killed in (True, True, True, True, False):
+        stood = pictures(kept()).keys() if Path(kept()).exists() else set()
+        Path(os.environ["ENGINE_LOG"]).unlink(missing_ok=True)
+        Path(kept(), ".bulk", "lease").unlink(missing_ok=True)
+        process = begin("photos", "--n", "3", out=OUT)
+        if killed:
+            time.sleep(chance.uniform(0.4, 1.2) * lasts)
+            os.killpg(process.pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert killed or process.returncode == 0, err
+        assert not {path_of[order] for order in made()} & set(stood)
+    assert manifest(kept()) == manifest("whole")
+    assert pictures(kept()) == pictures("whole")
 
 
 def test_an_interrupted_run_keeps_what_earlier_ones_said(monkeypatch: pytest.MonkeyPatch) -> None:
