@@ -6,7 +6,6 @@ may hold a password.
 
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,6 +17,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
     shown,
 )
+from langchain_image_variation.unfinished import unfinished_name
 
 __all__ = ["FileSystem", "has_password", "is_url", "trimmed", "without_password"]
 
@@ -221,7 +221,7 @@ class FileSystem:
             write(self.path(below))
             return
         folder, slash, _ = below.rpartition("/")
-        temporary = self.path(f"{folder}{slash}.{secrets.token_hex(8)}.part")
+        temporary = self.path(f"{folder}{slash}{unfinished_name()}")
         try:
             write(temporary)
             try:

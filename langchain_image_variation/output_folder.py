@@ -9,8 +9,6 @@ written stays.
 import contextlib
 import errno
 import os
-import re
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,10 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.unfinished import UNFINISHED, unfinished_name
 
 __all__ = ["OutputFolder", "Outputs"]
-
-_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
 class Outputs(ABC):
@@ -158,7 +155,7 @@ class OutputFolder(Outputs):
             for folder in (self.path, *_below(self.path / name for name in folders)):
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if _UNFINISHED.fullmatch(entry.name):
+                        if UNFINISHED.fullmatch(entry.name):
                             os.unlink(entry.path)
                             found += 1
         except OSError as error:
@@ -170,7 +167,7 @@ class OutputFolder(Outputs):
     @contextmanager
     def _written(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path / name
-        unfinished = path.with_name(f".{secrets.token_hex(8)}.part")
+        unfinished = path.with_name(unfinished_name())
         try:
             _make(path.parent)
             with open(unfinished, "xb") as file:

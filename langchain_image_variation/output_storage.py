@@ -1,7 +1,6 @@
 """`OutputStorage`: the outputs of a bulk run in any file system that fsspec knows."""
 
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +12,10 @@ from typing import IO, Any
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
 from langchain_image_variation.file_system import FileSystem, has_password, is_url, trimmed
 from langchain_image_variation.output_folder import OutputFolder, Outputs
+from langchain_image_variation.unfinished import UNFINISHED
 
 __all__ = ["OutputStorage", "open_outputs"]
 
-_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 _PROBE = ".writable"
 
 
@@ -72,7 +71,7 @@ class OutputStorage(Outputs):
             )
         self.url = trimmed(url)
         self._options = dict(options)
-        self._opened: dict[tuple[int, int], FileSystem] = {}
+        self._opened = threading.local()
         self.kind = self._at.kind
 
     @property
@@ -173,7 +172,7 @@ class OutputStorage(Outputs):
             listed = [self._at.files.ls(self._at.root, detail=False)]
             listed += [self._at.files.find(top) for top in tops if self._at.files.exists(top)]
             for path in (path for paths in listed for path in paths):
-                if _UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
+                if UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
                     self._at.files.rm_file(path)
                     found += 1
         return found
@@ -187,13 +186,17 @@ class OutputStorage(Outputs):
     @property
     def _at(self) -> FileSystem:
         # A connection is nothing to share between threads, or with a process that was forked.
-        thread = os.getpid(), threading.get_ident()
-        if thread not in self._opened:
-            self._opened[thread] = FileSystem(self.url, self._options, param="output_dir")
-        return self._opened[thread]
+        process, at = getattr(self._opened, "last", (None, None))
+        if at is None or process != os.getpid():
+            at = FileSystem(self.url, self._options, param="output_dir")
+            self._opened.last = os.getpid(), at
+        return at
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_opened": {}}
+        return {name: value for name, value in vars(self).items() if name != "_opened"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _opened=threading.local())
 
 
 def _folder(name: str) -> str:

@@ -6,15 +6,12 @@ For a moment it has both; a process that is killed in that moment leaves both.
 
 import contextlib
 import os
-import re
-import secrets
 from pathlib import Path
 
 from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.unfinished import UNFINISHED, unfinished_name
 
 __all__ = ["finish_placing", "place_file"]
-
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 _AT_FOLDER = {os.stat, os.unlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
@@ -58,7 +55,7 @@ def finish_placing(directory: Path, file: os.stat_result) -> None:
 def _remove_temporary(directory: Path | int, file: os.stat_result) -> None:
     at = directory if isinstance(directory, int) else None
     with os.scandir(directory) as entries:
-        for path in (entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)):
+        for path in (entry.path for entry in entries if UNFINISHED.fullmatch(entry.name)):
             # Those of files that others are just putting in place go by themselves.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.stat(path, dir_fd=at, follow_symlinks=False), file):
@@ -69,7 +66,7 @@ def _placed(data: bytes, path: Path) -> bool:
     """Put a file in place whole; say False if other content has that name."""
     if path.exists():
         return _holds(path, data)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = path.with_name(unfinished_name())
     try:
         with open(temporary, "xb") as file:
             file.write(data)

@@ -7,7 +7,6 @@ folder; `ResultStorage` of the module `storage` in any file system that fsspec k
 
 import contextlib
 import os
-import secrets
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePath, PurePosixPath
@@ -25,6 +24,7 @@ from langchain_image_variation.output import (
     place_images,
 )
 from langchain_image_variation.placement import place_file
+from langchain_image_variation.unfinished import unfinished_name
 
 __all__ = ["MAX_RECORD_BYTES", "RECORDS", "ResultFolder", "Results"]
 
@@ -256,7 +256,7 @@ class ResultFolder(Results):
         if not self.pictures.has_below(folder):
             raise OutputError(f"{RECORDS} leads out of the root; remove it.")
         path = self.pictures.root / folder / name
-        temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+        temporary = path.with_name(unfinished_name())
         try:
             path.parent.mkdir(exist_ok=True)
             temporary.write_bytes(data)

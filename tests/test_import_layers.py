@@ -8,6 +8,7 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 
 LAYERS = {
     "exceptions": 0,
+    "unfinished": 0,
     "color": 1,
     "png": 1,
     "contract": 2,
@@ -51,6 +52,7 @@ LAYERS = {
 }
 LIBRARIES = {
     "exceptions": set[str](),
+    "unfinished": set[str](),
     "color": {"PIL", "numpy"},
     "png": set[str](),
     "contract": {"pydantic", "pydantic_core"},

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.bulk.distribution import declare
+
 __all__ = ["declare_engines", "made"]
 
-_METADATA = "Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n"
 _POINTS = """[langchain_image_variation.engines]
-logged = declared_engines:Logged
-closing = declared_engines:Closing
-dying = declared_engines:Dying
-exiting = declared_engines:Exiting
-fading = declared_engines:Fading
-forking = declared_engines:Forking
-hosted = declared_engines:Hosted
+logged = engines_of_tests:Logged
+closing = engines_of_tests:Closing
+dying = engines_of_tests:Dying
+exiting = engines_of_tests:Exiting
+fading = engines_of_tests:Fading
+forking = engines_of_tests:Forking
+hosted = engines_of_tests:Hosted
 lacking = not_installed_here:Engine [gpu]
-noisy = declared_engines:Noisy
-refused = declared_engines:Refused
-wandering = declared_engines:Wandering
+noisy = engines_of_tests:Noisy
+refused = engines_of_tests:Refused
+wandering = engines_of_tests:Wandering
 """
 _MODULE = '''
 import hashlib, os, pathlib, sys, threading, time
@@ -171,15 +172,7 @@ def declare_engines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder: Where the distribution is put; the log is beside it.
         monkeypatch: Undoes it.
     """
-    distribution = folder / "distribution"
-    metadata = distribution / "declared-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(_METADATA)
-    (metadata / "entry_points.txt").write_text(_POINTS)
-    (distribution / "declared_engines.py").write_text(_MODULE)
-    monkeypatch.syspath_prepend(str(distribution))
-    path = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(distribution), path))))
+    declare(folder, "engines", _POINTS, _MODULE, monkeypatch)
     monkeypatch.setenv("ENGINE_LOG", str(folder / "engine.log"))
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ import pyarrow.parquet
 from langchain_image_variation.cli import main
 from langchain_image_variation.png import SquarePNG
 
-__all__ = ["begin", "command", "manifest", "pictures", "run", "run_here", "wait_until"]
+__all__ = [
+    "begin",
+    "command",
+    "largest_file",
+    "manifest",
+    "pictures",
+    "run",
+    "run_here",
+    "wait_until",
+]
 
 _LIKE = ("batch", "--size", "256x256", "--workers", "2", "--engine")
 
@@ -51,6 +62,17 @@ def wait_until(done: Callable[[], bool], process: "subprocess.Popen[str]") -> No
     while not done():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow larger, in this process and those it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def manifest(out: str = "out") -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.bulk.distribution import declare
+
 __all__ = ["declare_shelf", "on_shelf"]
 
-_METADATA = "Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n"
 _POINTS = "[fsspec.specs]\nshelf = shelf_of_tests:Shelf\npier = shelf_of_tests:Pier\n"
 _MODULE = """
 import os, secrets, threading, time
@@ -141,15 +142,7 @@ def declare_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder: Where the distribution is put, and what is on the shelf.
         monkeypatch: Undoes it.
     """
-    distribution = folder / "distribution"
-    metadata = distribution / "shelf-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(_METADATA)
-    (metadata / "entry_points.txt").write_text(_POINTS)
-    (distribution / "shelf_of_tests.py").write_text(_MODULE)
-    monkeypatch.syspath_prepend(str(distribution))
-    path = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(distribution), path))))
+    declare(folder, "shelf", _POINTS, _MODULE, monkeypatch)
     monkeypatch.setenv("SHELF", str(folder / "shelf"))
     # Those that are declared are registered when it is imported, which it is here.
     fsspec.register_implementation("shelf", "shelf_of_tests.Shelf", clobber=True)

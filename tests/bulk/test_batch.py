@@ -2,9 +2,6 @@ import hashlib
 import math
 import os
 import pickle
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from langchain_image_variation.exceptions import (
 )
 from pytest_image_variation.samples import corrupt_png, non_square_png
 from tests.bulk.declared import made
+from tests.bulk.running import largest_file
 
 Columns = dict[str, list[Any]]
 
@@ -268,17 +266,6 @@ def test_what_would_happen_every_time_is_raised() -> None:
         batch(engine="local", options={"strength": 2})(rows)
     with pytest.raises(MissingExtraError):
         batch(engine="lacking")(rows)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow larger, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_raised_and_leaves_no_half_file() -> None:

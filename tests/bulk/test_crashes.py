@@ -1,12 +1,9 @@
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,16 @@ import pytest
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
-from tests.bulk.running import begin, command, manifest, pictures, run, run_here, wait_until
+from tests.bulk.running import (
+    begin,
+    command,
+    largest_file,
+    manifest,
+    pictures,
+    run,
+    run_here,
+    wait_until,
+)
 
 KILLS = int(os.environ.get("IMAGE_VARIATION_BATCH_KILLS", "4"))
 ROUNDS = 4
@@ -164,17 +170,6 @@ def test_leftovers_of_a_killed_run_are_removed() -> None:
         path.write_bytes(b"half")
     assert run_here("photos") == 0
     assert [path.exists() for path in (*ours, *others)] == [False, False, True, True]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow larger, in this process and those it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_ledger_that_may_not_grow_ends_the_run(
