@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from langchain_image_variation.engines.local import pyramid, quilt, warp
 from langchain_image_variation.engines.local.change import Yardstick
+from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.synthesis import Synthesis
 from tests.engines.scene import scene
 
@@ -29,7 +30,7 @@ def test_the_amplitude_reaches_the_wanted_change() -> None:
     """The change measured afterwards is the one asked for, unless the reach is too short."""
     source = scene()
     yardstick = Yardstick(source)
-    speed = warp.velocity(np.random.default_rng(1))
+    speed = warp.velocity(Draws(1))
     amplitude = yardstick.amplitude(speed, 0.5, 0.3)
     drawn = quilt.Quilt(source).draw(warp.resample(warp.flow(speed, amplitude), 256))
     assert _change(drawn, source) == pytest.approx(0.5, abs=0.08)
@@ -114,7 +115,7 @@ def test_without_completeness_more_is_lost() -> None:
 
 
 def _roughness(picture: Bytes) -> float:
-    luma = pyramid.grey(picture)
+    luma = pyramid.grey(picture).astype(float)
     return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
 
@@ -128,5 +129,5 @@ def _lost_colours(source: Bytes, variation: Bytes) -> float:
 
 
 def _change(variation: Bytes, source: Bytes) -> float:
-    difference = pyramid.grey(variation) - pyramid.grey(source)
+    difference = pyramid.grey(variation).astype(float) - pyramid.grey(source)
     return float(np.sqrt(np.mean(difference**2)) / pyramid.grey(source).std())

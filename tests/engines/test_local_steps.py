@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from langchain_image_variation.engines.local import (
     warp,
 )
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
+from langchain_image_variation.engines.local.draws import Draws
+from langchain_image_variation.engines.local.patches import Contrast, Values
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.schedule import schedule
 from langchain_image_variation.engines.local.vote import vote
@@ -25,6 +28,16 @@ Bytes = NDArray[np.uint8]
 
 def _floats(*shape: int, seed: int = 0) -> pyramid.Floats:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def _descriptors(rows: int, columns: int, seed: int = 0) -> pyramid.Floats:
+    """Whole numbers, as descriptors are."""
+    draws = np.random.default_rng(seed).integers(-40, 41, (rows, columns))
+    return draws.astype(np.float32)
+
+
+def _values(*shape: int, seed: int = 0) -> Values:
+    return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int16)
 
 
 def _still(nodes: int = 256) -> pyramid.Floats:
@@ -65,7 +78,7 @@ def test_a_seam_is_blended_and_only_there() -> None:
 def test_grain_is_copied_by_whole_pixels() -> None:
     """Noise that is bent moves in pieces by whole pixels, a few at most from where it was."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
-    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.04), 256)
+    bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
     moved = grain.Grain(noise).copied(bent)
     assert (np.abs(moved * 256 - np.rint(moved * 256)) < 1e-3).mean() > 0.95
     assert np.abs(moved - bent).max() < 3.1 / 256
@@ -111,7 +124,7 @@ def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
         pen.line((place, 0, place - 90, 1023), fill=255, width=12)
     image.paste(180, (0, 0), bars)
     source = np.asarray(image.resize((256, 256)))[..., None]
-    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.02), 256)
+    bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.02), 256)
     down, across = grain.Grain(source).copied(bent) - bent
     y, x = np.clip(np.mgrid[:256, :256] + np.rint(bent * 256).astype(int), 0, 255)
     bar = np.asarray(bars.resize((256, 256)))[y, x] > 128
@@ -132,7 +145,7 @@ def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
             pen.line((place, 0, place, 255), fill=0)
             pen.line((0, place, 255, place), fill=0)
     source = np.asarray(image)[..., None]
-    bent = warp.resample(warp.flow(warp.velocity(np.random.default_rng(1)), 0.04), 256)
+    bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
     drawn = quilt.Quilt(source).draw(grain.Grain(source).copied(bent)).astype(int)
     assert (np.abs(drawn - quilt.Quilt(source).draw(bent)) > 60).mean() < 0.001
 
@@ -141,7 +154,7 @@ def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
 def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
     """However far it goes, a flow keeps the order of points and maps the square onto itself."""
     for seed in range(5):
-        moved = warp.flow(warp.velocity(np.random.default_rng(seed)), amplitude)
+        moved = warp.flow(warp.velocity(Draws(seed)), amplitude)
         axis = np.linspace(0, 1, moved.shape[1], dtype=np.float32)
         y, x = axis[:, None] + moved[0], axis[None, :] + moved[1]
         assert min(y.min(), x.min()) > -1e-4
@@ -152,7 +165,7 @@ def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
 
 def test_a_velocity_has_unit_speed_and_favours_the_horizontal() -> None:
     """Root mean square length 1, and less of it up and down than sideways."""
-    speeds = [warp.velocity(np.random.default_rng(seed)) for seed in range(40)]
+    speeds = [warp.velocity(Draws(seed)) for seed in range(40)]
     for speed in speeds:
         assert np.sqrt(np.mean(np.sum(speed**2, axis=0))) == pytest.approx(1, abs=1e-4)
     up, sideways = np.mean([np.mean(speed**2, axis=(1, 2)) for speed in speeds], axis=0)
@@ -170,28 +183,76 @@ def test_the_schedule_rises_without_jumps() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_keep_distances(channels: int) -> None:
-    """Distances between descriptors are nearly those between patches, and never larger."""
-    picture = pyramid.as_floats(pyramid.resize(scene(), 64))
+    """Distances between descriptors are nearly those between patches, and hardly ever larger."""
+    picture = pyramid.resize(scene(), 64)
     picture = np.concatenate([picture, picture[..., :1]], axis=2)[..., :channels]
-    basis = patches.principal([picture])
-    assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
-    short = patches.describe(picture, basis)
-    windows = np.lib.stride_tricks.sliding_window_view(picture, (7, 7), axis=(0, 1))
+    directions = patches.strongest_directions([picture])
+    lengths = directions.T @ directions / 4096**2
+    assert np.allclose(lengths, np.eye(directions.shape[1]), atol=2e-3)
+    values = Contrast.of(picture).values(picture)
+    short = patches.describe(values, directions)
+    windows = np.lib.stride_tricks.sliding_window_view(values.astype(float), (7, 7), axis=(0, 1))
     whole = windows.reshape(len(short), -1)
     one, other = np.random.default_rng(0).integers(0, len(short), (2, 500))
     near = ((short[one] - short[other]) ** 2).sum(axis=1)
     true = ((whole[one] - whole[other]) ** 2).sum(axis=1)
-    assert (near <= true * 1.001 + 1e-4).all()
+    # A coordinate is off by half a grey level at most.
+    assert (np.sqrt(near) <= np.sqrt(true) * 1.001 + np.sqrt(24)).all()
     assert near.sum() > 0.8 * true.sum()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_descriptors_are_exact_in_float32(channels: int) -> None:
+    """No partial sum reaches 2^24, whatever the patch, so every BLAS finds the same descriptors."""
+    directions = patches._cosines(channels)
+    assert (directions == np.rint(directions)).all()
+    most = 128 * np.abs(directions).sum(axis=0).max()
+    assert most < 2**24
+    # The signs of a direction make the patches with the largest sums.
+    for column in np.eye(directions.shape[1], dtype=bool):
+        signs = np.where(directions[:, column].reshape(channels, 7, 7) < 0, -128, 127)
+        values = np.moveaxis(signs, 0, 2).astype(np.int16)
+        exact_ = values.transpose(2, 0, 1).reshape(1, -1).astype(np.int64) @ directions.astype(int)
+        described = patches.describe(values, directions)
+        assert (described == np.rint(exact_ / 4096)).all()
+        # 24 of these coordinates make a descriptor, whose squared distances are sums of up to
+        # four times its squared length.
+        longest = np.sort(described[0].astype(int) ** 2)[-24:].sum()
+        assert 4 * longest < 2**24
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_the_rounding_of_cosines_leaves_no_doubt(channels: int) -> None:
+    """No entry of a direction lies so near to half a step that a cosine's last bits decide."""
+    waves = np.cos(np.pi * np.outer(np.arange(7) + 0.5, np.arange(7)) / 7) * (2 / 7) ** 0.5
+    waves[:, 0] /= 2**0.5
+    colours = [1.0, 1 / 3**0.5, 1 / 2**0.5, 1 / 6**0.5, 2 / 6**0.5][: 5 if channels > 2 else 1]
+    steps = 4096 * np.abs(np.multiply.outer(np.outer(waves, waves), colours))
+    assert np.abs(steps % 1 - 0.5).min() > 1e-9
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gain"), [(0, 255, 1), (0, 254, 1), (3, 130, 2), (7, 8, 128), (90, 90, 128)]
+)
+def test_contrast_fills_the_range(low: int, high: int, gain: int) -> None:
+    """Values are spread over -128 to 127 by a power of two, and come back as they were."""
+    picture = np.linspace(low, high, 64).reshape(8, 8, 1).astype(np.uint8)
+    contrast = Contrast.of(picture)
+    assert contrast.gain == gain
+    values = contrast.values(picture)
+    assert -128 <= values.min() <= values.max() <= 127
+    assert (contrast.picture(values) == picture).all()
+    beyond = np.array([[[0], [255]]], dtype=np.uint8)
+    assert -128 <= contrast.values(beyond).min() <= contrast.values(beyond).max() <= 127
 
 
 def test_some_descriptors_are_those_of_all() -> None:
     """Describing chosen patches gives the rows that describing all gives."""
-    picture = _floats(20, 20, 3)
-    basis = patches.principal([picture])
+    values = _values(20, 20, 3)
+    directions = patches.strongest_directions([(values + 128).astype(np.uint8)])
     chosen = np.array([0, 5, 100, 195])
-    some = patches.describe_some(picture, basis, chosen)
-    assert np.allclose(some, patches.describe(picture, basis)[chosen], atol=1e-5)
+    some = patches.describe_some(values, directions, chosen)
+    assert (some == patches.describe(values, directions)[chosen]).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5), (70, 147, 24), (1000, 24, 900), (3, 5, 100_000)])
@@ -203,25 +264,43 @@ def test_a_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None
 
 def test_nearest_without_completeness_is_the_nearest() -> None:
     """With alpha infinite, each query gets the key at the least distance."""
-    queries, keys = _floats(60, 8), _floats(90, 8, seed=1)
+    queries, keys = _descriptors(60, 8), _descriptors(90, 8, seed=1)
     distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
     assert (exact.nearest(queries, keys, 8, alpha=np.inf) == distances.argmin(axis=1)).all()
 
 
 def test_nearest_follows_equation_1() -> None:
     """With completeness, the score is the distance over alpha plus the key's least distance."""
-    queries, keys = _floats(60, 8), _floats(90, 8, seed=1)
+    queries, keys = _descriptors(60, 8), _descriptors(90, 8, seed=1)
     distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
-    score = distances / (0.01 * 8 + distances.min(axis=0))
-    assert (exact.nearest(queries, keys, 8, alpha=0.01) == score.argmin(axis=1)).all()
+    score = distances / (16 * 8 + distances.min(axis=0))
+    assert (exact.nearest(queries, keys, 8, alpha=16) == score.argmin(axis=1)).all()
 
 
 def test_balanced_uses_more_keys_than_nearest() -> None:
     """Queries that all resemble one key are shared out over many."""
-    queries = _floats(200, 4) * np.float32(0.1)
-    keys = _floats(200, 4, seed=1)
-    plain = exact.nearest(queries, keys, 49, alpha=np.inf)
-    assert len(np.unique(exact.balanced(queries, keys, 49))) > 2 * len(np.unique(plain))
+    queries = np.rint(_descriptors(200, 4) / 10)
+    keys = _descriptors(200, 4, seed=1)
+    plain = exact.nearest(queries, keys, 1, alpha=np.inf)
+    assert len(np.unique(exact.balanced(queries, keys, 1))) > 2 * len(np.unique(plain))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
+    """In whatever order terms are added, a sum next to a rounding boundary comes out the same."""
+    generator = np.random.default_rng(seed)
+    weights = (generator.random((40, 300)) ** 20).astype(np.float32).astype(float)
+    factors = exact._coarse(generator.random(300) ** 5 + 1e-9)
+    # A last term puts each sum onto a boundary or a trifle beside it.
+    sums = weights[:, :-1] @ factors[:-1]
+    step = 2.0 ** (np.floor(np.log2(sums)) - 16)
+    target = (np.ceil(sums / step) + 1.5) * step + generator.integers(-1, 2, 40) * step * 2.0**-30
+    factors[-1] = 2.0**-40
+    weights[:, -1] = (target - sums) / factors[-1]
+    exact_ = exact._coarse(np.array([math.fsum((row * factors).tolist()) for row in weights]))
+    for _ in range(6):
+        order = generator.permutation(300)
+        assert (exact._sums(weights[:, order], factors[order]) == exact_).all()
 
 
 def test_matches_of_equal_patches_are_finite() -> None:
@@ -234,9 +313,9 @@ def test_matches_of_equal_patches_are_finite() -> None:
 @pytest.mark.parametrize("side", [9, 16, 40])
 def test_own_patches_vote_for_the_picture(side: int) -> None:
     """If every patch finds itself, voting gives the picture back."""
-    picture = _floats(side, side, 3)
+    values = _values(side, side, 3)
     own = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
-    assert np.allclose(vote(picture, own), picture, atol=1e-5)
+    assert (vote(values, own) == values).all()
 
 
 def test_corners_and_fields_are_each_others_inverse() -> None:
@@ -267,34 +346,34 @@ def test_smoothing_brings_back_fractions_within_a_piece() -> None:
 
 def test_propagation_repairs_a_field() -> None:
     """Nodes with a wrong displacement take over that of their neighbours."""
-    picture = pyramid.as_floats(pyramid.resize(scene(), 64))
-    basis = patches.principal([picture])
-    keys = patches.describe(picture, basis)
+    picture = pyramid.resize(scene(), 64)
+    directions = patches.strongest_directions([picture])
+    keys = patches.describe(Contrast.of(picture).values(picture), directions)
     damaged = _still(64)
     damaged[:, 20:24, 30:34] = 0.2
-    repaired = field.propagate(damaged, keys, keys, np.random.default_rng(0))
+    repaired = field.propagate(damaged, keys, keys, Draws(0))
     assert np.abs(repaired).max() < 0.02
     some = np.arange(5)
-    untouched = field.propagate(damaged, keys[some], keys, np.random.default_rng(0), some)
+    untouched = field.propagate(damaged, keys[some], keys, Draws(0), some)
     assert (untouched == damaged).all()
 
 
 def test_propagation_leads_nowhere_outside() -> None:
     """A displacement that is handed on is shortened at the border, which would come out in streaks.
 
-    The source is made of equal patches, so that every displacement that is tried is taken.
+    All patches are equally far from what is asked for, so that the last round, which lets a
+    displacement be a little worse, takes every one that it tries.
     """
-    picture = np.full((64, 64, 3), 0.5, dtype=np.float32)
-    picture[::2] = 0.2
-    basis = patches.principal([picture])
-    keys = patches.describe(picture, basis)
+    keys = np.zeros((58 * 58, 24), dtype=np.float32)
+    queries = keys + 1
     moved = _still(64)
     moved[1, :, 8:40] = 0.4
     for seed in range(4):
-        field_ = field.propagate(moved, keys, keys, np.random.default_rng(seed))
+        field_ = field.propagate(moved, queries, keys, Draws(seed))
         corner = patches.PATCH // 2
         inner = field_[:, corner:-corner, corner:-corner] * 64
         changed = (inner != moved[:, corner:-corner, corner:-corner] * 64).any(axis=0)
+        assert changed.any()
         y, x = np.mgrid[: inner.shape[1], : inner.shape[1]]
         for there in ((y + inner[0])[changed], (x + inner[1])[changed]):
             assert there.min() > -0.01
@@ -305,11 +384,11 @@ def test_a_torn_sketch_has_more_faults() -> None:
     """Of two sketches that show the same patches, the one whose pieces do not fit is worse."""
     source = scene()
     arranger = Arranger(source)
-    whole = arranger.sketch(warp.flow(warp.velocity(np.random.default_rng(0)), 0.0), 0.0)
+    whole = arranger.sketch(warp.flow(warp.velocity(Draws(0)), 0.0), 0.0)
     torn = whole.field.copy()
     torn[1, :, len(torn[1]) // 2 :] += 0.3
     assert arranger.faults(whole) < 0.2
-    assert arranger.faults(Sketch(torn, whole.picture)) > arranger.faults(whole) + 0.02
+    assert arranger.faults(Sketch(torn, whole.values)) > arranger.faults(whole) + 0.02
 
 
 def test_levels_shrink_by_about_three_quarters() -> None:

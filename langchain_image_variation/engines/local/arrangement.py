@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local import exact, pyramid
+from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.field import (
     corners,
     from_corners,
@@ -21,7 +22,14 @@ from langchain_image_variation.engines.local.field import (
     smooth,
     upsample,
 )
-from langchain_image_variation.engines.local.patches import describe, describe_some, principal
+from langchain_image_variation.engines.local.patches import (
+    PATCH,
+    Contrast,
+    Values,
+    describe,
+    describe_some,
+    strongest_directions,
+)
 from langchain_image_variation.engines.local.progress import Step, untold
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 from langchain_image_variation.engines.local.quilt import Quilt, seams
@@ -42,8 +50,8 @@ _EXACT = 44
 _ROUNDS = 3
 """Iterations at a level: GPNN's ten change little after the third."""
 
-_VISIBLE = (6 / 255) ** 2
-"""Squared difference per value above which the blend at a seam is chosen anew."""
+_VISIBLE = 6
+"""Root mean square difference in grey levels above which the blend at a seam is chosen anew."""
 
 _SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
@@ -56,15 +64,16 @@ class Sketch:
     field: Floats
     """Displacements at the last coarse level, (2, side, side)."""
 
-    picture: Floats
-    """The picture there, (side, side, channels)."""
+    values: Values
+    """The picture there, in the contrast of that level."""
 
 
 @dataclass(frozen=True)
 class _Level:
     """The source at one level, with the descriptors of its patches."""
 
-    picture: Floats
+    picture: Bytes
+    contrast: Contrast
     keys: Floats
     soft_keys: Floats
     """Keys of the level below enlarged: as soft as the first picture of this level (GPNN, 3.2)."""
@@ -73,6 +82,10 @@ class _Level:
     @property
     def side(self) -> int:
         return len(self.picture)
+
+    @property
+    def values(self) -> Values:
+        return self.contrast.values(self.picture)
 
 
 class Arranger:
@@ -84,22 +97,24 @@ class Arranger:
     """
 
     def __init__(self, source: Bytes, *, complete: bool = True) -> None:
-        small = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
-        pictures = [pyramid.as_floats(picture) for picture in small]
-        self._values = 49 * source.shape[2]
+        pictures = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
         self._complete = complete
-        self._basis = principal(pictures)
-        self._levels = []
+        self._values = PATCH * PATCH * source.shape[2]
+        self._directions = strongest_directions(pictures)
+        levels = []
         soft = pictures[0]
-        for level, picture in zip(small, pictures, strict=True):
-            soft = _enlarged(soft, picture.shape[0])
-            keys = describe(picture, self._basis)
-            soft_keys = describe(soft, self._basis)
-            self._levels.append(_Level(picture, keys, soft_keys, Quilt(level)))
+        for picture in pictures:
+            contrast = Contrast.of(picture)
+            soft = pyramid.resize(soft, len(picture))
+            keys, soft_keys = (
+                describe(contrast.values(one), self._directions) for one in (picture, soft)
+            )
+            levels.append(_Level(picture, contrast, keys, soft_keys, Quilt(picture)))
             soft = picture
-        self._coarse = [level for level in self._levels if level.side <= _EXACT]
-        self._fine = self._levels[len(self._coarse) :]
-        self._finest_keys = describe(pyramid.as_floats(source), self._basis)
+        self._coarse = [level for level in levels if level.side <= _EXACT]
+        self._fine = levels[len(self._coarse) :]
+        self._finest_contrast = Contrast.of(source)
+        self._finest_keys = describe(self._finest_contrast.values(source), self._directions)
 
     def sketch(self, lattice: Floats, amplitude: float, step: Step = untold) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
@@ -114,15 +129,16 @@ class Arranger:
         able = [level.side * amplitude >= 1 for level in self._coarse[:-1]]
         start = able.index(True) if any(able) else len(able)
         first = self._coarse[start]
-        picture = pyramid.as_floats(first.quilt.draw(resample(lattice, first.side)))
+        picture = first.quilt.draw(resample(lattice, first.side))
         levels = self._coarse[start:]
         for done, level in enumerate(levels, 1):
-            picture = _enlarged(picture, level.side)
+            values = level.contrast.values(pyramid.resize(picture, level.side))
             for turn in range(1 if level is first else _ROUNDS):
-                found = self._match(picture, level, level.keys if turn else level.soft_keys)
-                picture = vote(level.picture, found)
+                found = self._match(values, level, level.keys if turn else level.soft_keys)
+                values = vote(level.values, found)
+            picture = level.contrast.picture(values)
             step(done / len(levels))
-        return Sketch(smooth(from_corners(found)), picture)
+        return Sketch(smooth(from_corners(found)), values)
 
     def faults(self, sketch: Sketch) -> float:
         """Measure how broken a sketch is.
@@ -134,18 +150,19 @@ class Arranger:
         the source.
         """
         level = self._coarse[-1]
-        spread = float(level.picture.std())
+        source = level.values
+        spread = pyramid.deviation(source)
         if spread == 0:
             return 0.0
-        queries = describe(sketch.picture, self._basis)
+        queries = describe(sketch.values, self._directions)
         misfits = exact.misfits(queries, level.keys, self._values)
-        return (sum(misfits) + _SEAMS * _disagreement(sketch.field, level.picture)) / spread
+        return (sum(misfits) + _SEAMS * _disagreement(sketch.field, source)) / spread
 
     def refine(
         self,
         sketch: Sketch,
         finest: Quilt,
-        generator: np.random.Generator,
+        draws: Draws,
         step: Step = untold,
     ) -> Floats:
         """Carry a sketch up to 256 nodes a side.
@@ -153,32 +170,34 @@ class Arranger:
         Args:
             sketch: What `sketch` returned.
             finest: The source at 256 pixels, ready to be sampled.
-            generator: Draws PatchMatch's random changes.
+            draws: Where PatchMatch's random changes come from.
             step: Called after each level with the share of them that is done.
         """
-        field, picture = sketch.field, sketch.picture
+        field, picture = sketch.field, self._coarse[-1].contrast.picture(sketch.values)
         for done, level in enumerate(self._fine, 1):
             field = upsample(field, level.side)
-            queries = describe(_enlarged(picture, level.side), self._basis)
-            field = smooth(propagate(field, queries, level.soft_keys, generator))
-            picture = pyramid.as_floats(level.quilt.draw(field))
+            values = level.contrast.values(pyramid.resize(picture, level.side))
+            queries = describe(values, self._directions)
+            field = smooth(propagate(field, queries, level.soft_keys, draws))
+            picture = level.quilt.draw(field)
             step(done / (len(self._fine) + 1))
-        field = self._mended(smooth(upsample(field, finest.side)), finest, generator)
+        field = self._mended(smooth(upsample(field, finest.side)), finest, draws)
         step(1.0)
         return field
 
-    def _mended(self, field: Floats, finest: Quilt, generator: np.random.Generator) -> Floats:
+    def _mended(self, field: Floats, finest: Quilt, draws: Draws) -> Floats:
         """Choose anew along the seams, where what was blended fits no patch of the source."""
-        picture = pyramid.as_floats(finest.draw(field))
+        values = self._finest_contrast.values(finest.draw(field))
         nodes = np.flatnonzero(_near(seams(field)))
-        queries = describe_some(picture, self._basis, nodes)
+        queries = describe_some(values, self._directions, nodes)
         misfit = queries - self._finest_keys[corners(field).reshape(-1)[nodes]]
-        torn = np.einsum("ij,ij->i", misfit, misfit) > _VISIBLE * self._values
-        field = propagate(field, queries[torn], self._finest_keys, generator, nodes[torn])
+        visible = (_VISIBLE * self._finest_contrast.gain) ** 2 * self._values
+        torn = np.einsum("ij,ij->i", misfit, misfit) > visible
+        field = propagate(field, queries[torn], self._finest_keys, draws, nodes[torn])
         return smooth(field)
 
-    def _match(self, picture: Floats, level: _Level, keys: Floats) -> Indices:
-        queries = describe(picture, self._basis)
+    def _match(self, values: Values, level: _Level, keys: Floats) -> Indices:
+        queries = describe(values, self._directions)
         if not self._complete:
             found = exact.nearest(queries, keys, self._values, alpha=np.inf)
         elif level.side <= _BALANCED:
@@ -194,7 +213,7 @@ def _near(torn: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(reach.any(axis=(2, 3)))[3:-3, 3:-3]
 
 
-def _disagreement(field: Floats, picture: Floats) -> float:
+def _disagreement(field: Floats, values: Values) -> float:
     """The mean difference, over all pairs of nodes, between what both would put at both."""
     side = field.shape[1]
     own = np.arange(side)
@@ -206,11 +225,7 @@ def _disagreement(field: Floats, picture: Floats) -> float:
             for moved in (field[:, *near], field[:, *far]):
                 y, x = np.rint(moved * np.float32(side)).astype(np.intp)
                 y, x = y + own[place[0], None], x + own[place[1]]
-                shown.append(picture[np.clip(y, 0, side - 1), np.clip(x, 0, side - 1)])
-            total += float(np.abs(shown[0] - shown[1]).mean())
+                shown.append(values[np.clip(y, 0, side - 1), np.clip(x, 0, side - 1)])
+            apart = np.abs(shown[0] - shown[1])
+            total += int(apart.sum(dtype=np.int64)) / apart.size
     return total / 4
-
-
-def _enlarged(picture: Floats, side: int) -> Floats:
-    quantised = (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    return pyramid.as_floats(pyramid.resize(quantised, side))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from langchain_image_variation.engines.local.pyramid import Bytes, Floats, grey
+from langchain_image_variation.engines.local.draws import Draws
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, deviation, grey
 from langchain_image_variation.engines.local.warp import flow, resample, velocity
 
 __all__ = ["PROBES", "Yardstick", "reached"]
@@ -22,8 +23,14 @@ PROBES = 128
 _FINER = 4
 """Positions a pixel along a side: moves below a quarter of a pixel do not count."""
 
+_MARGIN = 32
+"""Grey levels left free at both ends of the range while the change is measured."""
+
 _FAR = 0.25
 """Amplitude of a far displacement, in sides."""
+
+_FAR_SEEDS = range(28, 32)
+"""Far displacements whose mean change is close to that of 64, on photos and on drawings."""
 
 _STEPS = 12
 """Tries of a search at most; a smooth picture takes four or five."""
@@ -38,16 +45,16 @@ class Yardstick:
 
     def __init__(self, source: Bytes) -> None:
         self._large = source.shape[0] * _FINER
-        luma = grey(source)
+        luma = _spread_out(grey(source))
         enlarged = Image.fromarray(luma).resize(
             (self._large, self._large), Image.Resampling.LANCZOS
         )
         self._grey = np.asarray(enlarged).reshape(-1)
-        self._spread = float(luma.std())
+        self._spread = deviation(luma)
         still = (np.zeros((2, nodes, nodes), np.float32) for nodes in (PROBES, source.shape[0]))
         self._here = {field.shape[1]: self._read(field) for field in still}
-        far = [flow(velocity(np.random.default_rng(seed)), _FAR) for seed in range(4)]
-        self.most = float(np.mean([self.change(resample(moved, PROBES)) for moved in far]))
+        far = [flow(velocity(Draws(seed)), _FAR) for seed in _FAR_SEEDS]
+        self.most = math.fsum(self.change(resample(moved, PROBES)) for moved in far) / len(far)
         """Change of a far displacement: about the most that moving pixels can bring."""
 
     def change(self, field: Floats) -> float:
@@ -58,8 +65,9 @@ class Yardstick:
         """
         if self._spread == 0:
             return 0.0
-        difference = self._read(field) - self._here[field.shape[1]]
-        return float(np.sqrt(np.mean(difference**2))) / self._spread
+        difference = self._read(field).astype(np.int32) - self._here[field.shape[1]]
+        squares = int((difference * difference).sum(dtype=np.int64))
+        return math.sqrt(squares / difference.size) / self._spread
 
     def amplitude(self, velocity: Floats, wanted: float, reach: float) -> float:
         """Find how far along a velocity to go for a wanted change.
@@ -76,7 +84,7 @@ class Yardstick:
             0.01,
         )
 
-    def _read(self, field: Floats) -> Floats:
+    def _read(self, field: Floats) -> Bytes:
         """Read the source's grey where a field points, to a quarter of a pixel."""
         size, last = np.float32(self._large), self._large - 1
         nodes = field.shape[1]
@@ -86,13 +94,24 @@ class Yardstick:
         return np.asarray(self._grey[row * self._large + column])
 
 
+def _spread_out(luma: Bytes) -> Bytes:
+    """Let the grey levels of a picture fill the middle of the range.
+
+    Little contrast then shows as well as much, and what rings when it is enlarged is not cut off.
+    """
+    low, high = int(luma.min()), int(luma.max())
+    spread = (luma.astype(np.int32) - low) * (255 - 2 * _MARGIN) // max(high - low, 1) + _MARGIN
+    return spread.astype(np.uint8)
+
+
 def reached(
     measure: Callable[[float], float], wanted: float, reach: float, tolerance: float
 ) -> float:
     """Find the amplitude that brings a wanted change.
 
-    Small changes grow in proportion to it, larger ones level off: so it is sought by false position
-    on logarithms; and by bisection in turns, since fine grain levels off at once.
+    Small changes grow in proportion to the amplitude and larger ones level off, so the reciprocals
+    of both lie nearly on a line. The search takes false positions on that line, and every other
+    time bisects, since fine grain levels off at once.
 
     Args:
         measure: Returns the change that an amplitude brings.
@@ -106,10 +125,10 @@ def reached(
     low, low_change = reach / 64, min(far / 64, wanted / 2)
     high, high_change = reach, far
     for turn in range(_STEPS):
-        share = 0.5
+        middle = math.sqrt(low * high)
         if turn % 2 == 0:
-            share = math.log(wanted / low_change) / math.log(high_change / low_change)
-        middle = low * math.pow(high / low, min(max(share, 0.05), 0.95))
+            share = (1 / low_change - 1 / wanted) / (1 / low_change - 1 / high_change)
+            middle = 1 / (1 / low + share * (1 / high - 1 / low))
         change = measure(middle)
         if abs(change - wanted) <= tolerance * wanted:
             return middle

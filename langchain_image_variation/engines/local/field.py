@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.patches import PATCH
 from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
@@ -103,7 +104,7 @@ def propagate(
     field: Floats,
     queries: Floats,
     keys: Floats,
-    generator: np.random.Generator,
+    draws: Draws,
     nodes: Indices | None = None,
 ) -> Floats:
     """Improve a field by one pass of PatchMatch over all its nodes at once.
@@ -116,7 +117,7 @@ def propagate(
         field: Displacements (2, side, side).
         queries: Descriptors of the picture at `nodes`, (n, d).
         keys: Descriptors of all patches of the source, ((side - 6) ** 2, d).
-        generator: Draws the random changes.
+        draws: Where the random changes come from.
         nodes: Flat corner indices of the nodes to improve; None for all, row by row.
     """
     side = field.shape[1]
@@ -125,7 +126,7 @@ def propagate(
     inner = field[:, _HALF : side - _HALF, _HALF : side - _HALF].copy()
     now = _corner(inner[0, y, x], inner[1, y, x], y, x, side)
     distance = _distances(queries, keys[now])
-    for wanted, gain in _candidates(inner, y, x, generator):
+    for wanted, gain in _candidates(inner, y, x, draws):
         moved = _inside(wanted, y, x, side)
         there = _corner(moved[0], moved[1], y, x, side)
         new = np.flatnonzero(there != now)
@@ -139,7 +140,7 @@ def propagate(
 
 
 def _candidates(
-    inner: Floats, y: Indices, x: Indices, generator: np.random.Generator
+    inner: Floats, y: Indices, x: Indices, draws: Draws
 ) -> Iterator[tuple[Floats, np.float32]]:
     """Yield displacements to try at (y, x), each with the factor by which it may be worse."""
     last = inner.shape[1] - 1
@@ -152,7 +153,7 @@ def _candidates(
         for dy, dx in _BESIDE:
             yield neighbour(hop * dy, hop * dx), np.float32(1)
     for reach in _REACHES:
-        jitter = generator.integers(-reach, reach, (2, len(y)), endpoint=True)
+        jitter = draws.integers(reach, 2, len(y))
         yield inner[:, y, x] + (jitter / side).astype(np.float32), np.float32(1)
     for dy, dx in _BESIDE:
         yield neighbour(dy, dx), _COHERENCE

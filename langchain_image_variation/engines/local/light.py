@@ -12,6 +12,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.pyramid import Floats, as_floats
 
 __all__ = ["relight"]
@@ -31,6 +32,10 @@ _LOST, _OVER = 0.001, 2 / 255
 """Share of pixels that may be clipped, and how far the others may: neither stray pixels nor a level
 or two near white must keep a picture from its light."""
 
+_STEPS = 1024
+"""Steps of one to which the change of colour is rounded, so that float32 holds all of Pillow's sums
+exactly."""
+
 _STREAM = 1
 """Keeps these draws apart from those that move the picture, which they must not disturb."""
 
@@ -43,8 +48,7 @@ def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
         seed: The same seed makes the same light.
         strength: 0 (no change) to 1.
     """
-    generator = np.random.default_rng([seed, _STREAM])
-    tone, saturation, hue = generator.uniform(-1, 1, 3) * strength
+    tone, saturation, hue = (strength * draw for draw in Draws(seed, _STREAM).uniforms(3))
     gamma = math.exp(_TONE * tone)
     # Nothing that was not black or white becomes so.
     inner = (round(255 * (value / 255) ** gamma) for value in range(1, 255))
@@ -81,8 +85,10 @@ def _fitting(image: Image.Image, wanted: float, hue: float, least: float) -> tup
         saturation = min(wanted, _room(colours, turn))
         if saturation >= least:
             break
-    axis = np.full((3, 3), 1 / 3)
-    rows = np.column_stack([axis + saturation * turn, np.zeros(3)])
+    whole = np.rint((np.full((3, 3), 1 / 3) + saturation * turn) * _STEPS).astype(int)
+    # The rows still sum to one, so that greys stay grey.
+    whole[np.arange(3), np.arange(3)] += _STEPS - whole.sum(axis=1)
+    rows = np.column_stack([whole / _STEPS, np.zeros(3)])
     return tuple(float(value) for value in rows.reshape(-1))
 
 
@@ -95,7 +101,9 @@ def _turn(hue: float) -> Floats:
 
 def _room(colours: Floats, turn: Floats) -> float:
     """Return the largest saturation at which colours (n, 3) stay within 0 to 1 after a turn."""
-    grey = colours.mean(axis=1, keepdims=True)
-    beyond = np.einsum("ni,ji->nj", colours, turn)
+    red, green, blue = (colours[:, k, None] for k in range(3))
+    grey = (red + green + blue) / np.float32(3)
+    beyond = red * turn[:, 0] + green * turn[:, 1] + blue * turn[:, 2]
     share = np.abs(beyond) / (np.where(beyond > 0, 1 - grey, grey) + np.float32(_OVER))
-    return float(1 / max(np.quantile(share.max(axis=1), 1 - _LOST), 1e-6))
+    worst = np.sort(share.max(axis=1))
+    return 1 / max(float(worst[int((len(worst) - 1) * (1 - _LOST))]), 1e-6)

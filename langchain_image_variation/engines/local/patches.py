@@ -1,96 +1,157 @@
-"""Descriptors of 7x7 patches: their coordinates along a few principal directions.
+"""Descriptors of 7x7 patches: their coordinates along a few slow cosines, in whole numbers.
 
 GPNN (arXiv 2103.15545, section 3) compares all values of two patches, d(p, q) = |p - q|^2. Pixels
-of a patch are so alike that a few principal components B carry nearly all of it, |B'(p - q)|^2, as
-TreeCANN (Olonetsky and Avidan 2012, section 3) found for the same task. One basis serves all
-levels of a source. It is sought among the slow cosines only, where natural patches live: the
-problem is then so small that BLAS stays on one thread.
+of a patch are so alike that a few directions B carry nearly all of it, |B'(p - q)|^2. TreeCANN
+(Olonetsky and Avidan 2012, section 3) takes principal components for the same task. Cosines come
+close to those on images (Ahmed, Natarajan and Rao 1974, "Discrete cosine transform"), and no
+solver of eigenvalues, which differ from machine to machine, has to find them. One choice of them
+serves all levels of a source.
+
+A product of whole numbers is exact in float32 as long as every sum stays below 2^24, in whatever
+order a BLAS adds, with or without fused multiply-adds. So values lie between -128 and 127, the
+entries of directions are rounded to 1/4096, and coordinates to whole numbers: that bounds each sum
+for a descriptor by 128 * 4096 * sqrt(147), and each for a squared distance by 4 * 128^2 * 196.
 """
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local.product import product
-from langchain_image_variation.engines.local.pyramid import Floats, Indices
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 
-__all__ = ["PATCH", "describe", "describe_some", "principal"]
+__all__ = ["PATCH", "Contrast", "Values", "describe", "describe_some", "strongest_directions"]
+
+Values: TypeAlias = NDArray[np.int16]
+"""A picture as its `Contrast` holds it: whole numbers from -128 to 127, (side, side, channels)."""
 
 PATCH = 7
 """Side of a patch in pixels (as GPNN)."""
 
 _COMPONENTS = 24
-"""Directions kept: on photos the nearest patch by them is 4 % further than the nearest by all."""
+"""Directions kept: on photos the nearest patch by them is 5 % further than the nearest by all."""
 
 _SAMPLE = 800
-"""Patches of each level, about, that the directions are found from."""
+"""Patches of each level, about, that the directions are chosen by."""
 
 _MANY, _FEW = 24, 8
 """Cosines considered for grey or alpha, and for a difference of colours."""
+
+_GRID = 4096
+"""Steps of one to which the entries of a direction are rounded."""
 
 _ROWS = 32
 """Rows of patches laid out at once: all of them would be 49 pictures."""
 
 
-def principal(pictures: Sequence[Floats]) -> Floats:
-    """Find the principal directions of the patches of several pictures.
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Spreads a level's grey levels over -128 to 127, so that rounding takes little from any.
+
+    A single dot may be one grey level high where the level is coarse.
+    """
+
+    middle: int
+    """The grey level that becomes 0."""
+
+    gain: int
+    """Steps of a value for each grey level, a power of two."""
+
+    @classmethod
+    def of(cls, picture: Bytes) -> Self:
+        """Return the contrast that lets a picture fill the range."""
+        low, high = int(picture.min()), int(picture.max())
+        middle = (low + high + 1) // 2
+        room = 128 // max(middle - low, high - middle + 1)
+        return cls(middle, 1 << (room.bit_length() - 1))
+
+    def values(self, picture: Bytes) -> Values:
+        """Return a picture's values; what lies beyond the range is moved to its end."""
+        return np.clip((picture.astype(np.int16) - self.middle) * self.gain, -128, 127)
+
+    def picture(self, values: Values) -> Bytes:
+        """Return the picture that has certain values."""
+        whole = np.rint(values / np.float32(self.gain)) + np.float32(self.middle)
+        return np.clip(whole, 0, 255).astype(np.uint8)
+
+
+def strongest_directions(pictures: Sequence[Bytes]) -> Floats:
+    """Choose the cosines along which the patches of several pictures differ most.
 
     Args:
-        pictures: Levels of one source, each float32 (side, side, channels).
+        pictures: Levels of one source, each uint8 (side, side, channels).
 
     Returns:
-        float32 (channels * 49, 24), orthonormal columns, the strongest first.
+        float32 (channels * 49, 24) of whole numbers. Columns are orthogonal and of length 4096,
+        but for the rounding of their entries; the strongest comes first.
     """
     cosines = _cosines(pictures[0].shape[2])
     rows = []
     for picture in pictures:
-        windows = _windows(picture)
+        windows = _windows(picture.astype(np.int16) - 128)
         step = max(1, round((windows.shape[0] * windows.shape[1] / _SAMPLE) ** 0.5))
         some = windows[::step, ::step]
         rows.append(product(some.reshape(some.shape[0] * some.shape[1], -1), cosines))
-    values = np.concatenate(rows)
-    values -= values.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.einsum("ni,nj->ij", values, values) / len(values))
-    strongest = np.ascontiguousarray(vectors[:, ::-1][:, :_COMPONENTS], dtype=np.float32)
-    return product(cosines, strongest)
+    coordinates = np.concatenate(rows).astype(np.int64)
+    totals = coordinates.sum(axis=0).tolist()
+    squares = (coordinates * coordinates).sum(axis=0).tolist()
+    # In Python's whole numbers: these exceed 64 bits.
+    variances = [
+        len(coordinates) * square - total * total
+        for total, square in zip(totals, squares, strict=True)
+    ]
+    order = sorted(range(len(variances)), key=variances.__getitem__, reverse=True)
+    return np.ascontiguousarray(cosines[:, order[:_COMPONENTS]])
 
 
-def describe(picture: Floats, basis: Floats) -> Floats:
+def describe(values: Values, directions: Floats) -> Floats:
     """Return the descriptors of all patches of a picture, row by row.
 
     Args:
-        picture: float32 (side, side, channels).
-        basis: What `principal` returned.
+        values: The picture in its contrast, (side, side, channels).
+        directions: As `strongest_directions` returns them.
 
     Returns:
-        float32 ((side - 6) ** 2, 24).
+        float32 ((side - 6) ** 2, 24) of whole numbers.
     """
-    windows = _windows(picture)
+    windows = _windows(values)
     span = windows.shape[1]
     parts = [
-        product(windows[top : top + _ROWS].reshape(-1, len(basis)), basis)
+        _coordinates(windows[top : top + _ROWS].reshape(-1, len(directions)), directions)
         for top in range(0, span, _ROWS)
     ]
     return np.concatenate(parts)
 
 
-def describe_some(picture: Floats, basis: Floats, corners: Indices) -> Floats:
+def describe_some(values: Values, directions: Floats, corners: Indices) -> Floats:
     """Return the descriptors of those patches whose flat corner index is in `corners`.
 
     Args:
-        picture: float32 (side, side, channels).
-        basis: What `principal` returned.
+        values: The picture in its contrast, (side, side, channels).
+        directions: As `strongest_directions` returns them.
         corners: y * (side - 6) + x of each top-left corner.
+
+    Returns:
+        float32 (n, 24) of whole numbers.
     """
-    windows = _windows(picture)
+    windows = _windows(values)
     y, x = np.divmod(corners, windows.shape[1])
-    return np.asarray(product(windows[y, x].reshape(len(corners), len(basis)), basis))
+    return _coordinates(windows[y, x].reshape(len(corners), len(directions)), directions)
+
+
+def _coordinates(patches: Floats, directions: Floats) -> Floats:
+    result = product(patches, directions)
+    result *= np.float32(1 / _GRID)
+    return np.asarray(np.rint(result, out=result))
 
 
 def _cosines(channels: int) -> Floats:
-    """Orthonormal slow directions of a patch, a column each.
+    """Slow directions of a patch, a column each, rounded to whole numbers of 1/4096.
 
     Products of a colour axis and a two-dimensional cosine: grey and, of colour, two differences.
     """
@@ -103,12 +164,12 @@ def _cosines(channels: int) -> Floats:
         differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])
         colours[:3, :3] = differences / np.linalg.norm(differences, axis=1, keepdims=True)
     columns = [
-        np.einsum("c,i,j->cij", colour, waves[:, down], waves[:, across]).reshape(-1)
+        np.multiply.outer(colour, np.outer(waves[:, down], waves[:, across])).reshape(-1)
         for index, colour in enumerate(colours)
         for down, across in slow[: _FEW if index in (1, 2) and channels >= 3 else _MANY]
     ]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.asarray(np.rint(np.stack(columns, axis=1) * _GRID), dtype=np.float32)
 
 
-def _windows(picture: Floats) -> Floats:
-    return sliding_window_view(picture, (PATCH, PATCH), axis=(0, 1))
+def _windows(values: Values) -> Floats:
+    return sliding_window_view(values.astype(np.float32), (PATCH, PATCH), axis=(0, 1))

@@ -5,13 +5,24 @@ r = 3/4, s_k = s_0 / r^k for level k, from where a 7x7 patch covers a large part
 """
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["NODES", "Bytes", "Floats", "Indices", "as_floats", "enlarge", "grey", "resize", "sides"]
+__all__ = [
+    "NODES",
+    "Bytes",
+    "Floats",
+    "Indices",
+    "as_floats",
+    "deviation",
+    "enlarge",
+    "grey",
+    "resize",
+    "sides",
+]
 
 Bytes: TypeAlias = NDArray[np.uint8]
 """A picture (side, side, channels), 1 to 4 channels; before alpha, colour is premultiplied."""
@@ -85,19 +96,29 @@ def as_floats(picture: Bytes) -> Floats:
     return picture.astype(np.float32) / np.float32(255)
 
 
-def grey(picture: Bytes) -> Floats:
-    """Return the luma of a picture (weights of ITU-R BT.601), plus its alpha if it has one.
+def grey(picture: Bytes) -> Bytes:
+    """Return the luma of a picture (weights of ITU-R BT.601), or the mean of luma and alpha.
 
     With alpha in it, a change of outline on transparent ground counts as a change.
 
     Returns:
-        float32 (side, side), 0 to 1, or to 2 with alpha.
+        uint8 (side, side).
     """
-    values = as_floats(picture)
-    colours = values[..., : 3 if values.shape[2] > 2 else 1]
-    weights = np.array([0.299, 0.587, 0.114] if colours.shape[2] == 3 else [1.0], dtype=np.float32)
-    luma = colours @ weights
-    return np.asarray(luma + values[..., -1] if values.shape[2] in (2, 4) else luma)
+    values = picture.astype(np.int32)
+    channels = values.shape[2]
+    luma = values[..., 0]
+    if channels > 2:
+        luma = (299 * luma + 587 * values[..., 1] + 114 * values[..., 2] + 500) // 1000
+    if channels in (2, 4):
+        luma = (luma + values[..., -1] + 1) // 2
+    return luma.astype(np.uint8)
+
+
+def deviation(values: NDArray[np.integer[Any]]) -> float:
+    """Return the standard deviation of whole numbers, which are summed without any error."""
+    exact = values.astype(np.int64)
+    total, squares = int(exact.sum()), int((exact * exact).sum())
+    return math.sqrt(exact.size * squares - total * total) / exact.size
 
 
 def sides(start: int) -> list[int]:

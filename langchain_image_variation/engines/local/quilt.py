@@ -9,9 +9,8 @@ the source at any size, and costs one look-up a pixel.
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from langchain_image_variation.engines.local.pyramid import Bytes, Floats, enlarge
+from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices, enlarge
 
 __all__ = ["Quilt", "seams", "settled"]
 
@@ -52,12 +51,17 @@ class Quilt:
         Returns:
             uint8 (side, side, channels).
         """
-        moved_y, moved_x = settled(np.stack([_stretched(plane, self.side) for plane in field]))
         centres = (np.arange(self.side, dtype=np.float32) + 0.5) / np.float32(self.side)
+        low, part = _between(centres, field.shape[1])
+        rest = np.float32(1) - part
+        across = field[:, :, low] * rest + field[:, :, low + 1] * part
         words = np.empty((self.side, self.side), dtype=np.uint32)
         for top in range(0, self.side, _STRIP):
             rows = slice(top, top + _STRIP)
-            words[rows] = self._sample(moved_y[rows] + centres[rows, None], moved_x[rows] + centres)
+            above = low[rows]
+            moved = across[:, above] * rest[rows, None] + across[:, above + 1] * part[rows, None]
+            moved_y, moved_x = settled(moved, self.side)
+            words[rows] = self._sample(moved_y + centres[rows, None], moved_x + centres)
         self._blend(words, field, centres)
         pixels = words.view(np.uint8).reshape(self.side, self.side, 4)
         return np.ascontiguousarray(pixels[..., : self.channels])
@@ -65,9 +69,7 @@ class Quilt:
     def _blend(self, words: NDArray[np.uint32], field: Floats, centres: Floats) -> None:
         """Overwrite the pixels of torn cells by a mix of what their four nodes put there."""
         nodes = field.shape[1]
-        place = np.clip(centres * nodes - np.float32(0.5), 0, nodes - 1)
-        low = np.minimum(place.astype(np.intp), nodes - 2)
-        part = place - low.astype(np.float32)
+        low, part = _between(centres, nodes)
         torn = seams(field)
         y, x = np.nonzero(torn[low[:, None], low[None, :]])
         mixed = np.zeros((len(y), 4), dtype=np.float32)
@@ -101,24 +103,24 @@ def seams(field: Floats) -> NDArray[np.bool_]:
     return np.asarray(down[:, :-1] | down[:, 1:] | across[:-1] | across[1:])
 
 
-def _stretched(plane: Floats, side: int) -> Floats:
-    if plane.shape[0] == side:
-        return plane
-    image = Image.fromarray(np.ascontiguousarray(plane))
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def settled(field: Floats) -> Floats:
+def settled(field: Floats, side: int) -> Floats:
     """Draw displacements that are nearly whole pixels onto whole pixels.
 
     There a patch is a copy, down to its finest grain; no pixel is moved by more than a quarter.
 
     Args:
-        field: Displacements (2, side, side), one for each pixel.
+        field: Displacements, one for each pixel.
+        side: Pixels along a side of the picture.
     """
-    side = np.float32(field.shape[1])
-    pixels = field * side
+    pixels = field * np.float32(side)
     whole = np.rint(pixels)
     rest = pixels - whole
     beyond = np.maximum(np.abs(rest) - np.float32(_NEARLY), 0) * np.float32(0.5 / (0.5 - _NEARLY))
-    return np.asarray((whole + np.copysign(beyond, rest)) / side)
+    return np.asarray((whole + np.copysign(beyond, rest)) / np.float32(side))
+
+
+def _between(centres: Floats, nodes: int) -> tuple[Indices, Floats]:
+    """The node before each pixel centre, and the share of the way from it to the next node."""
+    place = np.clip(centres * np.float32(nodes) - np.float32(0.5), 0, nodes - 1)
+    low = np.minimum(place.astype(np.intp), nodes - 2)
+    return low, np.asarray(place - low.astype(np.float32), dtype=np.float32)

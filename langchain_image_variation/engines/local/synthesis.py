@@ -1,5 +1,6 @@
 """One source in, any number of variations out: the steps of the method in order."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.change import PROBES, Yardstick, reached
+from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.progress import Step, untold
@@ -123,13 +125,13 @@ class Synthesis:
         Returns:
             uint8, of the source's shape.
         """
-        generator = np.random.default_rng(seed)
+        draws = Draws(seed)
         arranger = self._arranger
         if arranger is None:
-            (picture,) = run([partial(self._bent, velocity(generator), step)])
+            (picture,) = run([partial(self._bent, velocity(draws), step)])
         else:
-            sketch = self._best_sketch(arranger, generator, step, run)
-            (picture,) = run([partial(self._refined, arranger, sketch, generator, step)])
+            sketch = self._best_sketch(arranger, draws, step, run)
+            (picture,) = run([partial(self._refined, arranger, sketch, draws, step)])
         return picture
 
     def _bent(self, speed: Floats, step: Step) -> Bytes:
@@ -144,7 +146,7 @@ class Synthesis:
             step(0.0)
             drawn = amplitude
             field = self._grain.copied(resample(flow(speed, amplitude), NODES))
-            return self._yardstick.change(settled(field))
+            return self._yardstick.change(settled(field, NODES))
 
         amplitude = self._yardstick.amplitude(speed, self._wanted, self._plan.reach)
         if abs(change(amplitude) - self._wanted) > _LOOSE * self._wanted:
@@ -154,13 +156,11 @@ class Synthesis:
         step(_SKETCHED)
         return self._drawn(field, step)
 
-    def _refined(
-        self, arranger: Arranger, sketch: Sketch, generator: np.random.Generator, step: Step
-    ) -> Bytes:
+    def _refined(self, arranger: Arranger, sketch: Sketch, draws: Draws, step: Step) -> Bytes:
         def refined(share: float) -> None:
             step(_SKETCHED + (_REFINED - _SKETCHED) * share)
 
-        field = arranger.refine(sketch, self._finest, generator, refined)
+        field = arranger.refine(sketch, self._finest, draws, refined)
         return self._drawn(self._grain.copied(field), step)
 
     def _drawn(self, field: Floats, step: Step) -> Bytes:
@@ -169,9 +169,7 @@ class Synthesis:
         step(1.0)
         return picture
 
-    def _best_sketch(
-        self, arranger: Arranger, generator: np.random.Generator, step: Step, run: Run
-    ) -> Sketch:
+    def _best_sketch(self, arranger: Arranger, draws: Draws, step: Step, run: Run) -> Sketch:
         """Sketch several guesses, then come closer to the wanted change from the best of them."""
         turns = self._candidates + _TRIES - 1
 
@@ -186,7 +184,7 @@ class Synthesis:
             amplitude = self._yardstick.amplitude(speed, wanted, self._plan.reach)
             return self._try(arranger, speed, amplitude, partial(sketched, turn))
 
-        speeds = [velocity(generator) for _ in range(self._candidates)]
+        speeds = [velocity(draws) for _ in range(self._candidates)]
         tried = run([partial(first, speed, turn) for turn, speed in enumerate(speeds)])
         best = latest = min(tried, key=lambda one: one.badness)
         low = high = 0.0
@@ -203,7 +201,7 @@ class Synthesis:
         sketch = arranger.sketch(flow(speed, amplitude), amplitude, step)
         change = self._yardstick.change(upsample(sketch.field, PROBES))
         miss = abs(change - self._wanted) / max(self._wanted, 1e-6)
-        badness = arranger.faults(sketch) + self._plan.firmness * miss**2
+        badness = arranger.faults(sketch) + self._plan.firmness * miss * miss
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
@@ -214,9 +212,6 @@ def _narrowed(low: float, high: float, latest: _Try, wanted: float) -> tuple[flo
     else:
         high = latest.amplitude
     if low and high:
-        return low, high, (low * high) ** 0.5
-    return (
-        low,
-        high,
-        latest.amplitude * min(max((wanted / max(latest.change, 0.01)) ** 4, 0.4), 2.5),
-    )
+        return low, high, math.sqrt(low * high)
+    share = wanted / max(latest.change, 0.01)
+    return low, high, latest.amplitude * min(max(share * share * share * share, 0.4), 2.5)

@@ -8,29 +8,30 @@ the corners i of the 49 windows around p: the coherence part of the update of Si
 
 import numpy as np
 
-from langchain_image_variation.engines.local.patches import PATCH
-from langchain_image_variation.engines.local.pyramid import Floats, Indices
+from langchain_image_variation.engines.local.patches import PATCH, Values
+from langchain_image_variation.engines.local.pyramid import Indices
 
 __all__ = ["vote"]
 
 
-def vote(picture: Floats, found: Indices) -> Floats:
+def vote(values: Values, found: Indices) -> Values:
     """Average the patches that were found, each where its query was.
 
     Args:
-        picture: The source at this level, float32 (side, side, channels).
+        values: The source at this level in its contrast, (side, side, channels).
         found: The flat corner index y * (side - 6) + x of each patch, (side - 6, side - 6).
 
     Returns:
-        float32 (side, side, channels).
+        Values of the same shape, rounded.
     """
-    side, span = picture.shape[0], found.shape[0]
+    side, span = values.shape[0], found.shape[0]
     corner = (found // span) * side + found % span
-    pixels = picture.reshape(side * side, -1)
-    total = np.zeros_like(picture)
+    pixels = values.reshape(side * side, -1)
+    # 49 values of at most 128 fit into 16 bits.
+    total = np.zeros_like(values)
     for dy in range(PATCH):
         for dx in range(PATCH):
             total[dy : dy + span, dx : dx + span] += pixels[corner + (dy * side + dx)]
     ramp = np.arange(1, side + 1)
     votes = np.minimum(np.minimum(ramp, ramp[::-1]), min(PATCH, span)).astype(np.float32)
-    return total / (votes[:, None] * votes[None, :])[..., None]
+    return np.rint(total / (votes[:, None] * votes[None, :])[..., None]).astype(np.int16)

@@ -7,10 +7,13 @@ N squarings composes a map with itself. So it has no folds at any amplitude; and
 crosses a border, it maps the square onto itself: nothing is drawn in from outside.
 """
 
-import numpy as np
-from PIL import Image
+import math
+from functools import cache
 
-from langchain_image_variation.engines.local.pyramid import Floats
+import numpy as np
+
+from langchain_image_variation.engines.local.draws import Draws
+from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
 __all__ = ["flow", "resample", "velocity"]
 
@@ -27,23 +30,30 @@ _VERTICAL = 0.5
 """Vertical speed over horizontal: what stands above what says more about a scene than beside."""
 
 
-def velocity(generator: np.random.Generator) -> Floats:
+def velocity(draws: Draws) -> Floats:
     """Draw a smooth random velocity.
 
     Args:
-        generator: Where the randomness comes from.
+        draws: Where the randomness comes from.
 
     Returns:
         float32 (2, 33, 33): y and x component at the vertices of a lattice over the square,
         of root mean square length 1.
     """
     basis = _spline()
-    control = generator.standard_normal((2, _CELLS + 3, _CELLS + 3)).astype(np.float32)
-    speed = basis @ control @ basis.T
-    inside = 1 - np.linspace(-1, 1, _LATTICE, dtype=np.float32) ** 4
-    speed[0] *= _VERTICAL * inside[:, None]
-    speed[1] *= inside[None, :]
-    return np.asarray(speed / np.sqrt(np.mean(np.sum(speed**2, axis=0))), dtype=np.float32)
+    points = range(_CELLS + 3)
+    control = draws.normals(2, len(points), len(points))
+    # Both products term by term: BLAS sums in an order that depends on the processor.
+    rows = sum(basis[:, k, None] * control[:, k, None, :] for k in points)
+    speed = sum(np.asarray(rows)[..., k, None] * basis[:, k] for k in points)
+    place = np.linspace(-1, 1, _LATTICE, dtype=np.float32)
+    squared = place * place
+    inside = 1 - squared * squared
+    result = np.asarray(speed)
+    result[0] *= np.float32(_VERTICAL) * inside[:, None]
+    result[1] *= inside[None, :]
+    length = math.sqrt(math.fsum((result * result).reshape(-1).tolist())) / _LATTICE
+    return np.asarray(result / np.float32(length))
 
 
 def flow(velocity: Floats, amplitude: float) -> Floats:
@@ -74,22 +84,44 @@ def resample(displacement: Floats, side: int) -> Floats:
     Returns:
         float32 (2, side, side).
     """
-    # The outermost vertices lie on the borders: half a lattice pixel in from Pillow's edges.
-    box = (0.5, 0.5, _LATTICE - 0.5, _LATTICE - 0.5)
-    planes = [
-        Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC, box=box)
-        for plane in displacement
-    ]
-    return np.stack([np.asarray(plane) for plane in planes])
+    vertices, weights = _cubic(side)
+    taps = range(len(weights))
+    across = sum(displacement[:, :, vertices[k]] * weights[k] for k in taps)
+    down = sum(np.asarray(across)[:, vertices[k]] * weights[k][:, None] for k in taps)
+    return np.asarray(down)
 
 
 def _spline() -> Floats:
     """The uniform cubic B-spline basis, (33, control points)."""
     place = np.linspace(0, _CELLS, _LATTICE)[:, None] - np.arange(-1, _CELLS + 2)[None, :]
     away = np.abs(place)
-    inner = 2 / 3 - away**2 + away**3 / 2
-    outer = np.clip(2 - away, 0, None) ** 3 / 6
+    beyond = np.clip(2 - away, 0, None)
+    inner = 2 / 3 - away * away + away * away * away / 2
+    outer = beyond * beyond * beyond / 6
     return np.asarray(np.where(away < 1, inner, outer), dtype=np.float32)
+
+
+@cache
+def _cubic(side: int) -> tuple[Indices, Floats]:
+    """Cubic convolution (Keys 1981, a = -1/2) at the pixel centres of a picture.
+
+    Returns:
+        For each centre the four vertices around it and their weights, both (4, side).
+    """
+    # The outermost vertices lie on the borders of the picture.
+    place = (np.arange(side) + 0.5) * ((_LATTICE - 1) / side)
+    low = np.minimum(place.astype(np.intp), _LATTICE - 2)
+    t = place - low
+    weights = np.stack(
+        [
+            ((2 - t) * t - 1) * t / 2,
+            ((3 * t - 5) * t * t + 2) / 2,
+            ((4 - 3 * t) * t + 1) * t / 2,
+            (t - 1) * t * t / 2,
+        ]
+    )
+    vertices = np.clip(low + np.arange(-1, 3)[:, None], 0, _LATTICE - 1)
+    return vertices, weights.astype(np.float32)
 
 
 def _read(field: Floats, at: Floats) -> Floats:

@@ -1,0 +1,114 @@
+"""Check that this machine makes the pixels that the table in docs/same-pixels.md promises.
+
+Each row of the table is one variation by the `local` engine: its source, its options and the hash
+of its pixels. The script makes every row again, marks those that differ, and then exits with 1.
+
+    python benchmarks/same_pixels.py
+"""
+
+import argparse
+import hashlib
+import io
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.png import SquarePNG
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "docs" / "same-pixels.md"
+HEAD = "| source | size | strength | light | seed | SHA-256 of the pixels |"
+
+CASES = [
+    *(("photo", 256, strength, True, 7) for strength in (0.0, 0.3, 0.5, 0.65, 0.7, 0.85, 1.0)),
+    *(("photo", 256, strength, False, 8) for strength in (0.5, 0.85)),
+    *(("photo", 512, strength, True, 9) for strength in (0.5, 0.7)),
+    *(("photo", 1024, strength, True, 10) for strength in (0.5, 0.85)),
+    *(("grain", 256, strength, True, 3) for strength in (0.15, 0.6, 0.9)),
+    *(("disc", 256, strength, True, 4) for strength in (0.5, 0.7, 1.0)),
+    *(("ramp", 256, strength, True, 5) for strength in (0.5, 1.0)),
+    *(("dot", 256, strength, True, 6) for strength in (0.5, 1.0)),
+]
+"""Source, side in pixels, strength, light, seed."""
+
+
+_SIZES: dict[int, Literal["256x256", "512x512", "1024x1024"]] = {
+    256: "256x256",
+    512: "512x512",
+    1024: "1024x1024",
+}
+
+
+def main() -> int:
+    """Print the table with a word on each row; return 1 if a row differs from the docs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument("--threads", type=int, help="pictures made at once")
+    options = parser.parse_args()
+    print(f"{platform.machine()}, Python {platform.python_version()}, ", end="")
+    print(f"numpy {np.__version__}, Pillow {PIL.__version__}\n")
+    text = TABLE.read_text("utf-8")
+    known = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    made = []
+    for row in _rows(options.threads):
+        made.append(row)
+        print("equal  " if row in known else "DIFFERS", row, flush=True)
+    if options.write:
+        before = text[: text.index(HEAD)]
+        TABLE.write_text(
+            "\n".join([before + HEAD, "|---|---|---|---|---|---|", *made, ""]), "utf-8"
+        )
+        return 0
+    equal = sum(row in known for row in made)
+    print(f"\n{equal} of {len(made)} rows are those of {TABLE.relative_to(ROOT)}.")
+    return 0 if equal == len(made) == len(known) else 1
+
+
+def _rows(threads: int | None) -> Iterator[str]:
+    for name, side, strength, light, seed in CASES:
+        engine = LocalEngine(seed=seed, strength=strength, light=light, threads=threads)
+        request = CreateImageVariationRequest(
+            image=_source(name), size=_SIZES[side], response_format="b64_json"
+        )
+        (result,) = engine.create_variation(request).data
+        shown = "yes" if light else "no"
+        yield f"| {name} | {side} | {strength} | {shown} | {seed} | {_pixel_hash(result.read())} |"
+
+
+def _source(name: str) -> SquarePNG:
+    """A photo, and pictures made by whole-number arithmetic, which is the same everywhere."""
+    y, x = np.mgrid[:256, :256]
+    if name == "photo":
+        return SquarePNG((ROOT / "examples" / "astronaut.png").read_bytes())
+    if name == "grain":
+        # A linear congruential generator along each row.
+        picture = ((x * 1103515245 + y * y * 12345 + 7 * x * y) >> 7) & 0xFF
+    elif name == "disc":
+        inside = (x - 128) ** 2 + (y - 100) ** 2 < 6400
+        stripes = (x * 5 + y * 3) & 0xFF
+        picture = np.dstack([255 - stripes, stripes, stripes // 2, np.where(inside, 255, 0)])
+    elif name == "ramp":
+        picture = np.dstack([x, y, (x + y) // 2])
+    else:
+        picture = np.where((x == 100) & (y == 90), 255, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(buffer, "PNG")
+    return SquarePNG(buffer.getvalue())
+
+
+def _pixel_hash(png: bytes) -> str:
+    with Image.open(io.BytesIO(png)) as image:
+        head = f"{image.mode} {image.width}x{image.height}\n".encode()
+        return hashlib.sha256(head + image.tobytes()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
