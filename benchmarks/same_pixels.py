@@ -11,9 +11,9 @@ import hashlib
 import io
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import PIL
@@ -25,9 +25,12 @@ from langchain_image_variation.png import SquarePNG
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "same-pixels.md"
-HEAD = "| source | size | strength | light | seed | SHA-256 of the pixels |"
+HEAD = "| source | size | strength | light | seed | hash of the pixels |"
 
-CASES = [
+Case: TypeAlias = tuple[str, int, float, bool, int]
+"""Source, side in pixels, strength, light, seed."""
+
+CASES: list[Case] = [
     *(("photo", 256, strength, True, 7) for strength in (0.0, 0.3, 0.5, 0.65, 0.7, 0.85, 1.0)),
     *(("photo", 256, strength, False, 8) for strength in (0.5, 0.85)),
     *(("photo", 512, strength, True, 9) for strength in (0.5, 0.7)),
@@ -37,7 +40,6 @@ CASES = [
     *(("ramp", 256, strength, True, 5) for strength in (0.5, 1.0)),
     *(("dot", 256, strength, True, 6) for strength in (0.5, 1.0)),
 ]
-"""Source, side in pixels, strength, light, seed."""
 
 
 _SIZES: dict[int, Literal["256x256", "512x512", "1024x1024"]] = {
@@ -58,7 +60,7 @@ def main() -> int:
     text = TABLE.read_text("utf-8")
     known = [line for line in text.splitlines() if line.startswith("| ")][1:]
     made = []
-    for row in _rows(options.threads):
+    for row in rows(CASES, options.threads):
         made.append(row)
         print("equal  " if row in known else "DIFFERS", row, flush=True)
     if options.write:
@@ -72,8 +74,9 @@ def main() -> int:
     return 0 if equal == len(made) == len(known) else 1
 
 
-def _rows(threads: int | None) -> Iterator[str]:
-    for name, side, strength, light, seed in CASES:
+def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
+    """Make a variation for each case and yield its row of the table."""
+    for name, side, strength, light, seed in cases:
         engine = LocalEngine(seed=seed, strength=strength, light=light, threads=threads)
         request = CreateImageVariationRequest(
             image=_source(name), size=_SIZES[side], response_format="b64_json"
