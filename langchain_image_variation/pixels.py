@@ -3,6 +3,7 @@
 Pixels are Pillow images in one of four plain modes, 8 bits a sample: "L", "LA", "RGB" or "RGBA".
 """
 
+import hashlib
 import io
 import struct
 import threading
@@ -43,6 +44,7 @@ __all__ = [
     "is_plain",
     "on_white",
     "open_png",
+    "pixel_sha256",
     "plain",
     "whiten_hidden",
 ]
@@ -322,6 +324,30 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    r"""Return the SHA-256 of an image's mode, size and samples, in hex.
+
+    It is the same for every file that holds these pixels. Compression, filters, interlacing and
+    metadata differ between versions of Pillow and zlib, and do not count.
+
+    Hashed is one ASCII line, such as ``RGB 1024x768\n`` (mode, width, height), and then the 8-bit
+    samples, row by row, those of each pixel together. For a PNG file of 8-bit samples without
+    palette and metadata, as the `local` engine writes, this is the same::
+
+        image = PIL.Image.open(path)
+        head = f"{image.mode} {image.width}x{image.height}\n".encode()
+        hashlib.sha256(head + numpy.asarray(image).tobytes()).hexdigest()
+
+    Args:
+        image: An image in a plain mode, from `decode` or `decode_result`: these apply what the file
+            says about colors and orientation, resolve palettes, and reduce 16-bit samples to 8.
+    """
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    for _, part in _strips(image):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None) -> Image.Image:
