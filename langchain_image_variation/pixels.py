@@ -159,8 +159,8 @@ def decode_result(data: bytes) -> Image.Image:
         return plain(image)
 
 
-def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]]:
-    """Return what an engine answered as a PNG file, and its width and height in pixels.
+def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
+    """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
     A PNG that need not be scaled is returned byte for byte.
 
@@ -175,8 +175,8 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
-        return data, image.size
-    return encode(image), image.size
+        return data, image
+    return encode(image), image
 
 
 @contextmanager

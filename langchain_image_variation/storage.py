@@ -140,13 +140,13 @@ class ResultStorage(Results):
     def _shown(self, name: str) -> str:
         return f"{self._scope}{name}"
 
-    def _put(self, name: str, data: bytes) -> bool:
+    def _put(self, name: str, data: bytes) -> bytes | None:
         with self._at.failures(f"did not take {name!r}; make room, or check its rights"):
             path = f"{self._scope}{name}"
-            there = self._at.read(path, len(data) + 1)
+            there = self._at.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
             if there is None:
                 self._at.write(path, data)
-            return there is None or there == data
+            return data if there is None else there
 
     def _results(self) -> list[tuple[float, str]]:
         folder = self._at.path(self._scope)
