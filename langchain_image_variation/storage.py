@@ -34,8 +34,8 @@ class ResultStorage(Results):
 
     A file appears whole or not at all where the file system has renames of its own (local, SFTP,
     SMB, HDFS) or takes files whole (memory, and object stores such as S3). A name that is taken is
-    left alone, except that two programs that write different pictures of one name at the same
-    moment are not kept apart; names begin with a hash of the content.
+    left alone. Two programs that write different files under one name at the same moment are not
+    kept apart, but the name holds a hash of the pixels, so both files show the same.
 
     Nothing that fsspec says reaches a message, and neither does the URL, which may hold a password.
 

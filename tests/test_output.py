@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images, save_png
 from langchain_image_variation.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.png import SquarePNG
-from pytest_image_variation.samples import jpeg, non_square_png, square_png
+from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
 from tests.pictures.compressed import encodings
 
 PNG = SquarePNG(square_png())
@@ -141,15 +141,21 @@ def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
     assert saved.path.name.rpartition("-")[0].rpartition("-")[0] == stem
 
 
-def test_a_jpeg_answer_is_written_as_png(tmp_path: Path) -> None:
-    """Some servers put JPEG bytes into b64_json; the file is a PNG of the same pixels."""
-    response = ImagesResponse.from_pngs([jpeg(32, 32)], response_format="b64_json")
-    (saved,) = save_images(response, tmp_path)
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
+    """Some servers put JPEG or WebP into b64_json; name and file are those of the same pixels."""
+    buffer = io.BytesIO()
+    decode(PNG).save(buffer, format)
+    pixels = decode_result(buffer.getvalue())
+    (saved,) = save_images(entries(buffer.getvalue()), tmp_path)
     with Image.open(saved.path) as image:
-        assert (image.format, image.size) == ("PNG", (32, 32))
+        assert (image.format, image.size) == ("PNG", (64, 64))
+        assert image.tobytes() == pixels.tobytes()
+    assert saved.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
+    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved]
 
 
-@pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100]])
+@pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
 def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: bytes) -> None:
     """They may have been paid for: they are written, and the error says which."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
