@@ -1,8 +1,9 @@
 """`ResultCache`: answers a call with the pictures that the same call made before.
 
-What makes two calls the same: the bytes of the picture as the engine gets it, `n`, `size`, `model`,
-and the engine with its version and its settings, see `engine_fingerprint`. What does not count:
-`user`, `response_format`, how the picture is called, and the conversation.
+Two calls are the same if they share the pixels that the engine gets (8 bits a sample), `n`, `size`,
+`model`, and the engine with its version and its settings, see `engine_fingerprint`. What does not
+count: `user`, `response_format`, the image's name, how its file is compressed, and the
+conversation.
 
 An engine that is not given a seed makes new pictures at each call; with a cache, the same call
 gives the same pictures, until one of them is removed or the engine changes. A larger `n` is another
@@ -13,8 +14,8 @@ For a review of security:
 - The cache is one for all conversations that share a place of results. Whoever asks for variations
   of a picture that another conversation had varied, with the same arguments, gets copies of those
   results in its own scope, under names of its own, as if they had been made now: never the other
-  conversation's names, paths, user or messages. To ask, one needs the picture itself, every byte of
-  it, and then one could have had the same made.
+  conversation's names, paths, user or messages. To ask, one needs the picture itself, every pixel
+  of it, and then one could have had the same made.
 - A hit can be told from a miss: it is faster, uses nothing, and the artifact and the text say so.
   So a conversation can find out that a picture which it has was varied here before. Where that must
   not be known, give each tenant an `output_dir` of its own, or leave the cache off.
@@ -36,6 +37,7 @@ from langchain_image_variation.contract import MAX_N, CreateImageVariationReques
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.output import PlacedImage
+from langchain_image_variation.pixels import decode, pixel_sha256
 from langchain_image_variation.results import Results
 from langchain_image_variation.source import MAX_SOURCE_BYTES
 
@@ -115,7 +117,7 @@ class ResultCache:
         key = digest(
             form=_FORM,
             engine=self._engine,
-            image=hashlib.sha256(request.image.data).hexdigest(),
+            image=pixel_sha256(decode(request.image)),
             model=request.model,
             n=request.n,
             size=request.size,

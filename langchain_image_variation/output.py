@@ -1,14 +1,15 @@
 """From an `ImagesResponse` to PNG files, a contact sheet and a notebook's display.
 
-File names are made here, from the source's name and the picture's content, so no answer can choose
-where it is written. A file appears under its name whole or not at all, and never replaces a
-different picture.
+File names are made here, from the source's name and the image's pixels, so no answer can choose
+where it is written, and the same pixels get the same name on every machine. A file appears under
+its name whole or not at all, and never replaces another file.
 """
 
 import hashlib
 import io
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,10 @@ from PIL import Image
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
-from langchain_image_variation.pixels import as_png, decode, decode_result, encode
+from langchain_image_variation.pixels import as_png, decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.placement import place_file
 from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.png.chunks import SIGNATURE
 
 __all__ = [
     "DATED_NAME",
@@ -52,9 +54,13 @@ _WRITERS = 4
 RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 """The names that `place_images` makes: nothing in them means anything to a file system."""
 
-Place: TypeAlias = Callable[[str, bytes], bool]
-"""Puts a file in place whole, by name; says False if other content has that name. May raise an
+Place: TypeAlias = Callable[[str, bytes], bytes | None]
+"""Puts a file in place whole, by name, unless the name is taken. Returns the content of that name:
+the new bytes, or those that were there before, or None if it is not a file. May raise an
 `OutputError`."""
+
+_HEADER = struct.Struct(">16xII")
+"""The beginning of a PNG file, up to its width and height in pixels."""
 
 _GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
@@ -122,9 +128,11 @@ def save_images(
 ) -> list[SavedImage]:
     """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
 
-    The hash is the beginning of the file's SHA-256. A file that is already there with the same
-    content is kept. A picture that came as JPEG or WebP is written as PNG. If the name is that of
-    an earlier result, its own hash and index are dropped.
+    The hash is the beginning of `langchain_image_variation.pixels.pixel_sha256`, so it does not
+    depend on how the file is compressed. If a file of that name holds the same pixels, it is kept.
+    If it holds anything else, it is kept too, and the new file gets more digits of the hash. A
+    result that came as JPEG or WebP is written as PNG. If the name is that of an earlier result,
+    its own hash and index are dropped.
 
     Args:
         response: The answer of an engine.
@@ -200,11 +208,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_writers.cache_clear)
 
 
-def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
-    """Write one file as `<name>-<hash>-<suffix>.png`, atomically, and return its path.
+def save_png(image: Image.Image, directory: Path, *, name: str, suffix: str) -> Path:
+    """Write one image as `<name>-<hash>-<suffix>.png`, atomically, and return its path.
 
     Args:
-        data: The bytes of a PNG file.
+        image: An image in a plain mode.
         directory: An existing folder.
         name: What to begin the file's name with; made safe first.
         suffix: What to end it with, such as an index.
@@ -212,21 +220,50 @@ def save_png(data: bytes, directory: Path, *, name: str, suffix: str) -> Path:
     Raises:
         OutputError: If the file cannot be written.
     """
-    return directory / place_png(data, partial(place_file, directory), name=name, suffix=suffix)
+    place = partial(place_file, directory)
+    file, _ = place_png(encode(image), image, place, name=name, suffix=suffix)
+    return directory / file
 
 
-def place_png(data: bytes, place: Place, *, name: str, suffix: str) -> str:
-    """Do what `save_png` does, wherever `place` puts the file, and return its name.
+def place_png(
+    data: bytes, image: Image.Image, place: Place, *, name: str, suffix: str
+) -> tuple[str, bytes]:
+    """Do what `save_png` does, wherever `place` puts the file.
+
+    Args:
+        data: The bytes of a PNG file.
+        image: Its pixels in a plain mode.
+        place: Puts the file in place.
+        name: As in `save_png`.
+        suffix: As in `save_png`.
+
+    Returns:
+        The file's name and its content: `data`, or that of an earlier file of the same pixels.
 
     Raises:
         OutputError: As `save_png`.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    digest = pixel_sha256(image)
     for length in _HASH_LENGTHS:
         file = f"{_safe(name)}-{digest[:length]}-{suffix}.png"
-        if place(file, data):
-            return file
+        content = place(file, data)
+        if content is not None and (content == data or _has_pixels(content, image.size, digest)):
+            return file, content
     raise OutputError(f"{file!r} exists with other content; remove it or name another folder.")
+
+
+def _has_pixels(content: bytes, size: tuple[int, int], digest: str) -> bool:
+    """Say whether a file is a PNG of this size, in pixels, whose `pixel_sha256` is the digest."""
+    # Other sizes are not decoded, so that a file costs no more memory than the new image. EXIF may
+    # turn an image on its side.
+    if not content.startswith(SIGNATURE) or len(content) < _HEADER.size:
+        return False
+    if sorted(_HEADER.unpack_from(content)) != sorted(size):
+        return False
+    try:
+        return pixel_sha256(decode_result(content)) == digest
+    except OutputError:
+        return False
 
 
 class ContactSheet:
@@ -280,7 +317,7 @@ class ContactSheet:
             OutputError: If the file cannot be written.
         """
         folder = make_output_dir(directory)
-        return save_png(encode(self.image), folder, name=name, suffix="sheet")
+        return save_png(self.image, folder, name=name, suffix="sheet")
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
@@ -295,11 +332,12 @@ class _UnreadableError(Exception):
 
 def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
     try:
-        data, (width, height) = as_png(image.read())
+        data, pixels = as_png(image.read())
     except ImageVariationError as error:
         raise _UnreadableError(error) from None
-    file = place_png(data, place, name=name, suffix=suffix)
-    return PlacedImage(file, hashlib.sha256(data).hexdigest(), width, height, image.seed)
+    file, content = place_png(data, pixels, place, name=name, suffix=suffix)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return PlacedImage(file, sha256, *pixels.size, image.seed)
 
 
 def _safe(name: str) -> str:

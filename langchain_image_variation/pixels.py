@@ -3,6 +3,7 @@
 Pixels are Pillow images in one of four plain modes, 8 bits a sample: "L", "LA", "RGB" or "RGBA".
 """
 
+import hashlib
 import io
 import struct
 import threading
@@ -43,6 +44,7 @@ __all__ = [
     "is_plain",
     "on_white",
     "open_png",
+    "pixel_sha256",
     "plain",
     "whiten_hidden",
 ]
@@ -157,8 +159,8 @@ def decode_result(data: bytes) -> Image.Image:
         return plain(image)
 
 
-def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]]:
-    """Return what an engine answered as a PNG file, and its width and height in pixels.
+def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
+    """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
     A PNG that need not be scaled is returned byte for byte.
 
@@ -173,8 +175,8 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, tuple[int, int]
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
-        return data, image.size
-    return encode(image), image.size
+        return data, image
+    return encode(image), image
 
 
 @contextmanager
@@ -322,6 +324,30 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    r"""Return the SHA-256 of an image's mode, size and samples, in hex.
+
+    It is the same for every file that holds these pixels. Compression, filters, interlacing and
+    metadata differ between versions of Pillow and zlib, and do not count.
+
+    Hashed is one ASCII line, such as ``RGB 1024x768\n`` (mode, width, height), and then the 8-bit
+    samples, row by row, those of each pixel together. For a PNG file of 8-bit samples without
+    palette and metadata, as the `local` engine writes, this is the same::
+
+        image = PIL.Image.open(path)
+        head = f"{image.mode} {image.width}x{image.height}\n".encode()
+        hashlib.sha256(head + numpy.asarray(image).tobytes()).hexdigest()
+
+    Args:
+        image: An image in a plain mode, from `decode` or `decode_result`: these apply what the file
+            says about colors and orientation, resolve palettes, and reduce 16-bit samples to 8.
+    """
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    for _, part in _strips(image):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None) -> Image.Image:

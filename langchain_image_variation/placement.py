@@ -16,8 +16,11 @@ __all__ = ["finish_placing", "place_file"]
 _AT_FOLDER = {os.stat, os.unlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
 
-def place_file(directory: Path, name: str, data: bytes) -> bool:
-    """Put a file into an existing folder whole; say False if other content has that name.
+def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
+    """Put a file into an existing folder whole, unless the name is taken.
+
+    Returns:
+        The content of that name: `data`, or what was there before, or None if it is not a file.
 
     Raises:
         OutputError: If it cannot be written.
@@ -62,10 +65,9 @@ def _remove_temporary(directory: Path | int, file: os.stat_result) -> None:
                     os.unlink(path, dir_fd=at)
 
 
-def _placed(data: bytes, path: Path) -> bool:
-    """Put a file in place whole; say False if other content has that name."""
+def _placed(data: bytes, path: Path) -> bytes | None:
     if path.exists():
-        return _holds(path, data)
+        return _content(path)
     temporary = path.with_name(unfinished_name())
     try:
         with open(temporary, "xb") as file:
@@ -77,14 +79,14 @@ def _placed(data: bytes, path: Path) -> bool:
             os.link(temporary, path)
         except OSError:
             if path.exists():
-                return _holds(path, data)
+                return _content(path)
             # The file system has no hard links.
             os.replace(temporary, path)
-        return True
+        return data
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

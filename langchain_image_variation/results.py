@@ -116,7 +116,7 @@ class Results(ABC):
         """
 
     @abstractmethod
-    def _put(self, name: str, data: bytes) -> bool:
+    def _put(self, name: str, data: bytes) -> bytes | None:
         """Put a result into this scope, as a `Place` does."""
 
     @abstractmethod
@@ -274,7 +274,7 @@ class ResultFolder(Results):
     def _folder(self) -> Path:
         return self.pictures.root / self.relative
 
-    def _put(self, name: str, data: bytes) -> bool:
+    def _put(self, name: str, data: bytes) -> bytes | None:
         if not self._folder.is_dir():
             # It was removed while the engine worked.
             make_output_dir(self._folder)

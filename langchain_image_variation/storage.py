@@ -34,8 +34,8 @@ class ResultStorage(Results):
 
     A file appears whole or not at all where the file system has renames of its own (local, SFTP,
     SMB, HDFS) or takes files whole (memory, and object stores such as S3). A name that is taken is
-    left alone, except that two programs that write different pictures of one name at the same
-    moment are not kept apart; names begin with a hash of the content.
+    left alone. Two programs that write different files under one name at the same moment are not
+    kept apart, but the name holds a hash of the pixels, so both files show the same.
 
     Nothing that fsspec says reaches a message, and neither does the URL, which may hold a password.
 
@@ -140,13 +140,13 @@ class ResultStorage(Results):
     def _shown(self, name: str) -> str:
         return f"{self._scope}{name}"
 
-    def _put(self, name: str, data: bytes) -> bool:
+    def _put(self, name: str, data: bytes) -> bytes | None:
         with self._at.failures(f"did not take {name!r}; make room, or check its rights"):
             path = f"{self._scope}{name}"
-            there = self._at.read(path, len(data) + 1)
+            there = self._at.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
             if there is None:
                 self._at.write(path, data)
-            return there is None or there == data
+            return data if there is None else there
 
     def _results(self) -> list[tuple[float, str]]:
         folder = self._at.path(self._scope)

@@ -23,9 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.server import create_app
 from pytest_image_variation.door import Door
-from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.expectation import Asked, Play, Unexpected
 from pytest_image_variation.form import Form
 from pytest_image_variation.scenarios import Answer, Maker
@@ -204,19 +204,19 @@ class _Apps:
 
     @cached_property
     def _open(self) -> ASGIApp:
-        return create_app(LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files")
+        return create_app(InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files")
 
     @cached_property
     def _locked(self) -> ASGIApp:
         key = secrets.token_hex()
         return create_app(
-            LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files", api_key=key
+            InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files", api_key=key
         )
 
     @cached_property
     def _expiring(self) -> ASGIApp:
         return create_app(
-            LookingEngine(), queue=_QUEUE, store_dir=self._folder / "files", url_ttl=0.001
+            InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files", url_ttl=0.001
         )
 
 

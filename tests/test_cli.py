@@ -16,10 +16,12 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
+from tests.pictures.compressed import encodings
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,18 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
     assert [path.rpartition("-")[2] for path in paths] == ["1.png", "2.png", "3.png", "sheet.png"]
     assert all(Path(path).is_file() and path.startswith("variations/photo-") for path in paths)
     assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centred 64x64.\n"
+
+
+def test_how_the_photo_is_compressed_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does it leave a second file of the same pixels."""
+    printed = set()
+    for data in encodings(decode(SquarePNG(square_png(24)))):
+        Path("photo.png").write_bytes(data)
+        arguments = ["--size", "256x256", "--engine", "instant"]
+        assert main(["create", "--image", "photo.png", *arguments]) == 0
+        printed.add(capsys.readouterr().out)
+    assert len(printed) == 1
+    assert len(list(Path("variations").iterdir())) == 2
 
 
 def test_prints_the_contract_s_json_instead(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,6 @@ LIBRARIES = {
 }
 PLUGIN = {
     "__init__": (0, set[str]()),
-    "engine": (0, set[str]()),
     "samples": (0, {"PIL"}),
     "scenarios": (0, set[str]()),
     "form": (1, {"PIL"}),

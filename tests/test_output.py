@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,10 @@ from langchain_image_variation.contract import Image as ResponseImage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images, save_png
+from langchain_image_variation.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.png import SquarePNG
-from pytest_image_variation.samples import jpeg, square_png
+from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
+from tests.pictures.compressed import encodings
 
 PNG = SquarePNG(square_png())
 
@@ -23,13 +26,20 @@ def answer(n: int) -> ImagesResponse:
     return InstantEngine().create_variation(request)
 
 
+def entries(*files: bytes) -> ImagesResponse:
+    """Return an answer that holds these files."""
+    return ImagesResponse.from_pngs(files, response_format="b64_json")
+
+
 def test_writes_each_variation_under_a_name_of_its_own(tmp_path: Path) -> None:
-    """Names are source name, content hash and index; contents are those of the answer."""
+    """Names are source name, pixel hash and index; contents are those of the answer."""
     response = answer(3)
     saved = save_images(response, tmp_path / "new" / "folder", name="cat")
     for index, (image, expected) in enumerate(zip(saved, response.data, strict=True), start=1):
-        assert image.path.name == f"cat-{image.sha256[:8]}-{index}.png"
+        pixels = pixel_sha256(decode_result(expected.read()))
+        assert image.path.name == f"cat-{pixels[:8]}-{index}.png"
         assert image.path.read_bytes() == expected.read()
+        assert image.sha256 == hashlib.sha256(expected.read()).hexdigest()
         assert (image.width, image.height, image.seed) == (256, 256, None)
     assert len(os.listdir(tmp_path / "new" / "folder")) == 3
 
@@ -42,19 +52,70 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
     assert [image.path.stat().st_mtime_ns for image in first] == times
 
 
-def test_never_replaces_a_different_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [b"something else", square_png(65), square_png()[:-40], b""])
+def test_never_replaces_a_different_picture(tmp_path: Path, other: bytes) -> None:
     """If other content has the name, the hash in the name grows until it is free."""
-    data = square_png()
-    first = save_png(data, tmp_path, name="cat", suffix="1")
-    first.write_bytes(b"something else")
-    second = save_png(data, tmp_path, name="cat", suffix="1")
-    assert first.read_bytes() == b"something else"
+    image = decode(PNG)
+    data = encode(image)
+    first = save_png(image, tmp_path, name="cat", suffix="1")
+    first.write_bytes(other)
+    second = save_png(image, tmp_path, name="cat", suffix="1")
+    assert first.read_bytes() == other
     assert (second.read_bytes(), len(second.name) - len(first.name)) == (data, 8)
     second.write_bytes(b"x")
-    third = save_png(data, tmp_path, name="cat", suffix="1")
+    third = save_png(image, tmp_path, name="cat", suffix="1")
     third.write_bytes(b"x")
     with pytest.raises(OutputError, match="exists with other content"):
-        save_png(data, tmp_path, name="cat", suffix="1")
+        save_png(image, tmp_path, name="cat", suffix="1")
+
+
+def test_the_same_pixels_are_there_already(tmp_path: Path) -> None:
+    """However they are compressed: the first file stays, and the hash returned is that file's."""
+    image = decode(SquarePNG(square_png(24)))
+    first, *others = encodings(image)
+    (kept,) = save_images(entries(first), tmp_path, name="cat")
+    time = kept.path.stat().st_mtime_ns
+    for data in others:
+        assert save_images(entries(data), tmp_path, name="cat") == [kept]
+    assert os.listdir(tmp_path) == [kept.path.name]
+    assert (kept.path.read_bytes(), kept.path.stat().st_mtime_ns) == (first, time)
+    assert kept.sha256 == hashlib.sha256(first).hexdigest()
+
+
+def test_another_compression_changes_no_name(tmp_path: Path) -> None:
+    """The names that another machine gives are the same."""
+    image = decode(SquarePNG(square_png(24)))
+    names = {
+        save_images(entries(data), tmp_path / str(at), name="cat")[0].path.name
+        for at, data in enumerate(encodings(image))
+    }
+    assert names == {f"cat-{pixel_sha256(image)[:8]}-1.png"}
+
+
+def test_an_image_that_its_file_turns_is_there_already_too(tmp_path: Path) -> None:
+    """The sides in the header are then those of the image before it is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = []
+    for level in (1, 9):
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(non_square_png())).save(
+            buffer, "PNG", exif=exif, compress_level=level
+        )
+        files.append(buffer.getvalue())
+    saved = [save_images(entries(data), tmp_path)[0] for data in files]
+    assert files[0] != files[1]
+    assert saved[0] == saved[1]
+    assert (saved[0].width, saved[0].height) == (64, 96)
+
+
+def test_the_sheet_s_name_follows_from_its_pixels(tmp_path: Path) -> None:
+    """So it does not depend on how source, variations and sheet are compressed."""
+    for data in encodings(decode(SquarePNG(square_png(24)))):
+        sheet = ContactSheet(SquarePNG(data), entries(data), tile=32)
+        path = sheet.save(tmp_path, name="cat")
+        assert path.name == f"cat-{pixel_sha256(sheet.image)[:8]}-sheet.png"
+    assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize(
@@ -80,26 +141,32 @@ def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
     assert saved.path.name.rpartition("-")[0].rpartition("-")[0] == stem
 
 
-def test_a_jpeg_answer_is_written_as_png(tmp_path: Path) -> None:
-    """Some servers put JPEG bytes into b64_json; the file is a PNG of the same pixels."""
-    response = ImagesResponse.from_pngs([jpeg(32, 32)], response_format="b64_json")
-    (saved,) = save_images(response, tmp_path)
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
+    """Some servers put JPEG or WebP into b64_json; name and file are those of the same pixels."""
+    buffer = io.BytesIO()
+    decode(PNG).save(buffer, format)
+    pixels = decode_result(buffer.getvalue())
+    (saved,) = save_images(entries(buffer.getvalue()), tmp_path)
     with Image.open(saved.path) as image:
-        assert (image.format, image.size) == ("PNG", (32, 32))
+        assert (image.format, image.size) == ("PNG", (64, 64))
+        assert image.tobytes() == pixels.tobytes()
+    assert saved.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
+    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved]
 
 
-@pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100]])
+@pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
 def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: bytes) -> None:
     """They may have been paid for: they are written, and the error says which."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
     with pytest.raises(OutputError, match=r"no readable PNG.* Saved of this answer: image-"):
         save_images(response, tmp_path)
-    assert os.listdir(tmp_path) == ["image-0012e27e-1.png"]
+    assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode(PNG))[:8]}-1.png"]
 
 
 def test_a_file_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) -> None:
     """A name that is taken is an error; what can be written of the answer is."""
-    digest = save_images(answer(1), tmp_path / "elsewhere")[0].sha256
+    digest = pixel_sha256(decode_result(answer(1).data[0].read()))
     for length in (8, 16, 64):
         (tmp_path / f"image-{digest[:length]}-1.png").mkdir()
     with pytest.raises(OutputError, match=f"'image-{digest}-1.png' exists with other content"):
@@ -126,18 +193,19 @@ def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_no_part_behind(tmp_path: Path) -> None:
     """A name that the file system refuses is our error, and no temporary file stays."""
     with pytest.raises(OutputError, match="cannot be written"):
-        save_png(b"x", tmp_path, name="cat", suffix="1/2")
+        save_png(decode(PNG), tmp_path, name="cat", suffix="1/2")
     assert os.listdir(tmp_path) == []
 
 
 def test_many_writers_of_one_picture_agree(tmp_path: Path) -> None:
-    """Threads that write the same picture at once all get the one whole file."""
-    data = square_png(256)
+    """Threads that write the same pixels at once, compressed differently, get one whole file."""
+    files = encodings(decode(SquarePNG(square_png(32))))
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(save_png, data, tmp_path, name="a", suffix="1") for _ in range(40)]
-    (path,) = {job.result() for job in jobs}
-    assert os.listdir(tmp_path) == [path.name]
-    assert path.read_bytes() == data
+        jobs = [pool.submit(save_images, entries(data), tmp_path) for data in files * 3]
+    (saved,) = {job.result()[0] for job in jobs}
+    assert os.listdir(tmp_path) == [saved.path.name]
+    assert saved.path.read_bytes() in files
+    assert saved.sha256 == hashlib.sha256(saved.path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])

@@ -2,6 +2,7 @@ import base64
 import contextlib
 import io
 import os
+import random
 import re
 import struct
 from pathlib import Path
@@ -114,6 +115,27 @@ def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
     assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
     assert 900 < source.png.side < 1280
     assert f"scaled 1280x1280 down to {source.png.side}x{source.png.side}" in source.note
+
+
+@pytest.mark.parametrize(
+    ("mode", "side", "values", "expected"),
+    [
+        ("RGB", 1178, 256, 1178),
+        ("RGB", 1300, 256, 1178),
+        ("RGBA", 1100, 256, 1020),
+        ("LA", 1500, 256, 1443),
+        ("L", 2100, 256, 2041),
+        ("RGB", 1800, 8, 1544),
+    ],
+)
+def test_the_side_of_a_scaled_picture_is_the_same_with_every_zlib(
+    mode: str, side: int, values: int, expected: int
+) -> None:
+    """It follows from the pixels, for another length of the file would give another image."""
+    samples = random.Random(0).randbytes(side * side * len(mode))
+    samples = samples.translate(bytes(value % values for value in range(256)))
+    noise = Image.frombytes(mode, (side, side), samples)
+    assert load_source(noise).png.side == expected
 
 
 def test_a_large_flat_picture_keeps_its_pixels() -> None:

@@ -1,6 +1,5 @@
 """The `instant` engine: the same answer every time, at once. For tests, not for looking at."""
 
-import hashlib
 import io
 import zlib
 from functools import lru_cache
@@ -10,6 +9,7 @@ from PIL import Image
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.pixels import decode, pixel_sha256
 
 __all__ = ["InstantEngine"]
 
@@ -17,11 +17,11 @@ MODELS = ("dall-e-2", "instant")
 
 
 class InstantEngine:
-    """Makes flat pictures whose colours follow from the source's bytes and the index.
+    """Makes flat pictures whose colours follow from the source's pixels and the index.
 
-    Deterministic on every machine: the same picture, seed and index give the same colour. Each
-    answer has exactly `n` distinct pictures of exactly the size asked for. Pixels are not decoded,
-    so a picture that is valid by its structure is enough.
+    Deterministic on every machine: the same pixels, seed and index give the same color, however the
+    source is compressed. Each answer has exactly `n` distinct pictures of exactly the size asked
+    for.
 
     Args:
         seed: Picture i is that of seed 0 and index `seed + i`, so that the further pictures of a
@@ -52,10 +52,11 @@ class InstantEngine:
         """Return `request.n` flat pictures.
 
         Raises:
+            InvalidImageError: If the pixels of the source are corrupt.
             ModelNotFoundError: If the model is neither "dall-e-2" nor "instant".
         """
         check_model(request.model, MODELS)
-        digest = hashlib.sha256(request.image.data).digest()
+        digest = bytes.fromhex(pixel_sha256(decode(request.image)))
         indexes = range(self.seed, self.seed + request.n)
         pngs = [_flat_png(request.side, _color(digest, index)) for index in indexes]
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)

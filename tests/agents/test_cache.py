@@ -16,13 +16,15 @@ from langchain_image_variation.calls import CallSettings
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Usage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
-from langchain_image_variation.pixels import encode
+from langchain_image_variation.pixels import decode, encode
+from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.results import RECORDS
 from langchain_image_variation.tool import ImageVariationTool
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.file_systems import Bucket, bucket
 from tests.agents.scripted import call
+from tests.pictures.compressed import encodings
 
 
 class Dice:
@@ -36,9 +38,9 @@ class Dice:
         """Return pictures of colours that were not there before."""
         self.asked.append(request)
         side = request.side
-        pngs = [encode(Image.new("L", (side, side))) for _ in range(request.n)]
-        pngs = [png + secrets.token_bytes(8) for png in pngs]
-        seeds = [secrets.randbits(32) for _ in pngs]
+        seeds = [secrets.randbits(32) for _ in range(request.n)]
+        colors = [tuple(seed.to_bytes(4)) for seed in seeds]
+        pngs = [encode(Image.new("RGBA", (side, side), (*c[:3], c[3] | 8))) for c in colors]
         answer = ImagesResponse.from_pngs(
             pngs, response_format=request.response_format, seeds=seeds
         )
@@ -101,6 +103,21 @@ async def test_the_same_call_is_answered_with_the_same_pictures(
     assert second.artifact["images"][0]["created"] == 1_700_000_000
     again = " They are those that the same call made before."
     assert first.content.replace("vary it again.", f"vary it again.{again}") == second.content
+
+
+def test_how_the_picture_is_compressed_does_not_count(root: Path) -> None:
+    """Another machine's file of the same pixels is the same call; other pixels are another one."""
+    engine = Dice()
+    messages = []
+    for data in encodings(decode(SquarePNG(square_png(24)))):
+        (root / "dog.png").write_bytes(data)
+        messages.append(tool(root, engine).invoke(call(image="dog.png")))
+    assert len(engine.asked) == 1
+    assert all(message.artifact.get("cached") for message in messages[1:])
+    assert all(hashes(message) == hashes(messages[0]) for message in messages)
+    for other in (square_png(25), square_png(24, "RGBA"), square_png(24, "L")):
+        (root / "dog.png").write_bytes(other)
+        assert "cached" not in tool(root, engine).invoke(call(image="dog.png")).artifact
 
 
 @pytest.mark.parametrize(

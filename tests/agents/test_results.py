@@ -1,3 +1,4 @@
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.folder import PictureFolder
 from langchain_image_variation.gallery import Gallery
 from langchain_image_variation.output import save_images
+from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.results import ResultFolder, Results
 from langchain_image_variation.source import MAX_SOURCE_BYTES
@@ -31,6 +33,7 @@ from pytest_image_variation.samples import square_png
 from tests.agents.file_systems import SECRET, Bucket, bucket
 from tests.agents.scripted import call
 from tests.agents.test_folder import OUTSIDE
+from tests.pictures.compressed import encodings
 
 PNG = SquarePNG(square_png())
 SCOPE, OTHER = scope_name("thread 1"), scope_name("thread 2")
@@ -124,6 +127,23 @@ def test_a_different_picture_is_never_replaced(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_same_pixels_are_kept_once(kind: str, tmp_path: Path) -> None:
+    """However they are compressed: the first file stays, and the hash returned is that file's."""
+    kept = results(kind, tmp_path)
+    kept.make()
+    system, root = files(kind, tmp_path)
+    first, *others = encodings(decode(SquarePNG(square_png(24))))
+    saved = [
+        kept.save(ImagesResponse.from_pngs([data], response_format="b64_json"), name="cat")
+        for data in (first, *others)
+    ]
+    assert saved == saved[:1] * len(saved)
+    ((_, image),) = saved[0]
+    assert image.sha256 == hashlib.sha256(first).hexdigest()
+    assert system.cat_file(f"{root}/{image.name}") == first
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_scope_finds_its_own_results_only(kind: str, tmp_path: Path) -> None:
     """Neither the handle nor the path of another's result is found, and none is listed."""
     mine, other = (results(kind, tmp_path, scope) for scope in (SCOPE, OTHER))
@@ -163,14 +183,14 @@ def test_the_newest_come_first_and_the_oldest_go(kind: str, tmp_path: Path) -> N
         system.pipe_file(f"{root}/{SCOPE}/{name}", b"x")
         if kind in ("folder", "file"):
             os.utime(f"{root}/{SCOPE}/{name}", (0, 0))
-    handles = []
+    handles: list[list[str]] = []
     for index in range(3):
         image = SquarePNG(square_png(16 + index))
         handles.append([i.name[:-4] for _, i in kept.save(answer(2, image), name="cat")])
         if kind in ("folder", "file"):
             for handle in handles[-1]:
                 os.utime(f"{root}/{SCOPE}/{handle}.png", (index, index))
-    assert kept.newest()[:2] == sorted(handles[2], reverse=True)
+    assert sorted(kept.newest()[:2]) == sorted(handles[2])
     assert kept.newest()[2] in handles[1]
     assert len(kept.newest()) == 4
     left = {str(path).rpartition("/")[2] for path in system.find(f"{root}/{SCOPE}")}

@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 import pickle
 import re
@@ -24,7 +25,8 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     SourceError,
 )
-from langchain_image_variation.pixels import on_white
+from langchain_image_variation.pixels import decode, on_white
+from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.source import load_source
 from langchain_image_variation.tool import (
     PROGRESS_EVENT,
@@ -36,6 +38,7 @@ from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
+from tests.pictures.compressed import encodings
 
 
 @pytest.fixture
@@ -449,3 +452,37 @@ async def test_a_server_as_engine(root: Path, kind: str) -> None:
     assert refused.status == "error"
     assert "try again in 999s" in refused.content
     assert "sk-verysecret" not in repr((saved, refused, tool))
+
+
+class Recompressing:
+    """An engine that gives the same pixels at each call, in another file."""
+
+    def __init__(self) -> None:
+        self.files = iter(encodings(decode(SquarePNG(square_png(24)))))
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return the next file."""
+        return ImagesResponse.from_pngs([next(self.files)], response_format="b64_json")
+
+
+def test_a_handle_does_not_depend_on_how_a_file_is_compressed(root: Path) -> None:
+    """It stays the name of the first file, whose hash is in every artifact, and can be varied."""
+    tool = ImageVariationTool(root_dir=root, engine=Recompressing())
+    talk = Talk(tool)
+    images = [talk.vary("cat.jpg").artifact["images"][0] for _ in range(3)]
+    assert len({(image["handle"], image["sha256"]) for image in images}) == 1
+    data = (root / images[0]["path"]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == images[0]["sha256"]
+    assert [path.name for path in (root / "variations").iterdir()] == [Path(images[0]["path"]).name]
+    talk.vary(images[0]["handle"])
+
+
+def test_how_the_source_is_compressed_changes_no_handle(root: Path) -> None:
+    """The same pixels are varied the same, so the results have the same names."""
+    handles = set()
+    for data in encodings(decode(SquarePNG(square_png(24)))):
+        (root / "dog.png").write_bytes(data)
+        tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+        message = tool.invoke(call(image="dog.png", n=2))
+        handles.add(tuple(image["handle"] for image in message.artifact["images"]))
+    assert len(handles) == 1

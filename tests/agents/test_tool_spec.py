@@ -18,9 +18,12 @@ from pydantic import BaseModel
 
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+from langchain_image_variation.pixels import decode
+from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.tool import ImageVariationTool
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.scripted import call
+from tests.pictures.compressed import encodings
 
 
 @pytest.fixture
@@ -221,3 +224,13 @@ def test_pictures_are_saved_where_the_raw_output_says(tool: FunctionTool, root: 
         assert (picture.format, picture.size) == ("PNG", (256, 256))
     for name in (image["handle"], f"{image['handle']}.png", image["path"]):
         assert not tool.call(image=name).is_error
+
+
+def test_how_the_source_is_compressed_changes_no_handle(tool: FunctionTool, root: Path) -> None:
+    """The same pixels are varied the same, so the results have the same names."""
+    handles = set()
+    for data in encodings(decode(SquarePNG(square_png(24)))):
+        (root / "dog.png").write_bytes(data)
+        output = tool.call(image="dog.png", n=2, size="256x256")
+        handles.add(tuple(image["handle"] for image in output.raw_output["images"]))
+    assert len(handles) == 1

@@ -19,9 +19,11 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
 )
+from langchain_image_variation.pixels import decode, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
 from tests.bulk.declared import made
 from tests.bulk.running import largest_file
+from tests.pictures.compressed import encodings
 
 Columns = dict[str, list[Any]]
 
@@ -66,6 +68,18 @@ def test_seeds_and_names_follow_from_the_content(photos: Path) -> None:
     digest = hashlib.sha256((photos / "0.png").read_bytes()).hexdigest()
     assert one["source_sha256"] == [digest] * 2
     assert one["seed"] == [int(digest[:8], 16), int(digest[:8], 16) + 1]
+
+
+def test_how_a_source_is_compressed_changes_no_pixel(photos: Path) -> None:
+    """With the same seed; names and manifest follow from the source's file, which is the user's."""
+    files = encodings(decode(SquarePNG((photos / "0.png").read_bytes())))
+    for at, data in enumerate(files):
+        (photos / f"{at}.png").write_bytes(data)
+    paths = [f"photos/{at}.png" for at in range(len(files))]
+    out = batch(engine="instant", n=1)({"path": paths, "seed": [7] * len(files)})
+    made = [decode(SquarePNG((Path("out") / path).read_bytes())) for path in out["output_path"]]
+    assert len({pixel_sha256(image) for image in made}) == 1
+    assert len(set(out["output_path"])) == len(set(out["source_sha256"])) == len(files)
 
 
 def test_what_is_there_is_not_made_again() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.question import BOUNDARY, Field, File, Question
@@ -18,6 +21,7 @@ from pytest_image_variation.conformance.rule import Breach, Rule
 from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.form import Form
+from pytest_image_variation.samples import square_png
 from tests.conftest import Run
 from tests.http.raw_server import raw_server, response
 from tests.server.serving import serving
@@ -26,10 +30,19 @@ KEY = "sk-of-the-kit"
 COUNT = len(SERVER_RULES)
 
 
+class BlindEngine(InstantEngine):
+    """An engine that does not look at the source, so that the server breaks one rule."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return flat images."""
+        source = SquarePNG(square_png(8))
+        return super().create_variation(request.model_copy(update={"image": source}))
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Our app on a real socket, which with this engine takes pixels that cannot be decoded."""
-    app = create_app("instant", api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
+    app = create_app(BlindEngine(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with serving(app) as root:
         yield f"{root}/v1"
 

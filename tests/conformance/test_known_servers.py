@@ -9,7 +9,6 @@ import pytest
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Server
 from pytest_image_variation.conformance.server import SERVER_RULES
-from pytest_image_variation.engine import LookingEngine
 from tests.conformance.in_process import BrokenCopy, Copies, broken_rules, in_process
 from tests.conformance.known_servers import KNOWN_SERVERS, KnownServer
 
@@ -20,7 +19,7 @@ _MANY = 4
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server, without a key: of keys nothing is known."""
-    with in_process(create_app(LookingEngine(), store_dir=tmp_path_factory.mktemp("store"))) as app:
+    with in_process(create_app("instant", store_dir=tmp_path_factory.mktemp("store"))) as app:
         yield Copies(app)
 
 

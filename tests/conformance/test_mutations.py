@@ -10,7 +10,6 @@ import pytest
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.server import SERVER_RULES
-from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.loopback import View
 from tests.conformance.in_process import (
     KEY,
@@ -31,7 +30,7 @@ EVERY_RULE = bool(os.environ.get("IMAGE_VARIATION_EVERY_RULE"))
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server."""
-    app = create_app(LookingEngine(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
+    app = create_app("instant", api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with in_process(app) as ours:
         yield Copies(ours)
 
@@ -40,7 +39,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
 def expiring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server, with addresses that expire at once."""
     store = tmp_path_factory.mktemp("store")
-    app = create_app(LookingEngine(), api_key=KEY, store_dir=store, url_ttl=0.001)
+    app = create_app("instant", api_key=KEY, store_dir=store, url_ttl=0.001)
     with in_process(app) as ours:
         yield Copies(ours)
 

@@ -28,7 +28,6 @@ from pytest_image_variation.conformance.rule import Rule
 from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.conformance.verdict import parameters
-from pytest_image_variation.engine import LookingEngine
 from pytest_image_variation.form import Form
 from pytest_image_variation.loopback import Loopback
 from tests.server.serving import serving
@@ -42,9 +41,9 @@ class TestServer(ServerConformanceTests):
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-        """An app whose engine looks at the pixels."""
+        """An app with a key."""
         store = tmp_path_factory.mktemp("store")
-        with serving(create_app(LookingEngine(), api_key="sk-ours", store_dir=store)) as address:
+        with serving(create_app("instant", api_key="sk-ours", store_dir=store)) as address:
             yield Server(f"{address}/v1", api_key="sk-ours")
 
 

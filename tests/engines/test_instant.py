@@ -6,9 +6,15 @@ from PIL import Image
 
 from langchain_image_variation.contract import SIZES, CreateImageVariationRequest
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError
+from langchain_image_variation.exceptions import (
+    InvalidImageError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+from langchain_image_variation.pixels import decode
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, square_png
+from tests.pictures.compressed import encodings
 
 PNG = SquarePNG(square_png())
 
@@ -28,18 +34,28 @@ def test_gives_exactly_what_was_asked_for(size: Any, n: int) -> None:
             assert len(image.convert("RGB").getcolors() or []) == 1
 
 
+def pictures(source: bytes) -> list[bytes]:
+    """Return two variations of a source."""
+    request = CreateImageVariationRequest(image=SquarePNG(source), n=2, response_format="b64_json")
+    return [image.read() for image in InstantEngine().create_variation(request).data]
+
+
 def test_is_deterministic_and_depends_on_the_source() -> None:
     """The same source gives the same bytes, another source gives others."""
-    requests = [
-        CreateImageVariationRequest(image=SquarePNG(data), n=2)
-        for data in (square_png(), square_png(), square_png(65), corrupt_png())
-    ]
-    answers = [
-        [image.url for image in InstantEngine().create_variation(request).data]
-        for request in requests
-    ]
-    assert answers[0] == answers[1]
-    assert len({tuple(urls) for urls in map(tuple, answers)}) == 3
+    assert pictures(square_png()) == pictures(square_png())
+    assert not set(pictures(square_png())) & set(pictures(square_png(65)))
+
+
+def test_how_the_source_is_compressed_changes_nothing() -> None:
+    """So a source that must be converted first gives the same pictures on every machine."""
+    files = encodings(decode(SquarePNG(square_png(24))))
+    assert {tuple(pictures(data)) for data in files} == {tuple(pictures(square_png(24)))}
+
+
+def test_refuses_a_source_whose_pixels_are_corrupt() -> None:
+    """As every engine that looks at them."""
+    with pytest.raises(InvalidImageError, match="corrupt"):
+        pictures(corrupt_png())
 
 
 def test_a_seed_gives_the_pictures_that_follow() -> None:

@@ -1,0 +1,136 @@
+"""`pixel_sha256`: the identity of an image, whatever its file looks like."""
+
+import hashlib
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from langchain_image_variation.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.png import SquarePNG
+from pytest_image_variation.samples import square_png
+from tests.pictures.compressed import Recompressed, encodings
+from tests.pictures.encoder import GREY, INDEXED, RGB, Picture, chunk
+from tests.pictures.valid import KINDS, drawn
+
+
+def digest(data: bytes) -> str:
+    """Return the hash of a file's pixels."""
+    return pixel_sha256(decode_result(data))
+
+
+def test_it_is_what_its_documentation_says(tmp_path: Path) -> None:
+    """One line of text, then the samples: anyone can compute it with Pillow and numpy."""
+    for mode, samples in (("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)):
+        image = Image.frombytes(mode, (8, 600), bytes(range(8, 248)) * (20 * samples))
+        path = tmp_path / f"{mode}.png"
+        path.write_bytes(encode(image))
+        with Image.open(path) as opened:
+            head = f"{opened.mode} {opened.width}x{opened.height}\n".encode()
+            told = hashlib.sha256(head + np.asarray(opened).tobytes()).hexdigest()
+        assert pixel_sha256(image) == digest(path.read_bytes()) == told
+
+
+def test_it_stays_the_same_between_releases() -> None:
+    """Names that exist must keep their meaning."""
+    image = Image.frombytes("RGB", (2, 1), bytes(range(6)))
+    assert pixel_sha256(image) == hashlib.sha256(b"RGB 2x1\n\0\1\2\3\4\5").hexdigest()
+    assert pixel_sha256(image)[:16] == "0b5fcce6e9b17ace"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_every_encoding_of_an_image_has_the_same(mode: str) -> None:
+    """Other levels, strategies, filters, zlibs, interlacing and pieces change nothing."""
+    image = decode(SquarePNG(square_png(24, mode)))
+    assert {digest(data) for data in encodings(image)} == {pixel_sha256(image)}
+
+
+def test_mode_and_size_count() -> None:
+    """The same samples in another shape or mode are another image."""
+    shapes = [("L", (12, 1)), ("L", (1, 12)), ("L", (6, 2)), ("LA", (6, 1)), ("RGB", (4, 1))]
+    images = [Image.frombytes(mode, size, bytes(range(12))) for mode, size in shapes]
+    assert len({pixel_sha256(image) for image in images}) == len(shapes)
+
+
+def test_metadata_and_palettes_do_not_count() -> None:
+    """A comment, a time or a resolution is not a pixel, and a palette is a way to write colors."""
+    plain = drawn(RGB, 8)
+    text = plain.with_(first=chunk(b"pHYs", bytes(8) + b"\1"), last=chunk(b"tEXt", b"a\0b"))
+    assert digest(plain.png()) == digest(text.png())
+    indexed = drawn(INDEXED, 4)
+    rows = [[indexed.palette[index] for (index,) in row] for row in indexed.rows]
+    assert digest(indexed.png()) == digest(Picture(RGB, 8, rows).png())  # type: ignore[arg-type]  # colors are tuples
+    bits = drawn(GREY, 1)
+    wide = Picture(GREY, 8, [[(255 * value,) for (value,) in row] for row in bits.rows])
+    assert digest(bits.png()) == digest(wide.png())
+
+
+def test_what_a_file_says_about_orientation_counts() -> None:
+    """It changes what a person sees, so the image is another one."""
+    image = decode(SquarePNG(square_png(24)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    image.save(turned, "PNG", exif=exif)
+    expected = image.transpose(Image.Transpose.ROTATE_270)
+    assert digest(turned.getvalue()) == pixel_sha256(expected) != pixel_sha256(image)
+
+
+_STRATEGIES = [
+    zlib.Z_DEFAULT_STRATEGY,
+    zlib.Z_FILTERED,
+    zlib.Z_HUFFMAN_ONLY,
+    zlib.Z_RLE,
+    zlib.Z_FIXED,
+]
+_DRAWN = st.builds(
+    lambda kind, side, seed: drawn(kind[0], kind[1], side, side, seed),
+    st.sampled_from(KINDS),
+    st.integers(1, 6),
+    st.integers(0, 3),
+)
+_WRITTEN = st.fixed_dictionaries(
+    {
+        "filters": st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple),
+        "interlaced": st.booleans(),
+        "pieces": st.integers(1, 4),
+        "level": st.integers(0, 9),
+        "strategy": st.sampled_from(_STRATEGIES),
+    }
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(_DRAWN, _WRITTEN)
+def test_it_depends_on_the_samples_alone(picture: Picture, written: dict[str, object]) -> None:
+    """For every color type, depth and way to write a file."""
+    other = Recompressed(**{**vars(picture), **written}).png()
+    assert digest(other) == digest(picture.png())
+    assert pixel_sha256(decode(SquarePNG(other))) == digest(other)
+
+
+@settings(deadline=None, max_examples=50)
+@given(_DRAWN, _DRAWN)
+def test_images_that_look_different_never_share_it(one: Picture, other: Picture) -> None:
+    """Two files have the same exactly if they show the same samples in the same mode."""
+    images = [decode_result(picture.png()) for picture in (one, other)]
+    shown = [(image.mode, image.size, image.tobytes()) for image in images]
+    assert (pixel_sha256(images[0]) == pixel_sha256(images[1])) == (shown[0] == shown[1])
+
+
+@settings(deadline=None, max_examples=50)
+@given(_DRAWN, st.data())
+def test_one_sample_changes_it(picture: Picture, data: st.DataObject) -> None:
+    """The smallest change of a single sample gives another hash."""
+    image = decode_result(picture.png())
+    samples = bytearray(image.tobytes())
+    at = data.draw(st.integers(0, len(samples) - 1))
+    samples[at] ^= 1
+    assert pixel_sha256(Image.frombytes(image.mode, image.size, bytes(samples))) != pixel_sha256(
+        image
+    )
