@@ -7,7 +7,6 @@ of its pixels. The script makes every row again, marks those that differ, and th
 """
 
 import argparse
-import hashlib
 import io
 import platform
 import sys
@@ -21,6 +20,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.pixels import decode_result, pixel_sha256
 from langchain_image_variation.png import SquarePNG
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,6 @@ CASES: list[Case] = [
     *(("ramp", 256, strength, True, 5) for strength in (0.5, 1.0)),
     *(("dot", 256, strength, True, 6) for strength in (0.5, 1.0)),
 ]
-
 
 _SIZES: dict[int, Literal["256x256", "512x512", "1024x1024"]] = {
     256: "256x256",
@@ -82,8 +81,9 @@ def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
             image=_source(name), size=_SIZES[side], response_format="b64_json"
         )
         (result,) = engine.create_variation(request).data
+        pixels = pixel_sha256(decode_result(result.read()))[:16]
         shown = "yes" if light else "no"
-        yield f"| {name} | {side} | {strength} | {shown} | {seed} | {_pixel_hash(result.read())} |"
+        yield f"| {name} | {side} | {strength} | {shown} | {seed} | {pixels} |"
 
 
 def _source(name: str) -> SquarePNG:
@@ -105,12 +105,6 @@ def _source(name: str) -> SquarePNG:
     buffer = io.BytesIO()
     Image.fromarray(picture.astype(np.uint8)).save(buffer, "PNG")
     return SquarePNG(buffer.getvalue())
-
-
-def _pixel_hash(png: bytes) -> str:
-    with Image.open(io.BytesIO(png)) as image:
-        head = f"{image.mode} {image.width}x{image.height}\n".encode()
-        return hashlib.sha256(head + image.tobytes()).hexdigest()[:16]
 
 
 if __name__ == "__main__":
