@@ -7,7 +7,7 @@ from PIL import Image
 from langchain_image_variation.contract import SIZES, CreateImageVariationRequest
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.png import SquarePNG, chunks
 from pytest_image_variation.samples import corrupt_png, square_png
 
 PNG = SquarePNG(square_png())
@@ -26,6 +26,17 @@ def test_gives_exactly_what_was_asked_for(size: Any, n: int) -> None:
         assert f"{SquarePNG(file).side}x{SquarePNG(file).side}" == size
         with Image.open(io.BytesIO(file)) as image:
             assert len(image.convert("RGB").getcolors() or []) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_its_files_hold_one_palette_entry_with_every_pillow(size: Any) -> None:
+    """Each file is whole and has a palette of one color, however many entries Pillow writes."""
+    response = InstantEngine().create_variation(
+        CreateImageVariationRequest(image=PNG, n=2, size=size, response_format="b64_json")
+    )
+    for image in response.data:
+        names = [(name, len(body)) for name, body in chunks.read(image.read()) if name != b"IDAT"]
+        assert names == [(b"IHDR", 13), (b"PLTE", 3), (b"IEND", 0)]
 
 
 def test_is_deterministic_and_depends_on_the_source() -> None:
