@@ -12,7 +12,8 @@ _PLUGINS = ("asyncio", "benchmark", "hypothesispytest", "recording", "xdist")
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Load the plugins that are installed, and accept the settings of those that are not."""
-    config: pytest.Config = pluginmanager.get_plugin("pytestconfig")
+    config = pluginmanager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
     # The settings are those of this project's pyproject.toml. A run of another project may collect
     # the conformance kit from here.
     if config.rootpath != Path(__file__).parent:

@@ -53,7 +53,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Skip a test whose fixtures, or which itself, needs a package that is not installed."""
     if inspect.iscoroutinefunction(getattr(item, "obj", None)):
         if not item.config.pluginmanager.has_plugin("asyncio"):
-            pytest.skip("pytest-asyncio is missing: pip install 'langchain-image-variation[test]'")
+            extra = "langchain-image-variation[test]"
+            pytest.skip(f"pytest-asyncio is not loaded; run: pip install '{extra}'")
     with skipping_what_lacks_an_extra():
         return (yield)
 
