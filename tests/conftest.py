@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from tests.extras import skipping_what_lacks_an_extra
+from tests.extras import skip_without_imports, skipping_what_lacks_an_extra
 
 Run = Callable[..., pytest.RunResult]
 
@@ -99,6 +99,7 @@ def run(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
 
     def run(source: str, *arguments: str) -> pytest.RunResult:
+        skip_without_imports(source, *arguments)
         pytester.makepyfile(test_it=source)
         strict = ("-p", "image_variation", "-W", "error", *_LOADED, "--strict-markers")
         with warnings.catch_warnings():

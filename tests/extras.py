@@ -35,6 +35,7 @@ _PACKAGES = {
         "schemathesis",
         "trio",
         "trustme",
+        "xdist",
     ),
 }
 _ABSENT = {
@@ -49,6 +50,15 @@ def skip_without(package: str) -> None:
     """Skip the test, or the module of tests, that needs a package which is not installed."""
     if package in _ABSENT:
         pytest.skip(_reason(package), allow_module_level=True)
+
+
+def skip_without_imports(source: str, *plugins: str) -> None:
+    """Skip the test whose inner suite imports, or loads as a plugin, what is not installed."""
+    imported = re.findall(r"^ *(?:from|import) (.+)", source, re.MULTILINE)
+    for package in _ABSENT:
+        named = re.compile(rf"\b{package}\b")
+        if any(named.search(line) for line in imported) or any(map(named.match, plugins)):
+            skip_without(package)
 
 
 @contextmanager
