@@ -3,7 +3,7 @@
 It runs offline: the model follows a script, in which it also names a picture that does not exist
 and asks for too many. Results go to the folder "variations" where it is run:
 
-    pip install . 'langchain>=1.2' && python examples/agent.py [PHOTO]
+    pip install . 'langchain>=1.3.9' && python examples/agent.py [PHOTO]
 
 For a real model, change the line that begins with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.

@@ -3,7 +3,7 @@
 What happened is stored in the file "approval.sqlite" where it is run, so that the approval may come
 from another process, days later; then the graph makes the approved variation's own, larger:
 
-    pip install . 'langgraph>=1' langgraph-checkpoint-sqlite
+    pip install . 'langgraph>=1.2' 'langgraph-checkpoint-sqlite>=3.0.1'
     python examples/approval.py vary [PHOTO]
     python examples/approval.py approve NUMBER
 

@@ -14,6 +14,7 @@ from langchain_image_variation.client import AsyncImageVariationClient, ImageVar
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import square_png
+from tests.extras import skip_without
 
 KINDS = ("sync", "asyncio", "trio")
 PNG = square_png(8)
@@ -37,6 +38,8 @@ class Caller:
         request = CreateImageVariationRequest(**given)
         if self.kind == "sync":
             return _sync(handler, request, settings)
+        if self.kind == "trio":
+            skip_without("trio")
         backend = asyncio.run if self.kind == "asyncio" else _trio
         return backend(_async(handler, request, settings))
 

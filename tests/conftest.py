@@ -1,9 +1,14 @@
+import asyncio
+import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import import_module
+from pathlib import Path
 
 import certifi
 import pytest
+
+from tests.extras import skip_without_imports, skipping_what_lacks_an_extra
 
 Run = Callable[..., pytest.RunResult]
 
@@ -19,6 +24,46 @@ _IMPORTED = (
 
 _LOADED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 """What pytest says of plugins that the outer run has loaded already."""
+
+
+def pytest_sessionstart() -> None:
+    """Start without an event loop.
+
+    pytest-asyncio asks for the current loop before its first test, which makes one, and the next
+    `asyncio.run` forgets it unclosed. Whichever test runs when it is collected then fails.
+    """
+    asyncio.set_event_loop(None)
+
+
+class _TestModule(pytest.Module):
+    """A module of tests, which is skipped if it imports a package of an extra that is absent."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        with skipping_what_lacks_an_extra():
+            return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    """Collect whatever extras are installed."""
+    return _TestModule.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test whose fixtures, or which itself, needs a package that is not installed."""
+    if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        if not item.config.pluginmanager.has_plugin("asyncio"):
+            extra = "langchain-image-variation[test]"
+            pytest.skip(f"pytest-asyncio is not loaded; run: pip install '{extra}'")
+    with skipping_what_lacks_an_extra():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test that needs a package that is not installed."""
+    with skipping_what_lacks_an_extra():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +99,7 @@ def run(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
 
     def run(source: str, *arguments: str) -> pytest.RunResult:
+        skip_without_imports(source, *arguments)
         pytester.makepyfile(test_it=source)
         strict = ("-p", "image_variation", "-W", "error", *_LOADED, "--strict-markers")
         with warnings.catch_warnings():

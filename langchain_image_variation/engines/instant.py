@@ -1,7 +1,6 @@
 """The `instant` engine: the same answer every time, at once. For tests, not for looking at."""
 
 import io
-import zlib
 from functools import lru_cache
 
 from PIL import Image
@@ -10,6 +9,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.pixels import decode, pixel_sha256
+from langchain_image_variation.png import chunks
 
 __all__ = ["InstantEngine"]
 
@@ -68,18 +68,18 @@ def _color(digest: bytes, index: int) -> tuple[int, int, int]:
 
 
 def _flat_png(side: int, color: tuple[int, int, int]) -> bytes:
-    """Return a one-colour PNG: the cached file of this side with its palette entry replaced."""
-    head, tail = _around_palette(side)
-    palette = b"PLTE" + bytes(color)
-    return head + (3).to_bytes(4) + palette + zlib.crc32(palette).to_bytes(4) + tail
+    """Return a one-color PNG: the cached file of this side with another palette.
+
+    Pillow writes one palette entry or two, depending on its version. The result has one.
+    """
+    return chunks.replaced(_black_png(side), b"PLTE", lambda _: bytes(color))
 
 
 @lru_cache(maxsize=8)
-def _around_palette(side: int) -> tuple[bytes, bytes]:
+def _black_png(side: int) -> bytes:
     # One palette entry and one bit a pixel: the smallest PNG of this side.
     image = Image.new("P", (side, side), 0)
     image.putpalette((0, 0, 0))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", bits=1)
-    head, _, rest = buffer.getvalue().partition((3).to_bytes(4) + b"PLTE")
-    return head, rest[3 + 4 :]
+    return buffer.getvalue()

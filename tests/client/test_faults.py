@@ -30,6 +30,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.png import SquarePNG
 from tests.calling import PNG, Caller, success
+from tests.extras import skip_without
 from tests.http.raw_server import (
     Reaction,
     hang_up,
@@ -326,6 +327,7 @@ def test_an_async_client_is_an_engine_for_sync_callers() -> None:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_each_event_loop_has_connections_of_its_own() -> None:
     """One that has ended, with its connections left open, costs no later one a call."""
+    skip_without("trio")
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD) as server:
         client = AsyncImageVariationClient(base_url=server.base_url, max_retries=0)

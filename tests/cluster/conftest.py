@@ -6,14 +6,16 @@ import pytest
 
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import declare_engines
-from tests.bulk.shelf import declare_shelf
 from tests.cluster.nodes import Nodes
+from tests.extras import skip_without
 
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Start a cluster of two nodes on this machine, which know the engines of the tests."""
-    pytest.importorskip("ray.data")
+    skip_without("ray")
+    from tests.bulk.shelf import declare_shelf
+
     with pytest.MonkeyPatch.context() as monkeypatch:
         declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
         declare_shelf(tmp_path_factory.mktemp("shelf"), monkeypatch)

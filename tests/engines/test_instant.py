@@ -12,7 +12,7 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
 )
 from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.png import SquarePNG, chunks
 from pytest_image_variation.samples import corrupt_png, square_png
 from tests.pictures.compressed import encodings
 
@@ -38,6 +38,17 @@ def pictures(source: bytes) -> list[bytes]:
     """Return two variations of a source."""
     request = CreateImageVariationRequest(image=SquarePNG(source), n=2, response_format="b64_json")
     return [image.read() for image in InstantEngine().create_variation(request).data]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_its_files_hold_one_palette_entry_with_every_pillow(size: Any) -> None:
+    """Each file is whole and has a palette of one color, however many entries Pillow writes."""
+    response = InstantEngine().create_variation(
+        CreateImageVariationRequest(image=PNG, n=2, size=size, response_format="b64_json")
+    )
+    for image in response.data:
+        names = [(name, len(body)) for name, body in chunks.read(image.read()) if name != b"IDAT"]
+        assert names == [(b"IHDR", 13), (b"PLTE", 3), (b"IEND", 0)]
 
 
 def test_is_deterministic_and_depends_on_the_source() -> None:

@@ -1,19 +1,24 @@
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_image_variation.loopback import Loopback, View
+if TYPE_CHECKING:
+    # Needs the extra `server`, and without it this folder's other tests still run.
+    from pytest_image_variation.loopback import Loopback, View
 
 
 @pytest.fixture(scope="module")
-def loopback() -> Iterator[Loopback]:
+def loopback() -> "Iterator[Loopback]":
     """One server for all tests of a module."""
+    from pytest_image_variation.loopback import Loopback
+
     with Loopback() as server:
         yield server
 
 
 @pytest.fixture
-def view(loopback: Loopback) -> Iterator[View]:
+def view(loopback: "Loopback") -> "Iterator[View]":
     """The test's own view."""
     with loopback.view() as view:
         yield view

@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 from tests.conftest import Run
+from tests.extras import skip_without
 
 ONE = """
 import httpx, pytest
@@ -218,12 +219,14 @@ async def test_strict(image_variation_server):
 
 def test_anyio_on_asyncio_and_trio(run: Run) -> None:
     """Each test runs on both, and is held to its scenarios."""
+    skip_without("trio")
     result = run(ASYNC, "-p", "anyio.pytest_plugin")
     result.assert_outcomes(passed=4, failed=2)
 
 
 def test_pytest_asyncio(run: Run) -> None:
     """In strict mode too."""
+    skip_without("pytest_asyncio")
     source = ASYNC.replace("mark.anyio", "mark.asyncio")
     scope = ("-o", "asyncio_default_fixture_loop_scope=function")
     result = run(source, "-p", "pytest_asyncio.plugin", *scope)
