@@ -33,6 +33,7 @@ from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import listening, run_app
 from pytest_image_variation.samples import square_png
+from tests.bulk.distribution import declare
 from tests.server.serving import serving
 
 PNG = square_png(64)
@@ -111,31 +112,47 @@ def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
     assert odd["level"] == "warning"
 
 
+PATIENT = """
+import os, time
+from pathlib import Path
+from langchain_image_variation.engines.instant import InstantEngine
+
+class Engine(InstantEngine):
+    def create_variation(self, request):
+        while not Path(os.environ["ENGINE_MAY_FINISH"]).exists():
+            time.sleep(0.01)
+        return super().create_variation(request)
+"""
+"""An engine that finishes once a file is there."""
+
+
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
-    tmp_path: Path, number: int, code: int
+    tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And then the process ends, with 0 after SIGTERM."""
-    answers: list[httpx.Response] = []
-    arguments = ("--strength", "0.8", "--workers", "1")
-    with process(tmp_path, *arguments) as (running, address):
-        asked = threading.Thread(
-            target=lambda: answers.append(
-                post(address, n="2", size="1024x1024", response_format="b64_json")
-            )
-        )
-        asked.start()
-        while "running 1.0" not in httpx.get(f"{address}/metrics").text:
-            time.sleep(0.02)
-        running.send_signal(number)
-        while (health := httpx.get(f"{address}/healthz")).status_code == 200:
-            time.sleep(0.02)
-        assert health.json() == {"status": "draining"}
-        assert post(address).status_code == 503
-        asked.join(60)
+    points = "[langchain_image_variation.engines]\npatient = patient_of_tests:Engine\n"
+    declare(tmp_path, "patient", points, PATIENT, monkeypatch)
+    may_finish = tmp_path / "may-finish"
+    monkeypatch.setenv("ENGINE_MAY_FINISH", str(may_finish))
+    arguments = ("--engine", "patient", "--workers", "1")
+    with (
+        process(tmp_path / "store", *arguments) as (running, address),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(post, address, n="2", response_format="b64_json")
+        try:
+            wait_for(address, "running 1.0")
+            running.send_signal(number)
+            while (health := httpx.get(f"{address}/healthz")).status_code == 200:
+                time.sleep(0.02)
+            assert health.json() == {"status": "draining"}
+            assert post(address).status_code == 503
+        finally:
+            may_finish.touch()
+        assert len(asked.result().json()["data"]) == 2
         assert running.wait(60) == code
-    assert len(answers[0].json()["data"]) == 2
 
 
 @POSIX
