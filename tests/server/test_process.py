@@ -126,16 +126,22 @@ class Engine(InstantEngine):
 """An engine that finishes once a file is there."""
 
 
+@pytest.fixture
+def may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Declare the engine `patient`, and return the path of the file that it waits for."""
+    points = "[langchain_image_variation.engines]\npatient = patient_of_tests:Engine\n"
+    declare(tmp_path, "patient", points, PATIENT, monkeypatch)
+    path = tmp_path / "may-finish"
+    monkeypatch.setenv("ENGINE_MAY_FINISH", str(path))
+    return path
+
+
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
-    tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: int, code: int, may_finish: Path
 ) -> None:
     """And then the process ends, with 0 after SIGTERM."""
-    points = "[langchain_image_variation.engines]\npatient = patient_of_tests:Engine\n"
-    declare(tmp_path, "patient", points, PATIENT, monkeypatch)
-    may_finish = tmp_path / "may-finish"
-    monkeypatch.setenv("ENGINE_MAY_FINISH", str(may_finish))
     arguments = ("--engine", "patient", "--workers", "1")
     with (
         process(tmp_path / "store", *arguments) as (running, address),
@@ -240,11 +246,13 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
 
 
 @POSIX
+@pytest.mark.usefixtures("may_finish")
 def test_one_that_waits_goes_away(tmp_path: Path) -> None:
     """Its place in the queue is free at once."""
-    with process(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (_, address):
+    arguments = ("--engine", "patient", "--workers", "1", "--queue", "1")
+    with process(tmp_path / "store", *arguments) as (_, address):
         with connect(address) as first:
-            first.sendall(request(PNG, n="10"))
+            first.sendall(request(PNG))
             wait_for(address, "running 1.0")
             with connect(address) as second:
                 second.sendall(request(PNG))
