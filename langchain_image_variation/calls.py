@@ -227,16 +227,19 @@ class CallSettings(BaseModel):
 
     def _load(self) -> VariationEngine | AsyncVariationEngine:
         """Return the engine of the `engine` field, which a copy of these may have changed."""
-        if self._loaded is None or self._loaded[0] is not self.engine:
-            if isinstance(self.engine, type):
-                name = self.engine.__name__
-                raise InvalidRequestError(
-                    f"engine must be an engine, got the class {name}; pass {name}().",
-                    param="engine",
-                )
-            engine = load_engine(self.engine) if isinstance(self.engine, str) else self.engine
-            self._loaded = self.engine, engine
-        return self._loaded[1]
+        # Read once each: another thread may change the engine meanwhile.
+        chosen, loaded = self.engine, self._loaded
+        if loaded is not None and loaded[0] is chosen:
+            return loaded[1]
+        if isinstance(chosen, type):
+            name = chosen.__name__
+            raise InvalidRequestError(
+                f"engine must be an engine, got the class {name}; pass {name}().",
+                param="engine",
+            )
+        engine = load_engine(chosen) if isinstance(chosen, str) else chosen
+        self._loaded = chosen, engine
+        return engine
 
     def _results(self, conversation: Conversation | None) -> Results:
         pictures = PictureFolder(Path(self.root_dir))

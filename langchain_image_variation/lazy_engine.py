@@ -1,6 +1,7 @@
 """`LazyEngine`: an engine by its name, which is made where it works and pickles until then."""
 
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -32,7 +33,7 @@ _IRRELEVANT = {
 
 
 class LazyEngine:
-    """An engine that is made when it is first needed, and anew for each seed.
+    """An engine that is made when it is first needed, and anew for each seed. Threads may share it.
 
     One that takes `threads` gets one unless `options` says otherwise: whoever runs many batches
     runs a process for each processor.
@@ -48,6 +49,8 @@ class LazyEngine:
     def __init__(self, name: str, options: Mapping[str, object]) -> None:
         self.name = name
         self.options = dict(options)
+        self._lock = threading.Lock()
+        self._engine: VariationEngine | None = None
         self.relevant = _as_text(self.options)
         """The options on which the pictures depend, always written in the same way."""
 
@@ -71,7 +74,10 @@ class LazyEngine:
         Raises:
             ImageVariationError: As `load_engine`.
         """
-        return self._engine
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._made({})
+            return self._engine
 
     def with_options(self, seed: int | None, strength: float | None) -> VariationEngine:
         """Return one with other options, where they are not None.
@@ -81,29 +87,32 @@ class LazyEngine:
         """
         given = {"seed": seed, "strength": strength}
         own = {name: value for name, value in given.items() if value is not None}
-        return self._made(own) if own else self._engine
+        return self._made(own) if own else self.load()
 
     def release(self, engine: VariationEngine) -> None:
         """Close what `with_options` returned, if it can be closed and is no longer needed."""
-        if engine is not self.__dict__.get("_engine"):
+        with self._lock:
+            is_shared = engine is self._engine
+        if not is_shared:
             _close(engine)
 
     def close(self) -> None:
         """Close the engine, if it was made and can be closed. `load` makes a new one."""
-        _close(self.__dict__.pop("_engine", None))
+        with self._lock:
+            engine, self._engine = self._engine, None
+        _close(engine)
 
     def __getstate__(self) -> dict[str, object]:
         # An engine may hold connections and threads.
-        made = ("_class", "_engine", "version")
-        return {name: value for name, value in vars(self).items() if name not in made}
+        left_out = ("_class", "_engine", "_lock", "version")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _engine=None, _lock=threading.Lock())
 
     @cached_property
     def _class(self) -> type[Any]:
         return load_engine_class(self.name)
-
-    @cached_property
-    def _engine(self) -> VariationEngine:
-        return self._made({})
 
     def _made(self, options: Mapping[str, object]) -> VariationEngine:
         threads = {"threads": 1} if "threads" in signature(self._class).parameters else {}

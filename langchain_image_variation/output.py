@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -191,21 +191,28 @@ def place_images(
 def _begun(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
     """Have jobs done by other threads, and return what waits for the result of each."""
     try:
-        return [_writers().submit(job).result for job in jobs]
+        return [_writers.submit(job).result for job in jobs]
     except RuntimeError:
         # The interpreter is shutting down: what was begun is done once more, which changes nothing.
         return list(jobs)
 
 
-@lru_cache(maxsize=1)
-def _writers() -> ThreadPoolExecutor:
-    # Kept, since starting a thread takes as long as writing a picture.
+def _new_writers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_WRITERS - 1, thread_name_prefix="image-variation-writer")
 
 
+# Kept, since starting a thread takes as long as writing a picture. It starts them when needed.
+_writers = _new_writers()
+
+
+def _replace_writers() -> None:
+    """Make new writers in a forked child, which has none of its parent's threads."""
+    global _writers
+    _writers = _new_writers()
+
+
 if hasattr(os, "register_at_fork"):
-    # A child has none of its parent's threads.
-    os.register_at_fork(after_in_child=_writers.cache_clear)
+    os.register_at_fork(after_in_child=_replace_writers)
 
 
 def save_png(image: Image.Image, directory: Path, *, name: str, suffix: str) -> Path:

@@ -217,7 +217,8 @@ class Redaction:
 
     def _learn(self, secret: str) -> None:
         if len(secret) >= _SHORTEST and secret != REDACTED:
-            self._known |= {secret, quote(secret, safe="")}
+            # In one step, since clients record from several threads.
+            self._known.update((secret, quote(secret, safe="")))
 
 
 def _query_value(found: re.Match[str]) -> str:

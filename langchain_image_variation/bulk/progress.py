@@ -59,6 +59,7 @@ class Progress:
         self.ledger = ledger
         self._step = step
         self._stopped = stopped
+        self._failures = 0
         self.max_failures = max_failures
         """After so many failed sources no other is begun; None for no such limit."""
 
@@ -70,10 +71,11 @@ class Progress:
         """
         self.ledger.record(position, rows)
         self.summary.add(rows)
+        self._failures = self.summary.failed.total()
         self._step()
 
     def is_over(self) -> bool:
-        """Say whether no other source is to be begun."""
-        failed = self.summary.failed.total()
-        enough = self.max_failures is not None and failed >= self.max_failures
+        """Say whether no other source is to be begun, from any thread."""
+        # Not the summary, which the run's own thread changes meanwhile.
+        enough = self.max_failures is not None and self._failures >= self.max_failures
         return enough or self._stopped()

@@ -5,16 +5,15 @@ and then. A run that is killed loses what it wrote since, which loses no picture
 themselves, and are looked at again.
 """
 
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from langchain_image_variation.bulk.ledger import LEDGER_DIR, Ledger, told
+from langchain_image_variation.bulk.ledger import LEDGER_DIR, Ledger, translate_sqlite_errors
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.output_storage import OutputStorage
 
@@ -43,11 +42,11 @@ class StoredLedger(Ledger):
     def __init__(self, outputs: OutputStorage, *, is_lost: Callable[[], bool]) -> None:
         self._outputs = outputs
         self._is_lost = is_lost
-        with told():
+        with translate_sqlite_errors():
             self._folder = tempfile.TemporaryDirectory()
         try:
             local = Path(self._folder.name)
-            with told():
+            with translate_sqlite_errors():
                 (local / LEDGER_DIR).mkdir()
             outputs.fetch(_NAME, local / _NAME)
             super().__init__(local)
@@ -92,10 +91,9 @@ class StoredLedger(Ledger):
         begun = time.monotonic()
         copy = Path(self._folder.name, "copy.sqlite")
         try:
-            with told():
+            with translate_sqlite_errors():
                 copy.unlink(missing_ok=True)
-                with closing(sqlite3.connect(copy)) as target:
-                    self._connection.backup(target)
+            self.copy_to(copy)
             self._outputs.send(_NAME, copy)
         finally:
             self._renewed = time.monotonic()

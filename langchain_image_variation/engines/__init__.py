@@ -21,7 +21,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from inspect import isawaitable, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -276,7 +275,7 @@ def _waited_for(answer: Any) -> ImagesResponse:
     """Wait for an async engine in a thread that runs no loop, or one that must not be entered."""
     import asyncio
 
-    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _loop())
+    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _background.loop())
     try:
         outcome = future.result()
     except BaseException:
@@ -295,22 +294,40 @@ async def _outcome(answer: Any) -> ImagesResponse | BaseException:
         return error
 
 
-@lru_cache(maxsize=1)
-def _loop() -> asyncio.AbstractEventLoop:
-    """Return the loop on which all async engines run that are called synchronously.
+class _Background:
+    """The thread with the loop on which all async engines run that are called synchronously.
 
-    It is one and the same, since an engine may keep connections, and those belong to a loop.
+    There is one loop, since an engine may keep connections, and those belong to a loop.
     """
-    import asyncio
 
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="image-variation", daemon=True).start()
-    return loop
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, started by the first call, from any thread."""
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="image-variation", daemon=True
+                ).start()
+            return self._loop
+
+
+_background = _Background()
+
+
+def _replace_background() -> None:
+    """Forget the loop in a forked child, which has none of its parent's threads."""
+    global _background
+    _background = _Background()
 
 
 if hasattr(os, "register_at_fork"):
-    # A child has none of its parent's threads.
-    os.register_at_fork(after_in_child=_loop.cache_clear)
+    os.register_at_fork(after_in_child=_replace_background)
 
 
 async def _awaited(answer: Any) -> ImagesResponse:

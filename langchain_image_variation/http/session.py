@@ -1,5 +1,6 @@
 """A client of httpx and the drivers on it, sync and async."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -63,6 +64,8 @@ class AsyncSession:
         # What is wrong with the environment is told at once.
         self._unused = [] if self._given else [_new_async_client()]
         self._own: WeakKeyDictionary[_Loop, httpx.AsyncClient] = WeakKeyDictionary()
+        # Loops run in threads of their own.
+        self._lock = threading.Lock()
 
     def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request with the client's own headers in it."""
@@ -81,11 +84,12 @@ class AsyncSession:
         if self._given is not None:
             return self._given
         loop = _loop()
-        client = self._own.get(loop)
-        if client is None:
-            client = self._unused.pop() if self._unused else _new_async_client()
-            self._own[loop] = client
-        return client
+        with self._lock:
+            client = self._own.get(loop)
+            if client is None:
+                client = self._unused.pop() if self._unused else _new_async_client()
+                self._own[loop] = client
+            return client
 
 
 class _Loop:

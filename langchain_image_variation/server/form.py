@@ -1,6 +1,7 @@
 """From a multipart body to a `CreateImageVariationRequest`, read as it streams in."""
 
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
 
@@ -24,6 +25,8 @@ a little too large is read, and refused with its size."""
 
 _MAX_IN_MEMORY = 64 * 1024 * 1024
 _in_memory = 0
+# Several apps of one process may run, each on a loop in a thread of its own.
+_in_memory_lock = threading.Lock()
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
@@ -137,14 +140,18 @@ def _reserved(length: int) -> Iterator[bool]:
     of uploads come at once.
     """
     global _in_memory
-    if length > MAX_BODY_BYTES or _in_memory + length > _MAX_IN_MEMORY:
+    with _in_memory_lock:
+        fits = length <= MAX_BODY_BYTES and _in_memory + length <= _MAX_IN_MEMORY
+        if fits:
+            _in_memory += length
+    if not fits:
         yield False
         return
-    _in_memory += length
     try:
         yield True
     finally:
-        _in_memory -= length
+        with _in_memory_lock:
+            _in_memory -= length
 
 
 def _checked(picture: bytes, fields: Mapping[str, str]) -> CreateImageVariationRequest:

@@ -27,6 +27,8 @@ _BACKLOG = 2048
 _MOST_CONNECTIONS = 1000
 _ACCEPTED_AT_ONCE = 16
 _UNSENT_IN_SYSTEM = 128 * 1024
+_FORCED_EXIT_CHECK = 0.1
+"""Seconds between two checks for a second signal while the server shuts down."""
 
 
 class _Draining(uvicorn.Server):
@@ -77,6 +79,17 @@ class _Draining(uvicorn.Server):
             if isinstance(connection, Connection):
                 connection.check(self._patience)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        finishing = asyncio.ensure_future(super().shutdown(sockets))
+        while not finishing.done():
+            if self.force_exit:
+                # From Python 3.12 on, uvicorn's wait for its listeners includes their connections,
+                # which it leaves open: answers would still be finished and sent.
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+            await asyncio.wait([finishing], timeout=_FORCED_EXIT_CHECK)
+        await finishing
 
 
 def run_app(

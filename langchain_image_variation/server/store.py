@@ -74,7 +74,9 @@ class PictureStore:
         try:
             with self._lock:
                 self._make_room(len(png))
-            if not _kept(path, until):
+                # Within the lock: another thread may be about to remove it as too old.
+                is_kept = _kept(path, until)
+            if not is_kept:
                 _write(path, png, until=until)
         except OSError as error:
             reason = error.strerror or type(error).__name__

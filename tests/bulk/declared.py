@@ -23,6 +23,7 @@ forking = engines_of_tests:Forking
 hosted = engines_of_tests:Hosted
 lacking = not_installed_here:Engine [gpu]
 noisy = engines_of_tests:Noisy
+slow = engines_of_tests:Slow
 refused = engines_of_tests:Refused
 wandering = engines_of_tests:Wandering
 """
@@ -63,6 +64,21 @@ class Logged:
     def close(self):
         with open(os.environ["ENGINE_LOG"] + ".closed", "a") as log:
             log.write("closed\\n")
+
+
+class Slow(InstantEngine):
+    """Takes its time to be made, and writes down that it was made and closed."""
+
+    def __init__(self):
+        self.log("made")
+        time.sleep(0.2)
+
+    def close(self):
+        self.log("closed")
+
+    def log(self, what):
+        with open(os.environ["ENGINE_LOG"], "a") as log:
+            log.write(what + "\\n")
 
 
 class Closing(InstantEngine):

@@ -2,7 +2,9 @@ import hashlib
 import math
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,22 @@ def test_columns_go_in_and_come_out() -> None:
         data = (Path("out") / path).read_bytes()
         assert (SquarePNG(data).side, hashlib.sha256(data).hexdigest()) == (256, digest)
     assert pictures() == set(out["output_path"])
+
+
+def test_threads_that_share_a_batch_share_its_engine() -> None:
+    """It is made once and closed once, though all threads begin at the same time."""
+    shared, begin = batch(engine="slow"), Barrier(4)
+
+    def rows(number: int) -> list[Any]:
+        begin.wait(60)
+        return shared.rows({"path": f"photos/{number}.png"})
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(rows, range(4)))
+    assert [row["error"] for rows in found for row in rows] == [None] * 8
+    assert Path(os.environ["ENGINE_LOG"]).read_text().split() == ["made"]
+    shared.close()
+    assert Path(os.environ["ENGINE_LOG"]).read_text().split() == ["made", "closed"]
 
 
 def test_seeds_and_names_follow_from_the_content(photos: Path) -> None:

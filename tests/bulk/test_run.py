@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -336,8 +337,10 @@ def test_a_terminal_shows_how_far_it_is() -> None:
 def test_a_ledger_of_another_release_is_refused() -> None:
     """Rather than read wrongly."""
     Path("out").mkdir()
-    with Ledger(Path("out")) as ledger:
-        ledger._connection.execute("PRAGMA user_version = 9")
+    with Ledger(Path("out")):
+        pass
+    with contextlib.closing(sqlite3.connect("out/.bulk/ledger.sqlite")) as database:
+        database.execute("PRAGMA user_version = 9")
     with pytest.raises(OutputError, match="written by another release"):
         Ledger(Path("out"))
 

@@ -476,7 +476,7 @@ def test_the_command_line_asks_the_same(
     with raw_server(*[response(200, b"{}")] * 2) as server:
         ServerProbe(Server(server.base_url, KEY)).ask(question)
         command = question.curl(server.base_url, with_key=True)
-        subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=30)
+        subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=120)
         kit, curl = (taken_apart(request) for request in server.requests)
     assert curl == kit
 

@@ -235,6 +235,37 @@ def test_an_async_engine_can_be_called_after_a_fork() -> None:
     assert done.stdout == "2\n", done.stderr
 
 
+AT_ONCE = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from tests.engines.test_loading import REQUEST, Async, call_engine
+
+loops, begin = set(), Barrier(16)
+
+class Looking(Async):
+    async def create_variation(self, request):
+        loops.add(asyncio.get_running_loop())
+        return await super().create_variation(request)
+
+def call(_):
+    begin.wait()
+    call_engine(Looking(), REQUEST)
+
+with ThreadPoolExecutor(16) as pool:
+    list(pool.map(call, range(16)))
+print(len(loops))
+"""
+
+
+def test_threads_that_call_async_engines_at_once_share_one_loop() -> None:
+    """Also if theirs are the first calls of the process: an engine's connections need one loop."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
 class TestFinishedPictures:
     """Whoever calls an engine is told of each finished picture: 1, 2, up to n."""
 

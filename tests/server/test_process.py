@@ -33,6 +33,7 @@ from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import listening, run_app
 from pytest_image_variation.samples import square_png
+from tests.bulk.distribution import declare
 from tests.server.serving import serving
 
 PNG = square_png(64)
@@ -111,31 +112,53 @@ def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
     assert odd["level"] == "warning"
 
 
+PATIENT = """
+import os, time
+from pathlib import Path
+from langchain_image_variation.engines.instant import InstantEngine
+
+class Engine(InstantEngine):
+    def create_variation(self, request):
+        while not Path(os.environ["ENGINE_MAY_FINISH"]).exists():
+            time.sleep(0.01)
+        return super().create_variation(request)
+"""
+"""An engine that finishes once a file is there."""
+
+
+@pytest.fixture
+def may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Declare the engine `patient`, and return the path of the file that it waits for."""
+    points = "[langchain_image_variation.engines]\npatient = patient_of_tests:Engine\n"
+    declare(tmp_path, "patient", points, PATIENT, monkeypatch)
+    path = tmp_path / "may-finish"
+    monkeypatch.setenv("ENGINE_MAY_FINISH", str(path))
+    return path
+
+
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
-    tmp_path: Path, number: int, code: int
+    tmp_path: Path, number: int, code: int, may_finish: Path
 ) -> None:
     """And then the process ends, with 0 after SIGTERM."""
-    answers: list[httpx.Response] = []
-    arguments = ("--strength", "0.8", "--workers", "1")
-    with process(tmp_path, *arguments) as (running, address):
-        asked = threading.Thread(
-            target=lambda: answers.append(
-                post(address, n="2", size="1024x1024", response_format="b64_json")
-            )
-        )
-        asked.start()
-        while "running 1.0" not in httpx.get(f"{address}/metrics").text:
-            time.sleep(0.02)
-        running.send_signal(number)
-        while (health := httpx.get(f"{address}/healthz")).status_code == 200:
-            time.sleep(0.02)
-        assert health.json() == {"status": "draining"}
-        assert post(address).status_code == 503
-        asked.join(60)
-        assert running.wait(30) == code
-    assert len(answers[0].json()["data"]) == 2
+    arguments = ("--engine", "patient", "--workers", "1")
+    with (
+        process(tmp_path / "store", *arguments) as (running, address),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(post, address, n="2", response_format="b64_json")
+        try:
+            wait_for(address, "running 1.0")
+            running.send_signal(number)
+            while (health := httpx.get(f"{address}/healthz")).status_code == 200:
+                time.sleep(0.02)
+            assert health.json() == {"status": "draining"}
+            assert post(address).status_code == 503
+        finally:
+            may_finish.touch()
+        assert len(asked.result().json()["data"]) == 2
+        assert running.wait(60) == code
 
 
 @POSIX
@@ -186,12 +209,12 @@ def connect(address: str) -> socket.socket:
 
 
 def wait_for(address: str, line: str) -> None:
-    """Wait until the server says so of itself."""
-    for _ in range(400):
-        if line in httpx.get(f"{address}/metrics").text:
-            return
+    """Wait until the server's metrics have this line."""
+    deadline = time.monotonic() + 60
+    while line not in httpx.get(f"{address}/metrics").text:
+        if time.monotonic() > deadline:
+            pytest.fail(f"there was no {line!r}")
         time.sleep(0.02)
-    pytest.fail(f"there was no {line!r}")
 
 
 def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
@@ -214,20 +237,22 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
     with serving(app) as address:
         with connect(address) as client:
             client.sendall(request(PNG))
-            assert started.wait(10)
+            assert started.wait(60)
             refused = post(address)
             assert refused.status_code == 429
             assert refused.headers["retry-after"].isdecimal()
-        assert stopped.wait(10)
+        assert stopped.wait(60)
         wait_for(address, "running 0.0")
 
 
 @POSIX
+@pytest.mark.usefixtures("may_finish")
 def test_one_that_waits_goes_away(tmp_path: Path) -> None:
     """Its place in the queue is free at once."""
-    with process(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (_, address):
+    arguments = ("--engine", "patient", "--workers", "1", "--queue", "1")
+    with process(tmp_path / "store", *arguments) as (_, address):
         with connect(address) as first:
-            first.sendall(request(PNG, n="10"))
+            first.sendall(request(PNG))
             wait_for(address, "running 1.0")
             with connect(address) as second:
                 second.sendall(request(PNG))
@@ -305,20 +330,54 @@ def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
     assert b"did not come in within 0.3 seconds" in answer
 
 
+ENDLESS = """
+import sys, time
+from langchain_image_variation.engines import cancellation
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.run import run_app
+
+class Endless(InstantEngine):
+    def create_variation(self, request):
+        cancelled = cancellation()
+        while not cancelled():
+            time.sleep(0.01)
+        return super().create_variation(request)
+
+def say(address):
+    print(address, flush=True)
+
+app = create_app(Endless(), store_dir=sys.argv[1])
+try:
+    run_app(app, host="127.0.0.1", port=0, ready=say, grace=3600)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+"""A server with an hour of grace, whose engine answers only once nobody waits for it."""
+
+
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
-    """Without the answer that is being made."""
-    with process(tmp_path, "--strength", "1", "--workers", "1") as (running, address):
-        with connect(address) as client:
-            client.sendall(request(PNG, n="10", size="1024x1024"))
-            wait_for(address, "running 1.0")
-            running.send_signal(number)
-            while httpx.get(f"{address}/healthz").status_code == 200:
-                time.sleep(0.02)
-            running.send_signal(number)
-            assert running.wait(10) == code
-            assert not client.recv(65536).startswith(b"HTTP/1.1 200")
+    """Without the answer that is being made, and whatever other connections hold."""
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            address = running.stdout.readline().strip()
+            with connect(address) as asking, connect(address) as sending, connect(address) as idle:
+                asking.sendall(request(PNG))
+                sending.sendall(request(PNG)[:300])
+                wait_for(address, "running 1.0")
+                running.send_signal(number)
+                while httpx.get(f"{address}/healthz").status_code == 200:
+                    time.sleep(0.02)
+                running.send_signal(number)
+                assert running.wait(60) == code
+                for client in (asking, sending, idle):
+                    assert client.recv(65536) == b""
+        finally:
+            running.kill()
 
 
 @POSIX
@@ -339,7 +398,7 @@ def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -
             client.sendall(request(PNG)[:300])
             assert httpx.get(f"{address}/healthz").status_code == 200
             running.send_signal(signal.SIGTERM)
-            assert running.wait(20) == 0
+            assert running.wait(60) == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

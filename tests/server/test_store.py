@@ -1,5 +1,7 @@
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,51 @@ def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     assert found(second, kept).exists()
     assert not expired.exists()
     assert not left.exists()
+
+
+class Watched(type(Path())):  # type: ignore[misc]  # the class of this system's paths
+    """A path that lets `tidy` in while `add` looks at a file, and `add` while `tidy` removes it."""
+
+    adder: threading.Thread | None = None
+    looking, removing, added = threading.Event(), threading.Event(), threading.Event()
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return what the system says of the file."""
+        status: os.stat_result = super().stat(follow_symlinks=follow_symlinks)
+        if threading.current_thread() is Watched.adder:
+            Watched.looking.set()
+            Watched.removing.wait(0.5)
+        return status
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the file."""
+        if Watched.adder not in (None, threading.current_thread()):
+            Watched.removing.set()
+            Watched.added.wait(10)
+        super().unlink(missing_ok)
+
+
+def test_a_picture_made_again_is_not_removed_as_expired(tmp_path: Path) -> None:
+    """By another thread that saw it before it was made again."""
+    store = PictureStore(Watched(tmp_path), ttl=3600, max_bytes=GIGABYTE)
+    expired = found(store, store.add(square_png(1)))
+    os.utime(expired, (100, 100))
+
+    def tidy() -> None:
+        assert Watched.looking.wait(60)
+        store.tidy()
+
+    with ThreadPoolExecutor(1) as pool:
+        tidied = pool.submit(tidy)
+        Watched.adder = threading.current_thread()
+        try:
+            address = store.add(square_png(1))
+        finally:
+            Watched.adder = None
+            Watched.looking.set()
+            Watched.added.set()
+        tidied.result()
+    assert found(store, address).exists()
 
 
 def test_a_picture_made_again_is_kept_longer_never_shorter(tmp_path: Path) -> None:

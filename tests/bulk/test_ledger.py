@@ -1,0 +1,165 @@
+"""The ledger of a run as threads share it, and what it says when SQLite fails."""
+
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from langchain_image_variation.batch_rows import COLUMNS, Row
+from langchain_image_variation.bulk.ledger import Known, Ledger, translate_sqlite_errors
+from langchain_image_variation.exceptions import OutputError
+
+SOURCES = 50
+ROUNDS = 2000
+
+
+def output_path(position: int, index: int) -> str:
+    """Return the name of a picture of the source at a position."""
+    return f"pictures/{position}-{index}.png"
+
+
+def picture(position: int, index: int) -> Known:
+    """Return what the ledger should know of that picture."""
+    return Known(f"{position:032}{index:032}", position * 10 + index)
+
+
+def rows_of(position: int) -> list[Row]:
+    """Return the rows of a source with two pictures."""
+    rows = []
+    for index in (1, 2):
+        known = picture(position, index)
+        row: Row = dict.fromkeys(COLUMNS)
+        row |= {"index": index, "source_path": f"{position}.png", "seed": known.seed}
+        row |= {
+            "output_path": output_path(position, index),
+            "output_sha256": known.output_sha256,
+            "milliseconds": 1.0,
+        }
+        rows.append(row)
+    return rows
+
+
+def filled(folder: Path) -> Ledger:
+    """Return a ledger with the rows of all sources."""
+    ledger = Ledger(folder)
+    for position in range(SOURCES):
+        ledger.record(position, rows_of(position))
+    return ledger
+
+
+def test_threads_that_share_a_ledger_get_their_own_answers(tmp_path: Path) -> None:
+    """Whatever other threads read, write, list and copy at the same time."""
+    begin = Barrier(8)
+
+    def look_up(ledger: Ledger, first: int) -> None:
+        for turn in range(ROUNDS):
+            position = (first + turn) % SOURCES
+            paths = [output_path(position, 1), output_path(position, 2), f"missing-{turn}.png"]
+            expected = {paths[0]: picture(position, 1), paths[1]: picture(position, 2)}
+            assert ledger.known(paths) == expected
+
+    def record(ledger: Ledger, first: int) -> None:
+        for turn in range(ROUNDS // 10):
+            position = (first + turn) % SOURCES
+            ledger.record(position, rows_of(position))
+
+    def list_all(ledger: Ledger, _: int) -> None:
+        for _ in range(ROUNDS // 100):
+            assert [row["output_path"] for row in ledger.rows()] == [
+                output_path(position, index) for position in range(SOURCES) for index in (1, 2)
+            ]
+
+    def copy(ledger: Ledger, number: int) -> None:
+        for turn in range(ROUNDS // 200):
+            ledger.copy_to(tmp_path / f"copy-{number}-{turn}.sqlite")
+
+    def work(number: int, task: Callable[[Ledger, int], None]) -> None:
+        begin.wait(60)
+        task(ledger, number * 7)
+
+    tasks = [look_up, look_up, look_up, look_up, look_up, record, list_all, copy]
+    with filled(tmp_path) as ledger, ThreadPoolExecutor(len(tasks)) as pool:
+        for done in [pool.submit(work, number, task) for number, task in enumerate(tasks)]:
+            done.result()
+    with sqlite3.connect(tmp_path / "copy-49-0.sqlite") as copied:
+        assert copied.execute("SELECT COUNT(*) FROM rows").fetchone() == (2 * SOURCES,)
+    copied.close()
+
+
+def test_a_ledger_lists_more_rows_than_one_query_reads(tmp_path: Path) -> None:
+    """In order and each once, also of a source whose rows are spread over two queries."""
+    with Ledger(tmp_path) as ledger:
+        for position in range(3):
+            rows = []
+            for index in range(1, 778):
+                row: Row = dict.fromkeys(COLUMNS)
+                rows.append(row | {"index": index, "source_path": f"{position}.png"})
+            ledger.record(position, rows)
+        listed = [(row["source_path"], row["index"]) for row in ledger.rows()]
+    assert listed == [(f"{n}.png", index) for n in range(3) for index in range(1, 778)]
+
+
+def test_a_row_without_an_index_is_listed_first(tmp_path: Path) -> None:
+    """A source that failed as a whole has one such row."""
+    with Ledger(tmp_path) as ledger:
+        row: Row = dict.fromkeys(COLUMNS)
+        ledger.record(0, [row | {"error": "SourceError: none."}])
+        assert [(row["index"], row["error"]) for row in ledger.rows()] == [
+            (None, "SourceError: none.")
+        ]
+
+
+def test_rows_can_be_recorded_while_they_are_listed(tmp_path: Path) -> None:
+    """A listing holds the ledger only while it reads."""
+    with filled(tmp_path) as ledger:
+        listed = 0
+        for _ in ledger.rows():
+            ledger.record(0, rows_of(0))
+            listed += 1
+    assert listed == 2 * SOURCES
+
+
+def test_rows_that_fail_on_their_way_change_nothing(tmp_path: Path) -> None:
+    """The rows of a source are written together or not at all."""
+    with filled(tmp_path) as ledger:
+        broken = [*rows_of(0)[:1], {**rows_of(0)[1], "output_sha256": None}]
+        with pytest.raises(OutputError, match="SQLITE_CONSTRAINT"):
+            ledger.record(0, broken)
+        assert len(list(ledger.rows())) == 2 * SOURCES
+
+
+def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
+    """A look-ahead thread may still ask when the run has ended."""
+    with filled(tmp_path) as ledger:
+        pass
+    questions: list[Callable[[], object]] = [
+        lambda: ledger.known(["a.png"]),
+        lambda: ledger.record(0, []),
+        lambda: list(ledger.rows()),
+        lambda: ledger.copy_to(tmp_path / "copy.sqlite"),
+        ledger.forget_others,
+    ]
+    for ask in questions:
+        with pytest.raises(OutputError, match=r"is closed: its run has ended\.$"):
+            ask()
+    with ledger:
+        pass  # Closing it again changes nothing.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.InterfaceError("bad parameter or other API misuse"),
+        sqlite3.ProgrammingError("Cannot operate on a closed database."),
+        sqlite3.DatabaseError("any"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_without_a_code_are_translated_too(error: Exception) -> None:
+    """Python's own module raises errors that SQLite has no code for."""
+    with pytest.raises(OutputError, match=rf"cannot be used \({type(error).__name__}\)"):
+        with translate_sqlite_errors():
+            raise error
