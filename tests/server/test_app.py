@@ -36,6 +36,7 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
+from tests.pictures.scans import with_scans
 
 PATH = "/v1/images/variations"
 PNG = square_png(8)
@@ -405,6 +406,24 @@ async def test_the_engines_own_key_is_not_the_clients(tmp_path: Path) -> None:
         response = await client.post(PATH, files=picture())
     error_of(response, 500)
     assert "sk-ours" not in response.text
+
+
+async def test_a_form_with_hundreds_of_scans_is_refused(client: httpx.AsyncClient) -> None:
+    """A form takes PNG alone, whatever the file is called, so nothing else is decoded."""
+    for name, kind in (("a.png", "image/png"), ("a.jpg", "image/jpeg")):
+        response = await client.post(PATH, files=picture(with_scans(300), name, kind))
+        assert "not a PNG file" in error_of(response, 400)["message"]
+
+
+async def test_a_result_with_hundreds_of_scans_is_a_failure(tmp_path: Path) -> None:
+    """An engine that answers with one is at fault, and the server does not decode it."""
+
+    class Scans(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            return ImagesResponse.from_pngs([with_scans(300)], response_format="b64_json")
+
+    async with connected(tmp_path, Scans()) as client:
+        error_of(await client.post(PATH, files=picture()), 500)
 
 
 # Keys...
