@@ -53,7 +53,8 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def connected(tmp_path: Path, engine: Any = "instant", **options: Any) -> httpx.AsyncClient:
-    """Return a client of a new app."""
+    """Return a client of a new app, which may be called by the name that the client sends."""
+    options.setdefault("hosts", ["pictures.example"])
     app = create_app(engine, store_dir=tmp_path / "store", **options)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pictures.example")
 
@@ -494,7 +495,7 @@ async def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         await client.post(PATH, files=picture())
         assert list(tmp_path.glob("*.png"))
@@ -681,7 +682,7 @@ async def test_a_draining_server_refuses_what_is_new(tmp_path: Path) -> None:
     """With 503, and says so to its load balancer."""
     app = create_app("instant", store_dir=tmp_path)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/healthz")).json() == {"status": "ready"}
         app.state.draining = True
         assert (await client.get("/healthz")).status_code == 503
