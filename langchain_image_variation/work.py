@@ -42,8 +42,8 @@ Pillow skips them one at a time. Encoders write none, or a few to align a segmen
 def check_work(data: bytes) -> None:
     """Refuse a file that would take far longer to decode than a picture of its size needs.
 
-    Nothing is decoded. The time is linear in the length of the file, and memory is not taken. The
-    format is recognized by the first bytes. A file of a format without a check passes.
+    Nothing is decoded or copied, and the time is linear in the length of the file. The format is
+    recognized by the first bytes. A file of a format without a check passes.
 
     Args:
         data: The bytes of a file of any kind.
