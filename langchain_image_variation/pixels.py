@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageChops
 from langchain_image_variation.color import profile, to_srgb
 from langchain_image_variation.exceptions import (
     ImageVariationError,
+    InvalidImageError,
     OutputError,
 )
 from langchain_image_variation.png import SquarePNG
@@ -33,6 +34,7 @@ from langchain_image_variation.png.chunks import (
     without_metadata,
 )
 from langchain_image_variation.png.scanlines import check_scanlines
+from langchain_image_variation.work import check_work
 
 __all__ = [
     "PLAIN_MODES",
@@ -43,6 +45,7 @@ __all__ = [
     "encode",
     "is_plain",
     "on_white",
+    "open_image",
     "open_png",
     "pixel_sha256",
     "plain",
@@ -75,6 +78,21 @@ def decode(png: SquarePNG) -> Image.Image:
         return plain(image)
 
 
+def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Open a file without decoding its pixels yet: the only way in which a file reaches Pillow.
+
+    Args:
+        data: The bytes of a file.
+        formats: The formats that may be opened, by Pillow's names.
+
+    Raises:
+        InvalidImageError: If the file would take too much work to decode. Pillow's own errors come
+            too: call this inside `decoding`.
+    """
+    check_work(data)
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
 def open_png(data: bytes) -> Image.Image:
     """Return the decoded picture of a PNG file of any shape, for `plain`.
 
@@ -91,7 +109,7 @@ def open_png(data: bytes) -> Image.Image:
     data = without(data, keep=PIXELS | LOOK)
     head, _ = check_order(read(data))
     check_scanlines(data)
-    image = Image.open(io.BytesIO(_as_pillow_reads_it(data, head)), formats=["PNG"])
+    image = open_image(_as_pillow_reads_it(data, head), ("PNG",))
     image.load()
     if head.color_type == INDEXED:
         colors = next(len(body) // 3 for name, body in read(data) if name == b"PLTE")
@@ -152,11 +170,15 @@ def decode_result(data: bytes) -> Image.Image:
     """Return the pixels of what an engine answered; some servers send JPEG or WebP.
 
     Raises:
-        OutputError: If it is no readable picture of one of these formats.
+        OutputError: If it is not a readable picture of one of these formats, or would take too much
+            work to decode.
     """
     failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
-    with decoding(failure), Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
-        return plain(image)
+    try:
+        with decoding(failure), open_image(data, ("PNG", "JPEG", "WEBP")) as image:
+            return plain(image)
+    except InvalidImageError as error:
+        raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
 
 def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
@@ -169,7 +191,8 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
         side: The width and height to scale it to, in pixels; by default it keeps its own.
 
     Raises:
-        OutputError: If it is no readable picture of one of these formats.
+        OutputError: If it is not a readable picture of one of these formats, or would take too much
+            work to decode.
     """
     image = decode_result(data)
     if side is not None and image.size != (side, side):

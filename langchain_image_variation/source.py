@@ -3,12 +3,11 @@
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, from a host that is
 allowed, an https URL, holding a PNG, JPEG, WebP, GIF, BMP or TIFF picture of any shape and colour
 mode. Formats are recognised by their first bytes, never by a file name or a declared type; sizes
-are capped before anything is decoded.
+and the work of decoding are capped before anything is decoded.
 """
 
 import base64
 import binascii
-import io
 import os
 import re
 import stat
@@ -29,7 +28,7 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 from langchain_image_variation.file_system import FileSystem, has_password
-from langchain_image_variation.pixels import decoding, is_plain, open_png
+from langchain_image_variation.pixels import decoding, is_plain, open_image, open_png
 from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.png.scanlines import check_scanlines
 from langchain_image_variation.square import squared
@@ -115,8 +114,8 @@ def load_source(
     Raises:
         SourceError: If there is no such file, it cannot be read, is too large, is a URL that is
             not allowed or cannot be fetched, or holds no picture of a known format.
-        InvalidImageError: If the picture is corrupt, or with "strict", breaks a rule of
-            `SquarePNG`.
+        InvalidImageError: If the picture is corrupt or would take too much work to decode, or with
+            "strict", breaks a rule of `SquarePNG`.
         InvalidRequestError: If `urls` lists no hosts, or has an async transport.
     """
     if fit not in get_args(Fit):
@@ -358,14 +357,14 @@ def _stem(name: object) -> str:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """Open a picture of a known format without decoding it."""
+    """Open a picture of a known format without decoding it, unless it would take too much work."""
     unknown = SourceError(
         f"The source is no picture of a known format, or a broken one; known are "
         f"{', '.join(FORMATS)}."
     )
     with decoding(unknown):
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return open_image(data, FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
                 f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit; scale it down first."

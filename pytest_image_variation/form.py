@@ -12,6 +12,7 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
+from langchain_image_variation.work import check_work
 from pytest_image_variation.scenarios import Flaw
 
 __all__ = ["Form", "Part", "Picture"]
@@ -134,10 +135,11 @@ class Picture:
 def _seen(data: bytes) -> tuple[tuple[int, int], str] | tuple[None, None]:
     """Return a picture's size and mode, if Pillow makes one out."""
     try:
+        check_work(data)
         with Image.open(io.BytesIO(data)) as image:
             return image.size, image.mode
     # What Pillow raises for broken files differs by format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, None
 
 

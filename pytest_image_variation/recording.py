@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
+from langchain_image_variation.work import check_work
 from pytest_image_variation.form import Form, Part
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.vcr_form import body_of, form_of
@@ -131,6 +132,7 @@ def _held(part: Part) -> str:
 
 def _pixels(content: bytes) -> object:
     try:
+        check_work(content)
         with Image.open(io.BytesIO(content)) as image:
             return image.size, image.mode, image.convert("RGBA").tobytes()
     except Exception:  # Whatever Pillow makes of what is no picture.

@@ -8,9 +8,11 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 
 LAYERS = {
     "exceptions": 0,
+    "jpeg": 0,
     "unfinished": 0,
     "color": 1,
     "png": 1,
+    "work": 1,
     "contract": 2,
     "pixels": 2,
     "error_response": 3,
@@ -52,9 +54,11 @@ LAYERS = {
 }
 LIBRARIES = {
     "exceptions": set[str](),
+    "jpeg": set[str](),
     "unfinished": set[str](),
     "color": {"PIL", "numpy"},
     "png": set[str](),
+    "work": set[str](),
     "contract": {"pydantic", "pydantic_core"},
     "pixels": {"PIL", "numpy"},
     "error_response": {"pydantic_core"},

@@ -17,7 +17,7 @@ from langchain_image_variation.batch_rows import Row
 from langchain_image_variation.bulk.inputs import GALLERY
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.output_folder import Outputs
-from langchain_image_variation.pixels import decoding, open_png, plain
+from langchain_image_variation.pixels import decoding, open_image, open_png, plain
 from langchain_image_variation.png.chunks import SIGNATURE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
 
@@ -160,7 +160,7 @@ def _small(data: bytes) -> bytes:
 
     Raises:
         SourceError: If it is none.
-        InvalidImageError: If it is a corrupt one.
+        InvalidImageError: If it is corrupt, or would take too much work to decode.
     """
     with decoding(SourceError("The file holds no picture to show.")):
         with _opened(data) as image:
@@ -179,11 +179,7 @@ def _small(data: bytes) -> bytes:
 
 
 def _opened(data: bytes) -> Image.Image:
-    return (
-        open_png(data)
-        if data.startswith(SIGNATURE)
-        else Image.open(io.BytesIO(data), formats=FORMATS)
-    )
+    return open_png(data) if data.startswith(SIGNATURE) else open_image(data, FORMATS)
 
 
 _PAGE = """<!DOCTYPE html>

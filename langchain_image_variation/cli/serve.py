@@ -33,6 +33,14 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add("--public-url", metavar="URL", help="what addresses of results begin with, behind a proxy")
     add(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients may call the server while it has no key; repeatable (default:"
+        " localhost, and the address and host of --host and --public-url)",
+    )
+    add(
         "--workers",
         type=int,
         metavar="N",
@@ -63,6 +71,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         api_key=arguments.api_key,
         url_ttl=arguments.url_ttl,
         public_url=arguments.public_url,
+        hosts=arguments.allowed_host,
         workers=arguments.workers,
         queue=arguments.queue,
         store_dir=arguments.store_dir,
@@ -99,7 +108,12 @@ def _say_where(api_key: str | None) -> Callable[[str], None]:
         print(f"  OPENAI_BASE_URL={address}/v1")
         print(f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)")
         print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
-        if everywhere:
+        if everywhere and api_key is None:
+            print(
+                "On other machines, put this machine's address in its place, or its name if "
+                "--allowed-host gives it."
+            )
+        elif everywhere:
             print("On other machines, put this machine's name or address in its place.")
         if api_key is None:
             print("There is no key: anyone who reaches this address may use it.")

@@ -1,7 +1,7 @@
 """The app: `POST /v1/images/variations` and what belongs to it, over any engine."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -40,6 +40,7 @@ def create_app(
     api_key: str | SecretStr | None = None,
     url_ttl: float = 3600.0,
     public_url: str | None = None,
+    hosts: Iterable[str] = (),
     workers: int | None = None,
     queue: int = 16,
     store_dir: str | os.PathLike[str] | None = None,
@@ -54,6 +55,11 @@ def create_app(
         url_ttl: Seconds for which the address of a result works.
         public_url: What the addresses of results begin with, where that is not what the client
             itself calls the server.
+        hosts: The names and IP addresses by which clients may call the app while it has no key,
+            beside those of loopback, the host of `public_url` and, if the app is reached by
+            network, any IP address. A request with another `Host` header is answered 403: it comes
+            from a web page whose name was made to resolve to this machine (DNS rebinding). Names
+            are given in full, without port; there are no wildcards.
         workers: The most engine calls at once; by default as many as there are cores.
         queue: The most requests that wait for their turn; one more is answered 429.
         store_dir: Where pictures are kept whose addresses were given out; by default a folder in
@@ -68,7 +74,7 @@ def create_app(
         OutputError: If the folder cannot be used.
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-    access = Access(key, public_url)
+    access = Access(key, public_url, hosts)
     _check_whole("workers", workers if workers is not None else 1, 1)
     _check_whole("queue", queue, 0)
     _check_whole("store_max_bytes", store_max_bytes, 0)
@@ -112,6 +118,7 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.draining = False
     app.state.turns = turns
+    app.state.access = access
     app.state.engine_url = getattr(engine, "base_url", None)
     return app
 

@@ -128,6 +128,7 @@ class Handlers:
 
     async def file(self, request: Request) -> Response:
         """`GET /files/{name}`: a result, for as long as its address works."""
+        self._access.check_host(request)
         query = request.query_params
         try:
             file, length, seconds = await anyio.to_thread.run_sync(
@@ -145,20 +146,24 @@ class Handlers:
 
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 when ready, 503 while draining."""
+        self._access.check_host(request)
         draining = request.app.state.draining
         status = "draining" if draining else "ready"
         return JSONResponse({"status": status}, 503 if draining else 200)
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
+        self._access.check_host(request)
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def playground(self, request: Request) -> Response:
         """`GET /`: a page to try it by hand."""
+        self._access.check_host(request)
         return HTMLResponse(self._page, headers=self._page_headers)
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
+        self._access.check_host(request)
         return JSONResponse(self._document)
 
     def _check_room(self, request: Request) -> None:

@@ -12,7 +12,8 @@ __all__ = ["openapi_document"]
 _ERRORS = {
     "400": "A rule of the contract is broken; `param` names the field.",
     "401": "The key is missing or wrong.",
-    "403": "The address has expired, or was never given out; or a page of another origin calls.",
+    "403": "The address has expired or was never given out. Without a key: the Host is not "
+    "one of the server's names, or a page of another origin calls.",
     "404": "There is no such thing here.",
     "405": "The method is not allowed at this address.",
     "408": "The body took too long to come in.",
@@ -55,6 +56,11 @@ def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[st
                 for operation in operations.values():
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = _error("401")
+        return document
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            refusal = operation["responses"].setdefault("403", _error("403"))
+            refusal["content"] |= _error("403")["content"]
     return document
 
 

@@ -129,7 +129,7 @@ def run_app(
             param="base_url",
         )
     _keep_freed_memory()
-    app.state.loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
+    app.state.access.listen_at(host)
     config = uvicorn.Config(
         app,
         http=partial(Connection, most=_most_connections()),  # type: ignore[arg-type]  # it makes them

@@ -12,6 +12,8 @@ import httpx
 from PIL import Image
 
 from langchain_image_variation.error_response import Error
+from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.work import check_work
 from pytest_image_variation.conformance.rule import Breach, unseen
 
 __all__ = ["Answer", "Picture", "masked"]
@@ -43,11 +45,13 @@ class Picture:
 def _seen(data: bytes) -> tuple[str | None, str | None, bool]:
     kind = size = None
     try:
+        check_work(data)
         with Image.open(io.BytesIO(data)) as image:
             kind, size = image.format, f"{image.width}x{image.height}"
             image.load()
     # What Pillow raises for broken files differs by format; its warning may be an error.
     except (
+        InvalidImageError,
         OSError,
         ValueError,
         SyntaxError,

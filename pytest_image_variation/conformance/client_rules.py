@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.work import check_work
 from pytest_image_variation.conformance.client_probe import MANY, Call, ClientProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
@@ -105,10 +107,11 @@ def _all_pictures(call: Call, n: int) -> None:
 
 def _size(data: bytes) -> tuple[int, int] | None:
     try:
+        check_work(data)
         with Image.open(io.BytesIO(data)) as image:
             return image.size
     # What Pillow raises for broken files differs by format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 

@@ -9,8 +9,10 @@ from PIL import Image
 from langchain_image_variation.contract import SIZES
 from langchain_image_variation.exceptions import (
     ImageVariationError,
+    InvalidImageError,
     ModelNotFoundError,
 )
+from langchain_image_variation.work import check_work
 from pytest_image_variation.conformance.engine_probe import EngineProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
@@ -49,11 +51,12 @@ def _png(probe: EngineProbe) -> None:
 def _seen(data: bytes) -> tuple[str | None, str | None]:
     """Return the format and the size of a file whose every pixel can be read."""
     try:
+        check_work(data)
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image.format, f"{image.width}x{image.height}"
     # What Pillow raises for broken files differs by format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, None
 
 

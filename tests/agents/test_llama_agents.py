@@ -23,6 +23,7 @@ from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.tool_spec import ImageVariationProgress
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.llama import asks, events, outputs, reasons, says, scripted, upload
+from tests.pictures.scans import with_scans
 
 pytestmark = [
     # LlamaIndex's agents look at their own deprecated attributes.
@@ -294,6 +295,14 @@ async def test_a_picture_of_another_tool_is_varied(
     memory = ChatMemoryBuffer.from_defaults()
     made = [*await outputs(one, memory=memory), *await outputs(one, memory=memory)][1:]
     assert [files(spec, output) for output in made] == [expected(root, OTHER)] * 2
+
+
+async def test_an_upload_with_hundreds_of_scans_is_refused(spec: ImageVariationToolSpec) -> None:
+    """Before it is decoded, which could take hours."""
+    script = (asks(image="latest"), says())
+    (made,) = await outputs(agent(spec, *script), upload(with_scans(300)))
+    assert made.is_error
+    assert "300 scans; the limit is 100" in str(made.content)
 
 
 async def test_a_long_conversation_stays_small(spec: ImageVariationToolSpec) -> None:

@@ -29,6 +29,7 @@ from langchain_image_variation.source import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.bulk.declared import made
 from tests.bulk.running import manifest, pictures, run, run_here
+from tests.pictures.scans import with_scans
 from tests.server.serving import serving
 
 
@@ -96,6 +97,17 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     (photos / "empty.png").write_bytes(square_png(99))
     assert run_here("photos") == 0
     assert [row["error"] for row in manifest()] == [None] * 3
+
+
+def test_a_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
+    """It is not decoded for variations, nor for the gallery; the others are made."""
+    (photos / "scans.jpg").write_bytes(with_scans(300))
+    assert run("photos", "--gallery") == 3
+    errors = {row["source_path"]: row["error"] for row in manifest() if row["error"]}
+    assert errors.keys() == {"photos/scans.jpg"}
+    assert "300 scans; the limit is 100" in str(errors["photos/scans.jpg"])
+    assert len(pictures()) == 5
+    assert "no picture to show" in Path("out/gallery/index.html").read_text()
 
 
 def test_the_same_picture_twice_is_made_once(photos: Path) -> None:

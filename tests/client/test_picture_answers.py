@@ -12,6 +12,7 @@ from langchain_image_variation.exceptions import (
     EngineError,
     EngineResponseError,
     ImageVariationError,
+    OutputError,
 )
 from langchain_image_variation.png import SquarePNG
 from tests.calling import (
@@ -22,6 +23,7 @@ from tests.calling import (
     ok,
     success,
 )
+from tests.pictures.scans import with_scans
 
 
 def picture(format: str, side: int = 8) -> bytes:
@@ -42,6 +44,19 @@ def test_pictures_of_other_formats_are_taken_and_made_png_where_asked(
     made = call(handler, {"n": 2}, normalize=True).data
     for image in made:
         assert SquarePNG(image.read()).side == 256
+
+
+@pytest.mark.parametrize("response_format", ["b64_json", "url"])
+def test_a_result_with_hundreds_of_scans_is_not_decoded(call: Caller, response_format: str) -> None:
+    """It could keep the client busy for hours; the other results of the answer are there."""
+    scans, url = with_scans(300), "https://pictures.example/files/a.jpg"
+    bad = {"b64_json": b64(scans)} if response_format == "b64_json" else {"url": url}
+    body = json.dumps({"created": 1, "data": [bad, {"b64_json": b64()}]}).encode()
+    handler, _ = answering(ok(body), httpx.Response(200, content=scans))
+    refused, fine = call(handler, {"n": 2}, normalize=True).data
+    with pytest.raises(OutputError, match="300 scans; the limit is 100"):
+        refused.read()
+    assert SquarePNG(fine.read()).side == 256
 
 
 def test_null_and_unknown_keys_are_kept_out_of_the_way(call: Caller) -> None:

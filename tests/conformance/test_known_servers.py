@@ -19,7 +19,8 @@ _MANY = 4
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """Our server, without a key: of keys nothing is known."""
-    with in_process(create_app("instant", store_dir=tmp_path_factory.mktemp("store"))) as app:
+    store = tmp_path_factory.mktemp("store")
+    with in_process(create_app("instant", hosts=["in.process"], store_dir=store)) as app:
         yield Copies(app)
 
 

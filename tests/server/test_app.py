@@ -36,6 +36,7 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
+from tests.pictures.scans import with_scans
 
 PATH = "/v1/images/variations"
 PNG = square_png(8)
@@ -52,7 +53,8 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def connected(tmp_path: Path, engine: Any = "instant", **options: Any) -> httpx.AsyncClient:
-    """Return a client of a new app."""
+    """Return a client of a new app, which may be called by the name that the client sends."""
+    options.setdefault("hosts", ["pictures.example"])
     app = create_app(engine, store_dir=tmp_path / "store", **options)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pictures.example")
 
@@ -407,6 +409,24 @@ async def test_the_engines_own_key_is_not_the_clients(tmp_path: Path) -> None:
     assert "sk-ours" not in response.text
 
 
+async def test_a_form_with_hundreds_of_scans_is_refused(client: httpx.AsyncClient) -> None:
+    """A form takes PNG alone, whatever the file is called, so nothing else is decoded."""
+    for name, kind in (("a.png", "image/png"), ("a.jpg", "image/jpeg")):
+        response = await client.post(PATH, files=picture(with_scans(300), name, kind))
+        assert "not a PNG file" in error_of(response, 400)["message"]
+
+
+async def test_a_result_with_hundreds_of_scans_is_a_failure(tmp_path: Path) -> None:
+    """An engine that answers with one is at fault, and the server does not decode it."""
+
+    class Scans(InstantEngine):
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            return ImagesResponse.from_pngs([with_scans(300)], response_format="b64_json")
+
+    async with connected(tmp_path, Scans()) as client:
+        error_of(await client.post(PATH, files=picture()), 500)
+
+
 # Keys...
 
 
@@ -475,7 +495,7 @@ async def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         await client.post(PATH, files=picture())
         assert list(tmp_path.glob("*.png"))
@@ -662,7 +682,7 @@ async def test_a_draining_server_refuses_what_is_new(tmp_path: Path) -> None:
     """With 503, and says so to its load balancer."""
     app = create_app("instant", store_dir=tmp_path)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/healthz")).json() == {"status": "ready"}
         app.state.draining = True
         assert (await client.get("/healthz")).status_code == 503

@@ -25,7 +25,7 @@ async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> Non
     """It names every address, the contract's fields, and a key only where one is asked for."""
     app = create_app("instant", store_dir=tmp_path, api_key=api_key)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         document = (await client.get("/openapi.json")).json()
     OpenAPIV31SpecValidator(document).validate()
     routes = {route.path.replace(":path", "") for route in app.routes}  # type: ignore[attr-defined]  # all are routes
@@ -43,7 +43,7 @@ async def test_a_model_is_any_if_the_engine_names_none(tmp_path: Path) -> None:
     engines: tuple[Any, ...] = ("instant", passes_on)
     for engine, models in zip(engines, (["dall-e-2", "instant", ""], None), strict=True):
         transport = httpx.ASGITransport(create_app(engine, store_dir=tmp_path))
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             document = (await client.get("/openapi.json")).json()
         schema = document["components"]["schemas"]["CreateImageVariationRequest"]
         assert schema["properties"]["model"].get("enum") == models

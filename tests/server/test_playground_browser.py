@@ -224,3 +224,40 @@ def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(
                 }))"""
         )
     assert len(set(pictures)) == 4
+
+
+REBOUND = """async (png) => {
+    const form = new FormData();
+    form.append("image", new Blob([Uint8Array.from(png)], {type: "image/png"}), "a.png");
+    form.append("size", "256x256");
+    form.append("response_format", "b64_json");
+    const asked = {"/v1/images/variations": {method: "POST", body: form}};
+    const found = {};
+    for (const path of ["/", "/v1/models", "/metrics", "/openapi.json", "/v1/images/variations"]) {
+        const answer = await fetch(path, asked[path]);
+        found[path] = [answer.status, await answer.text()];
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("options", [{}, {"public_url": "https://img.example"}], ids=str)
+def test_a_page_under_a_name_that_was_rebound_reads_no_answer(
+    browser: Browser, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """The browser takes the server for the page's own origin, and only the server can refuse."""
+    rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+    with (
+        serving(create_app("instant", store_dir=tmp_path / "store", **options)) as address,
+        browser.browser_type.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", rules]
+        ) as rebound,
+        rebound.new_page() as tab,
+    ):
+        for host, code in (("127.0.0.1", 200), ("evil.example", 403)):
+            origin = address.replace("127.0.0.1", host)
+            # A document of that origin, in which the script runs as the page's owner wrote it.
+            tab.goto(f"{origin}/nothing")
+            found = tab.evaluate(REBOUND, list(square_png(64)))
+            assert {path: answer[0] for path, answer in found.items()} == dict.fromkeys(found, code)
+            assert all(("no API key" in text) == (code == 403) for _, text in found.values())

@@ -84,7 +84,7 @@ def test_one_that_listens_everywhere_names_an_address_that_works(tmp_path: Path)
         assert running.stdout is not None
         assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
         lines = [running.stdout.readline() for _ in range(3)]
-        assert lines[2].startswith("On other machines, put this machine's name")
+        assert lines[2].startswith("On other machines, put this machine's address")
 
 
 def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:

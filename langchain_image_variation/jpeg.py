@@ -1,0 +1,105 @@
+"""The segments of a JPEG file, found without decoding anything.
+
+Markers and segments are those of ITU-T T.81, annex B. Where a corrupt file leaves a choice, it is
+read as libjpeg reads it, because libjpeg is what decodes it later.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = ["SIGNATURE", "Segment", "scanned_samples", "segments"]
+
+SIGNATURE = b"\xff\xd8\xff"
+"""The first bytes of every JPEG file: its first marker, and the beginning of the second."""
+
+_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Restart markers and stuffed zeros belong to the data of a scan, and 0xFF may be repeated before a
+# marker. Markers below 0xC0 have no length.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+
+
+class Segment(NamedTuple):
+    """A marker and what belongs to it, without the entropy-coded data behind a scan's header."""
+
+    marker: int
+    """The marker's second byte."""
+    body: memoryview
+    """The content after the marker and the length."""
+    start: int
+    """The offset of the marker in the file."""
+    end: int
+    """The offset of the byte after the segment."""
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether the segment is the header of a scan (SOS)."""
+        return self.marker == _SOS
+
+    @property
+    def is_exif(self) -> bool:
+        """Whether the segment holds Exif, or a part of it."""
+        return self.marker == _APP1 and bytes(self.body[:6]) == b"Exif\0\0"
+
+
+def segments(data: bytes) -> Iterator[Segment]:
+    """Yield the segments of the picture that a decoder shows, in order, from the second marker on.
+
+    The last is the first EOI after a scan. What follows it, such as the further pictures of an MPO
+    file, is not read, and neither is a picture inside a segment, such as the thumbnail in Exif.
+    The time is linear in the length of the file.
+
+    Args:
+        data: The bytes of a file that begins with `SIGNATURE`.
+    """
+    view = memoryview(data)
+    position, has_scan = 2, False
+    while (found := _MARKER.search(data, position)) is not None:
+        start, content = found.span()
+        marker = data[content - 1]
+        # SOI and EOI stand alone. libjpeg takes a length below 2 for 2.
+        length = 0 if marker in (_SOI, _EOI) else max(2, int.from_bytes(view[content:][:2]))
+        position = min(content + length, len(data))
+        yield Segment(marker, view[content + 2 : position], start, position)
+        has_scan = has_scan or marker == _SOS
+        # An EOI before the first scan ends a stream that holds only tables; the picture is next.
+        if marker == _EOI and has_scan:
+            return
+
+
+def scanned_samples(found: Iterable[Segment]) -> Iterator[int]:
+    """Yield, for each scan, the number of samples in the components that it passes over.
+
+    Args:
+        found: The segments of a file.
+    """
+    sizes: dict[int, int] = {}
+    for segment in found:
+        if segment.marker in _FRAMES:
+            sizes = _component_sizes(segment.body)
+        elif segment.is_scan:
+            largest = max(sizes.values(), default=0)
+            yield sum(sizes.get(number, largest) for number in _components(segment.body))
+
+
+def _component_sizes(frame: memoryview) -> dict[int, int]:
+    """Return the number of samples of each component of a frame (T.81, A.1.1 and B.2.2)."""
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    components = [
+        (frame[at], max(1, frame[at + 1] >> 4), max(1, frame[at + 1] & 15))
+        for at in range(6, len(frame) - 2, 3)
+    ]
+    most_across = max((across for _, across, _ in components), default=1)
+    most_down = max((down for _, _, down in components), default=1)
+    sizes: dict[int, int] = {}
+    for number, across, down in components:
+        size = -(-width * across // most_across) * -(-height * down // most_down)
+        # In a corrupt frame, several components may have the same number.
+        sizes[number] = max(size, sizes.get(number, 0))
+    return sizes
+
+
+def _components(scan: memoryview) -> bytes:
+    """Return the number of each component of a scan (T.81, B.2.3)."""
+    return bytes(scan[1 : 1 + 2 * scan[0] : 2]) if scan else b""

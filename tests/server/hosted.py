@@ -1,0 +1,9 @@
+"""An app without a key, for servers that import it: `STORE` names its folder, `HOSTS` its names."""
+
+import os
+
+from langchain_image_variation.server import create_app
+
+app = create_app(
+    "instant", hosts=os.environ.get("HOSTS", "").split(), store_dir=os.environ["STORE"]
+)

@@ -1,0 +1,412 @@
+"""By which names a server without a key may be called, on every way of serving the app.
+
+A web page whose name was made to resolve to this machine (DNS rebinding) sends that name as `Host`.
+A server that is not installed is skipped: gunicorn with uvicorn-worker, hypercorn, granian.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.access import Access
+from pytest_image_variation.samples import square_png
+
+ROOT = Path(__file__).parents[2]
+OURS = [
+    "localhost",
+    "LocalHost:8000",
+    "localhost.",
+    "app.localhost:8000",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.9.9.9",
+    "[::1]",
+    "[::1]:8000",
+    "[::FFFF:127.0.0.1]:8000",
+]
+"""What a server that listens at loopback may be called."""
+STRANGE = [
+    "evil.example",
+    "EVIL.example.:8000",
+    "localhost.evil.example",
+    "evillocalhost",
+    "127.0.0.1.evil.example",
+    "localhost@evil.example",
+    "evil.example@localhost",
+    "localhost, evil.example",
+    "evil.example localhost",
+    "localhost:80:80",
+    "localhost/evil.example",
+    "[::1",
+    "::1",
+    "[localhost]",
+    "[127.0.0.1]",
+    "*",
+    "",
+    ":8000",
+]
+"""Further names, and what is not a host; no browser sends the latter."""
+ELSEWHERE = ["203.0.113.5", "203.0.113.5:8000", "[2001:db8::5]", "[fe80::1%eth0]:8000"]
+"""IP addresses that are not loopback."""
+PATHS = ["/", "/v1/models", "/v1/models/instant", "/metrics", "/openapi.json", "/healthz"]
+
+Ask = Callable[[bytes], str]
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _can_bind(host: str) -> bool:
+    try:
+        _free_port(host)
+    except OSError:
+        return False
+    return True
+
+
+def _network_address() -> str | None:
+    """Return an address of this machine that is not loopback, if there is one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("203.0.113.5", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return None if address.startswith(("127.", "0.")) else address
+
+
+def _connect(address: Any) -> socket.socket:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    if not isinstance(address, str) and ":" in address[0]:
+        family = socket.AF_INET6
+    client = socket.socket(family)
+    client.settimeout(30)
+    try:
+        client.connect(address)
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def _asking(address: Any) -> Ask:
+    """Return what sends the bytes of a request and returns the answer to it."""
+
+    def ask(request: bytes) -> str:
+        parts: list[bytes] = []
+        with _connect(address) as client:
+            client.sendall(request)
+            while part := client.recv(65536):
+                parts.append(part)
+        return b"".join(parts).decode("latin-1")
+
+    return ask
+
+
+def get(ask: Ask, host: str, path: str = "/v1/models", *more: str) -> int:
+    """Return the status of the answer to a request that names a host, in any number of headers."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *more, "Connection: close", "", ""]
+    return status(ask("\r\n".join(lines).encode("latin-1")))
+
+
+def status(answer: str) -> int:
+    """Return the status of an answer."""
+    return int(answer.split(" ", 2)[1])
+
+
+@contextmanager
+def running(
+    command: list[str], store: Path, address: Any, hosts: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the block ends, which begins when the server listens."""
+    environment = {**os.environ, "STORE": str(store), "HOSTS": hosts}
+    environment.pop("IMAGE_VARIATION_API_KEY", None)
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            for _ in range(600):
+                try:
+                    _connect(address).close()
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    time.sleep(0.1)
+            yield process
+        finally:
+            process.terminate()
+
+
+def serve(host: str, port: int) -> list[str]:
+    """Our own command."""
+    where = ["--host", host, "--port", str(port)]
+    return ["langchain_image_variation", "serve", "--engine", "instant", *where]
+
+
+def uvicorn(host: str, port: int) -> list[str]:
+    """Uvicorn's command, with the parser that is installed."""
+    return ["uvicorn", "tests.server.hosted:app", "--host", host, "--port", str(port)]
+
+
+def gunicorn(host: str, port: int) -> list[str]:
+    """Gunicorn with workers that run uvicorn."""
+    worker = ["-k", "uvicorn_worker.UvicornWorker", "-b", f"{host}:{port}"]
+    return ["gunicorn", "tests.server.hosted:app", *worker]
+
+
+def hypercorn(host: str, port: int) -> list[str]:
+    """Hypercorn, which speaks HTTP/2 too."""
+    return ["hypercorn", "tests.server.hosted:app", "-b", f"{host}:{port}"]
+
+
+def granian(host: str, port: int) -> list[str]:
+    """Granian, whose HTTP is written in Rust."""
+    where = ["--interface", "asgi", "--host", host, "--port", str(port)]
+    return ["granian", *where, "tests.server.hosted:app"]
+
+
+SERVERS = {
+    "serve": (serve, ()),
+    "uvicorn": (uvicorn, ("uvicorn",)),
+    "gunicorn": (gunicorn, ("gunicorn", "uvicorn_worker")),
+    "hypercorn": (hypercorn, ("hypercorn",)),
+    "granian": (granian, ("granian",)),
+}
+
+
+def _command(name: str, host: str, port: int) -> list[str]:
+    make, modules = SERVERS[name]
+    for module in modules:
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    return make(host, port)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """What asks an app without a key at 127.0.0.1, on each way of serving."""
+    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    command = _command(request.param, *address)
+    with running(command, tmp_path_factory.mktemp("store"), address):
+        yield _asking(address)
+
+
+def test_every_server_answers_to_the_names_of_loopback(ask: Ask) -> None:
+    """In any case, with any port, and with a dot at the end."""
+    assert [host for host in OURS if get(ask, host) != 200] == []
+
+
+def test_every_server_refuses_other_names(ask: Ask) -> None:
+    """And whatever is not a host; servers may refuse that themselves, with 400."""
+    found = {host: get(ask, host) for host in STRANGE + ELSEWHERE}
+    assert {host: code for host, code in found.items() if code not in (400, 403)} == {}
+    assert found["evil.example"] == found["203.0.113.5"] == 403
+    assert [path for path in PATHS if get(ask, "evil.example", path) != 403] == []
+    assert [path for path in PATHS if get(ask, "localhost", path) != 200] == []
+
+
+def test_every_server_refuses_to_make_variations_for_other_names(ask: Ask) -> None:
+    """As for a form that a page posts to its own origin."""
+    made = httpx.Request(
+        "POST",
+        "http://localhost/v1/images/variations",
+        files={"image": ("a.png", square_png(8))},
+        data={"size": "256x256", "response_format": "b64_json"},
+    )
+    body = made.read()
+    for host, code in (("localhost", 200), ("evil.example", 403)):
+        head = [
+            "POST /v1/images/variations HTTP/1.1",
+            f"Host: {host}",
+            f"Origin: http://{host}",
+            f"Content-Type: {made.headers['content-type']}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        answer = ask("\r\n".join([*head, "", ""]).encode() + body)
+        assert status(answer) == code
+        assert ("b64_json" in answer) == (code == 200)
+
+
+def test_every_server_heeds_the_one_host_header_alone(ask: Ask) -> None:
+    """Not what claims to come from a proxy, not the first or last of two, and not none."""
+    assert get(ask, "evil.example", "/v1/models", "X-Forwarded-Host: localhost") == 403
+    assert get(ask, "evil.example", "/v1/models", "Forwarded: host=localhost") == 403
+    assert get(ask, "localhost", "/v1/models", "X-Forwarded-Host: evil.example") == 200
+    for first, second in (("localhost", "evil.example"), ("evil.example", "localhost")):
+        assert get(ask, first, "/v1/models", f"Host: {second}") in (400, 403)
+    assert status(ask(b"GET /v1/models HTTP/1.0\r\n\r\n")) in (400, 403)
+    assert status(ask(b"GET /v1/models HTTP/1.0\r\nHost: evil.example\r\n\r\n")) == 403
+    assert status(ask(b"GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n")) == 200
+
+
+def test_every_server_refuses_an_absolute_target_of_another_host(ask: Ask) -> None:
+    """A request as it is sent to a proxy does not get past the check by naming us in its target."""
+    assert get(ask, "evil.example", "http://localhost/v1/models") in (400, 403, 404)
+    assert get(ask, "evil.example", "http://evil.example/v1/models") in (400, 403, 404)
+
+
+@pytest.mark.parametrize("name", ["hypercorn", "granian"])
+def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
+    """It takes the place of the header `Host`."""
+    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    command = _command(name, *address)
+    pytest.importorskip("h2")
+    with (
+        running(command, tmp_path, address),
+        httpx.Client(http1=False, http2=True) as client,
+    ):
+        url = f"http://127.0.0.1:{address[1]}/v1/models"
+        answer = client.get(url)
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+        assert client.get(url, headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_allowed(
+    name: str, tmp_path: Path
+) -> None:
+    """To no other name: an address cannot be rebound, and a router's may not be known here."""
+    port = _free_port("0.0.0.0")
+    command = _command(name, "0.0.0.0", port)
+    if name == "serve":
+        command += ["--allowed-host", "img.example", "--allowed-host", "2001:db8::5"]
+    network = _network_address()
+    hosts = "img.example 2001:db8::5"
+    with running(command, tmp_path, ("127.0.0.1", port), hosts=hosts):
+        for local in ("127.0.0.1", network or "127.0.0.1"):
+            ask = _asking((local, port))
+            named = ["img.example", "IMG.example.:443", "[2001:db8::5]:8000", "localhost"]
+            assert [host for host in named if get(ask, host) != 200] == []
+            found = {host: get(ask, host) for host in [*STRANGE, "a.img.example", "example"]}
+            assert {host: code for host, code in found.items() if code not in (400, 403)} == {}
+        if network is not None:
+            ask = _asking((network, port))
+            named = [network, f"{network}:{port}", *ELSEWHERE]
+            assert [host for host in named if get(ask, host) != 200] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ours", "strange"),
+    [
+        (["--host", "127.0.0.2"], ["127.0.0.2:8000", "localhost"], ["203.0.113.5"]),
+        (["--host", "localhost"], ["localhost", "127.0.0.1"], ["203.0.113.5"]),
+        (
+            ["--public-url", "https://img.example:8443/pictures"],
+            ["img.example", "img.example:8443", "localhost", "127.0.0.1"],
+            ["a.img.example", "203.0.113.5"],
+        ),
+        (["--host", "0.0.0.0"], ["0.0.0.0:8000", "localhost", "203.0.113.5"], ["my-machine"]),
+        (["--host", "::1"], ["[::1]:8000", "localhost"], ["[2001:db8::5]"]),
+        (["--host", "::"], ["[::]:8000", "localhost", "[2001:db8::5]"], ["my-machine"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_serve_answers_to_where_it_listens_and_its_public_url(
+    tmp_path: Path, arguments: list[str], ours: list[str], strange: list[str]
+) -> None:
+    """Each besides loopback; the refusal names what is safe to do."""
+    host = arguments[1] if arguments[0] == "--host" else "127.0.0.1"
+    if not _can_bind(host):
+        pytest.skip(f"this machine has no address {host}")
+    local = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
+    address = (local, _free_port(host))
+    with running([*serve(host, address[1]), *arguments], tmp_path, address):
+        ask = _asking(address)
+        assert [name for name in ours if get(ask, name) != 200] == []
+        assert [name for name in [*strange, *STRANGE] if get(ask, name) not in (400, 403)] == []
+        answer = ask(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert "got 'evil.example'" in answer
+        assert "--api-key" in answer
+        assert "--allowed-host NAME" in answer
+
+
+def test_a_server_at_a_unix_socket_answers_to_names_alone(tmp_path: Path) -> None:
+    """Loopback's, and those that the app allows: what is before the socket is not known."""
+    path = str(tmp_path / "s")
+    command = ["uvicorn", "tests.server.hosted:app", "--uds", path]
+    with running(command, tmp_path / "store", path, hosts="img.example"):
+        ask = _asking(path)
+        for host in ("localhost", "127.0.0.1", "img.example"):
+            assert get(ask, host) == 200
+        for host in ("evil.example", "203.0.113.5", ""):
+            assert get(ask, host) in (400, 403)
+
+
+def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
+    """A page cannot know the key."""
+    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    with running([*serve(*address), "--api-key", "sk-1"], tmp_path, address):
+        ask = _asking(address)
+        assert get(ask, "evil.example", "/v1/models", "Authorization: Bearer sk-1") == 200
+        assert get(ask, "evil.example", "/v1/models") == 401
+        assert get(ask, "evil.example", "/healthz") == 200
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        ("img.example", "hosts must be a list of names, such as ['images.example.org'], got 'img"),
+        (7, "hosts must be a list"),
+        (["*"], "the pattern '*'; name each host in full, or use an API key for any."),
+        (["*.img.example"], "the pattern"),
+        ([".img.example"], "the pattern"),
+        (["http://img.example"], "holds 'http://img.example', which is not a host; pass a name"),
+        (["img.example:8000"], "without scheme, port and path"),
+        (["[::1]:8000"], "without scheme, port and path"),
+        (["img.example/"], "which is not a host"),
+        (["bücher.example"], "which is not a host"),
+        ([""], "which is not a host"),
+        ([b"img.example"], "holds a value of type bytes, which is not a host"),
+        ([None], "which is not a host"),
+    ],
+)
+def test_hosts_that_are_none_are_refused(tmp_path: Path, hosts: Any, message: str) -> None:
+    """When the app is made; there are no patterns."""
+    with pytest.raises(InvalidRequestError) as caught:
+        create_app("instant", hosts=hosts, store_dir=tmp_path)
+    assert message in caught.value.message
+    assert caught.value.param == "hosts"
+
+
+@pytest.mark.parametrize("host", ["img.example.", "IMG.example", "::1", "[::1]", "10.0.0.1", "a_b"])
+def test_hosts_may_be_names_and_addresses(host: str) -> None:
+    """IPv6 with brackets and without."""
+    Access(None, None, [host])
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://", "https://:8000", "https://bad[.example"])
+def test_a_public_url_without_a_host_is_refused(url: str) -> None:
+    """With the error that says what one is like."""
+    with pytest.raises(InvalidRequestError, match="public_url must be an address"):
+        Access(None, url)
+
+
+async def test_a_public_url_in_other_letters_is_called_as_browsers_do(tmp_path: Path) -> None:
+    """They send the name in its ASCII form."""
+    app = create_app("instant", public_url="https://bücher.example", store_dir=tmp_path)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://bücher.example"
+    ) as client:
+        assert (await client.get("/v1/models")).status_code == 200

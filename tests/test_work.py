@@ -1,0 +1,384 @@
+import ast
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from langchain_image_variation.contract import Image as Variation
+from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.exceptions import (
+    InvalidImageError,
+    OutputError,
+)
+from langchain_image_variation.http.fetch import URLPolicy
+from langchain_image_variation.jpeg import segments
+from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.pixels import as_png, decode_result
+from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.source import load_source, read_stored
+from langchain_image_variation.tool import ImageVariationTool
+from langchain_image_variation.work import (
+    MAX_JPEG_EXIF_SEGMENTS,
+    MAX_JPEG_SAMPLES,
+    MAX_JPEG_SCANS,
+    MAX_JPEG_SEGMENTS,
+    MAX_JPEG_STRAY_BYTES,
+    check_work,
+)
+from pytest_image_variation.conformance.answer import Picture
+from pytest_image_variation.samples import square_png
+from tests.agents.conversing import Talk, upload
+from tests.pictures.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
+
+ROOT = Path(__file__).parent.parent
+ATTACK = with_scans(300)
+REFUSAL = "image is a JPEG file with 300 scans; the limit is 100. Save it again"
+
+
+def jpeg(image: Image.Image | None = None, **options: Any) -> bytes:
+    """Return a JPEG file as Pillow writes it."""
+    buffer = io.BytesIO()
+    (image or Image.new("L", (16, 16))).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def segment(marker: int, body: bytes = b"") -> bytes:
+    """Return a segment of a JPEG file."""
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2) + body
+
+
+def scans(data: bytes) -> int:
+    """Return how many scans are found in a file."""
+    return sum(found.is_scan for found in segments(data))
+
+
+# Every way in...
+
+
+def _from_url(data: bytes) -> object:
+    answer = httpx.Response(200, headers={"content-type": "image/jpeg"}, content=data)
+    urls = URLPolicy(
+        hosts=["images.example"],
+        resolve=lambda *_: ["93.184.215.14"],
+        transport=httpx.MockTransport(lambda _: answer),
+    )
+    return load_source("https://images.example/photo.jpg", urls=urls)
+
+
+def _from_file(data: bytes, folder: Path) -> object:
+    (folder / "photo.jpg").write_bytes(data)
+    return load_source(folder / "photo.jpg")
+
+
+def _from_store(data: bytes, folder: Path) -> object:
+    (folder / "photo.jpg").write_bytes(data)
+    return load_source(read_stored(f"local://{folder}/photo.jpg", {})[0])
+
+
+SOURCES: dict[str, Callable[[bytes, Path], object]] = {
+    "path": _from_file,
+    "bytes": lambda data, _: load_source(data),
+    "open file": lambda data, _: load_source(io.BytesIO(data)),
+    "data URL": lambda data, _: load_source(
+        f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    ),
+    "data URL of another type": lambda data, _: load_source(
+        f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    ),
+    "https URL": lambda data, _: _from_url(data),
+    "store": _from_store,
+    "pad": lambda data, _: load_source(data, fit="pad"),
+}
+
+
+@pytest.mark.parametrize("way", SOURCES)
+def test_a_source_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) -> None:
+    """Whatever way it comes; the message names the number, the limit and the next step."""
+    with pytest.raises(InvalidImageError, match=REFUSAL):
+        SOURCES[way](ATTACK, tmp_path)
+
+
+def _response(data: bytes) -> ImagesResponse:
+    encoded = base64.b64encode(data).decode()
+    return ImagesResponse(created=1, data=[Variation(b64_json=encoded)])
+
+
+RESULTS: dict[str, Callable[[bytes, Path], object]] = {
+    "decode_result": lambda data, _: decode_result(data),
+    "as_png": lambda data, _: as_png(data, 256),
+    "save_images": lambda data, folder: save_images(_response(data), folder),
+    "contact sheet": lambda data, _: ContactSheet(SquarePNG(square_png(8)), _response(data)),
+    "thumbnail": lambda data, _: ContactSheet.thumbnail(SquarePNG(square_png(8)), _response(data)),
+}
+
+
+@pytest.mark.parametrize("way", RESULTS)
+def test_a_result_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) -> None:
+    """Wherever a result of an engine is decoded, with the error of results."""
+    with pytest.raises(OutputError, match=f"A result cannot be decoded: {REFUSAL}"):
+        RESULTS[way](ATTACK, tmp_path)
+
+
+def test_a_message_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
+    """A picture that a user's message brings, when the model asks for variations of it."""
+    tool = ImageVariationTool(engine="instant", root_dir=tmp_path)
+    answer = Talk(tool, None, upload(ATTACK)).vary("img_1")
+    assert answer.status == "error"
+    assert f"img_1: {REFUSAL}" in str(answer.content)
+
+
+def test_the_conformance_kit_does_not_decode_hundreds_of_scans() -> None:
+    """A server under test cannot keep the kit busy."""
+    assert not Picture.of(ATTACK).decodes
+    assert Picture.of(jpeg()).decodes
+
+
+def test_files_reach_pillow_in_one_place() -> None:
+    """`Image.open` is called by `open_image` alone, which bounds the work first."""
+    calls = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "langchain_image_variation").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "open"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "Image"
+    ]
+    assert calls == ["langchain_image_variation/pixels.py"]
+
+
+# Counting...
+
+
+def _naive_count(data: bytes) -> int:
+    """Count scans byte by byte, as the specification reads (T.81, B.1.1)."""
+    at, count = 2, 0
+    while at + 1 < len(data):
+        if data[at] != 0xFF:
+            at += 1
+        elif data[at + 1] in (0x00, 0x01, 0xFF, *range(0xD0, 0xD8)):
+            at += 1 if data[at + 1] == 0xFF else 2
+        elif data[at + 1] == 0xD9:
+            return count
+        else:
+            count += data[at + 1] == 0xDA
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return count
+
+
+FAKES = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9\xff\xda\xff\xe1\x00\x02"
+# Pillow can encode a progressive file of up to 64 KB; of a larger one only if its picture is large.
+NOISE = Image.effect_noise((64, 56), 90)
+PICTURES = {
+    "L": (NOISE, 6),
+    "RGB": (Image.merge("RGB", (NOISE, NOISE.rotate(90), NOISE.rotate(180))), 10),
+    "CMYK": (Image.merge("CMYK", (NOISE, NOISE.rotate(90), NOISE, NOISE.rotate(180))), 18),
+}
+"""Of each mode, a picture and the number of scans that libjpeg writes of it when progressive."""
+
+
+@settings(deadline=None)
+@given(
+    mode=st.sampled_from(sorted(PICTURES)),
+    box=st.tuples(st.integers(1, 64), st.integers(1, 56)),
+    progressive=st.booleans(),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "quality": st.integers(1, 100),
+            "optimize": st.booleans(),
+            "subsampling": st.integers(0, 2),
+            "restart_marker_blocks": st.integers(1, 20),
+            "restart_marker_rows": st.integers(1, 5),
+        },
+    ),
+    fakes=st.fixed_dictionaries(
+        {},
+        optional={"comment": st.integers(1, 500), "icc_profile": st.integers(1, 500)},
+    ),
+    thumbnail=st.booleans(),
+    behind=st.sampled_from(["", "fakes", "picture"]),
+    repeated=st.integers(0, 30),
+)
+def test_scans_are_counted_as_an_encoder_wrote_them(
+    mode: str,
+    box: tuple[int, int],
+    progressive: bool,
+    options: dict[str, Any],
+    fakes: dict[str, int],
+    thumbnail: bool,
+    behind: str,
+    repeated: int,
+) -> None:
+    """Whatever is in segments, in the data of scans and behind the end; each file is accepted."""
+    picture, expected = PICTURES[mode]
+    metadata = {name: FAKES * count for name, count in fakes.items()}
+    if thumbnail:
+        metadata["exif"] = b"Exif\0\0MM\0*" + jpeg(progressive=True)
+    data = jpeg(picture.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
+    tail = {"": b"", "fakes": FAKES, "picture": jpeg(progressive=True)}[behind]
+    expected = expected if progressive else 1
+    last = data.rindex(b"\xff\xda")
+    many = data[:-2] + data[last:-2] * repeated + data[-2:]
+    assert scans(data + tail) == _naive_count(data + tail) == expected
+    assert scans(many + tail) == _naive_count(many + tail) == expected + repeated
+    check_work(many + tail)
+    assert load_source(data + tail).png.side == min(box)
+
+
+@pytest.mark.parametrize(("data", "count"), [(NON_INTERLEAVED, 3), (ARITHMETIC, 10)])
+def test_other_kinds_of_jpeg_are_counted_and_loaded(data: bytes, count: int) -> None:
+    """A scan for each component, and arithmetic coding, which Pillow does not write."""
+    assert scans(data) == _naive_count(data) == count
+    assert load_source(data).png.side == 16
+
+
+def test_only_the_first_picture_of_several_counts() -> None:
+    """The further pictures of an MPO file are not decoded."""
+    buffer = io.BytesIO()
+    first, *others = [Image.new("L", (16, 16), shade) for shade in range(120)]
+    first.save(buffer, "MPO", save_all=True, append_images=others, progressive=True)
+    assert scans(buffer.getvalue()) == 6
+    assert load_source(buffer.getvalue()).png.side == 16
+
+
+def test_a_stream_of_tables_before_the_picture_ends_nothing() -> None:
+    """Decoders go on behind an EOI that comes before any scan, and so does the count."""
+    tables = b"\xff\xd8" + segment(0xFE, b"no picture yet") + b"\xff\xd9"
+    assert load_source(tables + jpeg()).png.side == 16
+    with pytest.raises(InvalidImageError, match=REFUSAL):
+        load_source(tables + ATTACK)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [b"\xff" * 100, b"\xff\x00" * 50, b"\xff\xd3", b"\xff\x01", b"junk"],
+    ids=["fill", "stuffed", "restart", "TEM", "junk"],
+)
+def test_what_stands_between_scans_hides_none(between: bytes) -> None:
+    """Decoders skip fill bytes, restart markers and junk before a marker."""
+    last = ATTACK.rindex(b"\xff\xda")
+    hidden = ATTACK[:last] + between + ATTACK[last:]
+    assert scans(hidden) == _naive_count(hidden) == 300
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_a_length_that_is_too_small_hides_no_scan(length: int) -> None:
+    """Decoders take it for 2, an empty segment."""
+    last = ATTACK.rindex(b"\xff\xda")
+    hidden = ATTACK[:last] + b"\xff\xfe" + length.to_bytes(2) + ATTACK[last:]
+    with pytest.raises(InvalidImageError, match=REFUSAL):
+        load_source(hidden)
+
+
+@given(data=st.binary(max_size=300), keep=st.integers(0, len(ATTACK)))
+def test_any_bytes_are_judged(data: bytes, keep: int) -> None:
+    """A file that is cut off or goes on with anything is accepted or refused with our error."""
+    for file in (ATTACK[:keep], ATTACK[:keep] + data, data):
+        try:
+            check_work(file)
+        except InvalidImageError as error:
+            assert error.message.startswith("image is a JPEG file with ")
+
+
+# Limits...
+
+
+def test_a_hundred_scans_are_accepted() -> None:
+    """And one more is not."""
+    assert load_source(with_scans(MAX_JPEG_SCANS)).png.side == 64
+    with pytest.raises(InvalidImageError, match="with 101 scans"):
+        load_source(with_scans(MAX_JPEG_SCANS + 1))
+
+
+def _claiming(width: int, height: int, mode: str, count: int) -> bytes:
+    """Return a progressive JPEG with so many scans more, whose header claims a size."""
+    data = jpeg(Image.new(mode, (16, 16)), progressive=True)
+    frame, last = data.index(b"\xff\xc2") + 5, data.rindex(b"\xff\xda")
+    size = height.to_bytes(2) + width.to_bytes(2)
+    return data[:frame] + size + data[frame + 4 : -2] + data[last:-2] * count + data[-2:]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_the_scans_of_an_encoder_are_accepted_at_the_most_pixels(mode: str) -> None:
+    """The largest picture that is decoded may be progressive, and grey have 14 scans and more."""
+    check_work(_claiming(9459, 9459, mode, 0))
+    check_work(_claiming(9459, 9459, "L", 14 - 6))
+
+
+def test_fewer_scans_are_accepted_of_a_large_picture() -> None:
+    """A hundred scans cost as many passes over the picture, so of a large one 25 are accepted."""
+    check_work(_claiming(9459, 9459, "L", 25 - 6))
+    refused = f"whose 26 scans pass over 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
+    with pytest.raises(InvalidImageError, match=refused):
+        load_source(_claiming(9459, 9459, "L", 26 - 6))
+
+
+def test_a_scan_of_several_components_counts_as_many_times() -> None:
+    """The scan that refines all components at once is charged for each of them."""
+    data = jpeg(Image.new("RGB", (16, 16)), progressive=True, subsampling=0)
+    joint = next(found for found in segments(data) if found.is_scan)
+    size = (9000).to_bytes(2) * 2
+    frame = data.index(b"\xff\xc2") + 5
+    large = data[:frame] + size + data[frame + 4 :]
+    header = large[joint.start : joint.end]
+    assert header[4] == 3
+    check_work(large[:-2] + header * 3 + large[-2:])
+    with pytest.raises(InvalidImageError, match="whose 20 scans pass over"):
+        check_work(large[:-2] + header * 10 + large[-2:])
+
+
+@pytest.mark.parametrize("frame", ["duplicate", "missing", "short"])
+def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
+    """Components with one number count as the largest of them; no frame means no samples."""
+    data = _claiming(9459, 9459, "RGB", 60)
+    at = data.index(b"\xff\xc2")
+    if frame == "duplicate":
+        parts = bytearray(data)
+        parts[at + 13] = parts[at + 16] = parts[at + 10]
+        with pytest.raises(InvalidImageError, match="scans pass over"):
+            check_work(bytes(parts))
+        return
+    rest = data[at + 19 :]
+    check_work(data[:at] + (segment(0xC2) if frame == "short" else b"") + rest)
+
+
+def test_metadata_in_many_segments_is_refused() -> None:
+    """Pillow keeps each segment, and copies Exif again for each part of it."""
+    plain = jpeg()
+    comments = segment(0xFE, b"c") * MAX_JPEG_SEGMENTS
+    with pytest.raises(InvalidImageError, match="more than 16,384 segments, the limit"):
+        load_source(plain[:2] + comments + plain[2:])
+    exif = segment(0xE1, b"Exif\0\0MM\0*")
+    load_source(plain[:2] + exif * MAX_JPEG_EXIF_SEGMENTS + plain[2:])
+    with pytest.raises(InvalidImageError, match="65 segments of Exif; the limit is 64"):
+        load_source(plain[:2] + exif * (MAX_JPEG_EXIF_SEGMENTS + 1) + plain[2:])
+
+
+@pytest.mark.parametrize("stray", [b"\xff", b"\xff\xd0", b"\xff\x01"])
+def test_bytes_between_segments_are_refused_when_many(stray: bytes) -> None:
+    """Pillow skips fill bytes and lone markers one at a time, a few seconds for each 16 MB."""
+    plain = jpeg()
+    few = stray * (1000 // len(stray))
+    many = stray * (MAX_JPEG_STRAY_BYTES // len(stray) + 1)
+    if stray != b"\xff\x01":
+        assert load_source(plain[:2] + few + plain[2:]).png.side == 16
+    with pytest.raises(InvalidImageError, match="bytes between its segments; the limit is 65,536"):
+        load_source(plain[:2] + many + plain[2:])
+    with pytest.raises(InvalidImageError, match="bytes between its segments"):
+        load_source(plain[:20] + many)
+
+
+@pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff", b"\xff\xd0", b"a\xff\x00\xff"], ids=repr)
+def test_a_large_file_is_judged_in_linear_time(filling: bytes) -> None:
+    """16 MB of any filling behind a scan's header: a quadratic search would not end."""
+    data = jpeg()[:-2] + filling * (2**24 // len(filling))
+    assert scans(data) == 1
+    check_work(data)
