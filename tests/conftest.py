@@ -1,6 +1,8 @@
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 
 import certifi
 import pytest
@@ -19,6 +21,31 @@ _IMPORTED = (
 
 _LOADED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 """What pytest says of plugins that the outer run has loaded already."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option `--all`."""
+    parser.addoption("--all", action="store_true", help="Run the slow tests too.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests unless you ask for them: by an option, or by their file or id."""
+    if config.option.all or config.option.markexpr:
+        return
+    named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+    left_out = [
+        item for item in items if item.get_closest_marker("slow") and item.path not in named
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and tests, which live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

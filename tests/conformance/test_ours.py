@@ -112,6 +112,7 @@ class TestInstantEngine(EngineConformanceTests):
         return InstantEngine()
 
 
+@pytest.mark.slow
 class TestLocalEngine(EngineConformanceTests):
     """The engine that makes real variations."""
 

@@ -246,6 +246,7 @@ async def test_a_body_that_is_no_form(
     assert "multipart" in error["message"] or "image is missing" in error["message"]
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=300),
     st.sampled_from(["x", '"x"', "x; charset=utf-16", "ü", ""]),

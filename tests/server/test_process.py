@@ -111,6 +111,7 @@ def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
     assert odd["level"] == "warning"
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
@@ -138,6 +139,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
     assert len(answers[0].json()["data"]) == 2
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
     """After kill -9 under load and a restart, every picture that was answered is served whole."""
@@ -305,6 +307,7 @@ def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
     assert b"did not come in within 0.3 seconds" in answer
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
@@ -321,6 +324,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
             assert not client.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """After a signal it has some seconds, here one, and then the server ends."""
@@ -342,6 +346,7 @@ def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -
             assert running.wait(20) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """By what may wait, not by what comes: slow uploads, and many large ones at once."""
