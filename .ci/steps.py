@@ -256,8 +256,11 @@ def main() -> int:
         for name, check in STEPS.items():
             print(f"{name:12} {check.__doc__}")
         return 0
-    # A shell ignores interrupts in what it runs in the background, and so would the tests.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In the background and under nohup, signals are ignored. Tests send them and must not inherit
+    # that, as they do not from a handler.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTEST_ADDOPTS"] = "-rs"
     names = given.steps or list(STEPS)

@@ -1,6 +1,7 @@
 import gc
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import certifi
 import pytest
 
 Run = Callable[..., pytest.RunResult]
+
+with suppress(ImportError):
+    from hypothesis import settings
+
+    # How long a case takes depends on the machine.
+    settings.register_profile("untimed", settings(), deadline=None)
+    settings.load_profile("untimed")
 
 _IMPORTED = (
     "langchain_image_variation.tool",

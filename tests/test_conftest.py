@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import conftest
 
@@ -37,3 +38,8 @@ def test_slow_tests_run_only_if_you_ask_for_them(
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
     left_out = 0 if "::" in "".join(arguments) else 2 - passed
     result.assert_outcomes(passed=passed, deselected=left_out)
+
+
+def test_no_case_of_hypothesis_is_timed() -> None:
+    """A slow machine fails no test."""
+    assert settings().deadline is None

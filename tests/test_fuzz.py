@@ -224,7 +224,6 @@ def hook() -> Iterator[Counter[str]]:
 
 
 _SETTINGS = settings(
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -252,7 +252,7 @@ async def test_a_body_that_is_no_form(
     st.sampled_from(["x", '"x"', "x; charset=utf-16", "ü", ""]),
     st.booleans(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_answered_in_the_envelope(
     tmp_path: Path, junk: bytes, boundary: str, framed: bool
 ) -> None:
