@@ -264,6 +264,7 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTEST_ADDOPTS"] = "-rs"
     names = given.steps or list(STEPS)
+    main_run = {"tests", "slow"}
     counts: Counter[str] = Counter()
     report, failed = [], []
     began = time.monotonic()
@@ -280,7 +281,7 @@ def main() -> int:
                 failed.append(name)
             report.append(f"{time.monotonic() - start:6.0f} s  {name}")
             # Each test counts once: other steps run the same ones elsewhere.
-            if name in ("tests", "slow") or len(names) == 1:
+            if name in main_run or not main_run.intersection(names):
                 counts.update(outcomes)
             if name in ("tests", "slow", "browser"):
                 unchecked.update(dict.fromkeys(skips))
