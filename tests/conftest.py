@@ -1,7 +1,9 @@
 import asyncio
+import gc
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +13,13 @@ import pytest
 from tests.extras import skip_without_imports, skipping_what_lacks_an_extra
 
 Run = Callable[..., pytest.RunResult]
+
+with suppress(ImportError):
+    from hypothesis import settings
+
+    # How long a case takes depends on the machine.
+    settings.register_profile("untimed", settings(), deadline=None)
+    settings.load_profile("untimed")
 
 _IMPORTED = (
     "langchain_image_variation.tool",
@@ -24,6 +33,33 @@ _IMPORTED = (
 
 _LOADED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 """What pytest says of plugins that the outer run has loaded already."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option `--all`."""
+    parser.addoption("--all", action="store_true", help="Run the slow tests too.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests unless you ask for them: by an option, or by their file or id."""
+    if config.option.all or config.option.markexpr:
+        return
+    named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        wanted = item.path in named or item.get_closest_marker("slow") is None
+        (kept if wanted else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and tests, which live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart() -> None:

@@ -209,6 +209,7 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
     assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_do_no_harm(redirection: str) -> None:
     """With standard output or error closed, the work is done all the same, without a traceback."""
@@ -303,6 +304,7 @@ def test_a_reader_that_stops_early_is_no_failure() -> None:
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar_that_goes_away() -> None:
     """On a terminal a bar moves from 0 on and is wiped; elsewhere there is none."""
     terminal, child_side = pty.openpty()

@@ -2,6 +2,7 @@ import doctest
 import gc
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def test_the_curl_block_runs(server: str) -> None:
     assert done.stdout.count('"url": ') == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("javascript"))
 def test_javascript_blocks_run(server: str, tmp_path: Path, block: str) -> None:
     """Under node, with the vendor's package."""
@@ -122,6 +124,7 @@ def test_javascript_blocks_run(server: str, tmp_path: Path, block: str) -> None:
     assert done.stdout == "2\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("console"))
 def test_console_sessions_run_as_shown(checkout: Path, block: str) -> None:
     """Each command prints what the README shows, hashes of pixels in file names included.
@@ -303,6 +306,7 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
     assert len(list(Path("examples/variations").rglob("*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
     """The script that drew the README's picture runs, and draws it at the same size."""
     sheet = tmp_path / "sheet.jpg"
@@ -313,16 +317,29 @@ def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
-    """The gate finds each of the two set-up commands exactly once, word for word."""
-    extract = re.search(r"sed -n '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
-    assert extract is not None
-    found = subprocess.run(
-        ["sed", "-n", extract[1], "README.md"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.splitlines()
-    assert len(found) == 2
-    assert "image-variation create" in found[0]
-    assert ".venv/bin/python -m pytest" in found[1]
-    assert all(f"$ {command}\n" in README for command in found)
+    """It finds both set-up commands, word for word, and the lines that the first one prints."""
+    readme_commands = runpy.run_path(str(ROOT / ".ci" / "environments.py"))["readme_commands"]
+    (create, printed), (test, nothing) = readme_commands(README)
+    assert "image-variation create" in create
+    assert len(printed) == 6
+    assert ".venv/bin/python -m pytest" in test
+    assert nothing == []
+    assert all(f"$ {command}\n" in README for command in (create, test))
+
+
+def test_the_gate_lists_its_steps_and_refuses_others() -> None:
+    """Each step has a line that says what it checks; a name that it does not know runs nothing."""
+
+    def gate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = ["bash", str(ROOT / ".ci" / "run"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    lines = gate("--list").stdout.splitlines()
+    assert len(lines) >= 15
+    assert all(re.fullmatch(r"[a-z0-9-]+ +[A-Z].+\.", line) for line in lines)
+    refused = gate("lint", "no-such-step")
+    assert refused.returncode == 2
+    assert "no step is named 'no-such-step'" in refused.stderr
 
 
 def test_the_pictures_of_the_readme_exist_and_are_small() -> None:

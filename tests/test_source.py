@@ -98,6 +98,7 @@ def test_pads_with_black_or_with_transparency() -> None:
         assert source.note == "image: padded 10x30 to a square of 30x30."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
     """Noise, which hardly compresses, ends under 4 MB but well above half of it.
@@ -138,6 +139,7 @@ def test_the_side_of_a_scaled_picture_is_the_same_with_every_zlib(
     assert load_source(noise).png.side == expected
 
 
+@pytest.mark.slow
 def test_a_large_flat_picture_keeps_its_pixels() -> None:
     """4000x4000 flat pixels are a small file, so nothing is scaled."""
     flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
@@ -384,6 +386,7 @@ def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
     assert f"padded {size[0]}x{size[1]} to a square of 4096x4096" in source.note
 
 
+@pytest.mark.slow
 def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
     """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
     source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))

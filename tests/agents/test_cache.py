@@ -396,6 +396,7 @@ print(json.dumps(settings.call(asked).artifact))
 """
 
 
+@pytest.mark.slow
 def test_processes_share_it_and_it_outlives_them(root: Path) -> None:
     """What one made without a seed, the next is given, with the seed that made it."""
     program = [sys.executable, "-c", PROGRAM, str(root)]

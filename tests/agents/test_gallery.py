@@ -216,6 +216,7 @@ class TestConversationsApart:
             with pytest.raises(SourceError, match=r"^The file of .* is gone or was changed\."):
                 tool.call(asked, known)
 
+    @pytest.mark.slow
     async def test_a_hundred_at_once(self, tool: ImageVariationTool, root: Path) -> None:
         """Each varies its own upload, then its own result, while all others do."""
         uploads = [square_png(20 + index) for index in range(100)]

@@ -22,9 +22,9 @@ from tests.bulk.running import (
     wait_until,
 )
 
-KILLS = int(os.environ.get("IMAGE_VARIATION_BATCH_KILLS", "4"))
-ROUNDS = 4
-"""A round is so many kills of runs into the same folder, until one ends by itself."""
+ROUNDS = 5
+KILLS = 4
+"""Runs into the same folder that are killed in one round, before one ends by itself."""
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def orders(out: str = "out") -> dict[str, str]:
     return {f"{row['source_sha256']} {row['seed']}": row["output_path"] for row in manifest(out)}
 
 
-@pytest.mark.parametrize("round", range(-(-KILLS // ROUNDS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("round", range(ROUNDS))
 def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
     round: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +68,7 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
     lasts = time.monotonic() - began
     expected, whole, path_of = manifest("whole"), pictures("whole"), orders("whole")
     chance = random.Random(round)
-    kinds = chance.sample(["run", "run", "worker", "worker"], ROUNDS)
+    kinds = chance.sample(["run", "run", "worker", "worker"], KILLS)
     for kind in [*kinds, "none"]:
         stood = pictures().items() if Path("out").exists() else {}.items()
         assert stood <= whole.items()
@@ -96,7 +97,11 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "engine"), [(signal.SIGINT, 130, "logged"), (signal.SIGTERM, 143, "hosted")]
+    ("number", "code", "engine"),
+    [
+        pytest.param(signal.SIGINT, 130, "logged", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "hosted"),
+    ],
 )
 def test_an_interrupt_finishes_what_is_in_hand(
     number: signal.Signals, code: int, engine: str, many: int, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +127,7 @@ def test_an_interrupt_finishes_what_is_in_hand(
     assert set(made().values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["logged", "hosted"])
 def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even amid a picture that takes long; no file is half-written, and no process stays."""
@@ -141,6 +147,7 @@ def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.Monke
             os.kill(worker, 0)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_into_one_folder_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +194,7 @@ def test_a_ledger_that_may_not_grow_ends_the_run(
     assert set(made().values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
     """On a real, small file system: one line, exit 1, whole files only; with room it goes on."""
@@ -256,6 +264,7 @@ def test_a_picture_that_was_changed_is_made_again(harm: str) -> None:
     assert sorted(made().values()) == [1, 1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_without_standard_streams_nothing_is_written_into_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -225,6 +225,7 @@ def test_what_no_picture_would_survive_ends_the_run(
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_always_dies_is_an_error_of_the_picture() -> None:
     """After three attempts; the run goes on."""
     Path("list.csv").write_text("path\nphotos/0.png\n")

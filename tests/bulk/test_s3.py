@@ -22,6 +22,7 @@ moto_server = pytest.importorskip("moto.server")
 serving = pytest.importorskip("werkzeug.serving")
 
 pytestmark = [
+    pytest.mark.slow,
     # What botocore and its like warn of is not ours.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:moto"),

@@ -32,7 +32,6 @@ from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
 from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until
 from tests.bulk.shelf import declare_shelf, on_shelf
-from tests.bulk.test_crashes import KILLS
 
 OUT = "shelf://kept/out"
 
@@ -108,6 +107,7 @@ def test_without_its_ledger_the_pictures_stand_by_themselves() -> None:
     assert made().total() == 10 + 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill -9 of the run, the manifest is that of an undisturbed one."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.05")
@@ -128,7 +128,8 @@ def test_a_killed_run_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.total() <= 20 + 8
 
 
-@pytest.mark.parametrize("seed", range(KILLS // 5))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_runs_killed_at_random_moments_lose_nothing(
     seed: int, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ def test_runs_killed_at_random_moments_lose_nothing(
     assert pictures(kept()) == pictures("whole")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_earlier_ones_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its manifest has the rows of sources that had no turn this time, from the stored ledger."""
     assert run_here("photos", out=OUT) == 0
@@ -452,6 +454,7 @@ def test_a_batch_that_was_used_works_in_a_process_that_is_forked() -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_two_interrupts_end_a_run_whose_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for it: neither the lease nor the ledger, nor the interpreter."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.2")

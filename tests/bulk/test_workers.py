@@ -74,6 +74,7 @@ def test_the_folder_may_be_gone(tmp_path: Path) -> None:
     assert errors(Processes(workers, 1), str(tmp_path / "photos" / "0.png")) == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [True, False])
 def test_what_an_engine_starts_holds_nothing_up(
     ends: bool, monkeypatch: pytest.MonkeyPatch

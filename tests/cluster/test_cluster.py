@@ -17,7 +17,10 @@ from tests.bulk.running import begin, manifest, pictures, run, wait_until
 from tests.cluster.nodes import Nodes
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
 
 
 def cluster_run(

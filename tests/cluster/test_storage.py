@@ -14,7 +14,10 @@ from tests.cluster.nodes import Nodes
 from tests.cluster.test_cluster import cluster_run
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
 
 OUT = "shelf://kept/out"
 

@@ -230,6 +230,7 @@ def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None
     assert [row["id"] for row in report["rules"]] == ["answer-status", "answer-content-type"]
 
 
+@pytest.mark.slow
 def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
     """Summary and report are of all workers."""
     result = kit(
@@ -404,6 +405,7 @@ class TestOtherSize(EngineConformanceTests):
 """
 
 
+@pytest.mark.slow
 def test_each_class_is_judged_by_itself(run: Run) -> None:
     """Whatever it has in common with others; of engines, none is kept longer than needed."""
     wanted = (
@@ -459,6 +461,7 @@ QUESTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 def test_the_command_line_asks_the_same(

@@ -111,6 +111,7 @@ class TestInstantEngine(EngineConformanceTests):
         return InstantEngine()
 
 
+@pytest.mark.slow
 class TestLocalEngine(EngineConformanceTests):
     """The engine that makes real variations."""
 

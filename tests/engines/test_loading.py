@@ -226,6 +226,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_an_async_engine_can_be_called_after_a_fork() -> None:
     """A server's worker that was forked has no threads but its own."""

@@ -100,6 +100,7 @@ def _pair(strength: float) -> list[bytes]:
     return _files(LocalEngine(seed=40, strength=strength, threads=4), _request(n=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 @pytest.mark.parametrize("index", [0, 1])
 def test_each_picture_can_be_made_again_alone(index: int, strength: float) -> None:
@@ -108,6 +109,7 @@ def test_each_picture_can_be_made_again_alone(index: int, strength: float) -> No
     assert alone == [_pair(strength)[index]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 def test_the_result_does_not_depend_on_the_number_of_threads(strength: float) -> None:
     """The same seed gives the same bytes with one thread and with four."""
@@ -125,6 +127,7 @@ def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
     assert _files(LocalEngine(seed=first.seed), _request()) == [first.read()]
 
 
+@pytest.mark.slow
 def test_one_engine_serves_ten_threads() -> None:
     """Requests at the same time get the answers they would get one after the other."""
     engine = LocalEngine(seed=2, strength=0.5)
@@ -158,6 +161,7 @@ def test_grey_in_colour_channels_stays_grey(strength: float) -> None:
     assert (pixels == pixels[..., :1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 def test_alpha_moves_with_the_picture(mode: str, strength: float) -> None:
@@ -179,6 +183,7 @@ def test_opaque_alpha_stays_opaque() -> None:
     assert (_pixels(data)[..., 3] == 255).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "strength"),
     # A source has the side that was asked for before the strength counts.
@@ -220,6 +225,7 @@ def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
     assert 100 < pixels.mean() < 155
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 @pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
 def test_extreme_pictures_work(kind: str, strength: float) -> None:
@@ -243,6 +249,7 @@ def test_extreme_pictures_work(kind: str, strength: float) -> None:
     assert abs(made.std() - picture.std()) < 0.3 * picture.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 @pytest.mark.parametrize("n", [1, 2])
 def test_progress_rises_to_one(n: int, strength: float) -> None:
@@ -262,6 +269,7 @@ def test_progress_rises_to_one(n: int, strength: float) -> None:
     assert len(told) > 2 * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_an_exception_from_progress_stops_the_request(

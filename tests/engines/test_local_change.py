@@ -37,6 +37,7 @@ def test_the_amplitude_reaches_the_wanted_change() -> None:
     assert yardstick.amplitude(speed, 9.0, 0.3) == 0.3
 
 
+@pytest.mark.slow
 def test_change_rises_with_strength_and_nothing_breaks() -> None:
     """Median change of three seeds rises along six strengths; none is a copy, blurred or torn."""
     source = scene()
@@ -51,6 +52,7 @@ def test_change_rises_with_strength_and_nothing_breaks() -> None:
     assert medians == sorted(medians)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["noise", "dots", "lattice", "letters", "stripes"])
 def test_fine_content_changes_as_much_as_any(kind: str) -> None:
     """What a shift by one pixel turns into something else is neither copied nor shuffled."""
@@ -92,6 +94,7 @@ def test_every_level_is_told() -> None:
     assert told[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_jobs_may_be_done_in_any_order() -> None:
     """However the jobs of a picture are run, it comes out the same."""
 
@@ -103,6 +106,7 @@ def test_jobs_may_be_done_in_any_order() -> None:
         assert (_made(strength)[2] == other).all()
 
 
+@pytest.mark.slow
 def test_without_completeness_more_is_lost() -> None:
     """The completeness term keeps the share of each colour nearer to the source's."""
     source = scene()

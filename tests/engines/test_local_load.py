@@ -61,6 +61,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_crowd_is_served_right_on_little_memory_and_few_threads() -> None:
     """Six threads that call one engine at once on two processors, and then a forked child.
 

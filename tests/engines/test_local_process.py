@@ -50,6 +50,7 @@ done.set()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
     """A child forked while every turn is taken by threads it has not makes its own pictures."""
@@ -89,6 +90,7 @@ print(len(kept), sum(made() is not None for made in kept))
 """
 
 
+@pytest.mark.slow
 def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
     """What was computed for a request that was stopped, or failed, needs no garbage collector."""
     assert _output(_LEAK) == "2 0"
@@ -114,6 +116,7 @@ done.set()
 """
 
 
+@pytest.mark.slow
 def test_a_slow_listener_delays_no_other_request() -> None:
     """While one engine's listener blocks, another works on the only thread there is."""
     assert _output(_SLOW) == "False"
@@ -143,6 +146,7 @@ print([picture == alone for picture in made], [thread.is_alive() for thread in t
 """
 
 
+@pytest.mark.slow
 def test_a_listener_may_call_an_engine() -> None:
     """A request made from within another gets its pictures, even if all turns are taken."""
     assert _output(_NESTED) == "[True, True] [False, False]"
@@ -174,6 +178,7 @@ late.start()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["warm"]], ids=["first request", "later request"])
 def test_a_request_at_the_interpreters_exit_is_an_error_of_ours(arguments: list[str]) -> None:
     """From an exit handler or a daemon thread it says that the interpreter is shutting down."""

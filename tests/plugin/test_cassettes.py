@@ -132,6 +132,7 @@ def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "missing", "told"),
     [
@@ -154,6 +155,7 @@ def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_not_written_over(tmp_path: Path) -> None:
     """Whoever means other cassettes than those of a checkout names a folder."""
     package = tmp_path / "pytest_image_variation"

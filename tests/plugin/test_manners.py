@@ -56,6 +56,7 @@ def test_the_plugin_is_found_by_its_name() -> None:
     assert entry.value == "pytest_image_variation.plugin"
 
 
+@pytest.mark.slow
 def test_it_is_there_once_installed_and_can_be_switched_off(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_pytest_asyncio(run: Run) -> None:
     result.assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.slow
 def test_xdist(run: Run) -> None:
     """Each worker has a server of its own, and each test its own view."""
     pytest.importorskip("xdist")

@@ -248,12 +248,13 @@ async def test_a_body_that_is_no_form(
     assert "multipart" in error["message"] or "image is missing" in error["message"]
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=300),
     st.sampled_from(["x", '"x"', "x; charset=utf-16", "ü", ""]),
     st.booleans(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_answered_in_the_envelope(
     tmp_path: Path, junk: bytes, boundary: str, framed: bool
 ) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from pytest_image_variation.samples import square_png
 from tests.server.test_process import POSIX, connect, post, request
 
+pytestmark = pytest.mark.slow
 SCRIPT = """
 import io, os, sys
 from PIL import Image

@@ -16,6 +16,7 @@ from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import Moody, check_picture, installed, serving
 
+pytestmark = pytest.mark.slow
 KEY = "sk-right"
 SCRIPTS = Path(__file__).with_name("clients")
 STATUSES = (400, 401, 404, 429, 500)

@@ -32,7 +32,10 @@ from tests.server.serving import serving
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "sk-right"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

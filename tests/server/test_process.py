@@ -136,6 +136,7 @@ def may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
@@ -161,6 +162,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
         assert running.wait(60) == code
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
     """After kill -9 under load and a restart, every picture that was answered is served whole."""
@@ -356,6 +358,7 @@ except KeyboardInterrupt:
 """A server with an hour of grace, whose engine answers only once nobody waits for it."""
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
@@ -380,6 +383,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
             running.kill()
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """After a signal it has some seconds, here one, and then the server ends."""
@@ -401,6 +405,7 @@ def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -
             assert running.wait(60) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """By what may wait, not by what comes: slow uploads, and many large ones at once."""

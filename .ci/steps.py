@@ -1,0 +1,300 @@
+"""The gate: named steps, which run in a fresh copy of the tree.
+
+    bash .ci/run                # all steps
+    bash .ci/run lint types     # those two
+    bash .ci/run --list         # what each one checks
+
+It needs Python and a package registry. Where a program or an interpreter is missing, the last lines
+say what was not checked.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from environments import (
+    SUPPORTED,
+    check_printed,
+    environment,
+    interpreters,
+    outcomes,
+    readme_commands,
+    readme_environment,
+    require,
+    run,
+    skips,
+    tree,
+    unchecked,
+    uv,
+    work,
+)
+from processors import check_engine, kernels, oldest
+
+STRICT = "addopts=--strict-markers --strict-config --disable-plugin-autoload -p pytester"
+"""Pytest's options in environments that lack some plugins of the extra `test`."""
+
+STEPS: dict[str, Callable[[], None]] = {}
+
+
+def step(check: Callable[[], None]) -> Callable[[], None]:
+    """Add a step under its function's name; its docstring is its line in the list."""
+    STEPS[check.__name__.replace("_", "-")] = check
+    return check
+
+
+@step
+def install() -> None:
+    """The README's first command, word for word, and what it prints."""
+    command, expected = readme_commands((tree() / "README.md").read_text())[0]
+    check_printed(run("bash", "-euo", "pipefail", "-c", command), expected)
+    for folder in (".venv", "variations"):
+        shutil.rmtree(tree() / folder)
+
+
+@step
+def tests() -> None:
+    """The README's second command, word for word, which runs the plain tests."""
+    command, _ = readme_commands((tree() / "README.md").read_text())[1]
+    run("bash", "-euo", "pipefail", "-c", command)
+
+
+@step
+def slow() -> None:
+    """The slow tests; with the vendor's other SDKs, if npm is installed."""
+    python = readme_environment()
+    clients = {}
+    if shutil.which("npm"):
+        # A registry that cannot be reached costs the tests of these SDKs alone.
+        with suppress(subprocess.CalledProcessError):
+            run(".ci/clients", tree() / ".ci/installed")
+            clients["IMAGE_VARIATION_CLIENTS"] = str(tree() / ".ci/installed")
+    run(python, "-m", "pytest", "--quiet", "-n", "2", "-m", "slow", settings=clients)
+
+
+@step
+def browser() -> None:
+    """The server's page in Chromium; its driver takes 170 MB."""
+    require(readme_environment(), "--editable", ".[gate]")
+    run(readme_environment(), "-m", "pytest", "--quiet", "tests/server/test_playground_browser.py")
+
+
+@step
+def lint() -> None:
+    """Ruff's rules and its format."""
+    require(readme_environment(), "--editable", ".[gate]")
+    ruff = readme_environment().with_name("ruff")
+    run(ruff, "check", ".")
+    run(ruff, "format", "--check", ".")
+
+
+@step
+def types() -> None:
+    """Mypy, strict."""
+    require(readme_environment(), "--editable", ".[gate]")
+    run(readme_environment().with_name("mypy"))
+
+
+@step
+def pythons() -> None:
+    """The other Pythons: oldest and newest run all tests, the rest the plain and bulk tests."""
+    for major, minor in SUPPORTED:
+        if (major, minor) not in interpreters():
+            unchecked[f"Python {major}.{minor}, which is not installed"] = None
+    for version, base in interpreters().items():
+        # The steps `tests`, `slow` and `types` run on this one.
+        if version == sys.version_info[:2]:
+            continue
+        name = "{}.{}".format(*version)
+        python = environment(name, "--editable", ".[gate,test]", base=base)
+        pytest = (python, "-m", "pytest", "--quiet", "-n", "2")
+        if version in (min(interpreters()), max(interpreters())):
+            run(*pytest, "--all")
+        else:
+            run(*pytest)
+            run(*pytest, "-m", "slow", "tests/bulk")
+        run(python.with_name("mypy"))
+
+
+@step
+def floors() -> None:
+    """The plain tests with the lowest versions that pyproject.toml allows."""
+    base = interpreters()[min(interpreters())]
+    lowest = ("--resolution", "lowest-direct", "--editable", ".[test]")
+    run(environment("floors", *lowest, base=base), "-m", "pytest", "--quiet", "-n", "2")
+
+
+@step
+def processors() -> None:
+    """The engines as on four kinds of processors, with the newest and oldest numpy and Pillow."""
+    for kernel in kernels():
+        require(readme_environment(), "threadpoolctl")
+        check_engine(readme_environment(), kernel)
+    base = interpreters()[min(interpreters())]
+    needed = ("--editable", ".[test]", "threadpoolctl", *oldest())
+    for kernel in kernels()[-1::-2]:
+        check_engine(environment("oldest-numpy", *needed, base=base), kernel)
+
+
+def neighbors() -> Path:
+    """Return the Python of an environment with the plugin's neighbors and the newest vcrpy.
+
+    langchain-tests keeps that vcrpy out of the tests' own environment.
+    """
+    plugins = (
+        "aimock-pytest cassetter hypothesis langchain openai[aiohttp] pytest-asyncio pytest-httpx "
+        "pytest-randomly pytest-recording pytest-socket pytest-vcr pytest-xdist respx trio vcrpy>=9"
+    )
+    return environment("neighbors", "--editable", ".[pytest,server]", *plugins.split())
+
+
+@step
+def plugins() -> None:
+    """The pytest plugin beside its neighbors, on the newest vcrpy, and in random order."""
+    # Two of the neighbors cannot be loaded together, so each test loads its own.
+    loaded = "-p image_variation -p pytest_asyncio.plugin -p pytest_randomly -p pytest_socket"
+    options = (*loaded.split(), "-p", "pytest_recording.plugin")
+    run(neighbors(), "-m", "pytest", "--quiet", "-o", STRICT, *options, "--all", "tests/plugin")
+    # This neighbor cannot be installed beside the newest SDK.
+    needed = ("--editable", ".[pytest,server]", "hypothesis", "openai-responses", "pytest-asyncio")
+    partial_pytest(
+        environment("responses", *needed),
+        *("--all", "tests/plugin/test_manners.py", "-k", "openai_responses"),
+    )
+
+
+def partial_pytest(python: Path, *arguments: str, seconds: int = 600) -> None:
+    """Run tests with the plugins that every environment has, for so many seconds at most."""
+    limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
+    loaded = ("-o", STRICT, "-p", "image_variation", "-p", "asyncio")
+    run(*limit, python, "-m", "pytest", "--quiet", *loaded, *arguments)
+
+
+@step
+def notebook() -> None:
+    """The notebook, with a real kernel."""
+    require(neighbors(), "ipykernel", "nbclient")
+    run(neighbors().with_name("jupyter"), "execute", "examples/variations.ipynb")
+
+
+@step
+def llama_index() -> None:
+    """LlamaIndex, which takes 130 MB: its tests, its README blocks and its types."""
+    needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
+    python = environment("llama-index", *needed)
+    files = [
+        f"tests/agents/test_{name}.py" for name in ("chat_messages", "llama_agents", "tool_spec")
+    ]
+    partial_pytest(python, "--all", *files, "tests/test_exported_members.py")
+    partial_pytest(python, "--all", "tests/test_readme.py", "-k", "llama_index")
+    package = [f"langchain_image_variation/{name}.py" for name in ("chat_messages", "tool_spec")]
+    users = ("examples/llama_index_agent.py", "tests/agents/llama.py", "tests/typing/api.py")
+    run(python.with_name("mypy"), *package, *users, *files)
+
+
+def cluster_environment() -> Path:
+    """Return the Python of an environment with Ray, which takes 300 MB."""
+    return environment("ray", "--editable", ".[pytest,ray,server]", "pytest-asyncio")
+
+
+@step
+def ray() -> None:
+    """A Ray cluster of two nodes on this machine; takes about three minutes."""
+    partial_pytest(cluster_environment(), "--all", "tests/cluster")
+
+
+@step
+def s3() -> None:
+    """Bulk runs from and to S3, which moto serves on loopback, and over frames of pandas."""
+    require(cluster_environment(), "moto[server]", "s3fs")
+    files = ("tests/bulk/test_s3.py", "tests/bulk/test_batch.py")
+    partial_pytest(cluster_environment(), "--all", *files, seconds=300)
+
+
+@step
+def wheel() -> None:
+    """A downstream project's tests on the wheel, which sdist and checkout build alike."""
+    build = (uv(), "build", "--quiet", "--python", sys.executable, "--out-dir")
+    run(*build, work() / "dist")
+    run(*build, work() / "direct", "--wheel")
+    built, direct = (next((work() / name).glob("*.whl")) for name in ("dist", "direct"))
+
+    def contents(path: Path) -> set[tuple[str, int]]:
+        return {(file.filename, file.file_size) for file in zipfile.ZipFile(path).infolist()}
+
+    assert contents(built) == contents(direct), contents(built) ^ contents(direct)
+    python = environment("downstream", f"{built}[pytest,server]", "langchain", "openai")
+    run(python, "-m", "pytest", "--quiet", cwd=tree() / "examples/downstream")
+    # The conformance kit is in the wheel; without an address it skips every rule.
+    kit = ("--pyargs", "pytest_image_variation.conformance")
+    run(python, "-m", "pytest", "--quiet", *kit, cwd=tree() / "examples/downstream")
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog=".ci/run", description="Check the project.")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="a step to run; all if none")
+    parser.add_argument("--list", action="store_true", help="say what each step checks, and exit")
+    given = parser.parse_args()
+    if unknown := [name for name in given.steps if name not in STEPS]:
+        parser.error(f"no step is named {unknown[0]!r}; --list shows their names")
+    return given
+
+
+def main() -> int:
+    """Run the steps, and return 1 if one of them failed."""
+    given = arguments()
+    if given.list:
+        for name, check in STEPS.items():
+            print(f"{name:12} {check.__doc__}")
+        return 0
+    # In the background and under nohup, signals are ignored. Tests send them and must not inherit
+    # that, as they do not from a handler.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTEST_ADDOPTS"] = "-rs"
+    names = given.steps or list(STEPS)
+    main_run = {"tests", "slow"}
+    counts: Counter[str] = Counter()
+    report, failed = [], []
+    began = time.monotonic()
+    try:
+        for name in names:
+            print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
+            outcomes.clear()
+            skips.clear()
+            start = time.monotonic()
+            try:
+                STEPS[name]()
+            except (AssertionError, OSError, subprocess.CalledProcessError) as error:
+                print(f"\nThe step {name} failed: {error}", flush=True)
+                failed.append(name)
+            report.append(f"{time.monotonic() - start:6.0f} s  {name}")
+            # Each test counts once: other steps run the same ones elsewhere.
+            if name in main_run or not main_run.intersection(names):
+                counts.update(outcomes)
+            if name in ("tests", "slow", "browser"):
+                unchecked.update(dict.fromkeys(skips))
+    finally:
+        shutil.rmtree(work(), ignore_errors=True)
+    print("\n== summary", *report, sep="\n")
+    for missing in unchecked:
+        print("NOT CHECKED HERE:", missing)
+    print("FAILED:" if failed else "All checks passed:", ", ".join(failed or names))
+    told = ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) or "no tests ran"
+    print(f"===== {told} in {time.monotonic() - began:.2f}s =====")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
