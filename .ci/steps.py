@@ -39,8 +39,8 @@ from environments import (
 )
 from processors import check_engine, kernels, oldest
 
-STRICT = "addopts=--strict-markers --strict-config --disable-plugin-autoload -p pytester"
-"""Pytest's options in environments that lack some plugins of the extra `test`."""
+SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
+"""Other servers that can serve the app."""
 
 STEPS: dict[str, Callable[[], None]] = {}
 
@@ -69,8 +69,9 @@ def tests() -> None:
 
 @step
 def slow() -> None:
-    """The slow tests; with the vendor's other SDKs, if npm is installed."""
+    """The slow tests; with other ASGI servers, and the vendor's other SDKs if npm is installed."""
     python = readme_environment()
+    require(python, *SERVERS)
     clients = {}
     if shutil.which("npm"):
         # A registry that cannot be reached costs the tests of these SDKs alone.
@@ -126,10 +127,14 @@ def pythons() -> None:
 
 @step
 def floors() -> None:
-    """The plain tests with the lowest versions that pyproject.toml allows."""
+    """The plain tests with the lowest versions that are allowed, and with the fewest extras."""
     base = interpreters()[min(interpreters())]
-    lowest = ("--resolution", "lowest-direct", "--editable", ".[test]")
-    run(environment("floors", *lowest, base=base), "-m", "pytest", "--quiet", "-n", "2")
+    lowest = ("--resolution", "lowest-direct", "--editable")
+    run(environment("floors", *lowest, ".[test]", base=base), "-m", "pytest", "--quiet", "-n", "2")
+    # The extra `test` requires newer versions of some packages than its neighbors do.
+    for extras in ("batch,fsspec,pytest,server", "pytest"):
+        python = environment(f"floors-{extras}", *lowest, f".[{extras}]", base=base)
+        run(python, "-m", "pytest", "--quiet")
 
 
 @step
@@ -160,22 +165,18 @@ def neighbors() -> Path:
 def plugins() -> None:
     """The pytest plugin beside its neighbors, on the newest vcrpy, and in random order."""
     # Two of the neighbors cannot be loaded together, so each test loads its own.
-    loaded = "-p image_variation -p pytest_asyncio.plugin -p pytest_randomly -p pytest_socket"
-    options = (*loaded.split(), "-p", "pytest_recording.plugin")
-    run(neighbors(), "-m", "pytest", "--quiet", "-o", STRICT, *options, "--all", "tests/plugin")
+    loaded = ("-p", "pytest_randomly", "-p", "pytest_socket")
+    run(neighbors(), "-m", "pytest", "--quiet", *loaded, "--all", "tests/plugin")
     # This neighbor cannot be installed beside the newest SDK.
     needed = ("--editable", ".[pytest,server]", "hypothesis", "openai-responses", "pytest-asyncio")
-    partial_pytest(
-        environment("responses", *needed),
-        *("--all", "tests/plugin/test_manners.py", "-k", "openai_responses"),
-    )
+    tests = ("--all", "tests/plugin/test_manners.py", "-k", "openai_responses")
+    run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
-def partial_pytest(python: Path, *arguments: str, seconds: int = 600) -> None:
-    """Run tests with the plugins that every environment has, for so many seconds at most."""
+def run_cluster_tests(*arguments: str, seconds: int) -> None:
+    """Run tests in the environment with Ray, for at most so many seconds."""
     limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
-    loaded = ("-o", STRICT, "-p", "image_variation", "-p", "asyncio")
-    run(*limit, python, "-m", "pytest", "--quiet", *loaded, *arguments)
+    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
 
 @step
@@ -193,8 +194,9 @@ def llama_index() -> None:
     files = [
         f"tests/agents/test_{name}.py" for name in ("chat_messages", "llama_agents", "tool_spec")
     ]
-    partial_pytest(python, "--all", *files, "tests/test_exported_members.py")
-    partial_pytest(python, "--all", "tests/test_readme.py", "-k", "llama_index")
+    pytest = (python, "-m", "pytest", "--quiet", "--all")
+    run(*pytest, *files, "tests/test_exported_members.py")
+    run(*pytest, "tests/test_readme.py", "-k", "llama_index")
     package = [f"langchain_image_variation/{name}.py" for name in ("chat_messages", "tool_spec")]
     users = ("examples/llama_index_agent.py", "tests/agents/llama.py", "tests/typing/api.py")
     run(python.with_name("mypy"), *package, *users, *files)
@@ -208,15 +210,14 @@ def cluster_environment() -> Path:
 @step
 def ray() -> None:
     """A Ray cluster of two nodes on this machine; takes about three minutes."""
-    partial_pytest(cluster_environment(), "--all", "tests/cluster")
+    run_cluster_tests("tests/cluster", seconds=600)
 
 
 @step
 def s3() -> None:
     """Bulk runs from and to S3, which moto serves on loopback, and over frames of pandas."""
     require(cluster_environment(), "moto[server]", "s3fs")
-    files = ("tests/bulk/test_s3.py", "tests/bulk/test_batch.py")
-    partial_pytest(cluster_environment(), "--all", *files, seconds=300)
+    run_cluster_tests("tests/bulk/test_s3.py", "tests/bulk/test_batch.py", seconds=300)
 
 
 @step

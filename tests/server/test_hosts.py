@@ -193,6 +193,9 @@ SERVERS = {
     "hypercorn": (hypercorn, ("hypercorn",)),
     "granian": (granian, ("granian",)),
 }
+EACH_SERVER = [
+    pytest.param(name, marks=pytest.mark.slow if name != "serve" else ()) for name in SERVERS
+]
 
 
 def _command(name: str, host: str, port: int) -> list[str]:
@@ -203,7 +206,7 @@ def _command(name: str, host: str, port: int) -> list[str]:
     return make(host, port)
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=EACH_SERVER)
 def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """What asks an app without a key at 127.0.0.1, on each way of serving."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
@@ -267,6 +270,7 @@ def test_every_server_refuses_an_absolute_target_of_another_host(ask: Ask) -> No
     assert get(ask, "evil.example", "http://evil.example/v1/models") in (400, 403, 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hypercorn", "granian"])
 def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
     """It takes the place of the header `Host`."""
@@ -283,6 +287,7 @@ def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
         assert client.get(url, headers={"host": "evil.example"}).status_code == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_allowed(
     name: str, tmp_path: Path
@@ -307,6 +312,7 @@ def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_all
             assert [host for host in named if get(ask, host) != 200] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "ours", "strange"),
     [
