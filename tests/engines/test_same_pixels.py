@@ -17,6 +17,7 @@ def test_pixels_are_those_of_the_docs(case: tuple[str, int, float, bool, int]) -
     assert row in (ROOT / "docs" / "same-pixels.md").read_text("utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_the_script_checks_every_row() -> None:
     """It finds all rows of the table equal, whatever the number of threads."""
     done = subprocess.run(
