@@ -51,7 +51,9 @@ _SIZES: dict[int, Literal["256x256", "512x512", "1024x1024"]] = {
 def main() -> int:
     """Print the table with a word on each row; return 1 if a row differs from the docs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table, which must be last, into the docs"
+    )
     parser.add_argument("--threads", type=int, help="pictures made at once")
     options = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, ", end="")
@@ -92,7 +94,7 @@ def _source(name: str) -> SquarePNG:
     if name == "photo":
         return SquarePNG((ROOT / "examples" / "astronaut.png").read_bytes())
     if name == "grain":
-        # A linear congruential generator along each row.
+        # Middle bits of a polynomial, which look like noise.
         picture = ((x * 1103515245 + y * y * 12345 + 7 * x * y) >> 7) & 0xFF
     elif name == "disc":
         inside = (x - 128) ** 2 + (y - 100) ** 2 < 6400

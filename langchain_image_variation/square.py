@@ -17,7 +17,7 @@ _ALWAYS_UNDER = MAX_PNG_BYTES * 995 // 1000
 """A PNG of fewer samples is always under the limit: deflate adds 0.1 % to noise."""
 
 _STRIP = 256
-"""Rows that are estimated at a time, so that a large image needs no second one beside it."""
+"""Rows that are estimated at a time, so that a large image is never copied whole."""
 
 
 def squared(image: Image.Image, *, pad: bool) -> tuple[SquarePNG, str, str]:

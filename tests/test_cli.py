@@ -341,24 +341,33 @@ def test_nothing_touches_the_network() -> None:
     assert done.returncode == 0, done.stderr
 
 
+WAITING_IMPORT = """
+import runpy, sys, time
+
+class Waiting:
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            print("importing", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Waiting())
+runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=True)
+"""
+"""The program, which waits where it begins to import a module."""
+
+
 @pytest.mark.parametrize("module", ["exceptions", "png", "pixels"])
 def test_an_interrupt_at_the_start_shows_no_traceback(module: str) -> None:
     """Ctrl-C while the program still imports is met as quietly as later."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-X", "importtime", "-m", "langchain_image_variation"),
-            *("create", "--image", "photo.jpg"),
-        ],
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.rstrip().endswith(f"langchain_image_variation.{module}".encode()):
-            break
-    process.send_signal(signal.SIGINT)
-    err = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=60) == 130
+    code = WAITING_IMPORT.replace("MODULE", repr(f"langchain_image_variation.{module}"))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, "create", "--image", "photo.jpg"]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert b"Traceback" not in err
 
 

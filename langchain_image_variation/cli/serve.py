@@ -37,8 +37,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name by which clients may call the server while it has no key; repeatable (default:"
-        " localhost, and the address and host of --host and --public-url)",
+        help="another name by which clients may call the server while it has no key, besides"
+        " localhost, the address of --host and the host of --public-url; repeatable",
     )
     add(
         "--workers",
@@ -110,8 +110,8 @@ def _say_where(api_key: str | None) -> Callable[[str], None]:
         print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
         if everywhere and api_key is None:
             print(
-                "On other machines, put this machine's address in its place, or its name if "
-                "--allowed-host gives it."
+                "On other machines, put this machine's address in its place, or its name, if you "
+                "allowed it with --allowed-host."
             )
         elif everywhere:
             print("On other machines, put this machine's name or address in its place.")

@@ -17,7 +17,7 @@ MODELS = ("dall-e-2", "instant")
 
 
 class InstantEngine:
-    """Makes flat pictures whose colours follow from the source's pixels and the index.
+    """Makes flat images. Their colors depend on the source's pixels and the index.
 
     Deterministic on every machine: the same pixels, seed and index give the same color, however the
     source is compressed. Each answer has exactly `n` distinct pictures of exactly the size asked

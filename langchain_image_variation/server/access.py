@@ -2,8 +2,8 @@
 
 Without a key, whoever reaches the server may use it, and a web page reaches it through the browser
 of a user on this machine or in its network. Such a page has an origin that is not the server's, or
-it made a name of its own resolve to this machine (DNS rebinding). Then the browser takes the page
-for one of ours, and only the `Host` header tells it apart.
+it made a name of its own resolve to this machine (DNS rebinding). The browser then treats the page
+as same-origin, and only the `Host` header gives it away.
 """
 
 import hmac
@@ -27,6 +27,7 @@ Address = IPv4Address | IPv6Address
 
 # RFC 9110, section 7.2: a name or an address, IPv6 in brackets, and perhaps a port.
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
+_PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 
 
@@ -58,9 +59,9 @@ class Access:
         """Whether clients must send a key."""
         self._public_host = None if public_url is None else _host_of(public_url)
         self._hosts = set(_checked_hosts(hosts))
-        if self._public_host is not None and (parsed := _parsed(self._public_host)) is not None:
-            self._hosts.add(parsed)
-        self._everywhere = False
+        if self._public_host is not None and (public := _parsed(self._public_host)) is not None:
+            self._hosts.add(public)
+        self._is_wildcard = False
 
     def listen_at(self, host: str) -> None:
         """Let clients call the server by the address or name at which it listens.
@@ -72,10 +73,10 @@ class Access:
         bound = _parsed(f"[{host}]" if ":" in host and not host.startswith("[") else host)
         if bound is not None:
             self._hosts.add(bound)
-            self._everywhere = isinstance(bound, Address) and bound.is_unspecified
+            self._is_wildcard = isinstance(bound, Address) and bound.is_unspecified
 
     def check(self, request: Request) -> None:
-        """Let a request pass that may use the engine.
+        """Raise unless a request may use the engine.
 
         Raises:
             AuthenticationError: If the key is missing or wrong.
@@ -100,7 +101,7 @@ class Access:
             raise AuthenticationError("The API key in the request is not the one of this server.")
 
     def check_host(self, request: Request) -> None:
-        """Let a request pass that calls this server by its own name, or any if there is a key.
+        """Raise if there is no key and `Host` is not one of this server's names.
 
         Only the header `Host` counts. Headers such as `X-Forwarded-Host` can be sent by anyone.
 
@@ -115,8 +116,8 @@ class Access:
         if host is None or not self._is_ours(host, request):
             named = shown(sent[0]) if len(sent) == 1 else f"{len(sent)} Host headers"
             raise PermissionDeniedError(
-                f"This server has no API key, so it answers only when it is called by a name that "
-                f"it knows; got {named}. Start it with an API key (--api-key), or if that name is "
+                f"This server has no API key, so it answers only requests whose Host is one of its "
+                f"own names; got {named}. Start it with an API key (--api-key), or if that name is "
                 "yours, allow it: --allowed-host NAME, or create_app(hosts=[NAME])."
             )
 
@@ -127,33 +128,34 @@ class Access:
             # Nobody can register a name below localhost, and browsers resolve none by DNS (RFC
             # 6761, section 6.3).
             return host == "localhost" or host.endswith(".localhost")
-        # An address cannot be rebound, because rebinding needs a name that the page's owner
-        # controls. So any address is let pass where clients may use one that this machine does
-        # not know, such as that of a router or of a container's host.
-        return host.is_loopback or self._everywhere or _is_reached_by_network(request)
+        # Rebinding needs a name that the page's owner controls, so an address is always genuine. If
+        # clients may reach the server through an address that this machine does not know, such as a
+        # router's or a container host's, every address is allowed.
+        return host.is_loopback or self._is_wildcard or _came_over_network(request)
 
     def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
         own = (request.headers.get("host", ""), self._public_host)
         if origin is not None and origin.partition("://")[2] not in own:
             raise PermissionDeniedError(
-                "A web page of another origin may not call this server while it has no key; start "
-                "it with --api-key, or name its address with --public-url."
+                "This server has no API key, so web pages of other origins may not call it. Start "
+                "it with an API key (--api-key). If the page is this server's own, behind a proxy, "
+                "pass the server's public address as --public-url."
             )
 
 
-def _is_reached_by_network(request: Request) -> bool:
-    """Say whether the connection came in at an address that is not loopback."""
+def _came_over_network(request: Request) -> bool:
+    """Return whether the connection came in at an address that is not loopback."""
     server = request.scope.get("server")
     local = _address(str(server[0])) if server else None
-    # A server that was given no single address to listen at may name the one that stands for all.
+    # A server that listens on all interfaces may report the wildcard address.
     return local is not None and not local.is_loopback
 
 
 def _parsed(host: str) -> str | Address | None:
-    """Return the host in a `Host` header, without port and trailing dot, or None if it is none."""
-    found = _HOST.fullmatch(host.strip().lower())
-    name = found["name"] if found is not None else ""
+    """Return the host in a `Host` header, without port and final dot, or None if it is not one."""
+    match = _HOST.fullmatch(host.strip().lower())
+    name = match["name"] if match is not None else ""
     if name.startswith("["):
         address = _address(name[1:-1])
         return address if ":" in name else None
@@ -174,16 +176,19 @@ def _address(text: str) -> Address | None:
 
 
 def _host_of(public_url: str) -> str:
-    """Return the host of a URL with its port, as browsers send it."""
+    """Return the host of a URL as browsers send it: in lower case, without the default port."""
     try:
         parts = urlsplit(public_url)
-        host = parts.netloc.rpartition("@")[2]
-        if parts.scheme in ("http", "https") and parts.hostname and not parts.query:
-            return host if host.isascii() else host.encode("idna").decode()
+        name = (parts.hostname or "").encode("idna").decode()
+        host = f"[{name}]" if ":" in name else name
+        if parts.port not in (None, _PORTS.get(parts.scheme)):
+            host += f":{parts.port}"
+        if parts.scheme in _PORTS and not parts.query and _parsed(host) is not None:
+            return host
     except ValueError:
         pass
     raise InvalidRequestError(
-        "public_url must be an address as https://example.org/images.", param="public_url"
+        "public_url must be an address such as https://example.org/images.", param="public_url"
     )
 
 
@@ -197,8 +202,8 @@ def _checked_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
         text = host if isinstance(host, str) else ""
         if "*" in text or text.startswith("."):
             raise InvalidRequestError(
-                f"hosts holds the pattern {shown(host)}; name each host in full, or use an API key "
-                "for any.",
+                f"hosts holds the pattern {shown(host)}; list each host by its full name, or set "
+                "an API key, which allows all hosts.",
                 param="hosts",
             )
         bare = _address(text)

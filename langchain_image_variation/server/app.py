@@ -56,10 +56,10 @@ def create_app(
         public_url: What the addresses of results begin with, where that is not what the client
             itself calls the server.
         hosts: The names and IP addresses by which clients may call the app while it has no key,
-            beside those of loopback, the host of `public_url` and, if the app is reached by
-            network, any IP address. A request with another `Host` header is answered 403: it comes
-            from a web page whose name was made to resolve to this machine (DNS rebinding). Names
-            are given in full, without port; there are no wildcards.
+            besides the loopback names, the host of `public_url` and, if the app is reached over
+            a network, any IP address. A request with another `Host` header gets a 403, because it
+            may come from a web page whose name was made to resolve to this machine (DNS
+            rebinding). Give names in full, without port; there are no wildcards.
         workers: The most engine calls at once; by default as many as there are cores.
         queue: The most requests that wait for their turn; one more is answered 429.
         store_dir: Where pictures are kept whose addresses were given out; by default a folder in

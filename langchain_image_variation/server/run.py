@@ -90,6 +90,9 @@ class _Draining(uvicorn.Server):
                     connection.transport.abort()
             await asyncio.wait([finishing], timeout=_FORCED_EXIT_CHECK)
         await finishing
+        if self.force_exit:
+            # uvicorn leaves the app's lifespan out then. It would be cancelled with a traceback.
+            await self.lifespan.shutdown()
 
 
 def run_app(

@@ -375,7 +375,10 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
     [
         ("img.example", "hosts must be a list of names, such as ['images.example.org'], got 'img"),
         (7, "hosts must be a list"),
-        (["*"], "the pattern '*'; name each host in full, or use an API key for any."),
+        (
+            ["*"],
+            "the pattern '*'; list each host by its full name, or set an API key, which allows",
+        ),
         (["*.img.example"], "the pattern"),
         ([".img.example"], "the pattern"),
         (["http://img.example"], "holds 'http://img.example', which is not a host; pass a name"),
@@ -402,7 +405,18 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
     Access(None, None, [host])
 
 
-@pytest.mark.parametrize("url", ["http://[", "http://", "https://:8000", "https://bad[.example"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[",
+        "http://",
+        "https://:8000",
+        "https://bad[.example",
+        "https://*.img.example",
+        "https://img example",
+        "https://img.example:port",
+    ],
+)
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
     """With the error that says what one is like."""
     with pytest.raises(InvalidRequestError, match="public_url must be an address"):
@@ -416,3 +430,28 @@ async def test_a_public_url_in_other_letters_is_called_as_browsers_do(tmp_path: 
         transport=httpx.ASGITransport(app), base_url="http://bücher.example"
     ) as client:
         assert (await client.get("/v1/models")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin"),
+    [
+        ("https://img.example:443/x", "https://img.example"),
+        ("http://img.example:80", "http://img.example"),
+        ("https://IMG.Example/x", "https://img.example"),
+        ("https://img.example:8443", "https://img.example:8443"),
+        ("http://[2001:DB8::5]/", "http://[2001:db8::5]"),
+    ],
+)
+async def test_the_page_at_the_public_url_may_call_behind_a_proxy(
+    tmp_path: Path, public_url: str, origin: str
+) -> None:
+    """Its origin is in lower case and without the default port; a proxy may send another Host."""
+    app = create_app("instant", public_url=public_url, store_dir=tmp_path)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        files = {"image": square_png()}
+        for sent, status in ((origin, 200), ("https://evil.example", 403)):
+            answer = await client.post(
+                "/v1/images/variations", files=files, headers={"Origin": sent}
+            )
+            assert answer.status_code == status

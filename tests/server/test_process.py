@@ -362,9 +362,10 @@ except KeyboardInterrupt:
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
-    """Without the answer that is being made, and whatever other connections hold."""
+    """Without the answer that is being made, whatever other connections hold, or a traceback."""
     command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
         try:
             assert running.stdout is not None
             address = running.stdout.readline().strip()
@@ -377,6 +378,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
                     time.sleep(0.02)
                 running.send_signal(number)
                 assert running.wait(60) == code
+                assert running.stderr is not None
+                assert "Traceback" not in running.stderr.read()
                 for client in (asking, sending, idle):
                     assert client.recv(65536) == b""
         finally:

@@ -18,8 +18,8 @@ One module for each step of the method:
 
 A seed gives the same pixels on every machine. So a step may only use arithmetic that every machine
 rounds alike: whole numbers, single operations on arrays (`+ - * /` and square roots), sums written
-out term by term, and `math.fsum`. Not BLAS, `einsum`, `numpy.sum` or `mean` of floats, powers,
-exponentials or logarithms, unless a proof beside them says why the result is the same, or it is
+out term by term, and `math.fsum`. Avoid BLAS, `einsum`, float `sum` and `mean`, powers,
+exponentials and logarithms, unless a comment says why the result is the same, or the result is
 rounded far more coarsely than libraries differ. `benchmarks/same_pixels.py` checks the outcome.
 """
 

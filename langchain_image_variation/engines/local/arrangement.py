@@ -72,7 +72,8 @@ class Sketch:
 class _Level:
     """The source at one level, with the descriptors of its patches."""
 
-    picture: Bytes
+    values: Values
+    """The source there, in its contrast."""
     contrast: Contrast
     keys: Floats
     soft_keys: Floats
@@ -81,11 +82,7 @@ class _Level:
 
     @property
     def side(self) -> int:
-        return len(self.picture)
-
-    @property
-    def values(self) -> Values:
-        return self.contrast.values(self.picture)
+        return len(self.values)
 
 
 class Arranger:
@@ -99,17 +96,16 @@ class Arranger:
     def __init__(self, source: Bytes, *, complete: bool = True) -> None:
         pictures = [pyramid.resize(source, side) for side in pyramid.sides(_START)]
         self._complete = complete
-        self._values = PATCH * PATCH * source.shape[2]
+        self._per_patch = PATCH * PATCH * source.shape[2]
         self._directions = strongest_directions(pictures)
         levels = []
         soft = pictures[0]
         for picture in pictures:
             contrast = Contrast.of(picture)
-            soft = pyramid.resize(soft, len(picture))
-            keys, soft_keys = (
-                describe(contrast.values(one), self._directions) for one in (picture, soft)
-            )
-            levels.append(_Level(picture, contrast, keys, soft_keys, Quilt(picture)))
+            values = contrast.values(picture)
+            soft_values = contrast.values(pyramid.resize(soft, len(picture)))
+            keys, soft_keys = (describe(one, self._directions) for one in (values, soft_values))
+            levels.append(_Level(values, contrast, keys, soft_keys, Quilt(picture)))
             soft = picture
         self._coarse = [level for level in levels if level.side <= _EXACT]
         self._fine = levels[len(self._coarse) :]
@@ -150,13 +146,12 @@ class Arranger:
         the source.
         """
         level = self._coarse[-1]
-        source = level.values
-        spread = pyramid.deviation(source)
+        spread = pyramid.deviation(level.values)
         if spread == 0:
             return 0.0
         queries = describe(sketch.values, self._directions)
-        misfits = exact.misfits(queries, level.keys, self._values)
-        return (sum(misfits) + _SEAMS * _disagreement(sketch.field, source)) / spread
+        misfits = exact.misfits(queries, level.keys, self._per_patch)
+        return (sum(misfits) + _SEAMS * _disagreement(sketch.field, level.values)) / spread
 
     def refine(
         self,
@@ -191,7 +186,8 @@ class Arranger:
         nodes = np.flatnonzero(_near(seams(field)))
         queries = describe_some(values, self._directions, nodes)
         misfit = queries - self._finest_keys[corners(field).reshape(-1)[nodes]]
-        visible = (_VISIBLE * self._finest_contrast.gain) ** 2 * self._values
+        visible = (_VISIBLE * self._finest_contrast.gain) ** 2 * self._per_patch
+        # Exact in any order: see `patches`.
         torn = np.einsum("ij,ij->i", misfit, misfit) > visible
         field = propagate(field, queries[torn], self._finest_keys, draws, nodes[torn])
         return smooth(field)
@@ -199,11 +195,11 @@ class Arranger:
     def _match(self, values: Values, level: _Level, keys: Floats) -> Indices:
         queries = describe(values, self._directions)
         if not self._complete:
-            found = exact.nearest(queries, keys, self._values, alpha=np.inf)
+            found = exact.nearest(queries, keys, self._per_patch, alpha=np.inf)
         elif level.side <= _BALANCED:
-            found = exact.balanced(queries, keys, self._values)
+            found = exact.balanced(queries, keys, self._per_patch)
         else:
-            found = exact.nearest(queries, keys, self._values)
+            found = exact.nearest(queries, keys, self._per_patch)
         return found.reshape(level.side - 6, level.side - 6)
 
 

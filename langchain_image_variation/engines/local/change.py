@@ -24,7 +24,7 @@ _FINER = 4
 """Positions a pixel along a side: moves below a quarter of a pixel do not count."""
 
 _MARGIN = 32
-"""Grey levels left free at both ends of the range while the change is measured."""
+"""Grey values left free at both ends of the range while the change is measured."""
 
 _FAR = 0.25
 """Amplitude of a far displacement, in sides."""
@@ -45,14 +45,14 @@ class Yardstick:
 
     def __init__(self, source: Bytes) -> None:
         self._large = source.shape[0] * _FINER
-        luma = _spread_out(grey(source))
+        luma = _stretched(grey(source))
         enlarged = Image.fromarray(luma).resize(
             (self._large, self._large), Image.Resampling.LANCZOS
         )
         self._grey = np.asarray(enlarged).reshape(-1)
         self._spread = deviation(luma)
         still = (np.zeros((2, nodes, nodes), np.float32) for nodes in (PROBES, source.shape[0]))
-        self._here = {field.shape[1]: self._read(field) for field in still}
+        self._unmoved = {field.shape[1]: self._read(field) for field in still}
         far = [flow(velocity(Draws(seed)), _FAR) for seed in _FAR_SEEDS]
         self.most = math.fsum(self.change(resample(moved, PROBES)) for moved in far) / len(far)
         """Change of a far displacement: about the most that moving pixels can bring."""
@@ -65,7 +65,7 @@ class Yardstick:
         """
         if self._spread == 0:
             return 0.0
-        difference = self._read(field).astype(np.int32) - self._here[field.shape[1]]
+        difference = self._read(field).astype(np.int32) - self._unmoved[field.shape[1]]
         squares = int((difference * difference).sum(dtype=np.int64))
         return math.sqrt(squares / difference.size) / self._spread
 
@@ -94,14 +94,15 @@ class Yardstick:
         return np.asarray(self._grey[row * self._large + column])
 
 
-def _spread_out(luma: Bytes) -> Bytes:
-    """Let the grey levels of a picture fill the middle of the range.
+def _stretched(luma: Bytes) -> Bytes:
+    """Stretch the grey values of a picture to the middle of the range.
 
-    Little contrast then shows as well as much, and what rings when it is enlarged is not cut off.
+    Low contrast is then measured as precisely as high contrast, and ringing from the enlargement is
+    not clipped.
     """
     low, high = int(luma.min()), int(luma.max())
-    spread = (luma.astype(np.int32) - low) * (255 - 2 * _MARGIN) // max(high - low, 1) + _MARGIN
-    return spread.astype(np.uint8)
+    above = (luma.astype(np.int32) - low) * (255 - 2 * _MARGIN) // max(high - low, 1)
+    return (above + _MARGIN).astype(np.uint8)
 
 
 def reached(
@@ -120,7 +121,7 @@ def reached(
         tolerance: The share of `wanted` by which it may be missed.
     """
     far = measure(reach)
-    if far <= wanted:
+    if wanted <= 0 or far <= wanted:
         return reach
     low, low_change = reach / 64, min(far / 64, wanted / 2)
     high, high_change = reach, far

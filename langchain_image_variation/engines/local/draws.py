@@ -1,4 +1,4 @@
-"""Random numbers that every release of numpy draws alike.
+"""Random numbers that are the same in every release of numpy.
 
 numpy promises that a bit generator's raw words never change, but not what `Generator` makes of them
 (NEP 19, "Random number generator policy"). So this module works from the words of PCG64 alone, by

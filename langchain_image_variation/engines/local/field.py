@@ -180,6 +180,7 @@ def _inside(moved: Floats, y: Indices, x: Indices, side: int) -> Floats:
 
 def _distances(queries: Floats, keys: Floats) -> Floats:
     difference = queries - keys
+    # Exact in any order: see `patches`.
     return np.asarray(np.einsum("ij,ij->i", difference, difference))
 
 

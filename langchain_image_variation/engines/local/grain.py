@@ -104,7 +104,7 @@ def _tensor(picture: Floats, reach: int) -> Floats:
 
 def _product(one: Floats, other: Floats) -> Floats:
     """The product at each pixel, mean over the channels."""
-    # Not by `einsum`, which rounds once less where the processor has a fused multiply-add.
+    # Not by `einsum`, which may use fused multiply-adds: they round once instead of twice.
     planes = np.moveaxis(one * other, 2, 0)
     return np.asarray(reduce(np.add, planes) / np.float32(len(planes)))
 

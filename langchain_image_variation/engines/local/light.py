@@ -33,11 +33,11 @@ _LOST, _OVER = 0.001, 2 / 255
 or two near white must keep a picture from its light."""
 
 _STEPS = 1024
-"""Steps of one to which the change of colour is rounded, so that float32 holds all of Pillow's sums
-exactly."""
+"""The color matrix is rounded to multiples of 1/1024, so that float32 holds all of Pillow's sums
+exactly. The cosine and sine in it differ between libraries by far less."""
 
 _STREAM = 1
-"""Keeps these draws apart from those that move the picture, which they must not disturb."""
+"""Keeps these draws apart from those that move the picture of the same seed."""
 
 
 def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
@@ -50,7 +50,8 @@ def relight(image: Image.Image, seed: int, strength: float) -> Image.Image:
     """
     tone, saturation, hue = (strength * draw for draw in Draws(seed, _STREAM).uniforms(3))
     gamma = math.exp(_TONE * tone)
-    # Nothing that was not black or white becomes so.
+    # Rounded to whole levels, which hides the last bits of powers. Nothing that was not black or
+    # white becomes so.
     inner = (round(255 * (value / 255) ** gamma) for value in range(1, 255))
     curve = [0, *(min(max(value, 1), 254) for value in inner), 255]
     colour, alpha = image, None

@@ -9,8 +9,9 @@ serves all levels of a source.
 
 A product of whole numbers is exact in float32 as long as every sum stays below 2^24, in whatever
 order a BLAS adds, with or without fused multiply-adds. So values lie between -128 and 127, the
-entries of directions are rounded to 1/4096, and coordinates to whole numbers: that bounds each sum
-for a descriptor by 128 * 4096 * sqrt(147), and each for a squared distance by 4 * 128^2 * 196.
+entries of directions are rounded to 1/4096, and coordinates to whole numbers. Then each partial sum
+of a coordinate is at most about 128 * 4096 * sqrt(147), 38 % of 2^24. Each partial sum of a squared
+distance is at most about 4 * 128^2 * 196, 77 % of 2^24 once all roundings are counted.
 """
 
 import itertools
@@ -34,7 +35,7 @@ PATCH = 7
 """Side of a patch in pixels (as GPNN)."""
 
 _COMPONENTS = 24
-"""Directions kept: on photos the nearest patch by them is 5 % further than the nearest by all."""
+"""Directions kept. On photos, the patch they find is about 5 % farther than the true nearest."""
 
 _SAMPLE = 800
 """Patches of each level, about, that the directions are chosen by."""
@@ -43,7 +44,7 @@ _MANY, _FEW = 24, 8
 """Cosines considered for grey or alpha, and for a difference of colours."""
 
 _GRID = 4096
-"""Steps of one to which the entries of a direction are rounded."""
+"""Entries of a direction are rounded to multiples of 1/4096."""
 
 _ROWS = 32
 """Rows of patches laid out at once: all of them would be 49 pictures."""
@@ -51,16 +52,16 @@ _ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Spreads a level's grey levels over -128 to 127, so that rounding takes little from any.
+    """Stretches a level's grey values to -128..127, so that rounding loses little.
 
-    A single dot may be one grey level high where the level is coarse.
+    At a coarse level, a dot may differ from its surroundings by a single grey value.
     """
 
     middle: int
-    """The grey level that becomes 0."""
+    """The grey value that becomes 0."""
 
     gain: int
-    """Steps of a value for each grey level, a power of two."""
+    """The factor of the stretch, a power of two."""
 
     @classmethod
     def of(cls, picture: Bytes) -> Self:
@@ -94,6 +95,7 @@ def strongest_directions(pictures: Sequence[Bytes]) -> Floats:
     rows = []
     for picture in pictures:
         windows = _windows(picture.astype(np.int16) - 128)
+        # No step lies near a half, where the last bits of a power could decide.
         step = max(1, round((windows.shape[0] * windows.shape[1] / _SAMPLE) ** 0.5))
         some = windows[::step, ::step]
         rows.append(product(some.reshape(some.shape[0] * some.shape[1], -1), cosines))
@@ -151,9 +153,18 @@ def _coordinates(patches: Floats, directions: Floats) -> Floats:
 
 
 def _cosines(channels: int) -> Floats:
-    """Slow directions of a patch, a column each, rounded to whole numbers of 1/4096.
+    """The slow directions of a patch, a column each, as whole numbers of 1/4096.
 
-    Products of a colour axis and a two-dimensional cosine: grey and, of colour, two differences.
+    No entry lies so near to half a step that the last bits of a cosine decide; a test checks that.
+    """
+    return np.asarray(np.rint(_waves(channels) * _GRID), dtype=np.float32)
+
+
+def _waves(channels: int) -> NDArray[np.float64]:
+    """The slow directions of a patch, a column each, of length 1.
+
+    Each is a color axis times a two-dimensional cosine. The axes are grey, two color differences if
+    there is color, and alpha if there is alpha.
     """
     axis = np.arange(PATCH)
     waves = np.cos(np.pi * np.outer(axis + 0.5, axis) / PATCH) * np.sqrt(2 / PATCH)
@@ -168,7 +179,7 @@ def _cosines(channels: int) -> Floats:
         for index, colour in enumerate(colours)
         for down, across in slow[: _FEW if index in (1, 2) and channels >= 3 else _MANY]
     ]
-    return np.asarray(np.rint(np.stack(columns, axis=1) * _GRID), dtype=np.float32)
+    return np.stack(columns, axis=1)
 
 
 def _windows(values: Values) -> Floats:

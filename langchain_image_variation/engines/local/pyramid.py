@@ -41,22 +41,20 @@ _DENSE = 128
 _RATIO = 0.75
 
 
-def resize(picture: Bytes, side: int, kernel: Image.Resampling | None = None) -> Bytes:
+def resize(picture: Bytes, side: int) -> Bytes:
     """Resample a picture, each channel by itself: Lanczos down, bicubic up.
 
     Args:
         picture: uint8 (height, width, channels).
         side: The wanted side in pixels.
-        kernel: Another filter.
 
     Returns:
         uint8 (side, side, channels).
     """
     if picture.shape[:2] == (side, side):
         return picture
-    if kernel is None:
-        smaller = side < picture.shape[0]
-        kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    smaller = side < picture.shape[0]
+    kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
     return _resampled(picture, side, kernel, (0, 0, *picture.shape[1::-1]))
 
 
@@ -128,4 +126,5 @@ def sides(start: int) -> list[int]:
         start: Side of the coarsest level in pixels, below 128.
     """
     steps = max(1, round(math.log(_DENSE / start) / math.log(1 / _RATIO)))
+    # No side lies near a half, where the last bits of a power could decide.
     return [round(start * (_DENSE / start) ** (step / steps)) for step in range(steps + 1)]

@@ -54,7 +54,7 @@ def schedule(strength: float) -> Schedule:
 
 
 def _interpolated(strength: float, values: Sequence[float]) -> float:
-    # Not by `numpy.interp`, which rounds once less where the processor has a fused multiply-add.
+    # Not by `numpy.interp`, which may use fused multiply-adds: they round once instead of twice.
     after = max(1, bisect.bisect_left(_STRENGTH, strength))
     low, high = _STRENGTH[after - 1], _STRENGTH[after]
     share = (strength - low) / (high - low)
