@@ -144,7 +144,8 @@ def test_files_reach_pillow_in_one_place() -> None:
     """`Image.open` is called by `open_image` alone, which bounds the work first."""
     calls = [
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "langchain_image_variation").rglob("*.py")
+        for package in ("langchain_image_variation", "pytest_image_variation")
+        for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and node.attr == "open"
