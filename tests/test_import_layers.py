@@ -9,6 +9,7 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 LAYERS = {
     "exceptions": 0,
     "jpeg": 0,
+    "tiff": 0,
     "unfinished": 0,
     "color": 1,
     "png": 1,
@@ -55,6 +56,7 @@ LAYERS = {
 LIBRARIES = {
     "exceptions": set[str](),
     "jpeg": set[str](),
+    "tiff": set[str](),
     "unfinished": set[str](),
     "color": {"PIL", "numpy"},
     "png": set[str](),
