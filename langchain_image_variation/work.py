@@ -40,9 +40,9 @@ MAX_JPEG_EXIF_SEGMENTS = 64
 time it appends one. Cameras write one, rarely more."""
 
 MAX_EXIF_OVERLAP = 4
-"""The values of the first directory in Exif, and in an MPO file's index, may be at most this many
-times as long as the block that holds them, because Pillow before 13.0 copies each, even if they
-overlap. The values that cameras write do not overlap, so they are shorter than the block."""
+"""The values in the directories of Exif, an MPO file's index or a TIFF file may be at most this
+many times as long as what holds them, because Pillow before 13.0 copies each, even if they overlap.
+The values that cameras write do not overlap, so they are shorter than what holds them."""
 
 MAX_JPEG_FRAME_BYTES = 6 + 3 * 255
 """The body of a frame header (SOF) may have at most this many bytes, the most that T.81, B.2.2
@@ -65,10 +65,16 @@ def check_work(data: bytes) -> None:
     Raises:
         InvalidImageError: If the file is a JPEG of a kind that libjpeg does not decode, with more
             than one frame header, or with more scans, samples in its scans, segments, bytes outside
-            its segments or overlapping metadata than the limits of this module allow.
+            its segments or overlapping metadata than the limits of this module allow; or if it is
+            a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows.
     """
     if data.startswith(jpeg.SIGNATURE):
         _check_jpeg(data)
+    elif tiff.value_bytes(data) > MAX_EXIF_OVERLAP * len(data):
+        raise InvalidImageError(
+            f"image is a TIFF file whose values overlap more than {MAX_EXIF_OVERLAP} times, "
+            "the limit. Save it again without its metadata."
+        )
 
 
 def _check_jpeg(data: bytes) -> None:
