@@ -13,8 +13,9 @@ __all__ = ["SIGNATURE", "Segment", "scanned_samples", "segments"]
 SIGNATURE = b"\xff\xd8\xff"
 """The first bytes of every JPEG file: its first marker, and the beginning of the second."""
 
-_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_SOI, _EOI, _SOS, _DHP, _APP1, _APP2 = 0xD8, 0xD9, 0xDA, 0xDE, 0xE1, 0xE2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_RESERVED = frozenset({0xC8, *range(0xF0, 0xFE)})
 # Restart markers and stuffed zeros belong to the data of a scan, and 0xFF may be repeated before a
 # marker. Markers below 0xC0 have no length.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
@@ -38,9 +39,27 @@ class Segment(NamedTuple):
         return self.marker == _SOS
 
     @property
+    def is_frame(self) -> bool:
+        """Whether the segment is the header of a frame (SOF), or of several (DHP)."""
+        return self.marker in _FRAMES or self.marker == _DHP
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether the marker is reserved for JPEG extensions (JPG, JPG0 to JPG13).
+
+        libjpeg refuses these markers. Pillow reads the body of such a segment as further segments.
+        """
+        return self.marker in _RESERVED
+
+    @property
     def is_exif(self) -> bool:
         """Whether the segment holds Exif, or a part of it."""
         return self.marker == _APP1 and bytes(self.body[:6]) == b"Exif\0\0"
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the segment holds the index of an MPO file (CIPA DC-007)."""
+        return self.marker == _APP2 and bytes(self.body[:4]) == b"MPF\0"
 
 
 def segments(data: bytes) -> Iterator[Segment]:
@@ -55,8 +74,8 @@ def segments(data: bytes) -> Iterator[Segment]:
     """
     view = memoryview(data)
     position, has_scan = 2, False
-    while (found := _MARKER.search(data, position)) is not None:
-        start, content = found.span()
+    while (match := _MARKER.search(data, position)) is not None:
+        start, content = match.span()
         marker = data[content - 1]
         # SOI and EOI stand alone. libjpeg takes a length below 2 for 2.
         length = 0 if marker in (_SOI, _EOI) else max(2, int.from_bytes(view[content:][:2]))
@@ -68,14 +87,15 @@ def segments(data: bytes) -> Iterator[Segment]:
             return
 
 
-def scanned_samples(found: Iterable[Segment]) -> Iterator[int]:
+def scanned_samples(frame_and_scans: Iterable[Segment]) -> Iterator[int]:
     """Yield, for each scan, the number of samples in the components that it passes over.
 
     Args:
-        found: The segments of a file.
+        frame_and_scans: The segments of a file. All but the headers of frames and scans are passed
+            over.
     """
     sizes: dict[int, int] = {}
-    for segment in found:
+    for segment in frame_and_scans:
         if segment.marker in _FRAMES:
             sizes = _component_sizes(segment.body)
         elif segment.is_scan:

@@ -78,16 +78,16 @@ def decode(png: SquarePNG) -> Image.Image:
         return plain(image)
 
 
-def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
     """Open a file without decoding its pixels yet: the only way in which a file reaches Pillow.
 
     Args:
         data: The bytes of a file.
-        formats: The formats that may be opened, by Pillow's names.
+        formats: The formats that may be opened, by Pillow's names; by default, all that it knows.
 
     Raises:
-        InvalidImageError: If the file would take too much work to decode. Pillow's own errors come
-            too: call this inside `decoding`.
+        InvalidImageError: If the file would take too much work to decode. Pillow's own exceptions
+            propagate: call this inside `decoding`.
     """
     check_work(data)
     return Image.open(io.BytesIO(data), formats=formats)
@@ -104,7 +104,7 @@ def open_png(data: bytes) -> Image.Image:
 
     Raises:
         InvalidImageError: If the file breaks a rule of the specification, or a pixel has no colour
-            in the palette. A decoder's own errors come too: call it inside `decoding`.
+            in the palette. A decoder's own exceptions propagate: call this inside `decoding`.
     """
     data = without(data, keep=PIXELS | LOOK)
     head, _ = check_order(read(data))
@@ -355,8 +355,8 @@ def pixel_sha256(image: Image.Image) -> str:
     It is the same for every file that holds these pixels. Compression, filters, interlacing and
     metadata differ between versions of Pillow and zlib, and do not count.
 
-    Hashed is one ASCII line, such as ``RGB 1024x768\n`` (mode, width, height), and then the 8-bit
-    samples, row by row, those of each pixel together. For a PNG file of 8-bit samples without
+    The hash covers one ASCII line, such as ``RGB 1024x768\n`` (mode, width, height), and then the
+    8-bit samples, row by row, those of each pixel together. For a PNG file of 8-bit samples without
     palette and metadata, as the `local` engine writes, this is the same::
 
         image = PIL.Image.open(path)

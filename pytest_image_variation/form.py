@@ -1,7 +1,6 @@
 """Multipart forms as a server reads them (RFC 7578), and the facts of the picture in one."""
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
@@ -11,8 +10,8 @@ from functools import lru_cache
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.pixels import open_image
 from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
-from langchain_image_variation.work import check_work
 from pytest_image_variation.scenarios import Flaw
 
 __all__ = ["Form", "Part", "Picture"]
@@ -135,8 +134,7 @@ class Picture:
 def _seen(data: bytes) -> tuple[tuple[int, int], str] | tuple[None, None]:
     """Return a picture's size and mode, if Pillow makes one out."""
     try:
-        check_work(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return image.size, image.mode
     # What Pillow raises for broken files differs by format.
     except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):

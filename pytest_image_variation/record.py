@@ -9,7 +9,6 @@ import argparse
 import base64
 import hashlib
 import http.client
-import io
 import json
 import re
 import sys
@@ -20,11 +19,11 @@ try:
     import httpx
     import vcr
     import yaml
-    from PIL import Image
     from vcr.request import Request
     from vcr.serialize import serialize
     from vcr.serializers import yamlserializer
 
+    from langchain_image_variation.pixels import open_image
     from pytest_image_variation import samples
     from pytest_image_variation.loopback import Loopback, View
     from pytest_image_variation.recording import cassette_dir
@@ -235,7 +234,7 @@ def _decoded(text: str) -> bytes:
 
 def _pixels(png: bytes) -> bytes:
     try:
-        with Image.open(io.BytesIO(png)) as image:
+        with open_image(png) as image:
             pixels = image.convert("RGBA").tobytes()
             return f"{image.size} {image.mode} {hashlib.sha256(pixels).hexdigest()}".encode()
     except (OSError, SyntaxError):

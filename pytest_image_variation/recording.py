@@ -4,14 +4,11 @@
 imports vcrpy: its requests and responses are taken as they come.
 """
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from PIL import Image
-
-from langchain_image_variation.work import check_work
+from langchain_image_variation.pixels import open_image
 from pytest_image_variation.form import Form, Part
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.vcr_form import body_of, form_of
@@ -132,8 +129,7 @@ def _held(part: Part) -> str:
 
 def _pixels(content: bytes) -> object:
     try:
-        check_work(content)
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(content) as image:
             return image.size, image.mode, image.convert("RGBA").tobytes()
     except Exception:  # Whatever Pillow makes of what is no picture.
         return content

@@ -1,7 +1,9 @@
 import ast
 import base64
 import io
+import struct
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, JpegImagePlugin, MpoImagePlugin
 
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
@@ -20,11 +22,12 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.http.fetch import URLPolicy
 from langchain_image_variation.jpeg import segments
 from langchain_image_variation.output import ContactSheet, save_images
-from langchain_image_variation.pixels import as_png, decode_result
+from langchain_image_variation.pixels import as_png, decode_result, decoding
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.source import load_source, read_stored
 from langchain_image_variation.tool import ImageVariationTool
 from langchain_image_variation.work import (
+    MAX_EXIF_OVERLAP,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
@@ -144,7 +147,8 @@ def test_files_reach_pillow_in_one_place() -> None:
     """`Image.open` is called by `open_image` alone, which bounds the work first."""
     calls = [
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "langchain_image_variation").rglob("*.py")
+        for package in ("langchain_image_variation", "pytest_image_variation")
+        for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and node.attr == "open"
@@ -285,7 +289,7 @@ def test_any_bytes_are_judged(data: bytes, keep: int) -> None:
         try:
             check_work(file)
         except InvalidImageError as error:
-            assert error.message.startswith("image is a JPEG file with ")
+            assert error.message.startswith(("image is a JPEG file ", "image is a TIFF file "))
 
 
 # Limits...
@@ -354,7 +358,7 @@ def test_metadata_in_many_segments_is_refused() -> None:
     """Pillow keeps each segment, and copies Exif again for each part of it."""
     plain = jpeg()
     comments = segment(0xFE, b"c") * MAX_JPEG_SEGMENTS
-    with pytest.raises(InvalidImageError, match="more than 16,384 segments, the limit"):
+    with pytest.raises(InvalidImageError, match="too many segments; the limit is 16,384"):
         load_source(plain[:2] + comments + plain[2:])
     exif = segment(0xE1, b"Exif\0\0MM\0*")
     load_source(plain[:2] + exif * MAX_JPEG_EXIF_SEGMENTS + plain[2:])
@@ -382,3 +386,200 @@ def test_a_large_file_is_judged_in_linear_time(filling: bytes) -> None:
     data = jpeg()[:-2] + filling * (2**24 // len(filling))
     assert scans(data) == 1
     check_work(data)
+
+
+def _in_header(*parts: bytes) -> bytes:
+    """Return a JPEG file with more segments at the beginning."""
+    plain = jpeg()
+    return plain[:2] + b"".join(parts) + plain[2:]
+
+
+EXIF = segment(0xE1, b"Exif\0\0MM\0*")
+BODILESS = sorted(
+    code & 0xFF for code, (_, _, handler) in JpegImagePlugin.MARKER.items() if handler is None
+)
+"""The markers whose body, if they have one, Pillow reads as further segments."""
+
+
+@pytest.mark.parametrize("marker", BODILESS, ids=hex)
+def test_no_segment_hides_others(marker: int) -> None:
+    """Where Pillow reads a body as segments, the file is refused, or they are counted."""
+    many = EXIF * (MAX_JPEG_EXIF_SEGMENTS + 1)
+    assert len(BODILESS) > 20
+    with pytest.raises(InvalidImageError, match=r"kind that is not supported|segments of Exif"):
+        check_work(_in_header(segment(marker, many)))
+
+
+@pytest.mark.parametrize("marker", [0xC8, *range(0xF0, 0xFE)], ids=hex)
+def test_markers_that_no_decoder_reads_are_refused(marker: int) -> None:
+    """JPG and JPG0 to JPG13, before the other limits; the message names the next step."""
+    refusal = (
+        "image is a JPEG file of a kind that is not supported. "
+        "Save it again as a baseline JPEG or a PNG file."
+    )
+    with pytest.raises(InvalidImageError) as caught:
+        load_source(_in_header(EXIF * 100, segment(marker)))
+    assert caught.value.message == refusal
+
+
+@settings(deadline=None)
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.builds(segment, st.sampled_from([0xC4, 0xE0, 0xE1, 0xE2, 0xFE]), st.binary()),
+            st.builds(segment, st.sampled_from(BODILESS), st.lists(st.just(EXIF)).map(b"".join)),
+            st.integers(0xC0, 0xFF).map(lambda marker: bytes([0xFF, marker])),
+            st.sampled_from([b"\xff", b"\xff\x00", b"junk", b"\xff\xfe\0\0", EXIF]),
+        ),
+        max_size=8,
+    )
+)
+def test_pillow_finds_the_segments_that_were_judged(parts: list[bytes]) -> None:
+    """In every file that passes and that Pillow opens, and no others."""
+    data = _in_header(*parts)
+    try:
+        check_work(data)
+        with decoding(InvalidImageError("unreadable")):
+            image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    except InvalidImageError:
+        return
+    assert isinstance(image, JpegImagePlugin.JpegImageFile)
+    header = takewhile(lambda part: not part.is_scan, segments(data))
+    kept = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
+    assert [body for _, body in image.applist] == kept
+
+
+@pytest.mark.parametrize("marker", [0xC0, 0xC2, 0xC9, 0xDE], ids=hex)
+def test_a_second_frame_header_is_refused(marker: int) -> None:
+    """Pillow keeps the components of each; a picture has one."""
+    frame = segment(marker, bytes([8, 0, 16, 0, 16, 1, 1, 0x11, 0]))
+    with pytest.raises(InvalidImageError, match="with 2 frame headers; the limit is 1"):
+        load_source(_in_header(frame))
+    with pytest.raises(InvalidImageError, match="with 101 frame headers"):
+        load_source(_in_header(frame * 100))
+
+
+def test_a_frame_header_with_more_components_than_exist_is_refused() -> None:
+    """A component's number is a byte, so a header has room for 255 of them."""
+    frame = bytes([8, 0, 16, 0, 16, 255]) + b"\x01\x11\0" * 255
+    check_work(b"\xff\xd8" + segment(0xC0, frame))
+    with pytest.raises(InvalidImageError, match="frame header of 772 bytes; the limit is 771"):
+        check_work(b"\xff\xd8" + segment(0xC0, frame + b"\0"))
+
+
+def _directory(order: str, entries: list[tuple[int, int, int, int]], length: int) -> bytes:
+    """Return a TIFF block of a length in bytes with one directory, whose values may overlap.
+
+    Args:
+        order: "<" or ">".
+        entries: Of each the tag, the type, the number of values and their offset.
+        length: The length of the block.
+    """
+    head = b"MM\0*" if order == ">" else b"II*\0"
+    rows = b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries)
+    return (head + struct.pack(f"{order}IH", 8, len(entries)) + rows).ljust(length, b"\0")
+
+
+def _in_parts(block: bytes) -> list[bytes]:
+    """Return the segments that hold a block of Exif."""
+    parts = [block[at : at + 60_000] for at in range(0, len(block), 60_000)]
+    return [segment(0xE1, b"Exif\0\0" + part) for part in parts]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, 3, 5, 10, 12, 16])
+@pytest.mark.parametrize("where", ["Exif", "Exif twice", "Exif in parts", "MPO"])
+def test_values_that_overlap_many_times_are_refused(where: str, kind: int, order: str) -> None:
+    """Pillow 12.3 copies or decodes each: 64 KB of them took a minute, 4 MB 100 GB of memory."""
+    length = 200_000 if where == "Exif in parts" else 60_000
+    sizes = {1: 1, 3: 2, 5: 8, 10: 8, 12: 8, 16: 8}
+    whole = (length - 4000) // sizes[kind]
+    entries = [(0x9000 + number, kind, whole, 4000) for number in range(MAX_EXIF_OVERLAP + 1)]
+
+    def file(count: int) -> bytes:
+        block = _directory(order, entries[:count], length)
+        if where == "MPO":
+            return _in_header(segment(0xE2, b"MPF\0" + block))
+        if where == "Exif twice":
+            return _in_header(segment(0xE1, b"Exif\0\0Exif\0\0" + block))
+        return _in_header(*_in_parts(block))
+
+    assert load_source(file(2)).png.side == 16
+    with pytest.raises(InvalidImageError, match="metadata overlap more than 4 times"):
+        load_source(file(len(entries)))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"MM\0*",
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        _directory(">", [(number, 10, 2**32 - 1, 8) for number in range(500)], 8000),
+        _directory("<", [(number, 99, 7000, 8) for number in range(500)], 8000),
+        _directory("<", [(number, 1, 4, 8) for number in range(500)], 8000),
+        b"XX" + _directory("<", [(number, 1, 4000, 8) for number in range(500)], 8000)[2:],
+    ],
+    ids=["none", "head", "outside", "cut", "too long", "type", "small", "order"],
+)
+def test_broken_metadata_is_no_reason_to_refuse(block: bytes) -> None:
+    """What Pillow cannot read costs nothing: the picture is loaded as before."""
+    assert load_source(_in_header(segment(0xE1, b"Exif\0\0" + block))).png.side == 16
+
+
+def test_what_cameras_write_is_accepted() -> None:
+    """Exif with a thumbnail and a note of the maker, XMP, a profile in parts, and an MPO index."""
+    image = Image.new("RGB", (64, 64), "teal")
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", 1, 72.0
+    exif.get_ifd(0x8769).update({0x927C: b"note" * 5000, 0x9286: b"comment"})
+    options: dict[str, Any] = {"exif": exif, "xmp": b"<x/>" * 10_000, "icc_profile": bytes(200_000)}
+    for kind in ("JPEG", "MPO"):
+        buffer = io.BytesIO()
+        more = {"save_all": True, "append_images": [image] * 3} if kind == "MPO" else {}
+        image.save(buffer, kind, **options, **more)
+        check_work(buffer.getvalue())
+        with Image.open(buffer) as opened:
+            assert opened.format == kind
+            assert isinstance(opened, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
+            assert opened.getexif()[0x010F] == "Maker"
+            assert len(opened.info["icc_profile"]) == 200_000
+
+
+def _tiff(big: bool, tag: int | None, count: int) -> bytes:
+    """Return a TIFF file with further values that overlap.
+
+    Args:
+        big: Whether it is a BigTIFF.
+        tag: The tag of the directory that holds them; by default they are in the first.
+        count: How many there are.
+    """
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16)).save(buffer, "TIFF", big_tiff=big)
+    data = buffer.getvalue()
+    number, entry, at = ("<Q", "<HHQQ", 8) if big else ("<H", "<HHII", 4)
+    offset = "<Q" if big else "<I"
+    (start,) = struct.unpack_from(offset, data, at)
+    (entries,) = struct.unpack_from(number, data, start)
+    first = start + struct.calcsize(number)
+    rows = data[first : first + entries * struct.calcsize(entry)]
+    values = b"".join(struct.pack(entry, 0xF000 + at, 1, 40_000, 8) for at in range(count))
+    inner = len(data)
+    if tag is None:
+        rows, entries = rows + values, entries + count
+    else:
+        data += struct.pack(number, count) + values + bytes(8)
+        rows, entries = rows + struct.pack(entry, tag, 16 if big else 4, 1, inner), entries + 1
+    start = len(data)
+    data = data[:at] + struct.pack(offset, start) + data[at + struct.calcsize(offset) :]
+    return (data + struct.pack(number, entries) + rows + bytes(8)).ljust(41_000, b"\0")
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("tag", [None, 0x8769, 0x8825], ids=["first", "Exif", "GPS"])
+def test_a_tiff_file_whose_values_overlap_many_times_is_refused(big: bool, tag: int | None) -> None:
+    """Pillow 12.3 copies each: 4 MB with 400 of them took 1.5 GB of memory."""
+    assert load_source(_tiff(big, tag, 2)).png.side == 16
+    with pytest.raises(InvalidImageError, match="TIFF file whose values overlap more than 4 times"):
+        load_source(_tiff(big, tag, MAX_EXIF_OVERLAP + 1))

@@ -1,6 +1,5 @@
 """What a server answered, and what a failure shows of it."""
 
-import io
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from PIL import Image
 
 from langchain_image_variation.error_response import Error
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.work import check_work
+from langchain_image_variation.pixels import open_image
 from pytest_image_variation.conformance.rule import Breach, unseen
 
 __all__ = ["Answer", "Picture", "masked"]
@@ -45,8 +44,7 @@ class Picture:
 def _seen(data: bytes) -> tuple[str | None, str | None, bool]:
     kind = size = None
     try:
-        check_work(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             kind, size = image.format, f"{image.width}x{image.height}"
             image.load()
     # What Pillow raises for broken files differs by format; its warning may be an error.

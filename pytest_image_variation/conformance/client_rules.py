@@ -1,6 +1,5 @@
 """Rules about clients: what they send, and what they make of answers."""
 
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.work import check_work
+from langchain_image_variation.pixels import open_image
 from pytest_image_variation.conformance.client_probe import MANY, Call, ClientProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
@@ -107,8 +106,7 @@ def _all_pictures(call: Call, n: int) -> None:
 
 def _size(data: bytes) -> tuple[int, int] | None:
     try:
-        check_work(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return image.size
     # What Pillow raises for broken files differs by format.
     except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -1,6 +1,5 @@
 """Rules about engines: those of the Protocol `VariationEngine`."""
 
-import io
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,7 +11,7 @@ from langchain_image_variation.exceptions import (
     InvalidImageError,
     ModelNotFoundError,
 )
-from langchain_image_variation.work import check_work
+from langchain_image_variation.pixels import open_image
 from pytest_image_variation.conformance.engine_probe import EngineProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
@@ -51,8 +50,7 @@ def _png(probe: EngineProbe) -> None:
 def _seen(data: bytes) -> tuple[str | None, str | None]:
     """Return the format and the size of a file whose every pixel can be read."""
     try:
-        check_work(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             image.load()
             return image.format, f"{image.width}x{image.height}"
     # What Pillow raises for broken files differs by format.

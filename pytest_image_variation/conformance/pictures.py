@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from PIL import Image
 
+from langchain_image_variation.pixels import open_image
 from langchain_image_variation.png import MAX_PNG_BYTES
 from pytest_image_variation import samples
 
@@ -57,7 +58,7 @@ def _flat(side: int) -> bytes:
 
 
 def _square(kind: str) -> bytes:
-    with Image.open(io.BytesIO(samples.square_png())) as image:
+    with open_image(samples.square_png()) as image:
         return _saved(image, kind)
 
 
