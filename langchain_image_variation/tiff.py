@@ -8,9 +8,10 @@ from typing import Literal
 
 __all__ = ["SIGNATURES", "value_bytes"]
 
-_BIG = (b"II+\0", b"MM\0+")
+# Pillow takes a BigTIFF file of the other byte order for a TIFF file.
+_BIG = b"II+\0"
 # The last two are wrong, but Pillow reads such files.
-SIGNATURES = (b"II*\0", b"MM\0*", *_BIG, b"II\0*", b"MM*\0")
+SIGNATURES = (b"II*\0", b"MM\0*", _BIG, b"MM\0+", b"II\0*", b"MM*\0")
 """The first bytes of every TIFF file that Pillow opens."""
 
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
@@ -21,11 +22,11 @@ _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 
 
 def value_bytes(block: bytes) -> int:
-    """Return how many bytes Pillow copies for the values of the first directory.
+    """Return how many bytes Pillow copies, at most, for the values of the first directory.
 
     The Exif and GPS directories inside it and the interoperability directory inside Exif count too.
-    Values that overlap count each time. Values that fit into a directory's entry do not count. A
-    value that reaches beyond the block ends its directory's count, as it ends Pillow's reading.
+    Values that overlap count each time. Values that fit into a directory's entry do not count, and
+    neither do values that reach beyond the block.
 
     Args:
         block: A TIFF header and what follows it. A block without a directory has no values.
@@ -67,9 +68,7 @@ def _read_directory(block: bytes, start: int) -> tuple[int, dict[int, int]]:
     for position in range(first, end, entry.size):
         tag, kind, values, offset = entry.unpack_from(block, position)
         size = values * _UNITS.get(kind, 0)
-        if size > room:
-            if offset + size > len(block):
-                break
+        if size > room and offset + size <= len(block):
             total += size
         if tag in (_EXIF, _GPS, _INTEROPERABILITY) and kind in _WHOLE_NUMBERS and values == 1:
             place = offset if size > room else position + entry.size - room

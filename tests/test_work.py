@@ -11,7 +11,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, JpegImagePlugin, MpoImagePlugin
+from PIL import Image, JpegImagePlugin, MpoImagePlugin, TiffImagePlugin
 
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
@@ -25,6 +25,7 @@ from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.pixels import as_png, decode_result, decoding
 from langchain_image_variation.png import SquarePNG
 from langchain_image_variation.source import load_source, read_stored
+from langchain_image_variation.tiff import SIGNATURES, value_bytes
 from langchain_image_variation.tool import ImageVariationTool
 from langchain_image_variation.work import (
     MAX_EXIF_OVERLAP,
@@ -545,6 +546,37 @@ def test_what_cameras_write_is_accepted() -> None:
             assert isinstance(opened, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
             assert opened.getexif()[0x010F] == "Maker"
             assert len(opened.info["icc_profile"]) == 200_000
+
+
+@given(
+    signature=st.sampled_from(SIGNATURES),
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from([0x8769, 0x8825, 0xA005, *range(700, 710)]),
+            st.integers(0, 18),
+            st.sampled_from([0, 1, 2, 5, 40, 2**31]),
+            st.sampled_from([0, 8, 40, 100, 10**6]),
+        ),
+        max_size=6,
+    ),
+    rest=st.binary(max_size=400),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_value_that_pillow_copies_is_missed(
+    signature: bytes, rows: list[tuple[int, int, int, int]], rest: bytes
+) -> None:
+    """Whatever a directory holds, Pillow keeps no more bytes than are counted."""
+    order = "<" if signature.startswith(b"II") else ">"
+    big = signature == b"II+\0"
+    head = (8, 0, 16, len(rows)) if big else (8, len(rows))
+    block = signature + struct.pack(order + ("HHQQ" if big else "IH"), *head)
+    block += b"".join(struct.pack(order + ("HHQQ" if big else "HHII"), *row) for row in rows) + rest
+    directory = TiffImagePlugin.ImageFileDirectory_v2(block[: 16 if big else 8])
+    file = io.BytesIO(block)
+    file.seek(directory.next)
+    directory.load(file)
+    copied = [len(value) for value in directory._tagdata.values()]
+    assert sum(size for size in copied if size > (8 if big else 4)) <= value_bytes(block)
 
 
 def _tiff(big: bool, tag: int | None, count: int) -> bytes:
