@@ -128,7 +128,7 @@ def _check_metadata(header: Sequence[jpeg.Segment]) -> None:
     for block in (b"".join(exif).removeprefix(b"Exif\0\0"), b"".join(index)):
         if tiff.value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
             raise InvalidImageError(
-                "image is a JPEG file whose metadata overlap more than "
+                "image is a JPEG file whose metadata values overlap more than "
                 f"{MAX_EXIF_OVERLAP} times, the limit. Save it again without its metadata."
             )
 
