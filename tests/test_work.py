@@ -506,7 +506,7 @@ def test_values_that_overlap_many_times_are_refused(where: str, kind: int, order
         return _in_header(*_in_parts(block))
 
     assert load_source(file(2)).png.side == 16
-    with pytest.raises(InvalidImageError, match="metadata overlap more than 4 times"):
+    with pytest.raises(InvalidImageError, match="metadata values overlap more than 4 times"):
         load_source(file(len(entries)))
 
 
