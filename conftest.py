@@ -1,4 +1,4 @@
-"""The plugins of pytest that this project's own tests use, as far as they are installed."""
+"""Load the pytest plugins that this project's tests use, if they are installed."""
 
 import argparse
 from pathlib import Path

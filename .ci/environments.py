@@ -1,26 +1,30 @@
-"""Commands and environments of the gate: a fresh copy of the tree, uv, and what pytest said."""
+"""Commands and environments of the gate: a fresh copy of the tree, uv, and pytest's results."""
 
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
 
-unchecked: dict[str, None] = {}
-"""What this machine lacks, and so was not checked, in order."""
+unchecked: list[str] = []
+"""What was not checked because this machine lacks it, in order."""
 outcomes: Counter[str] = Counter()
 """How many tests passed, failed, and so on, in this step."""
 skips: list[str] = []
 """The reasons for which tests were skipped in this step."""
+STOP_SECONDS = 10
+"""How long an interrupted command may take to end before it is killed."""
 
 # What other steps install and check.
 _ELSEWHERE = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
@@ -32,6 +36,8 @@ def run(
 ) -> str:
     """Run a command in the copy of the tree, print its output as it comes, and return it.
 
+    An exception while it runs, such as an interruption, also ends what the command has started.
+
     Args:
         command: The program and its arguments.
         settings: Environment variables.
@@ -41,8 +47,8 @@ def run(
         CalledProcessError: The command failed.
     """
     words = [str(word) for word in command]
-    shown = [f"{name}={value}" for name, value in (settings or {}).items()]
-    print("\n$", shlex.join([*shown, *words]), flush=True)
+    settings_shown = [f"{name}={value}" for name, value in (settings or {}).items()]
+    print("\n$", shlex.join([*settings_shown, *words]), flush=True)
     process = subprocess.Popen(
         words,
         cwd=cwd or tree(),
@@ -52,21 +58,42 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     )
     assert process.stdout is not None
     lines = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+        process.wait()
+    except BaseException:
+        _stop(process)
+        raise
     output = "".join(lines)
     _read_summary(output)
-    if process.wait():
+    if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words, output)
     return output
 
 
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """End a command and the processes of its session, and wait for the command."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+
+
+def note_unchecked(what: str) -> None:
+    """Add to what was not checked, once."""
+    if what not in unchecked:
+        unchecked.append(what)
+
+
 def _read_summary(output: str) -> None:
-    """Add up what pytest's closing lines say, and note for which reasons tests were skipped."""
+    """Add up the results in pytest's closing lines, and note why tests were skipped."""
     for line in re.findall(r"^(?:=+ )?(\d+ [a-z]+.* in [\d.]+s)\b", output, re.M):
         for number, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", line):
             outcomes[outcome] += int(number)
@@ -126,8 +153,8 @@ def readme_environment() -> Path:
 
 def readme_commands(readme: str) -> list[tuple[str, list[str]]]:
     """Return the README's commands that set up an environment, and the lines each one prints."""
-    found = re.findall(r"^\$ (python3 -m venv .*)\n((?:(?![$`]).*\n)*)", readme, re.M)
-    return [(command, printed.splitlines()) for command, printed in found]
+    commands = re.findall(r"^\$ (python3 -m venv .*)\n((?:(?![$`]).*\n)*)", readme, re.M)
+    return [(command, printed.splitlines()) for command, printed in commands]
 
 
 def check_printed(output: str, expected: list[str]) -> None:
@@ -144,11 +171,15 @@ def check_printed(output: str, expected: list[str]) -> None:
 def interpreters() -> dict[tuple[int, int], str]:
     """Return one CPython for each version from 3.11 up that this machine has.
 
-    uv finds those on the path, among them the shims of pyenv, some of which run nothing.
+    uv finds those on the path. Some of them run nothing, such as some of pyenv's shims and links
+    to programs that were removed, so each one is asked for its version.
+
+    Raises:
+        CalledProcessError: uv failed.
     """
     command = [str(uv()), "python", "list", "--only-installed", "--no-python-downloads"]
     listed = subprocess.run(
-        [*command, "--output-format", "json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*command, "--output-format", "json"], stdout=subprocess.PIPE, check=True
     )
     paths = [sys.executable, *(row["path"] for row in json.loads(listed.stdout))]
     paths += sorted(map(str, Path.home().glob(".pyenv/versions/*/bin/python")))
@@ -158,9 +189,15 @@ def interpreters() -> dict[tuple[int, int], str]:
         locked = not sysconfig.get_config_var("Py_GIL_DISABLED")
         print(sys.implementation.name, stable and locked, *sys.version_info[:2])
     """
-    found: dict[tuple[int, int], str] = {}
+    paths_by_version: dict[tuple[int, int], str] = {}
     for path in paths:
-        answer = subprocess.run([path, "-c", script], capture_output=True, text=True)
-        if match := re.fullmatch(r"cpython True (\d+) (\d+)\n", answer.stdout):
-            found.setdefault((int(match[1]), int(match[2])), path)
-    return {version: found[version] for version in sorted(found) if version >= SUPPORTED[0]}
+        try:
+            answer = subprocess.run(
+                [path, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if match := re.fullmatch(rb"cpython True (\d+) (\d+)\s+", answer.stdout):
+            paths_by_version.setdefault((int(match[1]), int(match[2])), path)
+    versions = sorted(version for version in paths_by_version if version >= SUPPORTED[0])
+    return {version: paths_by_version[version] for version in versions}

@@ -1,4 +1,4 @@
-"""How the engines compute on other processors, as far as this one can do as they do."""
+"""Run the engines as other processors would, as far as this one can imitate them."""
 
 import platform
 import re
@@ -8,12 +8,13 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from environments import check_printed, readme_commands, run, tree, unchecked
+from environments import check_printed, note_unchecked, readme_commands, run, tree
 
 
 def kernels() -> list[dict[str, str]]:
     """Return the settings under which numpy computes as on other processors."""
     if platform.machine() not in ("x86_64", "AMD64"):
+        note_unchecked("OpenBLAS's x86-64 kernels, since this processor is not x86-64")
         return [{}]
     older = {"NPY_DISABLE_CPU_FEATURES": "AVX2 and later"}
     settings = [
@@ -23,14 +24,14 @@ def kernels() -> list[dict[str, str]]:
         {"OPENBLAS_CORETYPE": "Prescott", **older, "OPENBLAS_NUM_THREADS": "2"},
     ]
     cpu = Path("/proc/cpuinfo")
-    if cpu.exists() and " avx512f " not in cpu.read_text():
-        unchecked["OpenBLAS's kernel SkylakeX, since this processor has no AVX-512"] = None
+    if not cpu.exists() or " avx512f " not in cpu.read_text():
+        note_unchecked("OpenBLAS's kernel SkylakeX, since no AVX-512 was found here")
         del settings[0]
     return settings
 
 
 # Each numpy has names of its own for what it can leave out, and warns about all others.
-FEATURES = """
+LIST_CPU_FEATURES = """
 import numpy
 try:
     from numpy._core import _multiarray_umath as module
@@ -39,28 +40,34 @@ except ImportError:
 used = [name for name in module.__cpu_dispatch__ if module.__cpu_features__[name]]
 print(*(name for name in used if name.startswith(("AVX2", "AVX512", "FMA3", "X86_V3", "X86_V4"))))
 """
-PROBE = """
+SHOW_VERSIONS = """
 import numpy, PIL, threadpoolctl
 print("numpy", numpy.__version__, "Pillow", PIL.__version__)
 blas = [info for info in threadpoolctl.threadpool_info() if info["internal_api"] == "openblas"]
-print(blas[0]["version"], blas[0]["architecture"]) if blas else print("no OpenBLAS")
+print("OpenBLAS", *([blas[0]["version"], blas[0]["architecture"]] if blas else ["none"]))
 """
 
 
-def check_engine(python: Path, kernel: dict[str, str]) -> None:
-    """Run the engines' tests and the README's first picture under a setting, and compare pixels.
+def check_engine(python: Path, kernel: dict[str, str], *tests: str) -> None:
+    """Run tests and the README's first command under a kernel's settings, and compare pixels.
 
     Raises:
-        AssertionError: OpenBLAS did not take the kernel, or the names are not the README's.
+        AssertionError: OpenBLAS used another kernel, or the command printed other names than the
+            README shows.
+        CalledProcessError: A test failed, or a pixel differs.
     """
     if "NPY_DISABLE_CPU_FEATURES" in kernel:
-        features = subprocess.check_output([python, "-c", FEATURES], text=True).strip()
-        kernel = {**kernel, "NPY_DISABLE_CPU_FEATURES": features}
-    taken = run(python, "-c", PROBE, settings=kernel).split()[-1]
+        features = subprocess.check_output([python, "-c", LIST_CPU_FEATURES], text=True)
+        kernel = {**kernel, "NPY_DISABLE_CPU_FEATURES": features.strip()}
+    used_kernel = run(python, "-c", SHOW_VERSIONS, settings=kernel).split()[-1]
     # Newer releases of OpenBLAS call their kernel Prescott by the name Katmai.
-    wanted = kernel.get("OPENBLAS_CORETYPE", taken)
-    assert taken.replace("Katmai", "Prescott") == wanted, f"OpenBLAS took {taken}, not {wanted}."
-    run(python, "-m", "pytest", "--quiet", "-n", "2", "--all", "tests/engines", settings=kernel)
+    used_kernel = used_kernel.replace("Katmai", "Prescott")
+    expected_kernel = kernel.get("OPENBLAS_CORETYPE", used_kernel)
+    if used_kernel == "none":
+        note_unchecked("OpenBLAS's kernels, since numpy does not use OpenBLAS here")
+    elif used_kernel != expected_kernel:
+        raise AssertionError(f"OpenBLAS used {used_kernel}, not {expected_kernel}.")
+    run(python, "-m", "pytest", "--quiet", "-n", "2", "--all", *tests, settings=kernel)
     command, expected = readme_commands((tree() / "README.md").read_text())[0]
     arguments = shlex.split(command.partition(".venv/bin/image-variation ")[2])
     shutil.rmtree(tree() / "variations", ignore_errors=True)
@@ -70,11 +77,10 @@ def check_engine(python: Path, kernel: dict[str, str]) -> None:
     run(python, "benchmarks/same_pixels.py", settings=kernel)
 
 
-def oldest() -> list[str]:
-    """Return the oldest numpy and Pillow that pyproject.toml allows, as requirements."""
-    project = tomllib.loads((tree() / "pyproject.toml").read_text())["project"]
+def oldest(pyproject: str) -> list[str]:
+    """Return the oldest numpy and Pillow that this pyproject.toml allows, as requirements."""
     return [
-        re.sub(">=([0-9.]+).*", r"==\1.*", requirement)
-        for requirement in project["dependencies"]
+        re.sub(r">=([0-9.]+)[^;]*", r"==\1.*", requirement)
+        for requirement in tomllib.loads(pyproject)["project"]["dependencies"]
         if requirement.startswith(("numpy", "pillow"))
     ]

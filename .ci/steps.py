@@ -15,17 +15,20 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from environments import (
     SUPPORTED,
     check_printed,
     environment,
     interpreters,
+    note_unchecked,
     outcomes,
     readme_commands,
     readme_environment,
@@ -109,7 +112,7 @@ def pythons() -> None:
     """The other Pythons: oldest and newest run all tests, the rest the plain and bulk tests."""
     for major, minor in SUPPORTED:
         if (major, minor) not in interpreters():
-            unchecked[f"Python {major}.{minor}, which is not installed"] = None
+            note_unchecked(f"Python {major}.{minor}, which is not installed")
     for version, base in interpreters().items():
         # The steps `tests`, `slow` and `types` run on this one.
         if version == sys.version_info[:2]:
@@ -140,13 +143,16 @@ def floors() -> None:
 @step
 def processors() -> None:
     """The engines as on four kinds of processors, with the newest and oldest numpy and Pillow."""
+    require(readme_environment(), "threadpoolctl")
     for kernel in kernels():
-        require(readme_environment(), "threadpoolctl")
-        check_engine(readme_environment(), kernel)
+        check_engine(readme_environment(), kernel, "tests/engines")
     base = interpreters()[min(interpreters())]
-    needed = ("--editable", ".[test]", "threadpoolctl", *oldest())
-    for kernel in kernels()[-1::-2]:
-        check_engine(environment("oldest-numpy", *needed, base=base), kernel)
+    pins = oldest((tree() / "pyproject.toml").read_text())
+    python = environment("oldest-numpy", "--editable", ".[test]", "threadpoolctl", *pins, base=base)
+    # The engine `local` computes; the tests of the other engines take longer and do not.
+    local = [str(path) for path in sorted((tree() / "tests/engines").glob("test_local*.py"))]
+    for kernel in kernels():
+        check_engine(python, kernel, *local)
 
 
 def neighbors() -> Path:
@@ -239,61 +245,102 @@ def wheel() -> None:
     run(python, "-m", "pytest", "--quiet", *kit, cwd=tree() / "examples/downstream")
 
 
-def arguments() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog=".ci/run", description="Check the project.")
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="a step to run; all if none")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="a step to run (default: all)")
     parser.add_argument("--list", action="store_true", help="say what each step checks, and exit")
-    given = parser.parse_args()
-    if unknown := [name for name in given.steps if name not in STEPS]:
+    options = parser.parse_args()
+    if unknown := [name for name in options.steps if name not in STEPS]:
         parser.error(f"no step is named {unknown[0]!r}; --list shows their names")
-    return given
+    return options
+
+
+def handle_signals() -> None:
+    """Have signals end the gate by an exception, so that it removes what it made."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # Background jobs and nohup ignore these signals, and children inherit that. Tests send
+        # them, so install a handler, which children do not inherit.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+        elif number != signal.SIGINT:
+            signal.signal(number, leave)
+
+
+def passes(name: str) -> bool:
+    """Run a step, and return whether it passed; print why if it did not."""
+    print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
+    try:
+        STEPS[name]()
+    except Exception:
+        print(f"\nThe step {name} failed:", flush=True)
+        traceback.print_exc(file=sys.stdout)
+        return False
+    return True
 
 
 def main() -> int:
-    """Run the steps, and return 1 if one of them failed."""
-    given = arguments()
-    if given.list:
+    """Run the steps in the order of the list, and return 1 if one of them failed.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came. The summary says in which step.
+        SystemExit: SIGTERM or SIGHUP came, or the command line is wrong.
+    """
+    options = parse_options()
+    if options.list:
         for name, check in STEPS.items():
             print(f"{name:12} {check.__doc__}")
         return 0
-    # In the background and under nohup, signals are ignored. Tests send them and must not inherit
-    # that, as they do not from a handler.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
+    handle_signals()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTEST_ADDOPTS"] = "-rs"
-    names = given.steps or list(STEPS)
+    # The first steps make the environment that the later ones use, and `install` removes it.
+    chosen = [name for name in STEPS if not options.steps or name in options.steps]
     main_run = {"tests", "slow"}
     counts: Counter[str] = Counter()
-    report, failed = [], []
+    times, failed = [], []
     began = time.monotonic()
+    name, conclusion = chosen[0], f"All checks passed: {', '.join(chosen)}"
     try:
-        for name in names:
-            print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
+        for name in chosen:
             outcomes.clear()
             skips.clear()
             start = time.monotonic()
             try:
-                STEPS[name]()
-            except (AssertionError, OSError, subprocess.CalledProcessError) as error:
-                print(f"\nThe step {name} failed: {error}", flush=True)
-                failed.append(name)
-            report.append(f"{time.monotonic() - start:6.0f} s  {name}")
-            # Each test counts once: other steps run the same ones elsewhere.
-            if name in main_run or not main_run.intersection(names):
+                if not passes(name):
+                    failed.append(name)
+                    conclusion = f"FAILED: {', '.join(failed)}"
+            finally:
+                times.append(f"{time.monotonic() - start:6.0f} s  {name}")
+                # Each test counts once, as other steps run the same ones elsewhere. A failure
+                # counts in every step.
+                if main_run.intersection(chosen) and name not in main_run:
+                    del outcomes["passed"], outcomes["skipped"]
                 counts.update(outcomes)
             if name in ("tests", "slow", "browser"):
-                unchecked.update(dict.fromkeys(skips))
+                for reason in skips:
+                    note_unchecked(reason)
+    except BaseException:
+        conclusion = ", ".join(
+            [f"INTERRUPTED in {name}", *([f"FAILED: {', '.join(failed)}"] if failed else [])]
+        )
+        raise
     finally:
         shutil.rmtree(work(), ignore_errors=True)
-    print("\n== summary", *report, sep="\n")
-    for missing in unchecked:
-        print("NOT CHECKED HERE:", missing)
-    print("FAILED:" if failed else "All checks passed:", ", ".join(failed or names))
-    told = ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) or "no tests ran"
-    print(f"===== {told} in {time.monotonic() - began:.2f}s =====")
+        print("\n== summary", *times, sep="\n")
+        for missing in unchecked:
+            print("NOT CHECKED HERE:", missing)
+        print(conclusion)
+        totals = [f"{number} {outcome}" for outcome, number in counts.items()] or ["no tests ran"]
+        if failed:
+            totals.append(f"{len(failed)} of {len(chosen)} steps failed")
+        if conclusion.startswith("INTERRUPTED"):
+            totals.append(f"interrupted in {name}")
+        print(f"===== {', '.join(totals)} in {time.monotonic() - began:.2f}s =====", flush=True)
     return 1 if failed else 0
 
 

@@ -79,13 +79,13 @@ class _TestModule(pytest.Module):
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
-    """Collect whatever extras are installed."""
+    """Collect the tests with any set of extras."""
     return _TestModule.from_parent(parent, path=module_path)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a test whose fixtures, or which itself, needs a package that is not installed."""
+    """Skip a test if it or one of its fixtures needs a package that is not installed."""
     if inspect.iscoroutinefunction(getattr(item, "obj", None)):
         if not item.config.pluginmanager.has_plugin("asyncio"):
             extra = "langchain-image-variation[test]"

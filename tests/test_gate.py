@@ -1,0 +1,137 @@
+"""The gate's own machinery; a script runs it with small steps."""
+
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+CI = ROOT / ".ci"
+
+STEPS = """
+import sys
+from pathlib import Path
+
+import environments, steps
+
+steps.STEPS.clear()
+
+def output(text):
+    environments.run(sys.executable, "-c", f"print({text!r})", cwd=Path.cwd())
+
+@steps.step
+def tests():
+    "First."
+    output("===== 3 passed, 1 skipped in 0.10s =====")
+
+@steps.step
+def broken():
+    "Second."
+    output("===== 1 failed, 2 passed, 1 error in 0.10s =====")
+    next(iter(()))
+
+@steps.step
+def lint():
+    "Third."
+    environments.note_unchecked("the moon")
+    environments.note_unchecked("the moon")
+
+@steps.step
+def endless():
+    "Fourth."
+    script = "exec 3<>gate.fifo; sleep 60 & echo started; wait"
+    environments.run("bash", "-c", script, cwd=Path.cwd())
+
+sys.exit(steps.main())
+"""
+
+
+def start_gate(folder: Path, *steps: str) -> "subprocess.Popen[str]":
+    """Start the gate with the steps of the script, in a folder."""
+    folder.joinpath("tmp").mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-c", STEPS, *steps],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CI), "TMPDIR": str(folder / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def gate(folder: Path, *steps: str) -> tuple[int, list[str]]:
+    """Return the exit code of the gate with these steps, and the lines that it prints."""
+    with start_gate(folder, *steps) as process:
+        output, errors = process.communicate(timeout=60)
+    assert errors == ""
+    return process.returncode, output.splitlines()
+
+
+def test_steps_run_once_and_in_the_order_of_the_list(tmp_path: Path) -> None:
+    """A step may remove an environment that later ones make anew."""
+    code, lines = gate(tmp_path, "lint", "tests", "lint")
+    assert code == 0
+    assert [line for line in lines if line.startswith("== ")] == [
+        "== tests: First.",
+        "== lint: Third.",
+        "== summary",
+    ]
+    assert lines.count("NOT CHECKED HERE: the moon") == 1
+    assert lines[-2] == "All checks passed: tests, lint"
+    assert lines[-1].startswith("===== 3 passed, 1 skipped in ")
+
+
+def test_any_exception_fails_its_step_alone(tmp_path: Path) -> None:
+    """The later steps run, and the last line counts the failures of every step."""
+    code, lines = gate(tmp_path, "tests", "broken", "lint")
+    assert code == 1
+    assert "StopIteration" in lines
+    assert "== lint: Third." in lines
+    assert lines[-2] == "FAILED: broken"
+    expected = "===== 3 passed, 1 skipped, 1 failed, 1 error, 1 of 3 steps failed in "
+    assert lines[-1].startswith(expected)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, -2), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_gate_ends_its_commands_and_says_where(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """It ends what they started, removes its folder, and prints a summary."""
+    fifo = tmp_path / "gate.fifo"
+    os.mkfifo(fifo)
+    with start_gate(tmp_path, "broken", "endless") as process:
+        assert process.stdout is not None
+        assert "started\n" in iter(process.stdout.readline, "")
+        # The shell and its child keep the pipe open as long as they live.
+        with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)) as held_open:
+            process.send_signal(number)
+            lines = process.communicate(timeout=30)[0].splitlines()
+            assert select.select([held_open], [], [], 30)[0]
+            assert held_open.read() == ""
+    assert process.returncode == code
+    assert lines[-2] == "INTERRUPTED in endless, FAILED: broken"
+    assert "interrupted in endless in " in lines[-1]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_oldest_versions_can_be_installed_on_each_python(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One numpy and one Pillow apply: the markers stay."""
+    monkeypatch.syspath_prepend(CI)
+    oldest = runpy.run_path(str(CI / "processors.py"))["oldest"]
+    pins = map(Requirement, oldest((ROOT / "pyproject.toml").read_text()))
+    environment = {"python_version": version}
+    names = [pin.name for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
+    assert sorted(names) == ["numpy", "pillow"]
