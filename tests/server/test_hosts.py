@@ -1,4 +1,4 @@
-"""By which names a server without a key may be called, on every way of serving the app.
+"""Which `Host` names a server without a key accepts, however the app is served.
 
 A web page whose name was made to resolve to this machine (DNS rebinding) sends that name as `Host`.
 A server that is not installed is skipped: gunicorn with uvicorn-worker, hypercorn, granian.
@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,27 +136,39 @@ def status(answer: str) -> int:
 def running(
     command: list[str], store: Path, address: Any, hosts: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends, which begins when the server listens."""
+    """Run a server until the block ends, which begins when the server listens.
+
+    What the server says is shown if it ends early or does not listen within a minute.
+    """
     environment = {**os.environ, "STORE": str(store), "HOSTS": hosts}
     environment.pop("IMAGE_VARIATION_API_KEY", None)
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=log, stderr=log
+        ) as process,
+    ):
         try:
             for _ in range(600):
                 try:
                     _connect(address).close()
                     break
                 except OSError:
-                    assert process.poll() is None
+                    if process.poll() is not None:
+                        break
                     time.sleep(0.1)
+            else:
+                process.kill()
+            if process.poll() is not None:
+                log.seek(0)
+                pytest.fail(f"{command[0]} does not listen: {log.read().decode()}")
             yield process
         finally:
             process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def serve(host: str, port: int) -> list[str]:
@@ -391,7 +404,7 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
         ([None], "which is not a host"),
     ],
 )
-def test_hosts_that_are_none_are_refused(tmp_path: Path, hosts: Any, message: str) -> None:
+def test_invalid_hosts_are_refused(tmp_path: Path, hosts: Any, message: str) -> None:
     """When the app is made; there are no patterns."""
     with pytest.raises(InvalidRequestError) as caught:
         create_app("instant", hosts=hosts, store_dir=tmp_path)
