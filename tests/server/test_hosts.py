@@ -159,6 +159,7 @@ def running(
                     time.sleep(0.1)
             else:
                 process.kill()
+                process.wait()
             if process.poll() is not None:
                 log.seek(0)
                 pytest.fail(f"{command[0]} does not listen: {log.read().decode()}")
