@@ -87,7 +87,7 @@ def manifest(out: str = "out") -> list[dict[str, Any]]:
 
 
 def pictures(out: str = "out") -> dict[str, bytes]:
-    """Return the files of all pictures by their path; each is whole, and no other file is there."""
+    """Return all pictures by their path: each is whole, and all other files are unfinished ones."""
     found = {}
     for folder, _, names in os.walk(Path(out, "pictures")):
         for name in names:

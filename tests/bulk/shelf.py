@@ -63,7 +63,7 @@ class Shelf(AbstractFileSystem):
     def pipe_file(self, path, value, **_):
         at = self._at(path, "write")
         at.parent.mkdir(parents=True, exist_ok=True)
-        part = at.with_name(f".put{secrets.token_hex(4)}")
+        part = at.with_name(f".put{secrets.token_hex(4)}.part")
         part.write_bytes(value)
         part.replace(at)
 
