@@ -33,7 +33,9 @@ _IRRELEVANT = {
 
 
 class LazyEngine:
-    """An engine that is made when it is first needed, and anew for each seed. Threads may share it.
+    """An engine that is made when it is first needed, and once more for each seed.
+
+    Threads may share it.
 
     One that takes `threads` gets one unless `options` says otherwise: whoever runs many batches
     runs a process for each processor.

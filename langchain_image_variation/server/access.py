@@ -1,6 +1,6 @@
 """Access control: requests need the API key, or without one, must call the server by its own name.
 
-Without a key, whoever reaches the server may use it, and a web page reaches it through the browser
+Without a key, anyone who can reach the server may use it. A web page reaches it through the browser
 of a user on this machine or in its network. Such a page has an origin that is not the server's, or
 it made a name of its own resolve to this machine (DNS rebinding). The browser then treats the page
 as same-origin, and only the `Host` header gives it away.

@@ -40,7 +40,7 @@ run_app(app, host="127.0.0.1", port=0, ready=say, patience=float(sys.argv[2]))
 def impatient(
     store: Path, *files: str, patience: float = 1
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server that waits some seconds for each client, with so many files."""
+    """Run a server that waits some seconds for each client, perhaps with a limit on open files."""
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(store), str(patience), *files],
         stdout=subprocess.PIPE,

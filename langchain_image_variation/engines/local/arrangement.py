@@ -51,7 +51,7 @@ _ROUNDS = 3
 """Iterations at a level: GPNN's ten change little after the third."""
 
 _VISIBLE = 6
-"""Root mean square difference in grey levels above which the blend at a seam is chosen anew."""
+"""Root mean square difference in grey levels above which patches at a seam are chosen again."""
 
 _SEAMS = 14.0
 """How much seams weigh against lost and foreign patches; less, and more faces are cut."""
