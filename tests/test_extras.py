@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _WITHOUT = """
 import sys
 import pytest
@@ -13,6 +15,7 @@ sys.exit(pytest.main(["-q", "-rs", *blocked, *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_what_an_absent_extra_brings_is_skipped() -> None:
     """Without the plugins and packages of `test`, its tests are skipped and the others run."""
     tests = "tests/http/test_retry.py", "tests/client/test_sdk_shape.py", "tests/test_event_loop.py"

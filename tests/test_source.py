@@ -118,6 +118,7 @@ def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
     assert f"scaled 1280x1280 down to {source.png.side}x{source.png.side}" in source.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "side", "values", "expected"),
     [

@@ -354,6 +354,7 @@ def storage(url: str = OUT) -> OutputStorage:
     return found
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_renewed_holds_others_off() -> None:
     """One that is not any more does not; a run's end frees it at once."""
     with Lease(storage(), every=0.05):

@@ -179,6 +179,7 @@ def test_a_timeout_bounds_the_silence(call: Caller) -> None:
         call(base_url=server.base_url, timeout=0.3, deadline=None)
 
 
+@pytest.mark.slow
 @cut_off
 def test_a_server_that_takes_nothing_is_given_up(call: Caller) -> None:
     """A picture that nobody reads does not hang the caller either."""
@@ -370,6 +371,7 @@ class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield self._piece
 
 
+@pytest.mark.slow
 @cut_off
 def test_a_slow_body_through_a_callers_client_is_bounded_too(call: Caller) -> None:
     """Between its pieces."""

@@ -137,6 +137,7 @@ def test_one_engine_serves_ten_threads() -> None:
     assert answers == [alone] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "strength"),
     # What a file of one bit or with a palette is decoded to is there at full strength, too.

@@ -104,6 +104,7 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
             await asyncio.to_thread(check, response, *call)
 
 
+@pytest.mark.slow
 async def test_the_vendors_async_sdks_exceptions(address: str, photo: Path) -> None:
     """Its own class for each status, and after 429 and 500 it tries again; on both transports."""
     # At once, as both wait for a second.
@@ -246,6 +247,7 @@ def test_curl(address: str, photo: Path) -> None:
         assert abs(answer.created - time.time()) < 60
 
 
+@pytest.mark.slow
 @CURL
 def test_curls_failures(address: str, photo: Path) -> None:
     """It says the status, and tries again after 429 and 500 if it is told to."""

@@ -316,6 +316,7 @@ def test_a_body_without_end_is_not_read_for_ever(tmp_path: Path) -> None:
                 client.sendall(chunk)
 
 
+@pytest.mark.slow
 def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
     """408, and the connection is closed, though the client goes on sending."""
     with (
