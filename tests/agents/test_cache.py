@@ -383,7 +383,7 @@ def test_many_at_once_leave_one_whole_record(root: Path) -> None:
     assert _record(root).suffix == ".json"
     later = {tuple(hashes(cached.invoke(call(image="dog.png", n=2)))) for _ in range(3)}
     assert len(later) == 1
-    assert later < {tuple(hashes(message)) for message in made}
+    assert later <= {tuple(hashes(message)) for message in made}
 
 
 PROGRAM = """
