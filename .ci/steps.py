@@ -203,7 +203,10 @@ def llama_index() -> None:
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
     run(*pytest, "tests/test_readme.py", "-k", "llama_index")
-    package = [f"langchain_image_variation/{name}.py" for name in ("chat_messages", "tool_spec")]
+    package = [
+        f"langchain_image_variation/{name}.py"
+        for name in ("agents/llama_index_messages", "agents/tool_spec")
+    ]
     users = ("examples/llama_index_agent.py", "tests/agents/llama.py", "tests/typing/api.py")
     run(python.with_name("mypy"), *package, *users, *files)
 

@@ -228,7 +228,7 @@ def _median(call: Callable[[int], object], calls: int) -> float:
 
 IMPORTS = {
     "BaseTool": "from langchain_core.tools import BaseTool",
-    "the tool": "import langchain_image_variation.tool",
+    "the tool": "import langchain_image_variation.agents.tool",
     "the name": "import langchain_core.tools",
 }
 

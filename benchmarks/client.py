@@ -30,7 +30,7 @@ SMALL_CALLS = 200
 LARGE_CALLS = 3
 STARTS = {
     "ours": (
-        "langchain_image_variation.client as c",
+        "langchain_image_variation.hosted.client as c",
         "c.ImageVariationClient(base_url='http://127.0.0.1/v1')",
     ),
     "sdk": ("openai", "openai.OpenAI(base_url='http://127.0.0.1/v1', api_key='k')"),
@@ -80,7 +80,7 @@ def _caller(name: str, base_url: str, n: int) -> Callable[[], int]:
     """Return a function that makes one call, decodes the pictures and returns their bytes."""
     picture = _png(16)
     if name == "ours":
-        from langchain_image_variation.client import ImageVariationClient
+        from langchain_image_variation.hosted.client import ImageVariationClient
 
         ours = ImageVariationClient(base_url=base_url, api_key="k")
 

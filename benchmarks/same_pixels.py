@@ -20,8 +20,8 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.local import LocalEngine
-from langchain_image_variation.pixels import decode_result, pixel_sha256
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import decode_result, pixel_sha256
+from langchain_image_variation.images.png import SquarePNG
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "same-pixels.md"

@@ -20,7 +20,7 @@ from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.memory import Memory
 
 from langchain_image_variation import ImageVariationToolSpec, load_engine
-from langchain_image_variation.tool_spec import ImageVariationProgress
+from langchain_image_variation.agents.tool_spec import ImageVariationProgress
 
 HERE = Path(__file__).parent
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from langchain_image_variation.batch import VariationBatch
-    from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
+    from langchain_image_variation.agents.tool import ImageVariationInput, ImageVariationTool
+    from langchain_image_variation.agents.tool_spec import (
+        ImageVariationToolSpec as ImageVariationToolSpec,
+    )
+    from langchain_image_variation.batch.variation_batch import VariationBatch
     from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
     from langchain_image_variation.engines import (
         AsyncVariationEngine,
@@ -18,13 +21,15 @@ if TYPE_CHECKING:
         load_engine,
     )
     from langchain_image_variation.exceptions import ImageVariationError
-    from langchain_image_variation.http.fetch import URLPolicy
+    from langchain_image_variation.hosted.client import (
+        AsyncImageVariationClient,
+        ImageVariationClient,
+    )
+    from langchain_image_variation.http.url_policy import URLPolicy
+    from langchain_image_variation.images.png import SquarePNG
     from langchain_image_variation.output import ContactSheet, save_images
-    from langchain_image_variation.png import SquarePNG
     from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
-    from langchain_image_variation.tool import ImageVariationInput, ImageVariationTool
-    from langchain_image_variation.tool_spec import ImageVariationToolSpec as ImageVariationToolSpec
 
 # Without those that need an extra, which `import *` would then need too.
 __all__ = [
@@ -49,20 +54,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncImageVariationClient": "client",
+    "AsyncImageVariationClient": "hosted.client",
     "AsyncVariationEngine": "engines",
     "ContactSheet": "output",
     "CreateImageVariationRequest": "contract",
-    "ImageVariationClient": "client",
+    "ImageVariationClient": "hosted.client",
     "ImageVariationError": "exceptions",
-    "ImageVariationInput": "tool",
-    "ImageVariationTool": "tool",
-    "ImageVariationToolSpec": "tool_spec",
+    "ImageVariationInput": "agents.tool",
+    "ImageVariationTool": "agents.tool",
+    "ImageVariationToolSpec": "agents.tool_spec",
     "ImagesResponse": "contract",
     "Source": "source",
-    "SquarePNG": "png",
-    "URLPolicy": "http.fetch",
-    "VariationBatch": "batch",
+    "SquarePNG": "images.png",
+    "URLPolicy": "http.url_policy",
+    "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
     "create_app": "server",
     "load_engine": "engines",

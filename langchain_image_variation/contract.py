@@ -38,7 +38,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
     shown,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 
 __all__ = [
     "MAX_N",

@@ -23,10 +23,16 @@ from PIL import Image
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
-from langchain_image_variation.pixels import as_png, decode, decode_result, encode, pixel_sha256
-from langchain_image_variation.placement import place_file
-from langchain_image_variation.png import SquarePNG
-from langchain_image_variation.png.chunks import SIGNATURE
+from langchain_image_variation.files.placing import place_file
+from langchain_image_variation.images.pixels import (
+    as_png,
+    decode,
+    decode_result,
+    encode,
+    pixel_sha256,
+)
+from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.images.png.chunks import SIGNATURE
 
 __all__ = [
     "DATED_NAME",
@@ -128,8 +134,8 @@ def save_images(
 ) -> list[SavedImage]:
     """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
 
-    The hash is the beginning of `langchain_image_variation.pixels.pixel_sha256`, so it does not
-    depend on how the file is compressed. If a file of that name holds the same pixels, it is kept.
+    The hash is the beginning of `images.pixels.pixel_sha256`, so it does not depend on how the file
+    is compressed. If a file of that name holds the same pixels, it is kept.
     If it holds anything else, it is kept too, and the new file gets more digits of the hash. A
     result that came as JPEG or WebP is written as PNG. If the name is that of an earlier result,
     its own hash and index are dropped.

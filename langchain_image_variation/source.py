@@ -27,14 +27,14 @@ from langchain_image_variation.exceptions import (
     SourceError,
     shown,
 )
-from langchain_image_variation.file_system import FileSystem, has_password
-from langchain_image_variation.pixels import decoding, is_plain, open_image, open_png
-from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
-from langchain_image_variation.png.scanlines import check_scanlines
-from langchain_image_variation.square import squared
+from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.images.fitting import squared
+from langchain_image_variation.images.pixels import decoding, is_plain, open_image, open_png
+from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
+from langchain_image_variation.images.png.scanlines import check_scanlines
 
 if TYPE_CHECKING:
-    from langchain_image_variation.http.fetch import URLPolicy
+    from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = [
     "FORMATS",
@@ -329,8 +329,8 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
         )
     # Only here, since httpx takes longer to import than the rest, and few sources need it.
     from langchain_image_variation.http.address import parse_url
-    from langchain_image_variation.http.fetch import fetch
     from langchain_image_variation.http.flow import Driver
+    from langchain_image_variation.http.url_policy import fetch
 
     if urls.transport is not None and not hasattr(urls.transport, "handle_request"):
         raise InvalidRequestError("urls must have a sync transport here.", param="urls")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from langchain_image_variation.contract import ResponseFormat, Size
 from langchain_image_variation.exceptions import ImageVariationError, InvalidImageError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 
 __all__ = ["assert_images_response"]
 

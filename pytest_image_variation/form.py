@@ -10,8 +10,8 @@ from functools import lru_cache
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.pixels import open_image
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG
+from langchain_image_variation.images.pixels import open_image
+from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
 from pytest_image_variation.scenarios import Flaw
 
 __all__ = ["Form", "Part", "Picture"]

@@ -23,7 +23,7 @@ try:
     from vcr.serialize import serialize
     from vcr.serializers import yamlserializer
 
-    from langchain_image_variation.pixels import open_image
+    from langchain_image_variation.images.pixels import open_image
     from pytest_image_variation import samples
     from pytest_image_variation.loopback import Loopback, View
     from pytest_image_variation.recording import cassette_dir

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from langchain_image_variation.pixels import open_image
+from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.form import Form, Part
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.vcr_form import body_of, form_of

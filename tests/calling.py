@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import httpx
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.extras import skip_without
 

@@ -22,7 +22,7 @@ with suppress(ImportError):
     settings.load_profile("untimed")
 
 _IMPORTED = (
-    "langchain_image_variation.tool",
+    "langchain_image_variation.agents.tool",
     "pytest_image_variation.assertions",
     "pytest_image_variation.conformance.lists",
     "pytest_image_variation.conformance.report",

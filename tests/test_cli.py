@@ -16,8 +16,8 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
@@ -356,7 +356,7 @@ runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=Tru
 """The program, which waits where it begins to import a module."""
 
 
-@pytest.mark.parametrize("module", ["exceptions", "png", "pixels"])
+@pytest.mark.parametrize("module", ["exceptions", "images.png", "images.pixels"])
 def test_an_interrupt_at_the_start_shows_no_traceback(module: str) -> None:
     """Ctrl-C while the program still imports is met as quietly as later."""
     code = WAITING_IMPORT.replace("MODULE", repr(f"langchain_image_variation.{module}"))

@@ -12,7 +12,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
 )
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 PNG = SquarePNG(square_png())

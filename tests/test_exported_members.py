@@ -18,7 +18,10 @@ MODULES = [
     if not module.name.endswith("__main__")
 ]
 EXTRA = find_spec("llama_index") is not None
-OF_THE_EXTRA = ("langchain_image_variation.chat_messages", "langchain_image_variation.tool_spec")
+OF_THE_EXTRA = (
+    "langchain_image_variation.agents.llama_index_messages",
+    "langchain_image_variation.agents.tool_spec",
+)
 
 
 def test_the_root_exports_sorted_names_that_all_resolve() -> None:
@@ -58,15 +61,18 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
     [
         ("import langchain_image_variation", "pydantic httpx numpy PIL langchain_core tqdm"),
         ("import langchain_image_variation.exceptions", "pydantic httpx numpy PIL"),
-        ("import langchain_image_variation.png", "pydantic httpx numpy PIL"),
+        ("import langchain_image_variation.images.png", "pydantic httpx numpy PIL"),
         ("import langchain_image_variation.contract", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.source", "httpx anyio pydantic langchain_core"),
-        ("import langchain_image_variation.client", "httpx numpy PIL langchain_core"),
+        ("import langchain_image_variation.hosted.client", "httpx numpy PIL langchain_core"),
         ("import langchain_image_variation.cli", "httpx numpy langchain_core langsmith"),
         ("import pytest_image_variation", "pydantic httpx numpy PIL langchain_core"),
-        ("import langchain_image_variation.tool", "numpy langgraph langchain llama_index fsspec"),
+        (
+            "import langchain_image_variation.agents.tool",
+            "numpy langgraph langchain llama_index fsspec",
+        ),
         pytest.param(
-            *("import langchain_image_variation.tool_spec", "langchain_core langsmith"),
+            *("import langchain_image_variation.agents.tool_spec", "langchain_core langsmith"),
             marks=pytest.mark.skipif(not EXTRA, reason="LlamaIndex is not installed"),
         ),
     ],

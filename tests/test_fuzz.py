@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from langchain_image_variation.agents.image_folder import PictureFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
-from langchain_image_variation.folder import PictureFolder
-from langchain_image_variation.pixels import decode, on_white
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, ImageSource, load_source
 from tests.pictures import corrupt, valid
 from tests.pictures.encoder import joined, split

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines.gpt_image import GptImageEngine
-from langchain_image_variation.pixels import decode, on_white
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.gpt_image import GptImageEngine
+from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.calling import success
 from tests.pictures.encoder import GREY, GREY_ALPHA, INDEXED, RGB, RGBA, Picture, chunk, split

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_image_variation.batch.job import MAX_SEED, Job, plain_text
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.jobs import MAX_SEED, Job, plain_text
 
 
 def job(**row: object) -> Job:

@@ -11,9 +11,9 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.contract import Image as ResponseImage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images, save_png
-from langchain_image_variation.pixels import decode, decode_result, encode, pixel_sha256
-from langchain_image_variation.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
 from tests.pictures.compressed import encodings
 

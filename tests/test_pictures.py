@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.pictures import corrupt, valid
 from tests.pictures.encoder import Pixel, split

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from langchain_image_variation.pixels import decode, decode_result, encode, pixel_sha256
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.pictures.compressed import Recompressed, encodings
 from tests.pictures.encoder import GREY, INDEXED, RGB, Picture, chunk

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.pixels import PLAIN_MODES, decode, decoding, encode, plain
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import PLAIN_MODES, decode, decoding, encode, plain
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB"]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG
-from langchain_image_variation.png.chunks import without_metadata
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG
+from langchain_image_variation.images.png.chunks import without_metadata
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,

@@ -16,10 +16,10 @@ from langchain_core.messages import AIMessage
 from PIL import Image
 
 from langchain_image_variation import URLPolicy
-from langchain_image_variation.calls import CallSettings
+from langchain_image_variation.agents.calls import CallSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.output import THUMBNAIL_SIDE
-from langchain_image_variation.png.chunks import MAX_CHUNKS
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin

@@ -20,9 +20,9 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     SourceError,
 )
-from langchain_image_variation.http.fetch import URLPolicy
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import MAX_PNG_BYTES
+from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import MAX_PNG_BYTES
 from langchain_image_variation.source import (
     FORMATS,
     MAX_SOURCE_BYTES,

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.usage import usage_metadata
 
 
 def answer(**extra: Any) -> ImagesResponse:

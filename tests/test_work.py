@@ -13,21 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin, MpoImagePlugin, TiffImagePlugin
 
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import (
     InvalidImageError,
     OutputError,
 )
-from langchain_image_variation.http.fetch import URLPolicy
-from langchain_image_variation.jpeg import segments
-from langchain_image_variation.output import ContactSheet, save_images
-from langchain_image_variation.pixels import as_png, decode_result, decoding
-from langchain_image_variation.png import SquarePNG
-from langchain_image_variation.source import load_source, read_stored
-from langchain_image_variation.tiff import SIGNATURES, value_bytes
-from langchain_image_variation.tool import ImageVariationTool
-from langchain_image_variation.work import (
+from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.jpeg import segments
+from langchain_image_variation.images.pixels import as_png, decode_result, decoding
+from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.images.tiff import SIGNATURES, value_bytes
+from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
@@ -36,6 +34,8 @@ from langchain_image_variation.work import (
     MAX_JPEG_STRAY_BYTES,
     check_work,
 )
+from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.source import load_source, read_stored
 from pytest_image_variation.conformance.answer import Picture
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
@@ -156,7 +156,7 @@ def test_files_reach_pillow_in_one_place() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "Image"
     ]
-    assert calls == ["langchain_image_variation/pixels.py"]
+    assert calls == ["langchain_image_variation/images/pixels.py"]
 
 
 # Counting...

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from langchain_image_variation.batch import VariationBatch
-from langchain_image_variation.bulk.workers import CALLS
+from langchain_image_variation.batch.variation_batch import VariationBatch
+from langchain_image_variation.batch.workers.protocol import CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -19,12 +19,12 @@ from langchain_image_variation.cli.options import (
 )
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.files.outputs import OutputFolder
 
 if TYPE_CHECKING:
-    from langchain_image_variation.bulk.cluster import Cluster
-    from langchain_image_variation.bulk.progress import Summary
-    from langchain_image_variation.bulk.stopping import Stopping
+    from langchain_image_variation.batch.interrupts import Stopping
+    from langchain_image_variation.batch.progress import Summary
+    from langchain_image_variation.batch.ray.run import Cluster
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -85,11 +85,11 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 
 def _batch(arguments: argparse.Namespace) -> int:
     # Only here: create and serve need none of it.
-    from langchain_image_variation.bulk.inputs import Inputs
-    from langchain_image_variation.bulk.manifest import JSON_LINES, PARQUET, parquet_is_there
-    from langchain_image_variation.bulk.page import INDEX
-    from langchain_image_variation.bulk.run import run_batch
-    from langchain_image_variation.bulk.stopping import Stopping
+    from langchain_image_variation.batch.gallery import INDEX
+    from langchain_image_variation.batch.inputs import Inputs
+    from langchain_image_variation.batch.interrupts import Stopping
+    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
         arguments.output_dir,
@@ -163,14 +163,14 @@ def _tell(summary: "Summary") -> None:
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
-        from langchain_image_variation.bulk.cluster import Cluster
+        from langchain_image_variation.batch.ray.run import Cluster
 
         return Cluster(arguments.ray or None, given, arguments.gpus)
     if arguments.gpus:
         raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
-    from langchain_image_variation.bulk.crew import usual_count
+    from langchain_image_variation.batch.workers.choice import usual_count
 
     return usual_count(arguments.engine)
 

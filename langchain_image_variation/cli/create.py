@@ -29,7 +29,7 @@ from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.source import Source, load_source
 
 if TYPE_CHECKING:
-    from langchain_image_variation.http.fetch import URLPolicy
+    from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["add_create"]
 
@@ -102,7 +102,7 @@ def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
     if arguments.allow_host is None:
         return None
     # Only here, since httpx takes long to import, and few runs need it.
-    from langchain_image_variation.http.fetch import URLPolicy
+    from langchain_image_variation.http.url_policy import URLPolicy
 
     return URLPolicy(hosts=arguments.allow_host)
 

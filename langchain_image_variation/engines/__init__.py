@@ -370,7 +370,7 @@ def _named(name: str) -> EntryPoint:
     # Ours come before another distribution's of the same name.
     found = sorted(
         (point for point in _declared() if point.name == name),
-        key=lambda point: not point.module.startswith(f"{__name__}."),
+        key=lambda point: not point.module.startswith("langchain_image_variation."),
     )
     if not found:
         raise EngineNotFoundError(

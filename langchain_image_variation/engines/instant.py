@@ -8,8 +8,8 @@ from PIL import Image
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, shown
-from langchain_image_variation.pixels import decode, pixel_sha256
-from langchain_image_variation.png import chunks
+from langchain_image_variation.images.pixels import decode, pixel_sha256
+from langchain_image_variation.images.png import chunks
 
 __all__ = ["InstantEngine"]
 

@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     PayloadTooLargeError,
     shown,
 )
-from langchain_image_variation.png import MAX_PNG_BYTES, SquarePNG, chunks
+from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
 
 __all__ = ["MAX_BODY_BYTES", "drain", "read_request"]

@@ -21,8 +21,8 @@ from langchain_image_variation.exceptions import (
     ServiceUnavailableError,
     shown,
 )
-from langchain_image_variation.pixels import as_png
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.pixels import as_png
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.form import drain, read_request
 from langchain_image_variation.server.metrics import Metrics

@@ -12,7 +12,7 @@ from PIL import Image
 
 from langchain_image_variation.error_response import Error
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.pixels import open_image
+from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.rule import Breach, unseen
 
 __all__ = ["Answer", "Picture", "masked"]

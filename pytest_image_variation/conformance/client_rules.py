@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.pixels import open_image
+from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.client_probe import MANY, Call, ClientProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen

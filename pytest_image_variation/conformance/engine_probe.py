@@ -12,7 +12,7 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach

@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import (
     InvalidImageError,
     ModelNotFoundError,
 )
-from langchain_image_variation.pixels import open_image
+from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.engine_probe import EngineProbe
 from pytest_image_variation.conformance.pictures import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from PIL import Image
 
-from langchain_image_variation.pixels import open_image
-from langchain_image_variation.png import MAX_PNG_BYTES
+from langchain_image_variation.images.pixels import open_image
+from langchain_image_variation.images.png import MAX_PNG_BYTES
 from pytest_image_variation import samples
 
 __all__ = ["PICTURES", "picture"]

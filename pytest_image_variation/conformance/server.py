@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from langchain_image_variation.http import settings
+from langchain_image_variation.hosted import settings
 from pytest_image_variation.conformance import (
     answer_rules,
     error_rules,

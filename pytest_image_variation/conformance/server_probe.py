@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from langchain_image_variation.http.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.hosted.retry import retry_after
+from langchain_image_variation.hosted.session import new_client
+from langchain_image_variation.hosted.settings import request_timeout
 from langchain_image_variation.http.deadline import deadline_at
-from langchain_image_variation.http.retry import retry_after
-from langchain_image_variation.http.session import new_client
-from langchain_image_variation.http.settings import request_timeout
 from pytest_image_variation.conformance.answer import Answer, Picture, masked
 from pytest_image_variation.conformance.question import Field, File, Question
 from pytest_image_variation.conformance.rule import Breach, unseen

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.http import settings
+from langchain_image_variation.hosted import settings
 from pytest_image_variation.conformance.capabilities import Capabilities
 
 __all__ = ["Server"]

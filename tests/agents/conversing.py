@@ -7,7 +7,7 @@ from typing import Any
 from langchain.tools import ToolRuntime
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 
-from langchain_image_variation.tool import ImageVariationTool
+from langchain_image_variation.agents.tool import ImageVariationTool
 from tests.agents.scripted import asks, call
 
 

@@ -16,10 +16,10 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
+from langchain_image_variation.agents.tool import PROGRESS_EVENT, ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import cancellation, picture_listener
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.tool import PROGRESS_EVENT, ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.scripted import Scripted, asks
 

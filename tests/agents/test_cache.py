@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from langchain_image_variation.arguments import ImageVariationArguments
-from langchain_image_variation.calls import CallSettings
+from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.calls import CallSettings
+from langchain_image_variation.agents.results import RECORDS
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Usage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
-from langchain_image_variation.pixels import decode, encode
-from langchain_image_variation.png import SquarePNG
-from langchain_image_variation.results import RECORDS
-from langchain_image_variation.tool import ImageVariationTool
+from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.file_systems import Bucket, bucket
@@ -388,8 +388,8 @@ def test_many_at_once_leave_one_whole_record(root: Path) -> None:
 
 PROGRAM = """
 import json, sys
-from langchain_image_variation.arguments import ImageVariationArguments
-from langchain_image_variation.calls import CallSettings
+from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.calls import CallSettings
 settings = CallSettings(engine="local", root_dir=sys.argv[1], cache=True)
 asked = ImageVariationArguments(image="dog.png", size="256x256")
 print(json.dumps(settings.call(asked).artifact))

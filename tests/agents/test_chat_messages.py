@@ -16,8 +16,8 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import ChatMessage
 from pydantic import AnyUrl
 
-from langchain_image_variation.chat_messages import pictures_of
-from langchain_image_variation.conversation import MadePicture, SharedPicture, announcement
+from langchain_image_variation.agents.conversation import MadePicture, SharedPicture, announcement
+from langchain_image_variation.agents.llama_index_messages import pictures_of
 from pytest_image_variation.samples import square_png
 
 PICTURE = square_png()

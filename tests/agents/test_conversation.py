@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_image_variation.conversation import (
+from langchain_image_variation.agents.conversation import (
     Conversation,
     MadePicture,
     SharedPicture,

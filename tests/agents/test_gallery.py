@@ -9,11 +9,11 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.messages.base import message_to_dict, messages_to_dict
 from langchain_core.messages.utils import messages_from_dict
 
-from langchain_image_variation.arguments import ImageVariationArguments
-from langchain_image_variation.conversation import Conversation, MadePicture, scope_name
+from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.conversation import Conversation, MadePicture, scope_name
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import SourceError
-from langchain_image_variation.http.fetch import URLPolicy
-from langchain_image_variation.tool import ImageVariationTool
+from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.scripted import asks, call

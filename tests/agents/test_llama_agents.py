@@ -20,7 +20,7 @@ from workflows.context.serializers import PickleSerializer
 from workflows.errors import WorkflowCancelledByUser
 
 from langchain_image_variation import ImageVariationToolSpec
-from langchain_image_variation.tool_spec import ImageVariationProgress
+from langchain_image_variation.agents.tool_spec import ImageVariationProgress
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.llama import asks, events, outputs, reasons, says, scripted, upload
 from tests.pictures.scans import with_scans

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_image_variation.conversation import MadePicture, SharedPicture
-from langchain_image_variation.messages import conversation_of, is_runtime, pictures_of
+from langchain_image_variation.agents.conversation import MadePicture, SharedPicture
+from langchain_image_variation.agents.langchain_messages import (
+    conversation_of,
+    is_runtime,
+    pictures_of,
+)
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import runtime
 from tests.agents.scripted import asks

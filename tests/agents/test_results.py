@@ -10,8 +10,13 @@ from typing import Any
 import fsspec
 import pytest
 
+from langchain_image_variation.agents.conversation import Conversation, scope_name
+from langchain_image_variation.agents.image_folder import PictureFolder
+from langchain_image_variation.agents.reachable import Gallery
+from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.stored_results import ResultStorage
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.conversation import Conversation, scope_name
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -20,15 +25,10 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.folder import PictureFolder
-from langchain_image_variation.gallery import Gallery
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import save_images
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG
-from langchain_image_variation.results import ResultFolder, Results
 from langchain_image_variation.source import MAX_SOURCE_BYTES
-from langchain_image_variation.storage import ResultStorage
-from langchain_image_variation.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.file_systems import SECRET, Bucket, bucket
 from tests.agents.scripted import call

@@ -17,8 +17,8 @@ from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.checkpoint.memory import InMemorySaver
 from langsmith import Client
 
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.engines import load_engine
-from langchain_image_variation.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.agents.scripted import Scripted, asks, call

@@ -15,24 +15,24 @@ from langchain_core.runnables import RunnableConfig
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
+from langchain_image_variation.agents.tool import (
+    PROGRESS_EVENT,
+    ImageVariationInput,
+    ImageVariationTool,
+)
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import load_engine
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
     RateLimitError,
     SourceError,
 )
-from langchain_image_variation.pixels import decode, on_white
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
-from langchain_image_variation.tool import (
-    PROGRESS_EVENT,
-    ImageVariationInput,
-    ImageVariationTool,
-)
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call

@@ -17,10 +17,10 @@ from PIL import Image
 from pydantic import BaseModel
 
 from langchain_image_variation import ImageVariationToolSpec
+from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG
-from langchain_image_variation.tool import ImageVariationTool
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.scripted import call
 from tests.pictures.compressed import encodings

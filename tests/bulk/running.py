@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet
 
 from langchain_image_variation.cli import main
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 
 __all__ = [
     "begin",

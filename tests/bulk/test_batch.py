@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 
 from langchain_image_variation import SquarePNG, VariationBatch, __version__
-from langchain_image_variation.batch_rows import COLUMNS
+from langchain_image_variation.batch.rows import COLUMNS
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
@@ -21,7 +21,7 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
 )
-from langchain_image_variation.pixels import decode, pixel_sha256
+from langchain_image_variation.images.pixels import decode, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
 from tests.bulk.declared import made
 from tests.bulk.running import largest_file

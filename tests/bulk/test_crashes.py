@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
 from tests.bulk.running import (

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_image_variation.bulk.inputs import Inputs
-from langchain_image_variation.bulk.manifest_rows import MAX_LINE
+from langchain_image_variation.batch.inputs import Inputs
+from langchain_image_variation.batch.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.files.outputs import OutputFolder
 from tests.bulk.running import manifest, run_here
 
 NUMBERS = count()

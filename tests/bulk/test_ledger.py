@@ -8,8 +8,8 @@ from threading import Barrier
 
 import pytest
 
-from langchain_image_variation.batch_rows import COLUMNS, Row
-from langchain_image_variation.bulk.ledger import Known, Ledger, translate_sqlite_errors
+from langchain_image_variation.batch.ledger import Known, Ledger, translate_sqlite_errors
+from langchain_image_variation.batch.rows import COLUMNS, Row
 from langchain_image_variation.exceptions import OutputError
 
 SOURCES = 50

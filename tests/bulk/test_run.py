@@ -18,12 +18,12 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from langchain_image_variation.bulk.ledger import Ledger
-from langchain_image_variation.bulk.meter import meter
-from langchain_image_variation.bulk.page import PICTURES_A_PAGE, write_pages
+from langchain_image_variation.batch.gallery import PICTURES_A_PAGE, write_pages
+from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.meter import meter
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.output_folder import OutputFolder
+from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from langchain_image_variation.bulk.lease import EVERY
+from langchain_image_variation.batch.lease import EVERY
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
 from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until

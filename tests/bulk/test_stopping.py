@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from langchain_image_variation.bulk.stopping import Stopping
+from langchain_image_variation.batch.interrupts import Stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -15,19 +15,19 @@ import fsspec
 import pyarrow.parquet
 import pytest
 
-from langchain_image_variation.batch import VariationBatch
-from langchain_image_variation.bulk import stored_ledger
-from langchain_image_variation.bulk.inputs import Inputs
-from langchain_image_variation.bulk.lease import Lease
-from langchain_image_variation.bulk.stored_ledger import StoredLedger
+from langchain_image_variation.batch import stored_ledger
+from langchain_image_variation.batch.inputs import Inputs
+from langchain_image_variation.batch.lease import Lease
+from langchain_image_variation.batch.stored_ledger import StoredLedger
+from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
     OutputError,
     SourceError,
 )
-from langchain_image_variation.output_folder import OutputFolder
-from langchain_image_variation.output_storage import OutputStorage, open_outputs
+from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.files.stored_outputs import OutputStorage, open_outputs
 from pytest_image_variation.samples import square_png
 from tests.bulk.declared import made
 from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until

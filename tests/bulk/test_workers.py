@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from langchain_image_variation import VariationBatch
-from langchain_image_variation.bulk.cluster import Cluster
-from langchain_image_variation.bulk.processes import Processes
-from langchain_image_variation.bulk.tasks import Tasks
-from langchain_image_variation.bulk.workers import Workers
+from langchain_image_variation.batch.ray.run import Cluster
+from langchain_image_variation.batch.workers.processes import Processes
+from langchain_image_variation.batch.workers.protocol import Workers
+from langchain_image_variation.batch.workers.tasks import Tasks
 from langchain_image_variation.exceptions import AuthenticationError, InvalidRequestError
 from tests.bulk.declared import made
 

@@ -17,7 +17,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
@@ -28,7 +27,8 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.images.png import SquarePNG
 from tests.calling import PNG, Caller, success
 from tests.extras import skip_without
 from tests.http.raw_server import (

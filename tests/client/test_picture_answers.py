@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     OutputError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from tests.calling import (
     PNG,
     Caller,

@@ -6,12 +6,12 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import jpeg
 from tests.calling import (

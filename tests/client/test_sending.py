@@ -4,13 +4,13 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineConnectionError,
     ImageVariationError,
     InvalidRequestError,
 )
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
 from tests.calling import (
     BASE_URL,
     PNG,

@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import (
     DownloadError,
@@ -14,8 +13,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.http.fetch import URLPolicy
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.png import SquarePNG
 from tests.calling import (
     BASE_URL,
     PNG,

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_image_variation.http.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.rule import Breach
 from pytest_image_variation.conformance.server import SERVER_RULES

@@ -11,7 +11,7 @@ from PIL import Image
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance import Capabilities
 from pytest_image_variation.conformance.engine import ENGINE_RULES
 from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe

@@ -13,7 +13,7 @@ import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.question import BOUNDARY, Field, File, Question

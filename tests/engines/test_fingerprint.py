@@ -10,11 +10,11 @@ import pytest
 
 from langchain_image_variation import AsyncImageVariationClient, ImageVariationClient, load_engine
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
-from langchain_image_variation.engines.gpt_image import GptImageEngine
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
-from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.hosted.gpt_image import GptImageEngine
+from langchain_image_variation.hosted.known_servers import VariationsEngine
 
 URL = "http://127.0.0.1:9/v1"
 HOSTED: list[Any] = [

@@ -6,7 +6,6 @@ import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines import VariationEngine, load_engine
-from langchain_image_variation.engines.gpt_image import GptImageEngine
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ContentPolicyError,
@@ -17,7 +16,8 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.gpt_image import GptImageEngine
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.calling import PNG, Handler, answering, b64, failure
 

@@ -11,8 +11,8 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from langchain_image_variation.pixels import decode
-from langchain_image_variation.png import SquarePNG, chunks
+from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.png import SquarePNG, chunks
 from pytest_image_variation.samples import corrupt_png, square_png
 from tests.pictures.compressed import encodings
 

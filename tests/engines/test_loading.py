@@ -25,7 +25,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, square_png
 
 PNG = SquarePNG(square_png(128))

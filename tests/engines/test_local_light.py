@@ -9,7 +9,7 @@ from PIL import Image
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.local.light import relight
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 

@@ -17,7 +17,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from concurrent.futures import ThreadPoolExecutor
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.local import LocalEngine
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 callers = 6

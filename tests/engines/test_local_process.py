@@ -11,7 +11,7 @@ if hasattr(os, "sched_setaffinity"):
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import EngineError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 request = CreateImageVariationRequest(

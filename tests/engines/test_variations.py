@@ -7,9 +7,9 @@ import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines import VariationEngine, load_engine
-from langchain_image_variation.engines.variations import SERVERS, VariationsEngine
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.known_servers import SERVERS, VariationsEngine
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg
 from tests.calling import PNG, Handler, answering, b64, success
 

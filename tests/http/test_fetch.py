@@ -19,8 +19,8 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
 )
 from langchain_image_variation.http.deadline import DeadlineTransport
-from langchain_image_variation.http.fetch import URLPolicy, fetch
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
+from langchain_image_variation.http.url_policy import URLPolicy, fetch
 from langchain_image_variation.source import MAX_SOURCE_BYTES
 from pytest_image_variation.samples import square_png
 

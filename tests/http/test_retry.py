@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     error_from_wire,
 )
-from langchain_image_variation.http.retry import Retries, advice, retry_after
+from langchain_image_variation.hosted.retry import Retries, advice, retry_after
 
 LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Used 5, Requested 1. "
 

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from langchain_image_variation.exceptions import ExpiredURLError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation import record
 from pytest_image_variation.recording import cassette_dir
 from pytest_image_variation.replay import BASE_URL, replaying

@@ -11,13 +11,13 @@ import httpx
 import openai
 import pytest
 
-from langchain_image_variation.client import ImageVariationClient
 from langchain_image_variation.exceptions import (
     EndpointRemovedError,
     EngineResponseError,
     ExpiredURLError,
     RateLimitError,
 )
+from langchain_image_variation.hosted.client import ImageVariationClient
 from pytest_image_variation.loopback import Loopback, View
 from pytest_image_variation.samples import non_square_png, square_png
 from pytest_image_variation.scenarios import SCENARIOS, Scenario

@@ -16,7 +16,7 @@ import uvicorn
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import RateLimitError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 
 
 @contextmanager

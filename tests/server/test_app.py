@@ -25,7 +25,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     OutputError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.log import JSONLines
 from pytest_image_variation.samples import (

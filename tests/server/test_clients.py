@@ -13,7 +13,6 @@ from typing import Any
 import openai
 import pytest
 
-from langchain_image_variation.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -23,7 +22,8 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     RateLimitError,
 )
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import non_square_png, square_png
 from tests.server.serving import Moody, check_picture, serving

@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import ContentPolicyError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import serving

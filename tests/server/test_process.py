@@ -29,7 +29,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines import cancellation, load_engine
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import listening, run_app
 from pytest_image_variation.samples import square_png

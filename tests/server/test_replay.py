@@ -6,7 +6,7 @@ import pytest
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import RateLimitError
-from langchain_image_variation.png import SquarePNG
+from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.queue import EngineQueue
 from langchain_image_variation.server.replay import DAY, Replay
 from pytest_image_variation.samples import square_png

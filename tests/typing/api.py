@@ -25,11 +25,11 @@ from langchain_image_variation import (
     save_images,
 )
 from langchain_image_variation.contract import Usage
-from langchain_image_variation.engines.gpt_image import GptImageEngine
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
-from langchain_image_variation.engines.variations import VariationsEngine
 from langchain_image_variation.exceptions import RateLimitError
+from langchain_image_variation.hosted.gpt_image import GptImageEngine
+from langchain_image_variation.hosted.known_servers import VariationsEngine
 from langchain_image_variation.output import SavedImage
 
 

@@ -18,7 +18,7 @@ from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.engines.local.workers import processors, run_all, turn
 from langchain_image_variation.exceptions import InvalidRequestError, shown
-from langchain_image_variation.pixels import decode, encode
+from langchain_image_variation.images.pixels import decode, encode
 
 __all__ = ["MODELS", "LocalEngine"]
 

@@ -1,0 +1,1 @@
+"""Batch workers on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Batch workers: their protocol, local processes, and calls in this process."""

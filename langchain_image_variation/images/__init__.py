@@ -1,0 +1,1 @@
+"""Pixels and image formats: decoding, PNG rules, color, fitting to a square."""
