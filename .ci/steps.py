@@ -124,7 +124,7 @@ def pythons() -> None:
             run(*pytest, "--all")
         else:
             run(*pytest)
-            run(*pytest, "-m", "slow", "tests/bulk")
+            run(*pytest, "-m", "slow", "tests/batch")
         run(python.with_name("mypy"))
 
 
@@ -198,7 +198,8 @@ def llama_index() -> None:
     needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
     files = [
-        f"tests/agents/test_{name}.py" for name in ("chat_messages", "llama_agents", "tool_spec")
+        f"tests/agents/test_{name}.py"
+        for name in ("llama_index_messages", "llama_agents", "tool_spec")
     ]
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
@@ -219,14 +220,14 @@ def cluster_environment() -> Path:
 @step
 def ray() -> None:
     """A Ray cluster of two nodes on this machine; takes about three minutes."""
-    run_cluster_tests("tests/cluster", seconds=600)
+    run_cluster_tests("tests/batch/ray", seconds=600)
 
 
 @step
 def s3() -> None:
     """Bulk runs from and to S3, which moto serves on loopback, and over frames of pandas."""
     require(cluster_environment(), "moto[server]", "s3fs")
-    run_cluster_tests("tests/bulk/test_s3.py", "tests/bulk/test_batch.py", seconds=300)
+    run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_batch.py", seconds=300)
 
 
 @step

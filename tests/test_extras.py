@@ -18,7 +18,11 @@ sys.exit(pytest.main(["-q", "-rs", *blocked, *sys.argv[1:]]))
 @pytest.mark.slow
 def test_what_an_absent_extra_brings_is_skipped() -> None:
     """Without the plugins and packages of `test`, its tests are skipped and the others run."""
-    tests = "tests/http/test_retry.py", "tests/client/test_sdk_shape.py", "tests/test_event_loop.py"
+    tests = (
+        "tests/hosted/test_retry.py",
+        "tests/hosted/test_sdk_shape.py",
+        "tests/test_event_loop.py",
+    )
     run = subprocess.run(
         [sys.executable, "-c", _WITHOUT, *tests],
         cwd=Path(__file__).parents[1],

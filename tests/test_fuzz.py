@@ -25,8 +25,8 @@ from langchain_image_variation.exceptions import ImageVariationError, SourceErro
 from langchain_image_variation.images.pixels import decode, on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, ImageSource, load_source
-from tests.pictures import corrupt, valid
-from tests.pictures.encoder import joined, split
+from tests.images import corrupt, valid
+from tests.images.encoder import joined, split
 
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 

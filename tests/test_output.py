@@ -15,7 +15,7 @@ from langchain_image_variation.images.pixels import decode, decode_result, encod
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import ContactSheet, make_output_dir, save_images, save_png
 from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 PNG = SquarePNG(square_png())
 

@@ -11,8 +11,8 @@ from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
-from tests.pictures import corrupt, valid
-from tests.pictures.encoder import Pixel, split
+from tests.images import corrupt, valid
+from tests.images.encoder import Pixel, split
 
 CORRUPT = corrupt.groups()
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}

@@ -39,7 +39,7 @@ from pytest_image_variation.samples import (
     truncated_png,
 )
 from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
-from tests.pictures.encoder import SIGNATURE, chunk
+from tests.images.encoder import SIGNATURE, chunk
 
 
 def saved(format: str, image: Image.Image, **options: Any) -> bytes:

@@ -24,7 +24,7 @@ from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.file_systems import Bucket, bucket
 from tests.agents.scripted import call
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 
 class Dice:

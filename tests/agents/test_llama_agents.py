@@ -23,7 +23,7 @@ from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool_spec import ImageVariationProgress
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.llama import asks, events, outputs, reasons, says, scripted, upload
-from tests.pictures.scans import with_scans
+from tests.images.scans import with_scans
 
 pytestmark = [
     # LlamaIndex's agents look at their own deprecated attributes.

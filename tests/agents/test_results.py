@@ -32,8 +32,8 @@ from langchain_image_variation.source import MAX_SOURCE_BYTES
 from pytest_image_variation.samples import square_png
 from tests.agents.file_systems import SECRET, Bucket, bucket
 from tests.agents.scripted import call
-from tests.agents.test_folder import OUTSIDE
-from tests.pictures.compressed import encodings
+from tests.agents.test_image_folder import OUTSIDE
+from tests.images.compressed import encodings
 
 PNG = SquarePNG(square_png())
 SCOPE, OTHER = scope_name("thread 1"), scope_name("thread 2")

@@ -38,7 +38,7 @@ from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.scripted import call
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG, chunks
 from pytest_image_variation.samples import corrupt_png, square_png
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 PNG = SquarePNG(square_png())
 

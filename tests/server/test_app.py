@@ -36,7 +36,7 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
-from tests.pictures.scans import with_scans
+from tests.images.scans import with_scans
 
 PATH = "/v1/images/variations"
 PNG = square_png(8)

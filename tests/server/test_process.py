@@ -33,7 +33,7 @@ from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import listening, run_app
 from pytest_image_variation.samples import square_png
-from tests.bulk.distribution import declare
+from tests.batch.distribution import declare
 from tests.server.serving import serving
 
 PNG = square_png(64)

@@ -15,7 +15,7 @@ from langchain_image_variation.batch.workers.processes import Processes
 from langchain_image_variation.batch.workers.protocol import Workers
 from langchain_image_variation.batch.workers.tasks import Tasks
 from langchain_image_variation.exceptions import AuthenticationError, InvalidRequestError
-from tests.bulk.declared import made
+from tests.batch.declared import made
 
 CREWS: dict[str, Callable[[VariationBatch, int], Workers]] = {
     "processes": Processes,

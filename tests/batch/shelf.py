@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.bulk.distribution import declare
+from tests.batch.distribution import declare
 
 __all__ = ["declare_shelf", "on_shelf"]
 

@@ -23,7 +23,7 @@ from tests.calling import (
     ok,
     success,
 )
-from tests.pictures.scans import with_scans
+from tests.images.scans import with_scans
 
 
 def picture(format: str, side: int = 8) -> bytes:

@@ -14,8 +14,8 @@ import pytest
 
 from langchain_image_variation.batch.lease import EVERY
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import made
-from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until
+from tests.batch.declared import made
+from tests.batch.running import begin, manifest, pictures, run, run_here, wait_until
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")

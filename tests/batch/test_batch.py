@@ -23,9 +23,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.pixels import decode, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
-from tests.bulk.declared import made
-from tests.bulk.running import largest_file
-from tests.pictures.compressed import encodings
+from tests.batch.declared import made
+from tests.batch.running import largest_file
+from tests.images.compressed import encodings
 
 Columns = dict[str, list[Any]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.distribution import declare
+from tests.batch.distribution import declare
 
 __all__ = ["declare_engines", "made"]
 

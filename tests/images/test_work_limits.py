@@ -39,9 +39,9 @@ from langchain_image_variation.source import load_source, read_stored
 from pytest_image_variation.conformance.answer import Picture
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
-from tests.pictures.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
+from tests.images.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ATTACK = with_scans(300)
 REFUSAL = "image is a JPEG file with 300 scans; the limit is 100. Save it again"
 

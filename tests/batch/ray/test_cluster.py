@@ -12,9 +12,9 @@ import pytest
 
 from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import made
-from tests.bulk.running import begin, manifest, pictures, run, wait_until
-from tests.cluster.nodes import Nodes
+from tests.batch.declared import made
+from tests.batch.ray.nodes import Nodes
+from tests.batch.running import begin, manifest, pictures, run, wait_until
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
 pytestmark = [
@@ -190,7 +190,7 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
 
 def example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
     """Run the example, and return the rows that it wrote."""
-    script = Path(__file__).parents[2] / "examples" / "ray_batch.py"
+    script = Path(__file__).parents[3] / "examples" / "ray_batch.py"
     command = [sys.executable, str(script), "photos", "example", *arguments]
     environment = {**os.environ, "RAY_ADDRESS": nodes.address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)

@@ -21,7 +21,7 @@ from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
-from tests.pictures.compressed import encodings
+from tests.images.compressed import encodings
 
 
 @pytest.fixture(autouse=True)

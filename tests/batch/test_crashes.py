@@ -10,8 +10,8 @@ import pytest
 
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import made
-from tests.bulk.running import (
+from tests.batch.declared import made
+from tests.batch.running import (
     begin,
     command,
     largest_file,

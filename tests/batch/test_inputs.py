@@ -17,7 +17,7 @@ from langchain_image_variation.batch.inputs import Inputs
 from langchain_image_variation.batch.manifest_rows import MAX_LINE
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import OutputFolder
-from tests.bulk.running import manifest, run_here
+from tests.batch.running import manifest, run_here
 
 NUMBERS = count()
 

@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.pictures.encoder import (
+from tests.images.encoder import (
     GREY,
     INDEXED,
     RGB,
@@ -15,7 +15,7 @@ from tests.pictures.encoder import (
     joined,
     split,
 )
-from tests.pictures.valid import ancillary, drawn
+from tests.images.valid import ancillary, drawn
 
 ANCILLARY = {name: (before, after) for name, before, after in ancillary()}
 

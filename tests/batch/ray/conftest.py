@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import declare_engines
-from tests.cluster.nodes import Nodes
+from tests.batch.declared import declare_engines
+from tests.batch.ray.nodes import Nodes
 from tests.extras import skip_without
 
 
@@ -14,7 +14,7 @@ from tests.extras import skip_without
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Start a cluster of two nodes on this machine, which know the engines of the tests."""
     skip_without("ray")
-    from tests.bulk.shelf import declare_shelf
+    from tests.batch.shelf import declare_shelf
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)

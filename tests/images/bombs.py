@@ -16,8 +16,8 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.source import load_source
-from tests.pictures.encoder import RGB, SIGNATURE, chunk
-from tests.pictures.valid import drawn
+from tests.images.encoder import RGB, SIGNATURE, chunk
+from tests.images.valid import drawn
 
 INFLATED = 400 * 2**20
 """What one of the compressed chunks would inflate to, in bytes."""

@@ -14,9 +14,9 @@ from PIL import Image
 from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
-from tests.pictures.compressed import Recompressed, encodings
-from tests.pictures.encoder import GREY, INDEXED, RGB, Picture, chunk
-from tests.pictures.valid import KINDS, drawn
+from tests.images.compressed import Recompressed, encodings
+from tests.images.encoder import GREY, INDEXED, RGB, Picture, chunk
+from tests.images.valid import KINDS, drawn
 
 
 def digest(data: bytes) -> str:

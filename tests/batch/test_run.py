@@ -27,9 +27,9 @@ from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
-from tests.bulk.declared import made
-from tests.bulk.running import manifest, pictures, run, run_here
-from tests.pictures.scans import with_scans
+from tests.batch.declared import made
+from tests.batch.running import manifest, pictures, run, run_here
+from tests.images.scans import with_scans
 from tests.server.serving import serving
 
 

@@ -29,9 +29,9 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.files.stored_outputs import OutputStorage, open_outputs
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import made
-from tests.bulk.running import begin, manifest, pictures, run, run_here, wait_until
-from tests.bulk.shelf import declare_shelf, on_shelf
+from tests.batch.declared import made
+from tests.batch.running import begin, manifest, pictures, run, run_here, wait_until
+from tests.batch.shelf import declare_shelf, on_shelf
 
 OUT = "shelf://kept/out"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tests.pictures.encoder import GREY, GREY_ALPHA, RGB, RGBA, SIGNATURE, Picture
+from tests.images.encoder import GREY, GREY_ALPHA, RGB, RGBA, SIGNATURE, Picture
 
 _TYPES = {"L": GREY, "LA": GREY_ALPHA, "RGB": RGB, "RGBA": RGBA}
 

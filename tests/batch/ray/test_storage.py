@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.bulk.declared import made
-from tests.bulk.running import manifest, pictures, run
-from tests.bulk.shelf import on_shelf
-from tests.cluster.nodes import Nodes
-from tests.cluster.test_cluster import cluster_run
+from tests.batch.declared import made
+from tests.batch.ray.nodes import Nodes
+from tests.batch.ray.test_cluster import cluster_run
+from tests.batch.running import manifest, pictures, run
+from tests.batch.shelf import on_shelf
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
 pytestmark = [

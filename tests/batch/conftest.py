@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.bulk.declared import declare_engines
+from tests.batch.declared import declare_engines
 
 
 @pytest.fixture(autouse=True)
 def engines(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Declare the engines of `tests.bulk.declared`, and log what `logged` makes."""
+    """Declare the engines of `tests.batch.declared`, and log what `logged` makes."""
     declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
 
 

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.pictures.encoder import (
+from tests.images.encoder import (
     CHANNELS,
     DEPTHS,
     GREY,
