@@ -25,6 +25,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.fixture(autouse=True)
+def engines() -> None:
+    """Declare none for a single test: the cluster knows those of the session."""
+
+
+@pytest.fixture(autouse=True)
 def photos(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a fresh folder, with sixteen pictures in its folder `photos`, and an empty log."""
     monkeypatch.chdir(tmp_path)
