@@ -41,6 +41,7 @@ from environments import (
     work,
 )
 from processors import check_engine, kernels, oldest
+from site_check import check_site
 
 SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
 """Other servers that can serve the app."""
@@ -105,6 +106,17 @@ def types() -> None:
     """Mypy, strict."""
     require(readme_environment(), "--editable", ".[gate]")
     run(readme_environment().with_name("mypy"))
+
+
+@step
+def docs() -> None:
+    """The documentation builds without warnings, and its pages load nothing from other hosts."""
+    python = environment("docs", "--editable", ".[docs]")
+    # The theme prints a notice about MkDocs 2, which pyproject.toml excludes.
+    settings = {"NO_MKDOCS_2_WARNING": "1"}
+    run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
+    check_site(tree() / "site")
+    shutil.rmtree(tree() / "site")
 
 
 @step
