@@ -92,9 +92,9 @@ def test_an_unknown_engine_is_refused_with_the_list() -> None:
 
 def test_an_unknown_option_is_refused_with_the_list(declared: Path) -> None:
     """A misspelt option is an error that lists the engine's options."""
-    with pytest.raises(InvalidRequestError, match="has no option 'dept'. Its options are depth"):
+    with pytest.raises(InvalidRequestError, match=r"'dept'\. Its options are depth"):
         load_engine("theirs", dept=3)
-    with pytest.raises(InvalidRequestError, match="has no option 'depth'. Its options are seed"):
+    with pytest.raises(InvalidRequestError, match=r"'depth'\. Its options are seed"):
         load_engine("instant", depth=3)
 
 
