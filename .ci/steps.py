@@ -206,7 +206,7 @@ def notebook() -> None:
 
 @step
 def llama_index() -> None:
-    """LlamaIndex, which takes 130 MB: its tests, its README blocks and its types."""
+    """LlamaIndex, which takes 130 MB: its tests, its page's blocks and its types."""
     needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
     files = [
@@ -215,7 +215,7 @@ def llama_index() -> None:
     ]
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
-    run(*pytest, "tests/test_readme.py", "-k", "llama_index")
+    run(*pytest, "tests/docs", "-k", "llama_index or llama-index")
     package = [
         f"langchain_image_variation/{name}.py"
         for name in ("agents/llama_index_messages", "agents/tool_spec")

@@ -12,7 +12,7 @@ from pytest_image_variation.conformance.server import SERVER_RULES
 from tests.conformance.in_process import BrokenCopy, Copies, broken_rules, in_process
 from tests.conformance.known_servers import KNOWN_SERVERS, KnownServer
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 _MANY = 4
 
 
@@ -25,11 +25,11 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
 
 
 @pytest.mark.parametrize("known", KNOWN_SERVERS, ids=[known.name for known in KNOWN_SERVERS])
-def test_the_row_of_the_readme(ours: Copies, known: KnownServer) -> None:
+def test_the_row_of_the_page(ours: Copies, known: KnownServer) -> None:
     """It is what the kit reports."""
     transport = BrokenCopy(ours, known.change)
     server = Server("http://in.process/v1", None, known.model, known.claims, transport)
-    assert row(known, broken_rules(server)) in README.read_text().splitlines()
+    assert row(known, broken_rules(server)) in PAGE.read_text().splitlines()
 
 
 def row(known: KnownServer, broken: set[str]) -> str:

@@ -21,7 +21,7 @@ from tests.conformance.in_process import (
 )
 from tests.conformance.mutations import MUTATIONS, Mutation
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 BASE_URL = "http://in.process/v1"
 
 
@@ -68,7 +68,7 @@ def test_the_session_server_breaks_nothing(image_variation_server: View) -> None
     assert broken_rules(Server(image_variation_server.base_url)) == set()
 
 
-def test_what_the_kit_costs_is_in_the_readme(copies: Copies) -> None:
+def test_what_the_kit_costs_is_in_the_docs(copies: Copies) -> None:
     """Some servers are paid for by the picture."""
     pictures: list[int] = []
 
@@ -82,7 +82,7 @@ def test_what_the_kit_costs_is_in_the_readme(copies: Copies) -> None:
     told = (
         f"{len(pictures)} requests, each once, of which {served} are served, with {sum(pictures)}"
     )
-    assert told in " ".join(README.read_text().split())
+    assert told in " ".join(PAGE.read_text().split())
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])

@@ -1,0 +1,68 @@
+"""The tables and figures of the pages are those of the code."""
+
+import re
+from pathlib import Path
+
+from langchain_image_variation import URLPolicy
+from langchain_image_variation.agents.calls import CallSettings
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.images.png.chunks import MAX_CHUNKS
+from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from pytest_image_variation import plugin
+from pytest_image_variation.conformance.client import CLIENT_RULES
+from pytest_image_variation.conformance.engine import ENGINE_RULES
+from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.scenarios import SCENARIOS
+from tests.docs.pages import find_page, table
+
+
+def test_the_numbers_of_rules() -> None:
+    """The page of the conformance kit says how many rules of each kind there are."""
+    text = find_page("docs/conformance.md").text
+    numbers = [int(n) for n in re.findall(r"(\d+) rules(?:,| about)", text)]
+    assert numbers == [len(rules) for rules in (SERVER_RULES, CLIENT_RULES, ENGINE_RULES)]
+
+
+def test_the_tables_of_the_plugin_are_whole() -> None:
+    """Each fixture and option is in them, and each scenario but the many successes."""
+    text = find_page("docs/pytest-plugin.md").text + find_page("docs/conformance.md").text
+    fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
+    options = re.findall(r'"(--image-variation-[a-z-]+)"', Path(plugin.__file__).read_text())
+    scenarios = {name for name in SCENARIOS if not re.match("success_(url|b64)_n", name)}
+    for name in {name for name in fixtures if not name.startswith("_")} | scenarios:
+        assert f"`{name}`" in text
+    assert options
+    for option in options:
+        assert f"`{option} " in text
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    """Each setting of the tool is in it, and no other, with the default of the code."""
+    settings = table("docs/langchain.md", "| setting | what it is | default |")
+    names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
+    assert sorted(names) == sorted(CallSettings.model_fields)
+    for name in ("engine", "fit", "output_dir"):
+        default = CallSettings.model_fields[name].default
+        assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
+
+
+def test_the_table_of_limits_is_the_codes() -> None:
+    """To the number."""
+    limits = table("docs/langchain.md", "| limit | value | setting |")
+    urls = URLPolicy(hosts=["images.example.com"])
+    megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
+    for limit, value in {
+        "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB,",
+        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "chunks of a PNG": f"{MAX_CHUNKS:,},",
+        "variations a call": f"{MAX_N} |",
+        "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
+        "pictures from URLs": (
+            f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
+        ),
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+    for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), re.MULTILINE):
+        assert setting in CallSettings.model_fields
