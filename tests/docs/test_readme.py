@@ -12,14 +12,25 @@ from tests.docs.pages import ROOT, find_page
 README = find_page("README.md").text
 
 
+def test_the_readme_is_short() -> None:
+    """It has at most 150 lines; the manual is in docs/."""
+    assert len(README.splitlines()) <= 150
+
+
+def test_each_link_of_the_readme_leads_somewhere() -> None:
+    """Links to files of the tree; the documentation's own build checks those between its pages."""
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
+    assert len(targets) > 20
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
 def test_the_server_is_started_as_shown() -> None:
-    """The commands before the calls start it and set what it prints."""
-    start, call = (
-        block.text for block in find_page("README.md").blocks if block.language == "bash"
-    )
+    """The commands before the call start it and set what it prints."""
+    (block,) = (block for block in find_page("README.md").blocks if block.language == "bash")
+    start, _, call = block.text.partition("curl ")
     assert "\n.venv/bin/image-variation serve &\n" in start
     assert "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in start
-    assert call.startswith("curl --retry 9 --retry-connrefused $OPENAI_BASE_URL/images/variations ")
+    assert call.startswith("--retry 9 --retry-connrefused $OPENAI_BASE_URL/images/variations ")
 
 
 def test_the_llama_index_example_runs(checkout: Path) -> None:

@@ -1,12 +1,15 @@
 """The tables and figures of the pages are those of the code."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from langchain_image_variation import URLPolicy
 from langchain_image_variation.agents.calls import CallSettings
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
+from langchain_image_variation.images.work_limits import MAX_JPEG_SAMPLES, MAX_JPEG_SCANS
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
@@ -66,3 +69,31 @@ def test_the_table_of_limits_is_the_codes() -> None:
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
     for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), re.MULTILINE):
         assert setting in CallSettings.model_fields
+
+
+def test_the_limits_of_images_are_the_codes() -> None:
+    """The page on security says what a source may have, to the number."""
+    limits = table("docs/security.md", "| limit | value |")
+    for limit, value in {
+        "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
+        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "scans of a JPEG": f"{MAX_JPEG_SCANS},",
+        "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
+        "chunks of a PNG": f"{MAX_CHUNKS:,},",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+    urls = URLPolicy(hosts=["images.example.com"])
+    megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
+    said = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
+    assert said in find_page("docs/security.md").text
+
+
+def test_the_table_of_create_is_whole() -> None:
+    """Each option of `image-variation create` is in it, and no other."""
+    rows = table("docs/command-line.md", "| option | what it does | default |")
+    documented = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    command = [sys.executable, "-m", "langchain_image_variation", "create", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown, re.MULTILINE))
+    assert documented == options - {"--help"} | {"--no-light"}
