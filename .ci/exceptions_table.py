@@ -15,9 +15,9 @@ END = "<!-- End of the table -->\n"
 
 
 def exceptions_table() -> str:
-    """Return the table in Markdown, with one row for each class, subclasses after their base."""
-    head = "| exception | base class | status | `type` | `code` | `param` | raised if |"
-    return "\n".join([head, "| --- " * 7 + "|", *map(_row, exception_classes())]) + "\n"
+    """Return the table in Markdown, with one row for each class, subclasses below their base."""
+    head = "| exception | status | `type` and `code` | raised if |"
+    return "\n".join([head, "| --- " * 4 + "|", *map(_row, exception_classes())]) + "\n"
 
 
 def exception_classes(
@@ -44,21 +44,16 @@ def page_with_table(page: str) -> str:
 
 
 def _row(exception: type[ImageVariationError]) -> str:
+    depth = sum(issubclass(base, ImageVariationError) for base in exception.__mro__[1:])
+    names = [exception.default_type, exception.default_code]
     reason = (getdoc(exception) or "").partition("\n\n")[0].replace("\n", " ")
     cells = [
-        f"`{exception.__name__}`",
-        ", ".join(f"`{base.__name__}`" for base in exception.__bases__),
+        f"{'↳&nbsp;' * depth}`{exception.__name__}`",
         str(exception.default_status_code),
-        _code(exception.default_type),
-        _code(exception.default_code),
-        _code(exception.default_param),
+        "<br>".join(f"`{name}`" for name in names if name is not None),
         reason.removeprefix("Raised if "),
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def _code(value: str | None) -> str:
-    return "" if value is None else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -24,20 +24,25 @@ def test_table_of_exceptions_is_current(script: dict[str, Any]) -> None:
 
 
 def test_table_has_every_exception(script: dict[str, Any]) -> None:
-    """The table has one row for each exception class of the package, in its base class's branch."""
-    names = [row.split("`")[1] for row in script["exceptions_table"]().splitlines()[2:]]
+    """The table has one row for each exception class, and arrows show how they are derived."""
+    rows = [row.split("`")[:2] for row in script["exceptions_table"]().splitlines()[2:]]
+    names = [name for _, name in rows]
     classes = {
         name
         for name, value in vars(exceptions).items()
         if inspect.isclass(value) and issubclass(value, ImageVariationError)
     }
     assert sorted(names) == sorted(classes)
-    assert names.index("RateLimitError") + 1 == names.index("QuotaExceededError")
+    place = names.index("QuotaExceededError")
+    assert rows[place - 1 : place + 1] == [
+        ["| ↳&nbsp;", "RateLimitError"],
+        ["| ↳&nbsp;↳&nbsp;", "QuotaExceededError"],
+    ]
 
 
 def test_stale_table_is_replaced(script: dict[str, Any]) -> None:
     """The script replaces an old table and keeps the text around it."""
-    row = next(line for line in PAGE.splitlines() if line.startswith("| `SourceError`"))
+    row = next(line for line in PAGE.splitlines() if "`SourceError`" in line)
     stale = PAGE.replace(row, row.replace("400", "499"))
     assert stale != PAGE
     assert script["page_with_table"](stale) == PAGE
