@@ -22,6 +22,7 @@ with suppress(ImportError):
     settings.load_profile("untimed")
 
 _IMPORTED = (
+    "numpy",
     "langchain_image_variation.agents.tool",
     "pytest_image_variation.assertions",
     "pytest_image_variation.conformance.lists",

@@ -1,0 +1,65 @@
+"""Writes the table of `docs/exceptions.md` from the exception classes.
+
+Run `python .ci/exceptions_table.py` after you change `langchain_image_variation/exceptions.py`.
+"""
+
+from collections.abc import Iterator
+from inspect import getdoc
+from pathlib import Path
+
+from langchain_image_variation.exceptions import ImageVariationError
+
+PAGE = Path(__file__).parent.parent / "docs" / "exceptions.md"
+START = "<!-- The table is generated: python .ci/exceptions_table.py -->\n"
+END = "<!-- End of the table -->\n"
+
+
+def exceptions_table() -> str:
+    """Return the table in Markdown, with one row for each class, subclasses after their base."""
+    head = "| exception | base class | status | `type` | `code` | `param` | raised if |"
+    return "\n".join([head, "| --- " * 7 + "|", *map(_row, exception_classes())]) + "\n"
+
+
+def exception_classes(
+    base: type[ImageVariationError] = ImageVariationError,
+) -> Iterator[type[ImageVariationError]]:
+    """Yield a class and the package's classes below it, depth first."""
+    yield base
+    for subclass in base.__subclasses__():
+        if subclass.__module__ == base.__module__:
+            yield from exception_classes(subclass)
+
+
+def page_with_table(page: str) -> str:
+    """Return the text of the page with the current table.
+
+    Raises:
+        ValueError: The page does not mark the start and the end of the table.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"{PAGE.name} lacks {(START if not start else END).strip()!r}.")
+    return f"{before}{START}\n{exceptions_table()}\n{END}{after}"
+
+
+def _row(exception: type[ImageVariationError]) -> str:
+    reason = (getdoc(exception) or "").partition("\n\n")[0].replace("\n", " ")
+    cells = [
+        f"`{exception.__name__}`",
+        ", ".join(f"`{base.__name__}`" for base in exception.__bases__),
+        str(exception.default_status_code),
+        _code(exception.default_type),
+        _code(exception.default_code),
+        _code(exception.default_param),
+        reason.removeprefix("Raised if "),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _code(value: str | None) -> str:
+    return "" if value is None else f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text("utf-8")), "utf-8")
