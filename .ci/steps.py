@@ -10,6 +10,7 @@ say what was not checked.
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -254,6 +255,12 @@ def wheel() -> None:
         return {(file.filename, file.file_size) for file in zipfile.ZipFile(path).infolist()}
 
     assert contents(built) == contents(direct), contents(built) ^ contents(direct)
+    with zipfile.ZipFile(built) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = archive.read(metadata).decode()
+    # A package index shows it without the tree around it.
+    assert "# langchain-image-variation" in description
+    assert not re.search(r"\]\((?!https:)", description), "The description has a relative link."
     python = environment("downstream", f"{built}[pytest,server]", "langchain", "openai")
     run(python, "-m", "pytest", "--quiet", cwd=tree() / "examples/downstream")
     # The conformance kit is in the wheel; without an address it skips every rule.

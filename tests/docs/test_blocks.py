@@ -208,7 +208,8 @@ def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
             text = SERVED.sub(rf"\1:{port}", block.text)
             if block.language == "console":
                 for session in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-                    command, _, shown = session.partition("\n")
+                    # A backslash continues a command on the next line.
+                    command, shown = [*re.split(r"(?<!\\)\n", session, maxsplit=1), ""][:2]
                     assert shell.run(command)[0] == shown, command
                 continue
             printed, status = shell.run(f"set -e\n{text}\nset +e")

@@ -2,6 +2,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def test_each_link_of_the_readme_leads_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
     assert len(targets) > 20
     assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_the_index_page_has_no_dead_links() -> None:
+    """What pyproject.toml makes of the README for a package index has no relative link or image."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]
+    text = README
+    for substitution in settings["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert "](" in README
+    assert re.findall(r"\]\((?!https:)", text) == []
+    assert "| [" not in text
+    assert len(text.splitlines()) >= len(README.splitlines()) - 2
 
 
 def test_the_server_is_started_as_shown() -> None:
