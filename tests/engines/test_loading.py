@@ -168,7 +168,7 @@ class Empty:
     """An engine that answers with nothing."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Answer without a picture."""
+        """Answer without an image."""
         return ImagesResponse(created=1)
 
 

@@ -68,7 +68,7 @@ def test_a_crowd_is_served_right_on_little_memory_and_few_threads() -> None:
 
     They get the bytes that one caller alone gets; they need less than four times the memory that
     one does; besides their own there are at most a few threads for each processor; and the child,
-    which has inherited the engine but none of its threads, gets the right pictures too.
+    which has inherited the engine but none of its threads, gets the right images too.
     """
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True, timeout=300

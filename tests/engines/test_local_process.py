@@ -56,7 +56,7 @@ done.set()
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
-    """A child forked while every turn is taken by threads it has not makes its own pictures."""
+    """A child forked while every turn is taken by threads it has not makes its own images."""
     assert _output(_FORK) == "0"
 
 
@@ -149,13 +149,13 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join(20)
-print([picture == alone for picture in made], [thread.is_alive() for thread in threads])
+print([image == alone for image in made], [thread.is_alive() for thread in threads])
 """
 
 
 @pytest.mark.slow
 def test_a_listener_may_call_an_engine() -> None:
-    """A request made from within another gets its pictures, even if all turns are taken."""
+    """A request made from within another gets its images, even if all turns are taken."""
     assert _output(_NESTED) == "[True, True] [False, False]"
 
 
