@@ -17,7 +17,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
     shown,
 )
-from langchain_image_variation.files.unfinished import unfinished_name
+from langchain_image_variation.files.atomic import temporary_name
 
 __all__ = ["FileSystem", "has_password", "is_url", "trimmed", "without_password"]
 
@@ -221,7 +221,7 @@ class FileSystem:
             write(self.path(below))
             return
         folder, slash, _ = below.rpartition("/")
-        temporary = self.path(f"{folder}{slash}{unfinished_name()}")
+        temporary = self.path(f"{folder}{slash}{temporary_name()}")
         try:
             write(temporary)
             try:

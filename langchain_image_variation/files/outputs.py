@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.unfinished import UNFINISHED, unfinished_name
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
 __all__ = ["OutputFolder", "Outputs"]
 
@@ -155,7 +155,7 @@ class OutputFolder(Outputs):
             for folder in (self.path, *_below(self.path / name for name in folders)):
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if UNFINISHED.fullmatch(entry.name):
+                        if TEMPORARY_NAME.fullmatch(entry.name):
                             os.unlink(entry.path)
                             found += 1
         except OSError as error:
@@ -167,22 +167,15 @@ class OutputFolder(Outputs):
     @contextmanager
     def _written(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path / name
-        unfinished = path.with_name(unfinished_name())
         try:
             _make(path.parent)
-            with open(unfinished, "xb") as file:
+            with atomic_write(path) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError(
-                f"{name!r} cannot be written: {reason}. Make room, or name another folder."
+                f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
 
 
 def _make(folder: Path) -> None:

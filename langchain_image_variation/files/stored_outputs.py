@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.files.atomic import TEMPORARY_NAME
 from langchain_image_variation.files.file_system import FileSystem, has_password, is_url, trimmed
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
-from langchain_image_variation.files.unfinished import UNFINISHED
 
 __all__ = ["OutputStorage", "open_outputs"]
 
@@ -172,7 +172,7 @@ class OutputStorage(Outputs):
             listed = [self._at.files.ls(self._at.root, detail=False)]
             listed += [self._at.files.find(top) for top in tops if self._at.files.exists(top)]
             for path in (path for paths in listed for path in paths):
-                if UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
+                if TEMPORARY_NAME.fullmatch(str(path).rpartition("/")[2]):
                     self._at.files.rm_file(path)
                     found += 1
         return found
