@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from langchain_image_variation.agents.conversation import LISTED
 from langchain_image_variation.exceptions import SourceError, shown
-from langchain_image_variation.files.placing import finish_placing
+from langchain_image_variation.files.atomic import unlink_temporary_names
 
 __all__ = ["PictureFolder"]
 
@@ -117,7 +117,7 @@ def _facts(file: BinaryIO, folder: Path) -> os.stat_result:
         facts = os.fstat(file.fileno())
     if facts.st_nlink > 1:
         # Whoever it was may have been killed.
-        finish_placing(folder, facts)
+        unlink_temporary_names(folder, facts)
         facts = os.fstat(file.fileno())
     return facts
 

@@ -16,8 +16,7 @@ from langchain_image_variation.agents.conversation import LISTED
 from langchain_image_variation.agents.image_folder import PictureFolder
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.placing import place_file
-from langchain_image_variation.files.unfinished import unfinished_name
+from langchain_image_variation.files.atomic import atomic_write, place_file
 from langchain_image_variation.output import (
     DATED_NAME,
     RESULT_NAME,
@@ -256,16 +255,13 @@ class ResultFolder(Results):
         if not self.pictures.has_below(folder):
             raise OutputError(f"{RECORDS} leads out of the root; remove it.")
         path = self.pictures.root / folder / name
-        temporary = path.with_name(unfinished_name())
         try:
             path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            # A record lost in a power cut costs one repeated call.
+            with atomic_write(path, sync=False) as file:
+                file.write(data)
         except OSError:
             raise OutputError("The record of a call cannot be written.") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def _is_inside(self) -> bool:
         return all(self.pictures.has_below(path) for path in (self.output_dir, self.relative))

@@ -92,10 +92,12 @@ class ResultStorage(Results):
         Raises:
             OutputError: If not.
         """
-        with self._at.failures("cannot be written to; check its address, options and rights"):
+        with self._at.translate_errors(
+            "cannot be written to; check its address, options and rights"
+        ):
             # Always of the same name, since not everyone who may write may remove.
             probe = self._at.path(f"{self._scope}{_PROBE}")
-            self._at.with_folder(self._scope, lambda: self._at.files.pipe_file(probe, b""))
+            self._at.write_in_folder(self._scope, lambda: self._at.files.pipe_file(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by the path that `save` returned, or return None.
@@ -134,14 +136,14 @@ class ResultStorage(Results):
         Raises:
             OutputError: If it cannot be written.
         """
-        with self._at.failures("cannot be written to"):
-            self._at.with_folder(RECORDS, lambda: self._at.write(f"{RECORDS}/{name}", data))
+        with self._at.translate_errors("cannot be written to"):
+            self._at.write_in_folder(RECORDS, lambda: self._at.write(f"{RECORDS}/{name}", data))
 
     def _shown(self, name: str) -> str:
         return f"{self._scope}{name}"
 
     def _put(self, name: str, data: bytes) -> bytes | None:
-        with self._at.failures(f"did not take {name!r}; make room, or check its rights"):
+        with self._at.translate_errors(f"did not take {name!r}; make room, or check its rights"):
             path = f"{self._scope}{name}"
             there = self._at.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
             if there is None:
@@ -171,7 +173,7 @@ class ResultStorage(Results):
 
     def _read(self, path: str, most: int) -> bytes | None:
         try:
-            with self._at.failures("cannot be read now; try again"):
+            with self._at.translate_errors("cannot be read now; try again"):
                 return self._at.read(path, most)
         except OutputError as error:
             raise SourceError(error.message) from None

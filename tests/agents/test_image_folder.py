@@ -198,7 +198,7 @@ def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from langchain_image_variation.files.placing import place_file
+from langchain_image_variation.files.atomic import place_file
 
 def kill(event, arguments):
     if event == "os.remove":

@@ -257,7 +257,7 @@ class TestPicturesByURL:
         """The answer says what to do instead."""
         message = HumanMessage(content=[{"type": "image", "url": "https://pictures.example/a.png"}])
         answer = Talk(tool, None, message).vary("latest")
-        assert answer.text.startswith("img_1: URLs are not fetched;")
+        assert answer.text.startswith("img_1: URLs are not fetched by default.")
 
     def test_a_host_that_is_not_allowed_is_not_asked(self, root: Path) -> None:
         """Names are not even resolved."""

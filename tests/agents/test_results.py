@@ -358,7 +358,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "it knows none of the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "not of the kind 'nothing'"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),

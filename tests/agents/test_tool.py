@@ -197,7 +197,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
     ({}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no picture 'AAAA"),
-    ({"image": "notes.txt"}, "notes.txt: The source is no picture of a known format"),
+    ({"image": "notes.txt"}, "notes.txt: Unsupported or corrupt image"),
     ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
     ({"image": "C:\\Users\\bob\\x.png"}, "There is no picture 'x.png' here."),
     ({"image": ["A" * 10**6]}, "or a relative path, got a value of type list."),
@@ -366,7 +366,7 @@ def test_corrupt_pixels_are_answered_too(root: Path) -> None:
     """A picture that fails only when it is decoded is answered with text as well."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
-    assert "pixels cannot be inflated" in message.content
+    assert "pixels cannot be decompressed" in message.content
 
 
 def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:

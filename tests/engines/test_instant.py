@@ -47,7 +47,9 @@ def test_files_have_one_palette_entry(size: Any) -> None:
         CreateImageVariationRequest(image=PNG, n=2, size=size, response_format="b64_json")
     )
     for image in response.data:
-        names = [(name, len(body)) for name, body in chunks.read(image.read()) if name != b"IDAT"]
+        names = [
+            (name, len(body)) for name, body in chunks.read_chunks(image.read()) if name != b"IDAT"
+        ]
         assert names == [(b"IHDR", 13), (b"PLTE", 3), (b"IEND", 0)]
 
 
