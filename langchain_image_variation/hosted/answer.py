@@ -121,7 +121,7 @@ class Answer:
                 image.url = None
         if images.created is None:
             images.created = int(time.time())
-        images._request_id = self._headers.get("x-request-id")
+        images.request_id = self._headers.get("x-request-id")
         return images
 
     def _error(self, status: int) -> ImageVariationError:

@@ -25,7 +25,8 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import download, normalize, use_data_urls
+from langchain_image_variation.hosted.answer_images import normalize, use_data_urls
+from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow, Work

@@ -9,7 +9,8 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import download, normalize
+from langchain_image_variation.hosted.answer_images import normalize
+from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
