@@ -126,17 +126,17 @@ class Endpoint:
         while True:
             files = {"image": ("image.png", picture, "image/png")}
             request = build("POST", url, headers=headers, data=form, files=files)
-            answer, lost = Answer(path, self.api_key), False
+            answer, lost = Answer(path, [self.api_key]), False
             try:
                 yield Send(request, answer, self.timeout, deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
-                lost = answer.begun or isinstance(error, httpx.ReadTimeout)
-                failure = self._unreachable(error, answer.begun)
+                lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
+                failure = self._unreachable(error, answer.is_success)
                 again = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
-                lost, failure, again = answer.begun, error, True
-            delay = self.retries.delay(failure, attempt, advised=answer.should_retry, lost=lost)
+                lost, failure, again = answer.is_success, error, True
+            delay = self.retries.delay(failure, attempt, advised=answer.retry_advice, lost=lost)
             left = deadline - time.monotonic()
             if delay is None or delay >= left or not again:
                 raise _late(failure, delay, left)
