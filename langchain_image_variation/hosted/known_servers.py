@@ -107,13 +107,13 @@ class VariationsEngine:
         result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        address = base_url if base_url is not None else settings.environment("OPENAI_BASE_URL")
+        address = base_url if base_url is not None else settings.read_environment("OPENAI_BASE_URL")
         known = _named(server) if server is not None else _at(address)
         if known is not _UNKNOWN:
             # The environment's key and organisation are the vendor's, and none of this server's
             # business.
             organization, project = organization or "", project or ""
-        api_key = settings.secret(
+        api_key = settings.check_key(
             api_key, "OPENAI_API_KEY" if known is _UNKNOWN else known.key_variable
         )
         self._client = ImageVariationClient(
@@ -131,7 +131,7 @@ class VariationsEngine:
             http_client=http_client,
         )
         self._server = known
-        self._model = settings.model_name(model) or known.model
+        self._model = settings.check_model(model) or known.model
 
     @property
     def base_url(self) -> str:
@@ -195,6 +195,6 @@ def _named(name: str | None) -> Server:
 
 
 def _at(address: str | None) -> Server:
-    host = None if address is None else settings.base_url(address).host
+    host = None if address is None else settings.check_base_url(address).host
     known = (server for server in SERVERS.values() if server.host is not None)
     return next((server for server in known if server.host == host), _UNKNOWN)

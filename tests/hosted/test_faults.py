@@ -76,8 +76,8 @@ def _open_files() -> int:
 
 
 FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
-    ("resets", reset, EngineConnectionError, "broke before it had answered"),
-    ("hangs up", hang_up, EngineConnectionError, "broke before it had answered"),
+    ("resets", reset, EngineConnectionError, "broke before it answered"),
+    ("hangs up", hang_up, EngineConnectionError, "broke before it answered"),
     ("stalls", stall, EngineTimeoutError, "did not answer in time"),
     ("trickles headers", trickle(GOOD), EngineTimeoutError, "did not answer in time"),
     (
