@@ -519,7 +519,7 @@ def _contract_fields(
 
 
 def _cancellation() -> Callable[[], bool]:
-    from langchain_image_variation.engines import cancellation
+    from langchain_image_variation.engines.context import cancellation
 
     return cancellation()
 

@@ -5,7 +5,11 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
@@ -22,7 +26,6 @@ __all__ = ["ClientFlow"]
 
 _PATH = "/images/variations"
 _FIELDS = tuple(CreateImageVariationRequest.model_fields)
-_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 
 
 class ClientFlow:
@@ -97,7 +100,7 @@ class ClientFlow:
     ) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + endpoint.deadline
         form = request.to_form()
-        if self.model is not None and request.model == _DEFAULT_MODEL:
+        if self.model is not None and request.model == DEFAULT_MODEL:
             form["model"] = self.model
         answer = yield from endpoint.post(
             _PATH,

@@ -31,6 +31,7 @@ from langchain_image_variation.hosted.parameters import (
 )
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
+from langchain_image_variation.numbers import check_seconds, check_whole_number
 
 __all__ = ["Endpoint"]
 
@@ -88,9 +89,9 @@ class Endpoint:
             default_headers=default_headers or {},
             default_query=default_query or {},
             timeout=settings.check_timeout(timeout),
-            deadline=(float("inf") if deadline is None else settings.seconds("deadline", deadline)),
+            deadline=(float("inf") if deadline is None else check_seconds("deadline", deadline)),
             retries=Retries(
-                settings.whole("max_retries", max_retries, 0, _MAX_RETRIES),
+                check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
                 settings.check_flag("resend_lost", resend_lost),
             ),
         )

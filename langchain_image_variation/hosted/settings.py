@@ -15,6 +15,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.headers import is_header_text
 from langchain_image_variation.hosted.parameters import is_encodable
+from langchain_image_variation.numbers import check_seconds
 
 __all__ = [
     "FormValue",
@@ -26,14 +27,11 @@ __all__ = [
     "check_model",
     "check_timeout",
     "read_environment",
-    "seconds",
-    "whole",
 ]
 
 FormValue = str | int | float | bool
 
 _CONNECT_TIMEOUT = 10.0
-_LONGEST = 1e9
 # The labels of a name (RFC 1123, section 2.1, plus underscores, which container hosts have), or an
 # IPv6 address, whose syntax httpx has already checked.
 _HOST = re.compile(
@@ -141,39 +139,10 @@ def check_timeout(value: object) -> httpx.Timeout:
     if isinstance(value, httpx.Timeout):
         for phase, limit in value.as_dict().items():
             if limit is not None:
-                seconds(f"timeout.{phase}", limit, param="timeout")
+                check_seconds(f"timeout.{phase}", limit, param="timeout")
         return value
-    total = seconds("timeout", value)
+    total = check_seconds("timeout", value)
     return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
-
-
-def seconds(name: str, value: object, *, param: str | None = None) -> float:
-    """Return a duration.
-
-    Raises:
-        InvalidRequestError: If it is not a positive number.
-    """
-    # Comparing does not overflow, as converting a huge whole number would.
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LONGEST:
-        return float(value)
-    raise InvalidRequestError(
-        f"{name} must be a positive number of seconds or None, got {shown(value)}.",
-        param=param or name,
-    )
-
-
-def whole(param: str, value: int, least: int, most: int) -> int:
-    """Return a count.
-
-    Raises:
-        InvalidRequestError: If it is not a whole number in the range.
-    """
-    if type(value) is not int or not least <= value <= most:
-        raise InvalidRequestError(
-            f"{param} must be a whole number from {least} to {most:,}, got {shown(value)}.",
-            param=param,
-        )
-    return value
 
 
 def check_flag(param: str, value: bool) -> bool:
