@@ -29,7 +29,7 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     SourceError,
 )
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.images.pixels import decode, on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source

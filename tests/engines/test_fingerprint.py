@@ -14,7 +14,7 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 
 URL = "http://127.0.0.1:9/v1"
 HOSTED: list[Any] = [
