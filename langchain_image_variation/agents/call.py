@@ -26,13 +26,11 @@ from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    call_engine,
-    call_engine_async,
-)
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import on_white
@@ -171,10 +169,10 @@ def _flow(
         # LangChain's own limiters always return True.
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
-        progress = None if listener is None else lambda finished: listener(finished, n)
+        progress = None if listener is None else _each_image(listener)
         response = yield _Step(
-            partial(call_engine, call.engine, call.request, finished=progress),
-            partial(call_engine_async, call.engine, call.request, finished=progress),
+            partial(call_engine, call.engine, call.request, progress=progress),
+            partial(call_engine_async, call.engine, call.request, progress=progress),
         )
     elif listener is not None:
         for finished in range(1, n + 1):
@@ -216,7 +214,7 @@ def _prepare(
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation)
     label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
-    if getattr(engine, "base_url", None) is not None:
+    if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
         source = replace(source, png=on_white(source.png))
     # Checked before the engine works, so that its work is not lost.
@@ -314,6 +312,19 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
     if call.source.note:
         sentences.append(call.source.note)
     return " ".join(sentences)
+
+
+def _each_image(listener: ImageListener) -> ProgressListener:
+    """Return a listener for an engine. It passes on finished images, and no other progress."""
+    last_finished = 0
+
+    def listen(progress: Progress) -> None:
+        nonlocal last_finished
+        if progress.finished > last_finished:
+            last_finished = progress.finished
+            listener(progress.finished, progress.n)
+
+    return listen
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`LoadedEngines`: the engines of one tool, each loaded once."""
 
-from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine, load_engine
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LoadedEngines"]
