@@ -30,6 +30,7 @@ from langchain_image_variation.engines import AsyncVariationEngine, VariationEng
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
@@ -186,7 +187,6 @@ class _Call:
 
     settings: ToolSettings
     engine: Engine
-    engine_name: str
     arguments: ImageVariationArguments
     label: str
     """What the image is called in the text for the model."""
@@ -232,9 +232,6 @@ def _prepare(
     return _Call(
         settings=settings,
         engine=engine,
-        engine_name=settings.engine
-        if isinstance(settings.engine, str)
-        else type(settings.engine).__name__,
         arguments=arguments,
         label=label,
         source=source,
@@ -278,7 +275,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "width": image.width,
             "height": image.height,
             "seed": image.seed,
-            "engine": call.engine_name,
+            "engine": engine_name(call.engine),
             "created": response.created,
         }
         for path, image in saved

@@ -23,6 +23,7 @@ from langchain_image_variation.agents.tool import (
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
@@ -287,6 +288,22 @@ async def test_a_handler_that_fails_is_not_taken_for_the_engine(root: Path, engi
         tool.invoke(asked, {"callbacks": [handler]})
     with pytest.raises(ZeroDivisionError, match=r"^mine$"):
         await tool.ainvoke(asked, {"callbacks": [handler]})
+
+
+class UndeclaredEngine(InstantEngine):
+    """An engine that no entry point declares."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("local", "local"), (LocalEngine(), "local"), (UndeclaredEngine(), "UndeclaredEngine")],
+    ids=["by name", "as an object", "undeclared"],
+)
+def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name: str) -> None:
+    """It does not matter how the engine was given. An undeclared engine has its class's name."""
+    tool = ImageVariationTool(root_dir=root, engine=engine)
+    (image,) = tool.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
+    assert image["engine"] == name
 
 
 def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
