@@ -67,12 +67,12 @@ def bounded_arguments(
         name: The name of the tool.
         description: The description of the tool.
     """
-    original = ImageVariationArguments.model_fields
-    fields: dict[str, Any] = {"image": (str, original["image"])}
-    n = original["n"]
+    original_fields = ImageVariationArguments.model_fields
+    fields: dict[str, Any] = {"image": (str, original_fields["image"])}
+    n = original_fields["n"]
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
     if with_size:
-        fields["size"] = (original["size"].annotation, original["size"])
+        fields["size"] = (original_fields["size"].annotation, original_fields["size"])
     return create_model(name, __doc__=description, **fields)
 
 

@@ -97,18 +97,19 @@ class ResultCache:
     def add(
         self,
         request: CreateImageVariationRequest,
-        saved: list[tuple[str, PlacedImage]],
+        saved_images: list[tuple[str, PlacedImage]],
         created: int | None,
     ) -> None:
         """Remember the results of a request, if the record can be written.
 
         Args:
             request: The request.
-            saved: What `Results.save` returned.
+            saved_images: What `Results.save` returned.
             created: When the response was made, in seconds since 1970.
         """
         images = [
-            _CachedImage(path=path, sha256=image.sha256, seed=image.seed) for path, image in saved
+            _CachedImage(path=path, sha256=image.sha256, seed=image.seed)
+            for path, image in saved_images
         ]
         record = _Record(created=created, images=images).model_dump_json()
         # The results are saved already, so nothing is lost without a record.

@@ -263,10 +263,10 @@ def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> Res
 
 def _save(call: _Call, response: ImagesResponse) -> CallResult:
     """Save the variations of a response, and describe them."""
-    saved = call.results.save(response, name=call.source.name)
+    saved_images = call.results.save(response, name=call.source.name)
     is_cached = call.cached_response is not None
     if call.cache is not None and not is_cached:
-        call.cache.add(call.request, saved, response.created)
+        call.cache.add(call.request, saved_images, response.created)
     images = [
         {
             "handle": PurePosixPath(path).stem,
@@ -278,7 +278,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "engine": engine_name(call.engine),
             "created": response.created,
         }
-        for path, image in saved
+        for path, image in saved_images
     ]
     artifact: dict[str, Any] = {"images": images}
     usage = usage_metadata(response)
@@ -286,8 +286,9 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         artifact["usage_metadata"] = usage
     if is_cached:
         artifact["cached"] = True
-    show = call.settings.thumbnail
-    thumbnail = ContactSheet.thumbnail(call.source.png, response) if show else None
+    thumbnail = None
+    if call.settings.thumbnail:
+        thumbnail = ContactSheet.thumbnail(call.source.png, response)
     return CallResult(_content(call, images, is_cached=is_cached), artifact, thumbnail)
 
 

@@ -43,7 +43,7 @@ class ReachableImages:
         self._results = results
         self._conversation = conversation or Conversation()
         self._can_search_results = conversation is None or conversation.scope is not None
-        self._excluded = None if conversation is None else results.all_results_folder
+        self._excluded_folder = None if conversation is None else results.all_results_folder
 
     def load(self, handle: str, *, fit: Fit, urls: "URLPolicy | None") -> tuple[str, Source]:
         """Read an image. Return its label for messages, and its pixels.
@@ -85,8 +85,10 @@ class ReachableImages:
         if files := _first_names(self._results.image_folder.newest_names()):
             yield f"Files: {', '.join(files)}."
         if self._can_search_results:
-            listed = {getattr(image, "handle", None) for image in self._conversation.images}
-            handles = [name for name in self._results.newest_handles() if name not in listed]
+            listed_handles = {getattr(image, "handle", None) for image in self._conversation.images}
+            handles = [
+                name for name in self._results.newest_handles() if name not in listed_handles
+            ]
             if handles:
                 yield f"Earlier results: {', '.join(handles)}."
 
@@ -112,7 +114,9 @@ class ReachableImages:
             file = self._results.open_handle(newest[0] if newest else name)
         # Models write composed accents. Some systems decompose them in file names.
         for spelling in dict.fromkeys((name, normalize("NFC", name), normalize("NFD", name))):
-            file = file or self._results.image_folder.open(spelling, excluded=self._excluded)
+            file = file or self._results.image_folder.open(
+                spelling, excluded_folder=self._excluded_folder
+            )
         if file is None:
             raise _MissingImageError(f"There is no image {shown(_relative_name(name))} here.")
         return file

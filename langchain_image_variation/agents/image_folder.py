@@ -51,12 +51,12 @@ class ImageFolder:
             )
         self.root = root
 
-    def open(self, name: str, *, excluded: PurePath | None = None) -> BinaryIO | None:
+    def open(self, name: str, *, excluded_folder: PurePath | None = None) -> BinaryIO | None:
         """Open a file for reading, or return None if the folder has no such file.
 
         Args:
             name: A path relative to the folder.
-            excluded: A folder below this one, relative to it, that counts as outside.
+            excluded_folder: A folder below this one, relative to it, that counts as outside.
 
         Raises:
             SourceError: If the file cannot be read, or if it is a hard link.
@@ -65,12 +65,14 @@ class ImageFolder:
             root, path = self.root.resolve(), (self.root / name).resolve()
             if not path.is_relative_to(root) or path == root:
                 return None
-            closed = (self.root / excluded).resolve() if excluded is not None else None
-            if closed is not None and path.is_relative_to(closed):
-                return None
-            # Where case does not matter, the path may spell the same folder differently.
-            closed_stat = os.stat(closed) if closed is not None and closed.exists() else None
-            file = open(path, "rb", opener=lambda *_: _open_inside(root, path, closed_stat))
+            excluded_stat = None
+            if excluded_folder is not None:
+                excluded_path = (self.root / excluded_folder).resolve()
+                if path.is_relative_to(excluded_path):
+                    return None
+                # Where case does not matter, the path may spell the same folder differently.
+                excluded_stat = os.stat(excluded_path) if excluded_path.exists() else None
+            file = open(path, "rb", opener=lambda *_: _open_inside(root, path, excluded_stat))
         except PermissionError:
             raise SourceError(
                 f"{shown(Path(name).name)} cannot be read. Check its permissions."
@@ -127,11 +129,11 @@ def _settled_stat(file: BinaryIO, folder: Path) -> os.stat_result:
     return file_stat
 
 
-def _open_inside(root: Path, path: Path, closed: os.stat_result | None) -> int:
+def _open_inside(root: Path, path: Path, excluded_stat: os.stat_result | None) -> int:
     """Open a resolved path under a resolved root, and return its descriptor.
 
     Raises:
-        OSError: If a step of the path does not exist, has become a link, or is the closed folder.
+        OSError: If a step of the path does not exist, has become a link, or is the excluded folder.
     """
     # Without O_NONBLOCK, opening a FIFO waits for a writer, perhaps forever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -147,8 +149,8 @@ def _open_inside(root: Path, path: Path, closed: os.stat_result | None) -> int:
             )
             os.close(descriptor)
             descriptor = subfolder
-            if closed is not None and os.path.samestat(os.fstat(descriptor), closed):
-                raise OSError("The folder is closed.")
+            if excluded_stat is not None and os.path.samestat(os.fstat(descriptor), excluded_stat):
+                raise OSError("The folder is excluded.")
         return os.open(name, flags, dir_fd=descriptor)
     finally:
         os.close(descriptor)

@@ -132,8 +132,8 @@ def _image_urls(block: object) -> Iterator[str | None]:
         if str(block.document_mimetype).startswith("image/"):
             yield _image_url(block.data, block.url)
     elif isinstance(block, CitableBlock):
-        for nested in block.content:
-            yield from _image_urls(nested)
+        for nested_block in block.content:
+            yield from _image_urls(nested_block)
 
 
 def _image_url(data: object, url: object) -> str | None:
@@ -161,15 +161,18 @@ async def _record_call(
     """
     call_id = secrets.token_hex(8)
     records = await ctx.store.get(CALLS_KEY, default=None) or {}
-    first = next(iter(records.values()), {"conversation": identity or call_id, "answers": answers})
+    first_record = next(
+        iter(records.values()), {"conversation": identity or call_id, "answers": answers}
+    )
     try:
-        await ctx.store.set(f"{CALLS_KEY}.{call_id}", {**first, "tool": tool})
+        await ctx.store.set(f"{CALLS_KEY}.{call_id}", {**first_record, "tool": tool})
     except (AttributeError, TypeError, ValueError):
         raise InvalidRequestError(
             "The state of this workflow cannot record the calls of the tool. Add this field to it: "
             f"{CALLS_KEY}: dict = {{}}."
         ) from None
     records = await ctx.store.get(CALLS_KEY)
-    first = next(iter(records.values()))
+    first_record = next(iter(records.values()))
     call_ids = [key for key, record in records.items() if record["tool"] == tool]
-    return scope_name(first["conversation"]), first["answers"] + call_ids.index(call_id)
+    earlier_calls = first_record["answers"] + call_ids.index(call_id)
+    return scope_name(first_record["conversation"]), earlier_calls

@@ -79,10 +79,12 @@ class Results(ABC):
         Raises:
             OutputError: If an image of the response cannot be read, or a file cannot be written.
         """
-        placed = place_images(response, self._write, name=name, at_once=self._writes_in_parallel)
+        placed_images = place_images(
+            response, self._write, name=name, at_once=self._writes_in_parallel
+        )
         if self._max_results is not None:
-            self._delete_oldest(self._max_results, {image.name for image in placed})
-        return [(self._result_path(image.name), image) for image in placed]
+            self._delete_oldest(self._max_results, {image.name for image in placed_images})
+        return [(self._result_path(image.name), image) for image in placed_images]
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO | None:

@@ -151,10 +151,10 @@ class ResultStorage(Results):
             f"cannot store {name!r}; free some space, or check its permissions"
         ):
             path = f"{self._scope}{name}"
-            existing = self._file_system.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
-            if existing is None:
+            existing_data = self._file_system.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
+            if existing_data is None:
                 self._file_system.write(path, data)
-            return data if existing is None else existing
+            return data if existing_data is None else existing_data
 
     def _list(self) -> list[tuple[float, str]]:
         folder = self._file_system.path(self._scope)

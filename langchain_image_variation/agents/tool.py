@@ -188,8 +188,8 @@ def _split_arguments(
     image: str, others: dict[str, Any]
 ) -> tuple[ImageVariationArguments, dict[str, Any]]:
     """Return the arguments from the model, and the other fields of the request."""
-    bounded = {name: others.pop(name) for name in ("n", "size") if name in others}
-    return ImageVariationArguments(image=image, **bounded), others
+    model_arguments = {name: others.pop(name) for name in ("n", "size") if name in others}
+    return ImageVariationArguments(image=image, **model_arguments), others
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:

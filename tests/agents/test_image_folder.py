@@ -168,8 +168,8 @@ def test_a_folder_can_be_left_out(root: Path) -> None:
     (root / "shortcut").symlink_to(root / "variations")
     folder = ImageFolder(root)
     for name in ("variations/cat-0123abcd-1.png", "shortcut/cat-0123abcd-1.png"):
-        assert folder.open(name, excluded=PurePath("variations")) is None
-    with folder.open("variations-of-mine.png", excluded=PurePath("variations")) as file:  # type: ignore[union-attr]
+        assert folder.open(name, excluded_folder=PurePath("variations")) is None
+    with folder.open("variations-of-mine.png", excluded_folder=PurePath("variations")) as file:  # type: ignore[union-attr]
         assert file.read() == square_png()
 
 
@@ -183,7 +183,9 @@ def test_a_folder_that_is_left_out_is_known_by_what_it_is(root: Path) -> None:
     (root / "trip" / "cat-0123abcd-1.png").write_bytes(square_png())
     folder = ImageFolder(root)
     with before_opening("trip", swap):
-        assert folder.open("trip/cat-0123abcd-1.png", excluded=PurePath("variations")) is None
+        assert (
+            folder.open("trip/cat-0123abcd-1.png", excluded_folder=PurePath("variations")) is None
+        )
 
 
 def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
