@@ -46,12 +46,13 @@ def page_with_table(page: str) -> str:
 def _row(exception: type[ImageVariationError]) -> str:
     depth = sum(issubclass(base, ImageVariationError) for base in exception.__mro__[1:])
     names = [exception.default_type, exception.default_code]
-    reason = (getdoc(exception) or "").partition("\n\n")[0].replace("\n", " ")
+    summary = (getdoc(exception) or "").partition("\n\n")[0].replace("\n", " ")
+    reason = summary.removeprefix("Raised if ")
     cells = [
         f"{'↳&nbsp;' * depth}`{exception.__name__}`",
         str(exception.default_status_code),
         "<br>".join(f"`{name}`" for name in names if name is not None),
-        reason.removeprefix("Raised if "),
+        reason[:1].upper() + reason[1:],
     ]
     return "| " + " | ".join(cells) + " |"
 

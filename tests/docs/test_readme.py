@@ -53,7 +53,7 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("image_variation: Made ") == 2
-    assert "There is no picture 'cat.png' here." in done.stdout
+    assert "There is no image 'cat.png' here." in done.stdout
     assert len(list(Path("examples/variations").rglob("*.png"))) == 4
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from langchain_image_variation import URLPolicy
-from langchain_image_variation.agents.calls import CallSettings
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import MAX_JPEG_SAMPLES, MAX_JPEG_SCANS
@@ -44,9 +44,9 @@ def test_the_table_of_settings_is_whole() -> None:
     """Each setting of the tool is in it, and no other, with the default of the code."""
     settings = table("docs/langchain.md", "| setting | what it is | default |")
     names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
-    assert sorted(names) == sorted(CallSettings.model_fields)
+    assert sorted(names) == sorted(ToolSettings.model_fields)
     for name in ("engine", "fit", "output_dir"):
-        default = CallSettings.model_fields[name].default
+        default = ToolSettings.model_fields[name].default
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
 
 
@@ -68,7 +68,7 @@ def test_the_table_of_limits_is_the_codes() -> None:
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
     for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), re.MULTILINE):
-        assert setting in CallSettings.model_fields
+        assert setting in ToolSettings.model_fields
 
 
 def test_the_limits_of_images_are_the_codes() -> None:
