@@ -201,8 +201,8 @@ def free_port() -> int:
 
 def serve_on(port: int, folder: Path) -> None:
     """Have the page's `image-variation serve` listen on this port, and log to a file."""
-    address = f'exec {sys.executable} -m langchain_image_variation "$@" --port {port}'
-    case = f'[ "$1" != serve ] || {served} >{folder}/served.log 2>&1\n'
+    command = f'exec {sys.executable} -m langchain_image_variation "$@" --port {port}'
+    case = f'[ "$1" != serve ] || {command} >{folder}/served.log 2>&1\n'
     for program in (folder / "bin/image-variation", folder / ".venv/bin/image-variation"):
         shebang, rest = program.read_text().split("\n", 1)
         program.write_text(f"{shebang}\n{case}{rest}")
