@@ -9,7 +9,13 @@ from langchain_image_variation import URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
-from langchain_image_variation.images.work_limits import MAX_JPEG_SAMPLES, MAX_JPEG_SCANS
+from langchain_image_variation.images.work_limits import (
+    MAX_EXIF_OVERLAP,
+    MAX_JPEG_EXIF_SEGMENTS,
+    MAX_JPEG_SAMPLES,
+    MAX_JPEG_SCANS,
+    MAX_JPEG_SEGMENTS,
+)
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
@@ -80,6 +86,8 @@ def test_the_limits_of_images_are_the_codes() -> None:
         "scans of a JPEG": f"{MAX_JPEG_SCANS},",
         "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
+        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
+        "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
