@@ -112,10 +112,12 @@ def types() -> None:
 @step
 def docs() -> None:
     """The documentation builds without warnings, and its pages load nothing from other hosts."""
-    python = environment("docs", "--editable", ".[docs]")
     # The theme prints a notice about MkDocs 2, which pyproject.toml excludes.
     settings = {"NO_MKDOCS_2_WARNING": "1"}
-    run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
+    lowest = ("--resolution", "lowest-direct")
+    for name, resolution in (("docs-floors", lowest), ("docs", ())):
+        python = environment(name, *resolution, "--editable", ".[docs]")
+        run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
     check_site(tree() / "site")
     shutil.rmtree(tree() / "site")
 
