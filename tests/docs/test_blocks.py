@@ -1,5 +1,4 @@
 import ast
-import doctest
 import gc
 import json
 import re
@@ -16,12 +15,11 @@ import pytest
 
 from tests.conftest import Run
 from tests.docs.pages import PAGES, Block, Page, blocks_of, blocks_where, find_page, pages_with
+from tests.docs.running import check_excuse, run_python
 from tests.docs.shell import Shell
 from tests.extras import skip_without, skip_without_imports
 from tests.server.serving import installed
 
-RUN = {"bash", "console", "javascript", "pycon", "python"}
-"""The languages that a test below runs."""
 SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
 """The address of `image-variation serve`, which the tests serve on another port."""
 
@@ -35,14 +33,7 @@ def test_every_fence_is_a_block() -> None:
 @pytest.mark.parametrize("block", blocks_where(lambda block: True))
 def test_a_block_runs_or_says_why_not(block: Block) -> None:
     """The comment right above a block that does not run gives the reason."""
-    if block.reason is None:
-        place, language = f"{block.page}:{block.line}", block.language or "no language"
-        assert block.language in RUN, (
-            f"{place}: no test runs a block of {language}. "
-            "Write <!-- not run: REASON --> on the line above."
-        )
-    else:
-        assert len(block.reason.split()) > 1
+    check_excuse(block)
 
 
 def parse_yaml(text: str) -> None:
@@ -117,15 +108,15 @@ def test_python_blocks_run(
         from tests.docs.models import llama_index_model
 
         names["llm"] = llama_index_model()
-    served = "127.0.0.1:8000"
+    address = "127.0.0.1:8000"
     if SERVED.search(source) or re.search("Client|OpenAI|OPENAI", source):
         skip_without("starlette")
-        served = request.getfixturevalue("server").removeprefix("http://")
+        address = request.getfixturevalue("server").removeprefix("http://")
     write_files(page, checkout)
     before = set(sys.modules)
     try:
         for block in blocks:
-            run_python(block, SERVED.sub(served, block.text), names)
+            run_python(block, SERVED.sub(address, block.text), names)
         for name in ("client", "vendor"):
             if hasattr(names.get(name), "close"):
                 names[name].close()
@@ -141,22 +132,6 @@ def test_python_blocks_run(
         first, second = re.findall("^Answer: (.*)", capsys.readouterr().out, re.MULTILINE)
         third = re.findall(r"chelsea-[0-9a-f]{8}-3", first)
         assert f"Made 1 variation of {third[0]}," in second
-
-
-def run_python(block: Block, text: str, names: dict[str, Any]) -> None:
-    """Run a block of Python, whose traceback names the page and the line."""
-    if block.language == "python":
-        exec(compile("\n" * (block.line - 1) + text, block.page, "exec"), names)
-        asked = re.search(r"^ *response = .*create_variation\(.*\bn=(\d+)", text, re.MULTILINE)
-        if asked:
-            assert len(names["response"].data) == int(asked[1])
-        return
-    session = doctest.DocTestParser().get_doctest(text, names, block.page, block.page, block.line)
-    session.globs = names
-    report: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    runner.run(session, out=report.append, clear_globs=False)
-    assert not report, "".join(report)
 
 
 @pytest.mark.parametrize("block", blocks_of("suite"))
@@ -214,8 +189,8 @@ def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
                 continue
             printed, status = shell.run(f"set -e\n{text}\nset +e")
             assert status == 0, printed
-            if asked := re.search(r"curl [\s\S]*-F n=(\d+)", text):
-                assert printed.count('"url": ') == int(asked[1])
+            if count := re.search(r"curl [\s\S]*-F n=(\d+)", text):
+                assert printed.count('"url": ') == int(count[1])
 
 
 def free_port() -> int:
@@ -226,8 +201,8 @@ def free_port() -> int:
 
 def serve_on(port: int, folder: Path) -> None:
     """Have the page's `image-variation serve` listen on this port, and log to a file."""
-    served = f'exec {sys.executable} -m langchain_image_variation "$@" --port {port}'
-    case = f'[ "$1" != serve ] || {served} >{folder}/served.log 2>&1\n'
+    command = f'exec {sys.executable} -m langchain_image_variation "$@" --port {port}'
+    case = f'[ "$1" != serve ] || {command} >{folder}/served.log 2>&1\n'
     for program in (folder / "bin/image-variation", folder / ".venv/bin/image-variation"):
         shebang, rest = program.read_text().split("\n", 1)
         program.write_text(f"{shebang}\n{case}{rest}")

@@ -47,7 +47,7 @@ def test_the_server_is_started_as_shown() -> None:
 
 
 def test_the_llama_index_example_runs(checkout: Path) -> None:
-    """Offline, without a key, and it says what was made and how the mistake was mended."""
+    """It runs offline without a key, and shows what was made and how a mistake was corrected."""
     pytest.importorskip("llama_index.core")
     script = Path("examples", "llama_index_agent.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
@@ -59,7 +59,7 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
 
 @pytest.mark.slow
 def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
-    """The script that drew the README's picture runs, and draws it at the same size."""
+    """The script that drew the README's image runs, and draws it in the same size."""
     sheet = tmp_path / "sheet.jpg"
     script = ROOT / "examples" / "contact_sheet.py"
     subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
@@ -68,7 +68,7 @@ def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
-    """It finds both set-up commands, word for word, and the lines that the first one prints."""
+    """It finds both commands word for word, and the lines that the first one prints."""
     readme_commands = runpy.run_path(str(ROOT / ".ci" / "environments.py"))["readme_commands"]
     (create, printed), (test, nothing) = readme_commands(README)
     assert "image-variation create" in create
@@ -79,7 +79,7 @@ def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
 
 
 def test_the_gate_lists_its_steps_and_refuses_others() -> None:
-    """Each step has a line that says what it checks; a name that it does not know runs nothing."""
+    """Each step has a line that says what it checks. An unknown name runs nothing."""
 
     def gate(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = ["bash", str(ROOT / ".ci" / "run"), *arguments]
@@ -93,8 +93,8 @@ def test_the_gate_lists_its_steps_and_refuses_others() -> None:
     assert "no step is named 'no-such-step'" in refused.stderr
 
 
-def test_the_pictures_of_the_readme_exist_and_are_small() -> None:
-    """Pictures that the README shows are in the tree, under 400 KB; photos under 600 KB."""
+def test_images_of_the_readme_exist_and_are_small() -> None:
+    """The README's image is in the tree and under 400 KB, photos are under 600 KB."""
     for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
         assert (ROOT / path).stat().st_size < 400_000
     credits = (ROOT / "examples" / "README.md").read_text()

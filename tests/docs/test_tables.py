@@ -50,8 +50,8 @@ def test_the_table_of_settings_is_whole() -> None:
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
 
 
-def test_the_table_of_limits_is_the_codes() -> None:
-    """To the number."""
+def test_the_limits_of_the_tool_are_the_codes() -> None:
+    """The page of the tool has each limit, to the number."""
     limits = table("docs/langchain.md", "| limit | value | setting |")
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
