@@ -112,12 +112,14 @@ class Answer:
         if not self.is_success:
             raise self._error(self._status)
         try:
-            content = self._json.content()
-            images = ImagesResponse.from_content(content)
+            images = ImagesResponse.from_content(self._json.content())
         except (ValueError, OutputError):
             raise self._not_images() from None
         if not images.data:
-            if isinstance(content, dict) and content.get("error"):
+            holds_error = bool((images.model_extra or {}).get("error"))
+            # It may repeat a key, which the variables of a traceback must not show.
+            del images
+            if holds_error:
                 # Some gateways answer 200 with an error inside.
                 raise self._error(EngineResponseError.default_status_code)
             raise self._with_headers(EngineResponseError("The server's answer contains no images."))

@@ -266,7 +266,8 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
             cut short. A server that ignores `Idempotency-Key` then bills twice.
         default_headers: Sent with every request to the server, but not with downloads. They take
             precedence over the headers that the client makes of its other settings.
-        default_query: Query parameters, added to the URL of every request to the server.
+        default_query: Query parameters, added to the URL of every request to the server. httpx
+            logs URLs, so pass keys as headers.
         extra_fields: Form fields that the server takes beyond the contract.
         normalize: Whether to convert results to PNG of exactly the requested size. Set this if
             you use the client as an engine.

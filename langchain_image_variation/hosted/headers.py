@@ -106,6 +106,7 @@ def secrets_of(headers: HeaderValues) -> list[SecretStr]:
     for name, value in headers.items():
         if is_secret(name):
             text = value.get_secret_value()
-            # A server may repeat a key without its scheme, as in "Bearer key".
-            secrets += [SecretStr(text), SecretStr(text.rpartition(" ")[2])]
+            # A server may repeat the key alone, out of "Bearer key" or "cookie=key; other=key".
+            parts = [text.rpartition(" ")[2], *(pair.partition("=")[2] for pair in text.split(";"))]
+            secrets += [SecretStr(text), *(SecretStr(part) for part in parts)]
     return secrets
