@@ -247,7 +247,7 @@ async def test_without_blocking_a_loop() -> None:
     again = await batch().rows_async(source)
     assert [{**row, "milliseconds": None} for row in rows] == again == batch().rows(source)
     (bad,) = await batch().rows_async({"path": "photos"})
-    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of a picture."
+    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
 
 
 def test_a_bad_picture_is_a_row_with_its_error(photos: Path) -> None:
@@ -318,7 +318,7 @@ BAD = [
     ({"n": 11}, "n must be"),
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
-    ({"output_dir": "https://a.example"}, "output_dir must be a path of this machine or"),
+    ({"output_dir": "https://a.example"}, "output_dir must be a path on this machine or"),
     ({"output_dir": None}, "output_dir must be a folder or a URL"),
     ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
     ({"output_dir": ""}, "output_dir is empty"),
