@@ -17,7 +17,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.hosted.json_text import JSONText
-from langchain_image_variation.hosted.retry import advice, retry_after
+from langchain_image_variation.hosted.retry import read_retry_advice, retry_after
 
 __all__ = ["MAX_ANSWER_BYTES", "Answer"]
 
@@ -61,7 +61,7 @@ class Answer:
     @property
     def retry_advice(self) -> bool | None:
         """Whether the server asks for a retry, or None if it does not say."""
-        return advice(self._headers)
+        return read_retry_advice(self._headers)
 
     def start(self, response: httpx.Response) -> None:
         """Take the status and the headers.

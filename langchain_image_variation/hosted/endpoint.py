@@ -139,7 +139,7 @@ class Endpoint:
         form: FormFields,
         image: bytes,
         *,
-        build: Callable[..., httpx.Request],
+        build_request: Callable[..., httpx.Request],
         deadline: float,
     ) -> Flow[ImagesResponse]:
         """Post an image with a form, retry as `Retries` decides, and return the server's answer.
@@ -148,7 +148,7 @@ class Endpoint:
             path: What to add to the base URL.
             form: The fields other than `image`, in the order to send them.
             image: The bytes of a PNG file.
-            build: `build_request` of the session.
+            build_request: `build_request` of the session.
             deadline: In seconds of `time.monotonic`.
 
         Raises:
@@ -163,7 +163,7 @@ class Endpoint:
         }
         attempt = 0
         while True:
-            request = build(
+            request = build_request(
                 "POST",
                 self._url(path),
                 headers=reveal(headers),

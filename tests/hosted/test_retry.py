@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     error_from_wire,
 )
-from langchain_image_variation.hosted.retry import Retries, advice, retry_after
+from langchain_image_variation.hosted.retry import Retries, read_retry_advice, retry_after
 
 LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Used 5, Requested 1. "
 
@@ -74,7 +74,7 @@ def test_whatever_is_said_gives_seconds_or_none(ms: str, after: str, message: st
 @pytest.mark.parametrize(("said", "meant"), [("true", True), ("False ", False), ("maybe", None)])
 def test_a_server_may_advise(said: str, meant: bool | None) -> None:
     """`x-should-retry` is true or false, and anything else is no advice."""
-    assert advice({"x-should-retry": said}) is meant
+    assert read_retry_advice({"x-should-retry": said}) is meant
 
 
 @pytest.mark.parametrize(
