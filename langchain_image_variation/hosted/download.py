@@ -15,8 +15,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.http.fetch import ImageBody, RedirectError, fetch
 from langchain_image_variation.http.flow import Flow, Send
-from langchain_image_variation.http.url_policy import Picture, Redirected, URLPolicy, fetch
+from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["download"]
 
@@ -80,13 +81,13 @@ def _fetch_from_server(
     host = endpoint.base_url.host
     target = httpx.URL(url)
     for _ in range(policy.max_redirects + 1):
-        body = Picture(host, policy.max_bytes)
+        body = ImageBody(host, policy.max_bytes)
         headers = {"accept": "image/*", "accept-encoding": "identity"}
         request = build_request("GET", target, headers=headers)
         try:
             yield Send(request, body, endpoint.timeout, deadline)
             return body.read()
-        except Redirected as redirect:
+        except RedirectError as redirect:
             target = target.join(redirect.location)
             if not _is_on_server(str(target), endpoint):
                 return (yield from _fetch_from_other_host(str(target), policy, deadline))

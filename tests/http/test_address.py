@@ -81,7 +81,7 @@ def test_a_url_is_read_in_one_normal_form(url: str, host: str, target: str) -> N
 )
 def test_a_redirect_is_followed_from_where_it_was_sent(location: str, expected: CheckedURL) -> None:
     """Relative and absolute locations lead to where RFC 9110 says."""
-    assert parse_url("https://images.example/a/cat.png?z").redirected(location) == expected
+    assert parse_url("https://images.example/a/cat.png?z").follow(location) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_redirect_is_followed_from_where_it_was_sent(location: str, expected: 
 def test_a_redirect_is_refused_as_a_url_is(location: str) -> None:
     """The message says that it was a redirect that led there."""
     with pytest.raises(DownloadError, match=r"'images\.example' redirects to"):
-        parse_url("https://images.example/a/cat.png").redirected(location)
+        parse_url("https://images.example/a/cat.png").follow(location)
 
 
 def test_the_file_name_is_the_last_segment() -> None:
