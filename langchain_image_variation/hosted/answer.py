@@ -142,7 +142,7 @@ class Answer:
         if status == 404 and error.message.startswith("Invalid URL"):
             error = self._path_not_found()
         elif error.message in (f"HTTP {status}", "Not Found", "Method Not Allowed"):
-            error = self._explained(error)
+            error = self._explain(error)
         error.message = _one_line(self._without_secrets(error.message))
         error.type = self._without_secrets(error.type)
         error.code = error.code and self._without_secrets(error.code)
@@ -157,7 +157,7 @@ class Answer:
                 text = text.replace(secret.get_secret_value(), "…")
         return text
 
-    def _explained(self, error: ImageVariationError) -> ImageVariationError:
+    def _explain(self, error: ImageVariationError) -> ImageVariationError:
         """Explain a status whose body does not."""
         if self._status == 404 and not self._is_html():
             return self._path_not_found()

@@ -88,7 +88,7 @@ class ClientFlow:
         request = CreateImageVariationRequest.model_validate(
             {"image": image, **fields, **options.contract_fields}
         )
-        endpoint = options.applied_to(self.endpoint)
+        endpoint = options.override(self.endpoint)
         return (yield from self._post(request, endpoint, options.form, build_request))
 
     def _post(

@@ -20,9 +20,9 @@ from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.headers import (
     HeaderValues,
+    collect_secrets,
     is_secret,
     reveal,
-    secrets_of,
 )
 from langchain_image_variation.hosted.parameters import (
     FormFields,
@@ -97,7 +97,7 @@ class Endpoint:
         )
 
     @property
-    def shown_url(self) -> str:
+    def display_url(self) -> str:
         """The base URL without its query, which may hold a key."""
         return str(self.base_url.copy_with(query=None))
 
@@ -170,21 +170,23 @@ class Endpoint:
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, [self.api_key, *secrets_of(headers)])
-            lost = False
+            answer = Answer(path, [self.api_key, *collect_secrets(headers)])
+            answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
-                lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
+                answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
                 failure = self._connection_failure(error, answer.is_success)
                 may_retry = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
-                lost, failure, may_retry = answer.is_success, error, True
-            delay = self.retries.delay(failure, attempt, advised=answer.retry_advice, lost=lost)
-            remaining = deadline - time.monotonic()
-            if delay is None or delay >= remaining or not may_retry:
-                raise _with_missed_delay(failure, delay, remaining)
+                answer_lost, failure, may_retry = answer.is_success, error, True
+            delay = self.retries.delay(
+                failure, attempt, server_advice=answer.retry_advice, answer_lost=answer_lost
+            )
+            time_left = deadline - time.monotonic()
+            if delay is None or delay >= time_left or not may_retry:
+                raise _with_missed_delay(failure, delay, time_left)
             yield Wait(delay)
             attempt += 1
 
@@ -238,13 +240,13 @@ class Endpoint:
 
 
 def _with_missed_delay(
-    failure: ImageVariationError, delay: float | None, remaining: float
+    failure: ImageVariationError, delay: float | None, time_left: float
 ) -> ImageVariationError:
     """Add to the message if the server asked for a longer wait than the deadline allows."""
-    if delay is not None and delay >= remaining and failure.retry_after is not None:
+    if delay is not None and delay >= time_left and failure.retry_after is not None:
         failure.message += (
             f" The server asks to wait {failure.retry_after:,.0f} s, but only "
-            f"{max(remaining, 0):,.0f} s of the deadline are left."
+            f"{max(time_left, 0):,.0f} s of the deadline are left."
         )
         failure.args = (failure.message,)
     return failure

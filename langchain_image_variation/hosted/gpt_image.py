@@ -141,7 +141,7 @@ class GptImageEngine:
     @property
     def base_url(self) -> str:
         """The server's address, without a query."""
-        return self._endpoint.shown_url
+        return self._endpoint.display_url
 
     @property
     def fingerprint(self) -> str:
@@ -178,10 +178,10 @@ class GptImageEngine:
         image_file = yield Work(lambda: on_white(request.image).data)
         answers = []
         reporter = progress_reporter()
-        remaining = request.n
-        while remaining > 0:
-            n = min(remaining, self._n_per_call)
-            remaining -= n
+        n_left = request.n
+        while n_left > 0:
+            n = min(n_left, self._n_per_call)
+            n_left -= n
             answer = yield from self._endpoint.post(
                 _PATH,
                 {**form, "n": str(n)},
@@ -192,8 +192,8 @@ class GptImageEngine:
             answers.append(answer)
             for _ in answer.data:
                 reporter.image_finished()
-        merged = _merge(answers)
-        for image in merged.data:
+        response = _merge(answers)
+        for image in response.data:
             yield from download(
                 image,
                 self._endpoint,
@@ -201,11 +201,11 @@ class GptImageEngine:
                 build_request=self._session.build_request,
                 deadline=deadline,
             )
-        yield Work(lambda: normalize(merged, request.side))
-        merged.size, merged.output_format = request.size, "png"
+        yield Work(lambda: normalize(response, request.side))
+        response.size, response.output_format = request.size, "png"
         if request.response_format == "url":
-            use_data_urls(merged)
-        return merged
+            use_data_urls(response)
+        return response
 
     def _form(self, request: CreateImageVariationRequest) -> dict[str, str]:
         model = self._model if request.model == DEFAULT_MODEL else request.model
@@ -225,9 +225,9 @@ class GptImageEngine:
 def _check_fidelity(fidelity: str, model: str) -> str:
     choices = next((values for name, values in _FIDELITIES.items() if model.startswith(name)), ())
     if fidelity not in choices:
-        expected = f"only {' or '.join(map(repr, choices))}" if choices else "no value"
+        choice_text = f"only {' or '.join(map(repr, choices))}" if choices else "no value"
         raise InvalidRequestError(
-            f"{shown(model)} supports {expected} as input_fidelity, got {shown(fidelity)}.",
+            f"{shown(model)} supports {choice_text} as input_fidelity, got {shown(fidelity)}.",
             param="input_fidelity",
         )
     return fidelity
@@ -235,19 +235,19 @@ def _check_fidelity(fidelity: str, model: str) -> str:
 
 def _merge(answers: list[ImagesResponse]) -> ImagesResponse:
     """Merge the answers of several calls into the first one, and add up their tokens."""
-    first, *others = answers
-    for other in others:
-        first.data.extend(other.data)
-        if first.usage is not None and other.usage is not None:
+    first, *rest = answers
+    for answer in rest:
+        first.data.extend(answer.data)
+        if first.usage is not None and answer.usage is not None:
             first.usage = Usage.model_validate(
-                _add_up(first.usage.model_dump(), other.usage.model_dump())
+                _add_up(first.usage.model_dump(), answer.usage.model_dump())
             )
     return first
 
 
-def _add_up(one: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    total = dict(one)
-    for key, value in other.items():
+def _add_up(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
+    total = dict(first)
+    for key, value in second.items():
         subtotal = total.get(key)
         if isinstance(subtotal, dict) and isinstance(value, dict):
             total[key] = _add_up(subtotal, value)

@@ -52,8 +52,8 @@ class Retries:
         error: ImageVariationError,
         attempt: int,
         *,
-        advised: bool | None = None,
-        lost: bool = False,
+        server_advice: bool | None = None,
+        answer_lost: bool = False,
     ) -> float | None:
         """Return the seconds to wait before the next attempt, or None if there is none.
 
@@ -63,15 +63,15 @@ class Retries:
         Args:
             error: The failure.
             attempt: The number of retries so far.
-            advised: The value of the server's `x-should-retry`.
-            lost: Whether the server may have made the images although the answer was lost.
+            server_advice: The value of the server's `x-should-retry`.
+            answer_lost: Whether the server may have made the images although the answer was lost.
         """
         if attempt >= self.max_retries or isinstance(error, _PERMANENT_ERRORS):
             return None
-        if lost:
+        if answer_lost:
             should_retry = self.resend_lost
-        elif advised is not None:
-            should_retry = advised
+        elif server_advice is not None:
+            should_retry = server_advice
         else:
             status = error.status_code
             should_retry = status in _RETRIED_STATUSES or (

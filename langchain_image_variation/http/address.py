@@ -113,17 +113,17 @@ def is_public(address: str) -> bool:
             refused.
     """
     try:
-        parsed = ip_address(address) if isinstance(address, str) else None
+        ip = ip_address(address) if isinstance(address, str) else None
     except ValueError:
         return False
-    if parsed is None:
+    if ip is None:
         return False
-    if isinstance(parsed, IPv4Address):
-        return not any(parsed in network for network in _REFUSED_V4)
-    if parsed.scope_id is not None or parsed not in _GLOBAL_UNICAST:
+    if isinstance(ip, IPv4Address):
+        return not any(ip in network for network in _REFUSED_V4)
+    if ip.scope_id is not None or ip not in _GLOBAL_UNICAST:
         return False
-    interface = int(parsed) >> 32 & 0xFFFF_FFFF
-    return interface not in _ISATAP and not any(parsed in network for network in _REFUSED_V6)
+    interface = int(ip) >> 32 & 0xFFFF_FFFF
+    return interface not in _ISATAP and not any(ip in network for network in _REFUSED_V6)
 
 
 _HTTPS = re.compile(r"https://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII)

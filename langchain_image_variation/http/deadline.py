@@ -42,11 +42,11 @@ def use_deadline(deadline: float) -> Iterator[None]:
 
 def phase_timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float | None]:
     """Return httpx's request extension "timeout", in which no phase outlasts the deadline."""
-    remaining = max(deadline - monotonic(), 0.001)
-    if remaining == _NEVER:
+    time_left = max(deadline - monotonic(), 0.001)
+    if time_left == _NEVER:
         return timeout.as_dict()
     return {
-        phase: remaining if seconds is None else min(seconds, remaining)
+        phase: time_left if seconds is None else min(seconds, time_left)
         for phase, seconds in timeout.as_dict().items()
     }
 
@@ -166,13 +166,13 @@ class _Backend(httpcore.NetworkBackend):
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
         """Try the addresses of a host in turn, each for the time that remains."""
-        addresses = _resolve(host, port, _remaining(timeout, httpcore.ConnectTimeout))
+        addresses = _resolve(host, port, _time_left(timeout, httpcore.ConnectTimeout))
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
-            remaining = _remaining(timeout, httpcore.ConnectTimeout)
+            time_left = _time_left(timeout, httpcore.ConnectTimeout)
             try:
                 stream = self._backend.connect_tcp(
-                    address, port, remaining, local_address, socket_options
+                    address, port, time_left, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -186,14 +186,14 @@ class _DeadlineStream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _remaining(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _time_left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # In pieces: within one write, each read of a slow peer would start the timeout again.
         view = memoryview(buffer)
         for start in range(0, len(view), _PIECE):
             piece = bytes(view[start : start + _PIECE])
-            self._stream.write(piece, _remaining(timeout, httpcore.WriteTimeout))
+            self._stream.write(piece, _time_left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -204,8 +204,8 @@ class _DeadlineStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        remaining = _remaining(timeout, httpcore.ConnectTimeout)
-        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, remaining))
+        time_left = _time_left(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, time_left))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -237,14 +237,14 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
     )
 
 
-def _remaining(timeout: float | None, error_class: type[httpcore.TimeoutException]) -> float | None:
+def _time_left(timeout: float | None, error_class: type[httpcore.TimeoutException]) -> float | None:
     """Return the seconds that an operation may take, or raise if the deadline has passed."""
-    remaining = _DEADLINE.get() - monotonic()
-    if remaining <= 0:
+    time_left = _DEADLINE.get() - monotonic()
+    if time_left <= 0:
         raise error_class("deadline")
-    if remaining == _NEVER:
+    if time_left == _NEVER:
         return timeout
-    return remaining if timeout is None else min(timeout, remaining)
+    return time_left if timeout is None else min(timeout, time_left)
 
 
 # Subclasses come before their base classes, as in httpx.

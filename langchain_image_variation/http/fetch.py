@@ -76,7 +76,7 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
 
 def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
     """Return the addresses of a host, all of them public."""
-    not_found = DownloadError(f"The host {shown(host)} does not exist; check the URL.")
+    not_found_error = DownloadError(f"The host {shown(host)} does not exist; check the URL.")
     try:
         # The resolver's own timeouts are much longer than ours.
         addresses = call_with_timeout(
@@ -85,9 +85,9 @@ def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
     except TimeoutError:
         raise DownloadError(f"The host name {shown(host)} was not resolved in time.") from None
     except (OSError, UnicodeError):
-        raise not_found from None
+        raise not_found_error from None
     if not addresses:
-        raise not_found
+        raise not_found_error
     if not all(is_public(address) for address in addresses):
         raise DownloadError(f"The host {shown(host)} has an address that is not public.")
     return addresses

@@ -101,8 +101,8 @@ class Driver:
                     failure = error
                 # Outside the handler, so that the flow's own errors do not chain this one.
                 step = flow.send(result) if failure is None else flow.throw(failure)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
 
@@ -136,10 +136,10 @@ class Driver:
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (remaining := end - time.monotonic()) > 0:
+        while (time_left := end - time.monotonic()) > 0:
             if self._is_cancelled():
                 raise _cancelled_error()
-            time.sleep(min(remaining, _POLL_INTERVAL))
+            time.sleep(min(time_left, _POLL_INTERVAL))
 
 
 class AsyncDriver:
@@ -164,8 +164,8 @@ class AsyncDriver:
                     failure = error
                 # Outside the handler, so that the flow's own errors do not chain this one.
                 step = flow.send(result) if failure is None else flow.throw(failure)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
 

@@ -88,8 +88,8 @@ def test_passing_failures_are_sent_again(status: int, again: bool) -> None:
     """What may pass by itself is sent again, what will not is not; advice overrides both."""
     error = error_from_wire(status, "x")
     assert (Retries().delay(error, 0) is not None) is again
-    assert Retries().delay(error, 0, advised=True) is not None
-    assert Retries().delay(error, 0, advised=False) is None
+    assert Retries().delay(error, 0, server_advice=True) is not None
+    assert Retries().delay(error, 0, server_advice=False) is None
 
 
 @pytest.mark.parametrize("error_class", [BillingLimitError, ContentPolicyError, QuotaExceededError])
@@ -97,14 +97,14 @@ def test_what_waiting_does_not_mend_is_never_sent_again(
     error_class: type[ImageVariationError],
 ) -> None:
     """Not even if the server advises it."""
-    assert Retries(max_retries=5).delay(error_class("x"), 0, advised=True) is None
+    assert Retries(max_retries=5).delay(error_class("x"), 0, server_advice=True) is None
 
 
 def test_a_lost_answer_is_the_callers_choice() -> None:
     """The pictures may have been billed, so it is not sent again unasked."""
     error = EngineTimeoutError("x")
-    assert Retries().delay(error, 0, lost=True) is None
-    assert Retries(resend_lost=True).delay(error, 0, lost=True) is not None
+    assert Retries().delay(error, 0, answer_lost=True) is None
+    assert Retries(resend_lost=True).delay(error, 0, answer_lost=True) is not None
     assert Retries().delay(EngineConnectionError("x"), 0) is not None
 
 
