@@ -163,29 +163,29 @@ CALLS: dict[str, tuple[dict[str, Any], Use]] = {
 def test_a_call_arrives_as_from_the_sdk(kind: str, name: str) -> None:
     """The same code sends the same target, headers and form through both clients."""
     settings, use = CALLS[name]
-    (theirs,) = send(SDK, kind, settings, use)
+    (sdk_request,) = send(SDK, kind, settings, use)
     (ours,) = send(OURS, kind, settings, use)
-    assert ours.target == theirs.target
-    assert ours.fields == theirs.fields
-    assert ours.callers_headers() == theirs.callers_headers()
+    assert ours.target == sdk_request.target
+    assert ours.fields == sdk_request.fields
+    assert ours.callers_headers() == sdk_request.callers_headers()
 
 
 def test_a_query_of_the_address_is_kept() -> None:
     """Parameters are added to it, and replace those of the same name."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
             base_url="https://x.example/v1?tenant=7&a=%2F", http_client=http_client
         )
         client.images.create_variation(image=PNG)
         client.images.create_variation(image=PNG, extra_query={"tenant": 8, "b": 1})
-    assert seen[0].url.raw_path == b"/v1/images/variations?tenant=7&a=%2F"
-    assert dict(seen[1].url.params) == {"tenant": "8", "a": "/", "b": "1"}
+    assert requests[0].url.raw_path == b"/v1/images/variations?tenant=7&a=%2F"
+    assert dict(requests[1].url.params) == {"tenant": "8", "a": "/", "b": "1"}
 
 
 def test_extra_body_comes_before_extra_fields() -> None:
     """What a call says counts more than what the client was set to."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
             base_url=BASE_URL,
@@ -194,7 +194,7 @@ def test_extra_body_comes_before_extra_fields() -> None:
             extra_fields={"steps": 4, "style": "a"},
         )
         client.images.create_variation(image=PNG, extra_body={"steps": 8, "model": "other"})
-    fields = {name: value for name, _, value in parts(seen[0])}
+    fields = {name: value for name, _, value in parts(requests[0])}
     assert (fields["steps"], fields["style"], fields["model"]) == (b"8", b"a", b"other")
 
 
@@ -222,19 +222,19 @@ def test_a_timeout_of_either_kind_is_kept(kind: str, timeout: Any, scope: str) -
 def test_no_timeout_is_not_the_default(kind: str, scope: str) -> None:
     """None takes the client's limit away; leaving the argument out keeps it."""
 
-    def slow(connection: socket.socket) -> None:
+    def answer_slowly(connection: socket.socket) -> None:
         time.sleep(0.6)
         connection.sendall(response(200, success()))
 
-    def unlimited(client: Any) -> Any:
+    def call_without_limit(client: Any) -> Any:
         if scope == "call":
             return call(timeout=None)(client)
         return call()(client.with_options(timeout=None))
 
     for classes, error in ((SDK, openai.APITimeoutError), (OURS, EngineTimeoutError)):
-        with raw_server(slow) as server:
+        with raw_server(answer_slowly) as server:
             settings = {"base_url": server.base_url, "timeout": 0.1}
-            _run(classes, kind, settings, unlimited)
+            _run(classes, kind, settings, call_without_limit)
             with pytest.raises(error):
                 _run(classes, kind, settings, call())
 
@@ -297,7 +297,7 @@ UNSENDABLE: list[dict[Any, Any]] = [
 
 def refusals(headers: Any) -> list[InvalidRequestError]:
     """Pass headers in each way there is, and return the errors."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     errors = []
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         settings: dict[str, Any] = {"base_url": BASE_URL, "http_client": http_client}
@@ -312,7 +312,7 @@ def refusals(headers: Any) -> list[InvalidRequestError]:
                 use()
             assert caught.value.param == param
             errors.append(caught.value)
-    assert seen == []
+    assert requests == []
     return errors
 
 
@@ -346,18 +346,18 @@ def test_an_idempotency_key_belongs_to_a_call() -> None:
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
 def test_any_header_is_sent_as_it_is_or_refused(headers: dict[str, str]) -> None:
     """No text of a name or value becomes another header."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client, api_key="")
         client.images.create_variation(image=PNG)
         try:
             client.images.create_variation(image=PNG, extra_headers=headers)
         except InvalidRequestError:
-            assert len(seen) == 1
+            assert len(requests) == 1
             return
     expected = {name.lower(): value for name, value in headers.items()}
-    assert seen[1].headers.keys() == seen[0].headers.keys() | expected.keys()
-    assert {name: seen[1].headers[name] for name in expected} == expected
+    assert requests[1].headers.keys() == requests[0].headers.keys() | expected.keys()
+    assert {name: requests[1].headers[name] for name in expected} == expected
 
 
 DEEP: Any = 1
@@ -391,13 +391,13 @@ def test_parameters_that_cannot_be_sent_are_refused(argument: str, values: Any) 
 )
 def test_fields_of_the_contract_stay_legal(body: dict[str, Any], param: str) -> None:
     """`extra_body` may set them, within the limits of the contract."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
         with pytest.raises(InvalidRequestError) as caught:
             client.images.create_variation(image=PNG, extra_body=body)
     assert caught.value.param == param
-    assert seen == []
+    assert requests == []
 
 
 # Keys in headers...
@@ -423,7 +423,7 @@ def test_a_key_in_a_header_is_nowhere_to_be_seen(
     """Not in a log, an error, a repr or a traceback's variables, nor where the server echoes it."""
     key = "verysecret0123456789"
     echo = {"message": f"Wrong key {value.format(key)}: {key}", "code": key}
-    handler, seen = answering(httpx.Response(status, content=json.dumps({"error": echo})))
+    handler, requests = answering(httpx.Response(status, content=json.dumps({"error": echo})))
     headers: Any = {name: value.format(key)}
     caplog.set_level(0)
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
@@ -437,9 +437,9 @@ def test_a_key_in_a_header_is_nowhere_to_be_seen(
             client = client.copy(set_default_headers=headers)
         with pytest.raises(ImageVariationError) as caught:
             client.images.create_variation(image=PNG, extra_headers=of_call)
-    assert seen[0].headers[name] == value.format(key)
-    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    ours = [frame for frame in shown.stack if "langchain_image_variation/" in frame.filename]
+    assert requests[0].headers[name] == value.format(key)
+    summary = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in summary.stack if "langchain_image_variation/" in frame.filename]
     texts = [text for frame in ours for text in (frame.locals or {}).values()]
     texts += [caplog.text, repr(caught.value), repr(vars(caught.value)), repr(client)]
     texts += [repr(vars(client)), repr(client._flow.endpoint)]
@@ -450,20 +450,20 @@ def test_a_key_in_a_header_is_nowhere_to_be_seen(
 def test_a_download_gets_no_default_headers() -> None:
     """The URL of a result is enough, and a key is sent nowhere else."""
     body = json.dumps({"created": 1, "data": [{"url": f"{BASE_URL}/a.png"}]}).encode()
-    handler, seen = answering(ok(body), httpx.Response(200, content=PNG))
+    handler, requests = answering(ok(body), httpx.Response(200, content=PNG))
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
             base_url=BASE_URL, http_client=http_client, default_headers={"api-key": "secret"}
         )
         assert client.images.create_variation(image=PNG).data[0].read() == PNG
-    assert ["api-key" in request.headers for request in seen] == [True, False]
+    assert ["api-key" in request.headers for request in requests] == [True, False]
 
 
 def test_the_fingerprint_tells_servers_apart() -> None:
     """A header may choose a model, so it counts; a key does not."""
     client = ImageVariationClient(base_url=BASE_URL, api_key="sk-1")
-    same = client.copy(api_key="sk-2", default_headers={"api-key": "k"}, timeout=5)
-    assert same.fingerprint == client.fingerprint
+    equal_client = client.copy(api_key="sk-2", default_headers={"api-key": "k"}, timeout=5)
+    assert equal_client.fingerprint == client.fingerprint
     variants = {
         client.fingerprint,
         client.copy(default_headers={"X-Variant": "b"}).fingerprint,
@@ -493,7 +493,7 @@ def test_a_copy_shares_the_connections() -> None:
 
 def test_a_copy_changes_nothing_of_the_original() -> None:
     """Every setting that is not passed is inherited, and the original keeps its own."""
-    handler, seen = answering(ok())
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
             base_url=BASE_URL,
@@ -518,13 +518,13 @@ def test_a_copy_changes_nothing_of_the_original() -> None:
         client.copy().images.create_variation(image=PNG)
         client.images.create_variation(image=PNG)
     assert client.fingerprint == fingerprint
-    changed, inherited, original = seen
-    assert changed.url.host == "other.example"
-    assert not {"authorization", "openai-organization"} & changed.headers.keys()
-    assert (changed.headers["x-a"], changed.headers["x-b"]) == ("1", "1")
-    assert {name: value for name, _, value in parts(changed)}["model"] == b"other"
-    assert parts(inherited) == parts(original)
-    for request in (inherited, original):
+    changed_request, inherited_request, original_request = requests
+    assert changed_request.url.host == "other.example"
+    assert not {"authorization", "openai-organization"} & changed_request.headers.keys()
+    assert (changed_request.headers["x-a"], changed_request.headers["x-b"]) == ("1", "1")
+    assert {name: value for name, _, value in parts(changed_request)}["model"] == b"other"
+    assert parts(inherited_request) == parts(original_request)
+    for request in (inherited_request, original_request):
         assert request.headers["authorization"] == "Bearer sk-1"
         assert request.headers["openai-organization"] == "org-1"
         assert request.headers["x-a"] == "1"
@@ -534,9 +534,9 @@ def test_a_copy_changes_nothing_of_the_original() -> None:
 async def test_an_async_copy_for_another_host() -> None:
     """It opens connections of its own, which closing it closes."""
     with raw_server(response(200, success())) as server:
-        other = server.base_url.replace("127.0.0.1", "localhost")
+        other_url = server.base_url.replace("127.0.0.1", "localhost")
         async with AsyncImageVariationClient(base_url=server.base_url) as client:
-            async with client.copy(base_url=other, resend_lost=True, normalize=True) as copy:
+            async with client.copy(base_url=other_url, resend_lost=True, normalize=True) as copy:
                 await call()(copy)
             await call()(client)
         assert server.connections == 2
