@@ -1,4 +1,4 @@
-"""One way to call the sync and the async client, so that a test of either is a test of both."""
+"""One way to call the sync and the async client, so that one test covers both."""
 
 import asyncio
 import base64

@@ -6,6 +6,7 @@ shape of the vendor's SDK: ``client.images.create_variation(image=open("image.pn
 
 from collections.abc import Callable, Mapping
 from copy import copy as shallow_copy
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -176,6 +177,7 @@ class _BaseClient(Generic[H]):
             default_query=default_query,
         )
         client = shallow_copy(self)
+        vars(client).pop("images", None)  # It belongs to the original.
         client._flow = ClientFlow(
             new_endpoint,
             model=flow.model if model is None else model,
@@ -292,7 +294,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
     def _owns_connections(self) -> bool:
         return self._session.owns_client
 
-    @property
+    @cached_property
     def images(self) -> "Images":
         """The call in the shape of the vendor's SDK."""
         return Images(self)
@@ -361,7 +363,7 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
     def _owns_connections(self) -> bool:
         return self._session.owns_client
 
-    @property
+    @cached_property
     def images(self) -> "AsyncImages":
         """The call in the shape of the vendor's async SDK."""
         return AsyncImages(self)

@@ -58,7 +58,7 @@ class Idle:
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Each test leaves no more open files and sockets than before."""
-    if sys.platform != "linux":  # Only there is a folder of them.
+    if sys.platform != "linux":  # Only Linux lists them in a folder.
         yield
         return
     call_engine(Idle(), CreateImageVariationRequest(image=SquarePNG(PNG)))
@@ -142,7 +142,7 @@ FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
 ]
 
 
-# On trio, httpx leaves generators to the garbage collector when it is cut off.
+# On trio, httpx leaves generators to the garbage collector when it is cancelled.
 cut_off = pytest.mark.filterwarnings("ignore:.*was garbage collected before it had been exhausted")
 
 
@@ -347,7 +347,7 @@ def test_each_event_loop_has_its_connections() -> None:
             anyio.run(ask, client, True, backend=backend)
         assert server.connections == 6
         del client
-        # While the connections that were left open are expected.
+        # The connections that are still open here are expected.
         gc.collect()
 
 

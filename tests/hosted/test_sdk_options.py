@@ -42,14 +42,14 @@ CLIENTS_HEADERS = {"host", "connection", "accept-encoding", "content-type", "con
 
 @dataclass(frozen=True)
 class Sent:
-    """What a server received, as far as it concerns the caller."""
+    """A request as a server received it."""
 
     target: str
     headers: dict[str, str]
     fields: list[tuple[str, str]]
 
     def callers_headers(self) -> dict[str, str]:
-        """Return the headers that depend on the caller, and not on the client alone."""
+        """Return the headers that the caller can set."""
         headers = {
             name: value
             for name, value in self.headers.items()
@@ -63,7 +63,7 @@ class Sent:
 
     @classmethod
     def from_bytes(cls, request: bytes) -> "Sent":
-        """Read a request as it came over the socket."""
+        """Parse the bytes that came over the socket."""
         head, _, content = request.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
@@ -82,7 +82,7 @@ Use = Callable[[Any], Any]
 def send(
     client_classes: tuple[Any, Any], kind: str, settings: Mapping[str, Any], use: Use
 ) -> list[Sent]:
-    """Use a client of a kind, and return what arrived at a server."""
+    """Use a client, sync or async, and return the requests that arrived at a server."""
     with raw_server(response(200, success())) as server:
         options = {"base_url": server.base_url, "api_key": "sk-1", "max_retries": 0, **settings}
         if kind == "sync":
@@ -103,7 +103,7 @@ SDK = (openai.OpenAI, openai.AsyncOpenAI)
 
 
 def call(**options: Any) -> Use:
-    """Return a use of a client: one call with options."""
+    """Return a function that makes one call with options."""
     return lambda client: client.images.create_variation(**{**FIELDS, **options})
 
 
@@ -170,8 +170,8 @@ def test_a_call_arrives_as_from_the_sdk(kind: str, name: str) -> None:
     assert ours.callers_headers() == sdk_request.callers_headers()
 
 
-def test_a_query_of_the_address_is_kept() -> None:
-    """Parameters are added to it, and replace those of the same name."""
+def test_a_query_of_base_url_is_kept() -> None:
+    """Parameters are added to it and replace those of the same name."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
@@ -184,7 +184,7 @@ def test_a_query_of_the_address_is_kept() -> None:
 
 
 def test_extra_body_comes_before_extra_fields() -> None:
-    """What a call says counts more than what the client was set to."""
+    """The options of a call take precedence over the settings of the client."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
@@ -204,8 +204,8 @@ def test_extra_body_comes_before_extra_fields() -> None:
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("timeout", [0.2, httpx.Timeout(0.2), openai.Timeout(0.2)])
 @pytest.mark.parametrize("scope", ["client", "call", "options"])
-def test_a_timeout_of_either_kind_is_kept(kind: str, timeout: Any, scope: str) -> None:
-    """Seconds, httpx's class and the SDK's own, for the client, a call or a copy."""
+def test_a_timeout_of_any_class_is_kept(kind: str, timeout: Any, scope: str) -> None:
+    """A client, a call and a copy accept seconds, httpx's class and the SDK's own."""
     settings: dict[str, Any] = {"timeout": timeout} if scope == "client" else {}
     options: dict[str, Any] = {"timeout": timeout} if scope == "call" else {}
 
@@ -220,7 +220,7 @@ def test_a_timeout_of_either_kind_is_kept(kind: str, timeout: Any, scope: str) -
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("scope", ["call", "options"])
 def test_no_timeout_is_not_the_default(kind: str, scope: str) -> None:
-    """None takes the client's limit away; leaving the argument out keeps it."""
+    """None removes the limit of the client; leaving the argument out keeps it."""
 
     def answer_slowly(connection: socket.socket) -> None:
         time.sleep(0.6)
@@ -257,7 +257,7 @@ def _run(classes: tuple[Any, Any], kind: str, settings: Mapping[str, Any], use: 
     "timeout", [0, -1, "5", True, float("nan"), httpx.Timeout(-1), httpx.Timeout(5, read=0)]
 )
 def test_a_timeout_out_of_range_is_refused(timeout: Any) -> None:
-    """For a call and a copy as for the client, before anything is sent."""
+    """The client, a call and a copy refuse it before anything is sent."""
     client = ImageVariationClient(base_url=BASE_URL)
     for use in (call(timeout=timeout), lambda client: client.copy(timeout=timeout)):
         with pytest.raises(InvalidRequestError, match="timeout") as caught:
@@ -296,7 +296,7 @@ UNSENDABLE: list[dict[Any, Any]] = [
 
 
 def refusals(headers: Any) -> list[InvalidRequestError]:
-    """Pass headers in each way there is, and return the errors."""
+    """Pass headers in every possible way, and return the errors."""
     handler, requests = answering(ok())
     errors = []
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
@@ -318,34 +318,34 @@ def refusals(headers: Any) -> list[InvalidRequestError]:
 
 @pytest.mark.parametrize("name", FRAMING)
 def test_headers_that_frame_the_request_are_refused(name: str) -> None:
-    """The client sets them, and the message says so."""
+    """The message says that the client sets them."""
     for error in refusals({"X-A": "1", name: "5"}):
         assert f"must not set {name}: the client sets it" in error.message
 
 
 @pytest.mark.parametrize("headers", UNSENDABLE, ids=ascii)
 def test_headers_that_cannot_be_sent_are_refused(headers: dict[Any, Any]) -> None:
-    """Line breaks, blanks at the ends, other characters and other types: nothing is injected."""
+    """Line breaks, outer blanks, other characters and other types cannot inject anything."""
     for error in refusals(headers):
         assert "\n" not in error.message
         assert "X-B: b" not in error.message
 
 
-def test_headers_that_are_no_mapping_are_refused() -> None:
+def test_headers_must_be_a_mapping() -> None:
     """The error names the argument."""
     for error in refusals([("X-A", "1")]):
         assert "must be a mapping" in error.message
 
 
 def test_an_idempotency_key_belongs_to_a_call() -> None:
-    """As a default, it would make a server answer each call with the first one's images."""
+    """As a default, it would make the server repeat the first answer for every call."""
     with pytest.raises(InvalidRequestError, match="pass it to the call in extra_headers"):
         ImageVariationClient(base_url=BASE_URL, default_headers={"idempotency-key": "k"})
 
 
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
 def test_any_header_is_sent_as_it_is_or_refused(headers: dict[str, str]) -> None:
-    """No text of a name or value becomes another header."""
+    """No name and no value turns into another header."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client, api_key="")
@@ -369,7 +369,7 @@ for _ in range(10):
 @pytest.mark.parametrize(
     "values", [[("a", 1)], {1: "a"}, {"a": b"x"}, {"a": {1, 2}}, {"a": "\ud800"}, {"a": DEEP}]
 )
-def test_parameters_that_cannot_be_sent_are_refused(argument: str, values: Any) -> None:
+def test_parameters_out_of_range_are_refused(argument: str, values: Any) -> None:
     """The error names the argument."""
     client = ImageVariationClient(base_url=BASE_URL)
     with pytest.raises(InvalidRequestError) as caught:
@@ -390,7 +390,7 @@ def test_parameters_that_cannot_be_sent_are_refused(argument: str, values: Any) 
     ],
 )
 def test_fields_of_the_contract_stay_legal(body: dict[str, Any], param: str) -> None:
-    """`extra_body` may set them, within the limits of the contract."""
+    """`extra_body` may set them within the limits of the contract."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
@@ -417,10 +417,10 @@ def test_fields_of_the_contract_stay_legal(body: dict[str, Any], param: str) -> 
 )
 @pytest.mark.parametrize("argument", ["extra_headers", "default_headers", "set_default_headers"])
 @pytest.mark.parametrize("status", [200, 401])
-def test_a_key_in_a_header_is_nowhere_to_be_seen(
+def test_a_key_in_a_header_is_shown_nowhere(
     name: str, value: str, argument: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in a log, an error, a repr or a traceback's variables, nor where the server echoes it."""
+    """No log, error, repr or variable of a traceback shows it, even if the server echoes it."""
     key = "verysecret0123456789"
     echo = {"message": f"Wrong key {value.format(key)}: {key}", "code": key}
     handler, requests = answering(httpx.Response(status, content=json.dumps({"error": echo})))
@@ -448,7 +448,7 @@ def test_a_key_in_a_header_is_nowhere_to_be_seen(
 
 
 def test_a_download_gets_no_default_headers() -> None:
-    """The URL of a result is enough, and a key is sent nowhere else."""
+    """The URL of a result is enough, so the key is not sent with it."""
     body = json.dumps({"created": 1, "data": [{"url": f"{BASE_URL}/a.png"}]}).encode()
     handler, requests = answering(ok(body), httpx.Response(200, content=PNG))
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
@@ -460,7 +460,7 @@ def test_a_download_gets_no_default_headers() -> None:
 
 
 def test_the_fingerprint_tells_servers_apart() -> None:
-    """A header may choose a model, so it counts; a key does not."""
+    """A header may select a model, so it counts; a key does not."""
     client = ImageVariationClient(base_url=BASE_URL, api_key="sk-1")
     equal_client = client.copy(api_key="sk-2", default_headers={"api-key": "k"}, timeout=5)
     assert equal_client.fingerprint == client.fingerprint
@@ -479,7 +479,7 @@ def test_the_fingerprint_tells_servers_apart() -> None:
 
 
 def test_a_copy_shares_the_connections() -> None:
-    """One connection serves both, and closing the copy closes it."""
+    """Both use one connection, and closing the copy closes it."""
     with raw_server(response(200, success())) as server:
         client = ImageVariationClient(base_url=server.base_url)
         copy = client.with_options(max_retries=0)
@@ -491,8 +491,8 @@ def test_a_copy_shares_the_connections() -> None:
             call()(client)
 
 
-def test_a_copy_changes_nothing_of_the_original() -> None:
-    """Every setting that is not passed is inherited, and the original keeps its own."""
+def test_a_copy_does_not_change_the_original() -> None:
+    """A copy inherits the settings that you do not pass, and the original keeps its own."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
@@ -505,6 +505,7 @@ def test_a_copy_changes_nothing_of_the_original() -> None:
             extra_fields={"style": "a"},
             deadline=None,
         )
+        assert client.images is client.images
         fingerprint = client.fingerprint
         client.copy(
             base_url="https://other.example/v1",
@@ -532,7 +533,7 @@ def test_a_copy_changes_nothing_of_the_original() -> None:
 
 
 async def test_an_async_copy_for_another_host() -> None:
-    """It opens connections of its own, which closing it closes."""
+    """It opens its own connections, and closing it closes them."""
     with raw_server(response(200, success())) as server:
         other_url = server.base_url.replace("127.0.0.1", "localhost")
         async with AsyncImageVariationClient(base_url=server.base_url) as client:
@@ -544,7 +545,7 @@ async def test_an_async_copy_for_another_host() -> None:
 
 @pytest.mark.parametrize("setting", ["default_headers", "default_query"])
 def test_a_copy_adds_or_replaces(setting: str) -> None:
-    """Both at once are refused, as by the SDK."""
+    """Like the SDK, it refuses both at once."""
     client = ImageVariationClient(base_url=BASE_URL)
     options: dict[str, Any] = {setting: {"x-a": "1"}, f"set_{setting}": {"x-b": "1"}}
     with pytest.raises(InvalidRequestError, match=f"set_{setting}") as caught:
@@ -553,7 +554,7 @@ def test_a_copy_adds_or_replaces(setting: str) -> None:
 
 
 def test_a_copy_checks_its_settings() -> None:
-    """As the constructor does; the key is not shown."""
+    """Its errors are those of the constructor, and do not show the key."""
     client = ImageVariationClient(base_url=BASE_URL)
     with pytest.raises(InvalidRequestError, match="max_retries"):
         client.copy(max_retries=-1)

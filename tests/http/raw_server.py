@@ -1,4 +1,4 @@
-"""A server on a real socket that answers with exactly the bytes, and the faults, it is told to."""
+"""A server on a real socket that sends the exact bytes and faults of a test."""
 
 import socket
 import struct
@@ -85,7 +85,7 @@ def raw_server(*reactions: Reaction) -> Iterator[RawServer]:
             yield server
         finally:
             server.closing.set()
-            # Closing alone does not wake a thread that waits in accept.
+            # Closing alone does not wake a thread that is blocked in accept.
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(5)
 

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  # Characters that look like others are what is tested.
+# ruff: noqa: RUF001  # The tests are about lookalike characters.
 import ipaddress
 
 import pytest

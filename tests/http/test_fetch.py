@@ -80,7 +80,7 @@ def policy(web: Web, *hosts: str, **options: Any) -> URLPolicy:
     return URLPolicy(hosts=hosts or ["images.example"], transport=web.transport, **options)
 
 
-# What is asked...
+# Requests...
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_the_default_resolver_is_the_systems() -> None:
     assert set(resolve("localhost", 443)) <= {"127.0.0.1", "::1"}
 
 
-# Where it may go...
+# Redirects...
 
 
 def test_without_a_list_every_public_host_is_allowed(drive: Drive) -> None:
@@ -256,7 +256,7 @@ def test_redirects_are_counted(drive: Drive, limit: int) -> None:
     assert len(web.requests) == limit + 1
 
 
-# What comes back...
+# Responses...
 
 
 @pytest.mark.parametrize(
@@ -400,11 +400,11 @@ def test_hosts_are_compared_in_normal_form(drive: Drive) -> None:
 
 
 class Server:
-    """A TLS server on the loopback device, which answers each connection as it is told.
+    """A TLS server on loopback that answers each connection by a function.
 
     Args:
-        certificate: What it shows.
-        serve: Called with each connection once a request came in.
+        certificate: The server's certificate.
+        serve: Called with each connection after a request has arrived.
     """
 
     def __init__(
@@ -434,7 +434,7 @@ class Server:
                         self.heads.append(tls_socket.recv(65536))
                         self._serve(tls_socket)
                 except OSError:
-                    continue  # The client hung up, as it should in some tests.
+                    continue  # Some tests expect the client to hang up.
 
     def close(self) -> None:
         """Stop."""
