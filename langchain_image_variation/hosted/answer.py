@@ -2,10 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
 
 import httpx
-from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.error_response import ErrorResponse
@@ -16,6 +14,7 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     OutputError,
 )
+from langchain_image_variation.hosted.headers import HeaderValues, collect_secrets
 from langchain_image_variation.hosted.json_text import JSONText
 from langchain_image_variation.hosted.retry import read_retry_advice, retry_after
 
@@ -37,15 +36,16 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
-        secrets: Keys that were sent. No error shows them, even if the server repeats them.
+        sent_headers: The headers of the request. No error shows a key in them, even if the server
+            repeats it.
         max_bytes: The most bytes to read.
     """
 
     def __init__(
-        self, path: str, secrets: Sequence[SecretStr], max_bytes: int = MAX_ANSWER_BYTES
+        self, path: str, sent_headers: HeaderValues, max_bytes: int = MAX_ANSWER_BYTES
     ) -> None:
         self._path = path
-        self._secrets = secrets
+        self._sent_headers = sent_headers
         self._max_bytes = max_bytes
         self._status = 0
         self._headers = httpx.Headers()
@@ -151,7 +151,7 @@ class Answer:
         return self._with_headers(error)
 
     def _without_secrets(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in collect_secrets(self._sent_headers):
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret.get_secret_value(), "…")

@@ -69,6 +69,8 @@ class CallOptions:
 
     def override(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint with the options of this call."""
+        if self.timeout is None and not self.headers and not self.query:
+            return endpoint
         return replace(
             endpoint,
             timeout=endpoint.timeout if self.timeout is None else self.timeout,

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import httpx
 from pydantic import SecretStr
@@ -20,7 +21,6 @@ from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.headers import (
     HeaderValues,
-    collect_secrets,
     is_secret,
     reveal,
 )
@@ -170,7 +170,7 @@ class Endpoint:
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, [self.api_key, *collect_secrets(headers)])
+            answer = Answer(path, headers)
             answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, deadline)
@@ -191,9 +191,7 @@ class Endpoint:
             attempt += 1
 
     def _url(self, path: str) -> httpx.URL:
-        base, question, query = self.base_url.raw_path.partition(b"?")
-        raw_path = base.rstrip(b"/") + path.encode() + question + query
-        url = self.base_url.copy_with(raw_path=raw_path)
+        url = _append_path(self.base_url, path)
         if not self.default_query:
             return url  # Merging would encode its query again.
         return url.copy_merge_params(tuple(flatten(self.default_query)))
@@ -237,6 +235,13 @@ class Endpoint:
             f"The request could not be sent to {host}; is the client closed, or did a hook of "
             f"http_client fail ({type(error).__name__})?"
         )
+
+
+# httpx needs longer to build a URL than we need for the rest of a request.
+@lru_cache(maxsize=64)
+def _append_path(base_url: httpx.URL, path: str) -> httpx.URL:
+    base, question, query = base_url.raw_path.partition(b"?")
+    return base_url.copy_with(raw_path=base.rstrip(b"/") + path.encode() + question + query)
 
 
 def _with_missed_delay(
