@@ -84,7 +84,7 @@ class Envelope:
                 await _response(unforeseen)(scope, receive, send_marked)
         finally:
             seconds = time.perf_counter() - start
-            self._metrics.count(scope["path"], status, seconds)
+            self._metrics.count(_path_in_app(scope), status, seconds)
             self._log(scope, status, seconds, request_id)
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -98,6 +98,13 @@ class Envelope:
         }
         # A path may hold line breaks.
         LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
+
+
+def _path_in_app(scope: Scope) -> str:
+    """Return a request's path without the path below which the app is mounted or proxied."""
+    path: str = scope["path"]
+    below = path.removeprefix(scope.get("root_path", "").rstrip("/"))
+    return below if below.startswith("/") else path
 
 
 async def failed(request: Request, error: ImageVariationError) -> Response:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -164,7 +165,8 @@ class Handlers:
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
         self._access.check_host(request)
-        return JSONResponse(self._document)
+        url = self._base_url(request) if self._public_url else _root_path(request)
+        return JSONResponse({**self._document, "servers": [{"url": url or "/"}]})
 
     def _check_room(self, request: Request) -> None:
         """Refuse what could not be served, before it takes any memory."""
@@ -174,10 +176,11 @@ class Handlers:
         if not request.headers.get("idempotency-key"):
             self._turns.check_room()
 
-    def _base(self, request: Request) -> str:
+    def _base_url(self, request: Request) -> str:
+        """Return the address of the app's root as the client sees it, without a final slash."""
         if self._public_url is not None:
             return self._public_url.rstrip("/")
-        return str(request.base_url).rstrip("/")
+        return str(request.base_url.replace(path=_root_path(request)))
 
     def _body(
         self, answer: ImagesResponse, wanted: CreateImageVariationRequest, request: Request
@@ -187,7 +190,7 @@ class Handlers:
         for made in answer.data:
             png = _png(made.read(), wanted.side)
             if wanted.response_format == "url":
-                images.append(Image(url=f"{self._base(request)}/files/{self._store.add(png)}"))
+                images.append(Image(url=f"{self._base_url(request)}/files/{self._store.add(png)}"))
             else:
                 images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
@@ -199,6 +202,12 @@ class Handlers:
             "created": self._since,
             "owned_by": "langchain-image-variation",
         }
+
+
+def _root_path(request: Request) -> str:
+    """Return the path below which the app is mounted or proxied, without a final slash."""
+    # Not from `request.base_url`, which leaves out the path of a `Mount`.
+    return quote(request.scope.get("root_path", "").rstrip("/"))
 
 
 def _png(data: bytes, side: int) -> bytes:

@@ -20,6 +20,8 @@ pytest.importorskip("playwright")
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
@@ -102,6 +104,18 @@ def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str)
         if folder := os.environ.get("IMAGE_VARIATION_SCREENSHOTS"):
             tab.screenshot(path=f"{folder}/{width}-{scheme}.png", full_page=True)
     assert not failures
+
+
+def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    """Mounted in another app, the page calls the app and fetches its results where they are."""
+    app = Starlette(routes=[Mount("/img", create_app("instant", store_dir=tmp_path / "store"))])
+    with serving(app) as address, browser.new_page() as tab:
+        tab.goto(f"{address}/img/")
+        tab.locator("#file").set_input_files(photo(tmp_path))
+        tab.locator("#preview").wait_for()
+        make(tab, "url")
+        assert tab.locator("#results img").count() == 2
+        assert f"{address}/img/v1/images/variations" in tab.locator("#code").inner_text()
 
 
 def test_a_file_that_is_no_picture(browser: Browser, tmp_path: Path) -> None:
