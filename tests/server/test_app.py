@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -295,7 +296,7 @@ async def test_text_that_no_answer_could_hold(client: httpx.AsyncClient, name: b
     body = b'--x\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n\r\n--x--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=x"}
     error = error_of(await client.post(PATH, content=body, headers=headers), 400)
-    assert "not in UTF-8" in error["message"]
+    assert "encoded in UTF-8" in error["message"]
 
 
 async def test_a_file_name_of_another_form(client: httpx.AsyncClient) -> None:
@@ -362,7 +363,7 @@ async def test_a_store_that_is_gone_is_told_the_operator(
         response = await client.post(PATH, files=picture())
     message = error_of(response, 500)["message"]
     assert message.startswith("The server failed")
-    assert "The picture cannot be kept: No such file or directory." in caplog.text
+    assert "The image cannot be stored: No such file or directory." in caplog.text
 
 
 class Drawing:
@@ -583,7 +584,9 @@ async def test_the_store_has_a_size_cap(tmp_path: Path) -> None:
             answer = await client.post(PATH, data=form, files=picture(square_png(side)))
             urls.append(answer.json()["data"][0]["url"])
         assert (await client.get(urls[-1])).status_code == 200
-        assert error_of(await client.get(urls[0]), 404)["message"].startswith("The picture is gone")
+        assert error_of(await client.get(urls[0]), 404)["message"].startswith(
+            "This image was removed"
+        )
     stored = [path for path in (tmp_path / "store").iterdir() if path.suffix == ".png"]
     assert sum(path.stat().st_size for path in stored) <= 2000
 
@@ -677,6 +680,60 @@ async def test_slots_come_back(tmp_path: Path) -> None:
     assert engine.most == 1
     assert "image_variation_running 0.0" in metrics
     assert "image_variation_waiting 0.0" in metrics
+
+
+class Deaf(InstantEngine):
+    """Never notices that a call was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.finish = threading.Event()
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Work until it may finish."""
+        self.calls += 1
+        self.finish.wait(60)
+        return super().create_variation(request)
+
+
+async def wait_for_calls(engine: Deaf, count: int) -> None:
+    """Wait until the engine has been called that often."""
+    async with asyncio.timeout(60):
+        while engine.calls < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_slot_is_taken_until_the_engine_ends(tmp_path: Path) -> None:
+    """A cancelled request leaves at once, but its slot is free only when the engine has stopped."""
+    engine = Deaf()
+    async with connected(tmp_path, engine, workers=1, queue=0) as client:
+        post = asyncio.create_task(client.post(PATH, files=picture()))
+        await wait_for_calls(engine, 1)
+        post.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(post, 60)
+        assert "image_variation_running 1.0" in (await client.get("/metrics")).text
+        error_of(await client.post(PATH, files=picture()), 429)
+        engine.finish.set()
+        async with asyncio.timeout(60):
+            while "image_variation_running 0.0" not in (await client.get("/metrics")).text:
+                await asyncio.sleep(0.01)
+        assert (await client.post(PATH, files=picture())).status_code == 200
+
+
+async def test_a_retry_need_not_wait_for_the_engine(tmp_path: Path) -> None:
+    """With the key of a request that was cancelled, it starts while the engine is still working."""
+    engine = Deaf()
+    async with connected(tmp_path, engine, workers=2) as client:
+        headers = {"idempotency-key": "k1"}
+        post = asyncio.create_task(client.post(PATH, files=picture(), headers=headers))
+        await wait_for_calls(engine, 1)
+        post.cancel()
+        retry = asyncio.create_task(client.post(PATH, files=picture(), headers=headers))
+        await wait_for_calls(engine, 2)
+        engine.finish.set()
+        assert (await retry).status_code == 200
 
 
 async def test_a_draining_server_refuses_what_is_new(tmp_path: Path) -> None:

@@ -391,17 +391,17 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
         (7, "hosts must be a list"),
         (
             ["*"],
-            "the pattern '*'; list each host by its full name, or set an API key, which allows",
+            "the pattern '*'. List each host by its full name, or set an API key, which allows",
         ),
         (["*.img.example"], "the pattern"),
         ([".img.example"], "the pattern"),
-        (["http://img.example"], "holds 'http://img.example', which is not a host; pass a name"),
+        (["http://img.example"], "contains 'http://img.example', which is not a host. Pass a name"),
         (["img.example:8000"], "without scheme, port and path"),
         (["[::1]:8000"], "without scheme, port and path"),
         (["img.example/"], "which is not a host"),
         (["bücher.example"], "which is not a host"),
         ([""], "which is not a host"),
-        ([b"img.example"], "holds a value of type bytes, which is not a host"),
+        ([b"img.example"], "contains a value of type bytes, which is not a host"),
         ([None], "which is not a host"),
     ],
 )
@@ -433,7 +433,7 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
 )
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
     """With the error that says what one is like."""
-    with pytest.raises(InvalidRequestError, match="public_url must be an address"):
+    with pytest.raises(InvalidRequestError, match="public_url must be a URL"):
         Access(None, url)
 
 

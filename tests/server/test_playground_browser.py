@@ -64,7 +64,7 @@ def make(tab: Page, response_format: str) -> None:
     tab.locator("#key").focus()
     tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
-    tab.get_by_text("2 of 2 made.").wait_for()
+    tab.get_by_text("2 of 2 created.").wait_for()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
@@ -83,12 +83,12 @@ def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str)
         tab.goto(address)
         # Not by click: playwright would wait for what is said not to be enabled yet.
         tab.locator("#go").press("Enter")
-        assert tab.locator("#error").inner_text() == "Choose a picture first."
+        assert tab.locator("#error").inner_text() == "Choose an image first."
         tab.locator("#file").set_input_files(photo(tmp_path))
         tab.locator("#preview").wait_for()
-        assert "1600x1200, sent as PNG of 1024x1024" in tab.locator("#note").inner_text()
+        assert "1600x1200, sent as a PNG of 1024x1024" in tab.locator("#note").inner_text()
         tab.locator("#go").click()
-        tab.get_by_text("There is no API key in the request").wait_for()
+        tab.get_by_text("The request has no API key").wait_for()
         tab.locator("#key").fill(KEY)
         for response_format in ("b64_json", "url"):
             make(tab, response_format)
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_picture(browser: Browser, tmp_path: Path) -> None:
     ):
         tab.goto(address)
         tab.locator("#file").set_input_files(tmp_path / "notes.txt")
-        tab.get_by_text("notes.txt cannot be read as a picture").wait_for()
+        tab.get_by_text("notes.txt is not an image that this browser can read").wait_for()
 
 
 class Varied(InstantEngine):
@@ -193,9 +193,9 @@ def test_variations_are_shown_as_they_come(browser: Browser, tmp_path: Path) -> 
         tab.locator("#go").click()
         for count in range(1, 5):
             if count < 4:
-                tab.get_by_text(f"{count} of 4 made…").wait_for()
+                tab.get_by_text(f"{count} of 4 created…").wait_for()
             else:
-                tab.get_by_text("4 of 4 made.").wait_for()
+                tab.get_by_text("4 of 4 created.").wait_for()
             assert tab.locator("#results img").count() == count
             # The next one is asked for once this one is shown.
             engine.two.wait(timeout=30)
@@ -214,12 +214,12 @@ def test_those_that_were_made_stay_when_one_fails(browser: Browser, tmp_path: Pa
     with browsing(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
         tab.get_by_text("This one is not made.").wait_for()
-        tab.get_by_text(re.compile(r"[1-3] of 4 made\.")).wait_for()
+        tab.get_by_text(re.compile(r"[1-3] of 4 created\.")).wait_for()
         while engine.leave.acquire(blocking=False):
             pass
-        tab.get_by_role("button", name="Make variations").click()
+        tab.get_by_role("button", name="Create variations").click()
         tab.get_by_role("button", name="Stop").click()
-        tab.get_by_text("0 of 4 made.").wait_for()
+        tab.get_by_text("0 of 4 created.").wait_for()
         assert tab.locator("#error").is_hidden()
         engine.leave.release(2)
 
@@ -230,7 +230,7 @@ def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(
     """As one with a seed: each call of one would make the same picture."""
     with browsing(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
-        tab.get_by_text("4 of 4 made.").wait_for()
+        tab.get_by_text("4 of 4 created.").wait_for()
         pictures = tab.evaluate(
             """() => Promise.all([...document.querySelectorAll("#results img")].map(
                 async (image) => {

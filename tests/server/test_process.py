@@ -32,7 +32,7 @@ from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
-from langchain_image_variation.server.run import listening, run_app
+from langchain_image_variation.server.run import listen, run_app
 from pytest_image_variation.samples import square_png
 from tests.batch.distribution import declare
 from tests.server.serving import serving
@@ -331,7 +331,7 @@ def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
             answer += piece
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"\r\nconnection: close\r\n" in answer.lower()
-    assert b"did not come in within 0.3 seconds" in answer
+    assert b"did not arrive within 0.3 seconds" in answer
 
 
 ENDLESS = """
@@ -353,7 +353,7 @@ def say(address):
 
 app = create_app(Endless(), store_dir=sys.argv[1])
 try:
-    run_app(app, host="127.0.0.1", port=0, ready=say, grace=3600)
+    run_app(app, host="127.0.0.1", port=0, ready=say, shutdown_timeout=3600)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -397,7 +397,7 @@ def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -
         "from langchain_image_variation.server.run import run_app\n"
         "app = create_app('instant', store_dir=sys.argv[1])\n"
         "say = lambda address: print(address, flush=True)\n"
-        "run_app(app, host='127.0.0.1', port=0, ready=say, grace=1)"
+        "run_app(app, host='127.0.0.1', port=0, ready=say, shutdown_timeout=1)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
@@ -472,7 +472,7 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert done.stderr == (
-        f"image-variation: Cannot listen at 127.0.0.1:{port}: Address already in use.\n"
+        f"image-variation: Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
     )
 
 
@@ -513,10 +513,10 @@ def test_an_engine_that_asks_this_very_server(
 def test_a_host_that_is_none() -> None:
     """Is refused; one of IPv6 may have its brackets."""
     with pytest.raises(InvalidRequestError, match=r"0\.0\.0\.0"):
-        listening("", 0)
+        listen("", 0)
     if socket.has_ipv6:
         try:
-            listening("[::1]", 0).close()
+            listen("[::1]", 0).close()
         except InvalidRequestError as error:
             # The machine has none.
             assert "no such address or port" not in str(error)
@@ -535,7 +535,7 @@ def test_a_picture_comes_out_right(tmp_path: Path) -> None:
 def test_an_answer_is_not_held_back() -> None:
     """The body goes out without waiting for the client to acknowledge the head."""
     with (
-        listening("127.0.0.1", 0) as listener,
+        listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as accepted,
     ):

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import NotFoundError, OutputError
-from langchain_image_variation.server.store import PictureStore
+from langchain_image_variation.server.store import ImageStore
 from pytest_image_variation.samples import square_png
 
 GIGABYTE = 1024**3
 
 
-def found(store: PictureStore, address: str) -> Path:
+def found(store: ImageStore, address: str) -> Path:
     """Return the file of an address."""
     name, _, query = address.partition("?se=")
     expires, _, signature = query.partition("&sig=")
-    file = store.find(name, expires, signature)[0]
+    file = store.open(name, expires, signature).file
     file.close()
     return Path(file.name)
 
@@ -29,21 +29,21 @@ def test_what_the_store_did_not_write_is_left_alone(tmp_path: Path) -> None:
         path.write_bytes(bytes(5000))
         os.utime(path, (0, 0))
     for _ in range(2):
-        store = PictureStore(tmp_path, ttl=60, max_bytes=10)
+        store = ImageStore(tmp_path, ttl=60, max_bytes=10)
         store.add(square_png(8))
     assert all(path.exists() for path in theirs)
 
 
 def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     """When a store begins; what has not, stays, whatever that store's own time is."""
-    first = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    first = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     kept, old = first.add(square_png(1)), first.add(square_png(2))
     expired = found(first, old)
     os.utime(expired, (time.time() - 1, time.time() - 1))
     left = tmp_path / f"{'0' * 16}.part"
     left.write_bytes(b"x")
     os.utime(left, (time.time() - 900, time.time() - 900))
-    second = PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
+    second = ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
     second.add(square_png(3))
     assert found(second, kept).exists()
     assert not expired.exists()
@@ -74,7 +74,7 @@ class Watched(type(Path())):  # type: ignore[misc]  # the class of this system's
 
 def test_a_picture_made_again_is_not_removed_as_expired(tmp_path: Path) -> None:
     """By another thread that saw it before it was made again."""
-    store = PictureStore(Watched(tmp_path), ttl=3600, max_bytes=GIGABYTE)
+    store = ImageStore(Watched(tmp_path), ttl=3600, max_bytes=GIGABYTE)
     expired = found(store, store.add(square_png(1)))
     os.utime(expired, (100, 100))
 
@@ -97,12 +97,12 @@ def test_a_picture_made_again_is_not_removed_as_expired(tmp_path: Path) -> None:
 
 def test_a_picture_made_again_is_kept_longer_never_shorter(tmp_path: Path) -> None:
     """Each of its addresses works for its time."""
-    long = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    long = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     address = long.add(square_png(1))
     until = found(long, address).stat().st_mtime
-    PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE).add(square_png(1))
+    ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE).add(square_png(1))
     assert found(long, address).stat().st_mtime == until
-    PictureStore(tmp_path, ttl=7200, max_bytes=GIGABYTE).add(square_png(1))
+    ImageStore(tmp_path, ttl=7200, max_bytes=GIGABYTE).add(square_png(1))
     assert found(long, address).stat().st_mtime > until + 3000
 
 
@@ -111,7 +111,7 @@ def test_another_process_removes_files_meanwhile(tmp_path: Path) -> None:
     """A file that is listed and gone when it is looked at is no failure."""
     gone = tmp_path / f"{'0' * 64}.png"
     gone.symlink_to(tmp_path / "nowhere")
-    store = PictureStore(tmp_path, ttl=3600, max_bytes=1)
+    store = ImageStore(tmp_path, ttl=3600, max_bytes=1)
     assert gone.is_symlink()
     assert found(store, store.add(square_png(1))).exists()
 
@@ -119,7 +119,7 @@ def test_another_process_removes_files_meanwhile(tmp_path: Path) -> None:
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     """So are the key and the pictures; a broken key is not used."""
     folder = tmp_path / "files"
-    store = PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
+    store = ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
     picture = found(store, store.add(square_png(1)))
     if os.name == "posix":
         assert folder.stat().st_mode & 0o077 == 0
@@ -127,24 +127,37 @@ def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
         assert picture.stat().st_mode & 0o077 == 0
     (folder / "key").write_bytes(b"short")
     with pytest.raises(OutputError):
-        PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
+        ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
 
 
 def test_a_picture_that_made_room(tmp_path: Path) -> None:
     """Is not found, and that is said."""
-    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     address = store.add(square_png(1))
     store.add(square_png(2))
-    with pytest.raises(NotFoundError, match="made room"):
+    with pytest.raises(NotFoundError, match="make room"):
         found(store, address)
 
 
 def test_a_picture_that_makes_room_while_it_is_served(tmp_path: Path) -> None:
     """Is served to its end."""
-    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     name, _, query = store.add(square_png(1)).partition("?se=")
-    file, length, _ = store.find(name, *query.split("&sig="))
+    file, length, _ = store.open(name, *query.split("&sig="))
     with file:
         store.add(square_png(2))
         assert not Path(file.name).exists()
         assert (len(file.read()), length) == (len(square_png(1)),) * 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A link in place of an image counts as an image that was removed."""
+    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
+    address = store.add(square_png(1))
+    image, secret = found(store, address), tmp_path / "secret"
+    secret.write_bytes(image.read_bytes())
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.raises(NotFoundError):
+        found(store, address)

@@ -32,7 +32,7 @@ class Noise:
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
 app = create_app(Noise(), store_dir=sys.argv[1])
 say = lambda address: print(address, flush=True)
-run_app(app, host="127.0.0.1", port=0, ready=say, patience=float(sys.argv[2]))
+run_app(app, host="127.0.0.1", port=0, ready=say, idle_timeout=float(sys.argv[2]))
 """
 
 
