@@ -55,7 +55,7 @@ class Access:
                 param="api_key",
             )
         self._api_key = api_key
-        self.with_key = api_key is not None
+        self.requires_key = api_key is not None
         """Whether clients must send a key."""
         self._public_host = None if public_url is None else _url_host(public_url)
         self._hosts = set(_parse_hosts(hosts))

@@ -123,7 +123,7 @@ def create_app(
     )
     # A redirect would send the client to the Host that it sent, which may not be this server.
     app.router.redirect_slashes = False
-    app.state.draining = False
+    app.state.is_draining = False
     app.state.turns = turns
     app.state.access = access
     app.state.engine_url = engine_base_url(engine)

@@ -65,10 +65,10 @@ def _has_body(scope: Scope) -> bool:
 
 async def _drop_body(receive: Receive) -> None:
     """Read and drop the rest of a body, up to limits of length, time and silence."""
-    remaining, deadline = _MAX_BYTES, time.monotonic() + _MAX_SECONDS
-    while remaining > 0 and time.monotonic() < deadline:
+    bytes_left, deadline = _MAX_BYTES, time.monotonic() + _MAX_SECONDS
+    while bytes_left > 0 and time.monotonic() < deadline:
         with anyio.move_on_after(_MAX_SILENT_SECONDS) as silence:
             message = await receive()
         if silence.cancelled_caught or not message.get("more_body", False):
             return
-        remaining -= len(message.get("body", b""))
+        bytes_left -= len(message.get("body", b""))

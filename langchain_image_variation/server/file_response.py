@@ -72,14 +72,14 @@ class ImageFileResponse(Response):
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
             await anyio.to_thread.run_sync(self._file.seek, self._start)
-            remaining = self._end - self._start
-            while remaining:
-                size = min(_CHUNK_BYTES, remaining)
+            bytes_left = self._end - self._start
+            while bytes_left:
+                size = min(_CHUNK_BYTES, bytes_left)
                 chunk = await anyio.to_thread.run_sync(self._file.read, size)
                 if not chunk:
                     raise EOFError("the file of an image became shorter")
-                remaining -= len(chunk)
-                message = {"type": "http.response.body", "body": chunk, "more_body": remaining > 0}
+                bytes_left -= len(chunk)
+                message = {"type": "http.response.body", "body": chunk, "more_body": bytes_left > 0}
                 await send(message)
 
 

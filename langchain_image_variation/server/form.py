@@ -34,7 +34,7 @@ async def read_request(
     request: Request,
     *,
     timeout: float,
-    loading: AbstractAsyncContextManager[object],
+    loading_slot: AbstractAsyncContextManager[object],
     admit: Callable[[], None],
 ) -> CreateImageVariationRequest:
     """Read and validate the form of a request.
@@ -42,7 +42,7 @@ async def read_request(
     Args:
         request: The request.
         timeout: How many seconds the body may take to arrive.
-        loading: Entered while the image is loaded into memory. Limits how many are at once.
+        loading_slot: Entered while the image is loaded into memory. Limits how many are at once.
         admit: Called when the body has arrived, before the image is loaded. May refuse it.
 
     Raises:
@@ -67,7 +67,7 @@ async def read_request(
             raise
         with closing(form):
             await _fill(form, request, timeout)
-            async with loading:
+            async with loading_slot:
                 admit()
                 image = await form.image()
     # Checking most files takes less time than waking a thread.
@@ -110,10 +110,10 @@ async def _body_pieces(request: Request) -> AsyncIterator[bytes]:
     )
     if (_content_length(request) or 0) > MAX_BODY_BYTES:
         raise error
-    received = 0
+    length = 0
     async for piece in request.stream():
-        received += len(piece)
-        if received > MAX_BODY_BYTES:
+        length += len(piece)
+        if length > MAX_BODY_BYTES:
             raise error
         yield piece
 

@@ -90,9 +90,9 @@ class Handlers:
         self._access = access
         self._public_url = public_url
         self._models = models or (DEFAULT_MODEL,)
-        self._openapi = openapi_document(models, with_key=access.with_key)
+        self._openapi = openapi_document(models, requires_key=access.requires_key)
         self._upload_timeout = upload_timeout
-        self._loading = asyncio.Semaphore(_MAX_LOADING)
+        self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
         self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
         self._page, self._page_headers = playground_page()
         self._start_time = int(time.time())
@@ -142,9 +142,9 @@ class Handlers:
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 when ready, 503 while draining."""
         self._access.check_host(request)
-        draining = request.app.state.draining
-        status = "draining" if draining else "ready"
-        return JSONResponse({"status": status}, 503 if draining else 200)
+        is_draining = request.app.state.is_draining
+        status = "draining" if is_draining else "ready"
+        return JSONResponse({"status": status}, 503 if is_draining else 200)
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -176,14 +176,17 @@ class Handlers:
             await drain(request, timeout=self._upload_timeout)
             raise
         return await read_request(
-            request, timeout=self._upload_timeout, loading=self._loading, admit=check_capacity
+            request,
+            timeout=self._upload_timeout,
+            loading_slot=self._loading_slots,
+            admit=check_capacity,
         )
 
     async def _make_body(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         async with self._turns.turn():
             response = await self._call_engine(form)
-            return await anyio.to_thread.run_sync(self._build_body, response, form, base_url)
+            return await asyncio.to_thread(self._build_body, response, form, base_url)
 
     async def _call_engine(self, form: CreateImageVariationRequest) -> ImagesResponse:
         engine_request = form.model_copy(update={"response_format": "b64_json"})
@@ -208,7 +211,7 @@ class Handlers:
 
     def _check_capacity(self, request: Request) -> None:
         """Refuse a request that cannot be served now, before it takes any memory."""
-        if request.app.state.draining:
+        if request.app.state.is_draining:
             raise ServiceUnavailableError(
                 "The server is shutting down. Try again later, or use another server."
             )

@@ -30,7 +30,7 @@ class Answer:
     expires: float = 0.0
     body: bytes | None = None
     """None until the first of the requests has made it."""
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    finished_event: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first request has made the answer, or failed to."""
 
 
@@ -87,9 +87,9 @@ class Idempotency:
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
         digest = _digest(request)
-        remembered = await self._remembered_answer(key, digest)
-        if remembered is not None:
-            yield remembered
+        earlier_answer = await self._earlier_answer(key, digest)
+        if earlier_answer is not None:
+            yield earlier_answer
             return
         answer = self._answers[key] = Answer(digest, self._clock() + seconds)
         try:
@@ -99,9 +99,9 @@ class Idempotency:
                 del self._answers[key]
             else:
                 self._bytes += len(answer.body)
-            answer.settled.set()
+            answer.finished_event.set()
 
-    async def _remembered_answer(self, key: str, digest: str) -> Answer | None:
+    async def _earlier_answer(self, key: str, digest: str) -> Answer | None:
         """Return the answer of an earlier request, waiting for it if it is being made."""
         while True:
             self._forget()
@@ -115,7 +115,7 @@ class Idempotency:
                 raise ConflictError("This Idempotency-Key was used for a different request.")
             if answer.body is None:
                 with self._queue_place():
-                    await answer.settled.wait()
+                    await answer.finished_event.wait()
             if answer.body is not None:
                 return answer
 

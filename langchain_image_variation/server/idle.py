@@ -36,15 +36,15 @@ class Connection(H11Protocol):
         self._max_connections = max_connections
         self._active_time = self.loop.time()
         self._last_cycle: object = None
-        self._unsent = 0
+        self._unsent_bytes = 0
         self._was_read = False
-        self._crowded = False
+        self._is_crowded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin, unless there are far too many connections."""
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
-            self._crowded = True
+            self._is_crowded = True
             self.app_state = {**self.app_state, CROWDED: True}
         if len(self.connections) > self._max_connections * 5 // 4:
             transport.abort()
@@ -64,18 +64,18 @@ class Connection(H11Protocol):
             idle_timeout: The seconds that a client may be idle. A crowded connection gets a tenth.
         """
         now = self.loop.time()
-        unsent = self.transport.get_write_buffer_size()
-        is_waiting = unsent > 0 or self.cycle is None or self.cycle.response_complete
+        unsent_bytes = self.transport.get_write_buffer_size()
+        is_waiting = unsent_bytes > 0 or self.cycle is None or self.cycle.response_complete
         if (
             not is_waiting
             or self._was_read
             or self.cycle is not self._last_cycle
-            or (unsent > 0) != (self._unsent > 0)
-            or unsent + _MIN_BYTES <= self._unsent
+            or (unsent_bytes > 0) != (self._unsent_bytes > 0)
+            or unsent_bytes + _MIN_BYTES <= self._unsent_bytes
         ):
-            self._active_time, self._unsent = now, unsent
+            self._active_time, self._unsent_bytes = now, unsent_bytes
             self._last_cycle, self._was_read = self.cycle, False
             return
-        self._unsent = max(unsent, self._unsent)
-        if now - self._active_time > (idle_timeout / 10 if self._crowded else idle_timeout):
+        self._unsent_bytes = max(unsent_bytes, self._unsent_bytes)
+        if now - self._active_time > (idle_timeout / 10 if self._is_crowded else idle_timeout):
             self.transport.abort()

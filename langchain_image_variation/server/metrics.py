@@ -38,7 +38,7 @@ class Metrics:
             ("waiting", "Requests that wait for the engine."),
         ):
             gauge = Gauge(f"image_variation_{name}", description, registry=self._registry)
-            gauge.set_function(lambda name=name: getattr(turns, name))  # type: ignore[misc]  # bound now
+            gauge.set_function(lambda name=name: getattr(turns, f"{name}_count"))  # type: ignore[misc]  # bound now
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count a request. An unknown path counts as "other"."""

@@ -31,12 +31,12 @@ _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 
-def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[str, Any]:
+def openapi_document(models: Sequence[str] | None, *, requires_key: bool) -> dict[str, Any]:
     """Return the document, without `servers`.
 
     Args:
         models: The models that requests may name, or None for any.
-        with_key: Whether clients must send an API key.
+        requires_key: Whether clients must send an API key.
     """
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -48,7 +48,7 @@ def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[st
         "paths": _paths(),
         "components": {"schemas": _schemas(models)},
     }
-    if with_key:
+    if requires_key:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
         for path, operations in document["paths"].items():
@@ -67,9 +67,9 @@ def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[st
 def _paths() -> dict[str, Any]:
     return {
         "/v1/images/variations": {"post": _create_variation()},
-        "/v1/models": {"get": _read("listModels", "List the models.", _json("ModelList"))},
+        "/v1/models": {"get": _get("listModels", "List the models.", _json("ModelList"))},
         "/v1/models/{model}": {
-            "get": _read(
+            "get": _get(
                 "retrieveModel",
                 "Get a model.",
                 _json("Model"),
@@ -80,10 +80,10 @@ def _paths() -> dict[str, Any]:
         "/files/{name}": {"get": _file()},
         "/healthz": {"get": _health()},
         "/metrics": {
-            "get": _read("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": _TEXT}})
+            "get": _get("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": _TEXT}})
         },
         "/openapi.json": {
-            "get": _read(
+            "get": _get(
                 "describe", "This document.", {"application/json": {"schema": {"type": "object"}}}
             )
         },
@@ -127,7 +127,7 @@ def _file() -> dict[str, Any]:
         _parameter("se", "query", _TEXT),
         _parameter("sig", "query", _TEXT),
     ]
-    operation = _read("readFile", "Get an image.", image, "404", parameters=parameters)
+    operation = _get("readFile", "Get an image.", image, "404", parameters=parameters)
     operation["responses"] |= {
         "206": {"description": "A part of the image.", "content": image},
         "403": {
@@ -142,7 +142,7 @@ def _file() -> dict[str, Any]:
 
 def _health() -> dict[str, Any]:
     status = {"application/json": {"schema": _object({"status": {"enum": ["ready", "draining"]}})}}
-    operation = _read("health", "The server is ready.", status)
+    operation = _get("health", "The server is ready.", status)
     operation["responses"]["503"] = {
         "description": "The server is shutting down.",
         "content": status,
@@ -150,7 +150,7 @@ def _health() -> dict[str, Any]:
     return operation
 
 
-def _read(
+def _get(
     name: str,
     description: str,
     content: dict[str, Any],

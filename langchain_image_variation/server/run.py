@@ -62,17 +62,17 @@ class _Server(uvicorn.Server):
             self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._state.draining:
+        if self._state.is_draining:
             self.should_exit = self.force_exit = True
             return
-        self._state.draining = True
+        self._state.is_draining = True
         # At its end, uvicorn raises the signals that it has caught again. SIGTERM is done with.
         if sig != signal.SIGTERM:
             self._captured_signals.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
         turns = self._state.turns
-        if self._state.draining and not turns.running and not turns.waiting:
+        if self._state.is_draining and not turns.running_count and not turns.waiting_count:
             self.should_exit = True
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
@@ -80,15 +80,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        finishing = asyncio.ensure_future(super().shutdown(sockets))
-        while not finishing.done():
+        shutdown_task = asyncio.ensure_future(super().shutdown(sockets))
+        while not shutdown_task.done():
             if self.force_exit:
                 # Since Python 3.12, uvicorn also waits for open connections here, and would finish
                 # and send the answers.
                 for connection in list(self.server_state.connections):
                     connection.transport.abort()
-            await asyncio.wait([finishing], timeout=_FORCED_EXIT_CHECK)
-        await finishing
+            await asyncio.wait([shutdown_task], timeout=_FORCED_EXIT_CHECK)
+        await shutdown_task
         if self.force_exit:
             # uvicorn skips this. The lifespan would be cancelled, with a traceback.
             await self.lifespan.shutdown()

@@ -29,9 +29,9 @@ class Turns:
         self._queue = queue
         self._slots = asyncio.Semaphore(workers)
         self._typical_seconds = _FIRST_ESTIMATE
-        self.running = 0
+        self.running_count = 0
         """The number of turns that are taken."""
-        self.waiting = 0
+        self.waiting_count = 0
         """The number of requests that wait."""
 
     @asynccontextmanager
@@ -47,14 +47,14 @@ class Turns:
                 await self._slots.acquire()
         else:
             await self._slots.acquire()
-        self.running += 1
+        self.running_count += 1
         start = time.monotonic()
         try:
             yield
             seconds = time.monotonic() - start
             self._typical_seconds += _WEIGHT * (seconds - self._typical_seconds)
         finally:
-            self.running -= 1
+            self.running_count -= 1
             self._slots.release()
 
     @contextmanager
@@ -64,13 +64,13 @@ class Turns:
         Raises:
             RateLimitError: As for `turn`.
         """
-        if self.waiting >= self._queue:
+        if self.waiting_count >= self._queue:
             raise self._full_queue_error()
-        self.waiting += 1
+        self.waiting_count += 1
         try:
             yield
         finally:
-            self.waiting -= 1
+            self.waiting_count -= 1
 
     def check_queue(self) -> None:
         """Check that a request could have a turn or wait for one now.
@@ -78,14 +78,14 @@ class Turns:
         Raises:
             RateLimitError: As for `turn`.
         """
-        if self._slots.locked() and self.waiting >= self._queue:
+        if self._slots.locked() and self.waiting_count >= self._queue:
             raise self._full_queue_error()
 
     def _full_queue_error(self) -> RateLimitError:
-        seconds = max(1, math.ceil(self._typical_seconds * (self.waiting + 1) / self.workers))
+        seconds = max(1, math.ceil(self._typical_seconds * (self.waiting_count + 1) / self.workers))
         error = RateLimitError(
-            f"The queue is full: {self.waiting} requests are waiting, the most that this server "
-            f"allows. Please try again in {seconds}s."
+            f"The queue is full: {self.waiting_count} requests are waiting, the most that this "
+            f"server allows. Please try again in {seconds}s."
         )
         error.retry_after = float(seconds)
         return error

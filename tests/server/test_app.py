@@ -742,7 +742,7 @@ async def test_a_draining_server_refuses_what_is_new(tmp_path: Path) -> None:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/healthz")).json() == {"status": "ready"}
-        app.state.draining = True
+        app.state.is_draining = True
         assert (await client.get("/healthz")).status_code == 503
         error_of(await client.post(PATH, files=picture()), 503)
 

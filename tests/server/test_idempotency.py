@@ -109,7 +109,7 @@ async def test_waiting_for_an_answer_takes_a_queue_place() -> None:
     idempotency, maker = Idempotency(1000, queue_place=turns.queue_place), Maker()
     maker.gate.clear()
     tasks = await start(idempotency, maker, 4)
-    assert turns.waiting == 2
+    assert turns.waiting_count == 2
     with pytest.raises(RateLimitError):
         await asyncio.wait_for(tasks[3], 5)
     maker.gate.set()
