@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
-from tests.server.serving import check_picture, serving
+from tests.server.serving import check_image, serving
 from tests.server.test_hosts import running
 
 # The SDK marks the call as deprecated.
@@ -71,7 +71,7 @@ def test_urls_work_below_a_path(below: str) -> None:
     for entry in response.data:
         assert entry.url is not None
         assert entry.url.startswith(f"{below}/files/")
-        check_picture(entry.url, "256x256")
+        check_image(entry.url, "256x256")
 
 
 def test_openapi_names_the_path(below: str) -> None:

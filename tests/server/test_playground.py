@@ -27,7 +27,7 @@ async def page(tmp_path: Path) -> httpx.Response:
 
 
 async def test_only_its_own_script_runs(tmp_path: Path) -> None:
-    """The policy allows this script and style by their hashes, and nothing from elsewhere."""
+    """The policy allows only this script and this style, by their hashes."""
     answer = await page(tmp_path)
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
@@ -40,7 +40,7 @@ async def test_only_its_own_script_runs(tmp_path: Path) -> None:
 
 
 async def test_every_control_has_a_name(tmp_path: Path) -> None:
-    """A label, or its own text; and what is said of it exists."""
+    """Each has a label, and what describes it exists."""
     parser = _Elements()
     parser.feed((await page(tmp_path)).text)
     labelled = {attributes.get("for") for tag, attributes in parser.found if tag == "label"}

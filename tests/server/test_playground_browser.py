@@ -42,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
+    """The installed_client Chromium."""
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
@@ -57,8 +57,8 @@ def photo(folder: Path) -> Path:
     return path
 
 
-def make(tab: Page, response_format: str) -> None:
-    """Ask for two variations with the keyboard alone, and wait for them."""
+def create_two(tab: Page, response_format: str) -> None:
+    """Create two variations with the keyboard only, and wait for them."""
     tab.locator("#response_format").select_option(response_format)
     tab.locator("#n").select_option("2")
     tab.locator("#key").focus()
@@ -68,8 +68,8 @@ def make(tab: Page, response_format: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
-    """A photo is squared and sent; a refusal is said; variations are shown and can be saved."""
+def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    """It crops and sends a photo, shows an error, and shows variations that can be saved."""
     app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
     with (
         serving(app) as address,
@@ -91,7 +91,7 @@ def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str)
         tab.get_by_text("The request has no API key").wait_for()
         tab.locator("#key").fill(KEY)
         for response_format in ("b64_json", "url"):
-            make(tab, response_format)
+            create_two(tab, response_format)
             assert tab.locator("#results img").count() == 2
             assert tab.locator("#error").is_hidden()
             with tab.expect_download() as download:
@@ -113,13 +113,13 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
         tab.goto(f"{address}/img/")
         tab.locator("#file").set_input_files(photo(tmp_path))
         tab.locator("#preview").wait_for()
-        make(tab, "url")
+        create_two(tab, "url")
         assert tab.locator("#results img").count() == 2
         assert f"{address}/img/v1/images/variations" in tab.locator("#code").inner_text()
 
 
-def test_a_file_that_is_no_picture(browser: Browser, tmp_path: Path) -> None:
-    """Is said on the page, and nothing is sent."""
+def test_a_file_that_is_not_an_image(browser: Browser, tmp_path: Path) -> None:
+    """The page says so, and sends nothing."""
     (tmp_path / "notes.txt").write_text("no picture")
     with (
         serving(create_app("instant", store_dir=tmp_path / "store")) as address,
@@ -130,8 +130,8 @@ def test_a_file_that_is_no_picture(browser: Browser, tmp_path: Path) -> None:
         tab.get_by_text("notes.txt is not an image that this browser can read").wait_for()
 
 
-class Varied(InstantEngine):
-    """Makes another picture each time, and waits for leave before each but the first."""
+class VaryingEngine(InstantEngine):
+    """Returns a different image each time. Each call but the first waits for a permit."""
 
     def __init__(self, fail_at: int = 0) -> None:
         self.leave = threading.Semaphore(1)
@@ -158,8 +158,8 @@ class Varied(InstantEngine):
 
 
 @contextmanager
-def browsing(browser: Browser, tmp_path: Path, engine: Any) -> Iterator[Page]:
-    """Open the page in a browser, with a photo dropped on it."""
+def open_page(browser: Browser, tmp_path: Path, engine: Any) -> Iterator[Page]:
+    """Open the page in a browser, and drop a photo on it."""
     with (
         serving(create_app(engine, store_dir=tmp_path / "store", workers=4)) as address,
         browser.new_page() as tab,
@@ -186,10 +186,10 @@ def drop(tab: Page, path: Path) -> None:
         tab.dispatch_event("h1", event, {"dataTransfer": transfer})
 
 
-def test_variations_are_shown_as_they_come(browser: Browser, tmp_path: Path) -> None:
-    """Each when it is made, with two at work at most, and all of them different."""
-    engine = Varied()
-    with browsing(browser, tmp_path, engine) as tab:
+def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> None:
+    """Each when it is ready, with at most two calls at once, and all of them different."""
+    engine = VaryingEngine()
+    with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
         for count in range(1, 5):
             if count < 4:
@@ -206,12 +206,12 @@ def test_variations_are_shown_as_they_come(browser: Browser, tmp_path: Path) -> 
     assert engine.most == 2
 
 
-def test_those_that_were_made_stay_when_one_fails(browser: Browser, tmp_path: Path) -> None:
-    """And the failure is said; so it is when the user stops."""
-    engine = Varied(fail_at=2)
+def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Path) -> None:
+    """The page shows the error. They also stay when the user stops."""
+    engine = VaryingEngine(fail_at=2)
     for _ in range(3):
         engine.leave.release()
-    with browsing(browser, tmp_path, engine) as tab:
+    with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
         tab.get_by_text("This one is not made.").wait_for()
         tab.get_by_text(re.compile(r"[1-3] of 4 created\.")).wait_for()
@@ -224,11 +224,9 @@ def test_those_that_were_made_stay_when_one_fails(browser: Browser, tmp_path: Pa
         engine.leave.release(2)
 
 
-def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(
-    browser: Browser, tmp_path: Path
-) -> None:
-    """As one with a seed: each call of one would make the same picture."""
-    with browsing(browser, tmp_path, "instant") as tab:
+def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> None:
+    """With a seed, each call for one image would give the same."""
+    with open_page(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
         tab.get_by_text("4 of 4 created.").wait_for()
         pictures = tab.evaluate(
@@ -259,10 +257,10 @@ REBOUND = """async (png) => {
 
 
 @pytest.mark.parametrize("options", [{}, {"public_url": "https://img.example"}], ids=str)
-def test_a_page_under_a_name_that_was_rebound_reads_no_answer(
+def test_a_page_under_a_rebound_name_is_refused(
     browser: Browser, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """The browser takes the server for the page's own origin, and only the server can refuse."""
+    """For the browser, the server is the page's own origin. Only the server can refuse."""
     rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
     with (
         serving(create_app("instant", store_dir=tmp_path / "store", **options)) as address,
