@@ -333,7 +333,7 @@ def test_listening_everywhere_allows_addresses(name: str, tmp_path: Path) -> Non
         (["--host", "127.0.0.2"], ["127.0.0.2:8000", "localhost"], ["203.0.113.5"]),
         (["--host", "localhost"], ["localhost", "127.0.0.1"], ["203.0.113.5"]),
         (
-            ["--public-url", "https://img.example:8443/pictures"],
+            ["--public-url", "https://img.example:8443/images"],
             ["img.example", "img.example:8443", "localhost", "127.0.0.1"],
             ["a.img.example", "203.0.113.5"],
         ),

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[str]:
+def mount_address(tmp_path: Path) -> Iterator[str]:
     """The address of an app below `/img/v2` of another app, which is below `/api` of a third."""
     app: Any = create_app("instant", store_dir=tmp_path)
     for path in ("/img/v2", "/api"):
@@ -34,7 +34,7 @@ def mounted(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def proxied(tmp_path: Path) -> Iterator[str]:
+def proxy_address(tmp_path: Path) -> Iterator[str]:
     """The address of a proxy that strips `/img` before `uvicorn --root-path /img`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -53,16 +53,16 @@ def proxied(tmp_path: Path) -> Iterator[str]:
         yield f"{address}/img"
 
 
-@pytest.fixture(params=["mounted", "proxied"])
-def below(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["mount_address", "proxy_address"])
+def app_address(request: pytest.FixtureRequest) -> str:
     """The address of the app below a path."""
     address: str = request.getfixturevalue(request.param)
     return address
 
 
-def test_urls_work_below_a_path(below: str) -> None:
+def test_urls_work_below_a_path(app_address: str) -> None:
     """The SDK's default response format works without `public_url`."""
-    with openai.OpenAI(base_url=f"{below}/v1", api_key="any-text") as sdk:
+    with openai.OpenAI(base_url=f"{app_address}/v1", api_key="any-text") as sdk:
         response = sdk.images.create_variation(
             image=square_png(8), n=2, size="256x256", response_format="url"
         )
@@ -70,26 +70,26 @@ def test_urls_work_below_a_path(below: str) -> None:
     assert len(response.data) == 2
     for entry in response.data:
         assert entry.url is not None
-        assert entry.url.startswith(f"{below}/files/")
+        assert entry.url.startswith(f"{app_address}/files/")
         check_image(entry.url, "256x256")
 
 
-def test_openapi_names_the_path(below: str) -> None:
+def test_openapi_names_the_path(app_address: str) -> None:
     """A generated client calls the app where it is."""
-    document = httpx.get(f"{below}/openapi.json").json()
-    origin = str(httpx.URL(below).copy_with(path="/")).rstrip("/")
+    document = httpx.get(f"{app_address}/openapi.json").json()
+    origin = str(httpx.URL(app_address).copy_with(path="/")).rstrip("/")
     (server,) = document["servers"]
-    assert origin + server["url"] == below
-    assert httpx.get(f"{below}/v1/models").status_code == 200
+    assert origin + server["url"] == app_address
+    assert httpx.get(f"{app_address}/v1/models").status_code == 200
 
 
-def test_metrics_count_below_a_path(below: str) -> None:
+def test_metrics_count_below_a_path(app_address: str) -> None:
     """A request counts under the app's own path, not as "other"."""
-    httpx.get(f"{below}/v1/models")
+    httpx.get(f"{app_address}/v1/models")
     line = 'image_variation_requests_total{path="/v1/models",status="200"} 1.0'
     # A request is counted once its answer is out.
     deadline = time.monotonic() + 20
-    while line not in (text := httpx.get(f"{below}/metrics").text):
+    while line not in (text := httpx.get(f"{app_address}/metrics").text):
         assert time.monotonic() < deadline, text
 
 

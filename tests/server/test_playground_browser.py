@@ -81,7 +81,7 @@ def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, sch
         failures: list[str] = []
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.goto(address)
-        # Not by click: playwright would wait for what is said not to be enabled yet.
+        # Not by a click: Playwright would wait until the button is enabled.
         tab.locator("#go").press("Enter")
         assert tab.locator("#error").inner_text() == "Choose an image first."
         tab.locator("#file").set_input_files(photo(tmp_path))
@@ -120,7 +120,7 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_an_image(browser: Browser, tmp_path: Path) -> None:
     """The page says so, and sends nothing."""
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     with (
         serving(create_app("instant", store_dir=tmp_path / "store")) as address,
         browser.new_page() as tab,
@@ -134,25 +134,25 @@ class VaryingEngine(InstantEngine):
     """Returns a different image each time. Each call but the first waits for a permit."""
 
     def __init__(self, fail_at: int = 0) -> None:
-        self.leave = threading.Semaphore(1)
-        self.asked: list[int] = []
-        self.most = 0
-        self.two = threading.Event()
+        self.permits = threading.Semaphore(1)
+        self.counts: list[int] = []
+        self.max_running = 0
+        self.two_running = threading.Event()
         self._fail_at = fail_at
         self._running = 0
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Wait, and answer."""
-        self.asked.append(request.n)
-        number = len(self.asked)
+        """Wait for a permit, and answer."""
+        self.counts.append(request.n)
+        number = len(self.counts)
         self._running += 1
-        self.most = max(self.most, self._running)
+        self.max_running = max(self.max_running, self._running)
         if self._running == 2:
-            self.two.set()
-        self.leave.acquire(timeout=30)
+            self.two_running.set()
+        self.permits.acquire(timeout=30)
         self._running -= 1
         if number == self._fail_at:
-            raise ContentPolicyError("This one is not made.")
+            raise ContentPolicyError("This image is not allowed.")
         source = SquarePNG(square_png(number))
         return super().create_variation(request.model_copy(update={"image": source}))
 
@@ -197,31 +197,31 @@ def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> No
             else:
                 tab.get_by_text("4 of 4 created.").wait_for()
             assert tab.locator("#results img").count() == count
-            # The next one is asked for once this one is shown.
-            engine.two.wait(timeout=30)
-            engine.leave.release()
+            # The page requests the next one when this one is shown.
+            engine.two_running.wait(timeout=30)
+            engine.permits.release()
         links = [item.get_attribute("src") for item in tab.locator("#results img").all()]
         assert len(set(links)) == 4
-    assert engine.asked == [1, 1, 1, 1]
-    assert engine.most == 2
+    assert engine.counts == [1, 1, 1, 1]
+    assert engine.max_running == 2
 
 
 def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Path) -> None:
     """The page shows the error. They also stay when the user stops."""
     engine = VaryingEngine(fail_at=2)
     for _ in range(3):
-        engine.leave.release()
+        engine.permits.release()
     with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
-        tab.get_by_text("This one is not made.").wait_for()
+        tab.get_by_text("This image is not allowed.").wait_for()
         tab.get_by_text(re.compile(r"[1-3] of 4 created\.")).wait_for()
-        while engine.leave.acquire(blocking=False):
+        while engine.permits.acquire(blocking=False):
             pass
         tab.get_by_role("button", name="Create variations").click()
         tab.get_by_role("button", name="Stop").click()
         tab.get_by_text("0 of 4 created.").wait_for()
         assert tab.locator("#error").is_hidden()
-        engine.leave.release(2)
+        engine.permits.release(2)
 
 
 def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> N
     with open_page(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
         tab.get_by_text("4 of 4 created.").wait_for()
-        pictures = tab.evaluate(
+        images = tab.evaluate(
             """() => Promise.all([...document.querySelectorAll("#results img")].map(
                 async (image) => {
                     await image.decode();
@@ -238,7 +238,7 @@ def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> N
                     return canvas.toDataURL();
                 }))"""
         )
-    assert len(set(pictures)) == 4
+    assert len(set(images)) == 4
 
 
 REBOUND = """async (png) => {
@@ -246,13 +246,13 @@ REBOUND = """async (png) => {
     form.append("image", new Blob([Uint8Array.from(png)], {type: "image/png"}), "a.png");
     form.append("size", "256x256");
     form.append("response_format", "b64_json");
-    const asked = {"/v1/images/variations": {method: "POST", body: form}};
-    const found = {};
+    const options = {"/v1/images/variations": {method: "POST", body: form}};
+    const answers = {};
     for (const path of ["/", "/v1/models", "/metrics", "/openapi.json", "/v1/images/variations"]) {
-        const answer = await fetch(path, asked[path]);
-        found[path] = [answer.status, await answer.text()];
+        const answer = await fetch(path, options[path]);
+        answers[path] = [answer.status, await answer.text()];
     }
-    return found;
+    return answers;
 }"""
 
 
@@ -266,13 +266,15 @@ def test_a_page_under_a_rebound_name_is_refused(
         serving(create_app("instant", store_dir=tmp_path / "store", **options)) as address,
         browser.browser_type.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", rules]
-        ) as rebound,
-        rebound.new_page() as tab,
+        ) as other_browser,
+        other_browser.new_page() as tab,
     ):
         for host, code in (("127.0.0.1", 200), ("evil.example", 403)):
             origin = address.replace("127.0.0.1", host)
-            # A document of that origin, in which the script runs as the page's owner wrote it.
+            # A document of that origin. Its owner could have written the script.
             tab.goto(f"{origin}/nothing")
-            found = tab.evaluate(REBOUND, list(square_png(64)))
-            assert {path: answer[0] for path, answer in found.items()} == dict.fromkeys(found, code)
-            assert all(("no API key" in text) == (code == 403) for _, text in found.values())
+            answers = tab.evaluate(REBOUND, list(square_png(64)))
+            assert {path: answer[0] for path, answer in answers.items()} == dict.fromkeys(
+                answers, code
+            )
+            assert all(("no API key" in text) == (code == 403) for _, text in answers.values())

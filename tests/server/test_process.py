@@ -188,15 +188,15 @@ def test_a_kill_loses_no_url(tmp_path: Path) -> None:
             thread.join(60)
     with serve(tmp_path, "--engine", "instant") as (_, restarted):
         for url in urls:
-            picture = httpx.get(url.replace(address, restarted))
-            assert picture.status_code == 200
-            assert SquarePNG(picture.content).side == 256
+            image = httpx.get(url.replace(address, restarted))
+            assert image.status_code == 200
+            assert SquarePNG(image.content).side == 256
 
 
-def raw_request(picture: bytes, **form: str) -> bytes:
+def raw_request(image: bytes, **form: str) -> bytes:
     """Return the bytes of a raw_request."""
     parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
-    parts.append(b'"image"; filename="a"\r\n\r\n' + picture)
+    parts.append(b'"image"; filename="a"\r\n\r\n' + image)
     head = b"--x\r\nContent-Disposition: form-data; name="
     body = b"".join(head + part + b"\r\n" for part in parts) + b"--x--\r\n"
     return (
@@ -526,10 +526,10 @@ def test_the_default_engine_works(tmp_path: Path) -> None:
     """The whole path, in a serve of its own."""
     with serve(tmp_path) as (_, address):
         answer = post(address, n="2", size="256x256", response_format="b64_json").json()
-    pictures = {entry["b64_json"] for entry in answer["data"]}
-    assert len(pictures) == 2
-    for encoded in pictures:
-        assert SquarePNG(base64.b64decode(encoded)).side == 256
+    images = {entry["b64_json"] for entry in answer["data"]}
+    assert len(images) == 2
+    for base64_png in images:
+        assert SquarePNG(base64.b64decode(base64_png)).side == 256
 
 
 def test_an_answer_is_not_delayed() -> None:
