@@ -71,7 +71,7 @@ async def read_request(
                 admit()
                 image = await form.image()
     # Checking most files takes less time than waking a thread.
-    if chunks.few(image):
+    if chunks.has_few_chunks(image):
         return _validate(image, form.fields)
     return await anyio.to_thread.run_sync(_validate, image, form.fields)
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
 __all__ = ["ImageStore", "StoredImage"]
 
 _KEY_BYTES = 32
 _SUFFIX = ".png"
+_MODE = 0o600
 # The files that the store writes. It never touches any other file in the folder.
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.png|[0-9a-f]{16}\.part")
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.png|" + TEMPORARY_NAME.pattern)
 _MAX_TIDY_SECONDS = 60.0
 _PART_SECONDS = 600.0
 """How long a file may take to be written."""
@@ -89,7 +91,8 @@ class ImageStore:
                 # With the lock, or another thread could be about to remove the file as expired.
                 exists = _extend(path, expiry)
             if not exists:
-                _write(path, png, expiry=expiry)
+                with atomic_write(path, mode=_MODE, mtime=expiry) as file:
+                    file.write(png)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError(f"The image cannot be stored: {reason}.") from None
@@ -166,7 +169,9 @@ class ImageStore:
 def _load_key(path: Path) -> bytes:
     """Return the folder's key. The first process makes it."""
     if not path.exists():
-        _write(path, secrets.token_bytes(_KEY_BYTES))
+        # Unlike a rename, a link never replaces the key of another process.
+        with suppress(FileExistsError), atomic_write(path, publish=os.link, mode=_MODE) as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise OSError("the key is corrupt")
@@ -186,23 +191,3 @@ def _extend(path: Path, expiry: float) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _write(path: Path, data: bytes, *, expiry: float | None = None) -> None:
-    """Write a file atomically. Without an expiry, a file that exists is kept."""
-    temporary = path.with_name(f"{secrets.token_hex(8)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if expiry is not None:
-            os.utime(temporary, (expiry, expiry))
-            temporary.replace(path)
-        else:
-            # Unlike a rename, a link never replaces the key of another process.
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
