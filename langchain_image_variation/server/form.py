@@ -104,7 +104,7 @@ async def _fill(form: MultipartForm, request: Request, timeout: float) -> None:
 async def _body_pieces(request: Request) -> AsyncIterator[bytes]:
     """Yield the pieces of the body, up to the limit of its length."""
     error = PayloadTooLargeError(
-        f"The body has more than {MAX_BODY_BYTES:,} bytes. The image must have less than "
+        f"The body has more than {MAX_BODY_BYTES:,} bytes. The image must have fewer than "
         f"{MAX_PNG_BYTES:,}.",
         param="image",
     )

@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
         self._idle_timeout = idle_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Engines run in these threads. On a small machine asyncio starts fewer.
+        # Engines run in these threads. By default, asyncio may start fewer.
         threads = ThreadPoolExecutor(self._state.turns.workers, thread_name_prefix="engine")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._state.is_draining = True
-        # At its end, uvicorn raises the signals that it has caught again. SIGTERM is done with.
+        # At its end, uvicorn raises the signals again that it has caught. SIGTERM is handled here.
         if sig != signal.SIGTERM:
             self._captured_signals.append(sig)
 
