@@ -35,7 +35,7 @@ class MultipartForm:
     def __init__(self, content_type: str, *, in_memory: bool) -> None:
         self.fields: dict[str, str] = {}
         """The fields except `image`. Empty ones are left out."""
-        # Joining them copies each byte once. New memory is what an upload costs most.
+        # Joining them copies each byte only once. New memory is the largest cost of an upload.
         self._image_pieces: list[memoryview] = []
         self._file: IO[bytes] | None = None if in_memory else tempfile.TemporaryFile()
         self._has_image = False
@@ -162,5 +162,6 @@ def _text(data: bytes | bytearray) -> str:
 
 def _invalid_form_error() -> InvalidRequestError:
     return InvalidRequestError(
-        "The body is not a valid multipart form. It must use the boundary in its Content-Type."
+        "The body is not a valid multipart form. It must use the boundary that its Content-Type "
+        "names."
     )
