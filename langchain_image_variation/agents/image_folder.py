@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.exceptions import SourceError, shown
-from langchain_image_variation.files.placing import finish_placing
+from langchain_image_variation.files.atomic import unlink_temporary_names
 
 __all__ = ["ImageFolder"]
 
@@ -124,7 +124,7 @@ def _settled_stat(file: BinaryIO, folder: Path) -> os.stat_result:
         file_stat = os.fstat(file.fileno())
     if file_stat.st_nlink > 1:
         # The process may have been killed in between.
-        finish_placing(folder, file_stat)
+        unlink_temporary_names(folder, file_stat)
         file_stat = os.fstat(file.fileno())
     return file_stat
 

@@ -16,8 +16,7 @@ from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.placing import place_file
-from langchain_image_variation.files.unfinished import unfinished_name
+from langchain_image_variation.files.atomic import atomic_write, place_file
 from langchain_image_variation.output import (
     DATED_NAME,
     RESULT_NAME,
@@ -264,16 +263,13 @@ class ResultFolder(Results):
         if not self.image_folder.contains(folder):
             raise OutputError(f"{CACHE_FOLDER} leads out of root_dir. Delete it.")
         path = self.image_folder.root / folder / name
-        temporary = path.with_name(unfinished_name())
         try:
             path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            # A record lost in a power cut costs one repeated call.
+            with atomic_write(path, sync=False) as file:
+                file.write(data)
         except OSError:
             raise OutputError("The cache record cannot be written.") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def _is_inside(self) -> bool:
         return all(self.image_folder.contains(path) for path in (self._output_dir, self._scope_dir))

@@ -94,13 +94,13 @@ class ResultStorage(Results):
         Raises:
             OutputError: If they cannot.
         """
-        with self._file_system.failures(
+        with self._file_system.translate_errors(
             "cannot be written to; check its URL, options and permissions"
         ):
             # The name is always the same: permission to write may not include deletion.
             probe = self._file_system.path(f"{self._scope}{_PROBE}")
             write = self._file_system.files.pipe_file
-            self._file_system.with_folder(self._scope, lambda: write(probe, b""))
+            self._file_system.write_in_folder(self._scope, lambda: write(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:
         """Open a result of any scope by a path that `save` returned, or return None.
@@ -140,14 +140,16 @@ class ResultStorage(Results):
             OutputError: If it cannot be written.
         """
         path = f"{CACHE_FOLDER}/{name}"
-        with self._file_system.failures("cannot be written to"):
-            self._file_system.with_folder(CACHE_FOLDER, lambda: self._file_system.write(path, data))
+        with self._file_system.translate_errors("cannot be written to"):
+            self._file_system.write_in_folder(
+                CACHE_FOLDER, lambda: self._file_system.write(path, data)
+            )
 
     def _result_path(self, name: str) -> str:
         return f"{self._scope}{name}"
 
     def _write(self, name: str, data: bytes) -> bytes | None:
-        with self._file_system.failures(
+        with self._file_system.translate_errors(
             f"cannot store {name!r}; free some space, or check its permissions"
         ):
             path = f"{self._scope}{name}"
@@ -179,7 +181,7 @@ class ResultStorage(Results):
 
     def _read(self, path: str, max_bytes: int) -> bytes | None:
         try:
-            with self._file_system.failures("cannot be read; try again"):
+            with self._file_system.translate_errors("cannot be read; try again"):
                 return self._file_system.read(path, max_bytes)
         except OutputError as error:
             raise SourceError(error.message) from None

@@ -252,7 +252,7 @@ class TestImagesByURL:
         """The error says so."""
         message = HumanMessage(content=[{"type": "image", "url": "https://images.example/a.png"}])
         answer = Talk(tool, None, message).vary("latest")
-        assert answer.text.startswith("img_1: URLs are not fetched;")
+        assert answer.text.startswith("img_1: URLs are not fetched by default.")
 
     def test_another_host_is_not_contacted(self, root: Path) -> None:
         """Its name is not even resolved."""

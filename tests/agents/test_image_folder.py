@@ -202,7 +202,7 @@ def test_waits_for_a_file_that_is_being_placed(root: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from langchain_image_variation.files.placing import place_file
+from langchain_image_variation.files.atomic import place_file
 
 def kill(event, arguments):
     if event == "os.remove":

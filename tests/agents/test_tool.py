@@ -30,7 +30,7 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     SourceError,
 )
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.images.pixels import decode, on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
@@ -198,7 +198,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
     ({}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no image 'AAAA"),
-    ({"image": "notes.txt"}, "notes.txt: The source is no picture of a known format"),
+    ({"image": "notes.txt"}, "notes.txt: Unsupported or corrupt image"),
     ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
     ({"image": "C:\\Users\\bob\\x.png"}, "There is no image 'x.png' here."),
     ({"image": ["A" * 10**6]}, "or a relative path, got a value of type list."),
@@ -383,7 +383,7 @@ def test_corrupt_pixels_get_an_error_message(root: Path) -> None:
     """An image that fails only during decoding is answered with text too."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
-    assert "pixels cannot be inflated" in message.content
+    assert "pixels cannot be decompressed" in message.content
 
 
 def test_wrong_settings_are_raised_immediately(root: Path) -> None:
