@@ -148,7 +148,7 @@ def show_plan(photos: int, runs: int) -> None:
             outs = [f"plan-{size}-{strength}-{turn}" for turn in range(runs)]
             spent = min(batch(out, size, 1, *options).processor for out in outs)
             seconds = (spent - started) / photos
-            written = sum(path.stat().st_size for path in Path(outs[0], "pictures").rglob("*.png"))
+            written = sum(path.stat().st_size for path in Path(outs[0], "images").rglob("*.png"))
             hours = sources * seconds / 3600
             print(
                 f"| {size} | {strength} | {seconds:.2f} | {hours:.0f} | {hours / cores:.2f} | "
@@ -172,7 +172,7 @@ def show_cluster(tiny: int, photos: int, size: int) -> None:
             spent, again = (
                 batch(out, side, 2, *options, photos=folder, engine=engine) for _ in range(2)
             )
-            written = [path.stat().st_mtime for path in Path(out, "pictures").rglob("*.png")]
+            written = [path.stat().st_mtime for path in Path(out, "images").rglob("*.png")]
             working = max(written) - min(written)
             print(
                 f"| {count} of {side}, `{engine}` | {by} | {spent.wall:.1f} | "

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.protocol import CALLS
+from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -22,9 +22,9 @@ from langchain_image_variation.exceptions import InvalidRequestError, MissingExt
 from langchain_image_variation.files.outputs import OutputFolder
 
 if TYPE_CHECKING:
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.progress import Summary
-    from langchain_image_variation.batch.ray.run import Cluster
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.progress import RunSummary
+    from langchain_image_variation.batch.ray.cluster import Cluster
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -64,7 +64,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many processes (default: the cores), or calls at once of an engine that asks a "
-        f"server (default: {CALLS})",
+        f"server (default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
@@ -87,8 +87,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     # Only here: create and serve need none of it.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
     from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
@@ -100,9 +100,9 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
-    manifests = [PARQUET] if parquet_is_there() else []
+    manifests = [PARQUET] if parquet_is_available() else []
     # One that is there would otherwise no longer be true.
-    if arguments.jsonl or batch.outputs.has(JSON_LINES):
+    if arguments.jsonl or batch.outputs.exists(JSON_LINES):
         manifests.append(JSON_LINES)
     if not manifests:
         raise MissingExtraError(
@@ -112,8 +112,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):
         output_dir(batch.outputs.path)
-    stopping = Stopping()
-    with stopping.watching(), _interruptible(stopping):
+    interrupts = Interrupts()
+    with interrupts.handled(), _interruptible(interrupts):
         summary = run_batch(
             inputs,
             batch,
@@ -121,18 +121,18 @@ def _batch(arguments: argparse.Namespace) -> int:
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
-            stopped=lambda: stopping.signal is not None,
+            stopped=lambda: interrupts.signal is not None,
         )
     _tell(summary)
     written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
-    print(*(batch.outputs.shown(name) for name in written), sep="\n")
-    if stopping.signal is not None:
-        return 128 + stopping.signal
+    print(*(batch.outputs.display_path(name) for name in written), sep="\n")
+    if interrupts.signal is not None:
+        return 128 + interrupts.signal
     return FAILED if summary.failed else 0
 
 
 @contextmanager
-def _interruptible(stopping: "Stopping") -> Iterator[None]:
+def _interruptible(interrupts: "Interrupts") -> Iterator[None]:
     """End the process at once if the block is interrupted.
 
     The interpreter would wait for threads that wait for servers. Files are put in place whole, and
@@ -142,10 +142,10 @@ def _interruptible(stopping: "Stopping") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(128 + (stopping.signal or signal.SIGINT))
+        os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _tell(summary: "Summary") -> None:
+def _tell(summary: "RunSummary") -> None:
     lines = [
         f"{summary.made} made, {summary.kept} already there, {summary.failed.total()} failed.",
         *(
@@ -163,16 +163,16 @@ def _tell(summary: "Summary") -> None:
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
-        from langchain_image_variation.batch.ray.run import Cluster
+        from langchain_image_variation.batch.ray.cluster import Cluster
 
         return Cluster(arguments.ray or None, given, arguments.gpus)
     if arguments.gpus:
         raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
-    from langchain_image_variation.batch.workers.choice import usual_count
+    from langchain_image_variation.batch.workers import default_worker_count
 
-    return usual_count(arguments.engine)
+    return default_worker_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""`OutputStorage`: the outputs of a bulk run in any file system that fsspec knows."""
+"""`StoredOutputs`: outputs at a URL, in any file system that fsspec supports."""
 
 import os
 import tempfile
@@ -14,189 +14,204 @@ from langchain_image_variation.files.file_system import FileSystem, has_password
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.unfinished import UNFINISHED
 
-__all__ = ["OutputStorage", "open_outputs"]
+__all__ = ["StoredOutputs", "open_outputs"]
 
 _PROBE = ".writable"
+"""The file that `create` writes to test the place."""
 
 
 def open_outputs(
     output_dir: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Outputs:
-    """Return where to write: a folder, or a URL of any file system that fsspec knows.
+    """Return the outputs in a folder, or at a URL of any file system that fsspec supports.
 
     Args:
-        output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" means a folder too.
-        storage_options: Passed to the file system of a URL, as fsspec's own.
+        output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" is a folder too.
+        storage_options: Passed to the file system of a URL, like fsspec's `storage_options`.
 
     Raises:
-        MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
-        InvalidRequestError: If it is empty, no file system is known for the URL, or it names
-            several or a password.
+        MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
+        InvalidRequestError: If `output_dir` is empty, or a URL of an unknown kind, of several file
+            systems or with a password.
         OutputError: If the file system refuses the options, or cannot be reached.
     """
     if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fsdecode(output_dir):
         raise InvalidRequestError("output_dir must be a folder or a URL.", param="output_dir")
     if not os.fspath(output_dir):
         raise InvalidRequestError(
-            "output_dir is empty; name a folder or a URL.", param="output_dir"
+            "output_dir is empty. Pass a folder or a URL.", param="output_dir"
         )
     if not isinstance(output_dir, str) or not is_url(output_dir):
         return OutputFolder(output_dir)
-    storage = OutputStorage(output_dir, storage_options or {})
-    return storage if storage.folder is None else OutputFolder(storage.folder)
+    outputs = StoredOutputs(output_dir, storage_options or {})
+    return outputs if outputs.folder is None else OutputFolder(outputs.folder)
 
 
-class OutputStorage(Outputs):
-    """A place in a file system, named by a URL.
+class StoredOutputs(Outputs):
+    """Outputs in a file system, below a URL.
 
-    A file appears whole or not at all where the file system has renames of its own (local, SFTP,
-    SMB, HDFS) or takes files whole (memory, and object stores such as S3).
+    A file appears complete or not at all if the file system renames files itself (local, SFTP, SMB,
+    HDFS) or uploads files as a whole (memory, and object stores such as S3).
 
-    It pickles; the file system is opened anew where it is then used.
+    An instance pickles. Each process and thread opens the file system for itself.
 
     Args:
-        url: The place, such as "s3://bucket/prefix". A bucket is not made.
-        options: Passed to the file system, as fsspec's `storage_options`.
+        url: The URL, such as "s3://bucket/prefix". The bucket must exist.
+        options: Passed to the file system, like fsspec's `storage_options`.
 
     Raises:
-        ImageVariationError: As `open_outputs`.
+        ImageVariationError: See `open_outputs`.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         if has_password(url):
             raise InvalidRequestError(
-                "output_dir holds a password, which manifests and messages would show; put it into "
-                "storage_options or fsspec's configuration.",
+                "output_dir contains a password, which manifests and messages would show. Put it "
+                "into storage_options or fsspec's configuration.",
                 param="output_dir",
             )
         self.url = trimmed(url)
         self._options = dict(options)
-        self._opened = threading.local()
-        self.kind = self._at.kind
+        self._local = threading.local()
+        self.kind = self._file_system.kind
 
     @property
     def folder(self) -> str | None:
-        """The folder of this machine that it is, if it is one."""
-        return self._at.folder
+        """The local folder that the URL means, if it means one."""
+        return self._file_system.folder
 
-    def below(self, name: str) -> FileSystem:
-        """Return a folder below the place."""
-        return FileSystem(self.shown(name), self._options, param="output_dir")
+    def subfolder(self, name: str) -> FileSystem:
+        """Return a folder below the URL."""
+        return FileSystem(self.display_path(name), self._options, param="output_dir")
 
-    def make(self) -> None:
-        """Make the place, and check that files can be written there.
+    def create(self) -> None:
+        """Create the folder of the URL, and check that it is writable.
 
         Raises:
-            OutputError: If not.
+            OutputError: If it is not.
         """
-        with self._at.failures("cannot be written to; check its address, options and rights"):
-            self._at.with_folder("", lambda: self._at.write(_PROBE, b""))
-        # Always of the same name, since not everyone who may write may remove.
+        with self._file_system.failures(
+            "cannot be written to; check its address, options and permissions"
+        ):
+            self._file_system.with_folder("", lambda: self._file_system.write(_PROBE, b""))
+        # The name is fixed because some users may write but not remove files.
         with suppress(OutputError):
             self.remove(_PROBE)
 
-    def shown(self, name: str) -> str:
+    def display_path(self, name: str) -> str:
         """Return the URL of a file."""
         return f"{self.url}/{name}"
 
-    def has(self, name: str) -> bool:
-        """Say whether there is a file of that name; raise an `OutputError` if it fails."""
-        with self._giving(name):
-            return self._at.has(name)
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file of this name. Raises `OutputError` if it fails."""
+        with self._reading(name):
+            return self._file_system.has(name)
 
     def read(self, name: str) -> bytes | None:
-        """Return a file, or None if there is none; raise an `OutputError` if it fails."""
-        with self._giving(name):
-            return self._at.read(name)
+        """Return the bytes of a file, or None. Raises `OutputError` if it cannot be read."""
+        with self._reading(name):
+            return self._file_system.read(name)
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """Do what `read` does with several files; raise an `OutputError` if it fails."""
-        with self._giving(names[0] if names else ""):
-            found = self._at.read_all(names)
-        yield from found
+        """Yield the result of `read` for several files. Raises `OutputError` if one fails."""
+        with self._reading(names[0] if names else ""):
+            contents = self._file_system.read_all(names)
+        yield from contents
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; raise an `OutputError` if it fails."""
-        with self._at.failures(f"cannot remove {name!r}; check its rights"):
-            self._at.remove(name)
+        """Remove a file if it exists. Raises `OutputError` if it cannot be removed."""
+        with self._file_system.failures(f"cannot remove {name!r}; check its permissions"):
+            self._file_system.remove(name)
 
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files; raise an `OutputError` if it fails."""
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Write files. Raises `OutputError` if one cannot be written."""
         folders: dict[str, dict[str, bytes]] = {}
         for name, data in files.items():
             folders.setdefault(_folder(name), {})[name] = data
-        for folder, within in folders.items():
-            with self._taking(next(iter(within))):
-                self._at.with_folder(folder, partial(self._at.write_all, within))
+        for folder, contents in folders.items():
+            with self._writing(next(iter(contents))):
+                self._file_system.with_folder(
+                    folder, partial(self._file_system.write_all, contents)
+                )
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that gets its name at the end; raise an `OutputError` if it fails."""
-        # A file that is written in parts could be left half there.
+    def open_for_writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that appears at the end of the block. Raises `OutputError` if it fails."""
+        # A file that is uploaded in parts could be left incomplete, so it is written locally first.
         try:
-            with tempfile.TemporaryDirectory() as temporary:
-                local = Path(temporary, "whole")
-                with local.open("xb") as file:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "upload")
+                with path.open("xb") as file:
                     yield file
-                self.send(name, local)
+                self.upload(name, path)
         except OSError as error:
             raise OutputError(
-                f"{name!r} cannot be written: {error.strerror}. Make room for temporary files."
+                f"{name!r} cannot be written: {error.strerror}. Free some space for temporary "
+                "files."
             ) from None
 
-    def send(self, name: str, local: Path) -> None:
-        """Write a file of this machine, in the place of any that has the name.
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a local file to the outputs, and replace an existing one.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the file cannot be written.
         """
-        with self._taking(name):
-            self._at.with_folder(_folder(name), lambda: self._at.copy_in(name, local))
+        with self._writing(name):
+            self._file_system.with_folder(
+                _folder(name), lambda: self._file_system.copy_in(name, path)
+            )
 
-    def fetch(self, name: str, local: Path) -> bool:
-        """Copy a file to this machine, and say whether there is one.
+    def download(self, name: str, path: Path) -> bool:
+        """Copy a file to a local path, and return whether it exists.
 
         Raises:
-            OutputError: If it cannot be read.
+            OutputError: If the file cannot be read.
         """
-        with self._giving(name):
-            return self._at.copy_out(name, local)
+        with self._reading(name):
+            return self._file_system.copy_out(name, path)
 
-    def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove what a killed process may leave; raise an `OutputError` if it fails."""
-        if not self._at.renames:
+    def remove_temporary_files(self, folders: Iterable[str]) -> int:
+        """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
+        if not self._file_system.renames:
             return 0
-        found = 0
-        with self._at.failures("cannot be cleared of unfinished files; check its rights"):
-            tops = [self._at.path(name) for name in folders]
-            listed = [self._at.files.ls(self._at.root, detail=False)]
-            listed += [self._at.files.find(top) for top in tops if self._at.files.exists(top)]
-            for path in (path for paths in listed for path in paths):
+        removed = 0
+        with self._file_system.failures(
+            "cannot list or remove temporary files; check its permissions"
+        ):
+            files = self._file_system.files
+            tops = [self._file_system.path(name) for name in folders]
+            listings = [files.ls(self._file_system.root, detail=False)]
+            listings += [files.find(top) for top in tops if files.exists(top)]
+            for path in (path for paths in listings for path in paths):
                 if UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
-                    self._at.files.rm_file(path)
-                    found += 1
-        return found
+                    files.rm_file(path)
+                    removed += 1
+        return removed
 
-    def _giving(self, name: str) -> AbstractContextManager[None]:
-        return self._at.failures(f"cannot give {name!r} now; try again, or check its rights")
+    def _reading(self, name: str) -> AbstractContextManager[None]:
+        return self._file_system.failures(
+            f"cannot read {name!r}; try again, or check its permissions"
+        )
 
-    def _taking(self, name: str) -> AbstractContextManager[None]:
-        return self._at.failures(f"did not take {name!r}; make room, or check its rights")
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        return self._file_system.failures(
+            f"cannot write {name!r}; free some space, or check its permissions"
+        )
 
     @property
-    def _at(self) -> FileSystem:
-        # A connection is nothing to share between threads, or with a process that was forked.
-        process, at = getattr(self._opened, "last", (None, None))
-        if at is None or process != os.getpid():
-            at = FileSystem(self.url, self._options, param="output_dir")
-            self._opened.last = os.getpid(), at
-        return at
+    def _file_system(self) -> FileSystem:
+        # Threads and forked processes cannot share a connection.
+        process, file_system = getattr(self._local, "opened", (None, None))
+        if file_system is None or process != os.getpid():
+            file_system = FileSystem(self.url, self._options, param="output_dir")
+            self._local.opened = os.getpid(), file_system
+        return file_system
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_opened"}
+        return {name: value for name, value in vars(self).items() if name != "_local"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _opened=threading.local())
+        vars(self).update(state, _local=threading.local())
 
 
 def _folder(name: str) -> str:

@@ -21,7 +21,7 @@ __all__ = [
     "command",
     "largest_file",
     "manifest",
-    "pictures",
+    "output_images",
     "run",
     "run_here",
     "wait_until",
@@ -86,10 +86,10 @@ def manifest(out: str = "out") -> list[dict[str, Any]]:
     return rows
 
 
-def pictures(out: str = "out") -> dict[str, bytes]:
+def output_images(out: str = "out") -> dict[str, bytes]:
     """Return all pictures by their path: each is whole, and all other files are unfinished ones."""
     found = {}
-    for folder, _, names in os.walk(Path(out, "pictures")):
+    for folder, _, names in os.walk(Path(out, "images")):
         for name in names:
             if not name.endswith(".part"):
                 path = Path(folder, name)

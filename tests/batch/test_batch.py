@@ -36,7 +36,7 @@ def batch(**settings: Any) -> VariationBatch:
     return VariationBatch(**{**usual, **settings})
 
 
-def pictures() -> set[str]:
+def output_files() -> set[str]:
     """Return all files in the output folder."""
     return {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()}
 
@@ -55,7 +55,7 @@ def test_columns_go_in_and_come_out() -> None:
     for path, digest in zip(out["output_path"], out["output_sha256"], strict=True):
         data = (Path("out") / path).read_bytes()
         assert (SquarePNG(data).side, hashlib.sha256(data).hexdigest()) == (256, digest)
-    assert pictures() == set(out["output_path"])
+    assert output_files() == set(out["output_path"])
 
 
 def test_threads_that_share_a_batch_share_its_engine() -> None:
@@ -166,7 +166,7 @@ def test_other_settings_make_other_files() -> None:
 
 def test_a_key_or_the_number_of_threads_changes_no_name() -> None:
     """What no picture depends on is no part of its name."""
-    job = batch().job({"path": "photos/0.png"})
+    job = batch().read_job({"path": "photos/0.png"})
     one = VariationBatch("out", options={"threads": 1, "api_key": "sk-1"})
     other = VariationBatch("out", options={"threads": 2, "api_key": "sk-2", "timeout": 3})
     assert one.output_paths(job, "ab" * 32) == other.output_paths(job, "ab" * 32)
@@ -237,7 +237,7 @@ def test_a_folder_stays_where_it_was_when_the_batch_was_made(
     made = batch()
     monkeypatch.chdir("/")
     assert made({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
-    assert len(list((tmp_path / "out" / "pictures").rglob("*.png"))) == 2
+    assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 2
 
 
 async def test_without_blocking_a_loop() -> None:
@@ -304,7 +304,7 @@ def test_a_full_disk_is_raised_and_leaves_no_half_file() -> None:
     """Once there is room, the rest is made."""
     with largest_file(50), pytest.raises(OutputError, match="cannot be written: File too large"):
         batch(engine="instant")({"path": ["photos/0.png"]})
-    assert pictures() == set()
+    assert output_files() == set()
     assert batch(engine="instant")({"path": ["photos/0.png"]})["error"] == [None, None]
 
 
@@ -322,11 +322,14 @@ BAD = [
     ({"output_dir": None}, "output_dir must be a folder or a URL"),
     ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
     ({"output_dir": ""}, "output_dir is empty"),
-    ({"engine": object()}, "engine must be the name of an engine, got a object"),
+    (
+        {"engine": object()},
+        "engine must be the name of an engine, because each worker makes",
+    ),
     ({"options": [1]}, "options must be a mapping"),
     ({"storage_options": "ab"}, "storage_options must be a mapping"),
     ({"model": ""}, "model must be"),
-    ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
+    ({"options": {"progress": print, "prompt": object()}}, "options must be strings"),
 ]
 
 
@@ -340,7 +343,7 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str
 def test_bad_columns_are_refused() -> None:
     """Without paths, of unequal length, or none at all."""
     for none in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
-        with pytest.raises(InvalidRequestError, match="must be a mapping of columns"):
+        with pytest.raises(InvalidRequestError, match="must be a mapping of column names"):
             batch()(none)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="no column 'path'"):
         batch()({"image": ["photos/0.png"]})

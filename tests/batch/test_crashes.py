@@ -16,7 +16,7 @@ from tests.batch.running import (
     command,
     largest_file,
     manifest,
-    pictures,
+    output_images,
     run,
     run_here,
     wait_until,
@@ -66,11 +66,11 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
     began = time.monotonic()
     assert run("photos", "--n", "3", out="whole") == 0
     lasts = time.monotonic() - began
-    expected, whole, path_of = manifest("whole"), pictures("whole"), orders("whole")
+    expected, whole, path_of = manifest("whole"), output_images("whole"), orders("whole")
     chance = random.Random(round)
     kinds = chance.sample(["run", "run", "worker", "worker"], KILLS)
     for kind in [*kinds, "none"]:
-        stood = pictures().items() if Path("out").exists() else {}.items()
+        stood = output_images().items() if Path("out").exists() else {}.items()
         assert stood <= whole.items()
         log().unlink(missing_ok=True)
         before = workers()
@@ -92,7 +92,7 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
         if kind == "worker":
             assert manifest() == expected
     assert manifest() == expected
-    assert pictures() == whole
+    assert output_images() == whole
     assert not unfinished()
 
 
@@ -115,15 +115,15 @@ def test_an_interrupt_finishes_what_is_in_hand(
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert out.splitlines() == ["out/manifest.parquet", "out/manifest.jsonl"]
-    assert "Finishing what is in hand; interrupt once more to stop at once." in err
+    assert "Finishing the images in progress. Interrupt again to stop immediately." in err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
     rows = manifest()
-    assert 0 < len(rows) == len(pictures()) < many
+    assert 0 < len(rows) == len(output_images()) < many
     monkeypatch.delenv("ENGINE_SECONDS")
     assert run("photos", "--jsonl", "--engine", engine) == 0
     assert [row for row in manifest() if row in rows] == rows
-    assert len(manifest()) == len(pictures()) == many
+    assert len(manifest()) == len(output_images()) == many
     assert set(made().values()) == {1}
 
 
@@ -141,7 +141,7 @@ def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.Monke
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.endswith("image-variation: interrupted; no file is half-written.\n")
-    assert pictures() == {}
+    assert output_images() == {}
     for worker in workers():
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
@@ -157,20 +157,20 @@ def test_two_runs_at_once_into_one_folder_are_refused(
     wait_until(log().exists, process)
     assert run("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: Another run is writing to the folder 'out'; wait for its end, or name "
-        "another folder.\n"
+        "image-variation: Another run is writing to the folder 'out'. Wait until it ends, or "
+        "choose another folder.\n"
     )
     process.kill()
     process.communicate(timeout=60)
     monkeypatch.delenv("ENGINE_SECONDS")
     assert run("photos") == 0
-    assert len(pictures()) == 5
+    assert len(output_images()) == 5
 
 
 def test_leftovers_of_a_killed_run_are_removed() -> None:
     """Of pictures and manifest; nothing else in the folder is touched."""
     assert run_here("photos") == 0
-    ours = [Path("out", ".0123456789abcdef.part"), Path("out/pictures/ab/.0123456789abcdef.part")]
+    ours = [Path("out", ".0123456789abcdef.part"), Path("out/images/ab/.0123456789abcdef.part")]
     others = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
     for path in (*ours, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def test_a_ledger_that_may_not_grow_ends_the_run(
     with largest_file(60_000):
         assert run_here("photos", "--n", "3") == 1
     assert "The ledger of the output folder cannot be used" in capsys.readouterr().err
-    stood = pictures().keys()
+    stood = output_images().keys()
     assert 0 < len(stood) < 3 * many
     log().unlink()
     assert run_here("photos", "--n", "3") == 0
@@ -215,13 +215,13 @@ def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
     batch = command(*wanted, out=str(disk / "out"))
     done = subprocess.run([*alone, script, "sh", *batch], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "No space left on device. Make room" in done.stderr
-    stood = pictures()
+    assert "No space left on device. Free some space" in done.stderr
+    stood = output_images()
     assert 0 < len(stood) < 6
     assert not unfinished()
     assert run(*wanted) == 0
-    assert stood.items() < pictures().items()
-    assert len(manifest()) == len(pictures()) == 6
+    assert stood.items() < output_images().items()
+    assert len(manifest()) == len(output_images()) == 6
 
 
 def test_an_output_that_cannot_be_written_is_refused(
@@ -233,11 +233,11 @@ def test_an_output_that_cannot_be_written_is_refused(
         "image-variation: The folder 'out' cannot be written to; name another for the results.\n"
     )
     Path("out").mkdir()
-    Path("out", "pictures").write_text("in the way")
+    Path("out", "images").write_text("in the way")
     assert run_here("photos") == 1
     err = capsys.readouterr().err
     assert (err.count("\n"), "cannot be" in err) == (1, True)
-    Path("out", "pictures").unlink()
+    Path("out", "images").unlink()
     assert run_here("photos") == 0
 
 
@@ -245,10 +245,10 @@ def test_a_damaged_ledger_is_told_and_can_be_removed(capsys: pytest.CaptureFixtu
     """The pictures need it not: none is made again, and the manifest is the same."""
     assert run_here("photos") == 0
     before = manifest()
-    Path("out/.bulk/ledger.sqlite").write_bytes(b"no database" * 1000)
+    Path("out/.batch/ledger.sqlite").write_bytes(b"no database" * 1000)
     assert run_here("photos") == 1
-    assert "is damaged; remove its folder '.bulk'." in capsys.readouterr().err
-    shutil.rmtree("out/.bulk")
+    assert "is corrupt. Delete its folder '.batch'; the images stay" in capsys.readouterr().err
+    shutil.rmtree("out/.batch")
     assert run_here("photos") == 0
     assert manifest() == before
     assert set(made().values()) == {1}
@@ -258,7 +258,7 @@ def test_a_damaged_ledger_is_told_and_can_be_removed(capsys: pytest.CaptureFixtu
 def test_a_picture_that_was_changed_is_made_again(harm: str) -> None:
     """Also one that is a whole picture of the right size, but not the one that was made."""
     assert run_here("photos") == 0
-    before, rows = pictures(), manifest()
+    before, rows = output_images(), manifest()
     path, other = (Path("out") / row["output_path"] for row in rows[:2])
     data = {"cut": path.read_bytes()[:-1], "other": other.read_bytes(), "gone": None}[harm]
     path.unlink()
@@ -266,7 +266,7 @@ def test_a_picture_that_was_changed_is_made_again(harm: str) -> None:
         path.write_bytes(data)
     assert run_here("photos") == 0
     assert SquarePNG(path.read_bytes()).data == before[rows[0]["output_path"]]
-    assert (manifest(), pictures()) == (rows, before)
+    assert (manifest(), output_images()) == (rows, before)
     assert sorted(made().values()) == [1, 1, 1, 1, 2]
 
 
@@ -283,5 +283,5 @@ def test_without_standard_streams_nothing_is_written_into_a_file(
     wait_until(log().exists, process)
     process.terminate()
     assert process.wait(60) == 143
-    assert Path("out/.bulk/lock").read_bytes() == b""
-    assert 0 < len(manifest()) == len(pictures())
+    assert Path("out/.batch/lock").read_bytes() == b""
+    assert 0 < len(manifest()) == len(output_images())

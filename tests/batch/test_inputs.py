@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langchain_image_variation.batch.inputs import Inputs
-from langchain_image_variation.batch.manifest_rows import MAX_LINE
+from langchain_image_variation.batch.manifest import MAX_LINE_LENGTH
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import OutputFolder
 from tests.batch.running import manifest, run_here
@@ -56,7 +56,7 @@ def test_a_folder_is_walked_in_order(photos: Path) -> None:
 
 def test_results_below_the_input_are_left_out(photos: Path) -> None:
     """A run into a folder inside its input does not vary its own results."""
-    for name in ("out/pictures/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
+    for name in ("out/images/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     (photos / "0.png").rename(photos / "out" / "0.png")
@@ -64,8 +64,8 @@ def test_results_below_the_input_are_left_out(photos: Path) -> None:
     assert [row["path"] for row in rows][-2:] == ["photos/out/0.png", "photos/out/mine.png"]
     assert len(rows) == 6
     assert len(listed("photos", out="elsewhere")) == 8
-    with pytest.raises(InvalidRequestError, match="varied only into another folder"):
-        listed("photos/out/pictures/ab", out="photos/out")
+    with pytest.raises(InvalidRequestError, match="contains this batch's own results"):
+        listed("photos/out/images/ab", out="photos/out")
 
 
 def test_globs_are_for_those_whose_shell_knows_none(photos: Path) -> None:
@@ -82,10 +82,10 @@ BAD = [
     ("none.png", "There is no file or folder 'none.png'; check the path."),
     ("photos/x*.png", "There is no file or folder 'x*.png'; check the path."),
     ("\0", "There is no file or folder"),
-    ("bare.csv", "'bare.csv' has no column 'path'; name the one that holds the paths with --col"),
+    ("bare.csv", "'bare.csv' has no column 'path'; name the column that holds the paths with"),
     ("bare.jsonl", "'bare.jsonl' has no column 'path'"),
     ("bare.parquet", "'bare.parquet' has no column 'path'"),
-    ("broken.parquet", "'broken.parquet' is no readable Parquet file."),
+    ("broken.parquet", "'broken.parquet' is not a valid Parquet file."),
 ]
 
 
@@ -172,19 +172,25 @@ def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) 
 
 def test_a_bad_line_is_an_error_with_its_number() -> None:
     """The other lines are taken."""
-    bad = ["[1]", "{", '{"path": "b.png"', "[" * 100_000, '{"path": "' + "x" * MAX_LINE + '"}']
+    bad = [
+        "[1]",
+        "{",
+        '{"path": "b.png"',
+        "[" * 100_000,
+        '{"path": "' + "x" * MAX_LINE_LENGTH + '"}',
+    ]
     Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad, '{"path": "c.png"}']))
     found = list(Inputs(["list.jsonl"], outputs=OutputFolder("out")))
     assert [entry.row.get("path") for entry in (found[0], found[-1])] == ["a.png", "c.png"]
     assert [str(entry.error) for entry in found[1:-1]] == [
-        f"Line {number} of 'list.jsonl' is no JSON object." for number in range(2, 7)
+        f"Line {number} of 'list.jsonl' is not a JSON object." for number in range(2, 7)
     ]
     Path("list.csv").write_text('path,n\na.png,1\nb.png,1,2\nc"c.png,"x"y\nd.png,1\n')
     problems = [str(entry.error) for entry in Inputs(["list.csv"], outputs=OutputFolder("out"))]
     assert problems == [
         "None",
-        "Line 3 of 'list.csv' has more fields than the first line has names.",
-        "Line 4 of 'list.csv' is no CSV.",
+        "Line 3 of 'list.csv' has more values than there are columns.",
+        "Line 4 of 'list.csv' is not valid CSV.",
         "None",
     ]
 
@@ -252,8 +258,8 @@ def test_manifests_that_cannot_be_meant_are_refused() -> None:
     said = {
         "twice.csv": "'twice.csv' has more than one column 'path'; rename one.",
         "twice.parquet": "'twice.parquet' has more than one column 'path'; rename one.",
-        "list.jsonl.gz": "'list.jsonl.gz' is packed; unpack it first.",
-        "pipe.csv": "'pipe.csv' is no regular file; write the manifest to one.",
+        "list.jsonl.gz": "'list.jsonl.gz' is compressed; decompress it first.",
+        "pipe.csv": "'pipe.csv' is not a regular file; write the manifest to a regular file.",
     }
     for name, message in said.items():
         with pytest.raises(SourceError) as told:

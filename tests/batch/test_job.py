@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_image_variation.batch.job import MAX_SEED, Job, plain_text
+from langchain_image_variation.batch.job import MAX_SEED, Job, escape_surrogates
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import ImageVariationError
 
 
 def job(**row: object) -> Job:
     """Read a row whose path is given."""
-    return Job.read({"path": "a.png", **row}, n=2, size="512x512")
+    return Job.from_row({"path": "a.png", **row}, n=2, size="512x512")
 
 
 class _NA:
@@ -90,9 +90,9 @@ BAD = [
     ({"strength": 1.1}, "strength must be a number from 0 to 1, got 1.1."),
     ({"strength": "strong"}, "strength must be a number from 0 to 1, got 'strong'."),
     ({"size": "640x480"}, "size must be one of '256x256', '512x512', '1024x1024', got '640x480'."),
-    ({"path": None}, "The row has no path; name a picture in its column 'path'."),
-    ({"path": 7}, "The path of a row must be a text, got 7."),
-    ({"path": np.array(["a", "b"])}, "The path of a row must be a text, got a value of type nda"),
+    ({"path": None}, "The row has no path. Put the path of an image in its column 'path'."),
+    ({"path": 7}, "path must be a string, got 7."),
+    ({"path": np.array(["a", "b"])}, "path must be a string, got a value of type nda"),
     ({"n": np.array([1, 2])}, "n must be a whole number from 1 to 10, got a value of type ndarray"),
     ({"n": Decimal("Infinity")}, "n must be a whole number from 1 to 10, got a value of type Dec"),
     ({"size": np.array(["256x256"])}, "size must be one of '256x256', '512x512', '1024x1024', got"),
@@ -117,7 +117,7 @@ def test_paths_may_be_bytes_or_path_objects() -> None:
 @given(st.text(st.characters(codec=None)))
 def test_a_shown_name_can_be_written_anywhere(name: str) -> None:
     """What is no Unicode is escaped, and all else stays."""
-    shown = plain_text(name)
+    shown = escape_surrogates(name)
     assert shown.encode("utf-8").decode("utf-8") == shown
     if not any("\ud800" <= character <= "\udfff" for character in name):
         assert shown == name

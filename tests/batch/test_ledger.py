@@ -8,8 +8,8 @@ from threading import Barrier
 
 import pytest
 
-from langchain_image_variation.batch.ledger import Known, Ledger, translate_sqlite_errors
-from langchain_image_variation.batch.rows import COLUMNS, Row
+from langchain_image_variation.batch.ledger import Ledger, RecordedImage, translate_sqlite_errors
+from langchain_image_variation.batch.rows import COLUMNS, OutputRow
 from langchain_image_variation.exceptions import OutputError
 
 SOURCES = 50
@@ -18,20 +18,20 @@ ROUNDS = 2000
 
 def output_path(position: int, index: int) -> str:
     """Return the name of a picture of the source at a position."""
-    return f"pictures/{position}-{index}.png"
+    return f"images/{position}-{index}.png"
 
 
-def picture(position: int, index: int) -> Known:
+def picture(position: int, index: int) -> RecordedImage:
     """Return what the ledger should know of that picture."""
-    return Known(f"{position:032}{index:032}", position * 10 + index)
+    return RecordedImage(f"{position:032}{index:032}", position * 10 + index)
 
 
-def rows_of(position: int) -> list[Row]:
+def rows_of(position: int) -> list[OutputRow]:
     """Return the rows of a source with two pictures."""
     rows = []
     for index in (1, 2):
         known = picture(position, index)
-        row: Row = dict.fromkeys(COLUMNS)
+        row: OutputRow = dict.fromkeys(COLUMNS)
         row |= {"index": index, "source_path": f"{position}.png", "seed": known.seed}
         row |= {
             "output_path": output_path(position, index),
@@ -59,7 +59,7 @@ def test_threads_that_share_a_ledger_get_their_own_answers(tmp_path: Path) -> No
             position = (first + turn) % SOURCES
             paths = [output_path(position, 1), output_path(position, 2), f"missing-{turn}.png"]
             expected = {paths[0]: picture(position, 1), paths[1]: picture(position, 2)}
-            assert ledger.known(paths) == expected
+            assert ledger.find_images(paths) == expected
 
     def record(ledger: Ledger, first: int) -> None:
         for turn in range(ROUNDS // 10):
@@ -95,7 +95,7 @@ def test_a_ledger_lists_more_rows_than_one_query_reads(tmp_path: Path) -> None:
         for position in range(3):
             rows = []
             for index in range(1, 778):
-                row: Row = dict.fromkeys(COLUMNS)
+                row: OutputRow = dict.fromkeys(COLUMNS)
                 rows.append(row | {"index": index, "source_path": f"{position}.png"})
             ledger.record(position, rows)
         listed = [(row["source_path"], row["index"]) for row in ledger.rows()]
@@ -105,7 +105,7 @@ def test_a_ledger_lists_more_rows_than_one_query_reads(tmp_path: Path) -> None:
 def test_a_row_without_an_index_is_listed_first(tmp_path: Path) -> None:
     """A source that failed as a whole has one such row."""
     with Ledger(tmp_path) as ledger:
-        row: Row = dict.fromkeys(COLUMNS)
+        row: OutputRow = dict.fromkeys(COLUMNS)
         ledger.record(0, [row | {"error": "SourceError: none."}])
         assert [(row["index"], row["error"]) for row in ledger.rows()] == [
             (None, "SourceError: none.")
@@ -136,14 +136,14 @@ def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
     with filled(tmp_path) as ledger:
         pass
     questions: list[Callable[[], object]] = [
-        lambda: ledger.known(["a.png"]),
+        lambda: ledger.find_images(["a.png"]),
         lambda: ledger.record(0, []),
         lambda: list(ledger.rows()),
         lambda: ledger.copy_to(tmp_path / "copy.sqlite"),
-        ledger.forget_others,
+        ledger.delete_earlier_runs,
     ]
     for ask in questions:
-        with pytest.raises(OutputError, match=r"is closed: its run has ended\.$"):
+        with pytest.raises(OutputError, match=r"is closed because its run has ended\.$"):
             ask()
     with ledger:
         pass  # Closing it again changes nothing.

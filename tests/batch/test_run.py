@@ -18,9 +18,9 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from langchain_image_variation.batch.gallery import PICTURES_A_PAGE, write_pages
+from langchain_image_variation.batch.gallery import IMAGES_PER_PAGE, write_gallery
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.meter import meter
+from langchain_image_variation.batch.progress import show_progress
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.outputs import OutputFolder
@@ -28,7 +28,7 @@ from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.batch.declared import made
-from tests.batch.running import manifest, pictures, run, run_here
+from tests.batch.running import manifest, output_images, run, run_here
 from tests.images.scans import with_scans
 from tests.server.serving import serving
 
@@ -43,7 +43,7 @@ def test_a_folder_becomes_pictures_and_a_manifest(capsys: pytest.CaptureFixture[
     rows = manifest()
     assert [row["source_path"] for row in rows[::2]] == [f"photos/{i}.png" for i in range(5)]
     assert [row["index"] for row in rows] == [1, 2] * 5
-    assert pictures().keys() == {row["output_path"] for row in rows}
+    assert output_images().keys() == {row["output_path"] for row in rows}
     assert all(json.loads(line)["milliseconds"] is not None for line in lines.splitlines())
     assert run("photos", "--n", "2", "--jsonl") == 0
     assert capsys.readouterr().err == "0 made, 10 already there, 0 failed.\n"
@@ -60,7 +60,7 @@ def test_asking_for_more_or_fewer_later(capsys: pytest.CaptureFixture[str]) -> N
     assert [row for row in manifest() if row["index"] <= 2] == few
     assert run_here("photos", "--n", "2") == 0
     assert manifest() == few
-    assert (len(pictures()), set(made().values())) == (20, {1})
+    assert (len(output_images()), set(made().values())) == (20, {1})
 
 
 def test_bad_pictures_are_rows_and_exit_code_3(
@@ -91,7 +91,7 @@ def test_bad_pictures_are_rows_and_exit_code_3(
         None,
     }
     assert errors[None] == (
-        "InvalidRequestError: Line 4 of 'list.csv' has more fields than the first line has names."
+        "InvalidRequestError: Line 4 of 'list.csv' has more values than there are columns."
     )
     (photos / "corrupt.png").unlink()
     (photos / "empty.png").write_bytes(square_png(99))
@@ -106,8 +106,8 @@ def test_a_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
     errors = {row["source_path"]: row["error"] for row in manifest() if row["error"]}
     assert errors.keys() == {"photos/scans.jpg"}
     assert "300 scans; the limit is 100" in str(errors["photos/scans.jpg"])
-    assert len(pictures()) == 5
-    assert "no picture to show" in Path("out/gallery/index.html").read_text()
+    assert len(output_images()) == 5
+    assert "image not available" in Path("out/gallery/index.html").read_text()
 
 
 def test_the_same_picture_twice_is_made_once(photos: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_source_may_change_between_runs(photos: Path) -> None:
     assert run_here("photos") == 0
     assert manifest()[0]["output_path"] != before[0]["output_path"]
     assert manifest()[1:] == before[1:]
-    assert len(pictures()) == 6
+    assert len(output_images()) == 6
 
 
 def test_a_source_may_go_away_amid_a_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_source_may_go_away_amid_a_run(photos: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("ENGINE_REMOVES", str(photos / "4.png"))
     assert run_here("photos", "--workers", "1") == 3
     assert manifest()[-1]["error"] == "SourceError: There is no file '4.png'; check the path."
-    assert len(pictures()) == 4
+    assert len(output_images()) == 4
 
 
 def test_rows_of_a_manifest_say_what_they_want() -> None:
@@ -231,7 +231,7 @@ def test_a_worker_that_always_dies_is_an_error_of_the_picture() -> None:
     Path("list.csv").write_text("path\nphotos/0.png\n")
     assert run("list.csv", "--engine", "dying", "--workers", "1") == 3
     assert [row["error"] for row in manifest()] == [
-        "EngineError: The worker's process ended with exit code 7, 3 times in a row."
+        "EngineError: The worker process died 3 times in a row (exit code 7)."
     ]
 
 
@@ -263,7 +263,7 @@ def test_a_real_server_is_asked(tmp_path: Path) -> None:
         assert run_here(*arguments, "--n", "2", "--workers", "4") == 0
         before = manifest()
     assert {row["seed"] for row in before} == {None}
-    assert len(pictures()) == 10
+    assert len(output_images()) == 10
     assert run_here(*arguments, "--n", "2") == 0
     assert manifest() == before
 
@@ -275,8 +275,8 @@ def test_workers_that_cannot_be_started_end_the_run(
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     assert run("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: The workers' processes cannot be started: the last one ended with exit "
-        "code 1.\n"
+        "image-variation: The worker processes cannot be started. The last one ended early (exit "
+        "code 1).\n"
     )
 
 
@@ -286,10 +286,10 @@ BAD = [
     ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photos --workers 0", "--workers must be a whole number from 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number from 1, got 0."),
-    ("photos --output-dir ", "output_dir is empty; name a folder or a URL."),
+    ("photos --output-dir ", "output_dir is empty. Pass a folder or a URL."),
     ("photos --output-dir https://a.example", "output_dir must be a path of this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),
-    ("empty", "There is no picture to vary; name files or folders."),
+    ("empty", "No images found. Name image files or folders with images."),
     ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
     ("", "the following arguments are required: PHOTOS"),
 ]
@@ -305,7 +305,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
-    assert not Path("variations", "pictures").exists()
+    assert not Path("variations", "images").exists()
 
 
 def test_without_pyarrow_json_lines_are_written(
@@ -352,9 +352,9 @@ def test_a_ledger_of_another_release_is_refused() -> None:
     Path("out").mkdir()
     with Ledger(Path("out")):
         pass
-    with contextlib.closing(sqlite3.connect("out/.bulk/ledger.sqlite")) as database:
+    with contextlib.closing(sqlite3.connect("out/.batch/ledger.sqlite")) as database:
         database.execute("PRAGMA user_version = 9")
-    with pytest.raises(OutputError, match="written by another release"):
+    with pytest.raises(OutputError, match="written by an incompatible version"):
         Ledger(Path("out"))
 
 
@@ -405,14 +405,14 @@ def test_a_large_gallery_has_pages(photos: Path) -> None:
     many = [
         {**row, "source_path": f"{copy}/{row['source_path']}"} for copy in range(60) for row in rows
     ]
-    pages = write_pages(many, folder, read_file)
-    assert pages == -(-len(many) // PICTURES_A_PAGE)
+    pages = write_gallery(many, folder, read_file)
+    assert pages == -(-len(many) // IMAGES_PER_PAGE)
     texts = [Path("out/gallery/index.html").read_text()]
     texts += [Path(f"out/gallery/page-{number}.html").read_text() for number in range(2, pages + 1)]
     assert sum(text.count("<section>") for text in texts) == len(many) // 2
     assert [text.count("next page") for text in texts] == [2, 2, 0]
     assert [text.count("previous page") for text in texts] == [0, 2, 2]
-    assert write_pages(rows, folder, read_file) == 1
+    assert write_gallery(rows, folder, read_file) == 1
     assert sorted(path.name for path in Path("out/gallery").glob("*.html")) == ["index.html"]
 
 
@@ -422,9 +422,9 @@ def test_a_gallery_may_end_early() -> None:
     with Ledger(Path("out")) as ledger:
         said = iter([False, False, True])
         outputs = OutputFolder("out")
-        assert write_pages(ledger.rows(), outputs, read_file, stopped=lambda: next(said)) == 1
+        assert write_gallery(ledger.rows(), outputs, read_file, stopped=lambda: next(said)) == 1
         assert Path("out/gallery/index.html").read_text().count("<section>") == 2
-        assert write_pages(ledger.rows(), outputs, read_file) == 1
+        assert write_gallery(ledger.rows(), outputs, read_file) == 1
         assert Path("out/gallery/index.html").read_text().count("<section>") == 5
 
 
@@ -434,8 +434,8 @@ def test_a_gallery_survives_a_source_that_is_gone(photos: Path) -> None:
     (photos / "0.png").unlink()
     (photos / "1.png").write_bytes(square_png(99))
     with Ledger(Path("out")) as ledger:
-        assert write_pages(ledger.rows(), OutputFolder("out"), read_file) == 1
-    assert Path("out/gallery/index.html").read_text().count("no picture to show") == 2
+        assert write_gallery(ledger.rows(), OutputFolder("out"), read_file) == 1
+    assert Path("out/gallery/index.html").read_text().count("image not available") == 2
 
 
 @pytest.mark.parametrize("gpus", ["1", "-1", "nan"])
@@ -445,7 +445,7 @@ def test_gpus_are_for_a_cluster_and_no_nonsense(
     """A run without a cluster takes none; the message says so."""
     assert run_here("photos", "--gpus", gpus) == 2
     assert "--gpus" in capsys.readouterr().err
-    assert not pictures()
+    assert not output_images()
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="'ray' is installed")
@@ -453,7 +453,7 @@ def test_without_ray_the_message_names_the_extra(capsys: pytest.CaptureFixture[s
     """Nothing is made."""
     assert run_here("photos", "--ray") == 1
     assert "langchain-image-variation[ray]" in capsys.readouterr().err
-    assert not pictures()
+    assert not output_images()
 
 
 def test_a_manifest_that_is_there_stays_true() -> None:
@@ -466,9 +466,9 @@ def test_a_manifest_that_is_there_stays_true() -> None:
 
 def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     """With the rate and the time left, where standard error is no terminal."""
-    with meter(400, of="sources", line_every=0) as step:
+    with show_progress(400, unit="sources", log_interval=0) as step:
         step()
-    with meter(400, of="sources") as step:
+    with show_progress(400, unit="sources") as step:
         step()
     said = capsys.readouterr().err
     assert re.fullmatch(r"0% 1/400 \[00:00<[0-9:?]+, .* sources/s\]\n", said), said

@@ -12,10 +12,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from langchain_image_variation.batch.lease import EVERY
+from langchain_image_variation.batch.exclusive_access import RENEWAL_INTERVAL
 from pytest_image_variation.samples import square_png
 from tests.batch.declared import made
-from tests.batch.running import begin, manifest, pictures, run, run_here, wait_until
+from tests.batch.running import begin, manifest, output_images, run, run_here, wait_until
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -97,14 +97,14 @@ def test_a_run_from_and_to_s3_is_that_of_folders(s3: Any, photos_there: str) -> 
         asked.clear()
         assert run(photos_there, "--n", "2", "--jsonl", "--gallery", out=OUT) == 0
         assert made() == first + first
-        pictured = Counter(one.split()[0] for one in asked if "/out/pictures/" in one)
+        pictured = Counter(one.split()[0] for one in asked if "/out/images/" in one)
         assert pictured == Counter({"GET": reads, "PUT": writes})
         assert len([one for one in asked if "/photos/" in one]) == sources
     copy = here(s3)
     assert without_names(manifest(copy)) == without_names(manifest("whole"))
-    assert pictures(copy) == pictures("whole")
+    assert output_images(copy) == output_images("whole")
     assert Path(copy, "gallery", "index.html").read_text().count("<img") == 15
-    assert s3.find("bucket/some/out/.bulk") == ["bucket/some/out/.bulk/ledger.sqlite"]
+    assert s3.find("bucket/some/out/.batch") == ["bucket/some/out/.batch/ledger.sqlite"]
 
 
 def test_a_killed_run_is_taken_up(
@@ -117,12 +117,12 @@ def test_a_killed_run_is_taken_up(
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     # Whoever knows that no other run is alive need not wait for its lease to end.
-    s3.rm_file("bucket/some/out/.bulk/lease")
+    s3.rm_file("bucket/some/out/.batch/lease")
     assert run(photos_there, "--n", "4", out=OUT) == 0
     assert made().total() <= 20 + 8
     assert run("photos", "--n", "4", out="whole") == 0
     copy = here(s3)
-    assert pictures(copy) == pictures("whole")
+    assert output_images(copy) == output_images("whole")
     assert without_names(manifest(copy)) == without_names(manifest("whole"))
 
 
@@ -130,16 +130,16 @@ def test_two_runs_at_once_are_refused(
     s3: Any, photos_there: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second is told so once it saw the first renew its lease."""
-    monkeypatch.setenv("ENGINE_SECONDS", str(EVERY / 2))
+    monkeypatch.setenv("ENGINE_SECONDS", str(RENEWAL_INTERVAL / 2))
     process = begin(photos_there, out=OUT)
     wait_until(lambda: len(made()) > 0, process)
     assert run(photos_there, out=OUT) == 1
     said = capsys.readouterr().err
-    assert "Waiting whether another run still writes there." in said
+    assert "Checking whether another run is still writing there." in said
     assert "Another run is writing to the same place" in said
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert len(pictures(here(s3))) == 5
+    assert len(output_images(here(s3))) == 5
 
 
 def test_odd_objects_are_rows(s3: Any, photos_there: str) -> None:

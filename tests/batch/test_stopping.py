@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from langchain_image_variation.batch.interrupts import Stopping
+from langchain_image_variation.batch.interrupts import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -14,11 +14,11 @@ def test_the_first_signal_is_noted_and_the_second_stops(
 ) -> None:
     """Afterwards the signals do what they did before."""
     before = signal.getsignal(number)
-    stopping = Stopping()
-    with stopping.watching():
+    interrupts = Interrupts()
+    with interrupts.handled():
         signal.raise_signal(number)
-        assert stopping.signal == number
-        assert "interrupt once more to stop at once" in capfd.readouterr().err
+        assert interrupts.signal == number
+        assert "Interrupt again to stop immediately" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) is before
@@ -28,11 +28,11 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
     """As one that `nohup` ignores, or a shell's for what runs in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        stopping = Stopping()
-        with stopping.watching():
+        interrupts = Interrupts()
+        with interrupts.handled():
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGHUP)
-        assert stopping.signal is None
+        assert interrupts.signal is None
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -52,7 +52,7 @@ def closed(descriptor: int) -> Iterator[None]:
 
 def test_nobody_needs_to_be_there_to_read() -> None:
     """As when the terminal is gone that the run was started from."""
-    stopping = Stopping()
-    with stopping.watching(), closed(2):
+    interrupts = Interrupts()
+    with interrupts.handled(), closed(2):
         signal.raise_signal(signal.SIGTERM)
-    assert stopping.signal == signal.SIGTERM
+    assert interrupts.signal == signal.SIGTERM

@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from langchain_image_variation.batch import stored_ledger
+from langchain_image_variation.batch.exclusive_access import Lease
 from langchain_image_variation.batch.inputs import Inputs
-from langchain_image_variation.batch.lease import Lease
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.exceptions import (
@@ -27,10 +27,10 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.files.outputs import OutputFolder
-from langchain_image_variation.files.stored_outputs import OutputStorage, open_outputs
+from langchain_image_variation.files.stored_outputs import StoredOutputs, open_outputs
 from pytest_image_variation.samples import square_png
 from tests.batch.declared import made
-from tests.batch.running import begin, manifest, pictures, run, run_here, wait_until
+from tests.batch.running import begin, manifest, output_images, run, run_here, wait_until
 from tests.batch.shelf import declare_shelf, on_shelf
 
 OUT = "shelf://kept/out"
@@ -65,7 +65,7 @@ def test_a_run_from_and_to_urls_is_that_of_folders(photos: Path) -> None:
     first = made()
     assert run("shelf://kept/photos", "--n", "2", "--jsonl", "--gallery", out=OUT) == 0
     assert without_names(manifest(kept())) == without_names(manifest("whole"))
-    assert pictures(kept()) == pictures("whole")
+    assert output_images(kept()) == output_images("whole")
     assert [row["source_path"] for row in manifest(kept())][::2] == [
         f"shelf://kept/photos/{index}.png" for index in range(5)
     ]
@@ -75,19 +75,19 @@ def test_a_run_from_and_to_urls_is_that_of_folders(photos: Path) -> None:
     page = Path(kept(), "gallery", "index.html").read_text()
     assert page.count("<img") == 15
     # Nothing of the run's own is left but its ledger.
-    assert [path.name for path in Path(kept(), ".bulk").iterdir()] == ["ledger.sqlite"]
+    assert [path.name for path in Path(kept(), ".batch").iterdir()] == ["ledger.sqlite"]
 
 
 def test_what_was_changed_or_lost_is_made_again_and_no_other() -> None:
     """The ledger at the URL knows the pictures, and their times stay."""
     assert run_here("photos", "--n", "3", out=OUT) == 0
-    before, rows = pictures(kept()), manifest(kept())
+    before, rows = output_images(kept()), manifest(kept())
     times = pyarrow.parquet.read_table(f"{kept()}/manifest.parquet")["milliseconds"].to_pylist()
     changed, lost, *_ = sorted(before)
     Path(kept(), changed).write_bytes(square_png(256))
     Path(kept(), lost).unlink()
     assert run_here("photos", "--n", "3", out=OUT) == 0
-    assert pictures(kept()) == before
+    assert output_images(kept()) == before
     assert manifest(kept()) == rows
     assert made().total() == 15 + 2
     again = pyarrow.parquet.read_table(f"{kept()}/manifest.parquet")["milliseconds"].to_pylist()
@@ -97,12 +97,12 @@ def test_what_was_changed_or_lost_is_made_again_and_no_other() -> None:
 def test_without_its_ledger_the_pictures_stand_by_themselves() -> None:
     """They are looked at, and only one that is no whole picture is made again."""
     assert run_here("photos", "--n", "2", out=OUT) == 0
-    before, rows = pictures(kept()), manifest(kept())
-    shutil.rmtree(Path(kept(), ".bulk"))
+    before, rows = output_images(kept()), manifest(kept())
+    shutil.rmtree(Path(kept(), ".batch"))
     broken = Path(kept(), min(before))
     broken.write_bytes(broken.read_bytes()[:-20])
     assert run_here("photos", "--n", "2", out=OUT) == 0
-    assert pictures(kept()) == before
+    assert output_images(kept()) == before
     assert manifest(kept()) == rows
     assert made().total() == 10 + 1
 
@@ -115,14 +115,14 @@ def test_a_killed_run_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_until(lambda: len(made()) > 8, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    at_kill = pictures(kept())
+    at_kill = output_images(kept())
     assert 0 < len(at_kill) < 20
     # Whoever knows that no other run is alive need not wait for its lease to end.
-    Path(kept(), ".bulk", "lease").unlink()
+    Path(kept(), ".batch", "lease").unlink()
     assert run("photos", "--n", "4", out=OUT) == 0
     again = made()
     assert run("photos", "--n", "4", out="whole") == 0
-    assert pictures(kept()) == pictures("whole")
+    assert output_images(kept()) == output_images("whole")
     assert manifest(kept()) == manifest("whole")
     # Only what the two workers had in hand was begun twice.
     assert again.total() <= 20 + 8
@@ -145,9 +145,9 @@ def test_runs_killed_at_random_moments_lose_nothing(
     }
     chance = random.Random(seed)
     for killed in (True, True, True, True, False):
-        stood = pictures(kept()).keys() if Path(kept()).exists() else set()
+        stood = output_images(kept()).keys() if Path(kept()).exists() else set()
         Path(os.environ["ENGINE_LOG"]).unlink(missing_ok=True)
-        Path(kept(), ".bulk", "lease").unlink(missing_ok=True)
+        Path(kept(), ".batch", "lease").unlink(missing_ok=True)
         process = begin("photos", "--n", "3", out=OUT)
         if killed:
             time.sleep(chance.uniform(0.4, 1.2) * lasts)
@@ -156,7 +156,7 @@ def test_runs_killed_at_random_moments_lose_nothing(
         assert killed or process.returncode == 0, err
         assert not {path_of[order] for order in made()} & set(stood)
     assert manifest(kept()) == manifest("whole")
-    assert pictures(kept()) == pictures("whole")
+    assert output_images(kept()) == output_images("whole")
 
 
 @pytest.mark.slow
@@ -235,8 +235,8 @@ def test_results_are_no_inputs() -> None:
     entries = [*Inputs([OUT], outputs=open_outputs(OUT))]
     assert [entry.row["path"] for entry in entries] == [f"{OUT}/9.png"]
     with pytest.raises(InvalidRequestError, match="another place"):
-        Inputs([f"{OUT}/pictures"], outputs=open_outputs(OUT))
-    assert len([*Inputs([f"{OUT}/pictures"], outputs=open_outputs("shelf://kept/new"))]) == 5
+        Inputs([f"{OUT}/images"], outputs=open_outputs(OUT))
+    assert len([*Inputs([f"{OUT}/images"], outputs=open_outputs("shelf://kept/new"))]) == 5
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_results_are_no_inputs() -> None:
         ("shelf://kept/*.png", SourceError, r"There is no file or folder '\*.png'"),
         ("shelf://lost/photos", SourceError, "There is no file or folder 'photos'"),
         ("https://example.com/1.png", InvalidRequestError, "download what is there first"),
-        ("shelf://me:hunter2@kept/1.png", InvalidRequestError, "holds a password"),
+        ("shelf://me:hunter2@kept/1.png", InvalidRequestError, "contains a password"),
         ("unheard-of://kept/1.png", InvalidRequestError, "knows none of the kind 'unheard-of'"),
         ("zip::shelf://kept/1.zip", InvalidRequestError, "one file system"),
     ],
@@ -264,7 +264,7 @@ def test_an_input_that_is_none_is_told_at_once(
     ("url", "error", "message"),
     [
         ("", InvalidRequestError, "output_dir is empty"),
-        ("shelf://me:hunter2@kept/out", InvalidRequestError, "holds a password"),
+        ("shelf://me:hunter2@kept/out", InvalidRequestError, "contains a password"),
         ("https://example.com/out", InvalidRequestError, "kind 'https'"),
         ("unheard-of://kept", InvalidRequestError, "knows none of the kind"),
         ("abfs://kept/out", MissingExtraError, "package"),
@@ -282,7 +282,7 @@ def test_a_url_for_outputs_that_is_none_is_refused(
 def test_memory_is_no_place_for_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Its pictures would end with the run; nor is a bucket made that is not there."""
     assert run("photos", out="memory://out") == 2
-    assert "end with the process" in capsys.readouterr().err
+    assert "are lost when the process ends" in capsys.readouterr().err
     assert run("photos", out="shelf://lost/out") == 1
     assert "The shelf storage cannot be written to" in capsys.readouterr().err
     assert made().total() == 0
@@ -316,7 +316,7 @@ def test_storage_that_fails_ends_the_run(
     assert "Traceback" not in said
     assert code == (3 if operation == "list" else 1), said
     monkeypatch.delenv("SHELF_FAILS")
-    on_shelf(f"{OUT}/.bulk/lease").unlink(missing_ok=True)
+    on_shelf(f"{OUT}/.batch/lease").unlink(missing_ok=True)
     assert run_here("shelf://kept/photos", out=OUT) == 0
 
 
@@ -343,34 +343,34 @@ def test_a_url_of_this_machine_is_a_folder(tmp_path: Path) -> None:
     """With its lock and all."""
     assert isinstance(open_outputs(f"file://{tmp_path}/out"), OutputFolder)
     assert run_here("photos", out=f"file://{tmp_path}/out") == 0
-    assert Path("out", ".bulk", "lock").exists()
-    assert len(pictures()) == 5
+    assert Path("out", ".batch", "lock").exists()
+    assert len(output_images()) == 5
 
 
-def storage(url: str = OUT) -> OutputStorage:
+def storage(url: str = OUT) -> StoredOutputs:
     """Return a place on the shelf."""
     found = open_outputs(url)
-    assert isinstance(found, OutputStorage)
+    assert isinstance(found, StoredOutputs)
     return found
 
 
 @pytest.mark.slow
 def test_a_lease_that_is_renewed_holds_others_off() -> None:
     """One that is not any more does not; a run's end frees it at once."""
-    with Lease(storage(), every=0.05):
+    with Lease(storage(), interval=0.05):
         waited: list[int] = []
         with (
             pytest.raises(OutputError, match="Another run is writing"),
-            Lease(storage(), waiting=lambda: waited.append(1), every=1.0),
+            Lease(storage(), on_wait=lambda: waited.append(1), interval=1.0),
         ):
             pass
         assert waited == [1]
-    with Lease(storage(), every=0.2) as lease:
+    with Lease(storage(), interval=0.2) as lease:
         assert not lease.is_lost()
-        left = on_shelf(f"{OUT}/.bulk/lease").read_bytes()
+        left = on_shelf(f"{OUT}/.batch/lease").read_bytes()
     # As a killed run leaves it.
-    on_shelf(f"{OUT}/.bulk/lease").write_bytes(left)
-    with Lease(storage(), every=0.2) as lease:
+    on_shelf(f"{OUT}/.batch/lease").write_bytes(left)
+    with Lease(storage(), interval=0.2) as lease:
         lease.check()
 
 
@@ -378,9 +378,9 @@ def test_a_lease_that_is_renewed_holds_others_off() -> None:
 def test_a_lease_may_be_lost(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To one that began at the same moment, or if the storage was away for too long."""
     hangs = Path(os.environ["SHELF"] + ".hangs")
-    with Lease(storage(), every=0.02) as lease:
+    with Lease(storage(), interval=0.02) as lease:
         if how == "taken":
-            storage().put({".bulk/lease": b"another 0"})
+            storage().write_files({".batch/lease": b"another 0"})
         elif how == "hanging":
             hangs.touch()
         else:
@@ -390,24 +390,24 @@ def test_a_lease_may_be_lost(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
         monkeypatch.delenv("SHELF_FAILS", raising=False)
         hangs.unlink(missing_ok=True)
-        with pytest.raises(OutputError, match="the same command goes on"):
+        with pytest.raises(OutputError, match="run the same command again"):
             lease.check()
     # It is another's now.
-    assert on_shelf(f"{OUT}/.bulk/lease").exists()
+    assert on_shelf(f"{OUT}/.batch/lease").exists()
 
 
 def test_a_lease_that_is_gone_is_lost() -> None:
     """While this machine slept, another run took it and ended."""
-    with Lease(storage(), every=0.02) as lease:
-        on_shelf(f"{OUT}/.bulk/lease").unlink()
+    with Lease(storage(), interval=0.02) as lease:
+        on_shelf(f"{OUT}/.batch/lease").unlink()
         deadline = time.monotonic() + 10
         while not lease.is_lost() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert lease.is_lost()
     with Lease(storage()):
-        storage().put({".bulk/lease": b"another 0"})
+        storage().write_files({".batch/lease": b"another 0"})
     # What was taken a moment ago is not removed.
-    assert on_shelf(f"{OUT}/.bulk/lease").read_bytes() == b"another 0"
+    assert on_shelf(f"{OUT}/.batch/lease").read_bytes() == b"another 0"
 
 
 def test_a_server_with_odd_manners_takes_a_run(photos: Path) -> None:
@@ -422,11 +422,11 @@ def test_a_server_with_odd_manners_takes_a_run(photos: Path) -> None:
     for _ in range(2):
         assert run_here("pier:///kept/photos", "--n", "2", "--gallery", out=out) == 0
         # As one that was killed leaves it.
-        on_shelf(f"{out}/.bulk/.0123456789abcdef.part").touch()
-        on_shelf(f"{out}/{min(pictures(kept(out)))}").unlink()
+        on_shelf(f"{out}/.batch/.0123456789abcdef.part").touch()
+        on_shelf(f"{out}/{min(output_images(kept(out)))}").unlink()
     assert made().total() == 10 + 1
     assert run_here("pier:///kept/photos", "--n", "2", out=out) == 0
-    assert [path.name for path in Path(kept(out), ".bulk").iterdir()] == ["ledger.sqlite"]
+    assert [path.name for path in Path(kept(out), ".batch").iterdir()] == ["ledger.sqlite"]
 
 
 _FORKED = """
@@ -482,8 +482,8 @@ def test_a_storage_out_of_reach_is_not_taken_for_an_empty_one(
 ) -> None:
     """Whether a file is there cannot be said."""
     monkeypatch.setenv("SHELF_FAILS", "info")
-    with pytest.raises(OutputError, match="cannot give"):
-        storage().has("manifest.jsonl")
+    with pytest.raises(OutputError, match="cannot read"):
+        storage().exists("manifest.jsonl")
 
 
 def test_without_room_for_temporary_files_a_run_says_so(
@@ -492,9 +492,9 @@ def test_without_room_for_temporary_files_a_run_says_so(
     """They hold the ledger, and each manifest while it is written."""
     monkeypatch.setattr(tempfile, "tempdir", "nowhere")
     assert run_here("photos", out=OUT) == 1
-    assert "The ledger of the output folder cannot be made" in capsys.readouterr().err
-    with pytest.raises(OutputError, match="Make room for temporary files"):
-        storage().writing("manifest.jsonl").__enter__()
+    assert "The ledger of the output folder cannot be created" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="Free some space for temporary files"):
+        storage().open_for_writing("manifest.jsonl").__enter__()
 
 
 @pytest.mark.parametrize("url", ["FILE:///", "file:///"])
@@ -507,9 +507,9 @@ def test_the_root_of_this_machine_is_a_folder(url: str) -> None:
 
 def test_a_ledger_that_cannot_be_copied_now_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next copy may come through; only the last one must."""
-    monkeypatch.setattr(stored_ledger, "RENEWED_EVERY", -1.0)
+    monkeypatch.setattr(stored_ledger, "UPLOAD_INTERVAL", -1.0)
     with StoredLedger(storage(), is_lost=lambda: False) as ledger:
         monkeypatch.setenv("SHELF_FAILS", "write")
         ledger.record(0, [])
         monkeypatch.delenv("SHELF_FAILS")
-    assert on_shelf(f"{OUT}/.bulk/ledger.sqlite").exists()
+    assert on_shelf(f"{OUT}/.batch/ledger.sqlite").exists()

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from langchain_image_variation import VariationBatch
-from langchain_image_variation.batch.ray.run import Cluster
-from langchain_image_variation.batch.workers.processes import Processes
-from langchain_image_variation.batch.workers.protocol import Workers
-from langchain_image_variation.batch.workers.tasks import Tasks
+from langchain_image_variation.batch.ray.cluster import Cluster
+from langchain_image_variation.batch.workers import Workers
+from langchain_image_variation.batch.workers.calls import ConcurrentCalls
+from langchain_image_variation.batch.workers.processes import WorkerProcesses
 from langchain_image_variation.exceptions import AuthenticationError, InvalidRequestError
 from tests.batch.declared import made
 
 CREWS: dict[str, Callable[[VariationBatch, int], Workers]] = {
-    "processes": Processes,
-    "tasks": Tasks,
+    "processes": WorkerProcesses,
+    "tasks": ConcurrentCalls,
 }
 either = pytest.mark.parametrize("crew", CREWS.values(), ids=CREWS)
 
@@ -40,7 +40,7 @@ def errors(workers: Workers, *paths: str) -> list[str | None]:
 @either
 def test_an_engine_that_asks_to_exit_is_an_error_of_its_source(crew: Any) -> None:
     """It costs no other source, and the run does not wait for ever."""
-    said = "EngineError: Unexpected SystemExit. This is a bug, in the engine or around it."
+    said = "EngineError: Unexpected SystemExit. This is a bug in the engine or in this package."
     assert errors(crew(batch("exiting"), 1), "photos/0.png", "photos/1.png") == [said] * 2
 
 
@@ -62,7 +62,10 @@ def test_an_error_arrives_whatever_it_carries(crew: Any) -> None:
 
 def test_an_engine_may_leave_its_folder() -> None:
     """The paths of further sources mean what they meant."""
-    assert errors(Processes(batch("wandering"), 1), "photos/0.png", "photos/1.png") == [None, None]
+    assert errors(WorkerProcesses(batch("wandering"), 1), "photos/0.png", "photos/1.png") == [
+        None,
+        None,
+    ]
 
 
 def test_the_folder_may_be_gone(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_the_folder_may_be_gone(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     os.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert errors(Processes(workers, 1), str(tmp_path / "photos" / "0.png")) == [None]
+    assert errors(WorkerProcesses(workers, 1), str(tmp_path / "photos" / "0.png")) == [None]
 
 
 @pytest.mark.slow
@@ -84,8 +87,8 @@ def test_what_an_engine_starts_holds_nothing_up(
         monkeypatch.setenv("ENGINE_ENDS", "1")
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = errors(Processes(batch("forking"), 1, lock.fileno()), "photos/0.png")
-    died = "EngineError: The worker's process ended with exit code 9, 3 times in a row."
+        found = errors(WorkerProcesses(batch("forking"), 1, lock.fileno()), "photos/0.png")
+    died = "EngineError: The worker process died 3 times in a row (exit code 9)."
     assert found == [died if ends else None]
     assert len(made()) == (6 if ends else 2)
     with open("lock", "w") as lock:

@@ -90,7 +90,8 @@ class Nodes:
         process = subprocess.Popen(
             [
                 *alone,
-                f'{mount} && mkdir "{folder}/.bulk" && touch "{folder}/.bulk/shared" && exec "$@"',
+                f'{mount} && mkdir "{folder}/.batch" && touch "{folder}/.batch/run-id" '
+                '&& exec "$@"',
                 *("sh", *start, "--object-store-memory=80000000", "--disable-usage-stats"),
             ],
             stdout=subprocess.DEVNULL,

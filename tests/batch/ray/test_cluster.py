@@ -14,7 +14,7 @@ from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
 from tests.batch.declared import made
 from tests.batch.ray.nodes import Nodes
-from tests.batch.running import begin, manifest, pictures, run, wait_until
+from tests.batch.running import begin, manifest, output_images, run, wait_until
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
 pytestmark = [
@@ -37,7 +37,7 @@ def cluster_run(
 
 def stamps(out: str = "out") -> dict[str, tuple[int, int]]:
     """Return what changes of a picture's file if it is written again."""
-    found = [Path(out, path) for path in pictures(out)]
+    found = [Path(out, path) for path in output_images(out)]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
@@ -46,7 +46,7 @@ def test_a_node_killed_in_mid_run_loses_no_picture_and_makes_none_twice(nodes: N
     stood: dict[str, tuple[int, int]] = {}
 
     def kill() -> None:
-        while not Path("out", "pictures").exists() or len(pictures()) < 10:
+        while not Path("out", "images").exists() or len(output_images()) < 10:
             time.sleep(0.05)
         nodes.kill_one()
         stood.update(stamps())
@@ -67,7 +67,7 @@ def test_a_node_killed_in_mid_run_loses_no_picture_and_makes_none_twice(nodes: N
     Path(os.environ["ENGINE_LOG"]).unlink()
     assert run("photos", "--n", "3", out="whole") == 0
     assert rows == manifest("whole")
-    assert pictures() == pictures("whole")
+    assert output_images() == output_images("whole")
 
 
 def test_a_run_is_taken_up_and_bad_pictures_are_rows(nodes: Nodes, photos: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_run_is_taken_up_and_bad_pictures_are_rows(nodes: Nodes, photos: Path)
     assert differing == {changed, missing}
     assert run("photos", *arguments, out="whole") == 3
     assert first == manifest("whole")
-    assert pictures() == pictures("whole")
+    assert output_images() == output_images("whole")
 
 
 def test_a_source_that_kills_its_process_is_a_row(
@@ -97,7 +97,7 @@ def test_a_source_that_kills_its_process_is_a_row(
     for picture in sorted(photos.iterdir())[2:]:
         picture.unlink()
     assert cluster_run(nodes, engine="dying") == 3
-    assert "EngineError: 2, such as: The worker's process ended" in capsys.readouterr().err
+    assert "EngineError: 2, such as: The worker process died" in capsys.readouterr().err
     assert cluster_run(nodes, engine="refused") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
@@ -134,7 +134,7 @@ def test_an_interrupt_finishes_what_is_in_hand(
     assert process.returncode == code, err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
-    assert 20 <= len(manifest()) == len(pictures()) < 160
+    assert 20 <= len(manifest()) == len(output_images()) < 160
     assert set(made().values()) == {1}
 
 
@@ -160,8 +160,8 @@ def test_workers_with_gpus_run_where_these_are(
         capsys.readouterr()
         assert cluster_run(nodes, "--gpus", "2", "--workers", "1") == 1
         assert capsys.readouterr().err == (
-            "image-variation: No machine of the cluster has room for a worker with 2 GPUs and a "
-            "processor; the largest has 1 GPUs. Ask for less with --gpus, or add a machine.\n"
+            "image-variation: No machine of the cluster has room for a worker with one processor "
+            "and 2 GPUs. The most GPUs on one machine are 1. Lower --gpus, or add a machine.\n"
         )
         assert example(nodes, "--engine", "logged", "--gpus", "0.5")
         assert {place.partition(" ")[2] for place in places()} == {"third 0"}
@@ -172,7 +172,7 @@ def test_calls_of_an_engine_that_asks_a_server_are_made_at_once(nodes: Nodes) ->
     assert cluster_run(nodes, engine="hosted") == 0
     _, most = Path(os.environ["ENGINE_LOG"] + ".most").read_text().split()
     assert int(most) == 8
-    assert (len(pictures()), set(made().values())) == (16, {1})
+    assert (len(output_images()), set(made().values())) == (16, {1})
 
 
 def test_a_machine_that_does_not_share_the_folder_ends_the_run(
@@ -183,8 +183,8 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
     with nodes.one_that_does_not_see(tmp_path / "out"):
         assert cluster_run(nodes, "--n", "10") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "image-variation: A machine of the cluster does not see the output folder; name one that "
-        "all of them share."
+        "image-variation: A machine of the cluster does not see the output folder. Choose a folder "
+        "that all machines share."
     )
 
 
@@ -205,7 +205,9 @@ def test_the_example_runs_and_runs_again(nodes: Nodes, photos: Path) -> None:
     rows = example(nodes)
     failed = [row for row in rows if row["error"] is not None]
     assert [row["index"] for row in failed] == [None]
-    assert {row["output_path"] for row in rows if row not in failed} == pictures("example").keys()
+    assert {row["output_path"] for row in rows if row not in failed} == output_images(
+        "example"
+    ).keys()
     assert all(row["seed"] == int(row["source_sha256"][:8], 16) for row in rows if row["index"])
     before = stamps("example")
     assert len(example(nodes)) == len(rows)

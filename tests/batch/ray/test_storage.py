@@ -10,7 +10,7 @@ import pytest
 from tests.batch.declared import made
 from tests.batch.ray.nodes import Nodes
 from tests.batch.ray.test_cluster import cluster_run
-from tests.batch.running import manifest, pictures, run
+from tests.batch.running import manifest, output_images, run
 from tests.batch.shelf import on_shelf
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
@@ -36,7 +36,7 @@ def test_a_node_killed_amid_a_run_from_and_to_urls_costs_no_picture(
     there = str(on_shelf(OUT))
 
     def kill() -> None:
-        while not Path(there, "pictures").exists() or len(pictures(there)) < 6:
+        while not Path(there, "images").exists() or len(output_images(there)) < 6:
             time.sleep(0.05)
         nodes.kill_one()
 
@@ -57,4 +57,4 @@ def test_a_node_killed_amid_a_run_from_and_to_urls_costs_no_picture(
     Path(os.environ["ENGINE_LOG"]).unlink()
     assert run("photos", "--n", "2", out="whole") == 0
     assert without_names(before) == without_names(manifest("whole"))
-    assert pictures(there) == pictures("whole")
+    assert output_images(there) == output_images("whole")
