@@ -13,6 +13,7 @@ from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, shown
+from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MAX_SEED", "Job", "escape_surrogates"]
 
@@ -106,21 +107,14 @@ def _read_size(value: object) -> Size:
 
 def _read_integer(name: str, value: object, minimum: int, maximum: int) -> int:
     number = _parse_number(value)
-    if number is not None and number == int(number) and minimum <= number <= maximum:
-        return int(number)
-    raise InvalidRequestError(
-        f"{name} must be a whole number from {minimum} to {maximum}, got {shown(value)}.",
-        param=name,
-    )
+    if number is not None and number == int(number):
+        return check_whole_number(name, int(number), minimum, maximum)
+    return check_whole_number(name, value, minimum, maximum)
 
 
 def _read_strength(value: object) -> float:
     number = _parse_number(value)
-    if number is not None and 0 <= number <= 1:
-        return float(number)
-    raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {shown(value)}.", param="strength"
-    )
+    return check_number("strength", value if number is None else number, 0, 1)
 
 
 def _parse_number(value: object) -> int | float | None:

@@ -92,9 +92,8 @@ def _write_parquet(rows: Iterable[OutputRow], file: IO[bytes]) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError(
-            f"Writing {PARQUET} needs the package 'pyarrow', which is not installed; run: pip "
-            "install 'langchain-image-variation[batch]', or ask for --jsonl."
+        raise MissingExtraError.for_package(
+            f"Writing {PARQUET}", "pyarrow", "langchain-image-variation[batch]"
         ) from None
     schema = pyarrow.schema(
         [(name, pyarrow.type_for_alias(_PARQUET_TYPES.get(name, "string"))) for name in COLUMNS]
@@ -141,9 +140,8 @@ def _read_parquet(path: str, column: str, name: str) -> Iterator[dict[str, objec
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError(
-            f"Reading {name!r} needs the package 'pyarrow', which is not installed; run: pip "
-            "install 'langchain-image-variation[batch]'"
+        raise MissingExtraError.for_package(
+            f"Reading {name!r}", "pyarrow", "langchain-image-variation[batch]"
         ) from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

@@ -19,7 +19,7 @@ from langchain_image_variation.batch.ray.run import ClusterRun
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import Workers, start_workers
-from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["run_batch"]

@@ -70,7 +70,7 @@ def test_each_setting_that_matters_is_part_of_it(make: Any, options: dict[str, A
 
 
 ALIKE = [
-    (local, {"threads": 1, "progress": print}),
+    (local, {"threads": 1}),
     *(
         (hosted(kind), {"api_key": "ANOTHER", "max_retries": 0, "timeout": 1, "deadline": 9})
         for kind in HOSTED
@@ -166,7 +166,7 @@ def test_one_that_fails_is_an_error_of_ours() -> None:
         def fingerprint(self) -> str:
             raise RuntimeError("/home/x sk-123")
 
-    with pytest.raises(EngineError, match=r"of the engine Broken failed: RuntimeError\.$"):
+    with pytest.raises(EngineError, match=r"of the engine Broken failed with RuntimeError\.$"):
         engine_fingerprint(Broken())
 
 

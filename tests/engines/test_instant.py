@@ -77,7 +77,9 @@ def test_a_seed_gives_the_pictures_that_follow() -> None:
     further = [image.read() for image in InstantEngine(seed=2).create_variation(few).data]
     assert further == first[2:]
     for seed in (-1, 1.5, True):
-        with pytest.raises(InvalidRequestError, match="seed must be a whole number from 0, got"):
+        with pytest.raises(
+            InvalidRequestError, match="seed must be a whole number of at least 0, got"
+        ):
             InstantEngine(seed=seed)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import VariationEngine, call_engine_async, load_engine
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.local import LocalEngine, workers
 from langchain_image_variation.exceptions import (
     InvalidImageError,
@@ -255,19 +258,19 @@ def test_extreme_pictures_work(kind: str, strength: float) -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_progress_rises_to_one(n: int, strength: float) -> None:
     """Progress starts at 0, rises, ends at 1, and is never told from two threads at once."""
-    told: list[float] = []
+    reports: list[Progress] = []
     busy = threading.Lock()
 
-    def listen(done: float) -> None:
+    def listen(progress: Progress) -> None:
         assert busy.acquire(blocking=False)
-        told.append(done)
+        reports.append(progress)
         busy.release()
 
-    LocalEngine(seed=1, strength=strength, progress=listen).create_variation(_request(n=n))
-    assert told[0] == 0
-    assert told == sorted(set(told))
-    assert told[-1] == 1.0
-    assert len(told) > 2 * n
+    call_engine(LocalEngine(seed=1, strength=strength), _request(n=n), progress=listen)
+    assert reports[0] == (0, n, 0.0)
+    assert reports == sorted(set(reports))
+    assert reports[-1] == (n, n, 1.0)
+    assert len(reports) > 2 * n
 
 
 @pytest.mark.slow
@@ -277,18 +280,18 @@ def test_an_exception_from_progress_stops_the_request(
     threads: int, error: type[BaseException]
 ) -> None:
     """What the listener raises comes out, and no thread goes on afterwards."""
-    told: list[float] = []
+    shares: list[float] = []
 
-    def listen(done: float) -> None:
-        told.append(done)
-        if done > 0.2:
+    def listen(progress: Progress) -> None:
+        shares.append(progress.share)
+        if progress.share > 0.2:
             raise error("enough")
 
-    engine = LocalEngine(seed=1, strength=0.8, threads=threads, progress=listen)
+    engine = LocalEngine(seed=1, strength=0.8, threads=threads)
     with pytest.raises(error, match="enough"):
-        engine.create_variation(_request(n=3))
+        call_engine(engine, _request(n=3), progress=listen)
     time.sleep(0.1)
-    assert sum(done > 0.2 for done in told) == 1
+    assert sum(share > 0.2 for share in shares) == 1
 
 
 @pytest.mark.parametrize(
@@ -357,12 +360,13 @@ async def test_a_cancelled_call_stops_the_work() -> None:
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def progress(share: float) -> None:
-        shares.append(share)
+    def listen(progress: Progress) -> None:
+        shares.append(progress.share)
         loop.call_soon_threadsafe(begun.set)
 
-    engine = LocalEngine(seed=1, strength=0.9, progress=progress)
-    call = asyncio.create_task(call_engine_async(engine, _request(n=10, size="1024x1024")))
+    engine = LocalEngine(seed=1, strength=0.9)
+    request = _request(n=10, size="1024x1024")
+    call = asyncio.create_task(call_engine_async(engine, request, progress=listen))
     await begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -376,19 +380,22 @@ async def test_a_cancelled_call_stops_the_work() -> None:
 
 async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
     """Of ten calls cancelled at once, those that had not begun do no work when their turn comes."""
-    shares: list[float] = []
-    engine = LocalEngine(seed=1, strength=0.9, progress=shares.append)
+    reports: list[Progress] = []
+    engine = LocalEngine(seed=1, strength=0.9)
     request = _request(size="1024x1024")
-    calls = [asyncio.create_task(call_engine_async(engine, request)) for _ in range(10)]
-    while not shares:
+    calls = [
+        asyncio.create_task(call_engine_async(engine, request, progress=reports.append))
+        for _ in range(10)
+    ]
+    while not reports:
         await asyncio.sleep(0.01)
     for call in calls:
         call.cancel()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    begun = len(shares)
+    begun = len(reports)
     await asyncio.sleep(0.3)
-    assert len(shares) <= begun + 3
+    assert len(reports) <= begun + 3
 
 
 async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:

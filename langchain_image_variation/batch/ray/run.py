@@ -26,7 +26,9 @@ from langchain_image_variation.batch.ray.actor import (
 from langchain_image_variation.batch.ray.cluster import Cluster, connect, count_worker_slots
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers import DEFAULT_CALLS, is_hosted
+from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.traits import is_hosted
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
 from langchain_image_variation.files.outputs import Outputs
 
@@ -85,7 +87,7 @@ class ClusterRun:
 
         slots = count_worker_slots(self._cluster.gpus)
         workers = self._cluster.workers or slots
-        concurrency = DEFAULT_CALLS if is_hosted(self._batch.engine) else 1
+        concurrency = DEFAULT_CALLS if is_hosted(load_engine_class(self._batch.engine)) else 1
         # A worker has the sources of only one block at a time.
         even_share = -(-total // (workers * _BLOCKS_PER_WORKER))
         block_size = max(concurrency, min(MAX_BLOCK_SIZE, even_share))

@@ -1,14 +1,15 @@
 """Batch workers: local processes for engines that compute, concurrent calls for hosted engines."""
 
-import os
 from concurrent.futures import Future
 from typing import Protocol
 
 from langchain_image_variation.batch.rows import OutputRow, SourceRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import is_hosted
 
-__all__ = ["DEFAULT_CALLS", "Workers", "default_worker_count", "is_hosted", "start_workers"]
+__all__ = ["DEFAULT_CALLS", "Workers", "default_worker_count", "start_workers"]
 
 DEFAULT_CALLS = 8
 """The default number of concurrent calls to a hosted engine."""
@@ -37,17 +38,6 @@ class Workers(Protocol):
         ...
 
 
-def is_hosted(engine: str) -> bool:
-    """Return whether an engine only waits for a server, so its class has a `base_url`.
-
-    Raises:
-        EngineNotFoundError: If there is no engine of this name.
-        MissingExtraError: If the engine needs a package that is not installed.
-        EngineError: If the engine cannot be imported.
-    """
-    return hasattr(load_engine_class(engine), "base_url")
-
-
 def default_worker_count(engine: str) -> int:
     """Return the default number of workers on this machine.
 
@@ -55,11 +45,9 @@ def default_worker_count(engine: str) -> int:
     may use.
 
     Raises:
-        ImageVariationError: See `is_hosted`.
+        ImageVariationError: See `load_engine_class`.
     """
-    if is_hosted(engine):
-        return DEFAULT_CALLS
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return DEFAULT_CALLS if is_hosted(load_engine_class(engine)) else processor_count()
 
 
 def start_workers(batch: VariationBatch, count: int, lock: int | None = None) -> Workers:
@@ -71,11 +59,11 @@ def start_workers(batch: VariationBatch, count: int, lock: int | None = None) ->
         lock: The file descriptor of the output folder's lock, which worker processes hold too.
 
     Raises:
-        ImageVariationError: See `is_hosted`. Also if the engine cannot be made.
+        ImageVariationError: See `load_engine_class`. Also if a hosted engine cannot be made.
     """
     # Imported late because worker processes import this package and need neither. Importing asyncio
     # alone takes longer than making a small image.
-    if is_hosted(batch.engine):
+    if is_hosted(load_engine_class(batch.engine)):
         from langchain_image_variation.batch.workers.calls import ConcurrentCalls
 
         return ConcurrentCalls(batch, count)

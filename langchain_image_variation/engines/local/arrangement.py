@@ -30,7 +30,7 @@ from langchain_image_variation.engines.local.patches import (
     describe_some,
     strongest_directions,
 )
-from langchain_image_variation.engines.local.progress import Step, untold
+from langchain_image_variation.engines.local.progress import Step, ignore_step
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 from langchain_image_variation.engines.local.quilt import Quilt, seams
 from langchain_image_variation.engines.local.vote import vote
@@ -112,7 +112,7 @@ class Arranger:
         self._finest_contrast = Contrast.of(source)
         self._finest_keys = describe(self._finest_contrast.values(source), self._directions)
 
-    def sketch(self, lattice: Floats, amplitude: float, step: Step = untold) -> Sketch:
+    def sketch(self, lattice: Floats, amplitude: float, step: Step = ignore_step) -> Sketch:
         """Arrange the coarse levels, from the first at which the guess moves things by a pixel.
 
         A coarser level could not tell the guess from the source, and would undo it.
@@ -158,7 +158,7 @@ class Arranger:
         sketch: Sketch,
         finest: Quilt,
         draws: Draws,
-        step: Step = untold,
+        step: Step = ignore_step,
     ) -> Floats:
         """Carry a sketch up to 256 nodes a side.
 

@@ -3,28 +3,32 @@
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral, Real
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation, check_model, picture_listener
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.local.light import relight
-from langchain_image_variation.engines.local.progress import Progress
+from langchain_image_variation.engines.local.progress import RequestProgress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from langchain_image_variation.engines.local.workers import processors, run_all, turn
+from langchain_image_variation.engines.local.workers import run_all, turn
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MODELS", "LocalEngine"]
 
 MODELS = ("dall-e-2", "local")
 
 _SEED_BITS = 32
+_SEED_HINT = "; leave it out for a random one"
+_THREADS_HINT = "; leave it out to use every processor"
 
 T = TypeVar("T")
 
@@ -46,9 +50,6 @@ class LocalEngine:
             stronger. Greys stay grey.
         threads: How many pictures of a request are made at once; by default, and at most, as many
             as there are processors. It does not change the result.
-        progress: Called with the share of a request that is done, in the thread that made the
-            request: rising, 1.0 at the end. An exception raised by it stops the request and comes
-            out of it. A slow one delays its own request only. It may call an engine itself.
 
     Raises:
         InvalidRequestError: If an option is out of range; `param` names it.
@@ -64,13 +65,15 @@ class LocalEngine:
         strength: float = 0.5,
         light: bool = True,
         threads: int | None = None,
-        progress: Callable[[float], None] | None = None,
     ) -> None:
-        self.seed = _checked_seed(seed)
-        self.strength = _checked_strength(strength)
+        self.seed = None if seed is None else check_whole_number("seed", seed, 0, hint=_SEED_HINT)
+        self.strength = check_number("strength", strength, 0, 1, hint="; the default is 0.5")
         self.light = _checked_light(light)
-        self.threads = _checked_threads(threads)
-        self.progress = progress
+        self.threads = (
+            None
+            if threads is None
+            else check_whole_number("threads", threads, 1, hint=_THREADS_HINT)
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -83,11 +86,11 @@ class LocalEngine:
         Raises:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
             InvalidImageError: If the picture cannot be decoded.
-            EngineError: If the call was cancelled meanwhile; see `engines.cancellation`; or if the
+            EngineError: If the call is cancelled, see `engines.context.cancellation`, or the
                 interpreter is shutting down.
         """
         check_model(request.model, MODELS)
-        progress = Progress(request.n, self.progress, cancellation(), picture_listener())
+        progress = RequestProgress(request.n, progress_reporter(), cancellation())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
         with turn(progress):
@@ -95,7 +98,7 @@ class LocalEngine:
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
 
     def _pngs(
-        self, request: CreateImageVariationRequest, seeds: range, progress: Progress
+        self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
     ) -> list[bytes]:
         def read() -> tuple[Bytes, str, bool]:
             # Whoever waited for a thread may have been cancelled meanwhile.
@@ -105,7 +108,7 @@ class LocalEngine:
             return source, image.mode, alpha
 
         def run(jobs: Sequence[Callable[[], T]], /) -> list[T]:
-            return run_all(jobs, self.threads or processors(), progress)
+            return run_all(jobs, self.threads or processor_count(), progress)
 
         ((source, mode, alpha),) = run([read])
         synthesis = Synthesis(source, self.strength, step=partial(progress.report, 0), run=run)
@@ -171,40 +174,7 @@ def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
     return Image.fromarray(array[..., 0] if mode == "L" else array)
 
 
-def _whole(value: object, least: int) -> bool:
-    # Integral holds numpy's integers too, and bool, which is none of ours.
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is None or _whole(seed, 0):
-        return None if seed is None else int(seed)
-    raise InvalidRequestError(
-        f"seed must be a whole number from 0, got {shown(seed)}; leave it out for a random one.",
-        param="seed",
-    )
-
-
-def _checked_strength(strength: float) -> float:
-    # NaN is not between any two numbers, and a huge one is no float.
-    if isinstance(strength, Real) and not isinstance(strength, bool) and 0 <= strength <= 1:
-        return float(strength)
-    raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {shown(strength)}; 0.5 is the default.",
-        param="strength",
-    )
-
-
 def _checked_light(light: bool) -> bool:
     if isinstance(light, bool):
         return light
     raise InvalidRequestError(f"light must be True or False, got {shown(light)}.", param="light")
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    if threads is None or _whole(threads, 1):
-        return None if threads is None else int(threads)
-    raise InvalidRequestError(
-        f"threads must be a whole number from 1, got {shown(threads)}; the default suits most.",
-        param="threads",
-    )

@@ -13,7 +13,7 @@ from langchain_image_variation.engines.local.change import PROBES, Yardstick, re
 from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.field import upsample
 from langchain_image_variation.engines.local.grain import Grain
-from langchain_image_variation.engines.local.progress import Step, untold
+from langchain_image_variation.engines.local.progress import Step, ignore_step
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
 from langchain_image_variation.engines.local.quilt import Quilt, settled
 from langchain_image_variation.engines.local.schedule import schedule
@@ -83,7 +83,7 @@ class Synthesis:
         strength: float,
         *,
         complete: bool = True,
-        step: Step = untold,
+        step: Step = ignore_step,
         run: Run = _in_turn,
     ) -> None:
         small = resize(source, NODES)
@@ -114,7 +114,7 @@ class Synthesis:
         self._yardstick: Yardstick = results[2][1]
         self._wanted = self._plan.share * self._yardstick.most
 
-    def draw(self, seed: int, step: Step = untold, run: Run = _in_turn) -> Bytes:
+    def draw(self, seed: int, step: Step = ignore_step, run: Run = _in_turn) -> Bytes:
         """Make one variation.
 
         Args:

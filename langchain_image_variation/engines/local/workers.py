@@ -13,22 +13,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from langchain_image_variation.engines.local.progress import LOOK_EVERY, Progress
+from langchain_image_variation.engines.local.progress import POLL_SECONDS, RequestProgress
+from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["processors", "run_all", "turn"]
+__all__ = ["run_all", "turn"]
 
 T = TypeVar("T")
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def run_all(jobs: Sequence[Callable[[], T]], threads: int, progress: Progress) -> list[T]:
+def run_all(jobs: Sequence[Callable[[], T]], threads: int, progress: RequestProgress) -> list[T]:
     """Do all jobs in the threads, begun in order; the first failure stops all of them.
 
     Meanwhile the calling thread tells the listener how far they are.
@@ -81,7 +75,7 @@ _in_turn: ContextVar[bool] = ContextVar("_in_turn", default=False)
 
 
 @contextmanager
-def turn(progress: Progress) -> Iterator[None]:
+def turn(progress: RequestProgress) -> Iterator[None]:
     """Wait until this request may hold its source in memory; its turn lasts for the block.
 
     A request made within another one's turn, by its listener, shares that turn: if it waited for
@@ -95,7 +89,7 @@ def turn(progress: Progress) -> Iterator[None]:
         return
     # After a fork inside the block, the turn to give back is not among those of the child.
     turns = _shared.turns
-    while not turns.acquire(timeout=LOOK_EVERY):
+    while not turns.acquire(timeout=POLL_SECONDS):
         progress.check()
     token = _in_turn.set(True)
     try:
@@ -110,8 +104,8 @@ class _Shared:
 
     def __init__(self) -> None:
         # One more than threads, so that none waits for a source.
-        self.turns = threading.BoundedSemaphore(processors() + 1)
-        self.pool = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
+        self.turns = threading.BoundedSemaphore(processor_count() + 1)
+        self.pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="local-engine")
 
 
 _shared = _Shared()
