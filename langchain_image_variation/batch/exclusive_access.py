@@ -178,7 +178,7 @@ class Lease:
         self._on_wait = on_wait
         self._interval = interval
         self._run_id = secrets.token_hex(8)
-        self._lost = False
+        self._is_lost = False
         self._last_renewal = 0.0
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -205,15 +205,15 @@ class Lease:
         self._renewer.join()
         # If the file stays, the next run only has to wait until the lease expires.
         with suppress(OutputError):
-            if not self._lost and self._is_ours(self._outputs.read(_LEASE_NAME)):
+            if not self._is_lost and self._is_ours(self._outputs.read(_LEASE_NAME)):
                 self._outputs.remove(_LEASE_NAME)
 
     def is_lost(self) -> bool:
         """Return whether another run holds the lease now, or may hold it."""
         # The renewing thread itself may be waiting for a server that does not respond.
         if time.monotonic() - self._last_renewal > _MISSED_RENEWALS * self._interval:
-            self._lost = True
-        return self._lost
+            self._is_lost = True
+        return self._is_lost
 
     def check(self) -> None:
         """Check that this run still holds the lease.
@@ -231,10 +231,10 @@ class Lease:
         deadline = time.monotonic() + _MISSED_RENEWALS * self._interval
         while time.monotonic() < deadline:
             time.sleep(self._interval / 4)
-            current = self._outputs.read(_LEASE_NAME)
-            if current is None:
+            new_content = self._outputs.read(_LEASE_NAME)
+            if new_content is None:
                 return
-            if current != content:
+            if new_content != content:
                 raise OutputError(
                     "Another run is writing to the same place. Wait until it ends, or choose "
                     "another place."
@@ -248,14 +248,14 @@ class Lease:
 
     def _renew(self) -> None:
         renewals = 0
-        while not (self._done.wait(self._interval) or self._lost):
+        while not (self._done.wait(self._interval) or self._is_lost):
             renewals += 1
             # The next renewal may succeed.
             with suppress(OutputError):
                 # If the file is gone, another run took the lease and ended while this machine
                 # was suspended.
                 if not self._is_ours(self._outputs.read(_LEASE_NAME)):
-                    self._lost = True
+                    self._is_lost = True
                     return
                 self._write(renewals)
                 self._last_renewal = time.monotonic()

@@ -42,7 +42,7 @@ def write_gallery(
     outputs: Outputs,
     read_source: ReadSource,
     *,
-    stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Write all pages and thumbnails, and return the number of pages.
 
@@ -53,7 +53,7 @@ def write_gallery(
         rows: The rows of the manifest, in order.
         outputs: Where to write.
         read_source: Reads a source.
-        stopped: Returns True once no further source should be shown.
+        is_stopped: Returns True once no further source should be shown.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -63,7 +63,7 @@ def write_gallery(
     images = 0
     # A page is written once the next one begins, because it links to it.
     for _, group in groupby(rows, key=lambda row: (row["source_path"], row["source_sha256"])):
-        if stopped():
+        if is_stopped():
             break
         source_rows = list(group)
         if images + len(source_rows) > IMAGES_PER_PAGE and sections:
@@ -75,10 +75,10 @@ def write_gallery(
     pages += 1
     _write_page(pages, sections, has_next=False, outputs=outputs)
     # An earlier run may have written more pages.
-    obsolete = pages + 1
-    while outputs.exists(f"{GALLERY_DIR}/{_page_name(obsolete)}"):
-        outputs.remove(f"{GALLERY_DIR}/{_page_name(obsolete)}")
-        obsolete += 1
+    obsolete_page = pages + 1
+    while outputs.exists(f"{GALLERY_DIR}/{_page_name(obsolete_page)}"):
+        outputs.remove(f"{GALLERY_DIR}/{_page_name(obsolete_page)}")
+        obsolete_page += 1
     return pages
 
 

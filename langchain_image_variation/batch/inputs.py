@@ -97,8 +97,8 @@ class Inputs:
         for path in paths:
             local_or_stored: str | StoredInputs = path
             if is_url(path):
-                stored = StoredInputs(path, storage_options or {}, stored_result_folders)
-                local_or_stored = stored.local_path or stored
+                stored_inputs = StoredInputs(path, storage_options or {}, stored_result_folders)
+                local_or_stored = stored_inputs.local_path or stored_inputs
             self._check(local_or_stored)
             self._paths.append(local_or_stored)
 
@@ -159,11 +159,11 @@ class Inputs:
                 "holds the paths with --column."
             )
 
-    def _from_storage(self, stored: StoredInputs) -> Iterator[Input]:
-        for url in stored:
+    def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:
+        for url in stored_inputs:
             if isinstance(url, ImageVariationError):
                 yield Input({}, url)
-            elif not stored.is_folder:
+            elif not stored_inputs.is_folder:
                 yield from self._from_file(url)
             elif suffix(url) in IMAGE_SUFFIXES:
                 yield Input({"path": url})
@@ -298,8 +298,8 @@ def _resolve(manifest: str, path: str) -> str:
     if os.path.isabs(path):
         return path
     scheme, separator, location = manifest.partition("://")
-    resolved = f"{location.rpartition('/')[0]}/{path}"
+    target = f"{location.rpartition('/')[0]}/{path}"
     if {".", ".."} & set(path.split("/")):
         # An object store would take "." and ".." as ordinary names.
-        resolved = posixpath.normpath(resolved)
-    return scheme + separator + resolved
+        target = posixpath.normpath(target)
+    return scheme + separator + target

@@ -30,8 +30,8 @@ class Interrupts:
         Raises:
             KeyboardInterrupt: In the block, on the second signal.
         """
-        supported = [getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name)]
-        numbers = [number for number in supported if signal.getsignal(number) is not signal.SIG_IGN]
+        signals = [getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name)]
+        numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
         handlers = [signal.signal(number, self._on_signal) for number in numbers]
         try:
             yield

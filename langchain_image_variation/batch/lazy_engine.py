@@ -98,8 +98,8 @@ class LazyEngine:
 
     def __getstate__(self) -> dict[str, object]:
         # An engine may hold connections and threads, which do not pickle.
-        omitted = ("_class", "_engine", "_lock", "version")
-        return {name: value for name, value in vars(self).items() if name not in omitted}
+        omitted_names = ("_class", "_engine", "_lock", "version")
+        return {name: value for name, value in vars(self).items() if name not in omitted_names}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _engine=None, _lock=threading.Lock())
@@ -114,9 +114,11 @@ class LazyEngine:
 
 
 def _dump_relevant(options: Mapping[str, object]) -> str:
-    relevant = {name: value for name, value in options.items() if name not in _IRRELEVANT_OPTIONS}
+    relevant_options = {
+        name: value for name, value in options.items() if name not in _IRRELEVANT_OPTIONS
+    }
     try:
-        return json.dumps(relevant, sort_keys=True)
+        return json.dumps(relevant_options, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequestError(
             "options must be strings, numbers, booleans, None, or lists and mappings of these.",

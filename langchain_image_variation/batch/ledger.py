@@ -73,16 +73,16 @@ class Ledger:
     def __init__(self, output_dir: Path) -> None:
         with translate_sqlite_errors():
             (output_dir / BATCH_DIR).mkdir(exist_ok=True)
-            self._shared = _SharedConnection(output_dir / LEDGER_NAME)
+            self._connection = _SharedConnection(output_dir / LEDGER_NAME)
         try:
             self._run = self._prepare()
         except BaseException:
-            self._shared.close()
+            self._connection.close()
             raise
 
     def _prepare(self) -> int:
         """Prepare the database, and return the number of this run."""
-        with self._shared.borrow() as connection:
+        with self._connection.borrow() as connection:
             # In other locking modes WAL uses shared memory, which network drives don't support.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -107,7 +107,7 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._shared.close()
+        self._connection.close()
 
     def find_images(self, output_paths: Sequence[str]) -> dict[str, RecordedImage]:
         """Return the images at these paths that were made by any run, by path.
@@ -120,7 +120,7 @@ class Ledger:
             "SELECT output_path, output_sha256, seed FROM outputs "
             f"WHERE output_path IN ({placeholders})"
         )
-        with self._shared.borrow() as connection:
+        with self._connection.borrow() as connection:
             images = connection.execute(query, output_paths).fetchall()
         return {path: RecordedImage(*columns) for path, *columns in images}
 
@@ -142,7 +142,7 @@ class Ledger:
         images = [
             {key: row[key] for key in COLUMNS} for row in new_rows if row["output_path"] is not None
         ]
-        with self._shared.transaction() as connection:
+        with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE position = ?", (position,))
             connection.executemany(_UPSERT_IMAGE, images)
             connection.executemany(_INSERT_ROW, new_rows)
@@ -153,7 +153,7 @@ class Ledger:
         Raises:
             OutputError: If the rows cannot be deleted, or the ledger is closed.
         """
-        with self._shared.transaction() as connection:
+        with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE run <> ?", (self._run,))
 
     def rows(self) -> Iterator[OutputRow]:
@@ -167,7 +167,7 @@ class Ledger:
         """
         last_key = (-1, -1)
         while True:
-            with self._shared.borrow() as connection:
+            with self._connection.borrow() as connection:
                 page = connection.execute(_SELECT_PAGE, (*last_key, _ROWS_PER_QUERY)).fetchall()
             for position, index, *values in page:
                 yield dict(zip(COLUMNS, values, strict=True))
@@ -181,7 +181,7 @@ class Ledger:
         Raises:
             OutputError: If the copy cannot be written, or the ledger is closed.
         """
-        with self._shared.borrow() as connection, closing(sqlite3.connect(path)) as copy:
+        with self._connection.borrow() as connection, closing(sqlite3.connect(path)) as copy:
             connection.backup(copy)
 
 

@@ -78,14 +78,14 @@ def inspect_sources(
         MissingExtraError: If a package for the sources is not installed.
     """
     inspect = partial(_inspect, batch=batch, ledger=ledger)
-    remaining = enumerate(inputs)
+    items = enumerate(inputs)
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookahead")
     pending: deque[Future[_Result]] = deque()
     try:
-        pending.extend(pool.submit(inspect, *item) for item in islice(remaining, _MAX_PENDING))
+        pending.extend(pool.submit(inspect, *item) for item in islice(items, _MAX_PENDING))
         while pending:
             yield pending.popleft().result()
-            pending.extend(pool.submit(inspect, *item) for item in islice(remaining, 1))
+            pending.extend(pool.submit(inspect, *item) for item in islice(items, 1))
     finally:
         # A run that ends early does not wait for a server that may not respond.
         pool.shutdown(wait=False, cancel_futures=True)
@@ -104,10 +104,10 @@ def _inspect(position: int, item: Input, *, batch: VariationBatch, ledger: Ledge
         return FailedInspection(position, source, error)
     paths = batch.output_paths(job, sha256)
     inspection = Inspection(position, source, job, sha256, paths)
-    recorded = list(ledger.find_images(paths))
+    recorded_paths = list(ledger.find_images(paths))
     # If an output cannot be read, the run reads it again and reports the error.
     with suppress(OutputError):
-        for path, data in zip(recorded, batch.outputs.read_all(recorded), strict=True):
+        for path, data in zip(recorded_paths, batch.outputs.read_all(recorded_paths), strict=True):
             if data is not None:
                 inspection.output_hashes[path] = hashlib.sha256(data).hexdigest()
     return inspection

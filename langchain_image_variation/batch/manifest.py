@@ -98,9 +98,9 @@ def _write_parquet(rows: Iterable[OutputRow], file: IO[bytes]) -> None:
     schema = pyarrow.schema(
         [(name, pyarrow.type_for_alias(_PARQUET_TYPES.get(name, "string"))) for name in COLUMNS]
     )
-    remaining = iter(rows)
+    row_iterator = iter(rows)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while group := list(islice(remaining, _ROWS_PER_GROUP)):
+        while group := list(islice(row_iterator, _ROWS_PER_GROUP)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 

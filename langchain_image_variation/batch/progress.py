@@ -23,15 +23,15 @@ LOG_INTERVAL = 300.0
 class RunSummary:
     """The results of a run."""
 
-    made: int = 0
+    images_made: int = 0
     """The number of new images."""
-    kept: int = 0
+    images_kept: int = 0
     """The number of images that already existed."""
-    failed: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
     """The number of failed sources, by the class of the error."""
-    examples: dict[str, str] = field(default_factory=dict)
+    example_errors: dict[str, str] = field(default_factory=dict)
     """The message of the first error of each class."""
-    complete: bool = False
+    is_complete: bool = False
     """Whether every source was processed."""
 
     def add(self, rows: Iterable[OutputRow]) -> None:
@@ -39,12 +39,12 @@ class RunSummary:
         for row in rows:
             if row["error"] is not None:
                 error_class, _, message = row["error"].partition(": ")
-                self.failed[error_class] += 1
-                self.examples.setdefault(error_class, message)
+                self.failures[error_class] += 1
+                self.example_errors.setdefault(error_class, message)
             elif row["milliseconds"] is None:
-                self.kept += 1
+                self.images_kept += 1
             else:
-                self.made += 1
+                self.images_made += 1
 
 
 class RunProgress:
@@ -53,7 +53,7 @@ class RunProgress:
     Args:
         ledger: Records each result.
         advance: Called after each source.
-        stopped: Returns True once the run should stop. Then no further source is started.
+        is_stopped: Returns True once no further source should be started.
         max_failures: The run stops once this many sources have failed. None means no limit.
     """
 
@@ -61,7 +61,7 @@ class RunProgress:
         self,
         ledger: Ledger,
         advance: Callable[[], object],
-        stopped: Callable[[], bool],
+        is_stopped: Callable[[], bool],
         max_failures: int | None,
     ) -> None:
         self.summary = RunSummary()
@@ -69,7 +69,7 @@ class RunProgress:
         self.max_failures = max_failures
         """The run stops once this many sources have failed. None means no limit."""
         self._advance = advance
-        self._stopped = stopped
+        self._is_stopped = is_stopped
         self._failures = 0
 
     def record(self, position: int, rows: list[OutputRow]) -> None:
@@ -80,14 +80,14 @@ class RunProgress:
         """
         self.ledger.record(position, rows)
         self.summary.add(rows)
-        self._failures = self.summary.failed.total()
+        self._failures = self.summary.failures.total()
         self._advance()
 
     def should_stop(self) -> bool:
         """Return whether no further source should be started. It is thread-safe."""
         # Reads a counter of its own, since the thread of the run may be changing the summary.
         too_many = self.max_failures is not None and self._failures >= self.max_failures
-        return too_many or self._stopped()
+        return too_many or self._is_stopped()
 
 
 @contextmanager

@@ -153,5 +153,5 @@ def unexpected_error(error: BaseException) -> EngineError:
 
 def _single_line(text: str) -> str:
     """Return a text without line breaks and control characters, since engines may send any."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:_MAX_ERROR_LENGTH]
+    printable_text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable_text.split())[:_MAX_ERROR_LENGTH]

@@ -36,7 +36,7 @@ def run_batch(
     manifests: Iterable[str],
     gallery: bool = False,
     max_failures: int | None = None,
-    stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Make the missing variations of all sources, and write the manifest.
 
@@ -52,7 +52,7 @@ def run_batch(
         manifests: The names of the manifests to write.
         gallery: Whether to write the gallery, unless the run stops early.
         max_failures: Start no further source once this many have failed.
-        stopped: Returns True once no further source should be started.
+        is_stopped: Returns True once no further source should be started.
 
     Raises:
         InvalidRequestError: If there are no sources.
@@ -69,7 +69,7 @@ def run_batch(
             raise InvalidRequestError("No images found. Name image files or folders with images.")
         with show_progress(total, unit="sources") as advance:
             progress = RunProgress(
-                access.ledger, advance, lambda: stopped() or access.is_lost(), max_failures
+                access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
             )
             try:
                 if isinstance(workers, Cluster):
@@ -83,14 +83,14 @@ def run_batch(
                     _write_manifests(manifests, batch, access.ledger)
                 raise
         access.check()
-        if progress.summary.complete:
+        if progress.summary.is_complete:
             access.ledger.delete_earlier_runs()
         _write_manifests(manifests, batch, access.ledger)
-        if gallery and progress.summary.complete:
-            images = progress.summary.made + progress.summary.kept
+        if gallery and progress.summary.is_complete:
+            images = progress.summary.images_made + progress.summary.images_kept
             with show_progress(images, unit="images shown") as advance:
                 rows = _call_after_each(access.ledger.rows(), advance)
-                write_gallery(rows, batch.outputs, batch.read_source, stopped=stopped)
+                write_gallery(rows, batch.outputs, batch.read_source, is_stopped=is_stopped)
     return progress.summary
 
 
@@ -154,7 +154,7 @@ class _LocalRun:
                     row = self._batch.error_row(inspection.source, inspection.error)
                     self._progress.record(inspection.position, [row])
         self._wait_for_workers(max_pending=0)
-        self._progress.summary.complete = not self._skipped_sources
+        self._progress.summary.is_complete = not self._skipped_sources
         if self._fatal_error is not None:
             raise self._fatal_error
 
@@ -180,14 +180,14 @@ class _LocalRun:
         """Return a row for each recorded image that is unchanged. Remove those that changed."""
         rows = []
         recorded_images = self._progress.ledger.find_images(inspection.output_paths)
-        for path, recorded in recorded_images.items():
-            sha256 = recorded.output_sha256
+        for path, recorded_image in recorded_images.items():
+            sha256 = recorded_image.output_sha256
             # A worker may have replaced the image since the inspection, so hash it again.
             if inspection.output_hashes.get(path) == sha256 or self._hash_output(path) == sha256:
                 image = OutputImage(path, sha256, None)
                 rows.append(
                     self._batch.image_row(
-                        inspection.job, inspection.sha256, image, seed=recorded.seed
+                        inspection.job, inspection.sha256, image, seed=recorded_image.seed
                     )
                 )
             else:

@@ -130,12 +130,12 @@ class StoredInputs:
         entries = self._file_system.files.ls(folder, detail=True)
         # Cached listings would fill the memory.
         self._file_system.files.invalidate_cache()
-        is_folder = {
+        folder_flags = {
             str(entry["name"]).rstrip("/"): entry["type"] == "directory" for entry in entries
         }
         return [
-            (path, is_folder[path])
-            for path in sorted(is_folder, key=os.fsencode)
+            (path, folder_flags[path])
+            for path in sorted(folder_flags, key=os.fsencode)
             # The listing of an object store may contain the folder itself.
             if path.lstrip("/") != folder.lstrip("/")
             and not path.rpartition("/")[2].startswith(".")

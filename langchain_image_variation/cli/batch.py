@@ -122,14 +122,14 @@ def _batch(arguments: argparse.Namespace) -> int:
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
-            stopped=lambda: interrupts.signal is not None,
+            is_stopped=lambda: interrupts.signal is not None,
         )
     _tell(summary)
-    written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
+    written = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
     print(*(batch.outputs.display_path(name) for name in written), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
-    return FAILED if summary.failed else 0
+    return FAILED if summary.failures else 0
 
 
 @contextmanager
@@ -148,13 +148,14 @@ def _interruptible(interrupts: "Interrupts") -> Iterator[None]:
 
 def _tell(summary: "RunSummary") -> None:
     lines = [
-        f"{summary.made} made, {summary.kept} already there, {summary.failed.total()} failed.",
+        f"{summary.images_made} made, {summary.images_kept} already there, "
+        f"{summary.failures.total()} failed.",
         *(
-            f"  {kind}: {count}, such as: {summary.examples[kind]}"
-            for kind, count in summary.failed.most_common()
+            f"  {kind}: {count}, such as: {summary.example_errors[kind]}"
+            for kind, count in summary.failures.most_common()
         ),
     ]
-    if not summary.complete:
+    if not summary.is_complete:
         lines.append("Not every picture had its turn; the same command goes on from here.")
     # The terminal may be gone; the manifest is there.
     with suppress(OSError):

@@ -150,19 +150,19 @@ class OutputFolder(Outputs):
 
     def remove_temporary_files(self, folders: Iterable[str]) -> int:
         """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
-        removed = 0
+        count = 0
         try:
             for folder in (self.path, *_walk(self.path / name for name in folders)):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if UNFINISHED.fullmatch(entry.name):
                             os.unlink(entry.path)
-                            removed += 1
+                            count += 1
         except OSError as error:
             raise OutputError(
                 f"The temporary files in {self.path.name!r} cannot be removed: {error.strerror}."
             ) from None
-        return removed
+        return count
 
     @contextmanager
     def _open_temporary(self, name: str) -> Iterator[IO[bytes]]:

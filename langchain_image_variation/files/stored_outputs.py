@@ -104,17 +104,17 @@ class StoredOutputs(Outputs):
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file of this name. Raises `OutputError` if it fails."""
-        with self._reading(name):
+        with self._read_errors(name):
             return self._file_system.has(name)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None. Raises `OutputError` if it cannot be read."""
-        with self._reading(name):
+        with self._read_errors(name):
             return self._file_system.read(name)
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """Yield the result of `read` for several files. Raises `OutputError` if one fails."""
-        with self._reading(names[0] if names else ""):
+        with self._read_errors(names[0] if names else ""):
             contents = self._file_system.read_all(names)
         yield from contents
 
@@ -129,7 +129,7 @@ class StoredOutputs(Outputs):
         for name, data in files.items():
             folders.setdefault(_folder(name), {})[name] = data
         for folder, contents in folders.items():
-            with self._writing(next(iter(contents))):
+            with self._write_errors(next(iter(contents))):
                 self._file_system.with_folder(
                     folder, partial(self._file_system.write_all, contents)
                 )
@@ -156,7 +156,7 @@ class StoredOutputs(Outputs):
         Raises:
             OutputError: If the file cannot be written.
         """
-        with self._writing(name):
+        with self._write_errors(name):
             self._file_system.with_folder(
                 _folder(name), lambda: self._file_system.copy_in(name, path)
             )
@@ -167,14 +167,14 @@ class StoredOutputs(Outputs):
         Raises:
             OutputError: If the file cannot be read.
         """
-        with self._reading(name):
+        with self._read_errors(name):
             return self._file_system.copy_out(name, path)
 
     def remove_temporary_files(self, folders: Iterable[str]) -> int:
         """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
         if not self._file_system.renames:
             return 0
-        removed = 0
+        count = 0
         with self._file_system.failures(
             "cannot list or remove temporary files; check its permissions"
         ):
@@ -185,15 +185,15 @@ class StoredOutputs(Outputs):
             for path in (path for paths in listings for path in paths):
                 if UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
                     files.rm_file(path)
-                    removed += 1
-        return removed
+                    count += 1
+        return count
 
-    def _reading(self, name: str) -> AbstractContextManager[None]:
+    def _read_errors(self, name: str) -> AbstractContextManager[None]:
         return self._file_system.failures(
             f"cannot read {name!r}; try again, or check its permissions"
         )
 
-    def _writing(self, name: str) -> AbstractContextManager[None]:
+    def _write_errors(self, name: str) -> AbstractContextManager[None]:
         return self._file_system.failures(
             f"cannot write {name!r}; free some space, or check its permissions"
         )
@@ -201,10 +201,10 @@ class StoredOutputs(Outputs):
     @property
     def _file_system(self) -> FileSystem:
         # Threads and forked processes cannot share a connection.
-        process, file_system = getattr(self._local, "opened", (None, None))
+        process, file_system = getattr(self._local, "file_system", (None, None))
         if file_system is None or process != os.getpid():
             file_system = FileSystem(self.url, self._options, param="output_dir")
-            self._local.opened = os.getpid(), file_system
+            self._local.file_system = os.getpid(), file_system
         return file_system
 
     def __getstate__(self) -> dict[str, object]:

@@ -422,7 +422,7 @@ def test_a_gallery_may_end_early() -> None:
     with Ledger(Path("out")) as ledger:
         said = iter([False, False, True])
         outputs = OutputFolder("out")
-        assert write_gallery(ledger.rows(), outputs, read_file, stopped=lambda: next(said)) == 1
+        assert write_gallery(ledger.rows(), outputs, read_file, is_stopped=lambda: next(said)) == 1
         assert Path("out/gallery/index.html").read_text().count("<section>") == 2
         assert write_gallery(ledger.rows(), outputs, read_file) == 1
         assert Path("out/gallery/index.html").read_text().count("<section>") == 5

@@ -58,7 +58,7 @@ class WorkerActor:
 
     def __init__(self, settings: ActorSettings) -> None:
         self._settings = settings
-        self._stopped = False
+        self._is_stopped = False
         self._failures = 0
         self._last_check = 0.0
         self._workers: Workers | None = None
@@ -83,7 +83,7 @@ class WorkerActor:
             try:
                 workers = self._ensure_workers()
             except ImageVariationError as error:
-                self._stopped, results[index] = True, error
+                self._is_stopped, results[index] = True, error
                 break
             pending[workers.submit(source)] = index
             self._wait_for_workers(pending, workers.capacity - 1, results)
@@ -106,7 +106,7 @@ class WorkerActor:
                 try:
                     rows = results[index] = future.result()
                 except ImageVariationError as error:
-                    self._stopped, results[index] = True, error
+                    self._is_stopped, results[index] = True, error
                 else:
                     self._count_failures(rows)
 
@@ -114,7 +114,7 @@ class WorkerActor:
         """Stop after too many failures. Until the run learns of them, many more could follow."""
         self._failures += any(row["error"] is not None for row in rows)
         limit = self._settings.max_failures
-        self._stopped = self._stopped or (limit is not None and self._failures >= limit)
+        self._is_stopped = self._is_stopped or (limit is not None and self._failures >= limit)
 
     def _withdraw(self, pending: dict[Future[list[OutputRow]], int]) -> None:
         """Take back the sources that no worker has started."""
@@ -145,7 +145,7 @@ class WorkerActor:
     def _should_stop(self) -> bool:
         import ray
 
-        if not self._stopped and time.monotonic() - self._last_check > POLL_INTERVAL:
-            self._stopped = ray.get(self._settings.stop_flag.is_set.remote())
+        if not self._is_stopped and time.monotonic() - self._last_check > POLL_INTERVAL:
+            self._is_stopped = ray.get(self._settings.stop_flag.is_set.remote())
             self._last_check = time.monotonic()
-        return self._stopped
+        return self._is_stopped

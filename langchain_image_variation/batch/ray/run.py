@@ -72,14 +72,16 @@ class ClusterRun:
                 once all started sources are finished.
         """
         with connect(self._cluster.address), _shared_run_id(self._batch.outputs) as run_id:
-            changed = self._process(enumerate(inputs), total, run_id)
-            if changed:
+            changed_positions = self._process(enumerate(inputs), total, run_id)
+            if changed_positions:
                 # Some of their images were changed, and are removed now. Make them again.
                 items = (
-                    (position, item) for position, item in enumerate(inputs) if position in changed
+                    (position, item)
+                    for position, item in enumerate(inputs)
+                    if position in changed_positions
                 )
-                self._process(items, len(changed), run_id)
-        self._progress.summary.complete = not self._skipped_sources
+                self._process(items, len(changed_positions), run_id)
+        self._progress.summary.is_complete = not self._skipped_sources
 
     def _process(self, items: Iterable[tuple[int, Input]], total: int, run_id: bytes) -> set[int]:
         """Process sources, and return the positions of those whose images had been changed."""
@@ -92,7 +94,7 @@ class ClusterRun:
         even_share = -(-total // (workers * _BLOCKS_PER_WORKER))
         block_size = max(concurrency, min(MAX_BLOCK_SIZE, even_share))
         tables = [ray.put(table) for table in self._make_tables(items, block_size)]
-        changed: set[int] = set()
+        changed_positions: set[int] = set()
         if tables:
             workers = min(workers, len(tables))
             stop_flag = _make_stop_flag()
@@ -111,12 +113,12 @@ class ClusterRun:
                     elif result is None:
                         self._skipped_sources = True
                     elif self._remove_changed(result):
-                        changed.add(position)
+                        changed_positions.add(position)
                     else:
                         self._progress.record(position, result)
         if self._fatal_error is not None:
             raise self._fatal_error
-        return changed
+        return changed_positions
 
     def _make_tables(self, items: Iterable[tuple[int, Input]], block_size: int) -> Iterator[Any]:
         """Yield the sources as tables. Sources with an error are recorded instead."""
@@ -191,16 +193,20 @@ class ClusterRun:
         Raises:
             OutputError: If an image cannot be removed.
         """
-        kept = {
+        kept_hashes = {
             row["output_path"]: row["output_sha256"]
             for row in rows
             if row["output_path"] is not None and row["milliseconds"] is None
         }
-        recorded = self._progress.ledger.find_images(list(kept))
-        changed = [path for path, image in recorded.items() if image.output_sha256 != kept[path]]
-        for path in changed:
+        recorded_images = self._progress.ledger.find_images(list(kept_hashes))
+        changed_paths = [
+            path
+            for path, image in recorded_images.items()
+            if image.output_sha256 != kept_hashes[path]
+        ]
+        for path in changed_paths:
             self._batch.outputs.remove(path)
-        return bool(changed)
+        return bool(changed_paths)
 
     @contextmanager
     def _forward_stop(self, stop_flag: Any) -> Iterator[None]:

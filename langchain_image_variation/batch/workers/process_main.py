@@ -35,12 +35,12 @@ def main(lock_descriptors: Sequence[int] = ()) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-    incoming, outgoing = _take_standard_streams()
-    _keep_from_children([incoming.fileno(), outgoing.fileno(), *lock_descriptors])
+    input_pipe, output_pipe = _take_standard_streams()
+    _keep_from_children([input_pipe.fileno(), output_pipe.fileno(), *lock_descriptors])
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive_messages, args=(incoming, messages), daemon=True).start()
+    threading.Thread(target=_receive_messages, args=(input_pipe, messages), daemon=True).start()
     batch: VariationBatch = messages.get()
-    send(outgoing, None)
+    send(output_pipe, None)
     restore_working_dir, process_id = _working_dir_restorer(), os.getpid()
     while (source := messages.get()) is not None:
         restore_working_dir()
@@ -48,7 +48,7 @@ def main(lock_descriptors: Sequence[int] = ()) -> None:
         if os.getpid() != process_id:
             # The engine forked, and its child returned from the call. Only the parent answers.
             os._exit(0)
-        send(outgoing, result)
+        send(output_pipe, result)
     batch.close()
 
 
@@ -72,13 +72,13 @@ def _working_dir_restorer() -> Callable[[], None]:
 
 def _take_standard_streams() -> tuple[IO[bytes], IO[bytes]]:
     """Return standard input and output, and replace them for engines, which may print or read."""
-    incoming = os.fdopen(os.dup(0), "rb")
-    outgoing = os.fdopen(os.dup(1), "wb")
+    input_pipe = os.fdopen(os.dup(0), "rb")
+    output_pipe = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)
-    return incoming, outgoing
+    return input_pipe, output_pipe
 
 
 def _keep_from_children(descriptors: Sequence[int]) -> None:
@@ -90,22 +90,22 @@ def _keep_from_children(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
 
-    inherited = list(descriptors)
+    open_descriptors = list(descriptors)
 
     def close_inherited() -> None:
         # Only once: a grandchild may reuse the numbers for other files.
-        while inherited:
+        while open_descriptors:
             with suppress(OSError):
-                os.close(inherited.pop())
+                os.close(open_descriptors.pop())
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=close_inherited)
 
 
-def _receive_messages(incoming: IO[bytes], messages: "queue.SimpleQueue[Any]") -> None:
+def _receive_messages(input_pipe: IO[bytes], messages: "queue.SimpleQueue[Any]") -> None:
     try:
         while True:
-            messages.put(receive(incoming))
+            messages.put(receive(input_pipe))
     except BaseException:
         # The run ended. Files are written atomically, so only the engine's children are left.
         if hasattr(os, "killpg") and os.getpgrp() == os.getpid():

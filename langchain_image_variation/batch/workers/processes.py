@@ -50,8 +50,8 @@ class WorkerProcesses:
         self._lock = lock
         self._sources: queue.SimpleQueue[tuple[SourceRow, Future[list[OutputRow]]] | None]
         self._sources = queue.SimpleQueue()
-        self._running: set[_Process] = set()
-        self._stopped = False
+        self._processes: set[_Process] = set()
+        self._is_stopped = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"worker-{index}", daemon=True)
             for index in range(count)
@@ -78,8 +78,8 @@ class WorkerProcesses:
 
     def stop(self) -> None:
         """Kill the processes."""
-        self._stopped = True
-        for process in list(self._running):
+        self._is_stopped = True
+        for process in list(self._processes):
             _kill(process)
         self.close()
 
@@ -125,7 +125,7 @@ class WorkerProcesses:
         """
         exit_status = "stopped"
         for _ in range(MAX_ATTEMPTS):
-            if self._stopped:
+            if self._is_stopped:
                 break
             process = self._spawn()
             try:
@@ -154,15 +154,15 @@ class WorkerProcesses:
             )
         except OSError as error:
             raise EngineError(f"A worker process cannot be started: {error.strerror}.") from None
-        self._running.add(process)
-        if self._stopped:
+        self._processes.add(process)
+        if self._is_stopped:
             # `stop` did not see this process.
             _kill(process)
         return process
 
     def _reap(self, process: _Process) -> str:
         """Wait for a process to end, and return its exit status."""
-        self._running.discard(process)
+        self._processes.discard(process)
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             # Closing flushes the pipe. If sending failed, this fails again.
