@@ -12,9 +12,9 @@ import pytest
 
 from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
-from tests.batch.declared import made
+from tests.batch.declared_engines import count_made_images
 from tests.batch.ray.nodes import Nodes
-from tests.batch.running import begin, manifest, output_images, run, wait_until
+from tests.batch.runs import output_images, read_manifest, run, start_run, wait_until
 
 # Ray itself sets what it has deprecated; what we would use of that stays an error.
 pytestmark = [
@@ -41,59 +41,59 @@ def stamps(out: str = "out") -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def test_a_node_killed_in_mid_run_loses_no_picture_and_makes_none_twice(nodes: Nodes) -> None:
-    """The manifest is that of an undisturbed run here; what stood at the kill stays as it was."""
+def test_killed_node_loses_no_image(nodes: Nodes) -> None:
+    """The manifest equals that of a local run, and images from before the kill stay."""
     stood: dict[str, tuple[int, int]] = {}
 
     def kill() -> None:
         while not Path("out", "images").exists() or len(output_images()) < 10:
             time.sleep(0.05)
-        nodes.kill_one()
+        nodes.kill_second()
         stood.update(stamps())
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     assert cluster_run(nodes, "--n", "3", "--jsonl") == 0
     killer.join()
-    nodes.start_one()
+    nodes.restart_second()
     assert 10 <= len(stood) < 48
     assert stamps().items() >= stood.items()
     # Only what a lost worker had in hand was begun again.
-    begun = made()
+    begun = count_made_images()
     assert len(begun) == 48
     assert set(begun.values()) <= {1, 2}
     assert sum(begun.values()) <= 48 + 3
-    rows = manifest()
+    rows = read_manifest()
     Path(os.environ["ENGINE_LOG"]).unlink()
     assert run("photos", "--n", "3", out="whole") == 0
-    assert rows == manifest("whole")
+    assert rows == read_manifest("whole")
     assert output_images() == output_images("whole")
 
 
-def test_a_run_is_taken_up_and_bad_pictures_are_rows(nodes: Nodes, photos: Path) -> None:
-    """A picture that was changed is made anew, and one that is missing; the others stay."""
+def test_run_is_resumed_and_bad_images_are_rows(nodes: Nodes, photos: Path) -> None:
+    """Changed and missing images are made again. The others stay."""
     (photos / "16.png").write_bytes(b"no picture")
     rows = ("path,n,seed", "photos/16.png,1,", "photos/01.png,2,9223372036854775797")
     Path("list.csv").write_text("\n".join(rows))
     arguments = ("list.csv", "--jsonl")
     assert cluster_run(nodes, *arguments) == 3
-    before, first = stamps(), manifest()
+    before, first = stamps(), read_manifest()
     changed, missing, *_ = sorted(before)
     next(Path("out").rglob(changed)).write_bytes(square_png(256))
     next(Path("out").rglob(missing)).unlink()
     assert cluster_run(nodes, *arguments) == 3
-    assert manifest() == first
+    assert read_manifest() == first
     differing = {name for name, stamp in stamps().items() if before[name] != stamp}
     assert differing == {changed, missing}
     assert run("photos", *arguments, out="whole") == 3
-    assert first == manifest("whole")
+    assert first == read_manifest("whole")
     assert output_images() == output_images("whole")
 
 
-def test_a_source_that_kills_its_process_is_a_row(
+def test_source_that_kills_its_worker_is_a_row(
     nodes: Nodes, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The actor lives on, and the run ends by itself."""
+    """The actor survives, and the run ends normally."""
     for picture in sorted(photos.iterdir())[2:]:
         picture.unlink()
     assert cluster_run(nodes, engine="dying") == 3
@@ -102,19 +102,19 @@ def test_a_source_that_kills_its_process_is_a_row(
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
 
-def test_a_worker_that_fails_too_often_waits_for_no_word(nodes: Nodes, photos: Path) -> None:
-    """It ends by itself, so that --max-failures is passed by no more than each worker has."""
+def test_worker_stops_itself_at_max_failures(nodes: Nodes, photos: Path) -> None:
+    """So no more sources than workers fail beyond --max-failures."""
     for picture in photos.iterdir():
         picture.write_text("no picture")
     assert cluster_run(nodes, "--max-failures", "1") == 3
-    assert 1 <= len(manifest()) <= 2
+    assert 1 <= len(read_manifest()) <= 2
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
-def test_a_cluster_that_is_not_there_is_told_at_once(
+def test_unreachable_cluster_is_an_error(
     nodes: Nodes, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the option, and no address."""
+    """The message names the option, but not the address."""
     assert cluster_run(nodes, "--ray", address) == 1
     err = capsys.readouterr().err
     assert "cannot be reached" in err
@@ -123,19 +123,19 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_finishes_what_is_in_hand(
+def test_interrupt_finishes_started_sources(
     nodes: Nodes, number: signal.Signals, code: int
 ) -> None:
-    """The manifest has what was made, and the message says how to go on."""
-    process = begin("photos", "--n", "10", "--ray", nodes.address)
-    wait_until(lambda: len(made()) > 20, process)
+    """The manifest lists the images made so far, and the message says how to continue."""
+    process = start_run("photos", "--n", "10", "--ray", nodes.address)
+    wait_until(lambda: len(count_made_images()) > 20, process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
-    assert 20 <= len(manifest()) == len(output_images()) < 160
-    assert set(made().values()) == {1}
+    assert 20 <= len(read_manifest()) == len(output_images()) < 160
+    assert set(count_made_images().values()) == {1}
 
 
 def places() -> set[str]:
@@ -144,17 +144,17 @@ def places() -> set[str]:
     Returns:
         Of each its number, its node and the GPUs that it saw.
     """
-    log = Path(os.environ["ENGINE_LOG"] + ".places")
+    log = Path(os.environ["ENGINE_LOG"] + ".nodes")
     found = set(log.read_text().splitlines())
     log.unlink()
     return found
 
 
-def test_workers_with_gpus_run_where_these_are(
+def test_workers_run_on_machines_with_gpus(
     nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two share one and see it, all of the work is theirs, and more than there is is told."""
-    with nodes.one_with_gpu():
+    """Two workers share a GPU and see it. Requesting more GPUs than exist is an error."""
+    with nodes.extra_node_with_gpu():
         assert cluster_run(nodes, "--gpus", "0.5") == 0
         assert [place.split()[1:] for place in places()] == [["third", "0"]] * 2
         capsys.readouterr()
@@ -167,20 +167,20 @@ def test_workers_with_gpus_run_where_these_are(
         assert {place.partition(" ")[2] for place in places()} == {"third 0"}
 
 
-def test_calls_of_an_engine_that_asks_a_server_are_made_at_once(nodes: Nodes) -> None:
-    """By each worker as many as on one machine, without processes."""
+def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:
+    """Each worker makes as many calls as a single machine would, without processes."""
     assert cluster_run(nodes, engine="hosted") == 0
-    _, most = Path(os.environ["ENGINE_LOG"] + ".most").read_text().split()
+    _, most = Path(os.environ["ENGINE_LOG"] + ".calls").read_text().split()
     assert int(most) == 8
-    assert (len(output_images()), set(made().values())) == (16, {1})
+    assert (len(output_images()), set(count_made_images().values())) == (16, {1})
 
 
-def test_a_machine_that_does_not_share_the_folder_ends_the_run(
+def test_machine_without_the_folder_ends_the_run(
     nodes: Nodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even one that has a folder of that name, in which a run was under way when it was lost."""
+    """Even a folder of the same name with the files of a killed run is recognized."""
     Path("out").mkdir()
-    with nodes.one_that_does_not_see(tmp_path / "out"):
+    with nodes.extra_node_without(tmp_path / "out"):
         assert cluster_run(nodes, "--n", "10") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         "image-variation: A machine of the cluster does not see the output folder. Choose a folder "
@@ -199,8 +199,8 @@ def example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_example_runs_and_runs_again(nodes: Nodes, photos: Path) -> None:
-    """Ray Data calls the class itself; whole numbers stay whole where a column lacks some."""
+def test_example_can_be_repeated(nodes: Nodes, photos: Path) -> None:
+    """Ray Data calls the class directly. Integers stay integers in columns with missing values."""
     (photos / "00.png").write_bytes(b"no picture")
     rows = example(nodes)
     failed = [row for row in rows if row["error"] is not None]

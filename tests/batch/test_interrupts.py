@@ -9,11 +9,11 @@ from langchain_image_variation.batch.interrupts import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_is_noted_and_the_second_stops(
+def test_second_signal_raises_an_interrupt(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Afterwards the signals do what they did before."""
-    before = signal.getsignal(number)
+    """The first is only noted. Afterwards the signals have their previous handlers."""
+    handler = signal.getsignal(number)
     interrupts = Interrupts()
     with interrupts.handled():
         signal.raise_signal(number)
@@ -21,12 +21,12 @@ def test_the_first_signal_is_noted_and_the_second_stops(
         assert "Interrupt again to stop immediately" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is handler
 
 
-def test_a_signal_that_was_ignored_stays_so() -> None:
-    """As one that `nohup` ignores, or a shell's for what runs in the background."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_ignored_signal_stays_ignored() -> None:
+    """`nohup` and shells with background jobs ignore some."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         interrupts = Interrupts()
         with interrupts.handled():
@@ -35,24 +35,24 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
         assert interrupts.signal is None
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, handler)
 
 
 @contextmanager
-def closed(descriptor: int) -> Iterator[None]:
+def close_temporarily(descriptor: int) -> Iterator[None]:
     """Close a descriptor for the block."""
-    kept = os.dup(descriptor)
+    copy = os.dup(descriptor)
     os.close(descriptor)
     try:
         yield
     finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
+        os.dup2(copy, descriptor)
+        os.close(copy)
 
 
-def test_nobody_needs_to_be_there_to_read() -> None:
-    """As when the terminal is gone that the run was started from."""
+def test_message_needs_no_terminal() -> None:
+    """The terminal that started the run may be closed."""
     interrupts = Interrupts()
-    with interrupts.handled(), closed(2):
+    with interrupts.handled(), close_temporarily(2):
         signal.raise_signal(signal.SIGTERM)
     assert interrupts.signal == signal.SIGTERM
