@@ -241,7 +241,7 @@ class Lease:
                 )
 
     def _write(self, renewals: int) -> None:
-        self._outputs.write_files({_LEASE_NAME: f"{self._run_id} {renewals}".encode()})
+        self._outputs.write_all({_LEASE_NAME: f"{self._run_id} {renewals}".encode()})
 
     def _is_ours(self, content: bytes | None) -> bool:
         return content is not None and content.startswith(self._run_id.encode())

@@ -17,7 +17,12 @@ from langchain_image_variation.batch.folders import GALLERY_DIR
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import Outputs
-from langchain_image_variation.images.pixels import decoding, open_image, open_png, plain
+from langchain_image_variation.images.pixels import (
+    normalize,
+    open_image,
+    open_png,
+    translate_decoder_errors,
+)
 from langchain_image_variation.images.png.chunks import SIGNATURE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
 
@@ -76,7 +81,7 @@ def write_gallery(
     _write_page(pages, sections, has_next=False, outputs=outputs)
     # An earlier run may have written more pages.
     obsolete_page = pages + 1
-    while outputs.exists(f"{GALLERY_DIR}/{_page_name(obsolete_page)}"):
+    while outputs.has(f"{GALLERY_DIR}/{_page_name(obsolete_page)}"):
         outputs.remove(f"{GALLERY_DIR}/{_page_name(obsolete_page)}")
         obsolete_page += 1
     return pages
@@ -91,7 +96,7 @@ def _write_page(number: int, sections: list[str], *, has_next: bool, outputs: Ou
     html = _PAGE.format(
         number=number, side=THUMBNAIL_SIDE, links=" ".join(links), sections="\n".join(sections)
     )
-    outputs.write_files({f"{GALLERY_DIR}/{_page_name(number)}": html.encode()})
+    outputs.write_all({f"{GALLERY_DIR}/{_page_name(number)}": html.encode()})
 
 
 def _page_name(number: int) -> str:
@@ -148,13 +153,13 @@ def _make_thumbnail(digest: str, read: Callable[[], bytes], outputs: Outputs) ->
         OutputError: If the thumbnail cannot be written.
     """
     name = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if outputs.exists(f"{GALLERY_DIR}/{name}"):
+    if outputs.has(f"{GALLERY_DIR}/{name}"):
         return name
     try:
         thumbnail = _shrink(read())
     except InvalidRequestError:
         return None
-    outputs.write_files({f"{GALLERY_DIR}/{name}": thumbnail})
+    outputs.write_all({f"{GALLERY_DIR}/{name}": thumbnail})
     return name
 
 
@@ -165,13 +170,13 @@ def _shrink(data: bytes) -> bytes:
         SourceError: If the file is not an image.
         InvalidImageError: If the image is corrupt, or too expensive to decode.
     """
-    with decoding(SourceError("The file is not an image.")):
+    with translate_decoder_errors(SourceError("The file is not an image.")):
         with _open(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
                 raise SourceError("The image is too large for a thumbnail.")
             # A JPEG is decoded at a reduced size.
             image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            thumbnail = plain(image, enough=2 * THUMBNAIL_SIDE)
+            thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)
         thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
         if thumbnail.mode in ("LA", "RGBA"):
             background = Image.new("RGBA", thumbnail.size, "white")

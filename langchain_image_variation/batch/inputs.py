@@ -278,10 +278,10 @@ class _Downloads:
             name = _file_name(path)
             try:
                 file_system = FileSystem(path, self._storage_options, param="path")
-                with file_system.failures(
-                    f"cannot read {name!r}; try again, or check its permissions"
+                with file_system.translate_errors(
+                    f"could not read {name!r}; try again, or check its permissions"
                 ):
-                    if not file_system.copy_out("", copy):
+                    if not file_system.download("", copy):
                         raise SourceError(f"There is no file {name!r}; check the URL.")
             except OutputError as error:
                 raise SourceError(error.message) from None

@@ -113,7 +113,7 @@ class OutputImages:
                 pngs[position], _ = as_png(image.read(), self._side)
             except ImageVariationError as error:
                 self.error = self.error or error
-        self._outputs.write_files({self._paths[position]: png for position, png in pngs.items()})
+        self._outputs.write_all({self._paths[position]: png for position, png in pngs.items()})
         share = round(milliseconds / len(positions), 1)
         for position, png in pngs.items():
             digest = hashlib.sha256(png).hexdigest()

@@ -12,7 +12,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
 )
-from langchain_image_variation.files.file_system import without_password
+from langchain_image_variation.files.file_system import hide_password
 
 __all__ = [
     "COLUMNS",
@@ -130,7 +130,7 @@ def error_row(
     path, size = source.get("path"), source.get("size")
     source_path = fsdecode(path) if isinstance(path, str | bytes | PathLike) else None
     if source_path is not None:
-        source_path = escape_surrogates(without_password(source_path))
+        source_path = escape_surrogates(hide_password(source_path))
     return {
         **dict.fromkeys(COLUMNS),
         "source_path": source_path,

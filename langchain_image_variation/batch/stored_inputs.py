@@ -15,7 +15,11 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.files.file_system import FileSystem, has_password, trimmed
+from langchain_image_variation.files.file_system import (
+    FileSystem,
+    has_password,
+    strip_trailing_slashes,
+)
 
 __all__ = ["StoredInputs"]
 
@@ -47,7 +51,7 @@ class StoredInputs:
                 "into fsspec's configuration.",
                 param="path",
             )
-        self._url = trimmed(url)
+        self._url = strip_trailing_slashes(url)
         self._matches: list[str] = []
         self._name = _file_name(self._url)
         try:
@@ -57,8 +61,8 @@ class StoredInputs:
                 for folder in result_folders
                 if folder.files == self._file_system.files
             }
-            with self._file_system.failures(
-                f"cannot find {self._name!r}; try again, or check its permissions"
+            with self._file_system.translate_errors(
+                f"could not find {self._name!r}; try again, or check its permissions"
             ):
                 self._kind = self._find_kind()
         except OutputError as error:
@@ -112,8 +116,8 @@ class StoredInputs:
 
     def _walk(self, folder: str) -> Iterator[str | ImageVariationError]:
         try:
-            with self._file_system.failures(
-                f"cannot list {_file_name(folder)!r}; try again, or check its permissions"
+            with self._file_system.translate_errors(
+                f"could not list {_file_name(folder)!r}; try again, or check its permissions"
             ):
                 entries = self._list(folder)
         except OutputError as error:

@@ -103,7 +103,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     manifests = [PARQUET] if parquet_is_available() else []
     # One that is there would otherwise no longer be true.
-    if arguments.jsonl or batch.outputs.exists(JSON_LINES):
+    if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
     if not manifests:
         raise MissingExtraError(

@@ -1,8 +1,8 @@
 """`Outputs`: where a batch writes its files, and `OutputFolder`: outputs in a local folder.
 
-A folder's files are written atomically: to a temporary file beside the final one, which is flushed
-to the disk and renamed, and then the folder itself is flushed. So neither a killed process nor a
-power cut leaves half a file, and a file that was reported as written stays.
+A file in an `OutputFolder` is written atomically and flushed to the disk, and then its folder is
+flushed too. Neither a killed process nor a power cut leaves half a file, and a file that was
+reported as written stays.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.unfinished import UNFINISHED, unfinished_name
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
 __all__ = ["OutputFolder", "Outputs"]
 
@@ -31,7 +31,7 @@ class Outputs(ABC):
         """Return the path or URL of a file, as shown to the user."""
 
     @abstractmethod
-    def exists(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether there is a file of this name.
 
         Raises:
@@ -63,7 +63,7 @@ class Outputs(ABC):
         """
 
     @abstractmethod
-    def write_files(self, files: Mapping[str, bytes]) -> None:
+    def write_all(self, files: Mapping[str, bytes]) -> None:
         """Write files, and replace existing ones.
 
         Args:
@@ -113,7 +113,7 @@ class OutputFolder(Outputs):
         """Return the path of a file, relative or absolute as the user passed the folder."""
         return str(self._user_path / name)
 
-    def exists(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether there is a file of this name."""
         return (self.path / name).is_file()
 
@@ -133,7 +133,7 @@ class OutputFolder(Outputs):
         except OSError as error:
             raise OutputError(f"{name!r} cannot be removed: {error.strerror}.") from None
 
-    def write_files(self, files: Mapping[str, bytes]) -> None:
+    def write_all(self, files: Mapping[str, bytes]) -> None:
         """Write files and flush them to the disk. Raises `OutputError` if one cannot be written."""
         for name, data in files.items():
             with self._open_temporary(name) as file:
@@ -155,7 +155,7 @@ class OutputFolder(Outputs):
             for folder in (self.path, *_walk(self.path / name for name in folders)):
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if UNFINISHED.fullmatch(entry.name):
+                        if TEMPORARY_NAME.fullmatch(entry.name):
                             os.unlink(entry.path)
                             count += 1
         except OSError as error:
@@ -167,22 +167,15 @@ class OutputFolder(Outputs):
     @contextmanager
     def _open_temporary(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path / name
-        temporary = path.with_name(unfinished_name())
         try:
             _create(path.parent)
-            with open(temporary, "xb") as file:
+            with atomic_write(path) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError(
                 f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
 def _create(folder: Path) -> None:

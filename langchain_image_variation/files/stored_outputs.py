@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
-from langchain_image_variation.files.file_system import FileSystem, has_password, is_url, trimmed
+from langchain_image_variation.files.atomic import TEMPORARY_NAME
+from langchain_image_variation.files.file_system import (
+    FileSystem,
+    has_password,
+    is_url,
+    strip_trailing_slashes,
+)
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
-from langchain_image_variation.files.unfinished import UNFINISHED
 
 __all__ = ["StoredOutputs", "open_outputs"]
 
@@ -39,7 +44,7 @@ def open_outputs(
         raise InvalidRequestError("output_dir must be a folder or a URL.", param="output_dir")
     if not os.fspath(output_dir):
         raise InvalidRequestError(
-            "output_dir is empty. Pass a folder or a URL.", param="output_dir"
+            "output_dir is empty; pass a folder or a URL.", param="output_dir"
         )
     if not isinstance(output_dir, str) or not is_url(output_dir):
         return OutputFolder(output_dir)
@@ -70,7 +75,7 @@ class StoredOutputs(Outputs):
                 "into storage_options or fsspec's configuration.",
                 param="output_dir",
             )
-        self.url = trimmed(url)
+        self.url = strip_trailing_slashes(url)
         self._options = dict(options)
         self._local = threading.local()
         self.kind = self._file_system.kind
@@ -90,10 +95,10 @@ class StoredOutputs(Outputs):
         Raises:
             OutputError: If it is not.
         """
-        with self._file_system.failures(
-            "cannot be written to; check its address, options and permissions"
+        with self._file_system.translate_errors(
+            "could not be written to; check its address, options and permissions"
         ):
-            self._file_system.with_folder("", lambda: self._file_system.write(_PROBE, b""))
+            self._file_system.write_in_folder("", lambda: self._file_system.write(_PROBE, b""))
         # The name is fixed because some users may write but not remove files.
         with suppress(OutputError):
             self.remove(_PROBE)
@@ -102,7 +107,7 @@ class StoredOutputs(Outputs):
         """Return the URL of a file."""
         return f"{self.url}/{name}"
 
-    def exists(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether there is a file of this name. Raises `OutputError` if it fails."""
         with self._read_errors(name):
             return self._file_system.has(name)
@@ -120,17 +125,19 @@ class StoredOutputs(Outputs):
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists. Raises `OutputError` if it cannot be removed."""
-        with self._file_system.failures(f"cannot remove {name!r}; check its permissions"):
+        with self._file_system.translate_errors(
+            f"could not remove {name!r}; check its permissions"
+        ):
             self._file_system.remove(name)
 
-    def write_files(self, files: Mapping[str, bytes]) -> None:
+    def write_all(self, files: Mapping[str, bytes]) -> None:
         """Write files. Raises `OutputError` if one cannot be written."""
         folders: dict[str, dict[str, bytes]] = {}
         for name, data in files.items():
             folders.setdefault(_folder(name), {})[name] = data
         for folder, contents in folders.items():
             with self._write_errors(next(iter(contents))):
-                self._file_system.with_folder(
+                self._file_system.write_in_folder(
                     folder, partial(self._file_system.write_all, contents)
                 )
 
@@ -157,8 +164,8 @@ class StoredOutputs(Outputs):
             OutputError: If the file cannot be written.
         """
         with self._write_errors(name):
-            self._file_system.with_folder(
-                _folder(name), lambda: self._file_system.copy_in(name, path)
+            self._file_system.write_in_folder(
+                _folder(name), lambda: self._file_system.upload(name, path)
             )
 
     def download(self, name: str, path: Path) -> bool:
@@ -168,34 +175,34 @@ class StoredOutputs(Outputs):
             OutputError: If the file cannot be read.
         """
         with self._read_errors(name):
-            return self._file_system.copy_out(name, path)
+            return self._file_system.download(name, path)
 
     def remove_temporary_files(self, folders: Iterable[str]) -> int:
         """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
-        if not self._file_system.renames:
+        if not self._file_system.can_rename:
             return 0
         count = 0
-        with self._file_system.failures(
-            "cannot list or remove temporary files; check its permissions"
+        with self._file_system.translate_errors(
+            "could not list or remove temporary files; check its permissions"
         ):
             files = self._file_system.files
             tops = [self._file_system.path(name) for name in folders]
             listings = [files.ls(self._file_system.root, detail=False)]
             listings += [files.find(top) for top in tops if files.exists(top)]
             for path in (path for paths in listings for path in paths):
-                if UNFINISHED.fullmatch(str(path).rpartition("/")[2]):
+                if TEMPORARY_NAME.fullmatch(str(path).rpartition("/")[2]):
                     files.rm_file(path)
                     count += 1
         return count
 
     def _read_errors(self, name: str) -> AbstractContextManager[None]:
-        return self._file_system.failures(
-            f"cannot read {name!r}; try again, or check its permissions"
+        return self._file_system.translate_errors(
+            f"could not read {name!r}; try again, or check its permissions"
         )
 
     def _write_errors(self, name: str) -> AbstractContextManager[None]:
-        return self._file_system.failures(
-            f"cannot write {name!r}; free some space, or check its permissions"
+        return self._file_system.translate_errors(
+            f"could not write {name!r}; free some space, or check its permissions"
         )
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from langchain_image_variation import __version__
+from langchain_image_variation.files.atomic import atomic_write
 from pytest_image_variation.conformance.rule import LEVELS, Rule
 from pytest_image_variation.conformance.target import Server
 from pytest_image_variation.conformance.verdict import BREACH
@@ -88,10 +89,8 @@ class Tally:
             "summary": {level: dict(self._counts(level)) for level in LEVELS},
             "rules": [asdict(row) for row in self._rows.values()],
         }
-        # Beside it, so that it can take its place at once.
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        part.replace(path)
+        with atomic_write(path, sync=False) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
     def _counts(self, level: str) -> Counter[str]:
         counts = Counter(dict.fromkeys(_OUTCOMES, 0))

@@ -254,9 +254,9 @@ def test_results_are_no_inputs() -> None:
         ("shelf://kept/nothing", SourceError, "There is no file or folder 'nothing'"),
         ("shelf://kept/*.png", SourceError, r"There is no file or folder '\*.png'"),
         ("shelf://lost/photos", SourceError, "There is no file or folder 'photos'"),
-        ("https://example.com/1.png", InvalidRequestError, "download what is there first"),
+        ("https://example.com/1.png", InvalidRequestError, "Download the files first"),
         ("shelf://me:hunter2@kept/1.png", InvalidRequestError, "contains a password"),
-        ("unheard-of://kept/1.png", InvalidRequestError, "knows none of the kind 'unheard-of'"),
+        ("unheard-of://kept/1.png", InvalidRequestError, "not of the kind 'unheard-of'"),
         ("zip::shelf://kept/1.zip", InvalidRequestError, "one file system"),
     ],
 )
@@ -273,7 +273,7 @@ def test_unusable_input_url_is_refused(source: str, error: type[Exception], mess
         ("", InvalidRequestError, "output_dir is empty"),
         ("shelf://me:hunter2@kept/out", InvalidRequestError, "contains a password"),
         ("https://example.com/out", InvalidRequestError, "kind 'https'"),
-        ("unheard-of://kept", InvalidRequestError, "knows none of the kind"),
+        ("unheard-of://kept", InvalidRequestError, "not of the kind"),
         ("abfs://kept/out", MissingExtraError, "package"),
     ],
 )
@@ -289,7 +289,7 @@ def test_memory_urls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos", out="memory://out") == 2
     assert "are lost when the process ends" in capsys.readouterr().err
     assert run("photos", out="shelf://lost/out") == 1
-    assert "The shelf storage cannot be written to" in capsys.readouterr().err
+    assert "The shelf storage could not be written to" in capsys.readouterr().err
     assert count_made_images().total() == 0
 
 
@@ -301,9 +301,9 @@ def test_unreadable_source_url_is_a_row() -> None:
     assert run_hosted("list.csv", "--jsonl", out=OUT) == 3
     gone, password, http = read_manifest(local_copy())
     assert gone["error"] == "SourceError: There is no file 'gone.png'; check the URL."
-    assert password["error"].startswith("SourceError: The URL of the source holds a password")
+    assert password["error"].startswith("SourceError: The URL of the source contains a password")
     assert password["source_path"] == "shelf://me:***@kept/1.png"
-    assert http["error"].startswith("SourceError: path must be a path of this machine")
+    assert http["error"].startswith("SourceError: path must be a path on this machine")
     assert "hunter2" not in Path(local_copy(), "manifest.jsonl").read_text()
 
 
@@ -385,7 +385,7 @@ def test_lease_may_be_lost(reason: str, monkeypatch: pytest.MonkeyPatch) -> None
     hang_file = Path(os.environ["SHELF"] + ".hangs")
     with Lease(storage(), interval=0.02) as lease:
         if reason == "taken":
-            storage().write_files({".batch/lease": b"another 0"})
+            storage().write_all({".batch/lease": b"another 0"})
         elif reason == "hanging":
             hang_file.touch()
         else:
@@ -410,7 +410,7 @@ def test_deleted_lease_is_lost() -> None:
             time.sleep(0.01)
         assert lease.is_lost()
     with Lease(storage()):
-        storage().write_files({".batch/lease": b"another 0"})
+        storage().write_all({".batch/lease": b"another 0"})
     # A run does not remove the lease of another run.
     assert shelf_path(f"{OUT}/.batch/lease").read_bytes() == b"another 0"
 
@@ -487,8 +487,8 @@ def test_unreachable_storage_is_an_error(
 ) -> None:
     """It does not look empty."""
     monkeypatch.setenv("SHELF_FAILS", "info")
-    with pytest.raises(OutputError, match="cannot read"):
-        storage().exists("manifest.jsonl")
+    with pytest.raises(OutputError, match="could not read"):
+        storage().has("manifest.jsonl")
 
 
 def test_full_temporary_folder_is_an_error(

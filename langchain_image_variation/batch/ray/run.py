@@ -259,7 +259,7 @@ def _shared_run_id(outputs: Outputs) -> Iterator[bytes]:
     contain the ID of another run.
     """
     run_id = secrets.token_hex(16).encode()
-    outputs.write_files({RUN_ID_NAME: run_id})
+    outputs.write_all({RUN_ID_NAME: run_id})
     try:
         yield run_id
     finally:
