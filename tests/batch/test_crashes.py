@@ -174,18 +174,16 @@ def test_concurrent_runs_are_refused(
 
 
 def test_temporary_files_are_removed() -> None:
-    """Only those of the run itself are. Other files in the folder stay."""
+    """Only those of a run are removed. Other files in the folder stay."""
     assert run_hosted("photos") == 0
-    temporary = [
-        Path("out", ".0123456789abcdef.part"),
-        Path("out/images/ab/.0123456789abcdef.part"),
-    ]
-    unrelated = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
-    for path in (*temporary, *unrelated):
+    temporary_paths = [Path("out", name, ".0123456789abcdef.part") for name in (".", "images/ab")]
+    unrelated_paths = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
+    for path in (*temporary_paths, *unrelated_paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
     assert run_hosted("photos") == 0
-    assert [path.exists() for path in (*temporary, *unrelated)] == [False, False, True, True]
+    assert [path.exists() for path in temporary_paths] == [False, False]
+    assert [path.exists() for path in unrelated_paths] == [True, True]
 
 
 def test_ledger_that_cannot_grow_ends_the_run(

@@ -143,20 +143,20 @@ def test_file_names_may_have_any_characters(photos: Path) -> None:
 def test_output_may_be_inside_the_input() -> None:
     """A second run uses the same sources, not the results of the first run."""
     assert run_hosted("photos", "--gallery", out="photos/out") == 0
-    before = read_manifest("photos/out")
+    first_rows = read_manifest("photos/out")
     assert run_hosted("photos", "--gallery", out="photos/out") == 0
-    assert read_manifest("photos/out") == before
-    assert len(before) == 5
+    assert read_manifest("photos/out") == first_rows
+    assert len(first_rows) == 5
 
 
 def test_source_may_change_between_runs(photos: Path) -> None:
     """Its new content gets new images, in the manifest too. The old files stay."""
     assert run_hosted("photos") == 0
-    before = read_manifest()
+    first_rows = read_manifest()
     (photos / "0.png").write_bytes(square_png(100))
     assert run_hosted("photos") == 0
-    assert read_manifest()[0]["output_path"] != before[0]["output_path"]
-    assert read_manifest()[1:] == before[1:]
+    assert read_manifest()[0]["output_path"] != first_rows[0]["output_path"]
+    assert read_manifest()[1:] == first_rows[1:]
     assert len(output_images()) == 6
 
 
@@ -185,7 +185,7 @@ def test_manifest_rows_have_their_own_settings() -> None:
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run writes the manifest of the sources so far and exits with 3."""
     for index in range(4):
-        (photos / f"{index}.png").write_text("no picture")
+        (photos / f"{index}.png").write_text("not an image")
     assert run_hosted("photos", "--max-failures", "2", "--workers", "1") == 3
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
@@ -199,13 +199,13 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
 def test_stopped_run_keeps_earlier_rows(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sources that it did not reach keep their rows. A complete run drops missing sources."""
     assert run_hosted("photos") == 0
-    before = read_manifest()
-    (photos / "0.png").write_text("no picture")
+    first_rows = read_manifest()
+    (photos / "0.png").write_text("not an image")
     assert run_hosted("photos", "--max-failures", "1", "--workers", "1") == 3
-    assert read_manifest()[1:] == before[1:]
+    assert read_manifest()[1:] == first_rows[1:]
     (photos / "0.png").unlink()
     assert run_hosted("photos") == 0
-    assert read_manifest() == before[1:]
+    assert read_manifest() == first_rows[1:]
 
 
 @pytest.mark.parametrize(
@@ -262,11 +262,11 @@ def test_run_with_a_real_server(tmp_path: Path) -> None:
     with serving(create_app("instant", store_dir=tmp_path / "store")) as address:
         arguments = ["photos", "--engine", "variations", "--base-url", f"{address}/v1"]
         assert run_hosted(*arguments, "--n", "2", "--workers", "4") == 0
-        before = read_manifest()
-    assert {row["seed"] for row in before} == {None}
+        first_rows = read_manifest()
+    assert {row["seed"] for row in first_rows} == {None}
     assert len(output_images()) == 10
     assert run_hosted(*arguments, "--n", "2") == 0
-    assert read_manifest() == before
+    assert read_manifest() == first_rows
 
 
 def test_workers_that_cannot_start_end_the_run(
@@ -380,7 +380,7 @@ class _Links(HTMLParser):
 def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     """All linked files exist. Names and errors are text, never markup."""
     (photos / "<b>'\".png").write_bytes(jpeg())
-    (photos / "9.png").write_text("no picture")
+    (photos / "9.png").write_text("not an image")
     assert run_hosted("photos", "--n", "2", "--gallery") == 3
     page = _Links(Path("out/gallery/index.html"))
     assert page.targets

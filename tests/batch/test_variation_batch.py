@@ -159,9 +159,9 @@ def test_other_settings_make_other_files() -> None:
     outs = [batch(**settings)({"path": ["photos/0.png"], **row}) for settings, row in kinds]
     assert len({path for out in outs for path in out["output_path"]}) == 2 * len(kinds)
     assert [out["seed"][0] for out in outs[5:8]] == [5, outs[0]["seed"][0], 5]
-    again = batch(size="512x512")({"path": ["photos/0.png"]})
+    other_rows = batch(size="512x512")({"path": ["photos/0.png"]})
     assert (
-        again["output_path"]
+        other_rows["output_path"]
         == batch()({"path": ["photos/0.png"], "size": ["512x512"]})["output_path"]
     )
 
@@ -246,10 +246,10 @@ async def test_async_calls_return_the_same_rows() -> None:
     """`rows_async` returns what `rows` returns."""
     source = {"path": "photos/0.png"}
     rows = await batch().rows_async(source)
-    again = await batch().rows_async(source)
-    assert [{**row, "milliseconds": None} for row in rows] == again == batch().rows(source)
-    (bad,) = await batch().rows_async({"path": "photos"})
-    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
+    second_rows = await batch().rows_async(source)
+    assert [{**row, "milliseconds": None} for row in rows] == second_rows == batch().rows(source)
+    (error_row,) = await batch().rows_async({"path": "photos"})
+    assert error_row["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
 
 
 def test_bad_image_is_a_row_with_an_error(photos: Path) -> None:

@@ -78,19 +78,19 @@ def test_working_directory_may_be_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("exits", [True, False])
 def test_child_processes_of_an_engine_are_killed(
-    ends: bool, monkeypatch: pytest.MonkeyPatch
+    exits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They delay neither this run, which waits for answers, nor the next one."""
-    if ends:
+    if exits:
         monkeypatch.setenv("ENGINE_ENDS", "1")
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         results = errors(WorkerProcesses(batch("forking"), 1, lock.fileno()), "photos/0.png")
     error = "EngineError: The worker process died 3 times in a row (exit code 9)."
-    assert results == [error if ends else None]
-    assert len(count_made_images()) == (6 if ends else 2)
+    assert results == [error if exits else None]
+    assert len(count_made_images()) == (6 if exits else 2)
     with open("lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for child in map(int, count_made_images()):

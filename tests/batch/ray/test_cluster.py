@@ -16,7 +16,7 @@ from tests.batch.declared_engines import count_made_images
 from tests.batch.ray.nodes import Nodes
 from tests.batch.runs import output_images, read_manifest, run, start_run, wait_until
 
-# Ray itself sets what it has deprecated; what we would use of that stays an error.
+# Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -30,39 +30,39 @@ def cluster_run(
     engine: str = "logged",
     sources: tuple[str, ...] = ("photos",),
 ) -> int:
-    """Run to the end on the cluster, and return the exit code."""
-    like = ["--size", "256x256", "--engine", engine, "--output-dir", out]
-    return main(["batch", *like, "--ray", nodes.address, *sources, *arguments])
+    """Run on the cluster to the end, and return the exit code."""
+    options = ["--size", "256x256", "--engine", engine, "--output-dir", out]
+    return main(["batch", *options, "--ray", nodes.address, *sources, *arguments])
 
 
-def stamps(out: str = "out") -> dict[str, tuple[int, int]]:
-    """Return what changes of a picture's file if it is written again."""
-    found = [Path(out, path) for path in output_images(out)]
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+def file_states(out: str = "out") -> dict[str, tuple[int, int]]:
+    """Return the inode and the mtime of each image, which change if it is written again."""
+    paths = [Path(out, path) for path in output_images(out)]
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 def test_killed_node_loses_no_image(nodes: Nodes) -> None:
     """The manifest equals that of a local run, and images from before the kill stay."""
-    stood: dict[str, tuple[int, int]] = {}
+    states_at_kill: dict[str, tuple[int, int]] = {}
 
     def kill() -> None:
         while not Path("out", "images").exists() or len(output_images()) < 10:
             time.sleep(0.05)
         nodes.kill_second()
-        stood.update(stamps())
+        states_at_kill.update(file_states())
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     assert cluster_run(nodes, "--n", "3", "--jsonl") == 0
     killer.join()
     nodes.restart_second()
-    assert 10 <= len(stood) < 48
-    assert stamps().items() >= stood.items()
-    # Only what a lost worker had in hand was begun again.
-    begun = count_made_images()
-    assert len(begun) == 48
-    assert set(begun.values()) <= {1, 2}
-    assert sum(begun.values()) <= 48 + 3
+    assert 10 <= len(states_at_kill) < 48
+    assert file_states().items() >= states_at_kill.items()
+    # Only the images that the lost worker was making are started again.
+    counts = count_made_images()
+    assert len(counts) == 48
+    assert set(counts.values()) <= {1, 2}
+    assert sum(counts.values()) <= 48 + 3
     rows = read_manifest()
     Path(os.environ["ENGINE_LOG"]).unlink()
     assert run("photos", "--n", "3", out="whole") == 0
@@ -72,21 +72,21 @@ def test_killed_node_loses_no_image(nodes: Nodes) -> None:
 
 def test_run_is_resumed_and_bad_images_are_rows(nodes: Nodes, photos: Path) -> None:
     """Changed and missing images are made again. The others stay."""
-    (photos / "16.png").write_bytes(b"no picture")
+    (photos / "16.png").write_bytes(b"not an image")
     rows = ("path,n,seed", "photos/16.png,1,", "photos/01.png,2,9223372036854775797")
     Path("list.csv").write_text("\n".join(rows))
     arguments = ("list.csv", "--jsonl")
     assert cluster_run(nodes, *arguments) == 3
-    before, first = stamps(), read_manifest()
-    changed, missing, *_ = sorted(before)
-    next(Path("out").rglob(changed)).write_bytes(square_png(256))
-    next(Path("out").rglob(missing)).unlink()
+    states, rows_before = file_states(), read_manifest()
+    changed_name, missing_name, *_ = sorted(states)
+    next(Path("out").rglob(changed_name)).write_bytes(square_png(256))
+    next(Path("out").rglob(missing_name)).unlink()
     assert cluster_run(nodes, *arguments) == 3
-    assert read_manifest() == first
-    differing = {name for name, stamp in stamps().items() if before[name] != stamp}
-    assert differing == {changed, missing}
+    assert read_manifest() == rows_before
+    rewritten_names = {name for name, state in file_states().items() if states[name] != state}
+    assert rewritten_names == {changed_name, missing_name}
     assert run("photos", *arguments, out="whole") == 3
-    assert first == read_manifest("whole")
+    assert rows_before == read_manifest("whole")
     assert output_images() == output_images("whole")
 
 
@@ -94,8 +94,8 @@ def test_source_that_kills_its_worker_is_a_row(
     nodes: Nodes, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The actor survives, and the run ends normally."""
-    for picture in sorted(photos.iterdir())[2:]:
-        picture.unlink()
+    for photo in sorted(photos.iterdir())[2:]:
+        photo.unlink()
     assert cluster_run(nodes, engine="dying") == 3
     assert "EngineError: 2, such as: The worker process died" in capsys.readouterr().err
     assert cluster_run(nodes, engine="refused") == 1
@@ -104,8 +104,8 @@ def test_source_that_kills_its_worker_is_a_row(
 
 def test_worker_stops_itself_at_max_failures(nodes: Nodes, photos: Path) -> None:
     """So no more sources than workers fail beyond --max-failures."""
-    for picture in photos.iterdir():
-        picture.write_text("no picture")
+    for photo in photos.iterdir():
+        photo.write_text("not an image")
     assert cluster_run(nodes, "--max-failures", "1") == 3
     assert 1 <= len(read_manifest()) <= 2
 
@@ -138,16 +138,16 @@ def test_interrupt_finishes_started_sources(
     assert set(count_made_images().values()) == {1}
 
 
-def places() -> set[str]:
-    """Return which processes made pictures on the third node since this was asked, and their GPUs.
+def read_node_log() -> set[str]:
+    """Return and clear the log of the processes that made images on the third node.
 
     Returns:
-        Of each its number, its node and the GPUs that it saw.
+        The process id, the name of the node, and the GPUs that the process saw.
     """
     log = Path(os.environ["ENGINE_LOG"] + ".nodes")
-    found = set(log.read_text().splitlines())
+    lines = set(log.read_text().splitlines())
     log.unlink()
-    return found
+    return lines
 
 
 def test_workers_run_on_machines_with_gpus(
@@ -156,22 +156,22 @@ def test_workers_run_on_machines_with_gpus(
     """Two workers share a GPU and see it. Requesting more GPUs than exist is an error."""
     with nodes.extra_node_with_gpu():
         assert cluster_run(nodes, "--gpus", "0.5") == 0
-        assert [place.split()[1:] for place in places()] == [["third", "0"]] * 2
+        assert [line.split()[1:] for line in read_node_log()] == [["third", "0"]] * 2
         capsys.readouterr()
         assert cluster_run(nodes, "--gpus", "2", "--workers", "1") == 1
         assert capsys.readouterr().err == (
             "image-variation: No machine of the cluster has room for a worker with one processor "
             "and 2 GPUs. The most GPUs on one machine are 1. Lower --gpus, or add a machine.\n"
         )
-        assert example(nodes, "--engine", "logged", "--gpus", "0.5")
-        assert {place.partition(" ")[2] for place in places()} == {"third 0"}
+        assert run_example(nodes, "--engine", "logged", "--gpus", "0.5")
+        assert {line.partition(" ")[2] for line in read_node_log()} == {"third 0"}
 
 
 def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:
     """Each worker makes as many calls as a single machine would, without processes."""
     assert cluster_run(nodes, engine="hosted") == 0
-    _, most = Path(os.environ["ENGINE_LOG"] + ".calls").read_text().split()
-    assert int(most) == 8
+    _, calls = Path(os.environ["ENGINE_LOG"] + ".calls").read_text().split()
+    assert int(calls) == 8
     assert (len(output_images()), set(count_made_images().values())) == (16, {1})
 
 
@@ -188,27 +188,27 @@ def test_machine_without_the_folder_ends_the_run(
     )
 
 
-def example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
+def run_example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
     """Run the example, and return the rows that it wrote."""
     script = Path(__file__).parents[3] / "examples" / "ray_batch.py"
     command = [sys.executable, str(script), "photos", "example", *arguments]
     environment = {**os.environ, "RAY_ADDRESS": nodes.address}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert result.returncode == 0, result.stderr
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table("example/rows").to_pylist()
     return rows
 
 
 def test_example_can_be_repeated(nodes: Nodes, photos: Path) -> None:
     """Ray Data calls the class directly. Integers stay integers in columns with missing values."""
-    (photos / "00.png").write_bytes(b"no picture")
-    rows = example(nodes)
-    failed = [row for row in rows if row["error"] is not None]
-    assert [row["index"] for row in failed] == [None]
-    assert {row["output_path"] for row in rows if row not in failed} == output_images(
+    (photos / "00.png").write_bytes(b"not an image")
+    rows = run_example(nodes)
+    error_rows = [row for row in rows if row["error"] is not None]
+    assert [row["index"] for row in error_rows] == [None]
+    assert {row["output_path"] for row in rows if row not in error_rows} == output_images(
         "example"
     ).keys()
     assert all(row["seed"] == int(row["source_sha256"][:8], 16) for row in rows if row["index"])
-    before = stamps("example")
-    assert len(example(nodes)) == len(rows)
-    assert stamps("example") == before
+    states = file_states("example")
+    assert len(run_example(nodes)) == len(rows)
+    assert file_states("example") == states
