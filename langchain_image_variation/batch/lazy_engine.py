@@ -1,4 +1,4 @@
-"""`LazyEngine`: an engine by name. Each process makes its own on first use, so that it pickles."""
+"""`LazyEngine`: an engine by name. Each process creates its own on first use, so it pickles."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ _IRRELEVANT_OPTIONS = {
 
 
 class LazyEngine:
-    """An engine that is made on first use, and again for each seed. It is thread-safe.
+    """An engine that is created on first use, and again for each seed. It is thread-safe.
 
     An engine with the option `threads` gets one thread unless `options` says otherwise, since
     a batch already runs one process per processor.
@@ -63,7 +63,7 @@ class LazyEngine:
         return "seed" in engine_options(self._class)
 
     def load(self) -> VariationEngine:
-        """Return the engine. The first call makes it.
+        """Return the engine. The first call creates it.
 
         Raises:
             ImageVariationError: See `load_engine`.
@@ -91,7 +91,7 @@ class LazyEngine:
             close_engine(engine)
 
     def close(self) -> None:
-        """Close the shared engine if it exists. The next `load` makes a new one."""
+        """Close the shared engine if it exists. The next `load` creates a new one."""
         with self._lock:
             engine, self._engine = self._engine, None
         close_engine(engine)

@@ -1,6 +1,6 @@
 """`Ledger`: records on disk what the runs of a batch have done, so that the next run can resume.
 
-It is an SQLite database beside the images. One process writes it, with one transaction per source.
+It is an SQLite database next to the images. One process writes it, with one transaction per source.
 The write-ahead log keeps all transactions if the process is killed. A power cut may lose the last
 ones, but no images: the next run finds and checks those that the ledger does not know.
 """

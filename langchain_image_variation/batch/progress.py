@@ -85,7 +85,7 @@ class RunProgress:
 
     def should_stop(self) -> bool:
         """Return whether no further source should be started. It is thread-safe."""
-        # Reads a counter of its own, since the thread of the run may be changing the summary.
+        # The summary may be changing in the thread of the run, so this uses a separate counter.
         too_many = self.max_failures is not None and self._failures >= self.max_failures
         return too_many or self._is_stopped()
 

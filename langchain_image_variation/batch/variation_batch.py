@@ -87,12 +87,12 @@ class VariationBatch:
     the model. A variation that already exists intact is not made again, so raising `n` adds
     images. Files are written atomically.
 
-    An instance pickles. Each process makes the engine on its first call. An engine that takes
-    `seed` is made again for each source, so keep whatever is slow to set up in the engine's class.
-    An engine that takes `threads` gets one thread unless `options` says otherwise, since a batch
-    usually runs one process per processor. Settings that the engine reads from the environment are
-    not part of file names. If an engine takes no `seed`, raising `n` asks it for the additional
-    images only. If it always returns the same images, those repeat.
+    An instance pickles. Each process creates the engine on its first call. An engine that takes
+    `seed` is created again for each source, so keep whatever is slow to set up in the engine's
+    class. An engine that takes `threads` gets one thread unless `options` says otherwise, since a
+    batch usually runs one process per processor. Settings that the engine reads from the
+    environment are not part of file names. If an engine takes no `seed`, raising `n` asks it for
+    the additional images only. If it always returns the same images, those repeat.
 
     Args:
         output_dir: The folder to write to, which is created when needed, or a URL of any file
@@ -136,7 +136,7 @@ class VariationBatch:
             raise InvalidRequestError("model must be a non-empty string.", param="model")
         if not isinstance(engine, str):
             raise InvalidRequestError(
-                "engine must be the name of an engine, because each worker makes its own; got a "
+                "engine must be the name of an engine, because each worker creates its own; got a "
                 f"value of type {type(engine).__name__}.",
                 param="engine",
             )
@@ -178,7 +178,7 @@ class VariationBatch:
             InvalidRequestError: If `batch` is not a table, has no column `path`, or has columns of
                 different lengths, or if the engine refuses an option.
             OutputError: If an image cannot be written or read back, such as on a full disk.
-            EngineError: If the engine cannot be made.
+            EngineError: If the engine cannot be created.
             ImageVariationError: If an error would affect every other source too: an invalid key, an
                 exhausted budget, an unknown engine, model or endpoint, or a missing package.
         """
@@ -265,7 +265,7 @@ class VariationBatch:
         return self._engine.version
 
     def load(self) -> VariationEngine:
-        """Return the engine. The first call makes it.
+        """Return the engine. The first call creates it.
 
         Raises:
             ImageVariationError: See `load_engine`.
@@ -316,7 +316,7 @@ class VariationBatch:
         return {**row, "size": row["size"] or self.size}
 
     def close(self) -> None:
-        """Close the engine if it exists and has a `close` method. The next call makes a new one."""
+        """Close the engine if it can be closed. The next call creates a new one."""
         self._engine.close()
 
     def _engine_columns(self) -> OutputRow:
@@ -330,7 +330,7 @@ class VariationBatch:
 
     def _flow(self, source: SourceRow) -> _Flow:
         """Make the variations of one source: yield each engine call and, at the end, the rows."""
-        # An engine that cannot be made fails the batch, not the source.
+        # An engine that cannot be created fails the batch, not the source.
         self.load()
         try:
             job = self.read_job(source)

@@ -326,7 +326,7 @@ BAD = [
     ({"output_dir": ""}, "output_dir is empty"),
     (
         {"engine": object()},
-        "engine must be the name of an engine, because each worker makes",
+        "engine must be the name of an engine, because each worker creates",
     ),
     ({"options": [1]}, "options must be a mapping"),
     ({"storage_options": "ab"}, "storage_options must be a mapping"),

@@ -128,7 +128,7 @@ class WorkerActor:
 
         Raises:
             OutputError: If this machine does not see the outputs of the run.
-            ImageVariationError: If the engine cannot be made.
+            ImageVariationError: If the engine cannot be created.
         """
         if self._workers is None:
             batch = self._settings.batch

@@ -59,7 +59,7 @@ def start_workers(batch: VariationBatch, count: int, lock: int | None = None) ->
         lock: The file descriptor of the output folder's lock, which worker processes hold too.
 
     Raises:
-        ImageVariationError: See `load_engine_class`. Also if a hosted engine cannot be made.
+        ImageVariationError: See `load_engine_class`. Also if a hosted engine cannot be created.
     """
     # Imported late because worker processes import this package and need neither. Importing asyncio
     # alone takes longer than making a small image.

@@ -15,11 +15,11 @@ class ConcurrentCalls:
     """Workers for engines that only wait for a server. They share one engine and one event loop.
 
     Args:
-        batch: The settings. Its engine is made here.
+        batch: The settings. Its engine is created here.
         count: The number of concurrent calls.
 
     Raises:
-        ImageVariationError: If the engine cannot be made.
+        ImageVariationError: If the engine cannot be created.
     """
 
     def __init__(self, batch: VariationBatch, count: int) -> None:
