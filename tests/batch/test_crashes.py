@@ -136,7 +136,7 @@ def test_interrupt_finishes_started_sources(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["logged", "hosted"])
 def test_second_interrupt_stops_immediately(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does so even while an image is made. No partial file and no process is left."""
+    """Even an image in progress is abandoned. No partial file and no process is left."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
     process = start_run("photos", "--engine", engine)
     wait_until(log().exists, process)
@@ -259,7 +259,7 @@ def test_corrupt_ledger_can_be_deleted(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("damage", ["truncated", "other", "missing"])
 def test_changed_image_is_made_again(damage: str) -> None:
-    """So is one that was replaced with another valid image of the same size."""
+    """An image is also made again if another valid image of the same size replaced it."""
     assert run_hosted("photos") == 0
     images, rows = output_images(), read_manifest()
     path, other_path = (Path("out") / row["output_path"] for row in rows[:2])

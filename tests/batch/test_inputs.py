@@ -37,7 +37,7 @@ def paths(*sources: str) -> list[str]:
 
 
 def test_folder_is_walked_in_order(photos: Path) -> None:
-    """It has images in it and its subfolders, but no hidden files, links to folders or pipes."""
+    """Inputs are its images and those below it, but no hidden files, linked folders or pipes."""
     for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "notes.txt", ".hidden.png", ".git/x.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
@@ -225,7 +225,7 @@ def test_deleted_folder_is_an_error(photos: Path) -> None:
 
 
 def test_circular_links_end_no_walk(photos: Path) -> None:
-    """Neither a link to itself nor a link to a parent folder does."""
+    """A link to itself or to a parent folder is skipped or reported, and the walk goes on."""
     (photos / "a.png").symlink_to(photos / "b.png")
     (photos / "b.png").symlink_to(photos / "a.png")
     (photos / "self").symlink_to(photos)
@@ -249,7 +249,7 @@ def test_parquet_paths_may_be_bytes(photos: Path) -> None:
 
 
 def test_ambiguous_manifest_is_refused() -> None:
-    """So is a compressed one, and one that can be read only once."""
+    """A manifest with a duplicate column, a compressed one and a pipe are refused."""
     Path("twice.csv").write_text("path,n,path\na,1,b\n")
     table = pyarrow.table([["a"], ["b"]], names=["path", "path"])
     pyarrow.parquet.write_table(table, "twice.parquet")

@@ -12,7 +12,7 @@ from langchain_image_variation.batch.interrupts import Interrupts
 def test_second_signal_raises_an_interrupt(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The first is only noted. Afterwards the signals have their previous handlers."""
+    """The first signal is only noted. After the block the previous handlers are back."""
     handler = signal.getsignal(number)
     interrupts = Interrupts()
     with interrupts.handled():
@@ -25,7 +25,7 @@ def test_second_signal_raises_an_interrupt(
 
 
 def test_ignored_signal_stays_ignored() -> None:
-    """`nohup` and shells with background jobs ignore some."""
+    """Signals that `nohup` or a shell ignores stay ignored."""
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         interrupts = Interrupts()

@@ -57,7 +57,7 @@ def test_numbers_may_have_any_type(n: int, seed: int, spelling: Spelling) -> Non
 
 @given(st.floats(0, 1))
 def test_strength_may_be_number_or_text(strength: float) -> None:
-    """It is read to the last bit."""
+    """A strength is read exactly, to the last bit."""
     for value in (strength, repr(strength), np.float64(strength)):
         assert job(strength=value).strength == strength
 

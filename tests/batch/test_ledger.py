@@ -51,7 +51,7 @@ def fill_ledger(folder: Path) -> Ledger:
 
 
 def test_threads_can_share_a_ledger(tmp_path: Path) -> None:
-    """Each gets its own results while others read, write, list and copy."""
+    """Each thread gets its own results while others read, write, list and copy."""
     start = Barrier(8)
 
     def look_up(ledger: Ledger, first: int) -> None:
@@ -93,7 +93,7 @@ def test_threads_can_share_a_ledger(tmp_path: Path) -> None:
 
 
 def test_rows_are_read_in_several_queries(tmp_path: Path) -> None:
-    """They are in order and not repeated, even if the rows of one source span two queries."""
+    """Rows are in order and not repeated, even if those of one source span two queries."""
     with Ledger(tmp_path) as ledger:
         for position in range(3):
             rows = []

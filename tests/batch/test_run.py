@@ -100,7 +100,7 @@ def test_bad_images_are_rows_and_exit_code_3(
 
 
 def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
-    """It is decoded neither for variations nor for the gallery. The others are made."""
+    """The image is decoded neither for variations nor for the gallery. The others are made."""
     (photos / "scans.jpg").write_bytes(with_scans(300))
     assert run("photos", "--gallery") == 3
     errors = {row["source_path"]: row["error"] for row in read_manifest() if row["error"]}
@@ -161,7 +161,7 @@ def test_source_may_change_between_runs(photos: Path) -> None:
 
 
 def test_source_may_be_deleted_during_a_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets a row with an error, and the others are made."""
+    """A deleted source gets a row with an error, and the others are made."""
     monkeypatch.setenv("ENGINE_REMOVES", str(photos / "4.png"))
     assert run_hosted("photos", "--workers", "1") == 3
     assert read_manifest()[-1]["error"] == "SourceError: There is no file '4.png'; check the path."
@@ -228,7 +228,7 @@ def test_fatal_errors_end_the_run(
 
 @pytest.mark.slow
 def test_source_that_kills_workers_fails() -> None:
-    """It fails after three attempts, and the run goes on."""
+    """The source fails after three attempts, and the run goes on."""
     Path("list.csv").write_text("path\nphotos/0.png\n")
     assert run("list.csv", "--engine", "dying", "--workers", "1") == 3
     assert [row["error"] for row in read_manifest()] == [
@@ -339,7 +339,7 @@ def test_terminal_shows_progress() -> None:
     )
     os.close(child_side)
     output = b""
-    # On Linux the end of a terminal is an error, elsewhere an empty read.
+    # At the end of a terminal, Linux raises an error. Other systems return nothing.
     with contextlib.suppress(OSError):
         while data := os.read(terminal, 4096):
             output += data
@@ -349,7 +349,7 @@ def test_terminal_shows_progress() -> None:
 
 
 def test_incompatible_ledger_is_refused() -> None:
-    """It is not misread."""
+    """A ledger with another schema version is refused instead of misread."""
     Path("out").mkdir()
     with Ledger(Path("out")):
         pass
@@ -418,7 +418,7 @@ def test_large_gallery_has_pages(photos: Path) -> None:
 
 
 def test_gallery_may_stop_early() -> None:
-    """It shows the sources so far, and is complete once written again."""
+    """The gallery shows the sources so far, and is complete once written again."""
     assert run_hosted("photos") == 0
     with Ledger(Path("out")) as ledger:
         answers = iter([False, False, True])
@@ -432,7 +432,7 @@ def test_gallery_may_stop_early() -> None:
 
 
 def test_gallery_survives_missing_sources(photos: Path) -> None:
-    """It shows the variations, and a note in place of the source."""
+    """The gallery shows the variations, and a note in place of the source."""
     assert run_hosted("photos") == 0
     (photos / "0.png").unlink()
     (photos / "1.png").write_bytes(square_png(99))
@@ -466,7 +466,7 @@ def test_existing_manifest_is_kept_up_to_date() -> None:
 
 
 def test_log_has_occasional_progress_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """If standard error is not a terminal, they show the rate and the remaining time."""
+    """If standard error is not a terminal, lines show the rate and the remaining time."""
     with show_progress(400, unit="sources", log_interval=0) as advance:
         advance()
     with show_progress(400, unit="sources") as advance:

@@ -104,7 +104,7 @@ def test_only_changed_images_are_made_again() -> None:
 
 
 def test_images_are_found_without_a_ledger() -> None:
-    """They are verified, and only a damaged one is made again."""
+    """Existing images are verified, and only a damaged one is made again."""
     assert run_hosted("photos", "--n", "2", out=OUT) == 0
     images, rows = output_images(local_copy()), read_manifest(local_copy())
     shutil.rmtree(Path(local_copy(), ".batch"))
@@ -227,7 +227,7 @@ def test_inputs_at_urls_equal_local_inputs(photos: Path) -> None:
 
 
 def test_glob_is_searched_once() -> None:
-    """A folder is listed each time instead."""
+    """The matches of a glob are kept, while a folder is listed each time."""
     shelf_path("shelf://kept/in").mkdir(parents=True)
     shelf_path("shelf://kept/in/1.png").write_bytes(square_png())
     for source, times in (("shelf://kept/in/*.png", 1), ("shelf://kept/in", 1 + 2)):
@@ -285,7 +285,7 @@ def test_unusable_output_url_is_refused(url: str, error: type[Exception], messag
 
 
 def test_memory_urls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Their images would be lost with the run. Neither is a missing bucket created."""
+    """Images in memory would be lost with the run. A missing bucket is not created either."""
     assert run("photos", out="memory://out") == 2
     assert "are lost when the process ends" in capsys.readouterr().err
     assert run("photos", out="shelf://lost/out") == 1
@@ -345,7 +345,7 @@ def test_batch_with_urls_pickles() -> None:
 
 
 def test_file_url_is_a_folder(tmp_path: Path) -> None:
-    """It has a lock instead of a lease."""
+    """Outputs at a "file://" URL have a lock, like those in a folder."""
     assert isinstance(open_outputs(f"file://{tmp_path}/out"), OutputFolder)
     assert run_hosted("photos", out=f"file://{tmp_path}/out") == 0
     assert Path("out", ".batch", "lock").exists()
@@ -361,7 +361,7 @@ def storage(url: str = OUT) -> StoredOutputs:
 
 @pytest.mark.slow
 def test_renewed_lease_blocks_other_runs() -> None:
-    """An expired lease does not, and the end of a run releases it immediately."""
+    """An expired lease does not block them, and the end of a run releases its lease."""
     with Lease(storage(), interval=0.05):
         waits: list[int] = []
         with (
@@ -454,7 +454,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="The system cannot fork.")
 def test_used_batch_works_after_a_fork() -> None:
-    """It opens the file system again, since a connection cannot be shared."""
+    """A forked process opens the file system again, since it cannot share a connection."""
     shelf_path("pier:///kept").mkdir(parents=True)
     command = [sys.executable, "-c", _FORKED]
     subprocess.run(command, check=True, timeout=60)
@@ -485,7 +485,7 @@ def test_second_interrupt_ends_a_hanging_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_unreachable_storage_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It does not look empty."""
+    """A file that cannot be looked up is not taken for a missing one."""
     monkeypatch.setenv("SHELF_FAILS", "info")
     with pytest.raises(OutputError, match="could not read"):
         storage().has("manifest.jsonl")
@@ -494,7 +494,7 @@ def test_unreachable_storage_is_an_error(
 def test_full_temporary_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It holds the ledger, and each manifest while it is written."""
+    """The ledger, and each manifest while it is written, need space there."""
     monkeypatch.setattr(tempfile, "tempdir", "nowhere")
     assert run_hosted("photos", out=OUT) == 1
     assert "The ledger of the output folder cannot be created" in capsys.readouterr().err
@@ -504,7 +504,7 @@ def test_full_temporary_folder_is_an_error(
 
 @pytest.mark.parametrize("url", ["FILE:///", "file:///"])
 def test_file_url_may_be_the_root(url: str) -> None:
-    """It is not the working directory, and schemes are case-insensitive."""
+    """`file:///` is not the working directory, and schemes are case-insensitive."""
     outputs = open_outputs(url)
     assert isinstance(outputs, OutputFolder)
     assert outputs.path == Path("/")

@@ -59,7 +59,7 @@ def test_columns_in_and_columns_out() -> None:
 
 
 def test_threads_share_one_engine() -> None:
-    """The engine is made once and closed once, even if all threads start at the same time."""
+    """The engine is created once and closed once, even if all threads start together."""
     shared_batch, start = batch(engine="slow"), Barrier(4)
 
     def rows(number: int) -> list[Any]:
@@ -202,7 +202,7 @@ def test_batch_may_be_a_table(kind: str) -> None:
 
 
 def test_batch_pickles_after_use() -> None:
-    """The copy has the same settings and makes its own engine."""
+    """The copy has the same settings and creates its own engine."""
     original = batch()
     original({"path": ["photos/0.png"]})
     copy = pickle.loads(pickle.dumps(original))

@@ -82,7 +82,7 @@ def test_working_directory_may_be_deleted(tmp_path: Path) -> None:
 def test_child_processes_of_an_engine_are_killed(
     exits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They delay neither this run, which waits for answers, nor the next one."""
+    """They would delay this run, which waits for answers, and the next one."""
     if exits:
         monkeypatch.setenv("ENGINE_ENDS", "1")
     with open("lock", "w") as lock:
@@ -104,7 +104,7 @@ def test_child_processes_of_an_engine_are_killed(
 
 @pytest.mark.parametrize("gpus", [-1, 0.00001, 1.5, float("nan"), float("inf")])
 def test_invalid_gpus_are_refused(gpus: float) -> None:
-    """They are checked before a cluster is contacted."""
+    """The number of GPUs is checked before a cluster is contacted."""
     with pytest.raises(InvalidRequestError, match="gpus must be a whole number, or a part"):
         Cluster(gpus=gpus)
     assert [Cluster(gpus=number).gpus for number in (0, 0.25, 1, 2)] == [0, 0.25, 1, 2]
