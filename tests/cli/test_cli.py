@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -135,7 +136,7 @@ BAD = [
     ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
     ("photo.jpg --seed -1", "seed must be a whole number of at least 0, got -1"),
     ("photo.jpg --n 9" + "9" * 5000, "invalid int value: '9999"),
-    ("photo.jpg --output-dir ", "--output-dir is empty; name a folder."),
+    ("photo.jpg --output-dir ", "--output-dir is empty; pass a folder."),
     ("photo.jpg --out x", "unrecognized arguments: --out x"),
     ("photo.jpg --x\ny", "unrecognized arguments: --x y"),
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
@@ -188,13 +189,78 @@ def test_a_server_is_asked_by_its_address(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().err == "image-variation: No such picture, please.\n"
 
 
-def test_lists_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each engine is a line: its name, whether it is usable here, and what it is."""
+def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    """Return the state and the description of each engine that `engines` lists, by name."""
     assert main(["engines"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    names = ["gpt-image", "instant", "local", "variations"]
-    assert [line.split()[:2] for line in lines] == [[name, "usable"] for name in names]
-    assert all(len(line.split()) > 4 for line in lines)
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = [re.split(r" {2,}", line, maxsplit=2) for line in out.splitlines()]
+    return {name: (state, description) for name, state, description in lines}
+
+
+def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine without the key or the address that it needs is not called usable."""
+    engines = listed_engines(capsys)
+    assert {name: state for name, (state, _) in engines.items()} == {
+        "gpt-image": "needs setup",
+        "instant": "usable",
+        "local": "usable",
+        "variations": "needs setup",
+    }
+    assert "set OPENAI_API_KEY" in engines["gpt-image"][1]
+    assert "set OPENAI_BASE_URL" in engines["variations"][1]
+    assert all(len(description.split()) > 2 for _, description in engines.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "usable"),
+    [
+        ("OPENAI_API_KEY", "sk-test-0123456789", {"gpt-image"}),
+        # A server of one's own needs no key.
+        ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1", {"gpt-image", "variations"}),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v1", {"variations"}),
+        ("OPENAI_BASE_URL", "ftp://127.0.0.1/v1", set()),
+    ],
+)
+def test_engines_heed_the_environment(
+    variable: str,
+    value: str,
+    usable: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An engine is usable if the environment has what it needs. No key is printed."""
+    monkeypatch.setenv(variable, value)
+    engines = listed_engines(capsys)
+    assert {name for name, (state, _) in engines.items() if state == "usable"} == {
+        *("instant", "local"),
+        *usable,
+    }
+    assert "sk-test" not in repr(engines)
+
+
+def test_listed_engines_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An engine that is made for the list is closed again, and required options are named."""
+    declare(tmp_path, "extra", "closing = closing:Closing\ndemanding = closing:Demanding\n")
+    (tmp_path / "closing.py").write_text(
+        "class Closing:\n"
+        '    """Records that it is closed."""\n'
+        "    def create_variation(self, request): ...\n"
+        "    def close(self): open('closed', 'w').close()\n"
+        "class Demanding:\n"
+        "    def __init__(self, weights): ...\n"
+        "    def create_variation(self, request): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engines = listed_engines(capsys)
+    assert engines["closing"] == ("usable", "Records that it is closed.")
+    assert Path("closed").exists()
+    assert engines["demanding"] == (
+        "needs setup",
+        "The engine 'demanding' needs the option 'weights'.",
+    )
 
 
 def test_an_engine_that_misses_a_package_says_what_to_install(
@@ -204,7 +270,7 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
     declare(tmp_path, "heavy", "heavy = not_installed_here:Engine [gpu]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["engines"]) == 0
-    assert "heavy       not usable  The engine 'heavy' needs" in capsys.readouterr().out
+    assert "heavy       not usable   The engine 'heavy' needs" in capsys.readouterr().out
     assert main(["create", "--image", "photo.jpg", "--engine", "heavy"]) == 1
     assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
 
@@ -267,8 +333,8 @@ def test_an_engine_with_a_bug_is_a_failure_in_one_line(
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out
-    assert "bad         not usable  The engine 'bad' cannot be imported: SyntaxError." in out
-    assert "local       usable" in out
+    assert "bad         not usable   The engine 'bad' cannot be imported: SyntaxError." in out
+    assert "local       usable " in out
 
 
 def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def test_a_source_that_kills_its_process_is_a_row(
     for picture in sorted(photos.iterdir())[2:]:
         picture.unlink()
     assert cluster_run(nodes, engine="dying") == 3
-    assert "EngineError: 2, such as: The worker's process ended" in capsys.readouterr().err
+    assert "EngineError: 2, for example: The worker's process ended" in capsys.readouterr().err
     assert cluster_run(nodes, engine="refused") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 
