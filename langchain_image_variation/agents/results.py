@@ -73,7 +73,7 @@ class Results(ABC):
         Raises:
             OutputError: If an entry holds no readable picture, or a file cannot be written.
         """
-        placed = place_images(response, self._put, name=name, at_once=self._at_once)
+        placed = place_images(response, self._put, name=name, concurrent=self._at_once)
         if self.most is not None:
             self._remove_older_than(self.most, {image.name for image in placed})
         return [(self._shown(image.name), image) for image in placed]

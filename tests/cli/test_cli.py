@@ -141,7 +141,7 @@ BAD = [
     ("photo.jpg --x\ny", "unrecognized arguments: --x y"),
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photo.jpg --fit strict", "image is not a PNG file: the PNG signature is missing. fit='crop'"),
-    ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; name a folder"),
+    ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; choose a folder"),
     ("photo.jpg --colour red", "unrecognized arguments: --colour red; see"),
     ("photo.png", "There is no file 'photo.png'; check the path."),
     (".", "is a folder"),
