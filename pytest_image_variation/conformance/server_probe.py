@@ -15,7 +15,7 @@ import httpx
 from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
-from langchain_image_variation.hosted.settings import request_timeout
+from langchain_image_variation.hosted.settings import check_timeout
 from langchain_image_variation.http.deadline import deadline_at
 from pytest_image_variation.conformance.answer import Answer, Picture, masked
 from pytest_image_variation.conformance.question import Field, File, Question
@@ -168,7 +168,7 @@ class ServerProbe:
         request: dict[str, Any] = {
             "headers": {**_AS_CURL, **question.all_headers(server.api_key)},
             "content": iter([body or b""]) if question.chunked else body,
-            "timeout": request_timeout(server.timeout),
+            "timeout": check_timeout(server.timeout),
         }
         try:
             with (

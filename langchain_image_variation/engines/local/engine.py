@@ -1,4 +1,4 @@
-"""`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
+"""`LocalEngine`: handles requests, options, threads and color channels around the method."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -34,29 +34,29 @@ T = TypeVar("T")
 
 
 class LocalEngine:
-    """Makes variations from the picture's own pixels: no weights, no network, no key.
+    """Makes variations from the pixels of the image itself: no weights, no network, no key.
 
-    Up to a strength of about 0.6 the picture is bent smoothly, as if taken a moment later; above it
-    its patches are arranged anew. No shape is drawn that is not in the source. Grey stays grey, and
-    alpha moves with the picture.
+    Up to a strength of about 0.6, the engine bends the image smoothly, as if it were taken a moment
+    later. Above that, it rearranges patches of the image. It never draws a shape that is not in the
+    source. Gray stays gray, and alpha moves with the image.
 
-    One engine may be used from many threads at once.
+    You can use one engine from many threads at once.
 
     Args:
-        seed: Picture i of a request is made from `seed + i` alone, so it can be made again with
-            n=1 and that seed. None draws a new 32-bit seed for each request.
-        strength: 0 (nearly a copy) to 1 (an arrangement of its own).
-        light: Whether each picture also gets a little other tone and colour, the more the
-            stronger. Greys stay grey.
-        threads: How many pictures of a request are made at once; by default, and at most, as many
-            as there are processors. It does not change the result.
+        seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
+            and that seed. None draws a new 32-bit seed for each request.
+        strength: 0 (nearly a copy) to 1 (a new arrangement).
+        light: Whether each image also gets slightly different tone and color. The change grows with
+            `strength`. Grays stay gray.
+        threads: How many images of a request to make at once. The default, and the most, is the
+            number of processors. The result does not depend on it.
 
     Raises:
-        InvalidRequestError: If an option is out of range; `param` names it.
+        InvalidRequestError: If an option is out of range. `param` names the option.
     """
 
     models = MODELS
-    """The models it offers."""
+    """The models that this engine offers."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class LocalEngine:
     ) -> None:
         self.seed = None if seed is None else check_whole_number("seed", seed, 0, hint=_SEED_HINT)
         self.strength = check_number("strength", strength, 0, 1, hint="; the default is 0.5")
-        self.light = _checked_light(light)
+        self.light = _check_light(light)
         self.threads = (
             None
             if threads is None
@@ -77,7 +77,7 @@ class LocalEngine:
 
     @property
     def fingerprint(self) -> str:
-        """What its pictures depend on; without a seed, on what is drawn at each call, too."""
+        """A hash of the settings. Without a seed, each call also draws one."""
         return digest(seed=self.seed, strength=self.strength, light=self.light)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -85,7 +85,7 @@ class LocalEngine:
 
         Raises:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
-            InvalidImageError: If the picture cannot be decoded.
+            InvalidImageError: If the image cannot be decoded.
             EngineError: If the call is cancelled, see `engines.context.cancellation`, or the
                 interpreter is shutting down.
         """
@@ -101,9 +101,9 @@ class LocalEngine:
         self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
     ) -> list[bytes]:
         def read() -> tuple[Bytes, str, bool]:
-            # Whoever waited for a thread may have been cancelled meanwhile.
+            # The call may have been cancelled while it waited for a thread.
             progress.report(0, 0.0)
-            image = _fitted(decode(request.image), request.side)
+            image = _resize(decode(request.image), request.side)
             source, alpha = _to_array(image)
             return source, image.mode, alpha
 
@@ -114,10 +114,10 @@ class LocalEngine:
         synthesis = Synthesis(source, self.strength, step=partial(progress.report, 0), run=run)
 
         def finish(index: int, drawn: Bytes) -> bytes:
-            picture = _to_image(drawn, mode, alpha)
+            image = _to_image(drawn, mode, alpha)
             if self.light:
-                picture = relight(picture, seeds[index], self.strength)
-            png = encode(picture, compress_level=1)
+                image = relight(image, seeds[index], self.strength)
+            png = encode(image, compress_level=1)
             progress.finish(index)
             return png
 
@@ -130,13 +130,13 @@ class LocalEngine:
 
         if request.n > 1:
             return run([partial(make, index) for index in range(request.n)])
-        # A single picture is drawn by several threads: those that others would be drawn by.
+        # Several threads draw a single image: those that other images would need.
         drawn = synthesis.draw(seeds[0], partial(step, 0), run)
         return run([partial(finish, 0, drawn)])
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The picture at the side that was asked for; Pillow premultiplies where there is alpha."""
+def _resize(image: Image.Image, side: int) -> Image.Image:
+    """Resize an image to the requested side. Pillow premultiplies where there is alpha."""
     if image.size == (side, side):
         return image
     smaller = side < image.width
@@ -145,7 +145,7 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 
 def _to_array(image: Image.Image) -> tuple[Bytes, bool]:
-    """The channels to vary, colour premultiplied by alpha, and whether alpha is one of them.
+    """Return the channels to vary, premultiplied by alpha, and whether alpha is one of them.
 
     Alpha that is opaque everywhere is left out.
     """
@@ -162,19 +162,19 @@ def _to_array(image: Image.Image) -> tuple[Bytes, bool]:
 
 
 def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
-    """The picture in its own mode again: the inverse of `_to_array`."""
+    """Return the image in its original mode: the inverse of `_to_array`."""
     if alpha:
         scale = np.maximum(array[..., -1:].astype(np.uint32), 1)
-        # Resampling rings: colour may exceed its alpha, and be left where there is none.
+        # Resampling rings: color can exceed alpha, or remain where alpha is zero.
         premultiplied = np.minimum(array[..., :-1], array[..., -1:]).astype(np.uint32)
-        colour = (premultiplied * 255 + scale // 2) // scale
-        array = np.concatenate([colour.astype(np.uint8), array[..., -1:]], axis=2)
+        color = (premultiplied * 255 + scale // 2) // scale
+        array = np.concatenate([color.astype(np.uint8), array[..., -1:]], axis=2)
     elif mode in ("LA", "RGBA"):
         array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
     return Image.fromarray(array[..., 0] if mode == "L" else array)
 
 
-def _checked_light(light: bool) -> bool:
+def _check_light(light: bool) -> bool:
     if isinstance(light, bool):
         return light
     raise InvalidRequestError(f"light must be True or False, got {shown(light)}.", param="light")
