@@ -283,7 +283,7 @@ def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
     """They are kept and told, and the error beside them."""
     out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
     assert out["index"] == [1, 2, None]
-    assert out["error"][2].startswith("OutputError: The result holds no image")
+    assert out["error"][2].startswith("OutputError: The result has no image")
     assert out["source_sha256"][2] == out["source_sha256"][0]
 
 

@@ -230,7 +230,8 @@ def test_an_output_that_cannot_be_written_is_refused(
     """A folder below a file, before anything is made; and one that turns so amid the run."""
     assert run_here("photos", out="photos/0.png/out") == 2
     assert capsys.readouterr().err == (
-        "image-variation: The folder 'out' cannot be written to; choose another one for the results.\n"
+        "image-variation: The folder 'out' cannot be written to; choose another one for the "
+        "results.\n"
     )
     Path("out").mkdir()
     Path("out", "pictures").write_text("in the way")
