@@ -19,13 +19,13 @@ PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
 def pixels(image: Image.Image) -> list[Pixel]:
-    """Return a picture's pixels as RGBA, row by row."""
+    """Return the pixels of an image as RGBA, row by row."""
     data = image.convert("RGBA").tobytes()
     return list(zip(data[::4], data[1::4], data[2::4], data[3::4], strict=True))
 
 
 def test_every_valid_file_is_read_exactly() -> None:
-    """Each passes as a `SquarePNG` and through `load_source`, pixel by pixel."""
+    """Each is read as a `SquarePNG` and by `load_source`, and every pixel is compared."""
     wrong, names = [], set()
     for name, picture in valid.pictures():
         names.add(name)
@@ -39,8 +39,8 @@ def test_every_valid_file_is_read_exactly() -> None:
     assert len(names) == sum(1 for _ in valid.pictures()) > 300
 
 
-def test_every_valid_file_that_is_not_square_is_cropped_exactly() -> None:
-    """Of an oblong picture the pixels in the middle are kept as they are."""
+def test_every_oblong_file_is_cropped_exactly() -> None:
+    """The pixels in the center of an image that is not square are kept as they are."""
     wrong = []
     for name, picture in valid.oblong():
         side = min(picture.width, picture.height)
@@ -54,12 +54,12 @@ def test_every_valid_file_that_is_not_square_is_cropped_exactly() -> None:
 
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_every_corrupt_file_is_refused(kind: str) -> None:
-    """Whatever is wrong, nothing is loaded or decoded, and the message is short and our own."""
+    """Nothing is loaded or decoded, and the message is short and our own."""
     wrong = []
     for name, data in CORRUPT[kind]:
         reads: list[Callable[[], object]] = [partial(_decoded, data)]
         reads += [partial(load_source, data, fit=fit) for fit in get_args(Fit)]
-        wrong += [name for read in reads if not refused(read)]
+        wrong += [name for read in reads if not is_refused(read)]
     assert wrong == []
     assert len({name for name, _ in CORRUPT[kind]}) == len(CORRUPT[kind])
 
@@ -68,8 +68,8 @@ def _decoded(data: bytes) -> object:
     return decode(SquarePNG(data))
 
 
-def refused(read: Callable[[], object]) -> bool:
-    """Say whether reading fails with a short message of our own."""
+def is_refused(read: Callable[[], object]) -> bool:
+    """Return whether reading fails with a short message of our own."""
     try:
         read()
     except ImageVariationError as error:

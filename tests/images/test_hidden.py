@@ -24,7 +24,7 @@ PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
 def profile(swap: bool = False) -> bytes:
-    """Return sRGB's profile with the prompt in its name, or with red and blue swapped too."""
+    """Return an sRGB profile with the prompt in its name, optionally with red and blue swapped."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"} if swap else {}
     for tag in range(int.from_bytes(data[128:132])):
@@ -34,7 +34,7 @@ def profile(swap: bool = False) -> bytes:
 
 
 def exif(orientation: int = 1) -> bytes:
-    """Return EXIF with an orientation, and the prompt as a description."""
+    """Return EXIF with an orientation, and the prompt as the description."""
     entries = struct.pack(">HHIHH", 0x112, 3, 1, orientation, 0)
     entries += struct.pack(">HHII", 0x10E, 2, len(PROMPT), 38)
     return b"MM\0*\0\0\0\x08\0\x02" + entries + b"\0\0\0\0" + PROMPT
@@ -61,7 +61,7 @@ CARRIERS = {
 
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_no_metadata_is_passed_on(carrier: str) -> None:
-    """Whatever chunk carries it, text is neither in a loaded picture nor in its note."""
+    """No text is in a loaded image or its note, whatever chunk holds it."""
     picture = drawn(RGB, 8)
     data = picture.with_(first=CARRIERS[carrier]).png()
     for fit in get_args(Fit):
@@ -73,7 +73,7 @@ def test_no_metadata_is_passed_on(carrier: str) -> None:
 
 
 def test_pixels_stay_as_they_were_compressed() -> None:
-    """Metadata is left out without encoding anything anew."""
+    """Removing metadata does not encode the pixels again."""
     picture = drawn(RGB, 16).with_(pieces=3, filters=(4,))
     late = CARRIERS["tEXt"] + CARRIERS["private"]
     source = load_source(picture.with_(first=CARRIERS["zTXt"], last=late).png())
@@ -81,8 +81,8 @@ def test_pixels_stay_as_they_were_compressed() -> None:
     assert source.note == ""
 
 
-def test_what_follows_the_end_is_not_passed_on() -> None:
-    """An archive or an older, larger file behind a picture is left out, and the note says so."""
+def test_bytes_after_the_end_are_removed() -> None:
+    """An archive, or the rest of a larger file, after an image is removed, and noted."""
     data = drawn(RGB, 8).png()
     for tail in (PROMPT, b"PK\3\4" + PROMPT, drawn(RGB, 8, seed=1).png()):
         source = load_source(data + tail)
@@ -101,7 +101,7 @@ def test_what_follows_the_end_is_not_passed_on() -> None:
     ],
 )
 def test_no_metadata_of_other_formats_is_passed_on(format: str, options: dict[str, Any]) -> None:
-    """Comments, EXIF, XMP and profiles of other formats end where the picture is converted."""
+    """Comments, EXIF, XMP and profiles of other formats are removed by the conversion."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(buffer, format, **options)
     assert PROMPT in buffer.getvalue()
@@ -110,8 +110,8 @@ def test_no_metadata_of_other_formats_is_passed_on(format: str, options: dict[st
     assert PROMPT.decode() not in source.note
 
 
-def _sent(data: bytes) -> bytes:
-    """Return the body that is sent to a model for a request made of a file as it is."""
+def _sent_body(data: bytes) -> bytes:
+    """Return the body that is sent to a model for a request made of an unchanged file."""
     seen = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -127,14 +127,14 @@ def _sent(data: bytes) -> bytes:
     return seen[0]
 
 
-def test_a_model_is_sent_nothing_but_the_picture() -> None:
-    """A file that reaches it without `load_source` is sent without metadata or alpha."""
+def test_a_model_receives_only_the_image() -> None:
+    """A file that did not pass `load_source` is sent without metadata and alpha."""
     for carrier in CARRIERS.values():
-        sent = _sent(drawn(RGB, 8).with_(first=carrier).png())
+        sent = _sent_body(drawn(RGB, 8).with_(first=carrier).png())
         assert PROMPT not in sent
         assert DEFLATED not in sent
     hidden = Picture(RGBA, 8, [[(1, 2, 3, 0), (1, 2, 3, 255)]] * 2).png()
-    assert on_white(SquarePNG(hidden)).data in _sent(hidden)
+    assert on_white(SquarePNG(hidden)).data in _sent_body(hidden)
 
 
 HIDING = {
@@ -158,8 +158,8 @@ HIDING = {
 
 
 @pytest.mark.parametrize("name", HIDING)
-def test_no_picture_hides_under_transparency(name: str) -> None:
-    """Where alpha shows nothing, a loaded picture is white, so dropping alpha reveals nothing."""
+def test_transparency_hides_no_image(name: str) -> None:
+    """Fully transparent pixels are made white, so dropping alpha reveals nothing."""
     picture = HIDING[name]
     expected = [pixel for row in picture.seen() for pixel in row]
     png = load_source(picture.png()).png
@@ -171,8 +171,8 @@ def test_no_picture_hides_under_transparency(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HIDING)
-def test_what_is_sent_looks_as_on_a_white_page(name: str) -> None:
-    """Without alpha, each pixel is what a person sees where the page is white."""
+def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
+    """Each pixel without alpha is what a person sees on a white page."""
     picture = HIDING[name]
     sent = decode(on_white(SquarePNG(picture.png())))
     assert sent.mode in ("L", "RGB")
@@ -184,7 +184,7 @@ def test_what_is_sent_looks_as_on_a_white_page(name: str) -> None:
 
 
 def test_nothing_hides_in_the_bars_of_padding() -> None:
-    """Bars beside a picture with alpha are white, and so is what scaling puts under alpha."""
+    """The bars beside an image with alpha are white, and so is everything that scaling hides."""
     image = Image.new("LA", (4100, 40), (0, 0))
     image.paste((200, 255), (2000, 0, 2100, 40))
     source = load_source(image, fit="pad")
@@ -203,7 +203,7 @@ def _with_gamma(gamma: int, places: bytes = b"", color_type: int = RGB) -> Pictu
 @pytest.mark.parametrize("color_type", [GREY, RGB])
 @pytest.mark.parametrize("gamma", [2000, 35000, 55000, 100000, 250000])
 def test_gamma_is_applied_once(color_type: int, gamma: int) -> None:
-    """Of two pictures in one file, that which a browser shows is taken, and its gAMA left out."""
+    """Of two images in one file, the one that a browser shows is loaded, without its gAMA."""
     source = load_source(_with_gamma(gamma, color_type=color_type).png())
     assert "gAMA" not in source.png.chunk_names
     pixels = decode(source.png).convert("L")
@@ -218,8 +218,8 @@ def test_gamma_is_applied_once(color_type: int, gamma: int) -> None:
 
 
 @pytest.mark.parametrize("extra", [b"", chunk(b"sRGB", b"\0")])
-def test_a_usual_gamma_changes_nothing(extra: bytes) -> None:
-    """The gamma of sRGB leaves pixels as they were compressed, as does any beside sRGB."""
+def test_an_srgb_gamma_changes_nothing(extra: bytes) -> None:
+    """The gamma of sRGB, or any gamma with an sRGB chunk, leaves the pixels as they are."""
     picture = _with_gamma(45455 if not extra else 2000, extra)
     assert load_source(picture.png()).png.data == picture.with_(first=b"").png()
 
@@ -232,7 +232,7 @@ def test_a_usual_gamma_changes_nothing(extra: bytes) -> None:
     ],
     ids=["cHRM", "iCCP"],
 )
-def test_colours_that_are_meant_otherwise_are_converted(extra: bytes) -> None:
+def test_other_color_spaces_are_converted(extra: bytes) -> None:
     """A file that calls its blue red is read as a browser shows it."""
     picture = Picture(RGB, 8, [[(200, 100, 50)]], first=extra)
     found = decode(load_source(picture.png()).png).getpixel((0, 0))
@@ -248,16 +248,16 @@ def test_colours_that_are_meant_otherwise_are_converted(extra: bytes) -> None:
         *(chunk(b"iCCP", b"p\0\0garbage"), chunk(b"iCCP", b"p\0\0" + zlib.compress(b"garbage"))),
     ],
 )
-def test_colours_that_make_no_sense_are_as_good_as_none(extra: bytes) -> None:
-    """Zero gamma, primaries that span nothing and broken profiles change no pixel."""
+def test_invalid_color_information_is_ignored(extra: bytes) -> None:
+    """Zero gamma, impossible primaries and corrupt profiles change no pixel."""
     picture = drawn(RGB, 8)
     source = load_source(picture.with_(first=extra).png())
     assert decode(source.png).tobytes() == decode(SquarePNG(picture.png())).tobytes()
     assert {name for name, _ in split(source.png.data)} <= PIXELS
 
 
-def test_colours_that_are_not_converted_are_named() -> None:
-    """What cICP says of wide or bright colours is left out, and the note says so."""
+def test_unconverted_colors_are_noted() -> None:
+    """A cICP chunk with wide or bright colors is removed, and the note says so."""
     data = drawn(RGB, 8).with_(first=chunk(b"cICP", bytes([9, 16, 0, 1]))).png()
     assert load_source(data).note == "image: treated its colors as sRGB."
 
@@ -271,8 +271,8 @@ def _animated(*, still_is_a_frame: bool) -> bytes:
     return drawn(RGB, 8).with_(first=first, last=second).png()
 
 
-def test_of_an_animation_only_the_still_picture_is_passed_on() -> None:
-    """Frames are left out; if the still picture is none of them, the note says so."""
+def test_only_the_still_image_is_passed_on() -> None:
+    """Frames are removed. The note says if the still image is not one of them."""
     for still_is_a_frame, note in (
         (True, "image: took the first frame."),
         (False, "image: took the still image, which is not part of the animation."),
@@ -283,8 +283,8 @@ def test_of_an_animation_only_the_still_picture_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
-def test_an_orientation_in_xmp_turns_nothing(format: str) -> None:
-    """Viewers heed the orientation of EXIF alone, and so do we."""
+def test_an_orientation_in_xmp_is_ignored(format: str) -> None:
+    """Viewers use only the orientation in EXIF, and so do we."""
     xmp = b'<rdf:Description tiff:Orientation="3"/>'
     buffer = io.BytesIO()
     image = Image.new("RGB", (16, 16), "white")
@@ -300,7 +300,7 @@ def test_an_orientation_in_xmp_turns_nothing(format: str) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_exif_in_a_png_is_applied_wherever_it_is(early: bool) -> None:
-    """A PNG's orientation counts before the pixels and behind them, for what is sent too."""
+    """The orientation counts before and after the pixels, also for what is sent."""
     turn = chunk(b"eXIf", exif(3))
     picture = drawn(RGB, 8)
     data = picture.with_(**({"first": turn} if early else {"last": turn})).png()
