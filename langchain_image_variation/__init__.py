@@ -93,5 +93,7 @@ def __dir__() -> list[str]:
     from importlib.util import find_spec
 
     # `help` and similar tools load every name that is listed, and would fail.
-    unavailable = {name for name, packages in _EXTRAS.items() if not all(map(find_spec, packages))}
-    return sorted({*globals(), *_MODULES} - unavailable)
+    unavailable_names = {
+        name for name, packages in _EXTRAS.items() if not all(map(find_spec, packages))
+    }
+    return sorted({*globals(), *_MODULES} - unavailable_names)

@@ -277,8 +277,10 @@ class Image(LenientBody):
             raise OutputError("The result has no image; request response_format 'b64_json'.")
         try:
             # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
-            wrapped = "\n" in encoded or " " in encoded
-            return base64.b64decode("".join(encoded.split()) if wrapped else encoded, validate=True)
+            is_wrapped = "\n" in encoded or " " in encoded
+            return base64.b64decode(
+                "".join(encoded.split()) if is_wrapped else encoded, validate=True
+            )
         except (binascii.Error, ValueError):
             raise OutputError("The result is not valid base64.") from None
 

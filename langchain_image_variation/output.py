@@ -169,8 +169,8 @@ def place_images(
     Raises:
         OutputError: As `save_images`.
     """
-    placed: list[PlacedImage] = []
-    unreadable: ImageVariationError | None = None
+    placed_images: list[PlacedImage] = []
+    unreadable_error: ImageVariationError | None = None
     jobs = [
         partial(_place_image, image, place, name, str(index))
         for index, image in enumerate(response.data, start=1)
@@ -179,17 +179,19 @@ def place_images(
     write_error: OutputError | None = None
     for job in [*jobs[:1], *other_jobs]:
         try:
-            placed.append(job())
+            placed_images.append(job())
         except _UnreadableError as error:
-            unreadable = unreadable or error.cause
+            unreadable_error = unreadable_error or error.cause
         except OutputError as error:
             write_error = write_error or error
     if write_error is not None:
         raise write_error
-    if unreadable is not None:
-        names = ", ".join(image.name for image in placed) or "none"
-        raise OutputError(f"{unreadable.message} Saved images: {names}.") from unreadable
-    return placed
+    if unreadable_error is not None:
+        names = ", ".join(image.name for image in placed_images) or "none"
+        raise OutputError(
+            f"{unreadable_error.message} Saved images: {names}."
+        ) from unreadable_error
+    return placed_images
 
 
 def _start(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
@@ -390,6 +392,6 @@ def _draw_sheet(
         row, column = divmod(index, columns)
         x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
         draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
-        small = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(small, (x, y + caption), small)
+        thumbnail = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (x, y + caption), thumbnail)
     return sheet

@@ -135,6 +135,6 @@ def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
 
 
 def _save(source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
-    saved = save_images(response, folder, name=source.name)
+    saved_images = save_images(response, folder, name=source.name)
     sheet = ContactSheet(source.png, response).save(folder, name=source.name)
-    return [*(image.path for image in saved), sheet]
+    return [*(image.path for image in saved_images), sheet]
