@@ -216,8 +216,8 @@ def test_the_sheet_shows_source_and_variations(tmp_path: Path, n: int) -> None:
     columns = 5 if n == 4 else min(n + 1, 4)
     for index, image in enumerate(response.data, start=1):
         row, column = divmod(index, columns)
-        with Image.open(io.BytesIO(image.read())) as picture:
-            expected = picture.convert("RGB").getpixel((0, 0))
+        with Image.open(io.BytesIO(image.read())) as variation:
+            expected = variation.convert("RGB").getpixel((0, 0))
         at = (8 + column * 72 + 32, 8 + row * 92 + 20 + 32)
         assert sheet.image.getpixel(at) == expected
     path = sheet.save(tmp_path, name="cat")

@@ -400,9 +400,9 @@ def test_exif_is_applied_and_removed() -> None:
     """A square PNG with EXIF is turned upright and written without EXIF, with every fit."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    picture = decode(load_source(square_png(16)).png)
-    data = saved("PNG", picture, exif=exif)
-    turned = picture.transpose(Image.Transpose.ROTATE_180)
+    image = decode(load_source(square_png(16)).png)
+    data = saved("PNG", image, exif=exif)
+    turned = image.transpose(Image.Transpose.ROTATE_180)
     for fit in get_args(Fit):
         source = load_source(data, fit=fit)
         assert "eXIf" not in source.png.chunk_names

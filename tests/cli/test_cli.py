@@ -177,7 +177,7 @@ def test_usage_errors_help_and_version(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) -> None:
     """Its images are saved as usual, and a refusal is one line."""
-    refusal = response(400, failure("No such picture, please.", code="content_policy_violation"))
+    refusal = response(400, failure("This image is not allowed.", code="content_policy_violation"))
     with raw_server(response(200, success(2)), refusal) as server:
         arguments = ["create", "--image", "photo.jpg", "--n", "2", "--engine", "variations"]
         arguments += ["--base-url", server.base_url, "--model", "own", "--size", "256x256"]
@@ -186,7 +186,7 @@ def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) 
         assert [SquarePNG(Path(path).read_bytes()).side for path in paths[:2]] == [256, 256]
         assert b'name="model"\r\n\r\nown\r\n' in server.requests[0]
         assert main(arguments) == 2
-        assert capsys.readouterr().err == "image-variation: No such picture, please.\n"
+        assert capsys.readouterr().err == "image-variation: This image is not allowed.\n"
 
 
 def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
@@ -216,7 +216,7 @@ def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[st
     ("variable", "value", "usable"),
     [
         ("OPENAI_API_KEY", "sk-test-0123456789", {"gpt-image"}),
-        # A server of one's own needs no key.
+        # Only the vendor's server needs a key.
         ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1", {"gpt-image", "variations"}),
         ("OPENAI_BASE_URL", "https://api.openai.com/v1", {"variations"}),
         ("OPENAI_BASE_URL", "ftp://127.0.0.1/v1", set()),
@@ -339,8 +339,8 @@ def test_a_bug_in_an_engine_is_one_line(
 
 def test_corrupt_pixels_are_invalid_input(capsys: pytest.CaptureFixture[str]) -> None:
     """An image whose pixels cannot be decoded is invalid input."""
-    Path("broken.png").write_bytes(corrupt_png())
-    assert main(["create", "--image", "broken.png"]) == 2
+    Path("corrupt.png").write_bytes(corrupt_png())
+    assert main(["create", "--image", "corrupt.png"]) == 2
     assert "pixels cannot be decompressed" in capsys.readouterr().err
 
 
@@ -420,7 +420,7 @@ class Waiting:
 sys.meta_path.insert(0, Waiting())
 runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=True)
 """
-"""The program, which waits where it begins to import a module."""
+"""The program, which waits when it starts to import a module."""
 
 
 @pytest.mark.parametrize("module", ["exceptions", "images.png", "images.pixels"])
@@ -449,7 +449,7 @@ def test_an_interrupt_leaves_no_incomplete_file() -> None:
         text=True,
     )
     assert process.stderr is not None
-    # The folder is made just before the work begins.
+    # The folder is created just before the work begins.
     while not Path("out").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -12,7 +12,7 @@ from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.images import corrupt, valid
-from tests.images.encoder import Pixel, split
+from tests.images.encoder import Pixel, split_chunks
 
 CORRUPT = corrupt.groups()
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -27,26 +27,26 @@ def pixels(image: Image.Image) -> list[Pixel]:
 def test_every_valid_file_is_read_exactly() -> None:
     """Each is read as a `SquarePNG` and by `load_source`, and every pixel is compared."""
     wrong, names = [], set()
-    for name, picture in valid.pictures():
+    for name, sample in valid.images():
         names.add(name)
-        data = picture.png()
-        expected = [pixel for row in picture.seen() for pixel in row]
+        data = sample.png()
+        expected = [pixel for row in sample.visible_pixels() for pixel in row]
         source = load_source(data)
         if pixels(decode(SquarePNG(data))) != expected or pixels(decode(source.png)) != expected:
             wrong.append(name)
-        assert {kind for kind, _ in split(source.png.data)} <= PIXELS
+        assert {kind for kind, _ in split_chunks(source.png.data)} <= PIXELS
     assert wrong == []
-    assert len(names) == sum(1 for _ in valid.pictures()) > 300
+    assert len(names) == sum(1 for _ in valid.images()) > 300
 
 
 def test_every_oblong_file_is_cropped_exactly() -> None:
     """The pixels in the center of an image that is not square are kept as they are."""
     wrong = []
-    for name, picture in valid.oblong():
-        side = min(picture.width, picture.height)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        middle = [row[left : left + side] for row in picture.seen()[top : top + side]]
-        got = pixels(decode(load_source(picture.png()).png))
+    for name, sample in valid.oblong_images():
+        side = min(sample.width, sample.height)
+        left, top = (sample.width - side) // 2, (sample.height - side) // 2
+        middle = [row[left : left + side] for row in sample.visible_pixels()[top : top + side]]
+        got = pixels(decode(load_source(sample.png()).png))
         if got != [pixel for row in middle for pixel in row]:
             wrong.append(name)
     assert wrong == []

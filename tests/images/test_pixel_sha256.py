@@ -1,4 +1,4 @@
-"""`pixel_sha256`: the identity of an image, whatever its file looks like."""
+"""`pixel_sha256`: the identity of an image, independent of its file."""
 
 import hashlib
 import io
@@ -15,8 +15,8 @@ from langchain_image_variation.images.pixels import decode, decode_result, encod
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.images.compressed import Recompressed, encodings
-from tests.images.encoder import GREY, INDEXED, RGB, Picture, chunk
-from tests.images.valid import KINDS, drawn
+from tests.images.encoder import GRAY, INDEXED, RGB, SampleImage, chunk
+from tests.images.valid import KINDS, random_image
 
 
 def digest(data: bytes) -> str:
@@ -59,14 +59,16 @@ def test_mode_and_size_change_the_hash() -> None:
 
 def test_metadata_and_palettes_do_not_count() -> None:
     """Comments, times, resolutions and palettes do not change the hash."""
-    plain = drawn(RGB, 8)
-    text = plain.with_(first=chunk(b"pHYs", bytes(8) + b"\1"), last=chunk(b"tEXt", b"a\0b"))
+    plain = random_image(RGB, 8)
+    text = plain.replace_fields(
+        first=chunk(b"pHYs", bytes(8) + b"\1"), last=chunk(b"tEXt", b"a\0b")
+    )
     assert digest(plain.png()) == digest(text.png())
-    indexed = drawn(INDEXED, 4)
+    indexed = random_image(INDEXED, 4)
     rows = [[indexed.palette[index] for (index,) in row] for row in indexed.rows]
-    assert digest(indexed.png()) == digest(Picture(RGB, 8, rows).png())  # type: ignore[arg-type]  # colors are tuples
-    bits = drawn(GREY, 1)
-    wide = Picture(GREY, 8, [[(255 * value,) for (value,) in row] for row in bits.rows])
+    assert digest(indexed.png()) == digest(SampleImage(RGB, 8, rows).png())  # type: ignore[arg-type]  # colors are tuples
+    bits = random_image(GRAY, 1)
+    wide = SampleImage(GRAY, 8, [[(255 * value,) for (value,) in row] for row in bits.rows])
     assert digest(bits.png()) == digest(wide.png())
 
 
@@ -89,7 +91,7 @@ _STRATEGIES = [
     zlib.Z_FIXED,
 ]
 _DRAWN = st.builds(
-    lambda kind, side, seed: drawn(kind[0], kind[1], side, side, seed),
+    lambda kind, side, seed: random_image(kind[0], kind[1], side, side, seed),
     st.sampled_from(KINDS),
     st.integers(1, 6),
     st.integers(0, 3),
@@ -107,27 +109,29 @@ _WRITTEN = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _WRITTEN)
-def test_the_hash_depends_only_on_the_samples(picture: Picture, written: dict[str, object]) -> None:
+def test_the_hash_depends_only_on_the_samples(
+    sample: SampleImage, written: dict[str, object]
+) -> None:
     """This holds for every color type, bit depth and way to write a file."""
-    other = Recompressed(**{**vars(picture), **written}).png()
-    assert digest(other) == digest(picture.png())
+    other = Recompressed(**{**vars(sample), **written}).png()
+    assert digest(other) == digest(sample.png())
     assert pixel_sha256(decode(SquarePNG(other))) == digest(other)
 
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _DRAWN)
-def test_different_images_have_different_hashes(one: Picture, other: Picture) -> None:
+def test_different_images_have_different_hashes(one: SampleImage, other: SampleImage) -> None:
     """Two files share a hash exactly if they have the same samples in the same mode."""
-    images = [decode_result(picture.png()) for picture in (one, other)]
+    images = [decode_result(sample.png()) for sample in (one, other)]
     shown = [(image.mode, image.size, image.tobytes()) for image in images]
     assert (pixel_sha256(images[0]) == pixel_sha256(images[1])) == (shown[0] == shown[1])
 
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, st.data())
-def test_one_sample_changes_the_hash(picture: Picture, data: st.DataObject) -> None:
+def test_one_sample_changes_the_hash(sample: SampleImage, data: st.DataObject) -> None:
     """The smallest change of a single sample changes the hash."""
-    image = decode_result(picture.png())
+    image = decode_result(sample.png())
     samples = bytearray(image.tobytes())
     at = data.draw(st.integers(0, len(samples) - 1))
     samples[at] ^= 1

@@ -63,7 +63,7 @@ def count_scans(data: bytes) -> int:
     return sum(found.is_scan for found in read_segments(data))
 
 
-# Every way in...
+# Every kind of source.
 
 
 def _from_url(data: bytes) -> object:
@@ -159,7 +159,7 @@ def test_only_open_image_opens_files() -> None:
     assert calls == ["langchain_image_variation/images/pixels.py"]
 
 
-# Counting...
+# Counting.
 
 
 def _naive_count(data: bytes) -> int:
@@ -179,19 +179,19 @@ def _naive_count(data: bytes) -> int:
 
 
 FAKES = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9\xff\xda\xff\xe1\x00\x02"
-# Pillow can encode a progressive file of up to 64 KB; of a larger one only if its picture is large.
+# Pillow can encode a progressive file of more than 64 KB only if its image is large.
 NOISE = Image.effect_noise((64, 56), 90)
-PICTURES = {
+IMAGES = {
     "L": (NOISE, 6),
     "RGB": (Image.merge("RGB", (NOISE, NOISE.rotate(90), NOISE.rotate(180))), 10),
     "CMYK": (Image.merge("CMYK", (NOISE, NOISE.rotate(90), NOISE, NOISE.rotate(180))), 18),
 }
-"""Of each mode, a picture and the number of scans that libjpeg writes of it when progressive."""
+"""An image of each mode, and the number of scans in a progressive file that libjpeg writes."""
 
 
 @settings(deadline=None)
 @given(
-    mode=st.sampled_from(sorted(PICTURES)),
+    mode=st.sampled_from(sorted(IMAGES)),
     box=st.tuples(st.integers(1, 64), st.integers(1, 56)),
     progressive=st.booleans(),
     options=st.fixed_dictionaries(
@@ -209,7 +209,7 @@ PICTURES = {
         optional={"comment": st.integers(1, 500), "icc_profile": st.integers(1, 500)},
     ),
     thumbnail=st.booleans(),
-    behind=st.sampled_from(["", "fakes", "picture"]),
+    behind=st.sampled_from(["", "fakes", "image"]),
     repeated=st.integers(0, 30),
 )
 def test_scans_are_counted_exactly(
@@ -223,12 +223,12 @@ def test_scans_are_counted_exactly(
     repeated: int,
 ) -> None:
     """Nothing in segments, scan data or after the end is counted, and each file is accepted."""
-    picture, expected = PICTURES[mode]
+    image, expected = IMAGES[mode]
     metadata = {name: FAKES * count for name, count in fakes.items()}
     if thumbnail:
         metadata["exif"] = b"Exif\0\0MM\0*" + jpeg(progressive=True)
-    data = jpeg(picture.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
-    tail = {"": b"", "fakes": FAKES, "picture": jpeg(progressive=True)}[behind]
+    data = jpeg(image.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
+    tail = {"": b"", "fakes": FAKES, "image": jpeg(progressive=True)}[behind]
     expected = expected if progressive else 1
     last = data.rindex(b"\xff\xda")
     many = data[:-2] + data[last:-2] * repeated + data[-2:]
@@ -256,7 +256,7 @@ def test_only_the_first_image_counts() -> None:
 
 def test_tables_before_the_image_end_nothing() -> None:
     """Decoders continue after an EOI that comes before any scan, and so does the count."""
-    tables = b"\xff\xd8" + segment(0xFE, b"no picture yet") + b"\xff\xd9"
+    tables = b"\xff\xd8" + segment(0xFE, b"no image yet") + b"\xff\xd9"
     assert load_source(tables + jpeg()).png.side == 16
     with pytest.raises(InvalidImageError, match=REFUSAL):
         load_source(tables + ATTACK)
@@ -293,7 +293,7 @@ def test_any_bytes_are_accepted_or_our_error(data: bytes, keep: int) -> None:
             assert error.message.startswith(("image is a JPEG file ", "image is a TIFF file "))
 
 
-# Limits...
+# Limits.
 
 
 def test_a_hundred_scans_are_accepted() -> None:
@@ -399,7 +399,7 @@ EXIF = segment(0xE1, b"Exif\0\0MM\0*")
 BODILESS = sorted(
     code & 0xFF for code, (_, _, handler) in JpegImagePlugin.MARKER.items() if handler is None
 )
-"""The markers whose body, if they have one, Pillow reads as further segments."""
+"""Markers whose body Pillow reads as more segments."""
 
 
 @pytest.mark.parametrize("marker", BODILESS, ids=hex)
