@@ -22,7 +22,7 @@ from PIL import Image
 
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
-from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, ImageSource, load_source
 from tests.images import corrupt, valid
@@ -275,7 +275,7 @@ def check_image(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None:
             assert len(error.message) < 300
             hook["refused"] += 1
         try:
-            on_white(SquarePNG(data))
+            flatten_on_white(SquarePNG(data))
         except ImageVariationError as error:
             assert error.message.isprintable()
     assert events == []

@@ -43,9 +43,9 @@ __all__ = [
     "decode",
     "decode_result",
     "encode",
+    "flatten_on_white",
     "is_normalized",
     "normalize",
-    "on_white",
     "open_image",
     "open_png",
     "pixel_sha256",
@@ -144,7 +144,7 @@ def _adapt_transparency(data: bytes, header: Header) -> bytes:
     return replace_chunks(data, b"tRNS", convert)
 
 
-def on_white(png: SquarePNG) -> SquarePNG:
+def flatten_on_white(png: SquarePNG) -> SquarePNG:
     """Return an image as a person sees it on a white page, without alpha and without metadata.
 
     Send this to models of others: it looks the same, however they treat alpha, profiles or EXIF.

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.calling import success
@@ -143,7 +143,7 @@ def test_a_model_receives_only_the_image() -> None:
         assert PROMPT not in sent
         assert DEFLATED not in sent
     hidden = SampleImage(RGBA, 8, [[(1, 2, 3, 0), (1, 2, 3, 255)]] * 2).png()
-    assert on_white(SquarePNG(hidden)).data in _sent_body(hidden)
+    assert flatten_on_white(SquarePNG(hidden)).data in _sent_body(hidden)
 
 
 HIDING = {
@@ -187,7 +187,7 @@ def test_transparency_hides_no_image(name: str) -> None:
 def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
     """Each pixel without alpha is what a person sees on a white page."""
     sample = HIDING[name]
-    sent = decode(on_white(SquarePNG(sample.png())))
+    sent = decode(flatten_on_white(SquarePNG(sample.png())))
     assert sent.mode in ("L", "RGB")
     for at, pixel in enumerate(pixel for row in sample.visible_pixels() for pixel in row):
         got = sent.convert("RGB").getpixel((at % 2, at // 2))
@@ -319,4 +319,4 @@ def test_exif_in_a_png_is_applied_wherever_it_is(early: bool) -> None:
     data = sample.replace_fields(**({"first": turn} if early else {"last": turn})).png()
     turned = decode(SquarePNG(sample.png())).transpose(Image.Transpose.ROTATE_180)
     assert decode(load_source(data).png).tobytes() == turned.tobytes()
-    assert decode(on_white(SquarePNG(data))).tobytes() == turned.tobytes()
+    assert decode(flatten_on_white(SquarePNG(data))).tobytes() == turned.tobytes()

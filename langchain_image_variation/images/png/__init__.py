@@ -30,7 +30,7 @@ class SquarePNG:
     the pixels: `langchain_image_variation.images.pixels.decode` does, and raises the same error.
 
     The bytes stay as they are, including text, EXIF and hidden colors. `load_source` removes those.
-    `langchain_image_variation.images.pixels.on_white` also removes what alpha hides in part.
+    `langchain_image_variation.images.pixels.flatten_on_white` also removes what alpha hides in part.
 
     Args:
         data: The bytes of the file.
