@@ -45,9 +45,9 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
     if name in OF_THE_EXTRA and not EXTRA:
         pytest.skip("LlamaIndex is not installed")
     module = importlib.import_module(name)
-    exported: list[str] = module.__all__ if hasattr(module, "__all__") else []
-    constants = [n for n in exported if n.isupper()]
-    rest = [n for n in exported if n not in constants]
+    exported_names: list[str] = module.__all__ if hasattr(module, "__all__") else []
+    constants = [n for n in exported_names if n.isupper()]
+    rest = [n for n in exported_names if n not in constants]
     assert constants + rest == sorted(constants) + sorted(rest)
     assert module.__doc__
     for exported_name in rest:
@@ -57,7 +57,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "absent"),
+    ("statement", "forbidden"),
     [
         ("import langchain_image_variation", "pydantic httpx numpy PIL langchain_core tqdm"),
         ("import langchain_image_variation.exceptions", "pydantic httpx numpy PIL"),
@@ -77,11 +77,13 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
         ),
     ],
 )
-def test_imports_load_only_what_they_need(statement: str, absent: str) -> None:
+def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> None:
     """Heavy libraries are loaded by the module that needs them, and not earlier."""
-    code = f"{statement}; import sys; print([m for m in {absent.split()!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
+    code = f"{statement}; import sys; print([m for m in {forbidden.split()!r} if m in sys.modules])"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.stdout == "[]\n", completed.stderr
 
 
 def test_import_star_needs_no_extra() -> None:
@@ -91,8 +93,10 @@ def test_import_star_needs_no_extra() -> None:
         f"import sys; sys.modules.update(dict.fromkeys({extras!r}))\n"
         "from langchain_image_variation import *\nprint(ImageVariationTool.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "ImageVariationTool\n", done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.stdout == "ImageVariationTool\n", completed.stderr
 
 
 @pytest.mark.parametrize("module", ["langchain_image_variation", OF_THE_EXTRA[1]])
@@ -100,15 +104,17 @@ def test_the_tool_spec_names_its_missing_extra(module: str) -> None:
     """Without the package, importing the tool spec raises an error that names the extra."""
     script = f"import sys; sys.modules['llama_index'] = None\nfrom {module} import "
     code = f"{script} ImageVariationToolSpec"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "MissingExtraError: The tool spec needs the package 'llama_index" in done.stderr
-    assert "pip install 'langchain-image-variation[llama-index]'" in done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "MissingExtraError: The tool spec needs the package 'llama_index" in completed.stderr
+    assert "pip install 'langchain-image-variation[llama-index]'" in completed.stderr
 
 
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names whose extra is not installed are hidden from `help`."""
     monkeypatch.setitem(sys.modules, "llama_index", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    seen = dict(inspect.getmembers(langchain_image_variation))
-    assert {*langchain_image_variation.__all__} <= {*seen}
-    assert not {"ImageVariationToolSpec", "create_app"} & {*seen}
+    members = dict(inspect.getmembers(langchain_image_variation))
+    assert {*langchain_image_variation.__all__} <= {*members}
+    assert not {"ImageVariationToolSpec", "create_app"} & {*members}

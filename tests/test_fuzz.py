@@ -349,7 +349,7 @@ def test_any_path_is_under_the_root_or_refused(
 def check_path(hook: Counter[str], folder: ImageFolder, text: str) -> None:
     """Open a path. It must be under the root, or be refused."""
     root = folder.root.resolve()
-    inside = {path.stat().st_ino for path in (root / "cat.png", root / "sub" / "dog.png")}
+    allowed_inodes = {path.stat().st_ino for path in (root / "cat.png", root / "sub" / "dog.png")}
     for name in (text, f"{root}/{text}"):
         with record_events() as events:
             try:
@@ -357,7 +357,7 @@ def check_path(hook: Counter[str], folder: ImageFolder, text: str) -> None:
                     hook["path refused"] += 1
                 else:
                     with file:
-                        assert os.fstat(file.fileno()).st_ino in inside
+                        assert os.fstat(file.fileno()).st_ino in allowed_inodes
                         load_source(file)
                     hook["path found"] += 1
             except SourceError as error:

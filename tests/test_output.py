@@ -34,8 +34,10 @@ def entries(*files: bytes) -> ImagesResponse:
 def test_each_variation_has_its_own_name(tmp_path: Path) -> None:
     """A name consists of the source's name, the pixel hash and the index."""
     response = answer(3)
-    saved = save_images(response, tmp_path / "new" / "folder", name="cat")
-    for index, (image, expected) in enumerate(zip(saved, response.data, strict=True), start=1):
+    saved_images = save_images(response, tmp_path / "new" / "folder", name="cat")
+    for index, (image, expected) in enumerate(
+        zip(saved_images, response.data, strict=True), start=1
+    ):
         pixels = pixel_sha256(decode_result(expected.read()))
         assert image.path.name == f"cat-{pixels[:8]}-{index}.png"
         assert image.path.read_bytes() == expected.read()
@@ -103,10 +105,10 @@ def test_a_rotated_file_counts_as_the_same_image(tmp_path: Path) -> None:
             buffer, "PNG", exif=exif, compress_level=level
         )
         files.append(buffer.getvalue())
-    saved = [save_images(entries(data), tmp_path)[0] for data in files]
+    saved_images = [save_images(entries(data), tmp_path)[0] for data in files]
     assert files[0] != files[1]
-    assert saved[0] == saved[1]
-    assert (saved[0].width, saved[0].height) == (64, 96)
+    assert saved_images[0] == saved_images[1]
+    assert (saved_images[0].width, saved_images[0].height) == (64, 96)
 
 
 def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
 )
 def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
     """No name leaves the folder, hides a file, or confuses a terminal or a shell."""
-    (saved,) = save_images(answer(1), tmp_path, name=name)
-    assert saved.path.parent == tmp_path
-    assert saved.path.name.rpartition("-")[0].rpartition("-")[0] == stem
+    (saved_images,) = save_images(answer(1), tmp_path, name=name)
+    assert saved_images.path.parent == tmp_path
+    assert saved_images.path.name.rpartition("-")[0].rpartition("-")[0] == stem
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])
@@ -147,12 +149,12 @@ def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
     buffer = io.BytesIO()
     decode(PNG).save(buffer, format)
     pixels = decode_result(buffer.getvalue())
-    (saved,) = save_images(entries(buffer.getvalue()), tmp_path)
-    with Image.open(saved.path) as image:
+    (saved_images,) = save_images(entries(buffer.getvalue()), tmp_path)
+    with Image.open(saved_images.path) as image:
         assert (image.format, image.size) == ("PNG", (64, 64))
         assert image.tobytes() == pixels.tobytes()
-    assert saved.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
-    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved]
+    assert saved_images.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
+    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved_images]
 
 
 @pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
@@ -202,10 +204,10 @@ def test_concurrent_writers_of_one_image_agree(tmp_path: Path) -> None:
     files = encodings(decode(SquarePNG(square_png(32))))
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(save_images, entries(data), tmp_path) for data in files * 3]
-    (saved,) = {job.result()[0] for job in jobs}
-    assert os.listdir(tmp_path) == [saved.path.name]
-    assert saved.path.read_bytes() in files
-    assert saved.sha256 == hashlib.sha256(saved.path.read_bytes()).hexdigest()
+    (saved_images,) = {job.result()[0] for job in jobs}
+    assert os.listdir(tmp_path) == [saved_images.path.name]
+    assert saved_images.path.read_bytes() in files
+    assert saved_images.sha256 == hashlib.sha256(saved_images.path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])

@@ -42,7 +42,7 @@ from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
 from tests.images.encoder import SIGNATURE, chunk
 
 
-def saved(format: str, image: Image.Image, **options: Any) -> bytes:
+def encode_as(format: str, image: Image.Image, **options: Any) -> bytes:
     """Return the bytes of an image in a format."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
@@ -63,10 +63,10 @@ def test_a_valid_png_is_returned_unchanged(tmp_path: Path) -> None:
             "data:image/png;base64," + base64.b64encode(data).decode(),
             "DATA:," + "".join(f"%{byte:02x}" for byte in data),
         ]
-        loaded = [load_source(source, fit="strict") for source in sources]
-    assert {item.png.data for item in loaded} == {data}
-    assert {item.note for item in loaded} == {""}
-    names = [item.name for item in loaded]
+        loaded_sources = [load_source(source, fit="strict") for source in sources]
+    assert {item.png.data for item in loaded_sources} == {data}
+    assert {item.note for item in loaded_sources} == {""}
+    names = [item.name for item in loaded_sources]
     assert names == [*["cat.square"] * 2, *["image"] * 4, "cat.square", *["image"] * 2]
 
 
@@ -75,7 +75,7 @@ def test_every_format_is_cropped_to_the_center(format: str) -> None:
     """A wide image in any supported format becomes its center square, and the note says so."""
     wide = Image.new("RGB", (90, 30), "white")
     wide.paste("red", (30, 0, 60, 30))
-    source = load_source(saved(format, wide))
+    source = load_source(encode_as(format, wide))
     pixels = decode(source.png).convert("RGB")
     assert pixels.size == (30, 30)
     for corner in ((1, 1), (28, 28)):
@@ -90,7 +90,7 @@ def test_padding_is_black_or_transparent() -> None:
     """Padding keeps the whole image. The bars are black, or transparent if the image has alpha."""
     for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("L", 0)):
         tall = Image.new(mode, (10, 30), "white")
-        source = load_source(saved("PNG", tall), fit="pad")
+        source = load_source(encode_as("PNG", tall), fit="pad")
         pixels = decode(source.png)
         assert (pixels.size, pixels.mode) == ((30, 30), mode)
         assert pixels.getpixel((0, 15)) == bar == pixels.getpixel((29, 15))
@@ -107,10 +107,10 @@ def test_an_image_over_4_mb_is_scaled_down(fit: Any) -> None:
     """
     image = Image.open(io.BytesIO(oversized_png()))
     if fit == "pad":
-        clear = Image.new("L", image.size, 255)
-        clear.paste(0, (0, 0, 100, 100))
-        image.putalpha(clear)
-    source = load_source(saved("PNG", image, compress_level=1), fit=fit)
+        transparent_alpha = Image.new("L", image.size, 255)
+        transparent_alpha.paste(0, (0, 0, 100, 100))
+        image.putalpha(transparent_alpha)
+    source = load_source(encode_as("PNG", image, compress_level=1), fit=fit)
     if fit == "pad":
         assert decode(source.png).getpixel((50, 50)) == (255, 255, 255, 0)
     assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
@@ -143,16 +143,16 @@ def test_the_scaled_side_does_not_depend_on_zlib(
 @pytest.mark.slow
 def test_a_large_flat_image_keeps_its_pixels() -> None:
     """4000x4000 pixels of one color are a small file, so nothing is scaled."""
-    flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
+    flat = encode_as("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
     assert load_source(flat).png.side == 4000
-    jpeg_4000 = saved("JPEG", Image.new("RGB", (4000, 3000), "teal"))
+    jpeg_4000 = encode_as("JPEG", Image.new("RGB", (4000, 3000), "teal"))
     assert load_source(jpeg_4000).png.side == 3000
 
 
 def test_takes_the_first_frame_of_an_animation() -> None:
     """The first frame of an animated GIF is loaded, and the note says so."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue", "lime")]
-    source = load_source(saved("GIF", frames[0], save_all=True, append_images=frames[1:]))
+    source = load_source(encode_as("GIF", frames[0], save_all=True, append_images=frames[1:]))
     assert decode(source.png).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
     assert source.note == "image: converted GIF to PNG, took the first frame."
 
@@ -160,13 +160,13 @@ def test_takes_the_first_frame_of_an_animation() -> None:
 def test_a_gif_cut_after_its_first_frame() -> None:
     """It is loaded, or refused with our own error, wherever it is cut."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    whole = saved("GIF", frames[0], save_all=True, append_images=frames[1:])
-    second = whole.rindex(b",")
-    for length in range(second, len(whole)):
+    gif = encode_as("GIF", frames[0], save_all=True, append_images=frames[1:])
+    second = gif.rindex(b",")
+    for length in range(second, len(gif)):
         with contextlib.suppress(InvalidImageError):
-            assert decode(load_source(whole[:length]).png).size == (20, 20)
+            assert decode(load_source(gif[:length]).png).size == (20, 20)
     with pytest.raises(InvalidImageError, match="corrupt GIF"):
-        load_source(whole[: second + 3])
+        load_source(gif[: second + 3])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_strict_never_scales() -> None:
     """With fit='strict', an image that EXIF turns is encoded again, but never scaled down."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    data = saved("PNG", Image.new("1", (4100, 4100)), exif=exif)
+    data = encode_as("PNG", Image.new("1", (4100, 4100)), exif=exif)
     with pytest.raises(InvalidImageError, match="must be scaled down after its EXIF"):
         load_source(data, fit="strict")
 
@@ -228,8 +228,8 @@ def test_strict_refuses_a_pil_image() -> None:
 
 # Headers that claim 20,000x10,000 pixels.
 PNG_CLAIM = SIGNATURE + chunk(b"IHDR", struct.pack(">II5B", 20_000, 10_000, 8, 2, 0, 0, 0))
-PNG_CLAIM += saved("PNG", SMALL)[len(PNG_CLAIM) :]
-GIF_CLAIM = saved("GIF", SMALL).replace(
+PNG_CLAIM += encode_as("PNG", SMALL)[len(PNG_CLAIM) :]
+GIF_CLAIM = encode_as("GIF", SMALL).replace(
     struct.pack("<HH", *SMALL.size), struct.pack("<HH", 20_000, 10_000)
 )
 
@@ -282,21 +282,21 @@ def test_a_pil_image_with_too_many_pixels_is_refused() -> None:
 def _every_format() -> dict[str, bytes]:
     """Return an image in each format that Pillow can write without other programs."""
     Image.init()
-    found = {}
+    files = {}
     for format in Image.SAVE:
         for mode in ("RGB", "1"):
             with contextlib.suppress(Exception):
-                found[format] = saved(format, Image.new(mode, (16, 16)))
+                files[format] = encode_as(format, Image.new(mode, (16, 16)))
                 break
-    return found
+    return files
 
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     """The first bytes decide about the format. A suffix neither opens a file nor refuses it."""
     path = tmp_path / "cat.png"
-    found = _every_format()
-    assert found.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
-    for format, data in found.items():
+    files = _every_format()
+    assert files.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
+    for format, data in files.items():
         path.write_bytes(data)
         if format in (*FORMATS, "MPO"):
             assert load_source(path).png.side == 16
@@ -318,7 +318,9 @@ def test_a_png_inside_another_file_is_not_loaded(data: bytes) -> None:
         load_source(data)
 
 
-@pytest.mark.parametrize("data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), saved("TIFF", SMALL)])
+@pytest.mark.parametrize(
+    "data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), encode_as("TIFF", SMALL)]
+)
 def test_a_png_signature_is_not_enough(data: bytes) -> None:
     """A file that begins as a PNG and continues as something else is a corrupt PNG."""
     with pytest.raises(InvalidImageError, match="corrupt PNG file"):
@@ -382,7 +384,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 400_000), (30_000, 10)])
 def test_padding_a_long_strip_takes_little_memory(size: tuple[int, int]) -> None:
     """A strip that would need a square of gigabytes is scaled down before it is padded."""
-    source = load_source(saved("PNG", Image.new("1", size, 1)), fit="pad")
+    source = load_source(encode_as("PNG", Image.new("1", size, 1)), fit="pad")
     assert source.png.side == 4096
     assert f"padded {size[0]}x{size[1]} to a square of 4096x4096" in source.note
 
@@ -390,7 +392,7 @@ def test_padding_a_long_strip_takes_little_memory(size: tuple[int, int]) -> None
 @pytest.mark.slow
 def test_a_huge_image_is_scaled_down_first() -> None:
     """A converted image has at most 4096 pixels per side, and the note says so."""
-    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))
+    source = load_source(encode_as("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))
     assert source.png.side == 4096
     assert decode(source.png).getextrema() == (7, 7)
     assert source.note.endswith("to the centered 8200x8200, scaled 8200x8200 down to 4096x4096.")
@@ -401,18 +403,18 @@ def test_exif_is_applied_and_removed() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     image = decode(load_source(square_png(16)).png)
-    data = saved("PNG", image, exif=exif)
-    turned = image.transpose(Image.Transpose.ROTATE_180)
+    data = encode_as("PNG", image, exif=exif)
+    upright = image.transpose(Image.Transpose.ROTATE_180)
     for fit in get_args(Fit):
         source = load_source(data, fit=fit)
         assert "eXIf" not in source.png.chunk_names
-        assert decode(source.png).tobytes() == turned.tobytes()
+        assert decode(source.png).tobytes() == upright.tobytes()
 
 
 def test_the_first_frame_of_an_animated_png_is_taken() -> None:
     """A square animated PNG becomes a still image."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    source = load_source(saved("PNG", frames[0], save_all=True, append_images=frames[1:]))
+    source = load_source(encode_as("PNG", frames[0], save_all=True, append_images=frames[1:]))
     assert source.note == "image: took the first frame."
     assert "acTL" not in source.png.chunk_names
 
@@ -420,7 +422,9 @@ def test_the_first_frame_of_an_animated_png_is_taken() -> None:
 def test_a_pil_image_stays_at_its_frame() -> None:
     """A PIL image is loaded at its current frame and stays there."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "lime")]
-    image = Image.open(io.BytesIO(saved("GIF", frames[0], save_all=True, append_images=frames[1:])))
+    image = Image.open(
+        io.BytesIO(encode_as("GIF", frames[0], save_all=True, append_images=frames[1:]))
+    )
     image.seek(1)
     assert decode(load_source(image).png).convert("RGB").getpixel((5, 5)) == (0, 255, 0)
     assert image.tell() == 1

@@ -64,13 +64,13 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
 
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
     """Another compression of the same photo makes the same files."""
-    printed = set()
+    outputs = set()
     for data in encodings(decode(SquarePNG(square_png(24)))):
         Path("photo.png").write_bytes(data)
         arguments = ["--size", "256x256", "--engine", "instant"]
         assert main(["create", "--image", "photo.png", *arguments]) == 0
-        printed.add(capsys.readouterr().out)
-    assert len(printed) == 1
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) == 1
     assert len(list(Path("variations").iterdir())) == 2
 
 
@@ -99,9 +99,9 @@ def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) 
     out, err = capsys.readouterr()
     seed = err.rpartition("--seed ")[2].strip().rstrip(".")
     assert main([*arguments, "--seed", seed]) == 0
-    again = capsys.readouterr()
-    assert again.out == out
-    assert "--seed" not in again.err
+    repeated_output = capsys.readouterr()
+    assert repeated_output.out == out
+    assert "--seed" not in repeated_output.err
 
 
 def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,38 +280,40 @@ def test_a_missing_package_names_what_to_install(
 def test_closed_streams_do_no_harm(redirection: str) -> None:
     """If standard output or error is closed, the work is done without a traceback."""
     command = f"{sys.executable} -m langchain_image_variation create --image photo.jpg"
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", f"{command} --engine instant {redirection}"], capture_output=True, timeout=60
     )
-    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert (completed.returncode, b"Traceback" in completed.stderr) == (0, False)
     assert len(os.listdir("variations")) == 2
 
 
 def test_a_full_output_device_is_one_line() -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "langchain_image_variation", "engines"],
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
         )
-    assert done.returncode == 1
-    assert done.stderr == b"image-variation: cannot write the output: No space left on device.\n"
+    assert completed.returncode == 1
+    assert (
+        completed.stderr == b"image-variation: cannot write the output: No space left on device.\n"
+    )
 
 
 def test_an_ascii_terminal_shows_every_name() -> None:
     """A character that the terminal cannot show is escaped and does not end the program."""
-    written = ["--image", "photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
-    for arguments in (["--help"], written):
-        done = subprocess.run(
+    arguments_for_files = ["--image", "photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
+    for arguments in (["--help"], arguments_for_files):
+        completed = subprocess.run(
             [sys.executable, "-m", "langchain_image_variation", "create", *arguments],
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
             capture_output=True,
             timeout=60,
         )
-        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-    assert b"\\xf6/photo-" in done.stdout
+        assert (completed.returncode, b"Traceback" in completed.stderr) == (0, False)
+    assert b"\\xf6/photo-" in completed.stdout
 
 
 def test_a_bug_in_an_engine_is_one_line(
@@ -347,11 +349,11 @@ def test_corrupt_pixels_are_invalid_input(capsys: pytest.CaptureFixture[str]) ->
 def test_a_process_without_warnings_or_traceback() -> None:
     """`python -m` runs the same program. An error is one line and nothing else."""
     Path("square.png").write_bytes(square_png())
-    done = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
-    failed = run("create", "--image", "none.png")
-    assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
+    completed = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
+    assert (completed.returncode, len(completed.stdout.splitlines())) == (0, 3)
+    failed_run = run("create", "--image", "none.png")
+    assert (failed_run.returncode, failed_run.stdout) == (2, "")
+    assert failed_run.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
 
 
 def test_a_reader_may_stop_early() -> None:
@@ -404,8 +406,8 @@ def test_nothing_touches_the_network() -> None:
         "from langchain_image_variation.cli import main\n"
         "sys.exit(main(['create', '--image', 'photo.jpg', '--size', '256x256']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr
 
 
 WAITING_IMPORT = """

@@ -108,13 +108,13 @@ def main() -> None:
     # Modules that are imported on first use take memory too.
     load_source(random_image(RGB, 8).replace_fields(first=chunk(b"gAMA", b"\0\1\x86\xa0")).png())
     for name, data, expected in bombs:
-        before = _peak()
+        peak_before = _peak()
         try:
             load_source(data)
             outcome = LOADED
         except ImageVariationError as error:
             outcome = error.message
-        print(json.dumps([name, expected, outcome, len(data), _peak() - before]))
+        print(json.dumps([name, expected, outcome, len(data), _peak() - peak_before]))
 
 
 if __name__ == "__main__":

@@ -55,23 +55,23 @@ def _signatures() -> Iterator[tuple[str, bytes]]:
 
 
 def _headers() -> Iterator[tuple[str, bytes]]:
-    whole = random_image(RGB, 8)
-    _, *others = split_chunks(whole.png())
+    valid_image = random_image(RGB, 8)
+    _, *others = split_chunks(valid_image.png())
     for changes in (
         *({"width": 0}, {"height": 0}, {"width": 2**31, "height": 2**31}),
         *({"width": 2**32 - 1}, {"compression": 1}, {"compression": 255}),
         *({"filtering": 1}, {"filtering": 64}, {"interlace": 2}, {"interlace": 255}),
         *({"width": 8, "height": 8}, {"width": 10, "height": 10}, {"interlace": 1}),
     ):
-        yield f"IHDR {changes}", join_chunks([(b"IHDR", whole.header(**changes)), *others])
+        yield f"IHDR {changes}", join_chunks([(b"IHDR", valid_image.header(**changes)), *others])
     for color_type in range(8):
         for depth in (0, 1, 2, 3, 4, 7, 8, 16, 32, 99):
             if (color_type, depth) != (RGB, 8):
                 # The legal pairs are wrong too: the pixels are not theirs.
-                body = whole.header(color_type=color_type, depth=depth)
+                body = valid_image.header(color_type=color_type, depth=depth)
                 yield f"type {color_type} depth {depth}", join_chunks([(b"IHDR", body), *others])
     for length in (0, 12, 14):
-        body = (whole.header() + b"\0")[:length]
+        body = (valid_image.header() + b"\0")[:length]
         yield f"IHDR of {length} bytes", join_chunks([(b"IHDR", body), *others])
 
 
@@ -148,8 +148,8 @@ def _lengths() -> Iterator[tuple[str, bytes]]:
     )
     for number, part in enumerate(chunks):
         (right,) = struct.unpack_from(">I", part)
-        wrong = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
-        for length in sorted(wrong):
+        wrong_lengths = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
+        for length in sorted(wrong_lengths):
             broken = [*chunks[:number], struct.pack(">I", length) + part[4:]]
             data = SIGNATURE + b"".join(broken + chunks[number + 1 :])
             yield f"length {length} of chunk {number}, {part[4:8].decode()}", data
@@ -163,8 +163,8 @@ def _lengths() -> Iterator[tuple[str, bytes]]:
 
 def _streams() -> Iterator[tuple[str, bytes]]:
     for interlaced in (False, True):
-        whole = random_image(RGBA, 8).replace_fields(interlaced=interlaced, filters=(4,))
-        raw, packed = whole.scanlines(), whole.body()
+        valid_image = random_image(RGBA, 8).replace_fields(interlaced=interlaced, filters=(4,))
+        raw, packed = valid_image.scanlines(), valid_image.body()
         for name, body in {
             "no zlib stream": b"\xff" * 40,
             "one byte": b"\x78",
@@ -189,7 +189,7 @@ def _streams() -> Iterator[tuple[str, bytes]]:
             "filter 255": zlib.compress(b"\xff" + raw[1:]),
             "filter 5 last": zlib.compress(raw[:-37] + b"\x05" + raw[-36:]),
         }.items():
-            chunks = whole.chunks(body) if body else [chunk(b"IHDR", whole.header())]
+            chunks = valid_image.chunks(body) if body else [chunk(b"IHDR", valid_image.header())]
             end = [] if body else [chunk(b"IDAT"), chunk(b"IEND")]
             yield f"{name}{' interlaced' * interlaced}", SIGNATURE + b"".join(chunks + end)
 
@@ -214,10 +214,10 @@ def _values() -> Iterator[tuple[str, bytes]]:
     yield "tRNS of color too short", _with(random_image(RGB, 8), chunk(b"tRNS", b"\0\0"))
     yield "tRNS of color too long", _with(random_image(RGB, 8), chunk(b"tRNS", bytes(8)))
     for name, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4)):
-        for wrong in sorted({0, length - 1, length + 1}):
+        for wrong_length in sorted({0, length - 1, length + 1}):
             yield (
-                f"{name.decode()} of {wrong} bytes",
-                _with(random_image(RGB, 8), chunk(name, bytes(wrong))),
+                f"{name.decode()} of {wrong_length} bytes",
+                _with(random_image(RGB, 8), chunk(name, bytes(wrong_length))),
             )
 
 

@@ -26,41 +26,41 @@ def pixels(image: Image.Image) -> list[Pixel]:
 
 def test_every_valid_file_is_read_exactly() -> None:
     """Each is read as a `SquarePNG` and by `load_source`, and every pixel is compared."""
-    wrong, names = [], set()
+    failures, names = [], set()
     for name, sample in valid.images():
         names.add(name)
         data = sample.png()
         expected = [pixel for row in sample.visible_pixels() for pixel in row]
         source = load_source(data)
         if pixels(decode(SquarePNG(data))) != expected or pixels(decode(source.png)) != expected:
-            wrong.append(name)
+            failures.append(name)
         assert {kind for kind, _ in split_chunks(source.png.data)} <= PIXELS
-    assert wrong == []
+    assert failures == []
     assert len(names) == sum(1 for _ in valid.images()) > 300
 
 
 def test_every_oblong_file_is_cropped_exactly() -> None:
     """The pixels in the center of an image that is not square are kept as they are."""
-    wrong = []
+    failures = []
     for name, sample in valid.oblong_images():
         side = min(sample.width, sample.height)
         left, top = (sample.width - side) // 2, (sample.height - side) // 2
         middle = [row[left : left + side] for row in sample.visible_pixels()[top : top + side]]
-        got = pixels(decode(load_source(sample.png()).png))
-        if got != [pixel for row in middle for pixel in row]:
-            wrong.append(name)
-    assert wrong == []
+        actual = pixels(decode(load_source(sample.png()).png))
+        if actual != [pixel for row in middle for pixel in row]:
+            failures.append(name)
+    assert failures == []
 
 
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_every_corrupt_file_is_refused(kind: str) -> None:
     """Nothing is loaded or decoded, and the message is short and our own."""
-    wrong = []
+    failures = []
     for name, data in CORRUPT[kind]:
         reads: list[Callable[[], object]] = [partial(_decoded, data)]
         reads += [partial(load_source, data, fit=fit) for fit in get_args(Fit)]
-        wrong += [name for read in reads if not is_refused(read)]
-    assert wrong == []
+        failures += [name for read in reads if not is_refused(read)]
+    assert failures == []
     assert len({name for name, _ in CORRUPT[kind]}) == len(CORRUPT[kind])
 
 

@@ -84,8 +84,8 @@ def test_no_metadata_is_passed_on(carrier: str) -> None:
 def test_pixels_stay_as_they_were_compressed() -> None:
     """Removing metadata does not encode the pixels again."""
     sample = random_image(RGB, 16).replace_fields(pieces=3, filters=(4,))
-    late = CARRIERS["tEXt"] + CARRIERS["private"]
-    source = load_source(sample.replace_fields(first=CARRIERS["zTXt"], last=late).png())
+    late_chunks = CARRIERS["tEXt"] + CARRIERS["private"]
+    source = load_source(sample.replace_fields(first=CARRIERS["zTXt"], last=late_chunks).png())
     assert source.png.data == sample.png()
     assert source.note == ""
 
@@ -142,8 +142,8 @@ def test_a_model_receives_only_the_image() -> None:
         sent = _sent_body(random_image(RGB, 8).replace_fields(first=carrier).png())
         assert PROMPT not in sent
         assert DEFLATED not in sent
-    hidden = SampleImage(RGBA, 8, [[(1, 2, 3, 0), (1, 2, 3, 255)]] * 2).png()
-    assert flatten_on_white(SquarePNG(hidden)).data in _sent_body(hidden)
+    hidden_png = SampleImage(RGBA, 8, [[(1, 2, 3, 0), (1, 2, 3, 255)]] * 2).png()
+    assert flatten_on_white(SquarePNG(hidden_png)).data in _sent_body(hidden_png)
 
 
 HIDING = {
@@ -176,8 +176,8 @@ def test_transparency_hides_no_image(name: str) -> None:
     sample = HIDING[name]
     expected = [pixel for row in sample.visible_pixels() for pixel in row]
     png = load_source(sample.png()).png
-    loaded = decode(png).convert("RGBA")
-    assert loaded.tobytes() == bytes(value for pixel in expected for value in pixel)
+    loaded_image = decode(png).convert("RGBA")
+    assert loaded_image.tobytes() == bytes(value for pixel in expected for value in pixel)
     assert expected[0] == (255, 255, 255, 0)
     # Other programs decode it without us.
     assert Image.open(io.BytesIO(png.data)).convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 0)
@@ -190,9 +190,9 @@ def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
     sent = decode(flatten_on_white(SquarePNG(sample.png())))
     assert sent.mode in ("L", "RGB")
     for at, pixel in enumerate(pixel for row in sample.visible_pixels() for pixel in row):
-        got = sent.convert("RGB").getpixel((at % 2, at // 2))
-        assert isinstance(got, tuple)
-        for value, shown in zip(pixel, got, strict=False):
+        actual_color = sent.convert("RGB").getpixel((at % 2, at // 2))
+        assert isinstance(actual_color, tuple)
+        for value, shown in zip(pixel, actual_color, strict=False):
             assert abs(shown - (value * pixel[3] + 255 * (255 - pixel[3])) / 255) <= 1
 
 
@@ -225,9 +225,9 @@ def test_gamma_is_applied_once(color_type: int, gamma: int) -> None:
         shown = 255 * (
             12.92 * linear if linear < 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
         )
-        found = pixels.getpixel((at % 2, at // 2))
-        assert isinstance(found, int)
-        assert abs(found - shown) <= 2
+        actual_pixel = pixels.getpixel((at % 2, at // 2))
+        assert isinstance(actual_pixel, int)
+        assert abs(actual_pixel - shown) <= 2
 
 
 @pytest.mark.parametrize("extra", [b"", chunk(b"sRGB", b"\0")])
@@ -248,9 +248,9 @@ def test_an_srgb_gamma_changes_nothing(extra: bytes) -> None:
 def test_other_color_spaces_are_converted(extra: bytes) -> None:
     """A file that calls its blue red is read as a browser shows it."""
     sample = SampleImage(RGB, 8, [[(200, 100, 50)]], first=extra)
-    found = decode(load_source(sample.png()).png).getpixel((0, 0))
-    assert isinstance(found, tuple)
-    assert all(abs(a - b) <= 9 for a, b in zip(found, (50, 100, 200), strict=True))
+    actual_pixel = decode(load_source(sample.png()).png).getpixel((0, 0))
+    assert isinstance(actual_pixel, tuple)
+    assert all(abs(a - b) <= 9 for a, b in zip(actual_pixel, (50, 100, 200), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -317,6 +317,6 @@ def test_exif_in_a_png_is_applied_wherever_it_is(early: bool) -> None:
     turn = chunk(b"eXIf", exif(3))
     sample = random_image(RGB, 8)
     data = sample.replace_fields(**({"first": turn} if early else {"last": turn})).png()
-    turned = decode(SquarePNG(sample.png())).transpose(Image.Transpose.ROTATE_180)
-    assert decode(load_source(data).png).tobytes() == turned.tobytes()
-    assert decode(flatten_on_white(SquarePNG(data))).tobytes() == turned.tobytes()
+    upright = decode(SquarePNG(sample.png())).transpose(Image.Transpose.ROTATE_180)
+    assert decode(load_source(data).png).tobytes() == upright.tobytes()
+    assert decode(flatten_on_white(SquarePNG(data))).tobytes() == upright.tobytes()

@@ -30,10 +30,10 @@ def test_the_hash_is_as_documented(tmp_path: Path) -> None:
         image = Image.frombytes(mode, (8, 600), bytes(range(8, 248)) * (20 * samples))
         path = tmp_path / f"{mode}.png"
         path.write_bytes(encode(image))
-        with Image.open(path) as opened:
-            head = f"{opened.mode} {opened.width}x{opened.height}\n".encode()
-            told = hashlib.sha256(head + np.asarray(opened).tobytes()).hexdigest()
-        assert pixel_sha256(image) == digest(path.read_bytes()) == told
+        with Image.open(path) as image_file:
+            head = f"{image_file.mode} {image_file.width}x{image_file.height}\n".encode()
+            documented = hashlib.sha256(head + np.asarray(image_file).tobytes()).hexdigest()
+        assert pixel_sha256(image) == digest(path.read_bytes()) == documented
 
 
 def test_the_hash_is_the_same_in_every_release() -> None:

@@ -118,9 +118,9 @@ def test_an_embedded_profile_is_converted_to_srgb() -> None:
         (_with_red_and_blue_swapped(srgb), (90, 200, 10, 128)),
     ):
         image.info["icc_profile"] = profile
-        found = normalize(image).getpixel((0, 0))
-        assert isinstance(found, tuple)
-        assert all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
+        actual = normalize(image).getpixel((0, 0))
+        assert isinstance(actual, tuple)
+        assert all(abs(a - b) <= 1 for a, b in zip(actual, expected, strict=True))
 
 
 def test_the_callers_image_is_not_changed() -> None:
@@ -135,8 +135,8 @@ def test_encode_and_decode_are_inverse() -> None:
     """Pixels survive encoding and decoding exactly, in every plain mode."""
     for mode in PLAIN_MODES:
         pixels = decode(SquarePNG(square_png(32, mode)))
-        again = decode(SquarePNG(encode(pixels, compress_level=1)))
-        assert (again.mode, again.tobytes()) == (mode, pixels.tobytes())
+        decoded = decode(SquarePNG(encode(pixels, compress_level=1)))
+        assert (decoded.mode, decoded.tobytes()) == (mode, pixels.tobytes())
 
 
 def test_pillows_messages_are_hidden() -> None:
@@ -160,8 +160,8 @@ def test_only_pillows_warnings_are_ignored() -> None:
                 warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
 
     with ThreadPoolExecutor(8) as threads:
-        for done in [threads.submit(decode_often) for _ in range(8)]:
-            done.result()
+        for future in [threads.submit(decode_often) for _ in range(8)]:
+            future.result()
     assert list(warnings.filters) == before
     with (
         pytest.warns(UserWarning, match="theirs"),

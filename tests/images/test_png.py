@@ -191,10 +191,10 @@ def test_corrupt_pixels_are_refused_on_decoding() -> None:
 )
 def test_text_chunks_are_not_decompressed(text: bytes) -> None:
     """An image with any text chunk is decoded as if it had no text."""
-    whole = square_png(16)
-    data = whole[:33] + text + whole[33:]
-    assert strip_metadata(data) == whole == strip_metadata(whole)
-    assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(whole)).tobytes()
+    valid_png = square_png(16)
+    data = valid_png[:33] + text + valid_png[33:]
+    assert strip_metadata(data) == valid_png == strip_metadata(valid_png)
+    assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(valid_png)).tobytes()
 
 
 def _flip(data: bytes, at: int, bit: int) -> bytes:
@@ -232,9 +232,9 @@ def test_a_damaged_png_is_refused(
     damage: Callable[[bytes, int, int], bytes], mode: str, at: int, bit: int
 ) -> None:
     """A changed bit, a cut or a repeated part of a valid file is always noticed."""
-    whole = square_png(16, mode)
-    data = damage(whole, at, bit)
-    if data != whole:
+    valid_png = square_png(16, mode)
+    data = damage(valid_png, at, bit)
+    if data != valid_png:
         with pytest.raises(InvalidImageError):
             SquarePNG(data)
 

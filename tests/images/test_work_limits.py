@@ -209,8 +209,8 @@ IMAGES = {
         optional={"comment": st.integers(1, 500), "icc_profile": st.integers(1, 500)},
     ),
     thumbnail=st.booleans(),
-    behind=st.sampled_from(["", "fakes", "image"]),
-    repeated=st.integers(0, 30),
+    after_end=st.sampled_from(["", "fakes", "image"]),
+    repeats=st.integers(0, 30),
 )
 def test_scans_are_counted_exactly(
     mode: str,
@@ -219,8 +219,8 @@ def test_scans_are_counted_exactly(
     options: dict[str, Any],
     fakes: dict[str, int],
     thumbnail: bool,
-    behind: str,
-    repeated: int,
+    after_end: str,
+    repeats: int,
 ) -> None:
     """Nothing in segments, scan data or after the end is counted, and each file is accepted."""
     image, expected = IMAGES[mode]
@@ -228,12 +228,12 @@ def test_scans_are_counted_exactly(
     if thumbnail:
         metadata["exif"] = b"Exif\0\0MM\0*" + jpeg(progressive=True)
     data = jpeg(image.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
-    tail = {"": b"", "fakes": FAKES, "image": jpeg(progressive=True)}[behind]
+    tail = {"": b"", "fakes": FAKES, "image": jpeg(progressive=True)}[after_end]
     expected = expected if progressive else 1
     last = data.rindex(b"\xff\xda")
-    many = data[:-2] + data[last:-2] * repeated + data[-2:]
+    many = data[:-2] + data[last:-2] * repeats + data[-2:]
     assert count_scans(data + tail) == _naive_count(data + tail) == expected
-    assert count_scans(many + tail) == _naive_count(many + tail) == expected + repeated
+    assert count_scans(many + tail) == _naive_count(many + tail) == expected + repeats
     check_work(many + tail)
     assert load_source(data + tail).png.side == min(box)
 
@@ -263,14 +263,14 @@ def test_tables_before_the_image_end_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "between",
+    "filling_bytes",
     [b"\xff" * 100, b"\xff\x00" * 50, b"\xff\xd3", b"\xff\x01", b"junk"],
     ids=["fill", "stuffed", "restart", "TEM", "junk"],
 )
-def test_bytes_between_scans_hide_no_scan(between: bytes) -> None:
+def test_bytes_between_scans_hide_no_scan(filling_bytes: bytes) -> None:
     """Decoders skip fill bytes, restart markers and junk before a marker."""
     last = ATTACK.rindex(b"\xff\xda")
-    hidden = ATTACK[:last] + between + ATTACK[last:]
+    hidden = ATTACK[:last] + filling_bytes + ATTACK[last:]
     assert count_scans(hidden) == _naive_count(hidden) == 300
 
 
@@ -321,8 +321,8 @@ def test_usual_scans_are_accepted_at_the_size_limit(mode: str) -> None:
 def test_a_large_image_may_have_fewer_scans() -> None:
     """Each scan costs a pass over the whole image, so a large one may have 25 scans."""
     check_work(_with_claimed_size(9459, 9459, "L", 25 - 6))
-    refused = f"whose 26 scans read 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
-    with pytest.raises(InvalidImageError, match=refused):
+    message_start = f"whose 26 scans read 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
+    with pytest.raises(InvalidImageError, match=message_start):
         load_source(_with_claimed_size(9459, 9459, "L", 26 - 6))
 
 
@@ -446,8 +446,8 @@ def test_pillow_finds_the_segments_that_we_count(parts: list[bytes]) -> None:
         return
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
     header = takewhile(lambda part: not part.is_scan, read_segments(data))
-    kept = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
-    assert [body for _, body in image.applist] == kept
+    bodies = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
+    assert [body for _, body in image.applist] == bodies
 
 
 @pytest.mark.parametrize("marker", [0xC0, 0xC2, 0xC9, 0xDE], ids=hex)
@@ -538,14 +538,14 @@ def test_camera_files_are_accepted() -> None:
     options: dict[str, Any] = {"exif": exif, "xmp": b"<x/>" * 10_000, "icc_profile": bytes(200_000)}
     for kind in ("JPEG", "MPO"):
         buffer = io.BytesIO()
-        more = {"save_all": True, "append_images": [image] * 3} if kind == "MPO" else {}
-        image.save(buffer, kind, **options, **more)
+        save_options = {"save_all": True, "append_images": [image] * 3} if kind == "MPO" else {}
+        image.save(buffer, kind, **options, **save_options)
         check_work(buffer.getvalue())
-        with Image.open(buffer) as opened:
-            assert opened.format == kind
-            assert isinstance(opened, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
-            assert opened.getexif()[0x010F] == "Maker"
-            assert len(opened.info["icc_profile"]) == 200_000
+        with Image.open(buffer) as image_file:
+            assert image_file.format == kind
+            assert isinstance(image_file, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
+            assert image_file.getexif()[0x010F] == "Maker"
+            assert len(image_file.info["icc_profile"]) == 200_000
 
 
 @given(
@@ -575,8 +575,8 @@ def test_every_value_that_pillow_copies_is_counted(
     file = io.BytesIO(block)
     file.seek(directory.next)
     directory.load(file)
-    copied = [len(value) for value in directory._tagdata.values()]
-    assert sum(size for size in copied if size > (8 if big else 4)) <= count_value_bytes(block)
+    value_sizes = [len(value) for value in directory._tagdata.values()]
+    assert sum(size for size in value_sizes if size > (8 if big else 4)) <= count_value_bytes(block)
 
 
 def _tiff(big: bool, tag: int | None, count: int) -> bytes:
@@ -597,12 +597,15 @@ def _tiff(big: bool, tag: int | None, count: int) -> bytes:
     first = start + struct.calcsize(number)
     rows = data[first : first + entries * struct.calcsize(entry)]
     values = b"".join(struct.pack(entry, 0xF000 + at, 1, 40_000, 8) for at in range(count))
-    inner = len(data)
+    directory_start = len(data)
     if tag is None:
         rows, entries = rows + values, entries + count
     else:
         data += struct.pack(number, count) + values + bytes(8)
-        rows, entries = rows + struct.pack(entry, tag, 16 if big else 4, 1, inner), entries + 1
+        rows, entries = (
+            rows + struct.pack(entry, tag, 16 if big else 4, 1, directory_start),
+            entries + 1,
+        )
     start = len(data)
     data = data[:at] + struct.pack(offset, start) + data[at + struct.calcsize(offset) :]
     return (data + struct.pack(number, entries) + rows + bytes(8)).ljust(41_000, b"\0")
