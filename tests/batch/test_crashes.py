@@ -116,7 +116,7 @@ def test_an_interrupt_finishes_what_is_in_hand(
     assert process.returncode == code, err
     assert out.splitlines() == ["out/manifest.parquet", "out/manifest.jsonl"]
     assert "Finishing what is in hand; interrupt once more to stop at once." in err
-    assert "the same command goes on from here" in err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
     rows = manifest()
     assert 0 < len(rows) == len(pictures()) < many
