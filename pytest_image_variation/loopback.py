@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.server import create_app
-from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Play, Unexpected
-from pytest_image_variation.form import Form
+from pytest_image_variation.expectations import Asked, Play, Unexpected
+from pytest_image_variation.forms import Form
 from pytest_image_variation.scenarios import Answer, Maker
+from pytest_image_variation.session import Session
 
 __all__ = ["Loopback", "View"]
 
@@ -39,7 +39,7 @@ _QUEUE = 10_000
 _LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
-class View(Door):
+class View(Session):
     """A test's own view of a server.
 
     As long as no scenario is asked for, the server answers any request as the app does: legal ones

@@ -95,7 +95,7 @@ def _check_for_the_kit(config: pytest.Config) -> None:
 
         _checked("--image-variation-capabilities", lambda: Capabilities.parse(claimed))
     if config.getoption("--image-variation-url"):
-        from pytest_image_variation.conformance.server import named
+        from pytest_image_variation.conformance.server_tests import named
 
         _checked("The server of --image-variation-url", lambda: named(config))
     lists = [
@@ -103,7 +103,7 @@ def _check_for_the_kit(config: pytest.Config) -> None:
         *config.getoption("--image-variation-xfails"),
     ]
     if lists:
-        from pytest_image_variation.conformance.lists import read_list
+        from pytest_image_variation.conformance.rule_lists import read_list
 
         # Here, since of xdist's processes the first must say so.
         _checked(None, lambda: [read_list(Path(path)) for path in lists])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         ImageVariationClient,
         ImageVariationTool,
     )
-    from pytest_image_variation.live import Live
+    from pytest_image_variation.live_session import LiveSession
     from pytest_image_variation.loopback import Loopback, View
     from pytest_image_variation.replay import Replay
 
@@ -101,20 +101,20 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
     """Give pytest-recording's cassettes our matchers."""
-    from pytest_image_variation import recording
+    from pytest_image_variation.vcr_settings import multipart, multipart_pixels
 
-    vcr.register_matcher("multipart", recording.multipart)
-    vcr.register_matcher("multipart_pixels", recording.multipart_pixels)
+    vcr.register_matcher("multipart", multipart)
+    vcr.register_matcher("multipart_pixels", multipart_pixels)
 
 
 def _about_rules(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say in each report which rule it is about, and mark the tests that a list names."""
-    from pytest_image_variation.conformance import lists, report
+    from pytest_image_variation.conformance import report, rule_lists
 
     for item in items:
         rule = item.callspec.params["rule"]  # type: ignore[attr-defined]  # of parametrized tests
         item.user_properties.append((report.RULE, report.as_property(rule)))
-    lists.apply_lists(
+    rule_lists.apply_lists(
         items,
         config.getoption("--image-variation-skips"),
         config.getoption("--image-variation-xfails"),
@@ -219,7 +219,7 @@ class _Lazy:
 
 
 @pytest.fixture
-def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Live]:
+def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | LiveSession]:
     """A validating server on 127.0.0.1, of this test alone.
 
     It answers as the vendor's did, and has `base_url`, `api_key`, `journal`, `scenario(name)`,
@@ -235,7 +235,7 @@ def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Li
 
 
 @pytest.fixture
-def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay | Live]:
+def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay | LiveSession]:
     """The recorded scenarios, played to every HTTP client of the process without a socket.
 
     It has `base_url`, `api_key`, `journal` and `scenario(name)`.
@@ -261,9 +261,9 @@ def _image_variation_marked(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def image_variation_env(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> View | Replay | Live:
+) -> View | Replay | LiveSession:
     """`OPENAI_BASE_URL` and `OPENAI_API_KEY` name what the test plays: cassettes or the server."""
-    door: View | Replay | Live = _door(request)
+    door: View | Replay | LiveSession = _door(request)
     monkeypatch.setenv("OPENAI_BASE_URL", door.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", door.api_key)
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
@@ -449,11 +449,11 @@ def _problems(item: pytest.Item, *, unused: bool = True) -> list[str]:
     return problems
 
 
-def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
-    live = _imported("live", "--image-variation-url", "pytest")
+def _live(request: pytest.FixtureRequest) -> Iterator[LiveSession]:
+    live = _imported("live_session", "--image-variation-url", "pytest")
     config = request.config
     key = config.getoption("--image-variation-api-key") or os.environ.get("IMAGE_VARIATION_API_KEY")
-    door = live.Live(config.getoption("--image-variation-url").rstrip("/"), key or "none")
+    door = live.LiveSession(config.getoption("--image-variation-url").rstrip("/"), key or "none")
     folder = config.getoption("--image-variation-record")
     path = None
     if folder is not None:

@@ -9,8 +9,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from pytest_image_variation.form import Form, Part
-from pytest_image_variation.vcr_form import aiohttp_form, body_of, headers_of
+from pytest_image_variation.forms import Form, Part, aiohttp_form, body_of, headers_of
 
 __all__ = ["REDACTED", "Redaction"]
 

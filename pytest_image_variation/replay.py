@@ -19,11 +19,10 @@ from vcr.request import Request
 from vcr.serializers import yamlserializer
 
 from langchain_image_variation.http.deadline import DeadlineTransport
-from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
-from pytest_image_variation.persister import Nothing
-from pytest_image_variation.recording import cassette_dir
-from pytest_image_variation.vcr_form import form_of, headers_of
+from pytest_image_variation.expectations import Asked, Expectations, Play, Unexpected
+from pytest_image_variation.forms import form_of, headers_of
+from pytest_image_variation.session import Session
+from pytest_image_variation.vcr_settings import cassette_dir
 
 __all__ = ["BASE_URL", "Replay", "replaying"]
 
@@ -37,7 +36,7 @@ _ELSEWHERE = (
 )
 
 
-class Replay(Door):
+class Replay(Session):
     """A test's scenarios, played from the cassettes.
 
     Any address will do for a client, but the pictures that are given as url are at `BASE_URL`.
@@ -117,7 +116,6 @@ def replaying() -> Iterator[Replay]:
     replay = Replay()
     with _Playing.use(
         path="scenarios",
-        persister=Nothing,
         record_mode=RecordMode.NONE,
         custom_patches=((DeadlineTransport, "handle_request", _patched(replay)),),
     ) as cassette:
@@ -129,6 +127,12 @@ class _Playing(Cassette):  # type: ignore[misc]  # vcrpy is not typed
     """vcrpy's cassette as its patches see it: it has an answer to everything."""
 
     replay: Replay
+
+    def _load(self) -> None:
+        """Read no file: the scenarios name the cassettes to play."""
+
+    def _save(self, force: bool = False) -> None:
+        """Write no file."""
 
     def can_play_response_for(self, request: Any) -> bool:
         return True

@@ -24,9 +24,9 @@ with suppress(ImportError):
 _IMPORTED = (
     "langchain_image_variation.agents.tool",
     "pytest_image_variation.assertions",
-    "pytest_image_variation.conformance.lists",
+    "pytest_image_variation.conformance.rule_lists",
     "pytest_image_variation.conformance.report",
-    "pytest_image_variation.live",
+    "pytest_image_variation.live_session",
     "pytest_image_variation.loopback",
     "pytest_image_variation.replay",
 )

@@ -6,10 +6,10 @@ classes here, with the one fixture that each asks for.
 """
 
 from pytest_image_variation.conformance.capabilities import Capabilities
-from pytest_image_variation.conformance.client import ClientConformanceTests
-from pytest_image_variation.conformance.engine import EngineConformanceTests
-from pytest_image_variation.conformance.server import ServerConformanceTests
-from pytest_image_variation.conformance.target import Server
+from pytest_image_variation.conformance.client_tests import ClientConformanceTests
+from pytest_image_variation.conformance.engine_tests import EngineConformanceTests
+from pytest_image_variation.conformance.server import Server
+from pytest_image_variation.conformance.server_tests import ServerConformanceTests
 
 __all__ = [
     "Capabilities",

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pytest_image_variation.conformance.pictures import picture
+from pytest_image_variation.conformance.images import picture
 from pytest_image_variation.conformance.rule import Breach, unseen
-from pytest_image_variation.door import Exchange
+from pytest_image_variation.session import Exchange
 
 if TYPE_CHECKING:
     from pytest_image_variation.loopback import Loopback

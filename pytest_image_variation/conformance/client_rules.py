@@ -9,9 +9,9 @@ from PIL import Image
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.client_probe import MANY, Call, ClientProbe
-from pytest_image_variation.conformance.pictures import picture
+from pytest_image_variation.conformance.images import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
-from pytest_image_variation.form import Part, Picture
+from pytest_image_variation.forms import Part, Picture
 
 __all__ = ["RULES"]
 

@@ -14,7 +14,7 @@ from langchain_image_variation.engines import AsyncVariationEngine, VariationEng
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
-from pytest_image_variation.conformance.pictures import picture
+from pytest_image_variation.conformance.images import picture
 from pytest_image_variation.conformance.rule import Breach
 
 __all__ = ["Engine", "EngineProbe"]

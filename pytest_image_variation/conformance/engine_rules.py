@@ -13,7 +13,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.engine_probe import EngineProbe
-from pytest_image_variation.conformance.pictures import picture
+from pytest_image_variation.conformance.images import picture
 from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
 
 __all__ = ["RULES"]

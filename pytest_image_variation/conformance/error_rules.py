@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pytest_image_variation.conformance.answer import Answer
-from pytest_image_variation.conformance.question import Question
+from pytest_image_variation.conformance.probe_request import Question
+from pytest_image_variation.conformance.probe_response import Answer
 from pytest_image_variation.conformance.request_rules import serves
 from pytest_image_variation.conformance.rule import Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe

@@ -11,8 +11,8 @@ import pytest
 
 from langchain_image_variation import __version__
 from pytest_image_variation.conformance.rule import LEVELS, Rule
-from pytest_image_variation.conformance.target import Server
-from pytest_image_variation.conformance.verdict import BREACH
+from pytest_image_variation.conformance.rule_tests import BREACH
+from pytest_image_variation.conformance.server import Server
 
 __all__ = ["RULE", "Row", "Tally", "as_property"]
 

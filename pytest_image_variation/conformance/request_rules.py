@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from langchain_image_variation.contract import MAX_N, SIZES
-from pytest_image_variation.conformance.question import Field, File, Question
+from pytest_image_variation.conformance.probe_request import Field, File, Question
 from pytest_image_variation.conformance.rule import Level, Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe
 

@@ -17,10 +17,10 @@ from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import request_timeout
 from langchain_image_variation.http.deadline import deadline_at
-from pytest_image_variation.conformance.answer import Answer, Picture, masked
-from pytest_image_variation.conformance.question import Field, File, Question
+from pytest_image_variation.conformance.probe_request import Field, File, Question
+from pytest_image_variation.conformance.probe_response import Answer, Picture, masked
 from pytest_image_variation.conformance.rule import Breach, unseen
-from pytest_image_variation.conformance.target import Server
+from pytest_image_variation.conformance.server import Server
 
 __all__ = ["ServerProbe"]
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from pytest_image_variation.conformance.answer import Answer
-from pytest_image_variation.conformance.question import WRONG_KEY, Key, Question
+from pytest_image_variation.conformance.probe_request import WRONG_KEY, Key, Question
+from pytest_image_variation.conformance.probe_response import Answer
 from pytest_image_variation.conformance.request_rules import serves
 from pytest_image_variation.conformance.rule import Level, Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe

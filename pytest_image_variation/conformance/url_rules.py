@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import httpx
 
-from pytest_image_variation.conformance.answer import Answer, Picture
-from pytest_image_variation.conformance.question import Question
+from pytest_image_variation.conformance.probe_request import Question
+from pytest_image_variation.conformance.probe_response import Answer, Picture
 from pytest_image_variation.conformance.request_rules import serves
 from pytest_image_variation.conformance.rule import Breach, Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe

@@ -11,10 +11,10 @@ import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from pytest_image_variation.conformance.rule import Breach, Unseen
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server import Server
 from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.conformance.target import Server
-from pytest_image_variation.form import Form
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.forms import Form
 
 KEY = "sk-in-process"
 

@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.form import Form, Part
+from pytest_image_variation.forms import Form, Part
 from tests.conformance.in_process import Change, Given, Sent
 
 ENDPOINT = "/v1/images/variations"

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.conformance.pictures import PICTURES, picture
-from pytest_image_variation.conformance.question import Field, File, Question
+from pytest_image_variation.conformance.images import PICTURES, picture
+from pytest_image_variation.conformance.probe_request import Field, File, Question
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.conformance.in_process import KEY, Change, Given, Sent
 

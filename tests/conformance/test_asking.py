@@ -13,8 +13,8 @@ import pytest
 from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.rule import Breach
-from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.samples import square_png
 from tests.conformance.in_process import broken_rules
 from tests.conftest import Run

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pytest_image_variation.conformance.client import CLIENT_RULES
 from pytest_image_variation.conformance.client_probe import ClientProbe
+from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.rule import Breach, Unseen
 from pytest_image_variation.loopback import Loopback
 from pytest_image_variation.samples import jpeg

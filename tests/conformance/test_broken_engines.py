@@ -13,9 +13,9 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.conformance.engine import ENGINE_RULES
 from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
-from pytest_image_variation.conformance.pictures import picture
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.images import picture
 from pytest_image_variation.conformance.rule import Breach
 from pytest_image_variation.samples import jpeg
 

@@ -16,11 +16,11 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.question import BOUNDARY, Field, File, Question
+from pytest_image_variation.conformance.probe_request import BOUNDARY, Field, File, Question
 from pytest_image_variation.conformance.rule import Breach, Rule
-from pytest_image_variation.conformance.server import SERVER_RULES
 from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.form import Form
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.forms import Form
 from pytest_image_variation.samples import square_png
 from tests.conftest import Run
 from tests.http.raw_server import raw_server, response
@@ -79,7 +79,7 @@ def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
         [
             "SHOULD refuse-broken-pixels: A PNG whose pixels cannot be inflated is refused with*",
             "got: 200 {*",
-            "* -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
+            "* -m pytest_image_variation.conformance.images broken-pixels.png | curl -i *",
             "* conformance of image variations *",
             "*kept*broken*expected*not seen*failed*",
             "MUST *1 *0 *0 *0 *0",
@@ -428,20 +428,20 @@ def test_each_class_is_judged_by_itself(run: Run) -> None:
 
 def count_of_all() -> int:
     """Return how many tests the subclasses have."""
-    from pytest_image_variation.conformance.client import CLIENT_RULES
-    from pytest_image_variation.conformance.engine import ENGINE_RULES
+    from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+    from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
 
     return COUNT + 2 * len(CLIENT_RULES) + len(ENGINE_RULES)
 
 
 def test_ids_are_unique_and_texts_are_sentences() -> None:
     """Over all three tables."""
-    from pytest_image_variation.conformance import lists
+    from pytest_image_variation.conformance import rule_lists
     from pytest_image_variation.conformance.client_rules import RULES as CLIENT
     from pytest_image_variation.conformance.engine_rules import RULES as ENGINE
 
     rules: list[Rule[Any]] = [*SERVER_RULES.values(), *CLIENT, *ENGINE]
-    assert len({rule.id for rule in rules}) == len(rules) == len(lists.IDS)
+    assert len({rule.id for rule in rules}) == len(rules) == len(rule_lists.IDS)
     assert all(rule.text.endswith(".") and len(rule.text) < 140 for rule in rules)
 
 
@@ -502,14 +502,14 @@ def test_a_server_is_checked_without_the_extra_server() -> None:
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'vcr'): sys.modules[name] = None\n"
-        "import pytest_image_variation.conformance.lists\n"
+        "import pytest_image_variation.conformance.rule_lists\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_no_picture_has_the_boundary_inside() -> None:
     """Else the form would break there."""
-    from pytest_image_variation.conformance.pictures import PICTURES, picture
+    from pytest_image_variation.conformance.images import PICTURES, picture
 
     assert not [name for name in PICTURES if BOUNDARY.encode() in picture(name)]
 

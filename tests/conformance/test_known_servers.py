@@ -8,7 +8,7 @@ import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Server
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from tests.conformance.in_process import BrokenCopy, Copies, broken_rules, in_process
 from tests.conformance.known_servers import KNOWN_SERVERS, KnownServer
 

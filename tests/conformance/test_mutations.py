@@ -8,7 +8,7 @@ import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.loopback import View
 from tests.conformance.in_process import (
     KEY,

@@ -25,10 +25,10 @@ from pytest_image_variation.conformance import (
     ServerConformanceTests,
 )
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.rule_tests import parameters
 from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.conformance.verdict import parameters
-from pytest_image_variation.form import Form
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.forms import Form
 from pytest_image_variation.loopback import Loopback
 from tests.server.serving import serving
 

@@ -36,7 +36,7 @@ from langchain_image_variation.images.work_limits import (
 )
 from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.source import load_source, read_stored
-from pytest_image_variation.conformance.answer import Picture
+from pytest_image_variation.conformance.probe_response import Picture
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.images.scans import ARITHMETIC, NON_INTERLEAVED, with_scans

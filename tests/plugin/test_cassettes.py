@@ -17,10 +17,10 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import ExpiredURLError
 from langchain_image_variation.images.png import SquarePNG
-from pytest_image_variation import record
-from pytest_image_variation.recording import cassette_dir
+from pytest_image_variation import record_cassettes
 from pytest_image_variation.replay import BASE_URL, replaying
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
+from pytest_image_variation.vcr_settings import cassette_dir
 from tests.calling import KINDS, Caller
 from tests.plugin.asking import check, key_header, picture
 from tests.plugin.clients import CLIENTS, URL, Send
@@ -128,7 +128,7 @@ def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
     foreign = tmp_path / "of_another.yaml"
     before[foreign] = b"scenario: of_another\n"
     foreign.write_bytes(before[foreign])
-    assert record.record(tmp_path) == ["n_11", "gone"]
+    assert record_cassettes.record(tmp_path) == ["n_11", "gone"]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -136,7 +136,7 @@ def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "missing", "told"),
     [
-        ("--help", "", "usage: python -m pytest_image_variation.record [-h] [FOLDER]"),
+        ("--help", "", "usage: python -m pytest_image_variation.record_cassettes [-h] [FOLDER]"),
         ("--hepl", "", "unrecognized arguments: --hepl"),
         ("folder", "uvicorn", "pip install 'langchain-image-variation[pytest,server]'"),
     ],
@@ -145,7 +145,7 @@ def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, t
     """Help and mistakes write nothing, and a missing extra is named without a traceback."""
     code = (
         f"import runpy, sys; sys.argv = ['record', {argument!r}]; sys.modules[{missing!r}] = None\n"
-        "runpy.run_module('pytest_image_variation.record', run_name='__main__')"
+        "runpy.run_module('pytest_image_variation.record_cassettes', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -159,11 +159,11 @@ def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, t
 def test_an_installed_package_is_not_written_over(tmp_path: Path) -> None:
     """Whoever means other cassettes than those of a checkout names a folder."""
     package = tmp_path / "pytest_image_variation"
-    root = Path(record.__file__).parent
+    root = Path(record_cassettes.__file__).parent
     shutil.copytree(root, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(cassette_dir(), package / "cassettes", dirs_exist_ok=True)
     written = {path: path.stat().st_mtime_ns for path in (package / "cassettes").iterdir()}
-    command = [sys.executable, "-m", "pytest_image_variation.record"]
+    command = [sys.executable, "-m", "pytest_image_variation.record_cassettes"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "name a FOLDER: those of an installed package are not written over." in done.stderr
@@ -175,8 +175,8 @@ def test_cassettes_are_the_same_however_their_pictures_are_compressed() -> None:
     text = (cassette_dir() / "success_b64_n1_256.yaml").read_text()
     again = recompressed(text)
     assert again != text
-    assert record.same(text, again)
-    assert not record.same(text, text.replace("1767225600", "1767225601"))
+    assert record_cassettes.same(text, again)
+    assert not record_cassettes.same(text, text.replace("1767225600", "1767225601"))
 
 
 def recompressed(text: str) -> str:

@@ -100,7 +100,7 @@ def test_beside_pytest_recording(run: Run) -> None:
     result = run(
         """
         import httpx, pytest
-        from pytest_image_variation.recording import cassette_dir
+        from pytest_image_variation.vcr_settings import cassette_dir
 
         @pytest.mark.vcr(str(cassette_dir() / "success_b64_n2.yaml"), match_on=["method", "path"])
         def test_ours():
@@ -117,11 +117,11 @@ def test_a_suite_of_pytest_recording_records_forms(run: Run) -> None:
     pytest.importorskip("pytest_recording")
     source = """
         import httpx, os, pytest
-        from pytest_image_variation.recording import settings
+        from pytest_image_variation.vcr_settings import vcr_settings
 
         @pytest.fixture(scope="session")
         def vcr_config():
-            return {**settings("pixels"), "match_on": ["method", "multipart_pixels"]}
+            return {**vcr_settings("pixels"), "match_on": ["method", "multipart_pixels"]}
 
         @pytest.mark.vcr
         def test_it(image_variation_loopback, square_png):

@@ -9,22 +9,20 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from vcr.cassette import Cassette
-from vcr.persisters.filesystem import FilesystemPersister
 from vcr.record_mode import RecordMode
 from vcr.request import Request
 
 from langchain_image_variation.http.deadline import DeadlineTransport
-from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Unexpected
-from pytest_image_variation.persister import Nothing
+from pytest_image_variation.expectations import Asked, Unexpected
+from pytest_image_variation.forms import form_of, headers_of
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
-from pytest_image_variation.vcr_form import form_of, headers_of
+from pytest_image_variation.session import Session
 
-__all__ = ["Live", "recording"]
+__all__ = ["LiveSession", "recording"]
 
 
-class Live(Door):
+class LiveSession(Session):
     """A test's view of a live server.
 
     What a request is answered is the server's affair; whether it was expected is still checked.
@@ -74,7 +72,7 @@ def _skip(what: str) -> NoReturn:
 
 
 @contextmanager
-def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
+def recording(live: LiveSession, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
     """Watch what every client of this process sends while the block runs.
 
     Args:
@@ -84,23 +82,24 @@ def recording(live: Live, path: Path | None, *, keep: Callable[[], bool]) -> Ite
     """
     redaction = Redaction(live.api_key)
     with _Watching.use(
-        path=str(path or "none"),
-        persister=Nothing if path is None else FilesystemPersister,
+        path=str(path),
         record_mode=RecordMode.ALL,
         before_record_request=redaction.request,
         before_record_response=redaction.response,
-        drop_unused_requests=True,
     ) as cassette:
         cassette.live = live
-        cassette.keep = keep
+        cassette.keep = lambda: path is not None and keep()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DeadlineTransport, "handle_request", _watched(cassette))
             yield
 
 
 class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
-    live: Live | None = None
+    live: LiveSession
     keep: Callable[[], bool]
+
+    def _load(self) -> None:
+        """Start empty, since a recording replaces the one before it."""
 
     def _save(self, force: bool = False) -> None:
         if self.keep():
@@ -112,8 +111,7 @@ class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
         return False
 
     def append(self, request: Any, response: Any) -> None:
-        if self.live is not None:
-            self.live.seen(request, response["status"]["code"])
+        self.live.seen(request, response["status"]["code"])
         super().append(request, response)
 
 

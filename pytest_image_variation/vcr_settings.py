@@ -1,7 +1,7 @@
 """For suites that record their own cassettes with vcrpy: matchers, settings, and our cassettes.
 
-`settings` puts them together for pytest-recording's `vcr_config` and for `vcr.VCR`. Nothing here
-imports vcrpy: its requests and responses are taken as they come.
+`vcr_settings` puts them together for `vcr.VCR` and for pytest-recording's `vcr_config`. Nothing
+here imports vcrpy: its requests and responses are taken as they come.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from langchain_image_variation.images.pixels import open_image
-from pytest_image_variation.form import Form, Part
+from pytest_image_variation.forms import Form, Part, body_of, form_of
 from pytest_image_variation.redaction import Redaction
-from pytest_image_variation.vcr_form import body_of, form_of
 
 __all__ = [
     "cassette_dir",
     "multipart",
     "multipart_pixels",
-    "settings",
+    "vcr_settings",
 ]
 
 Pictures = Literal["bytes", "pixels"]
@@ -37,7 +36,7 @@ def cassette_dir() -> Path:
     raise FileNotFoundError("The cassettes are missing from this installation; install it anew.")
 
 
-def settings(pictures: Pictures = "bytes") -> dict[str, Any]:
+def vcr_settings(pictures: Pictures = "bytes") -> dict[str, Any]:
     """Return what to pass to vcrpy, or to return from pytest-recording's fixture `vcr_config`.
 
     Requests are matched by method, path and form. Of headers and of the values in an address's

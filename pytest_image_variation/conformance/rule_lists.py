@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_image_variation.conformance.client import CLIENT_RULES
-from pytest_image_variation.conformance.engine import ENGINE_RULES
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 
 __all__ = ["IDS", "apply_lists", "read_list"]
 

@@ -8,7 +8,7 @@ from pytest_image_variation.conformance import engine_rules
 from pytest_image_variation.conformance.capabilities import Capabilities
 from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.verdict import judge, parameters, subject_of
+from pytest_image_variation.conformance.rule_tests import judge, parameters, subject_of
 
 __all__ = ["ENGINE_RULES", "EngineConformanceTests"]
 

@@ -1,6 +1,6 @@
 """The pictures that the kit sends, by name.
 
-`python -m pytest_image_variation.conformance.pictures NAME` writes one to the standard output,
+`python -m pytest_image_variation.conformance.images NAME` writes one to the standard output,
 which is how the command lines of failures get theirs.
 """
 

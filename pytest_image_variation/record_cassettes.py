@@ -1,4 +1,4 @@
-"""Records the cassettes anew: ``python -m pytest_image_variation.record [FOLDER]``.
+"""Records the cassettes anew: ``python -m pytest_image_variation.record_cassettes [FOLDER]``.
 
 vcrpy records each scenario from this project's own server over a real socket, since the vendor's
 endpoint is gone. Times, signatures and request ids are replaced by fixed ones, and a cassette whose
@@ -26,9 +26,9 @@ try:
     from langchain_image_variation.images.pixels import open_image
     from pytest_image_variation import samples
     from pytest_image_variation.loopback import Loopback, View
-    from pytest_image_variation.recording import cassette_dir
     from pytest_image_variation.replay import BASE_URL
     from pytest_image_variation.scenarios import SCENARIOS, Scenario
+    from pytest_image_variation.vcr_settings import cassette_dir
 except ImportError:
     if __name__ != "__main__":
         raise
@@ -243,7 +243,7 @@ def _pixels(png: bytes) -> bytes:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pytest_image_variation.record",
+        prog="python -m pytest_image_variation.record_cassettes",
         description="Record each scenario from this project's own server. Files of the folder that "
         "were not recorded by this program stay as they are.",
     )

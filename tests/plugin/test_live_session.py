@@ -8,7 +8,7 @@ import pytest
 import yaml
 from vcr.request import Request
 
-from pytest_image_variation.live import Live
+from pytest_image_variation.live_session import LiveSession
 from pytest_image_variation.loopback import Loopback, View
 from tests.conftest import Run
 
@@ -146,11 +146,11 @@ def test_a_recording_is_played_by_pytest_recording(
         """
         import pytest
         from pathlib import Path
-        from pytest_image_variation import recording
+        from pytest_image_variation.vcr_settings import vcr_settings
 
         @pytest.fixture(scope="module")
         def vcr_config():
-            return recording.settings("pixels")
+            return vcr_settings("pixels")
 
         @pytest.fixture(scope="module")
         def vcr_cassette_dir(request):
@@ -231,7 +231,7 @@ def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None
 
 def test_headers_are_text_as_whatever_vcrpy_holds_them() -> None:
     """The journal has the text of a header that a client gave as bytes, or as a list."""
-    live = Live("http://127.0.0.1/v1", "none")
+    live = LiveSession("http://127.0.0.1/v1", "none")
     headers = {"X-Bytes": b"one", "X-List": ["two"]}
     live.seen(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
     assert dict(live.journal[0].headers) == {"x-bytes": "one", "x-list": "two"}

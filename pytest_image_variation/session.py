@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_image_variation.expectation import Asked, Expectations
-from pytest_image_variation.form import Picture
+from pytest_image_variation.expectations import Asked, Expectations
+from pytest_image_variation.forms import Picture
 
-__all__ = ["Door", "Exchange"]
+__all__ = ["Exchange", "Session"]
 
 _SECRET = {
     "api-key",
@@ -42,7 +42,7 @@ class Exchange:
     """The status of the answer, once it is sent."""
 
 
-class Door:
+class Session:
     """A test's own view of the server on loopback, of the cassettes, or of a live server.
 
     Args:

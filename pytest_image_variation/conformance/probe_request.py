@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.form import Form, Part
+from pytest_image_variation.conformance.images import picture
+from pytest_image_variation.forms import Form, Part
 
 __all__ = ["BOUNDARY", "WRONG_KEY", "Field", "File", "Key", "Question"]
 
@@ -125,7 +125,7 @@ class Question:
         line = " ".join(words)
         if not files:
             return line
-        made = f"{_python()} -m pytest_image_variation.conformance.pictures {files[0].picture}"
+        made = f"{_python()} -m pytest_image_variation.conformance.images {files[0].picture}"
         return f"{made} | {line}" if source == "-" else f"{made} > {source} && {line}"
 
     @property

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_image_variation import samples
-from pytest_image_variation.form import Form, Part, Picture
+from pytest_image_variation.forms import Form, Part, Picture
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
 

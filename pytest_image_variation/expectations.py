@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from langchain_image_variation.error_response import Error, ErrorResponse
-from pytest_image_variation.form import Form, Picture
+from pytest_image_variation.forms import Form, Picture
 from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario, scenario
 
 __all__ = ["Asked", "Expectations", "Play", "Unexpected"]

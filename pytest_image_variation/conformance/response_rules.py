@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 
-from pytest_image_variation.conformance.answer import Answer
+from pytest_image_variation.conformance.probe_response import Answer
 from pytest_image_variation.conformance.rule import Breach, Rule, unseen
 from pytest_image_variation.conformance.server_probe import ServerProbe
 

@@ -15,11 +15,11 @@ from PIL import Image
 from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.request import Request
 
-from pytest_image_variation import recording
+from pytest_image_variation import vcr_settings
+from pytest_image_variation.forms import form_of
 from pytest_image_variation.loopback import View
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
-from pytest_image_variation.vcr_form import form_of
 from tests.http.raw_server import raw_server, response
 
 PNG = square_png(8)
@@ -46,7 +46,7 @@ def test_the_boundary_and_the_order_make_no_difference() -> None:
     """As `match_on=["body"]` would have it, no recorded form ever matched again."""
     first, second = form({"n": "2", "size": "256x256"}), form({"size": "256x256", "n": "2"})
     assert first.body != second.body
-    recording.multipart(first, second)
+    vcr_settings.multipart(first, second)
 
 
 @pytest.mark.parametrize(
@@ -63,44 +63,44 @@ def test_the_boundary_and_the_order_make_no_difference() -> None:
 def test_what_makes_a_difference(other: Request, message: str) -> None:
     """Names, file names and contents; the message says which."""
     with pytest.raises(AssertionError) as difference:
-        recording.multipart(form({"n": "2"}), other)
+        vcr_settings.multipart(form({"n": "2"}), other)
     assert message in str(difference.value)
     with pytest.raises(AssertionError):
-        recording.multipart(other, form({"n": "2"}))
+        vcr_settings.multipart(other, form({"n": "2"}))
 
 
 def test_pictures_by_pixels() -> None:
     """Another compression is the same picture, as chosen; another pixel is not."""
     first, second = form(), form(data=recompressed(PNG))
-    recording.multipart_pixels(first, second)
+    vcr_settings.multipart_pixels(first, second)
     with pytest.raises(AssertionError):
-        recording.multipart(first, second)
+        vcr_settings.multipart(first, second)
     with pytest.raises(AssertionError):
-        recording.multipart_pixels(first, form(data=OTHER))
+        vcr_settings.multipart_pixels(first, form(data=OTHER))
     with pytest.raises(AssertionError):
-        recording.multipart_pixels(form(data=b"no picture"), form(data=b"none either"))
+        vcr_settings.multipart_pixels(form(data=b"no picture"), form(data=b"none either"))
 
 
 def test_bodies_that_are_no_forms() -> None:
     """They are compared as they are."""
     one, other = (Request("POST", "https://x.example/", body, {}) for body in (b"a", b"b"))
-    recording.multipart(one, one)
+    vcr_settings.multipart(one, one)
     with pytest.raises(AssertionError):
-        recording.multipart(one, other)
+        vcr_settings.multipart(one, other)
 
 
 def test_settings_take_bytes_or_pixels() -> None:
     """And nothing else."""
-    assert recording.settings()["match_on"][-1] == "multipart"
-    assert recording.settings("pixels")["match_on"][-1] == "multipart_pixels"
+    assert vcr_settings.vcr_settings()["match_on"][-1] == "multipart"
+    assert vcr_settings.vcr_settings("pixels")["match_on"][-1] == "multipart_pixels"
     with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colours'"):
-        recording.settings("colours")  # type: ignore[arg-type]  # that is the point
+        vcr_settings.vcr_settings("colours")  # type: ignore[arg-type]  # that is the point
 
 
 def recorder() -> Any:
     """Return vcrpy, set up as the README says."""
-    made = vcr.VCR(**recording.settings())
-    made.register_matcher("multipart", recording.multipart)
+    made = vcr.VCR(**vcr_settings.vcr_settings())
+    made.register_matcher("multipart", vcr_settings.multipart)
     return made
 
 

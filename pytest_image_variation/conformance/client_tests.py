@@ -10,7 +10,7 @@ import pytest
 from pytest_image_variation.conformance import client_rules
 from pytest_image_variation.conformance.client_probe import ClientProbe, CreateVariation
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.verdict import judge, parameters
+from pytest_image_variation.conformance.rule_tests import judge, parameters
 
 if TYPE_CHECKING:
     from pytest_image_variation.loopback import Loopback
