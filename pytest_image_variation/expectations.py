@@ -1,40 +1,41 @@
-"""Which requests a test expects: the scenarios it asked for, and what came of each."""
+"""The scenarios that a test expects, and which of its requests match them."""
 
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from langchain_image_variation.error_response import Error, ErrorResponse
-from pytest_image_variation.forms import Form, Picture
+from pytest_image_variation.forms import Form, SentImage
 from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario, scenario
 
-__all__ = ["Asked", "Expectations", "Play", "Unexpected"]
+__all__ = ["Expectations", "Match", "ReceivedRequest", "UnexpectedRequest"]
 
 ENDPOINT = "/images/variations"
-_ALLOW = "Name one for it, or allow it with @pytest.mark.image_variation(allow_unexpected=True)."
+_ADVICE = "Add a scenario for it, or mark the test @pytest.mark.image_variation("
+_ADVICE += "allow_unexpected=True)."
 _FIELDS = {"image", "model", "n", "response_format", "size", "user"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, as far as scenarios differ by it."""
+class ReceivedRequest:
+    """The parts of a request that tell scenarios apart."""
 
     method: str
     path: str
     form: Form
-    picture: Picture | None
+    image: SentImage | None
     has_key: bool
 
     @classmethod
-    def of(cls, method: str, path: str, form: Form, *, has_key: bool) -> "Asked":
-        """Look at a request's form."""
-        picture = None if form.image is None else Picture.of(form.image)
-        return cls(method, path, form, picture, has_key)
+    def from_form(cls, method: str, path: str, form: Form, *, has_key: bool) -> "ReceivedRequest":
+        """Return a request with the facts of the image in its form."""
+        image = None if form.image is None else SentImage.from_part(form.image)
+        return cls(method, path, form, image, has_key)
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
-    """A request met a scenario: which, and which of its answers it gets, from 0."""
+class Match:
+    """The scenario that a request matched, and the index of the answer it gets."""
 
     scenario: Scenario
     index: int
@@ -45,194 +46,207 @@ class Play:
         return self.scenario.answers[self.index]
 
 
-class Unexpected(Exception):
-    """A request that no scenario expects; the message says how it differs from the nearest."""
+class UnexpectedRequest(Exception):
+    """A request matches no scenario; the message compares it with the closest one."""
 
     def to_json(self) -> str:
-        """Return the body of the 400 that answers it, after which no SDK sends it again."""
+        """Return the body of a 400 response. SDKs do not retry a 400."""
         error = Error(message=str(self), type="invalid_request_error", code="unexpected_request")
         return ErrorResponse(error=error).to_json()
 
 
 @dataclass(slots=True)
-class _Line:
+class _Expectation:
     scenario: Scenario
     times: int
-    whatever: bool
-    played: int = 0
+    unconditional: bool
+    answered: int = 0
 
     @property
-    def wanted(self) -> int:
+    def expected(self) -> int:
         return self.times * len(self.scenario.answers)
+
+    @property
+    def is_open(self) -> bool:
+        return self.answered < self.expected
 
 
 class Expectations:
-    """The scenarios of one test, played in the order in which they were asked for.
+    """The scenarios of one test.
 
-    A scenario is used up when it was played as often as it was asked for; a request gets the first
-    that fits it and is not used up. Safe to share between threads.
+    A request gets the first scenario that it matches and that still has answers to give. Safe to
+    share between threads.
 
     Args:
-        elsewhere: What to say of an unexpected request that is not for variations.
+        hint: Added to the message about an unexpected request for another endpoint.
     """
 
-    def __init__(self, elsewhere: str = "") -> None:
-        self._elsewhere = elsewhere
-        self._lines: list[_Line] = []
-        self._closed = False
+    def __init__(self, hint: str = "") -> None:
+        self._hint = hint
+        self._expectations: list[_Expectation] = []
+        self._strict = False
         self._unexpected: list[str] = []
         self._lock = threading.Lock()
 
     def expect(self, name: str, times: int = 1) -> None:
-        """Expect requests that fit a scenario; from now on, only requests that fit one.
+        """Expect requests that match a scenario. From now on, each request must match one.
 
         Raises:
-            ValueError: If there is no scenario of that name, or `times` is no whole number from 1.
+            ValueError: If the scenario does not exist, or `times` is not a positive integer.
         """
-        self._add(scenario(name), times, whatever=False)
-        self._closed = True
+        self._add(scenario(name), times, unconditional=False)
+        self._strict = True
 
     def fail_next(self, name: str, times: int = 1) -> None:
-        """Expect requests whatever they ask, before anything else, and answer with a fault.
+        """Answer the next requests with a fault, whatever they contain.
 
         Raises:
-            ValueError: If there is no fault of that name, or `times` is no whole number from 1.
+            ValueError: If the fault does not exist, or `times` is not a positive integer.
         """
         fault = scenario(name)
         if fault.kind != "fault":
             raise ValueError(
-                f"{name!r} is no fault but a {fault.kind}, which depends on what is asked; ask for "
-                f"it with scenario({name!r})."
+                f"{name!r} is not a fault but a {fault.kind}, whose answer depends on the request. "
+                f"Expect it with scenario({name!r})."
             )
-        self._add(fault, times, whatever=True)
+        self._add(fault, times, unconditional=True)
 
-    def _add(self, wanted: Scenario, times: int, *, whatever: bool) -> None:
+    def _add(self, scenario: Scenario, times: int, *, unconditional: bool) -> None:
         if type(times) is not int or times < 1:
-            raise ValueError(f"times must be a whole number from 1, got {times!r}.")
+            raise ValueError(f"times must be a positive integer, got {times!r}.")
         with self._lock:
-            self._lines.append(_Line(wanted, times, whatever))
+            self._expectations.append(_Expectation(scenario, times, unconditional))
 
-    def take(self, asked: Asked) -> Play | None:
-        """Return what a request is answered with, or None if any request is welcome.
+    def match(self, request: ReceivedRequest) -> Match | None:
+        """Return the scenario for a request, or None if the test expects none in particular.
 
         Raises:
-            Unexpected: If only the scenarios that were asked for are expected, and it fits none
-                that is left.
+            UnexpectedRequest: If the test expects scenarios, and the request matches none that
+                still has answers to give.
         """
         with self._lock:
-            left = [line for line in self._lines if line.played < line.wanted]
-            # What must fail next, fails before anything else is looked at.
-            left.sort(key=lambda line: not line.whatever)
-            for line in left:
-                if line.whatever and _needs_url(line.scenario, asked):
-                    message = f"{line.scenario.name!r} needs a request for url, and got b64_json."
+            open_ones = [each for each in self._expectations if each.is_open]
+            # fail_next() takes precedence over scenario().
+            open_ones.sort(key=lambda each: not each.unconditional)
+            for expectation in open_ones:
+                expected = expectation.scenario
+                if expectation.unconditional and _lacks_url(expected, request):
+                    message = (
+                        f"The fault {expected.name!r} needs a request with response_format 'url', "
+                        "and got one with 'b64_json'."
+                    )
                     self._unexpected.append(message)
-                    raise Unexpected(message)
-                if line.whatever or not list(differences(line.scenario, asked)):
-                    line.played += 1
-                    return Play(line.scenario, (line.played - 1) % len(line.scenario.answers))
-            if not self._closed:
+                    raise UnexpectedRequest(message)
+                if expectation.unconditional or not list(differences(expected, request)):
+                    expectation.answered += 1
+                    return Match(expected, (expectation.answered - 1) % len(expected.answers))
+            if not self._strict:
                 return None
-            message = _nearest([line.scenario for line in left], asked)
-            if not asked.path.endswith(ENDPOINT):
-                message += self._elsewhere
+            message = _explain_mismatch([each.scenario for each in open_ones], request)
+            if not request.path.endswith(ENDPOINT):
+                message += self._hint
             self._unexpected.append(message)
-        raise Unexpected(message)
+        raise UnexpectedRequest(message)
 
-    def note(self, message: str) -> None:
-        """Keep in mind a request that is unexpected for another reason."""
+    def add_unexpected(self, message: str) -> None:
+        """Add a request that is unexpected for another reason."""
         with self._lock:
             self._unexpected.append(message)
 
     def problems(self, *, unused: bool = True, unexpected: bool = True) -> list[str]:
-        """Return what was unexpected, and which scenarios were not used up."""
+        """Return a message for each unexpected request and for each scenario not fully used."""
         with self._lock:
-            found = list(self._unexpected) if unexpected else []
-            for line in self._lines if unused else ():
-                if line.played < line.wanted:
-                    expected = "1 request" if line.wanted == 1 else f"{line.wanted} requests"
-                    found.append(
-                        f"The scenario {line.scenario.name!r} was asked for: it expects "
-                        f"{expected}, and got {line.played or 'none'}. If it need not be used: "
+            messages = list(self._unexpected) if unexpected else []
+            for each in self._expectations if unused else ():
+                if each.is_open:
+                    requests = "1 request" if each.expected == 1 else f"{each.expected} requests"
+                    messages.append(
+                        f"The scenario {each.scenario.name!r} expects {requests}, and got "
+                        f"{each.answered or 'none'}. If it may stay unused, mark the test "
                         f"@pytest.mark.image_variation(allow_unused=True)."
                     )
-        return found
+        return messages
 
 
-def _needs_url(wanted: Scenario, asked: Asked) -> bool:
-    """Say whether a fault lies in an address that the answer would not have."""
-    return wanted.name == "url_expired" and asked.form.fields.get("response_format") == "b64_json"
+def _lacks_url(scenario: Scenario, request: ReceivedRequest) -> bool:
+    """Return whether a scenario expires a URL that the response to this request would not have."""
+    b64_json = request.form.fields.get("response_format") == "b64_json"
+    return scenario.name == "url_expired" and b64_json
 
 
-def _nearest(left: list[Scenario], asked: Asked) -> str:
-    sent = f"{asked.method} {asked.path}"
-    if not left:
-        return f"{sent} is one request too many: no scenario is left to play. {_ALLOW}"
-    near = min(left, key=lambda candidate: len(list(differences(candidate, asked))))
-    differing = "; ".join(
-        f"{name}: expected {expected}, got {got}"
-        for name, expected, got in differences(near, asked)
+def _explain_mismatch(scenarios: list[Scenario], request: ReceivedRequest) -> str:
+    target = f"{request.method} {request.path}"
+    if not scenarios:
+        return f"Unexpected {target}: every scenario has been used up. {_ADVICE}"
+    closest = min(scenarios, key=lambda candidate: len(list(differences(candidate, request))))
+    details = "; ".join(
+        f"{name}: expected {expected}, got {actual}"
+        for name, expected, actual in differences(closest, request)
     )
-    return f"{sent} fits no scenario. The nearest is {near.name!r}, but {differing}. {_ALLOW}"
+    return f"{target} matches no scenario. The closest is {closest.name!r}: {details}. {_ADVICE}"
 
 
-def differences(wanted: Scenario, asked: Asked) -> Iterator[tuple[str, str, str]]:
-    """Yield in what a request differs from a scenario's: the field, expected, got."""
-    if asked.method != "POST" or not asked.path.endswith(ENDPOINT):
-        yield "the address", f"POST …{ENDPOINT}", f"{asked.method} {asked.path}"
-    elif wanted.kind == "refusal":
-        yield from _refusal_differences(wanted, asked)
-    elif _needs_url(wanted, asked):
+def differences(scenario: Scenario, request: ReceivedRequest) -> Iterator[tuple[str, str, str]]:
+    """Yield how a request differs from a scenario: field, expected value, actual value."""
+    if request.method != "POST" or not request.path.endswith(ENDPOINT):
+        yield "request", f"POST …{ENDPOINT}", f"{request.method} {request.path}"
+    elif scenario.kind == "refusal":
+        yield from _refusal_differences(scenario, request)
+    elif _lacks_url(scenario, request):
         yield "response_format", "'url'", "'b64_json'"
-    elif wanted.selective:
-        yield from _success_differences(wanted, asked)
+    elif scenario.selective:
+        yield from _success_differences(scenario, request)
 
 
-def _success_differences(wanted: Scenario, asked: Asked) -> Iterator[tuple[str, str, str]]:
-    # An empty field is one that is not there.
-    sent = {name: value for name, value in asked.form.fields.items() if value}
+def _success_differences(
+    scenario: Scenario, request: ReceivedRequest
+) -> Iterator[tuple[str, str, str]]:
+    # An empty field counts as absent.
+    fields = {name: value for name, value in request.form.fields.items() if value}
     for name, default in DEFAULTS.items():
-        expected, got = wanted.fields.get(name, default), sent.get(name, default)
-        if expected != got:
-            yield name, repr(expected), repr(got[:60])
-    if "user" in wanted.fields and "user" not in sent:
+        expected, actual = scenario.fields.get(name, default), fields.get(name, default)
+        if expected != actual:
+            yield name, repr(expected), repr(actual[:60])
+    if "user" in scenario.fields and "user" not in fields:
         yield "user", "any", "none"
-    for name in sorted(sent.keys() - _FIELDS):
-        yield name[:40], "no such field", repr(sent[name][:60])
-    if asked.picture is None:
+    for name in sorted(fields.keys() - _FIELDS):
+        yield name[:40], "no such field", repr(fields[name][:60])
+    if request.image is None:
         yield "image", "a square PNG", "none"
-    elif asked.picture.flaw is not None:
-        yield "image", "a square PNG", _FLAWS[asked.picture.flaw]
+    elif request.image.flaw is not None:
+        yield "image", "a square PNG", _FLAWS[request.image.flaw]
 
 
 _FLAWS = {
-    "not_png": "something that is no PNG",
+    "not_png": "a file that is not a PNG",
     "too_large": "4 MB or more",
-    "not_square": "a picture that is not square",
-    "corrupt": "a broken PNG",
+    "not_square": "an image that is not square",
+    "corrupt": "a corrupt PNG",
 }
 
 
-def _refusal_differences(wanted: Scenario, asked: Asked) -> Iterator[tuple[str, str, str]]:
-    sent = asked.form.fields
-    match wanted.breaks:
+def _refusal_differences(
+    scenario: Scenario, request: ReceivedRequest
+) -> Iterator[tuple[str, str, str]]:
+    fields = request.form.fields
+    match scenario.breaks:
         case "key":
-            if asked.has_key:
+            if request.has_key:
                 yield "key", "none", "one"
         case "image":
-            flaw = None if asked.picture is None else asked.picture.flaw
-            if (wanted.sample is None) != (asked.picture is None) or flaw != wanted.flaw:
-                got = "none" if asked.picture is None else _FLAWS.get(flaw or "", "a square PNG")
-                yield "image", _FLAWS[wanted.flaw] if wanted.flaw else "none", got
+            flaw = None if request.image is None else request.image.flaw
+            if (scenario.sample is None) != (request.image is None) or flaw != scenario.flaw:
+                actual = "none" if request.image is None else _FLAWS.get(flaw or "", "a square PNG")
+                yield "image", _FLAWS[scenario.flaw] if scenario.flaw else "none", actual
         case "n":
-            if sent.get("n") != wanted.fields["n"]:
-                yield "n", repr(wanted.fields["n"]), repr(sent.get("n"))
+            if fields.get("n") != scenario.fields["n"]:
+                yield "n", repr(scenario.fields["n"]), repr(fields.get("n"))
         case str() as name if name in _FIELDS:
-            if not sent.get(name) or sent[name] in _LEGAL[name]:
-                yield name, f"none of {', '.join(_LEGAL[name])}", repr(sent.get(name))
+            if not fields.get(name) or fields[name] in _LEGAL[name]:
+                yield name, f"none of {', '.join(_LEGAL[name])}", repr(fields.get(name))
         case _:
-            if not sent.keys() - _FIELDS:
-                yield "a field", "one that the contract does not know", "only known ones"
+            if not fields.keys() - _FIELDS:
+                yield "fields", "one that is not in the contract", "only fields of the contract"
 
 
 _LEGAL = {

@@ -1,4 +1,4 @@
-"""A live server in the place of ours, with what is sent and answered recorded by vcrpy."""
+"""Runs a test against a live server instead of ours, and records the traffic with vcrpy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,89 +13,91 @@ from vcr.record_mode import RecordMode
 from vcr.request import Request
 
 from langchain_image_variation.http.deadline import DeadlineTransport
-from pytest_image_variation.expectations import Asked, Unexpected
+from pytest_image_variation.expectations import ReceivedRequest, UnexpectedRequest
 from pytest_image_variation.forms import form_of, headers_of
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.scenarios import scenario
 from pytest_image_variation.session import Session
 
-__all__ = ["LiveSession", "recording"]
+__all__ = ["LiveSession", "record"]
 
 
 class LiveSession(Session):
-    """A test's view of a live server.
+    """A session with a live server.
 
-    What a request is answered is the server's affair; whether it was expected is still checked.
+    The server decides how it responds, but each request is still checked against the scenarios.
     """
 
     def scenario(self, name: str, *, times: int = 1) -> None:
-        """Expect requests that fit a scenario; a fault, which cannot be ordered, skips the test.
+        """Expect requests that match a scenario. A fault skips the test.
 
         Raises:
-            ValueError: If there is no such scenario, or `times` is no whole number from 1.
+            ValueError: If the scenario does not exist, or `times` is not a positive integer.
         """
         if scenario(name).kind == "fault":
-            _skip(f"{name!r}")
+            _skip(f"the fault {name!r}")
         super().scenario(name, times=times)
 
     def fail_next(self, name: str, *, times: int = 1) -> None:
-        """Skip the test: a live server cannot be told to fail."""
-        _skip(f"{name!r}")
+        """Skip the test, since a live server does not fail on demand."""
+        _skip(f"the fault {name!r}")
 
     def delay(self, seconds: float) -> None:
-        """Skip the test: a live server cannot be told to wait."""
+        """Skip the test, since a live server does not wait on demand."""
         _skip("a delay")
 
-    def seen(self, request: Any, status: int) -> None:
-        """Take note of a request of vcrpy that was answered."""
-        headers = headers_of(request)
-        asked = Asked.of(
-            request.method,
-            urlsplit(request.uri).path,
-            form_of(request),
+    def add_exchange(self, vcr_request: Any, status: int) -> None:
+        """Add a vcrpy request and the status of its response to the journal."""
+        headers = headers_of(vcr_request)
+        request = ReceivedRequest.from_form(
+            vcr_request.method,
+            urlsplit(vcr_request.uri).path,
+            form_of(vcr_request),
             has_key="authorization" in headers,
         )
-        exchange = self.enter(asked, headers)
+        exchange = self.add_to_journal(request, headers)
         exchange.status = status
-        if asked.method == "GET":
+        if request.method == "GET":
             return
         try:
-            play = self.expectations.take(asked)
-            exchange.scenario = None if play is None else play.scenario.name
-        except Unexpected:
-            # It is told at the end; the server has answered it already.
+            match = self.expectations.match(request)
+            exchange.scenario = None if match is None else match.scenario.name
+        except UnexpectedRequest:
+            # The server has responded already, so the test fails only when it ends.
             return
 
 
-def _skip(what: str) -> NoReturn:
-    pytest.skip(f"A live server cannot be told to give {what}; run without --image-variation-url.")
+def _skip(behavior: str) -> NoReturn:
+    pytest.skip(
+        f"A live server cannot produce {behavior} on demand. Run without --image-variation-url."
+    )
 
 
 @contextmanager
-def recording(live: LiveSession, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
-    """Watch what every client of this process sends while the block runs.
+def record(session: LiveSession, path: Path | None, *, keep: Callable[[], bool]) -> Iterator[None]:
+    """Record what every HTTP client of this process sends while the block runs.
 
     Args:
-        live: What takes note of it.
-        path: The cassette to write, redacted; None for none.
-        keep: Asked at the end whether to write it.
+        session: The session whose journal gets each request.
+        path: The cassette to write, redacted, or None to write none.
+        keep: Called at the end. The cassette is written only if it returns True.
     """
-    redaction = Redaction(live.api_key)
-    with _Watching.use(
+    redaction = Redaction(session.api_key)
+    with _RecordingCassette.use(
         path=str(path),
         record_mode=RecordMode.ALL,
         before_record_request=redaction.request,
         before_record_response=redaction.response,
     ) as cassette:
-        cassette.live = live
+        cassette.session = session
         cassette.keep = lambda: path is not None and keep()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DeadlineTransport, "handle_request", _watched(cassette))
+            patch.setattr(DeadlineTransport, "handle_request", _recording_transport(cassette))
             yield
 
 
-class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
-    live: LiveSession
+class _RecordingCassette(Cassette):  # type: ignore[misc]  # vcrpy is not typed
+    session: LiveSession
     keep: Callable[[], bool]
 
     def _load(self) -> None:
@@ -106,17 +108,17 @@ class _Watching(Cassette):  # type: ignore[misc]  # vcrpy is not typed
             super()._save(force)
 
     def can_play_response_for(self, request: Any) -> bool:
-        # aiohttp's forms can be read only before they are sent.
+        # Read aiohttp's forms now, because sending empties them.
         form_of(request)
         return False
 
     def append(self, request: Any, response: Any) -> None:
-        self.live.seen(request, response["status"]["code"])
+        self.session.add_exchange(request, response["status"]["code"])
         super().append(request, response)
 
 
-def _watched(cassette: _Watching) -> Any:
-    """Return what our own client's transport does: vcrpy does not know it."""
+def _recording_transport(cassette: _RecordingCassette) -> Any:
+    """Return a method for our own client's transport, which vcrpy does not know."""
     send = DeadlineTransport.handle_request
 
     def handle_request(self: DeadlineTransport, request: httpx.Request) -> httpx.Response:

@@ -1,7 +1,7 @@
-"""For suites that record their own cassettes with vcrpy: matchers, settings, and our cassettes.
+"""Settings and matchers for test suites that record their own cassettes with vcrpy.
 
-`vcr_settings` puts them together for `vcr.VCR` and for pytest-recording's `vcr_config`. Nothing
-here imports vcrpy: its requests and responses are taken as they come.
+`vcr_settings` returns them for `vcr.VCR` and for pytest-recording's fixture `vcr_config`. This
+module does not import vcrpy: it works on the requests and responses that vcrpy passes in.
 """
 
 from collections.abc import Callable
@@ -12,50 +12,46 @@ from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.forms import Form, Part, body_of, form_of
 from pytest_image_variation.redaction import Redaction
 
-__all__ = [
-    "cassette_dir",
-    "multipart",
-    "multipart_pixels",
-    "vcr_settings",
-]
+__all__ = ["cassette_dir", "multipart", "multipart_pixels", "vcr_settings"]
 
-Pictures = Literal["bytes", "pixels"]
+ComparedBy = Literal["bytes", "pixels"]
 
 
 def cassette_dir() -> Path:
-    """Return the folder of the recorded scenarios, one `<scenario>.yaml` each.
+    """Return the folder with the cassettes that come with this package, `<scenario>.yaml` each.
 
     Raises:
         FileNotFoundError: If the installation lacks them.
     """
-    here = Path(__file__).parent
-    # The wheel has them inside the package; an editable install finds them in its checkout.
-    for folder in (here / "cassettes", here.parent / "cassettes"):
+    package = Path(__file__).parent
+    # A wheel has them inside the package, an editable install beside it.
+    for folder in (package / "cassettes", package.parent / "cassettes"):
         if (folder / "endpoint_removed.yaml").is_file():
             return folder
-    raise FileNotFoundError("The cassettes are missing from this installation; install it anew.")
+    raise FileNotFoundError(
+        "This installation of langchain-image-variation lacks its cassettes. Reinstall it."
+    )
 
 
-def vcr_settings(pictures: Pictures = "bytes") -> dict[str, Any]:
-    """Return what to pass to vcrpy, or to return from pytest-recording's fixture `vcr_config`.
+def vcr_settings(images: ComparedBy = "bytes") -> dict[str, Any]:
+    """Return settings for `vcr.VCR`, or for pytest-recording's fixture `vcr_config`.
 
-    Requests are matched by method, path and form. Of headers and of the values in an address's
-    query, those are written that are known to hold no secret; keys, organisation, cookies, request
-    ids, signatures and `user` are taken out of bodies, and so is the key that a request was sent
-    with, wherever a server repeats it.
+    Requests match by method, path and form. Only headers and query values that are known to be
+    harmless are written. Keys, organizations, cookies, request ids, signatures and `user` are
+    removed from bodies, and the key of a request is removed wherever the server repeats it.
 
     Args:
-        pictures: Whether pictures are the same by their "bytes", or by their "pixels".
+        images: Whether two images are the same if their "bytes" are equal, or their "pixels".
 
     Raises:
-        ValueError: If `pictures` is neither.
+        ValueError: If `images` is neither.
     """
-    if pictures not in get_args(Pictures):
-        raise ValueError(f"pictures must be 'bytes' or 'pixels', got {str(pictures)[:60]!r}.")
-    form = "multipart" if pictures == "bytes" else "multipart_pixels"
+    if images not in get_args(ComparedBy):
+        raise ValueError(f"images must be 'bytes' or 'pixels', got {str(images)[:60]!r}.")
+    matcher = "multipart" if images == "bytes" else "multipart_pixels"
     redaction = Redaction()
     return {
-        "match_on": ["method", "path", form],
+        "match_on": ["method", "path", matcher],
         "before_record_request": redaction.request,
         "before_record_response": redaction.response,
         "decode_compressed_response": True,
@@ -63,64 +59,64 @@ def vcr_settings(pictures: Pictures = "bytes") -> dict[str, Any]:
 
 
 def multipart(first: Any, second: Any) -> None:
-    """Compare the forms of two requests of vcrpy: a matcher, to be registered as "multipart".
+    """Compare the forms of two vcrpy requests. Register this matcher as "multipart".
 
-    The boundary, which clients draw by chance, and the order of the parts are no difference; the
-    names, file names and contents of the parts are. What is no form is compared byte by byte.
+    Boundaries, which clients choose at random, and the order of parts do not matter. The names,
+    file names and contents of parts do. Bodies that are not forms are compared byte by byte.
 
     Raises:
-        AssertionError: If they differ; the message says in which fields, vcrpy shows it.
+        AssertionError: If the forms differ. vcrpy shows the message, which names the fields.
     """
     _compare(first, second, lambda content: content)
 
 
 def multipart_pixels(first: Any, second: Any) -> None:
-    """Compare as `multipart` does, but pictures by their size, mode and pixels.
+    """Compare as `multipart` does, but compare images by size, mode and pixels.
 
     Raises:
-        AssertionError: If they differ.
+        AssertionError: If the forms differ.
     """
     _compare(first, second, _pixels)
 
 
-def _compare(first: Any, second: Any, content: Callable[[bytes], object]) -> None:
-    here, there = form_of(first), form_of(second)
-    if not here.parts and not there.parts:
-        assert body_of(first) == body_of(second), "the bodies are no forms, and differ"
+def _compare(first: Any, second: Any, value_of: Callable[[bytes], object]) -> None:
+    form, other = form_of(first), form_of(second)
+    if not form.parts and not other.parts:
+        assert body_of(first) == body_of(second), "the bodies differ, and are not forms"
         return
-    differing = _differing(_by_name(here), _by_name(there), content)
-    assert not differing, "; ".join(differing)
+    differences = _differences(_by_name(form), _by_name(other), value_of)
+    assert not differences, "; ".join(differences)
 
 
 def _by_name(form: Form) -> dict[str, list[Part]]:
-    named: dict[str, list[Part]] = {}
+    parts_by_name: dict[str, list[Part]] = {}
     for part in form.parts:
-        named.setdefault(part.name, []).append(part)
-    return named
+        parts_by_name.setdefault(part.name, []).append(part)
+    return parts_by_name
 
 
-def _differing(
-    here: dict[str, list[Part]], there: dict[str, list[Part]], content: Callable[[bytes], object]
+def _differences(
+    first: dict[str, list[Part]], second: dict[str, list[Part]], value_of: Callable[[bytes], object]
 ) -> list[str]:
-    found = []
-    for name in sorted(here.keys() | there.keys()):
-        mine, yours = here.get(name, []), there.get(name, [])
-        if [p.file_name for p in mine] != [p.file_name for p in yours]:
-            shown = _named
-        elif [content(p.content) for p in mine] != [content(p.content) for p in yours]:
-            shown = _held
+    messages = []
+    for name in sorted(first.keys() | second.keys()):
+        parts, others = first.get(name, []), second.get(name, [])
+        if [p.file_name for p in parts] != [p.file_name for p in others]:
+            describe = _describe_name
+        elif [value_of(p.content) for p in parts] != [value_of(p.content) for p in others]:
+            describe = _describe_content
         else:
             continue
-        one, other = (", ".join(map(shown, parts)) or "none" for parts in (mine, yours))
-        found.append(f"{name[:40]}: {one} against {other}")
-    return found
+        left, right = (", ".join(map(describe, each)) or "none" for each in (parts, others))
+        messages.append(f"{name[:40]}: {left} != {right}")
+    return messages
 
 
-def _named(part: Part) -> str:
-    return _held(part) if part.file_name is None else repr(part.file_name)
+def _describe_name(part: Part) -> str:
+    return _describe_content(part) if part.file_name is None else repr(part.file_name)
 
 
-def _held(part: Part) -> str:
+def _describe_content(part: Part) -> str:
     if part.file_name is None:
         return repr(part.content[:40].decode("utf-8", "replace"))
     return f"a file of {len(part.content):,} bytes"
@@ -130,5 +126,5 @@ def _pixels(content: bytes) -> object:
     try:
         with open_image(content) as image:
             return image.size, image.mode, image.convert("RGBA").tobytes()
-    except Exception:  # Whatever Pillow makes of what is no picture.
+    except Exception:  # Pillow's exceptions for files that are not images differ by format.
         return content

@@ -1,4 +1,4 @@
-"""`ClientConformanceTests`: what a client gets wrong."""
+"""`ClientConformanceTests`: one test per rule about clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pytest_image_variation.conformance import client_rules
 from pytest_image_variation.conformance.client_probe import ClientProbe, CreateVariation
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.rule_tests import judge, parameters
+from pytest_image_variation.conformance.rule_tests import check_rule, parameters
 
 if TYPE_CHECKING:
     from pytest_image_variation.loopback import Loopback
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_RULES", "ClientConformanceTests"]
 
 CLIENT_RULES: Mapping[str, Rule[ClientProbe]] = {rule.id: rule for rule in client_rules.RULES}
-"""All rules about clients by id."""
+"""All rules about clients, by id."""
 
 
 class ClientConformanceTests:
-    """One test for each rule about clients; a subclass gives it the fixture `create_variation`.
+    """One test per rule about clients. Subclass it and provide the fixture `create_variation`.
 
-    The fixture returns a function, sync or async, that is called as ``create_variation(base_url,
-    api_key, image, n=2, size="256x256", response_format="b64_json", user="jane")``, with the bytes
-    of a picture and any of the fields, and returns the files of the variations as a list of bytes.
-    What it asks is `image_variation_loopback`, so the extra `server` must be installed.
+    The fixture returns a sync or async function. The tests call it as
+    ``create_variation(base_url, api_key, image, n=2, size="256x256", response_format="b64_json",
+    user="jane")``, with the bytes of an image and any of the fields. It returns the files of the
+    variations as a list of bytes. It talks to `image_variation_loopback`, so the extra `server`
+    must be installed.
     """
 
     @pytest.fixture
     def create_variation(self) -> CreateVariation:
-        """The client's function, which a subclass must give."""
+        """The client's function. A subclass must override this fixture."""
         pytest.skip(
-            "No client is named; give the subclass a fixture `create_variation` that returns its "
-            "function."
+            "No client to check. Give the subclass a fixture `create_variation` that returns the "
+            "client's function."
         )
 
     @pytest.mark.parametrize("rule", parameters(CLIENT_RULES.values()))
@@ -46,5 +47,5 @@ class ClientConformanceTests:
         image_variation_loopback: Loopback,
         request: pytest.FixtureRequest,
     ) -> None:
-        """The client keeps the rule."""
-        judge(rule, ClientProbe(create_variation, image_variation_loopback), request.node)
+        """The client follows the rule."""
+        check_rule(rule, ClientProbe(create_variation, image_variation_loopback), request.node)

@@ -1,4 +1,4 @@
-"""What a server answered, and what a failure shows of it."""
+"""A response to the server probe, and how failures show it."""
 
 import json
 import time
@@ -13,41 +13,41 @@ from PIL import Image
 from langchain_image_variation.error_response import Error
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.pixels import open_image
-from pytest_image_variation.conformance.rule import Breach, unseen
+from pytest_image_variation.conformance.rule import Violation, skip
 
-__all__ = ["Answer", "Picture", "masked"]
+__all__ = ["ProbeResponse", "ReturnedImage", "mask_key"]
 
 _LONGEST_TEXT = 300
 _LONGEST_VALUE = 80
-_READ = 100_000
+_LONGEST_BODY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What a file turns out to be."""
+class ReturnedImage:
+    """An image from a response."""
 
     data: bytes = field(repr=False)
-    kind: str | None
-    """Pillow's name of its format, or None if it is no picture."""
+    format: str | None
+    """Pillow's name of the format, or None if the file is not an image."""
     size: str | None
-    """Such as "256x256"."""
-    decodes: bool
-    """Whether all of its pixels can be read."""
+    """The size, such as "256x256"."""
+    decodable: bool
+    """Whether all of its pixels can be decoded."""
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
-        """Look at a file. What it cannot be, it is not, so this raises nothing."""
-        return cls(data, *_seen(data))
+    def from_bytes(cls, data: bytes) -> Self:
+        """Look at a file. Raises nothing, whatever the file is."""
+        return cls(data, *_inspect(data))
 
 
 @lru_cache(maxsize=256)
-def _seen(data: bytes) -> tuple[str | None, str | None, bool]:
-    kind = size = None
+def _inspect(data: bytes) -> tuple[str | None, str | None, bool]:
+    format = size = None
     try:
         with open_image(data) as image:
-            kind, size = image.format, f"{image.width}x{image.height}"
+            format, size = image.format, f"{image.width}x{image.height}"
             image.load()
-    # What Pillow raises for broken files differs by format; its warning may be an error.
+    # Pillow's exceptions for corrupt files differ by format, and its warning may be an error.
     except (
         InvalidImageError,
         OSError,
@@ -56,90 +56,90 @@ def _seen(data: bytes) -> tuple[str | None, str | None, bool]:
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ):
-        return kind, size, False
-    return kind, size, True
+        return format, size, False
+    return format, size, True
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, and the command line that asks for it."""
+class ProbeResponse:
+    """A response, and the command line that repeats its request."""
 
     status: int
     headers: httpx.Headers
     content: bytes
     curl: str
     api_key: str | None = field(default=None, repr=False)
-    """The key that was sent, which nothing shows."""
-    came: float = field(default_factory=time.time)
-    """When it was there, in seconds of Unix."""
+    """The key that was sent. No failure shows it."""
+    received_at: float = field(default_factory=time.time)
+    """When the response arrived, as a Unix time."""
 
-    def breach(self, got: str) -> NoReturn:
-        """Say that this answer breaks a rule.
+    def fail(self, got: str) -> NoReturn:
+        """Report that this response breaks a rule.
 
         Raises:
-            Breach: If it is about what was asked.
-            Unseen: If the server only says to come back later.
+            Violation: If the response is about the request.
+            SkipCheck: If the server only limits the rate of requests.
         """
         if self.status == 429:
-            unseen("The server limits requests: it answers 429, after waiting too.")
-        raise Breach(masked(got, self.api_key), [self.curl])
+            skip("The server limits requests: it still answers 429 after the retries.")
+        raise Violation(mask_key(got, self.api_key), [self.curl])
 
-    def must(self, condition: bool, got: Callable[[], str] | str) -> None:
-        """Say so if a condition is not met.
+    def require(self, condition: bool, got: Callable[[], str] | str) -> None:
+        """Report a violation unless a condition is true.
 
         Raises:
-            Breach: If it is not.
+            Violation: If it is false.
         """
         if not condition:
-            self.breach(got if isinstance(got, str) else got())
+            self.fail(got if isinstance(got, str) else got())
 
-    def shown(self, value: object) -> str:
-        """Return a value of the answer as a failure shows it: short, and without the key."""
-        return _cut(masked(repr(value), self.api_key), _LONGEST_VALUE)
+    def quote(self, value: object) -> str:
+        """Return a value of the response for a failure: shortened, and without the key."""
+        return _shorten(mask_key(repr(value), self.api_key), _LONGEST_VALUE)
 
     def __str__(self) -> str:
-        """Return status and body as a failure shows them: short, and without the key."""
-        text = masked(self.content[:_READ].decode("utf-8", "replace"), self.api_key)
-        return f"{self.status} {_cut(' '.join(text.split()), _LONGEST_TEXT)}".strip()
+        """Return status and body for a failure: shortened, and without the key."""
+        text = mask_key(self.content[:_LONGEST_BODY].decode("utf-8", "replace"), self.api_key)
+        return f"{self.status} {_shorten(' '.join(text.split()), _LONGEST_TEXT)}".strip()
 
     @property
     def json(self) -> Any:
-        """The body's JSON, or None if it is none."""
+        """The parsed JSON body, or None if it is not JSON."""
         try:
             return json.loads(self.content.decode())
         except (ValueError, RecursionError):
             return None
 
-    def succeeded(self) -> Self:
-        """Return this answer if it is a success.
+    def require_success(self) -> Self:
+        """Return this response if its status is 200.
 
         Raises:
-            Breach: If it is none.
+            Violation: If it is not.
         """
-        self.must(self.status == 200, lambda: str(self))
+        self.require(self.status == 200, lambda: str(self))
         return self
 
-    def served(self) -> Self:
-        """Return this answer if it is a success that has pictures, whatever they are.
+    def require_images(self) -> Self:
+        """Return this response if it is a success with entries, whatever they contain.
 
         Raises:
-            Breach: If it is none.
+            Violation: If it is not.
         """
-        self.succeeded().must(bool(self.entries), lambda: f"no pictures: {self}")
+        self.require_success().require(bool(self.entries), lambda: f"no images: {self}")
         return self
 
-    def refused(self, *statuses: int) -> Self:
-        """Return this answer if it is a refusal.
+    def require_refusal(self, *statuses: int) -> Self:
+        """Return this response if it has one of these statuses, by default 400.
 
         Raises:
-            Breach: If it is none, or has another status.
+            Violation: If it has another status.
         """
-        self.must(self.status in (statuses or (400,)), lambda: str(self))
+        self.require(self.status in (statuses or (400,)), lambda: str(self))
         return self
 
     @property
     def entries(self) -> list[Mapping[str, Any]]:
-        """The entries of `data` that are objects; none if there is nothing of that kind."""
+        """The objects in `data`, or an empty list if there are none."""
         content = self.json if self.status == 200 else None
         data = content.get("data") if isinstance(content, dict) else None
         return (
@@ -154,20 +154,20 @@ class Answer:
         return error if isinstance(error, dict) else None
 
     @property
-    def known_error(self) -> Error:
-        """The error in the contract's envelope.
+    def parsed_error(self) -> Error:
+        """The error in the contract's envelope, parsed.
 
         Raises:
-            Unseen: If there is none.
+            SkipCheck: If there is none.
         """
         error = self.error
         if error is None:
-            unseen("There is no error in the contract's envelope to look at; see error-envelope.")
+            skip("The response has no error object to check; see error-envelope.")
         return Error.model_validate(error)
 
 
-def masked(text: str, key: str | None) -> str:
-    """Return a text on one line, without a key, and without what a terminal would obey."""
+def mask_key(text: str, key: str | None) -> str:
+    """Return a text on one line, without a key and without control characters."""
     if key:
         for form in {key, repr(key)[1:-1], json.dumps(key)[1:-1]}:
             text = text.replace(form, "***")
@@ -176,5 +176,5 @@ def masked(text: str, key: str | None) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
-def _cut(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:length]}…"

@@ -1,4 +1,4 @@
-"""`ServerConformanceTests`: what a server gets wrong."""
+"""`ServerConformanceTests`: one test per rule about servers."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -15,11 +15,11 @@ from pytest_image_variation.conformance import (
 )
 from pytest_image_variation.conformance.capabilities import Capabilities
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.rule_tests import judge, parameters, subject_of
+from pytest_image_variation.conformance.rule_tests import check_rule, parameters, subject_key
 from pytest_image_variation.conformance.server import Server
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
-__all__ = ["SERVER_RULES", "ServerConformanceTests", "named"]
+__all__ = ["SERVER_RULES", "ServerConformanceTests", "server_of"]
 
 SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
     rule.id: rule
@@ -32,26 +32,26 @@ SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
     )
     for rule in rules
 }
-"""All rules about servers by id."""
+"""All rules about servers, by id."""
 
 _PROBES = pytest.StashKey[dict[Hashable, ServerProbe]]()
 
 
 class ServerConformanceTests:
-    """One test for each rule about servers; a subclass gives it the fixture `server`.
+    """One test per rule about servers. Subclass it and provide the fixture `server`.
 
-    The fixture returns a `Server`. Without one of its own, the server is that of
+    The fixture returns a `Server`. Without one, the tests use the server of
     `--image-variation-url`.
     """
 
     @pytest.fixture
     def server(self, request: pytest.FixtureRequest) -> Server:
         """The server of the command line."""
-        server = named(request.config)
+        server = server_of(request.config)
         if server is None:
             pytest.skip(
-                "No server is named; pass --image-variation-url http://HOST:PORT/v1, up to and "
-                "with its /v1."
+                "No server to check. Pass --image-variation-url http://HOST:PORT/v1, including "
+                "the /v1."
             )
         return server
 
@@ -59,22 +59,22 @@ class ServerConformanceTests:
     def test_rule(
         self, rule: Rule[ServerProbe], server: Server, request: pytest.FixtureRequest
     ) -> None:
-        """The server keeps the rule."""
-        # The tests of a class share what was asked already, as long as it is the same server.
+        """The server follows the rule."""
+        # The tests of a class share the responses, as long as the server is the same.
         probes = request.session.stash.setdefault(_PROBES, {})
-        subject = subject_of(request.node)
-        probe = probes.get(subject)
+        key = subject_key(request.node)
+        probe = probes.get(key)
         if probe is None or probe.server != server:
-            probe = probes[subject] = ServerProbe(server)
-        if rule.id != "answer-status" and not probe.answers:
-            if rule.id == _first_of(request.node):
-                pytest.fail("The server does not answer; answer-status says more.", pytrace=False)
+            probe = probes[key] = ServerProbe(server)
+        if rule.id != "answer-status" and not probe.is_reachable:
+            if rule.id == _first_selected_rule(request.node):
+                pytest.fail("The server does not answer; answer-status says why.", pytrace=False)
             pytest.skip("The server does not answer; see answer-status.")
-        judge(rule, probe, request.node)
+        check_rule(rule, probe, request.node)
 
 
-def _first_of(item: pytest.Item) -> str | None:
-    """Return the rule that has to fail for all, where answer-status is not chosen to be checked."""
+def _first_selected_rule(item: pytest.Item) -> str | None:
+    """Return the rule that fails for an unreachable server if answer-status is not selected."""
     ids = [
         other.callspec.params["rule"].id  # type: ignore[attr-defined]  # of parametrized tests
         for other in item.session.items
@@ -84,7 +84,7 @@ def _first_of(item: pytest.Item) -> str | None:
     return None if "answer-status" in ids else ids[0]
 
 
-def named(config: pytest.Config) -> Server | None:
+def server_of(config: pytest.Config) -> Server | None:
     """Return the server of the command line, or None if it names none.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from pytest_image_variation.conformance.rule import Breach, Unseen
+from pytest_image_variation.conformance.rule import SkipCheck, Violation
 from pytest_image_variation.conformance.server import Server
 from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.conformance.server_tests import SERVER_RULES
@@ -187,8 +187,8 @@ def broken_rules(server: Server, ids: Iterable[str] = SERVER_RULES) -> set[str]:
     for rule in map(SERVER_RULES.__getitem__, ids):
         try:
             rule.check(probe)
-        except Breach:
+        except Violation:
             broken.add(rule.id)
-        except Unseen:
+        except SkipCheck:
             pass
     return broken

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.conformance.images import PICTURES, picture
-from pytest_image_variation.conformance.probe_request import Field, File, Question
+from pytest_image_variation.conformance.images import IMAGES, make_image
+from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.conformance.in_process import KEY, Change, Given, Sent
 
@@ -67,7 +67,7 @@ def asked(**fields: str | None) -> When:
             and len(parts) == len(wanted) + 1
             and sent.form.fields == wanted
             and (parts[-1].file_name, parts[-1].content_type) == ("image.png", "image/png")
-            and parts[-1].content == picture("rgb.png")
+            and parts[-1].content == make_image("rgb.png")
             and not sent.header("idempotency-key")
             and not sent.header("transfer-encoding")
         )
@@ -85,7 +85,7 @@ def sends(name: str, *, user: str | None = None) -> When:
 
     def when(sent: Sent) -> bool:
         image = sent.form.image
-        same = image is not None and image.content == picture(name)
+        same = image is not None and image.content == make_image(name)
         return post(sent) and same and sent.form.fields.get("user") == user
 
     return when
@@ -122,12 +122,12 @@ def served(when: When) -> Change:
         if not when(sent):
             return given
         fields = [Field("response_format", "b64_json"), Field("size", "256x256")]
-        return given.again(_sent(Question(parts=(*fields, File("rgb.png")))))
+        return given.again(_sent(ProbeRequest(parts=(*fields, File("rgb.png")))))
 
     return apply
 
 
-def _sent(question: Question) -> Sent:
+def _sent(question: ProbeRequest) -> Sent:
     request = httpx.Request(
         question.method,
         question.url("http://in.process/v1"),
@@ -323,7 +323,7 @@ for rule, name in {
     "empty-picture": "empty.png",
     **{name: f"{name}.png" for name in ("cut-off", "wrong-checksum", "broken-pixels")},
 }.items():
-    assert name in PICTURES
+    assert name in IMAGES
     broken(f"refuse-{rule}", served(sends(name)))
 broken(
     "refuse-no-picture", served(lambda s: post(s) and "n" in names(s) and "image" not in names(s))

@@ -12,7 +12,7 @@ import pytest
 
 from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.conformance.server_probe import ServerProbe
 from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.samples import square_png
@@ -39,7 +39,7 @@ def answering(content: object, status: int = 200, **headers: str) -> Server:
 
 def got(rule: str, server: Server) -> str:
     """Return what a broken rule says was found."""
-    with pytest.raises(Breach) as caught:
+    with pytest.raises(Violation) as caught:
         SERVER_RULES[rule].check(ServerProbe(server))
     return caught.value.got
 
@@ -53,7 +53,7 @@ def test_a_server_that_hangs_is_asked_once(run: Run) -> None:
             *(f"--image-variation-url={server.base_url}", "--image-variation-timeout=0.1"),
         )
         result.assert_outcomes(failed=1, skipped=COUNT - 1)
-        result.stdout.fnmatch_lines(["got: no answer: ReadTimeout; it had 0.1 seconds"])
+        result.stdout.fnmatch_lines(["got: no response: ReadTimeout after 0.1 seconds"])
         assert server.connections == 1
 
 
@@ -62,7 +62,7 @@ def test_a_byte_now_and_then_is_no_answer() -> None:
     body = response(200, b" " * 1000)
     with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
         told = got("answer-status", Server(server.base_url, timeout=0.1))
-    assert told == "no answer: ReadTimeout; it had 0.1 seconds"
+    assert told == "no response: ReadTimeout after 0.1 seconds"
 
 
 def test_an_answer_has_an_end() -> None:
@@ -86,8 +86,8 @@ def test_an_answer_has_an_end() -> None:
 @pytest.mark.parametrize(
     ("reaction", "told"),
     [
-        (hang_up, "RemoteProtocolError; the connection ended, or what came is no HTTP"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "RemoteProtocolError; the connection ended, *"),
+        (hang_up, "RemoteProtocolError. The connection was closed, or the response is not HTTP."),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "RemoteProtocolError. The connection was closed, *"),
     ],
     ids=["hang up", "no HTTP"],
 )
@@ -95,7 +95,7 @@ def test_why_there_is_no_answer(reaction: Any, told: str) -> None:
     """It is said, without what a library says."""
     with raw_server(reaction) as server:
         found = got("answer-status", Server(server.base_url))
-    assert found.startswith(f"no answer: {told.rstrip('*')}")
+    assert found.startswith(f"no response: {told.rstrip('*')}")
 
 
 def test_tls_where_there_is_none() -> None:
@@ -112,7 +112,7 @@ def test_tls_where_there_is_none() -> None:
         thread.start()
         found = got("answer-status", Server(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
         thread.join(5)
-    assert found.endswith("its certificate is not trusted, or it does not speak TLS")
+    assert found.endswith("The certificate is not trusted, or the server does not speak TLS.")
 
 
 def test_no_cookie_is_sent_back() -> None:
@@ -135,7 +135,7 @@ def test_the_kit_waits_whatever_the_header_says(
     monkeypatch.setattr("time.sleep", waits.append)
     answers = iter([httpx.Response(429, headers={"retry-after": seconds}), httpx.Response(200)])
     transport = httpx.MockTransport(lambda request: next(answers))
-    ServerProbe(Server("http://strange/v1", transport=transport)).variation().succeeded()
+    ServerProbe(Server("http://strange/v1", transport=transport)).variation().require_success()
     assert waits == [0.0 if seconds in ("0", "-1") else 1.0]
 
 
@@ -172,7 +172,7 @@ def test_strange_answers(content: object, status: int, claims: Capabilities) -> 
     server = Server(server.base_url, KEY, None, claims, server.transport)
     probe = ServerProbe(server)
     for id in broken_rules(server):
-        with pytest.raises(Breach) as caught:
+        with pytest.raises(Violation) as caught:
             SERVER_RULES[id].check(probe)
         assert caught.value.got.isprintable()
         assert len(caught.value.got) < 500
@@ -202,17 +202,17 @@ def test_the_key_is_nowhere(rule: str, content: object, status: int) -> None:
         return httpx.Response(status, content=body)
 
     server = Server("http://strange/v1", KEY, transport=httpx.MockTransport(answer))
-    with pytest.raises(Breach) as caught:
+    with pytest.raises(Violation) as caught:
         SERVER_RULES[rule].check(ServerProbe(server))
     told = f"{caught.value.got}{caught.value.curl}"
     assert not [length for length in range(4, len(KEY)) if KEY[:length] in told]
 
 
 HINTS = {
-    401: "Is the key right?",
-    404: "Is http://strange/v1 its address, up to and with its /v1?",
-    307: "It points to '/there', which is not followed; name the server's own address.",
-    422: "If it wants a model named, pass --image-variation-model.",
+    401: "Check the API key.",
+    404: "Check the URL http://strange/v1, which must include the /v1.",
+    307: "The server redirects to '/there'. Pass the final URL, as redirects are ignored.",
+    422: "If the server requires a model, pass --image-variation-model.",
 }
 
 
@@ -241,7 +241,7 @@ def test_an_answer_without_pictures_serves_nothing() -> None:
         return httpx.Response(200, json={"created": 1, "data": data})
 
     server = Server("http://strange/v1", transport=httpx.MockTransport(answer))
-    assert "no pictures: 200" in got("accept-user", server)
+    assert "no images: 200" in got("accept-user", server)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_addresses(given: str, base_url: str) -> None:
         ({"base_url": "http://[::1/v1"}, "base_url must be an http or https address"),
         ({"base_url": "http://strange:99999/v1"}, "base_url must be an http or https address"),
         ({"base_url": "http://me:pw@strange/v1"}, "must not hold a user name"),
-        ({"base_url": "http://strange/v1?api-version=1"}, "base_url must have no query"),
+        ({"base_url": "http://strange/v1?api-version=1"}, "base_url must not have a query"),
         ({"api_key": "sk-\u00e9"}, "api_key has a character that no header takes"),
         ({"api_key": "sk-1\n"}, "api_key has a character that no header takes"),
         ({"timeout": float("nan")}, "timeout must be more than 0 and at most 86,400 seconds"),

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_image_variation.conformance.client_probe import ClientProbe
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
-from pytest_image_variation.conformance.rule import Breach, Unseen
+from pytest_image_variation.conformance.rule import SkipCheck, Violation
 from pytest_image_variation.loopback import Loopback
 from pytest_image_variation.samples import jpeg
 
@@ -145,7 +145,7 @@ def test_each_rule_has_a_broken_client() -> None:
 def test_a_broken_client_breaks_its_rule(loopback: Loopback, id: str) -> None:
     """The client of which it was made does not."""
     CLIENT_RULES[id].check(ClientProbe(Plain(), loopback))
-    with pytest.raises(Breach):
+    with pytest.raises(Violation):
         CLIENT_RULES[id].check(ClientProbe(CLIENTS[id], loopback))
 
 
@@ -155,10 +155,10 @@ def outcomes(loopback: Loopback, create: Any, *ids: str) -> dict[str, str]:
     for id in ids or CLIENT_RULES:
         try:
             CLIENT_RULES[id].check(ClientProbe(create, loopback))
-        except (Breach, Unseen) as raised:
+        except (Violation, SkipCheck) as raised:
             found[id] = type(raised).__name__
         else:
-            found[id] = "kept"
+            found[id] = "passed"
     return found
 
 
@@ -168,7 +168,7 @@ def test_who_always_raises_keeps_nothing(loopback: Loopback) -> None:
     def create(base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
         raise RuntimeError("no")
 
-    assert "kept" not in outcomes(loopback, create).values()
+    assert "passed" not in outcomes(loopback, create).values()
 
 
 def test_who_asks_for_base64_alone_breaks_a_rule(loopback: Loopback) -> None:
@@ -179,16 +179,16 @@ def test_who_asks_for_base64_alone_breaks_a_rule(loopback: Loopback) -> None:
             return super().__call__(*arguments, **{**fields, "response_format": "b64_json"})
 
     found = outcomes(loopback, Base64())
-    assert [id for id in found if found[id] == "Breach"] == ["client-format"]
-    assert found["client-raises-url-expired"] == "Unseen"
+    assert [id for id in found if found[id] == "Violation"] == ["client-format"]
+    assert found["client-raises-url-expired"] == "SkipCheck"
 
 
 def test_what_was_asked_is_told(loopback: Loopback) -> None:
     """A line for each request, without the key."""
     probe = ClientProbe(broken(extra={"prompt": "a cat"}), loopback)
-    with pytest.raises(Breach):
+    with pytest.raises(Violation):
         CLIENT_RULES["client-fields"].check(probe)
-    (line,) = probe.asked()
+    (line,) = probe.request_lines()
     assert line == (
         "POST /v1/images/variations size='256x256' response_format='b64_json' n='1' user='jane' "
         "prompt='a cat' image=RGB 64x64 -> 400"
@@ -206,4 +206,4 @@ def test_an_async_function_and_a_generator_are_functions_too(loopback: Loopback)
 
     ids = ("client-b64", "client-url", "client-raises-wrong-key", "client-at-once")
     for function in (create, generator):
-        assert set(outcomes(loopback, function, *ids).values()) == {"kept"}
+        assert set(outcomes(loopback, function, *ids).values()) == {"passed"}

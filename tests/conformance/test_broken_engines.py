@@ -15,8 +15,8 @@ from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance import Capabilities
 from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
-from pytest_image_variation.conformance.images import picture
-from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.samples import jpeg
 
 Answer = Callable[[CreateImageVariationRequest, InstantEngine], Any]
@@ -109,8 +109,8 @@ ENGINES: Mapping[str, Answer] = {
     "engine-model": asked(model="dall-e-2"),
     "engine-same-again": moody(),
     "engine-first-the-same": moody(),
-    "engine-follows": asked(image=SquarePNG(picture("rgb.png"))),
-    "engine-no-copy": files(picture("256.png")),
+    "engine-follows": asked(image=SquarePNG(make_image("rgb.png"))),
+    "engine-no-copy": files(make_image("256.png")),
     "engine-at-once": data(lambda entries: entries[:1]),
 }
 
@@ -128,7 +128,7 @@ def test_a_broken_engine_breaks_its_rule(id: str) -> None:
         Broken(lambda request, engine: engine.create_variation(request)),
     ):
         check(id, engine)
-    with pytest.raises(Breach):
+    with pytest.raises(Violation):
         check(id, Broken(ENGINES[id]))
 
 
@@ -140,6 +140,6 @@ def check(id: str, engine: Engine) -> None:
 
 def test_an_error_of_the_engine_is_told() -> None:
     """By its class and its message."""
-    with pytest.raises(Breach, match=r"^EngineError: No\.$"):
+    with pytest.raises(Violation, match=r"^EngineError: No\.$"):
         check("engine-returns", Broken(FAILING))
     assert issubclass(EngineError, ImageVariationError)

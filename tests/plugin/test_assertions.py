@@ -60,24 +60,24 @@ def test_urls() -> None:
     ("response", "rows"),
     [
         (httpx.Response(429, json=GOOD), ["status 200 429"]),
-        ("<html>", ["the body a JSON object no JSON"]),
-        ([], ["the body a JSON object []"]),
-        ({}, ["created a whole number of seconds nothing", "data a list nothing"]),
-        ({**GOOD, "created": "now"}, ["created a whole number of seconds 'now'"]),
+        ("<html>", ["body a JSON object no JSON"]),
+        ([], ["body a JSON object []"]),
+        ({}, ["created an integer, in seconds nothing", "data a list nothing"]),
+        ({**GOOD, "created": "now"}, ["created an integer, in seconds 'now'"]),
         ({"created": 1, "data": []}, ["data 1 entries 0"]),
         ({"created": 1, "data": ["x"]}, ["data[0] an object 'x'"]),
         ({"created": 1, "data": [{}]}, ["data[0].b64_json a string nothing"]),
         (
             {"created": 1, "data": [{"url": "https://x.example/a"}]},
-            ["data[0].url none 'https://x.example/a'", "data[0].b64_json a string nothing"],
+            ["data[0].url nothing 'https://x.example/a'", "data[0].b64_json a string nothing"],
         ),
         (b64(square_png(64)), ["data[0].b64_json a PNG of 256x256 one of 64x64"]),
         (b64(jpeg()), ["data[0].b64_json a PNG of 256x256 image is not a PNG file"]),
         (
             {"created": 1, "data": [{"b64_json": "a b"}]},
-            ["data[0].b64_json a PNG of 256x256 no base64"],
+            ["data[0].b64_json a PNG of 256x256 invalid base64"],
         ),
-        (httpx.Response(200, json={"error": {"message": "m"}}), ["created a whole"]),
+        (httpx.Response(200, json={"error": {"message": "m"}}), ["created an integer"]),
     ],
 )
 def test_each_broken_rule_is_a_row(response: Any, rows: list[str]) -> None:
@@ -85,7 +85,7 @@ def test_each_broken_rule_is_a_row(response: Any, rows: list[str]) -> None:
     with pytest.raises(AssertionError) as failure:
         assert_images_response(response, size="256x256", response_format="b64_json")
     title, head, *lines = str(failure.value).splitlines()
-    assert title == "The answer is not what was asked for."
+    assert title == "The response does not match the request."
     assert head.split() == ["field", "expected", "got"]
     shown = [" ".join(line.split()) for line in lines]
     assert len(shown) >= len(rows)
@@ -95,7 +95,7 @@ def test_each_broken_rule_is_a_row(response: Any, rows: list[str]) -> None:
 @pytest.mark.parametrize("url", ["/tmp/picture.jpg", "ftp://x.example/a", "file:///a", "x"])
 def test_what_is_no_address(url: str) -> None:
     """A path on the server, as some servers answer, is none."""
-    with pytest.raises(AssertionError, match="no address"):
+    with pytest.raises(AssertionError, match="not an http or https URL"):
         assert_images_response({"created": 1, "data": [{"url": url}]})
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_address(url: str) -> None:
     [
         ({"size": "nonsense"}, "size must be one of 256x256, .*, got 'nonsense'"),
         ({"response_format": "bogus"}, "response_format must be one of url, b64_json, got 'bogus'"),
-        ({"n": 0}, "n must be a whole number from 1, got '0'"),
+        ({"n": 0}, "n must be a positive integer, got '0'"),
     ],
 )
 def test_mistakes_in_what_was_asked(arguments: Any, message: str) -> None:
@@ -124,7 +124,7 @@ def test_an_answer_that_is_not_read_yet() -> None:
             """Return what would be read."""
             return GOOD
 
-    with pytest.raises(AssertionError, match=r"await its json\(\)"):
+    with pytest.raises(AssertionError, match=r"await response\.json\(\)"):
         assert_images_response(Unread())
 
 

@@ -166,7 +166,7 @@ def test_an_installed_package_is_not_written_over(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest_image_variation.record_cassettes"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "name a FOLDER: those of an installed package are not written over." in done.stderr
+    assert "pass a FOLDER: the cassettes of an installed package are not changed." in done.stderr
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
@@ -175,8 +175,8 @@ def test_cassettes_are_the_same_however_their_pictures_are_compressed() -> None:
     text = (cassette_dir() / "success_b64_n1_256.yaml").read_text()
     again = recompressed(text)
     assert again != text
-    assert record_cassettes.same(text, again)
-    assert not record_cassettes.same(text, text.replace("1767225600", "1767225601"))
+    assert record_cassettes.have_equal_meaning(text, again)
+    assert not record_cassettes.have_equal_meaning(text, text.replace("1767225600", "1767225601"))
 
 
 def recompressed(text: str) -> str:
@@ -230,7 +230,7 @@ def test_a_request_before_any_scenario() -> None:
     with CLIENTS["httpx"]() as send, replaying() as replay:
         got = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
         assert got.status_code == 400
-        assert "before any scenario" in replay.expectations.problems()[0]
+        assert "has not named a scenario" in replay.expectations.problems()[0]
 
 
 def test_a_picture_that_was_not_given_out() -> None:
@@ -239,7 +239,7 @@ def test_a_picture_that_was_not_given_out() -> None:
         replay.scenario("success_url_n1")
         assert send("https://elsewhere.example/x.png", {}, None, {}).status_code == 400
         assert "POST …/images/variations" in replay.expectations.problems()[0]
-        assert "image_variation_server catches nothing" in replay.expectations.problems()[0]
+        assert "use image_variation_server" in replay.expectations.problems()[0]
 
 
 def test_no_warning_of_vcrpy_or_the_clients() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_image_variation import samples
-from pytest_image_variation.forms import Form, Part, Picture
+from pytest_image_variation.forms import Form, Part, SentImage
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
 
@@ -76,5 +76,5 @@ def test_the_facts_of_a_picture(
     data: bytes, flaw: str | None, size: tuple[int, int] | None, mode: str | None
 ) -> None:
     """Size, mode, and which rule it breaks."""
-    facts = Picture.of(Part("image", data, "a.png"))
+    facts = SentImage.from_part(Part("image", data, "a.png"))
     assert (facts.flaw, facts.size, facts.mode, facts.length) == (flaw, size, mode, len(data))

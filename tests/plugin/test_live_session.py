@@ -188,10 +188,10 @@ def test_what_a_live_server_cannot_be_told(run: Run, live: View) -> None:
     result.assert_outcomes(failed=2, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none. *",
-            "*The nearest is 'success_b64_n2', but n: expected '2', got '1'; *",
-            "*A live server cannot be told to give 'rate_limit'; *",
-            "*A live server cannot be told to give a delay; *",
+            "*The scenario 'success_b64_n2' expects 1 request, and got none. *",
+            "*The closest is 'success_b64_n2': n: expected '2', got '1'; *",
+            "*A live server cannot produce the fault 'rate_limit' on demand. *",
+            "*A live server cannot produce a delay on demand. *",
         ]
     )
 
@@ -233,5 +233,5 @@ def test_headers_are_text_as_whatever_vcrpy_holds_them() -> None:
     """The journal has the text of a header that a client gave as bytes, or as a list."""
     live = LiveSession("http://127.0.0.1/v1", "none")
     headers = {"X-Bytes": b"one", "X-List": ["two"]}
-    live.seen(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
+    live.add_exchange(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
     assert dict(live.journal[0].headers) == {"x-bytes": "one", "x-list": "two"}

@@ -99,11 +99,11 @@ def test_the_journal(view: View, client: httpx.Client) -> None:
     asked, listed = view.journal
     assert (asked.method, asked.path) == ("POST", "/v1/images/variations")
     assert asked.fields == {"n": "2", "user": "me"}
-    assert asked.picture is not None
-    assert (asked.picture.size, asked.picture.mode) == ((8, 8), "RGB")
-    assert asked.picture.sha256 == hashlib.sha256(PNG).hexdigest()
+    assert asked.image is not None
+    assert (asked.image.size, asked.image.mode) == ((8, 8), "RGB")
+    assert asked.image.sha256 == hashlib.sha256(PNG).hexdigest()
     assert (asked.status, asked.scenario) == (200, None)
-    assert (listed.method, listed.path, listed.picture) == ("GET", "/v1/models", None)
+    assert (listed.method, listed.path, listed.image) == ("GET", "/v1/models", None)
     assert "secret" not in f"{listed!r}{listed.headers}"
 
 
@@ -114,9 +114,9 @@ def test_a_request_that_fits_no_scenario(view: View, client: httpx.Client) -> No
     assert response.status_code == 400
     message = response.json()["error"]["message"]
     assert message == (
-        "POST /v1/images/variations fits no scenario. The nearest is 'success_b64_n2_256', but n: "
+        "POST /v1/images/variations matches no scenario. The closest is 'success_b64_n2_256': n: "
         "expected '2', got '3'; response_format: expected 'b64_json', got 'url'; prompt: expected "
-        "no such field, got 'a cat'. Name one for it, or allow it with "
+        "no such field, got 'a cat'. Add a scenario for it, or mark the test "
         "@pytest.mark.image_variation(allow_unexpected=True)."
     )
     assert view.expectations.problems(unused=False) == [message]
@@ -130,8 +130,8 @@ def test_the_nearest_scenario_is_named(view: View, client: httpx.Client) -> None
     got = pictures(client, view, n="3", response_format="b64_json", size="256x256").json()
     assert (
         got["error"]["message"]
-        .partition(". Name one for it")[0]
-        .endswith("'success_b64_n2_256', but n: expected '2', got '3'")
+        .partition(". Add a scenario")[0]
+        .endswith("'success_b64_n2_256': n: expected '2', got '3'")
     )
 
 
@@ -141,7 +141,7 @@ def test_a_scenario_answers_as_often_as_it_was_asked_for(view: View, client: htt
     statuses = [pictures(client, view).status_code for _ in range(3)]
     assert statuses == [200, 200, 400]
     (problem,) = view.expectations.problems()
-    assert "one request too many" in problem
+    assert "every scenario has been used up" in problem
 
 
 def test_a_scenario_that_was_not_used_up(view: View, client: httpx.Client) -> None:
@@ -149,8 +149,8 @@ def test_a_scenario_that_was_not_used_up(view: View, client: httpx.Client) -> No
     view.scenario("rate_limit_then_success")
     pictures(client, view, response_format="b64_json")
     assert view.expectations.problems() == [
-        "The scenario 'rate_limit_then_success' was asked for: it expects 2 requests, and got 1. "
-        "If it need not be used: @pytest.mark.image_variation(allow_unused=True)."
+        "The scenario 'rate_limit_then_success' expects 2 requests, and got 1. If it may stay "
+        "unused, mark the test @pytest.mark.image_variation(allow_unused=True)."
     ]
 
 
@@ -186,10 +186,10 @@ def test_the_journal_has_no_keys(view: View, client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda view: view.fail_next("not_png"), "no fault but a refusal"),
-        (lambda view: view.fail_next("nope"), "There is no scenario 'nope'"),
-        (lambda view: view.scenario("not_png", times=0), "times must be a whole number"),
-        (lambda view: view.scenario("not_png", times=True), "times must be a whole number"),
+        (lambda view: view.fail_next("not_png"), "not a fault but a refusal"),
+        (lambda view: view.fail_next("nope"), "Unknown scenario 'nope'"),
+        (lambda view: view.scenario("not_png", times=0), "times must be a positive integer"),
+        (lambda view: view.scenario("not_png", times=True), "times must be a positive integer"),
         (lambda view: view.delay(-1), "from 0 to 3600"),
         (lambda view: view.delay(float("nan")), "from 0 to 3600"),
         (lambda view: view.delay("1"), "must be a number, got str"),
@@ -302,7 +302,7 @@ def test_an_address_ends_with_its_test(loopback: Loopback, client: httpx.Client)
     """A straggler is told so, and does not land in another test's journal."""
     with loopback.view() as view:
         pass
-    assert "is over" in pictures(client, view).text
+    assert "has ended" in pictures(client, view).text
 
 
 def test_a_picture_that_was_just_fetched_is_closed(client: httpx.Client) -> None:

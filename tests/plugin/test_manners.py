@@ -142,7 +142,7 @@ def test_a_suite_of_pytest_recording_records_forms(run: Run) -> None:
         environment.setenv("N", "3")
         result = run(source, *options, "--record-mode=none")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*n: '3' against '2'*"])
+    result.stdout.fnmatch_lines(["*n: '3' != '2'*"])
 
 
 def test_under_pytest_socket(run: Run) -> None:
@@ -159,7 +159,7 @@ def test_server(image_variation_server):
     blocked = run(source, *socket, "--disable-socket")
     blocked.assert_outcomes(passed=1, errors=1)
     blocked.stdout.fnmatch_lines(
-        ["*pass --allow-hosts=127.0.0.1, or use image_variation_cassette*"]
+        ["*Pass --allow-hosts=127.0.0.1, or use image_variation_cassette*"]
     )
     run(source, *socket, "--allow-hosts=127.0.0.1").assert_outcomes(passed=2)
     allowed = source.replace("def test_s", "@pytest.mark.enable_socket\ndef test_s")

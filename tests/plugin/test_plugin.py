@@ -104,7 +104,7 @@ def test_the_cassette_fixture(run: Run) -> None:
                 assert httpx.get(entry["url"]).content.startswith(b"\\x89PNG")
             first = cassette.journal[0]
             assert first.scenario == "success_url_n1"
-            assert (first.picture.size, first.picture.mode) == ((64, 64), "RGB")
+            assert (first.image.size, first.image.mode) == ((64, 64), "RGB")
         """
     )
     result.assert_outcomes(passed=1)
@@ -127,7 +127,7 @@ def test_the_server_fixture(run: Run) -> None:
             asked = [e for e in server.journal if e.method == "POST"]
             assert [e.status for e in asked] == [429, 429, 200]
             assert asked[2].fields["n"] == "2"
-            assert asked[2].picture.size == (64, 64)
+            assert asked[2].image.size == (64, 64)
 
         def test_another(image_variation_server):
             assert image_variation_server.journal == ()
@@ -169,7 +169,7 @@ def test_a_server_for_a_fixture_of_wider_scope(run: Run) -> None:
         def test_second(server):
             assert len(server.journal) == 1
             server.scenario("rate_limit")
-            assert "'rate_limit' was asked for" in server.expectations.problems()[0]
+            assert "'rate_limit' expects 1 request" in server.expectations.problems()[0]
         """
     )
     result.assert_outcomes(passed=2)
@@ -313,7 +313,7 @@ def test_markers_of_one_place_are_one_marker(run: Run) -> None:
     )
     result.assert_outcomes(errors=1, failed=1, passed=1)
     result.stdout.fnmatch_lines(
-        ["*Several markers image_variation at one place name scenarios; name them all in one,*"]
+        ["*Several image_variation markers in one place name scenarios. Name all of them in*"]
     )
 
 
@@ -373,7 +373,7 @@ def test_faults_of_cassettes_are_scenarios(run: Run) -> None:
         import pytest
 
         def test_it(image_variation_cassette):
-            with pytest.raises(ValueError, match=r"its turn: scenario.'rate_limit'."):
+            with pytest.raises(ValueError, match=r"in order: scenario.'rate_limit'."):
                 image_variation_cassette.fail_next("rate_limit")
         """
     )
@@ -446,7 +446,7 @@ def test_a_scenario_that_was_never_used_fails_the_test(run: Run, door: str) -> N
     )
     result.assert_outcomes(failed=2, passed=1, skipped=1)
     told = [line for line in result.outlines if line.startswith("The scenario 'success_b64_n2'")]
-    assert len(told) == 1 and "it expects 1 request, and got none. " in told[0]
+    assert len(told) == 1 and "expects 1 request, and got none. " in told[0]
 
 
 @pytest.mark.parametrize("door", ["image_variation_cassette", "image_variation_server"])
@@ -474,7 +474,7 @@ def test_a_request_that_no_scenario_expects_fails_the_test(run: Run, door: str) 
         """
     )
     result.assert_outcomes(failed=1, passed=1)
-    nearest = "*The nearest is 'success_b64_n2', but n: expected '2', got '3'.*"
+    nearest = "*The closest is 'success_b64_n2': n: expected '2', got '3'.*"
     result.stdout.fnmatch_lines([nearest])
 
 
@@ -495,24 +495,24 @@ def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
         """
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*one request too many*"])
+    result.stdout.fnmatch_lines(["*every scenario has been used up*"])
 
 
 @pytest.mark.parametrize(
     ("marker", "signature", "message"),
     [
-        ('"rate_limits"', "", "*no scenario 'rate_limits'; do you mean 'rate_limit'*"),
+        ('"rate_limits"', "", "*Unknown scenario 'rate_limits'. Did you mean 'rate_limit'*"),
         ('"rate_limit", strict=False', "", "*allow_unused and allow_unexpected, not strict.*"),
         ('"rate_limit", allow_unused="no"', "", "*allow_unused *must be True or False, got 'no'.*"),
         (
             '"rate_limit")\n        @pytest.mark.image_variation("endpoint_removed"',
             "",
-            "*name them all in one, in the order*",
+            "*Name all of them in one marker, in the order*",
         ),
         (
             '"rate_limit"',
             "image_variation_server, image_variation_cassette",
-            "*either image_variation_server or image_variation_cassette*",
+            "*image_variation_server or image_variation_cassette, but not both*",
         ),
     ],
 )
@@ -547,7 +547,9 @@ def test_a_second_door_is_refused_however_it_is_opened(run: Run, signature: str)
         """
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*either image_variation_server or image_variation_cassette*"])
+    result.stdout.fnmatch_lines(
+        ["*image_variation_server or image_variation_cassette, but not both*"]
+    )
     result.stdout.no_fnmatch_line("*KeyError*")
 
 
@@ -566,7 +568,7 @@ def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'.*"]
+        ["E *assert 0 == 2", "*image variations*", "*: n: expected '2', got '3'.*"]
     )
 
 

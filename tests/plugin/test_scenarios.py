@@ -28,9 +28,11 @@ def test_names_are_file_names_and_identifiers() -> None:
 
 def test_an_unknown_name_is_told_with_those_like_it() -> None:
     """Misspelt names are the commonest mistake."""
-    with pytest.raises(ValueError, match=r"'rate_limits'; do you mean 'rate_limit'"):
+    with pytest.raises(ValueError, match=r"'rate_limits'\. Did you mean 'rate_limit'"):
         scenario("rate_limits")
-    with pytest.raises(ValueError, match="There is no scenario 'zzz'"):
+    with pytest.raises(
+        ValueError, match=r"Unknown scenario 'zzz'\. The scenarios are: success_url_n1, "
+    ):
         scenario("zzz")
 
 

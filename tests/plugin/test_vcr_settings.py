@@ -52,12 +52,12 @@ def test_the_boundary_and_the_order_make_no_difference() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (form({"n": "3"}), "n: '2' against '3'"),
-        (form({}), "n: '2' against none"),
-        (form({"n": "2", "user": "u"}), "user: none against 'u'"),
-        (form({"n": "2"}, name="b.png"), "image: 'a.png' against 'b.png'"),
-        (form({"n": "2"}, OTHER), "image: a file of 205 bytes against a file of"),
-        (Request("POST", "https://x.example/", b"{}", {}), "image: 'a.png' against none"),
+        (form({"n": "3"}), "n: '2' != '3'"),
+        (form({}), "n: '2' != none"),
+        (form({"n": "2", "user": "u"}), "user: none != 'u'"),
+        (form({"n": "2"}, name="b.png"), "image: 'a.png' != 'b.png'"),
+        (form({"n": "2"}, OTHER), "image: a file of 205 bytes != a file of"),
+        (Request("POST", "https://x.example/", b"{}", {}), "image: 'a.png' != none"),
     ],
 )
 def test_what_makes_a_difference(other: Request, message: str) -> None:
@@ -147,7 +147,7 @@ def test_a_suite_records_and_replays_its_own(view: View, tmp_path: Path, client:
         pytest.raises(CannotOverwriteExistingCassetteException) as unmatched,
     ):
         upload(client, view, n="3")
-    assert "n: '3' against '2'" in str(unmatched.value)
+    assert "n: '3' != '2'" in str(unmatched.value)
     assert len(view.journal) == asked
 
 
