@@ -10,11 +10,11 @@ needs a trained network.
   the source) to the most alike patch of the source (of the variation), mean over 300 random patches
   (Simakov et al. 2008, "Summarizing visual data using bidirectional similarity"). In values; 0
   means that nothing was invented (lost).
-- Sharpness: mean gradient length of grey, over that of the source. 1 is as sharp.
-- Change: root mean square grey difference, over the standard deviation of the source's grey. 0 is a
-  copy, 1.4 an unrelated arrangement of the same greys.
-- Diversity: standard deviation of grey over the seeds at each pixel, mean over pixels, over the
-  standard deviation of the source's grey (as GPNN, arXiv 2103.15545, defines it).
+- Sharpness: mean gradient length of gray, over that of the source. 1 is as sharp.
+- Change: root mean square gray difference, over the standard deviation of the source's gray. 0 is a
+  copy, 1.4 an unrelated arrangement of the same grays.
+- Diversity: standard deviation of gray over the seeds at each pixel, mean over pixels, over the
+  standard deviation of the source's gray (as GPNN, arXiv 2103.15545, defines it).
 
 Two anchors must miss the bars: a blurred copy, and the engine with completeness switched off.
 
@@ -48,7 +48,7 @@ NEAR_COPY = 0.2
 """A change below this is a near copy."""
 
 BROKEN = 12.0
-"""A completeness above this is a broken picture."""
+"""A completeness above this is a broken image."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class Score:
 
 
 def main() -> int:
-    """Score every picture at every strength; return 1 if any bar is missed."""
+    """Score every image at every strength; return 1 if any bar is missed."""
     options = _options()
     start = time.perf_counter()
-    pictures = {path.stem: load(path) for path in options.images or _photos()}
+    images = {path.stem: load(path) for path in options.images or _photos()}
     if not options.images:
-        pictures |= {"house (drawn)": drawn_house(), "face (drawn)": drawn_face()}
+        images |= {"house (drawn)": drawn_house(), "face (drawn)": drawn_face()}
     print("| strength | SWD | coherence | completeness | sharpness | change | diversity |")
     print("|---|---|---|---|---|---|---|")
     misses: list[str] = []
-    changes: dict[str, list[float]] = {name: [] for name in pictures}
+    changes: dict[str, list[float]] = {name: [] for name in images}
     for strength in STRENGTHS:
         scores, spreads = [], []
-        for name, source in pictures.items():
+        for name, source in images.items():
             made = make(source, strength, options.seeds)
             judge = Judge(source)
             scored = [judge.score(variation) for variation in made]
@@ -87,8 +87,8 @@ def main() -> int:
     for name, rising in changes.items():
         if not all(low < high for low, high in itertools.pairwise(rising)):
             misses.append(f"{name}: change does not rise: {np.round(rising, 2).tolist()}")
-    misses += _anchors(pictures, options.seeds)
-    print(f"\nMedians over {len(pictures)} pictures of {options.seeds} seeds each.")
+    misses += _anchors(images, options.seeds)
+    print(f"\nMedians over {len(images)} images of {options.seeds} seeds each.")
     print(f"{len(misses)} bars missed{':' if misses else '.'}", *misses, sep="\n- ")
     print(f"\n{time.perf_counter() - start:.0f} s")
     return 1 if misses else 0
@@ -122,10 +122,10 @@ def _bad_samples(name: str, strength: float, scores: list[Score]) -> list[str]:
     ] * (broken > 0)
 
 
-def _anchors(pictures: dict[str, Bytes], seeds: int) -> list[str]:
+def _anchors(images: dict[str, Bytes], seeds: int) -> list[str]:
     """Print the rows of the two anchors, and which bars they miss; return those that miss none."""
     blurred, incomplete = [], []
-    for source in pictures.values():
+    for source in images.values():
         judge = Judge(source)
         soft = Image.fromarray(source).filter(ImageFilter.GaussianBlur(1))
         blurred.append(judge.score(np.asarray(soft)))
@@ -154,19 +154,19 @@ class Judge:
     def score(self, variation: Bytes) -> Score:
         """Return all metrics of a variation, uint8 (256, 256, 3)."""
         slices = zip(self._slices, self._sorted(variation), strict=True)
-        change = np.sqrt(np.mean((grey(variation) - grey(self._source)) ** 2))
+        change = np.sqrt(np.mean((gray(variation) - gray(self._source)) ** 2))
         return Score(
             swd=float(np.mean([np.abs(one - other).mean() for one, other in slices])),
             coherence=_closest(variation, self._source),
             completeness=_closest(self._source, variation),
             sharpness=_gradient(variation) / _gradient(self._source),
-            change=float(change) / max(float(grey(self._source).std()), 1e-6),
+            change=float(change) / max(float(gray(self._source).std()), 1e-6),
         )
 
-    def _sorted(self, picture: Bytes) -> list[Floats]:
-        image = Image.fromarray(picture)
+    def _sorted(self, image: Bytes) -> list[Floats]:
+        original = Image.fromarray(image)
         scaled = [
-            image.resize((SIDE // step, SIDE // step), Image.Resampling.LANCZOS)
+            original.resize((SIDE // step, SIDE // step), Image.Resampling.LANCZOS)
             for step in (1, 2, 4, 8)
         ]
         return [np.sort(_patches(np.asarray(one)) @ self._directions, axis=0) for one in scaled]
@@ -174,13 +174,13 @@ class Judge:
 
 def diversity(variations: list[Bytes], source: Bytes) -> float:
     """Return the spread of several variations of one source, over the source's own."""
-    greys = np.stack([grey(variation) for variation in variations])
-    return float(greys.std(axis=0).mean()) / max(float(grey(source).std()), 1e-6)
+    grays = np.stack([gray(variation) for variation in variations])
+    return float(grays.std(axis=0).mean()) / max(float(gray(source).std()), 1e-6)
 
 
-def grey(picture: Bytes) -> Floats:
-    """Return the luma of a picture, 0 to 255."""
-    return np.asarray(picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
+def gray(image: Bytes) -> Floats:
+    """Return the luma of an image, 0 to 255."""
+    return np.asarray(image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
 
 
 def make(source: Bytes, strength: float, seeds: int, *, complete: bool = True) -> list[Bytes]:
@@ -190,7 +190,7 @@ def make(source: Bytes, strength: float, seeds: int, *, complete: bool = True) -
 
 
 def load(path: Path) -> Bytes:
-    """Read the centred square of a photo at 256 pixels."""
+    """Read the centerd square of a photo at 256 pixels."""
     with Image.open(path) as opened:
         rgb = opened.convert("RGB")
     edge = min(rgb.size)
@@ -221,9 +221,9 @@ def drawn_face() -> Bytes:
     pen = ImageDraw.Draw(image)
     pen.rectangle((51, 51, 973, 973), None, (0, 0, 0), 12)
     pen.ellipse((205, 154, 819, 870), None, (0, 0, 0), 17)
-    for centre in (379, 645):
-        pen.ellipse((centre - 72, 389, centre + 72, 492), None, (0, 0, 0), 12)
-        pen.ellipse((centre - 20, 420, centre + 20, 461), (0, 0, 0))
+    for center in (379, 645):
+        pen.ellipse((center - 72, 389, center + 72, 492), None, (0, 0, 0), 12)
+        pen.ellipse((center - 20, 420, center + 20, 461), (0, 0, 0))
     pen.line((512, 471, 471, 614, 543, 614), (0, 0, 0), 11)
     pen.arc((369, 594, 655, 758), 20, 160, (0, 0, 0), 12)
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
@@ -238,14 +238,14 @@ def _closest(of: Bytes, within: Bytes) -> float:
     return float(np.sqrt(np.maximum(best, 0) / queries.shape[1]).mean())
 
 
-def _gradient(picture: Bytes) -> float:
-    luma = grey(picture)
+def _gradient(image: Bytes) -> float:
+    luma = gray(image)
     down, across = np.diff(luma, axis=0)[:, :-1], np.diff(luma, axis=1)[:-1]
     return max(float(np.hypot(down, across).mean()), 1e-6)
 
 
-def _patches(picture: Bytes) -> Floats:
-    windows = sliding_window_view(picture.astype(np.float32), (7, 7), axis=(0, 1))
+def _patches(image: Bytes) -> Floats:
+    windows = sliding_window_view(image.astype(np.float32), (7, 7), axis=(0, 1))
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
@@ -257,7 +257,7 @@ def _photos() -> list[Path]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, nargs="*", help="other photos than the examples")
-    parser.add_argument("--seeds", type=int, default=5, help="variations of each picture")
+    parser.add_argument("--seeds", type=int, default=5, help="variations of each image")
     return parser.parse_args()
 
 

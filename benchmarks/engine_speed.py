@@ -3,7 +3,7 @@
 Each row is a fresh process, so that peak memory is its own; the first request of a process is not
 counted, the median of the others is. Times hold everything a user waits for: decoding, the shared
 work, the variations, and encoding PNG. The reference is the method that the engine descends from:
-GPNN (arXiv 2103.15545) with exact nearest neighbours over all 7x7 patches, in plain numpy, at
+GPNN (arXiv 2103.15545) with exact nearest neighbors over all 7x7 patches, in plain numpy, at
 128 pixels, since its work grows with the fourth power of the side.
 
     python benchmarks/engine_speed.py --image examples/chelsea.png
@@ -55,17 +55,15 @@ def main() -> None:
         print(f"| {strength} | {side} | {n} | {times} |")
     if reference:
         growth = _work(256) / _work(REFERENCE_SIDE)
-        print(
-            f"\nExact GPNN took {reference:.1f} s for one picture of {REFERENCE_SIDE} px; the last"
-        )
-        print("column is how many pictures the engine makes in the time in which that makes one.")
+        print(f"\nExact GPNN took {reference:.1f} s for one image of {REFERENCE_SIDE} px; the last")
+        print("column is how many images the engine makes in the time in which that makes one.")
         print(f"By its quadratic cost it needs about {reference * growth:.0f} s at 256 px.")
 
 
-def _time_reference(image: Path) -> float:
-    picture = _picture(image, REFERENCE_SIDE)
+def _time_reference(path: Path) -> float:
+    image = _image(path, REFERENCE_SIDE)
     start = time.perf_counter()
-    exact_gpnn(picture)
+    exact_gpnn(image)
     return time.perf_counter() - start
 
 
@@ -124,18 +122,18 @@ def exact_gpnn(
         sides.append(round(sides[-1] * factor))
     levels = [_resized(source, side) for side in reversed(sides)]
     grains = np.random.default_rng(0).standard_normal(levels[0].shape, dtype=np.float32)
-    picture = levels[0] + np.float32(noise) * grains
+    image = levels[0] + np.float32(noise) * grains
     for index, level in enumerate(levels):
-        picture = _resized(picture, level.shape[0])
+        image = _resized(image, level.shape[0])
         soft = _resized(levels[index - 1], level.shape[0]) if index else level
         for turn in range(iterations if index else 1):
-            picture = _matched(picture, level if turn else soft, level, alpha)
-    return picture
+            image = _matched(image, level if turn else soft, level, alpha)
+    return image
 
 
-def _matched(picture: Floats, keys_of: Floats, values_of: Floats, alpha: float) -> Floats:
+def _matched(image: Floats, keys_of: Floats, values_of: Floats, alpha: float) -> Floats:
     """Replace each patch by the best of the source under equation 1, and average."""
-    queries, keys, values = _patches(picture), _patches(keys_of), _patches(values_of)
+    queries, keys, values = _patches(image), _patches(keys_of), _patches(values_of)
     lengths = np.einsum("ij,ij->i", keys, keys)
     closest = np.full(len(keys), np.inf, dtype=np.float32)
     blocks = [slice(top, top + 1024) for top in range(0, len(queries), 1024)]
@@ -143,10 +141,10 @@ def _matched(picture: Floats, keys_of: Floats, values_of: Floats, alpha: float) 
         np.minimum(closest, _distances(queries[rows], keys, lengths).min(axis=0), out=closest)
     weights = 1 / (np.float32(alpha) + closest)
     found = [(_distances(queries[rows], keys, lengths) * weights).argmin(axis=1) for rows in blocks]
-    side, _, channels = picture.shape
+    side, _, channels = image.shape
     span = side - 6
     chosen = values[np.concatenate(found)].reshape(span, span, channels, 7, 7)
-    total, votes = np.zeros_like(picture), np.zeros((side, side, 1), dtype=np.float32)
+    total, votes = np.zeros_like(image), np.zeros((side, side, 1), dtype=np.float32)
     for dy in range(7):
         for dx in range(7):
             total[dy : dy + span, dx : dx + span] += chosen[..., dy, dx]
@@ -164,17 +162,17 @@ def _distances(queries: Floats, keys: Floats, lengths: Floats) -> Floats:
     return np.asarray(np.maximum(products, 0, out=products))
 
 
-def _patches(picture: Floats) -> Floats:
-    windows = sliding_window_view(picture, (7, 7), axis=(0, 1))
+def _patches(image: Floats) -> Floats:
+    windows = sliding_window_view(image, (7, 7), axis=(0, 1))
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
-def _resized(picture: Floats, side: int) -> Floats:
+def _resized(image: Floats, side: int) -> Floats:
     planes = [
-        Image.fromarray(np.ascontiguousarray(picture[..., channel])).resize(
+        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
             (side, side), Image.Resampling.BICUBIC
         )
-        for channel in range(picture.shape[2])
+        for channel in range(image.shape[2])
     ]
     return np.stack([np.asarray(plane) for plane in planes], axis=2)
 
@@ -188,7 +186,7 @@ def _work(side: int, factor: float = 0.75, coarsest: int = 14) -> float:
     return total
 
 
-def _picture(image: Path, side: int) -> Floats:
+def _image(image: Path, side: int) -> Floats:
     with Image.open(image) as opened:
         rgb = opened.convert("RGB")
     edge = min(rgb.size)

@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the table, which must be last, into the docs"
     )
-    parser.add_argument("--threads", type=int, help="pictures made at once")
+    parser.add_argument("--threads", type=int, help="images made at once")
     options = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, ", end="")
     print(f"numpy {np.__version__}, Pillow {PIL.__version__}\n")
@@ -89,23 +89,23 @@ def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
 
 
 def _source(name: str) -> SquarePNG:
-    """A photo, and pictures made by whole-number arithmetic, which is the same everywhere."""
+    """A photo, and images made by whole-number arithmetic, which is the same everywhere."""
     y, x = np.mgrid[:256, :256]
     if name == "photo":
         return SquarePNG((ROOT / "examples" / "astronaut.png").read_bytes())
     if name == "grain":
         # Middle bits of a polynomial, which look like noise.
-        picture = ((x * 1103515245 + y * y * 12345 + 7 * x * y) >> 7) & 0xFF
+        image = ((x * 1103515245 + y * y * 12345 + 7 * x * y) >> 7) & 0xFF
     elif name == "disc":
         inside = (x - 128) ** 2 + (y - 100) ** 2 < 6400
         stripes = (x * 5 + y * 3) & 0xFF
-        picture = np.dstack([255 - stripes, stripes, stripes // 2, np.where(inside, 255, 0)])
+        image = np.dstack([255 - stripes, stripes, stripes // 2, np.where(inside, 255, 0)])
     elif name == "ramp":
-        picture = np.dstack([x, y, (x + y) // 2])
+        image = np.dstack([x, y, (x + y) // 2])
     else:
-        picture = np.where((x == 100) & (y == 90), 255, 0)
+        image = np.where((x == 100) & (y == 90), 255, 0)
     buffer = io.BytesIO()
-    Image.fromarray(picture.astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(image.astype(np.uint8)).save(buffer, "PNG")
     return SquarePNG(buffer.getvalue())
 
 

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     )
     from langchain_image_variation.batch.variation_batch import VariationBatch
     from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-    from langchain_image_variation.engines import (
-        AsyncVariationEngine,
-        VariationEngine,
-        load_engine,
-    )
+    from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+    from langchain_image_variation.engines.loading import load_engine
     from langchain_image_variation.exceptions import ImageVariationError
     from langchain_image_variation.hosted.client import (
         AsyncImageVariationClient,
@@ -70,7 +67,7 @@ _MODULES = {
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
     "create_app": "server",
-    "load_engine": "engines",
+    "load_engine": "engines.loading",
     "load_source": "source",
     "save_images": "output",
 }

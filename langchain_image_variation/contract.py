@@ -41,6 +41,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.png import SquarePNG
 
 __all__ = [
+    "DEFAULT_MODEL",
     "MAX_N",
     "SIZES",
     "CreateImageVariationRequest",
@@ -62,6 +63,8 @@ ResponseFormat = Literal["url", "b64_json"]
 """How a variation is returned: as an address, or as base64 inside the JSON."""
 
 SIZES: tuple[Size, ...] = get_args(Size)
+DEFAULT_MODEL = "dall-e-2"
+"""The model of a request that names none. Every engine takes it."""
 MAX_N = 10
 """The most variations one request may ask for."""
 
@@ -77,7 +80,7 @@ class CreateImageVariationRequest(BaseModel):
 
     image: SquarePNG
     """The picture to vary."""
-    model: Annotated[StrictStr, Field(min_length=1)] = "dall-e-2"
+    model: Annotated[StrictStr, Field(min_length=1)] = DEFAULT_MODEL
     """The model to use, by the engine's own names; every engine takes "dall-e-2"."""
     n: Annotated[StrictInt, Field(ge=1, le=MAX_N)] = 1
     """How many variations to make, 1 to 10."""

@@ -237,6 +237,20 @@ class MissingExtraError(EngineError, ImportError):
 
     default_code = "missing_extra"
 
+    @classmethod
+    def for_package(cls, what: str, package: str | None, requirement: str) -> "MissingExtraError":
+        """Return the error that says what needs a package, and how to install it.
+
+        Args:
+            what: What needs the package; the message begins with it.
+            package: The name of the package that could not be imported, if it is known.
+            requirement: What to install, such as "langchain-image-variation[ray]".
+        """
+        named = f"the package {package!r}" if package else "a package"
+        return cls(
+            f"{what} needs {named}, which is not installed. Run: pip install '{requirement}'"
+        )
+
 
 class OutputError(ImageVariationError):
     """A result holds no readable picture, or a file cannot be written."""

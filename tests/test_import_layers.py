@@ -11,27 +11,28 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 # that stand lower, so no two rooms import each other. ARCHITECTURE.md says what each is for.
 ROOMS = {
     "exceptions": (0, set[str]()),
-    "files": (1, {"fsspec"}),
-    "http": (1, {"anyio", "httpcore", "httpx"}),
-    "images": (1, {"PIL", "numpy"}),
-    "contract": (2, {"pydantic", "pydantic_core"}),
-    "source": (2, {"PIL"}),
-    "engines": (3, {"PIL", "numpy"}),
-    "error_response": (3, {"pydantic_core"}),
-    "output": (3, {"PIL"}),
-    "agents": (4, {"langchain_core", "llama_index", "pydantic", "workflows"}),
-    "batch": (4, {"PIL", "pyarrow", "ray", "tqdm"}),
-    "hosted": (4, {"anyio", "httpx", "pydantic", "pydantic_core"}),
+    "numbers": (1, set[str]()),
+    "files": (2, {"fsspec"}),
+    "http": (2, {"anyio", "httpcore", "httpx"}),
+    "images": (2, {"PIL", "numpy"}),
+    "contract": (3, {"pydantic", "pydantic_core"}),
+    "source": (3, {"PIL"}),
+    "engines": (4, {"PIL", "numpy"}),
+    "error_response": (4, {"pydantic_core"}),
+    "output": (4, {"PIL"}),
+    "agents": (5, {"langchain_core", "llama_index", "pydantic", "workflows"}),
+    "batch": (5, {"PIL", "pyarrow", "ray", "tqdm"}),
+    "hosted": (5, {"anyio", "httpx", "pydantic", "pydantic_core"}),
     "server": (
-        4,
+        5,
         {
             *("anyio", "platformdirs", "prometheus_client", "pydantic", "python_multipart"),
             *("starlette", "uvicorn"),
         },
     ),
-    "cli": (5, {"tqdm"}),
-    "__init__": (6, set[str]()),
-    "__main__": (6, set[str]()),
+    "cli": (6, {"tqdm"}),
+    "__init__": (7, set[str]()),
+    "__main__": (7, set[str]()),
 }
 # Frameworks that the rest of their room does without.
 FRAMEWORKS = {

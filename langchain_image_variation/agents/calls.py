@@ -30,14 +30,12 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Size,
 )
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    call_engine,
-    call_engine_async,
-    load_engine,
-)
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import on_white
@@ -191,14 +189,14 @@ class CallSettings(BaseModel):
                 to do, and what may be used.
         """
         ready = self._ready(asked, conversation, fields or {})
-        told = _told(finished, ready.request.n)
+        progress = _each_image(finished)
         response = ready.found
         if response is None:
             if self.rate_limiter is not None:
                 _let_through(self.rate_limiter.acquire())
-            response = call_engine(self._load(), ready.request, finished=told)
+            response = call_engine(self._load(), ready.request, progress=progress)
         else:
-            _tell_all(told, ready.request.n)
+            _report_all(progress, ready.request.n)
         return self._result(ready, response)
 
     async def acall(
@@ -215,14 +213,14 @@ class CallSettings(BaseModel):
             ImageVariationError: As `call`.
         """
         ready = await asyncio.to_thread(self._ready, asked, conversation, fields or {})
-        with _told_on_loop(finished, ready.request.n) as told:
+        with _each_image_on_loop(finished) as progress:
             response = ready.found
             if response is None:
                 if self.rate_limiter is not None:
                     _let_through(await self.rate_limiter.aacquire())
-                response = await call_engine_async(self._load(), ready.request, finished=told)
+                response = await call_engine_async(self._load(), ready.request, progress=progress)
             else:
-                _tell_all(told, ready.request.n)
+                _report_all(progress, ready.request.n)
             return await asyncio.to_thread(self._result, ready, response)
 
     def _load(self) -> VariationEngine | AsyncVariationEngine:
@@ -272,7 +270,7 @@ class CallSettings(BaseModel):
         results = self._results(conversation)
         gallery = Gallery(results, conversation)
         label, source = gallery.load(asked.image, fit=self.fit, urls=self.urls)
-        if getattr(self._load(), "base_url", None) is not None:
+        if engine_base_url(self._load()) is not None:
             # A model may drop the alpha that a person sees the picture through.
             source = replace(source, png=on_white(source.png))
         # Before the work, so that none is lost.
@@ -337,35 +335,46 @@ def _let_through(acquired: bool) -> None:
         raise RateLimitError("The rate limiter lets no call through now; try again later.")
 
 
-def _tell_all(told: Callable[[int], None] | None, n: int) -> None:
-    """Tell of pictures that were finished long ago."""
-    if told is not None:
-        for done in range(1, n + 1):
-            told(done)
+def _report_all(listener: ProgressListener | None, n: int) -> None:
+    """Report images that the cache has, as if they were made now."""
+    if listener is not None:
+        for finished in range(1, n + 1):
+            listener(Progress(finished, n, finished / n))
 
 
-def _told(finished: Finished | None, n: int) -> Callable[[int], None] | None:
-    return None if finished is None else lambda done: finished(done, n)
+def _each_image(finished: Finished | None) -> ProgressListener | None:
+    """Return a listener that passes on each newly finished image, and no other progress."""
+    if finished is None:
+        return None
+    latest = 0
+
+    def listen(progress: Progress) -> None:
+        nonlocal latest
+        if progress.finished > latest:
+            latest = progress.finished
+            finished(progress.finished, progress.n)
+
+    return listen
 
 
 @contextlib.contextmanager
-def _told_on_loop(finished: Finished | None, n: int) -> Iterator[Callable[[int], None] | None]:
-    """Have each finished picture told on the loop, in order, from whichever thread it comes."""
+def _each_image_on_loop(finished: Finished | None) -> Iterator[ProgressListener | None]:
+    """Yield a listener that reports each image on the loop, in order, from whichever thread."""
     if finished is None:
         yield None
         return
     loop, context, listening = asyncio.get_running_loop(), contextvars.copy_context(), True
 
-    def tell(done: int) -> None:
+    def report(done: int, n: int) -> None:
         if listening:
             finished(done, n)
 
-    def told(done: int) -> None:
-        # The loop may be closed when an engine that was cancelled finishes a picture after all.
+    def schedule(done: int, n: int) -> None:
+        # The loop may be closed when an engine that was cancelled finishes an image after all.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, done, context=context)
+            loop.call_soon_threadsafe(report, done, n, context=context)
 
     try:
-        yield told
+        yield _each_image(schedule)
     finally:
         listening = False

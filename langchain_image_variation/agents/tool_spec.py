@@ -34,9 +34,8 @@ try:
 
     from langchain_image_variation.agents.llama_index_messages import conversation_of
 except ImportError as error:
-    raise MissingExtraError(
-        f"The tool spec needs the package {error.name!r}, which is not installed; run: pip install "
-        "'langchain-image-variation[llama-index]'"
+    raise MissingExtraError.for_package(
+        "The tool spec", error.name, "langchain-image-variation[llama-index]"
     ) from None
 
 __all__ = ["ImageVariationProgress", "ImageVariationToolSpec"]

@@ -13,6 +13,7 @@ from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, shown
+from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MAX_SEED", "Job", "plain_text"]
 
@@ -96,20 +97,14 @@ def _size(value: object) -> Size:
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
     number = _number(value)
-    if number is not None and number == int(number) and least <= number <= most:
-        return int(number)
-    raise InvalidRequestError(
-        f"{name} must be a whole number from {least} to {most}, got {shown(value)}.", param=name
-    )
+    if number is not None and number == int(number):
+        return check_whole_number(name, int(number), least, most)
+    return check_whole_number(name, value, least, most)
 
 
 def _share(value: object) -> float:
     number = _number(value)
-    if number is not None and 0 <= number <= 1:
-        return float(number)
-    raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {shown(value)}.", param="strength"
-    )
+    return check_number("strength", value if number is None else number, 0, 1)
 
 
 def _number(value: object) -> int | float | None:

@@ -3,17 +3,12 @@
 import json
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
-from inspect import signature
 from typing import Any
 
-from langchain_image_variation.engines import (
-    VariationEngine,
-    engine_version,
-    load_engine_class,
-    make_engine,
-)
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.loading import engine_version, load_engine_class, make_engine
+from langchain_image_variation.engines.traits import close_engine, engine_options
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LazyEngine"]
@@ -23,7 +18,6 @@ _IRRELEVANT = {
     "deadline",
     "max_retries",
     "organization",
-    "progress",
     "project",
     "resend_lost",
     "threads",
@@ -68,7 +62,7 @@ class LazyEngine:
     @property
     def takes_seed(self) -> bool:
         """Whether it has the option `seed`."""
-        return "seed" in signature(self._class).parameters
+        return "seed" in engine_options(self._class)
 
     def load(self) -> VariationEngine:
         """Return the engine, made when this is called first.
@@ -96,13 +90,13 @@ class LazyEngine:
         with self._lock:
             is_shared = engine is self._engine
         if not is_shared:
-            _close(engine)
+            close_engine(engine)
 
     def close(self) -> None:
         """Close the engine, if it was made and can be closed. `load` makes a new one."""
         with self._lock:
             engine, self._engine = self._engine, None
-        _close(engine)
+        close_engine(engine)
 
     def __getstate__(self) -> dict[str, object]:
         # An engine may hold connections and threads.
@@ -117,14 +111,8 @@ class LazyEngine:
         return load_engine_class(self.name)
 
     def _made(self, options: Mapping[str, object]) -> VariationEngine:
-        threads = {"threads": 1} if "threads" in signature(self._class).parameters else {}
+        threads = {"threads": 1} if "threads" in engine_options(self._class) else {}
         return make_engine(self.name, self._class, {**threads, **self.options, **options})
-
-
-def _close(engine: object) -> None:
-    # What an engine gets wrong here costs no picture.
-    with suppress(Exception):
-        getattr(engine, "close", lambda: None)()
 
 
 def _as_text(options: Mapping[str, object]) -> str:

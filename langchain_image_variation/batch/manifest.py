@@ -53,9 +53,8 @@ def _write_parquet(rows: Iterable[Row], file: IO[bytes]) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError(
-            f"Writing {PARQUET} needs the package 'pyarrow', which is not installed; run: pip "
-            "install 'langchain-image-variation[batch]', or ask for --jsonl."
+        raise MissingExtraError.for_package(
+            f"Writing {PARQUET}", "pyarrow", "langchain-image-variation[batch]"
         ) from None
     schema = pyarrow.schema(
         [(name, pyarrow.type_for_alias(_TYPES.get(name, "string"))) for name in COLUMNS]

@@ -69,9 +69,8 @@ def _parquet(path: str, column: str, short: str) -> Iterator[dict[str, object]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtraError(
-            f"Reading {short!r} needs the package 'pyarrow', which is not installed; run: pip "
-            "install 'langchain-image-variation[batch]'"
+        raise MissingExtraError.for_package(
+            f"Reading {short!r}", "pyarrow", "langchain-image-variation[batch]"
         ) from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

@@ -19,7 +19,7 @@ from langchain_image_variation.batch.rows import Row
 from langchain_image_variation.batch.variation_batch import PICTURES, VariationBatch
 from langchain_image_variation.batch.workers.choice import crew_for
 from langchain_image_variation.batch.workers.protocol import Workers
-from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["run_batch"]

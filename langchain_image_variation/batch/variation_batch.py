@@ -31,7 +31,8 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Size,
 )
-from langchain_image_variation.engines import VariationEngine, call_engine, call_engine_async
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,

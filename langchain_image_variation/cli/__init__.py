@@ -18,7 +18,7 @@ from langchain_image_variation import __version__
 from langchain_image_variation.cli.batch import add_batch
 from langchain_image_variation.cli.create import add_create
 from langchain_image_variation.cli.serve import add_serve
-from langchain_image_variation.engines import engine_names, load_engine_class
+from langchain_image_variation.engines.loading import engine_names, load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["main"]

@@ -20,6 +20,7 @@ from langchain_image_variation.cli.options import (
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
     from langchain_image_variation.batch.interrupts import Stopping
@@ -176,6 +177,4 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise InvalidRequestError(f"--{name} must be a whole number from 1, got {value}.")
-    return value
+    return None if value is None else check_whole_number(f"--{name}", value, 1)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -24,7 +23,10 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
-from langchain_image_variation.engines import call_engine, load_engine, load_engine_class
+from langchain_image_variation.engines.call import call_engine
+from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.traits import close_engine
 from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.source import Source, load_source
 
@@ -76,15 +78,12 @@ def _create(arguments: argparse.Namespace) -> None:
         user=arguments.user,
     )
     directory = _output_dir(arguments)
-    with _progress(request.n) as progress:
-        options = engine_options(arguments)
-        if "progress" in signature(load_engine_class(arguments.engine)).parameters:
-            options["progress"] = progress
-        engine = load_engine(arguments.engine, **options)
-        try:
-            response = call_engine(engine, request)
-        finally:
-            getattr(engine, "close", lambda: None)()
+    engine = load_engine(arguments.engine, **engine_options(arguments))
+    try:
+        with _progress_bar(request.n) as show:
+            response = call_engine(engine, request, progress=show)
+    finally:
+        close_engine(engine)
     # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
     if source.note:
         print(source.note, file=sys.stderr)
@@ -115,8 +114,8 @@ def _output_dir(arguments: argparse.Namespace) -> Path | None:
 
 
 @contextmanager
-def _progress(n: int) -> Iterator[Callable[[float], None]]:
-    """Show a bar on a terminal while the block runs; the callback takes the fraction done."""
+def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
+    """Show a bar on a terminal while the block runs. The callback updates it."""
     pictures = "1 variation" if n == 1 else f"{n} variations"
     with tqdm(
         desc=pictures,
@@ -127,8 +126,8 @@ def _progress(n: int) -> Iterator[Callable[[float], None]]:
         bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
     ) as bar:
 
-        def show(fraction: float) -> None:
-            bar.update(fraction - bar.n)
+        def show(progress: Progress) -> None:
+            bar.update(progress.share - bar.n)
 
         yield show
 

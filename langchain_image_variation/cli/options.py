@@ -80,7 +80,6 @@ def extra(name: str) -> Iterator[None]:
     except MissingExtraError:
         raise
     except ImportError as error:
-        raise MissingExtraError(
-            f"This needs the package {error.name!r}, which is not installed; run: pip install "
-            f"'langchain-image-variation[{name}]'"
+        raise MissingExtraError.for_package(
+            "This command", error.name, f"langchain-image-variation[{name}]"
         ) from None

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from langchain_image_variation.cli.options import add_engine, engine_options, extra
-from langchain_image_variation.engines import load_engine
+from langchain_image_variation.engines.loading import load_engine
 
 __all__ = ["add_serve"]
 

@@ -6,10 +6,10 @@ from functools import lru_cache
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import check_model
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.images.pixels import decode, pixel_sha256
 from langchain_image_variation.images.png import chunks
+from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["InstantEngine"]
 
@@ -37,11 +37,7 @@ class InstantEngine:
     """That of the first picture; a subclass need not know of it."""
 
     def __init__(self, *, seed: int = 0) -> None:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InvalidRequestError(
-                f"seed must be a whole number from 0, got {shown(seed)}.", param="seed"
-            )
-        self.seed = seed
+        self.seed = check_whole_number("seed", seed, 0)
 
     @property
     def fingerprint(self) -> str:

@@ -278,9 +278,8 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
         from fsspec import get_filesystem_class
         from fsspec.core import url_to_fs
     except ImportError:
-        raise MissingExtraError(
-            f"A URL as {param} needs the package 'fsspec', which is not installed; run: pip "
-            "install 'langchain-image-variation[fsspec]'"
+        raise MissingExtraError.for_package(
+            f"A URL as {param}", "fsspec", "langchain-image-variation[fsspec]"
         ) from None
     try:
         files_class = get_filesystem_class(kind)

@@ -323,7 +323,7 @@ def _given(
 
 
 def _gone() -> Callable[[], bool]:
-    from langchain_image_variation.engines import cancellation
+    from langchain_image_variation.engines.context import cancellation
 
     return cancellation()
 

@@ -20,6 +20,7 @@ from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
+from langchain_image_variation.numbers import check_seconds, check_whole_number
 
 __all__ = ["Endpoint"]
 
@@ -74,9 +75,9 @@ class Endpoint:
             base_url=settings.base_url(base_url),
             headers=headers,
             timeout=settings.request_timeout(timeout),
-            deadline=(float("inf") if deadline is None else settings.seconds("deadline", deadline)),
+            deadline=(float("inf") if deadline is None else check_seconds("deadline", deadline)),
             retries=Retries(
-                settings.whole("max_retries", max_retries, 0, _MAX_RETRIES),
+                check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
                 settings.flag("resend_lost", resend_lost),
             ),
             api_key=api_key,

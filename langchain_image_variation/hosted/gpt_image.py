@@ -12,12 +12,13 @@ import httpx
 from pydantic import SecretStr
 
 from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
     MAX_N,
     CreateImageVariationRequest,
     ImagesResponse,
     Usage,
 )
-from langchain_image_variation.engines import cancellation, picture_listener
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -31,10 +32,11 @@ from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import on_white
+from langchain_image_variation.numbers import check_whole_number
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
+__all__ = ["DEFAULT_GPT_IMAGE", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
-DEFAULT_MODEL = "gpt-image-2"
+DEFAULT_GPT_IMAGE = "gpt-image-2"
 """Not among the models that the vendor shuts down on 2026-12-01."""
 
 DEFAULT_PROMPT = "Create a variation of this image"
@@ -91,7 +93,7 @@ class GptImageEngine:
         self,
         *,
         prompt: str = DEFAULT_PROMPT,
-        model: str = DEFAULT_MODEL,
+        model: str = DEFAULT_GPT_IMAGE,
         input_fidelity: InputFidelity | None = None,
         n_per_call: int = MAX_N,
         base_url: str | None = None,
@@ -111,7 +113,7 @@ class GptImageEngine:
             raise InvalidRequestError(
                 f"prompt must be a text of 1 to {MAX_PROMPT:,} characters.", param="prompt"
             )
-        self._n_per_call = settings.whole("n_per_call", n_per_call, 1, MAX_N)
+        self._n_per_call = check_whole_number("n_per_call", n_per_call, 1, MAX_N)
         if base_url is None:
             base_url = settings.environment("OPENAI_BASE_URL") or _VENDOR
         self._endpoint = Endpoint.configured(
@@ -130,7 +132,7 @@ class GptImageEngine:
             )
         self._prompt = prompt
         self._result_urls = result_urls or URLPolicy(hosts=None)
-        self._model = settings.model_name(model) or DEFAULT_MODEL
+        self._model = settings.model_name(model) or DEFAULT_GPT_IMAGE
         self._input_fidelity = input_fidelity
         self._extra_fields = settings.form_fields(extra_fields, _TAKEN)
         self._session = Session(self._endpoint.base_url, http_client)
@@ -174,7 +176,7 @@ class GptImageEngine:
         form = self._form(request)
         picture = yield Work(lambda: on_white(request.image).data)
         answers = []
-        finished = picture_listener()
+        reporter = progress_reporter()
         left = request.n
         while left > 0:
             n = min(left, self._n_per_call)
@@ -188,7 +190,7 @@ class GptImageEngine:
             )
             answers.append(answer)
             for _ in answer.data:
-                finished()
+                reporter.image_finished()
         merged = _merged(answers)
         for image in merged.data:
             yield from download(
@@ -205,8 +207,7 @@ class GptImageEngine:
         return merged
 
     def _form(self, request: CreateImageVariationRequest) -> dict[str, str]:
-        retired = CreateImageVariationRequest.model_fields["model"].default
-        model = self._model if request.model == retired else request.model
+        model = self._model if request.model == DEFAULT_MODEL else request.model
         form = {
             "model": model,
             "prompt": self._prompt,

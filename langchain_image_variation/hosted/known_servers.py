@@ -7,6 +7,7 @@ import httpx
 from pydantic import SecretStr
 
 from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
     MAX_N,
     CreateImageVariationRequest,
     ImagesResponse,
@@ -158,7 +159,7 @@ class VariationsEngine:
                 param="n",
             )
         changes: dict[str, object] = {}
-        if request.model == _DEFAULT_MODEL:
+        if request.model == DEFAULT_MODEL:
             if self._model is None and server.needs_model:
                 raise InvalidRequestError(
                     f"{server.title} needs the name of one of its models; pass model.",
@@ -178,7 +179,6 @@ class VariationsEngine:
         self._client.close()
 
 
-_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 _UNKNOWN = Server("The server")
 
 

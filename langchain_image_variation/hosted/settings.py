@@ -12,6 +12,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     shown,
 )
+from langchain_image_variation.numbers import check_seconds
 
 __all__ = [
     "FormValue",
@@ -22,15 +23,12 @@ __all__ = [
     "header_text",
     "model_name",
     "request_timeout",
-    "seconds",
     "secret",
-    "whole",
 ]
 
 FormValue = str | int | float | bool
 
 _CONNECT_TIMEOUT = 10.0
-_LONGEST = 1e9
 # The labels of a name (RFC 1123, section 2.1, and underscores, which container hosts have), or the
 # address in brackets that httpx has checked.
 _HOST = re.compile(
@@ -116,38 +114,8 @@ def request_timeout(value: float | httpx.Timeout | None) -> httpx.Timeout:
         return value
     if value is None:
         return httpx.Timeout(None)
-    total = seconds("timeout", value)
+    total = check_seconds("timeout", value)
     return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
-
-
-def seconds(param: str, value: float) -> float:
-    """Return a duration.
-
-    Raises:
-        InvalidRequestError: If it is no positive number.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Comparing does not overflow, as converting a huge whole number would.
-    if not number or not 0 < value < _LONGEST:
-        raise InvalidRequestError(
-            f"{param} must be a positive number of seconds or None, got {shown(value)}.",
-            param=param,
-        )
-    return float(value)
-
-
-def whole(param: str, value: int, least: int, most: int) -> int:
-    """Return a count.
-
-    Raises:
-        InvalidRequestError: If it is no whole number in the range.
-    """
-    if type(value) is not int or not least <= value <= most:
-        raise InvalidRequestError(
-            f"{param} must be a whole number from {least} to {most:,}, got {shown(value)}.",
-            param=param,
-        )
-    return value
 
 
 def flag(param: str, value: bool) -> bool:

@@ -5,7 +5,11 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
@@ -19,7 +23,6 @@ __all__ = ["Variations"]
 
 _PATH = "/images/variations"
 _FIELDS = tuple(CreateImageVariationRequest.model_fields)
-_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 
 
 class Variations:
@@ -66,7 +69,7 @@ class Variations:
         """
         deadline = time.monotonic() + self.endpoint.deadline
         form = request.to_form()
-        if self._model is not None and request.model == _DEFAULT_MODEL:
+        if self._model is not None and request.model == DEFAULT_MODEL:
             form["model"] = self._model
         picture = request.image.data
         answer = yield from self.endpoint.post(

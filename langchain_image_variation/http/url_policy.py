@@ -24,6 +24,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.http.address import CheckedURL, host_name, is_public, parse_url
 from langchain_image_variation.http.deadline import in_time
 from langchain_image_variation.http.flow import Flow, Send, Transport, Work
+from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["Picture", "Redirected", "URLPolicy", "fetch"]
 
@@ -57,16 +58,9 @@ class URLPolicy:
     def __post_init__(self) -> None:
         if self.hosts is not None:
             object.__setattr__(self, "hosts", frozenset(_host_names(self.hosts)))
-        for name, numbers, least, most in (
-            ("max_bytes", int, 1, 2**40),
-            ("timeout", int | float, 0, 3600),
-            ("max_redirects", int, 0, 20),
-        ):
-            value = getattr(self, name)
-            # A NaN compares false, and so is refused too.
-            if not (isinstance(value, numbers) and least <= value <= most):
-                message = f"{name} must be a number from {least} to {most}, got {shown(value)}."
-                raise InvalidRequestError(message, param="urls")
+        check_whole_number("max_bytes", self.max_bytes, 1, 2**40, param="urls")
+        check_number("timeout", self.timeout, 0, 3600, param="urls")
+        check_whole_number("max_redirects", self.max_redirects, 0, 20, param="urls")
 
 
 def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow[bytes]:

@@ -5,9 +5,8 @@ from langchain_image_variation.exceptions import MissingExtraError
 try:
     from langchain_image_variation.server.app import create_app
 except ImportError as error:
-    raise MissingExtraError(
-        f"The server needs the package {error.name!r}, which is not installed; run: pip install "
-        "'langchain-image-variation[server]'"
+    raise MissingExtraError.for_package(
+        "The server", error.name, "langchain-image-variation[server]"
     ) from None
 
 __all__ = ["create_app"]

@@ -13,16 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    load_engine,
-)
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import engine_base_url, engine_models
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
-    shown,
 )
+from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.envelope import Envelope, failed, not_routed
 from langchain_image_variation.server.handlers import Handlers
@@ -75,16 +74,16 @@ def create_app(
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     access = Access(key, public_url, hosts)
-    _check_whole("workers", workers if workers is not None else 1, 1)
-    _check_whole("queue", queue, 0)
-    _check_whole("store_max_bytes", store_max_bytes, 0)
-    _check_seconds("url_ttl", url_ttl)
-    _check_seconds("upload_timeout", upload_timeout)
+    check_whole_number("workers", workers if workers is not None else 1, 1)
+    check_whole_number("queue", queue, 0)
+    check_whole_number("store_max_bytes", store_max_bytes, 0)
+    check_seconds("url_ttl", url_ttl)
+    check_seconds("upload_timeout", upload_timeout)
     if store_dir == "":
         raise InvalidRequestError("store_dir is empty; name a folder.", param="store_dir")
     folder = Path(store_dir) if store_dir is not None else _usual_folder()
     engine = load_engine(engine) if isinstance(engine, str) else engine
-    turns = EngineQueue(engine, workers=workers or os.cpu_count() or 1, limit=queue)
+    turns = EngineQueue(engine, workers=workers or processor_count(), limit=queue)
     metrics = Metrics(turns)
     store = PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes)
     handlers = Handlers(
@@ -93,7 +92,7 @@ def create_app(
         metrics=metrics,
         access=access,
         public_url=public_url,
-        models=getattr(engine, "models", None),
+        models=engine_models(engine),
         upload_timeout=upload_timeout,
     )
     app = Starlette(
@@ -119,7 +118,7 @@ def create_app(
     app.state.draining = False
     app.state.turns = turns
     app.state.access = access
-    app.state.engine_url = getattr(engine, "base_url", None)
+    app.state.engine_url = engine_base_url(engine)
     return app
 
 
@@ -140,17 +139,3 @@ async def _tidying(store: PictureStore) -> AsyncIterator[None]:
 
 def _usual_folder() -> Path:
     return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"
-
-
-def _check_whole(param: str, value: object, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise InvalidRequestError(
-            f"{param} must be a whole number from {least}, got {shown(value)}.", param=param
-        )
-
-
-def _check_seconds(param: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise InvalidRequestError(
-            f"{param} must be a positive number of seconds, got {shown(value)}.", param=param
-        )

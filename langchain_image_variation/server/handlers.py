@@ -12,7 +12,12 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
+    CreateImageVariationRequest,
+    Image,
+    ImagesResponse,
+)
 from langchain_image_variation.exceptions import (
     ExpiredURLError,
     ImageVariationError,
@@ -37,7 +42,6 @@ __all__ = ["Handlers"]
 
 T = TypeVar("T")
 
-_DEFAULT_MODEL = CreateImageVariationRequest.model_fields["model"].default
 _LOADING = 4
 _AT_ONCE = 0.05
 """Seconds of work during which nobody looks whether the client is still there."""
@@ -80,7 +84,7 @@ class Handlers:
         self._metrics = metrics
         self._access = access
         self._public_url = public_url
-        self._models = models or (_DEFAULT_MODEL,)
+        self._models = models or (DEFAULT_MODEL,)
         self._document = openapi_document(models, with_key=access.with_key)
         self._upload_timeout = upload_timeout
         self._loading = asyncio.Semaphore(_LOADING)

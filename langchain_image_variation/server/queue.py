@@ -13,11 +13,8 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    call_engine_async,
-)
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,

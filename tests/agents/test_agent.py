@@ -18,7 +18,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 
 from langchain_image_variation.agents.tool import PROGRESS_EVENT, ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation, picture_listener
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from pytest_image_variation.samples import square_png
 from tests.agents.scripted import Scripted, asks
@@ -198,7 +198,7 @@ async def test_each_finished_picture_is_an_event_while_the_engine_works(root: Pa
 
     class Slow(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            finished = picture_listener()
+            finished = progress_reporter().image_finished
             finished()
             assert told.wait(30), "the first picture was not told"
             return super().create_variation(request)

@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langsmith import Client
 
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.engines import load_engine
+from langchain_image_variation.engines.loading import load_engine
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.agents.scripted import Scripted, asks, call

@@ -21,8 +21,8 @@ from langchain_image_variation.agents.tool import (
     ImageVariationTool,
 )
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import load_engine
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
@@ -219,7 +219,7 @@ def test_a_mistake_is_answered_with_text_to_act_on(
     ("error", "text"),
     [
         (RateLimitError("Five pictures a minute are allowed."), "Five pictures a minute are"),
-        (RuntimeError("/home/x sk-123"), "The engine Failing failed: RuntimeError."),
+        (RuntimeError("/home/x sk-123"), "The engine Failing failed with RuntimeError."),
     ],
 )
 async def test_an_engine_s_failure_is_answered_with_text(

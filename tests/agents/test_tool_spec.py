@@ -175,7 +175,7 @@ async def test_an_engine_s_failure_is_answered_without_its_text(root: Path) -> N
     tool = made(root_dir=root, engine=Failing())
     for output in (tool.call(image="cat.jpg"), await tool.acall(image="cat.jpg")):
         assert output.is_error
-        assert output.content.startswith("The engine Failing failed: RuntimeError.")
+        assert output.content.startswith("The engine Failing failed with RuntimeError.")
         assert "sk-123" not in output.content
 
 

@@ -274,7 +274,7 @@ def test_what_a_row_gets_wrong_is_its_own_error() -> None:
     assert [bool(error) for error in out["error"]] == [True, True, True, False]
     out = batch(engine="instant")({"path": ["photos/0.png"] * 2, "strength": [1, None]})
     assert out["error"][0] == (
-        "InvalidRequestError: The engine 'instant' has no option 'strength'; its options are seed."
+        "InvalidRequestError: The engine 'instant' has no option 'strength'. Its options are seed."
     )
     assert out["index"][1:] == [1, 2]
 

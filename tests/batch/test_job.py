@@ -85,8 +85,11 @@ BAD = [
     ({"n": "many"}, "n must be a whole number from 1 to 10, got 'many'."),
     ({"n": "9" * 5000}, "n must be a whole number from 1 to 10, got '99999999999999999999…'."),
     ({"n": math.inf}, "n must be a whole number from 1 to 10, got inf."),
-    ({"seed": -1}, f"seed must be a whole number from 0 to {MAX_SEED}, got -1."),
-    ({"seed": 2**63}, f"seed must be a whole number from 0 to {MAX_SEED}, got a value of type int"),
+    ({"seed": -1}, f"seed must be a whole number from 0 to {MAX_SEED:,}, got -1."),
+    (
+        {"seed": 2**63},
+        f"seed must be a whole number from 0 to {MAX_SEED:,}, got a value of type int",
+    ),
     ({"strength": 1.1}, "strength must be a number from 0 to 1, got 1.1."),
     ({"strength": "strong"}, "strength must be a number from 0 to 1, got 'strong'."),
     ({"size": "640x480"}, "size must be one of '256x256', '512x512', '1024x1024', got '640x480'."),

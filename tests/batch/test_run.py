@@ -212,7 +212,7 @@ def test_a_run_that_ends_early_keeps_what_was_said_before(
     [
         ("refused", 1, "image-variation: The key is wrong.\n"),
         ("lacking", 1, "image-variation: The engine 'lacking' needs the package"),
-        ("magic", 2, "image-variation: There is no engine 'magic'; installed are:"),
+        ("magic", 2, "image-variation: There is no engine 'magic'. Installed engines:"),
     ],
 )
 def test_what_no_picture_would_survive_ends_the_run(
@@ -284,8 +284,8 @@ BAD = [
     ("photos --n 0", "n must be a whole number from 1 to 10, got 0."),
     ("photos --size 640x480", "size must be one of '256x256', '512x512', '1024x1024', got"),
     ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
-    ("photos --workers 0", "--workers must be a whole number from 1, got 0."),
-    ("photos --max-failures 0", "--max-failures must be a whole number from 1, got 0."),
+    ("photos --workers 0", "--workers must be a whole number of at least 1, got 0."),
+    ("photos --max-failures 0", "--max-failures must be a whole number of at least 1, got 0."),
     ("photos --output-dir ", "output_dir is empty; name a folder or a URL."),
     ("photos --output-dir https://a.example", "output_dir must be a path of this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),

@@ -128,12 +128,12 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
         "photo.jpg --engine magic",
-        "There is no engine 'magic'; installed are: gpt-image, instant, local, variations.",
+        "There is no engine 'magic'. Installed engines: gpt-image, instant, local, variations.",
     ),
     ("photo.jpg --engine instant --strength 1", "The engine 'instant' has no option 'strength'"),
     ("photo.jpg --strength 2", "strength must be a number from 0 to 1, got 2.0"),
     ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
-    ("photo.jpg --seed -1", "seed must be a whole number from 0, got -1"),
+    ("photo.jpg --seed -1", "seed must be a whole number of at least 0, got -1"),
     ("photo.jpg --n 9" + "9" * 5000, "invalid int value: '9999"),
     ("photo.jpg --output-dir ", "--output-dir is empty; name a folder."),
     ("photo.jpg --out x", "unrecognized arguments: --out x"),
@@ -262,7 +262,8 @@ def test_an_engine_with_a_bug_is_a_failure_in_one_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["create", "--image", "photo.jpg", "--engine", "buggy"]) == 1
     assert capsys.readouterr().err == (
-        "image-variation: The engine Engine failed: RuntimeError. This is a bug in it.\n"
+        "image-variation: The engine Engine failed with RuntimeError. "
+        "This is a bug in the engine.\n"
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out

@@ -70,7 +70,7 @@ def test_each_setting_that_matters_is_part_of_it(make: Any, options: dict[str, A
 
 
 ALIKE = [
-    (local, {"threads": 1, "progress": print}),
+    (local, {"threads": 1}),
     *(
         (hosted(kind), {"api_key": "ANOTHER", "max_retries": 0, "timeout": 1, "deadline": 9})
         for kind in HOSTED
@@ -84,7 +84,7 @@ ALIKE = [
 def test_a_setting_that_does_not_matter_is_no_part_of_it(
     make: Any, options: dict[str, Any]
 ) -> None:
-    """Two engines that make the same pictures in another way are one."""
+    """Two engines that make the same images in another way are one."""
     assert engine_fingerprint(make()) == engine_fingerprint(make(**options)) is not None
 
 
@@ -166,7 +166,7 @@ def test_one_that_fails_is_an_error_of_ours() -> None:
         def fingerprint(self) -> str:
             raise RuntimeError("/home/x sk-123")
 
-    with pytest.raises(EngineError, match=r"of the engine Broken failed: RuntimeError\.$"):
+    with pytest.raises(EngineError, match=r"of the engine Broken failed with RuntimeError\.$"):
         engine_fingerprint(Broken())
 
 
@@ -177,21 +177,21 @@ def test_another_version_of_its_distribution_is_another_engine(
     """Whether that declares an engine or only holds the class."""
 
     def installed(folder: Path, version: str) -> str | None:
-        metadata = folder / f"their_pictures-{version}.dist-info"
+        metadata = folder / f"their_images-{version}.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: their-pictures\nVersion: {version}\n"
+            f"Metadata-Version: 2.1\nName: their-images\nVersion: {version}\n"
         )
-        (metadata / "top_level.txt").write_text("their_pictures\n")
+        (metadata / "top_level.txt").write_text("their_images\n")
         if declares:
             (metadata / "entry_points.txt").write_text(
-                "[langchain_image_variation.engines]\ntheirs = their_pictures:Engine\n"
+                "[langchain_image_variation.engines]\ntheirs = their_images:Engine\n"
             )
-        (folder / "their_pictures.py").write_text("class Engine:\n    fingerprint = ''\n")
+        (folder / "their_images.py").write_text("class Engine:\n    fingerprint = ''\n")
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(folder))
-            patch.delitem(sys.modules, "their_pictures", raising=False)
-            return engine_fingerprint(import_module("their_pictures").Engine())
+            patch.delitem(sys.modules, "their_images", raising=False)
+            return engine_fingerprint(import_module("their_images").Engine())
 
     one, other = installed(tmp_path / "a", "1.0"), installed(tmp_path / "b", "1.1")
     assert None is not one != other is not None

@@ -34,7 +34,7 @@ def test_gives_exactly_what_was_asked_for(size: Any, n: int) -> None:
             assert len(image.convert("RGB").getcolors() or []) == 1
 
 
-def pictures(source: bytes) -> list[bytes]:
+def images(source: bytes) -> list[bytes]:
     """Return two variations of a source."""
     request = CreateImageVariationRequest(image=SquarePNG(source), n=2, response_format="b64_json")
     return [image.read() for image in InstantEngine().create_variation(request).data]
@@ -53,31 +53,33 @@ def test_its_files_hold_one_palette_entry_with_every_pillow(size: Any) -> None:
 
 def test_is_deterministic_and_depends_on_the_source() -> None:
     """The same source gives the same bytes, another source gives others."""
-    assert pictures(square_png()) == pictures(square_png())
-    assert not set(pictures(square_png())) & set(pictures(square_png(65)))
+    assert images(square_png()) == images(square_png())
+    assert not set(images(square_png())) & set(images(square_png(65)))
 
 
 def test_how_the_source_is_compressed_changes_nothing() -> None:
-    """So a source that must be converted first gives the same pictures on every machine."""
+    """So a source that must be converted first gives the same images on every machine."""
     files = encodings(decode(SquarePNG(square_png(24))))
-    assert {tuple(pictures(data)) for data in files} == {tuple(pictures(square_png(24)))}
+    assert {tuple(images(data)) for data in files} == {tuple(images(square_png(24)))}
 
 
 def test_refuses_a_source_whose_pixels_are_corrupt() -> None:
     """As every engine that looks at them."""
     with pytest.raises(InvalidImageError, match="corrupt"):
-        pictures(corrupt_png())
+        images(corrupt_png())
 
 
-def test_a_seed_gives_the_pictures_that_follow() -> None:
-    """Picture i of a request is the first of one with a seed that is larger by i."""
+def test_a_seed_gives_the_images_that_follow() -> None:
+    """Image i of a request is the first of one with a seed that is larger by i."""
     request = CreateImageVariationRequest(image=PNG, n=4, response_format="b64_json")
     few = request.model_copy(update={"n": 2})
     first = [image.read() for image in InstantEngine().create_variation(request).data]
     further = [image.read() for image in InstantEngine(seed=2).create_variation(few).data]
     assert further == first[2:]
     for seed in (-1, 1.5, True):
-        with pytest.raises(InvalidRequestError, match="seed must be a whole number from 0, got"):
+        with pytest.raises(
+            InvalidRequestError, match="seed must be a whole number of at least 0, got"
+        ):
             InstantEngine(seed=seed)  # type: ignore[arg-type]
 
 

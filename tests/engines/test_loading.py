@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import (
-    AsyncVariationEngine,
-    VariationEngine,
-    call_engine,
-    call_engine_async,
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress, progress_reporter
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.loading import (
+    engine_name,
     engine_names,
     load_engine,
     load_engine_class,
-    picture_listener,
 )
-from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     EngineError,
@@ -87,15 +86,15 @@ def test_ours_come_before_another_of_the_same_name(declared: Path) -> None:
 
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
     """The error names what is installed."""
-    with pytest.raises(EngineNotFoundError, match=r"no engine 'nope'; installed are: .*local"):
+    with pytest.raises(EngineNotFoundError, match=r"no engine 'nope'. Installed engines: .*local"):
         load_engine("nope")
 
 
 def test_an_unknown_option_is_refused_with_the_list(declared: Path) -> None:
     """A misspelt option is an error that lists the engine's options."""
-    with pytest.raises(InvalidRequestError, match="has no option 'dept'; its options are depth"):
+    with pytest.raises(InvalidRequestError, match=r"'dept'\. Its options are depth"):
         load_engine("theirs", dept=3)
-    with pytest.raises(InvalidRequestError, match="has no option 'depth'; its options are seed"):
+    with pytest.raises(InvalidRequestError, match=r"'depth'\. Its options are seed"):
         load_engine("instant", depth=3)
 
 
@@ -111,7 +110,7 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
     [
         ("gone", "The engine 'gone' cannot be imported: AttributeError."),
         ("broken", "The engine 'broken' cannot be imported: OSError."),
-        ("async", "The engine 'async' is async; make it yourself and pass the object"),
+        ("async", "The engine 'async' is async. Construct it yourself and pass the object"),
     ],
 )
 def test_an_engine_that_cannot_be_loaded_is_our_error(
@@ -125,7 +124,7 @@ def test_an_engine_that_cannot_be_loaded_is_our_error(
 
 def test_an_engine_that_cannot_be_made_is_our_error(declared: Path) -> None:
     """Whatever an engine's constructor raises becomes an EngineError without its text."""
-    with pytest.raises(EngineError, match="'theirs' cannot be made: ZeroDivisionError"):
+    with pytest.raises(EngineError, match="'theirs' cannot be constructed: ZeroDivisionError"):
         load_engine("theirs", depth=0)
 
 
@@ -169,7 +168,7 @@ class Empty:
     """An engine that answers with nothing."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Answer without a picture."""
+        """Answer without an image."""
         return ImagesResponse(created=1)
 
 
@@ -185,12 +184,12 @@ async def test_engines_of_both_kinds_can_be_called_both_ways(
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (Failing(), "The engine Failing failed: RuntimeError. This is a bug in it."),
-        (Empty(), "The engine answered with 0 pictures; 2 were asked for."),
+        (Failing(), "The engine Failing failed with RuntimeError. This is a bug in the engine."),
+        (Empty(), "The engine returned 0 images, but 2 were requested."),
         (
             Odd(),
-            "The engine answered with a value of type dict; it must be an ImagesResponse. "
-            "This is a bug in it.",
+            "The engine returned a value of type dict instead of an ImagesResponse. "
+            "This is a bug in the engine.",
         ),
     ],
 )
@@ -267,38 +266,64 @@ def test_threads_that_call_async_engines_at_once_share_one_loop() -> None:
     assert done.stdout == "1\n", done.stderr
 
 
-class TestFinishedPictures:
-    """Whoever calls an engine is told of each finished picture: 1, 2, up to n."""
+class TestProgress:
+    """A caller can follow how far an engine is."""
 
     @pytest.mark.parametrize("name", ["local", "instant"])
-    async def test_each_is_told_once_and_in_order(self, name: str) -> None:
-        """Whether the engine tells or not, of a sync call and an async one."""
+    async def test_each_finished_image_is_reported_once(self, name: str) -> None:
+        """Reports are in order, sync and async, whether or not the engine makes any."""
         request = CreateImageVariationRequest(image=SquarePNG(square_png()), n=3, size="256x256")
         engine = load_engine(name)
-        told: list[int] = []
-        call_engine(engine, request, finished=told.append)
-        await call_engine_async(engine, request, finished=told.append)
-        assert told == [1, 2, 3, 1, 2, 3]
+        sync: list[Progress] = []
+        later: list[Progress] = []
+        call_engine(engine, request, progress=sync.append)
+        await call_engine_async(engine, request, progress=later.append)
+        for reports in (sync, later):
+            assert reports == sorted(set(reports))
+            assert sorted({report.finished for report in reports} | {0}) == [0, 1, 2, 3]
+            assert reports[-1] == (3, 3, 1.0)
 
-    def test_an_engine_that_tells_too_often_is_not_believed(self) -> None:
-        """No picture is told that was not asked for, and none after a failure."""
+    def test_too_many_reports_are_ignored(self) -> None:
+        """No image is reported that was not requested, and none after a failure."""
 
         class Eager:
             def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-                tell = picture_listener()
+                reporter = progress_reporter()
                 for _ in range(5):
-                    tell()
+                    reporter.image_finished()
+                reporter.work_done(1.5)
+                reporter.work_done(0.1)
                 return ImagesResponse.from_pngs([square_png()], response_format="b64_json")
 
-        told: list[int] = []
+        reports: list[Progress] = []
         with pytest.raises(EngineError):
             call_engine(
                 Eager(),
                 CreateImageVariationRequest(image=SquarePNG(square_png()), n=2, size="256x256"),
-                finished=told.append,
+                progress=reports.append,
             )
-        assert told == [1, 2]
+        assert reports == [(1, 2, 0.5), (2, 2, 1.0)]
 
-    def test_an_engine_called_by_itself_tells_nobody(self) -> None:
-        """Outside of a call there is nobody to tell."""
-        picture_listener()()
+    async def test_an_error_of_the_listener_ends_the_call(self) -> None:
+        """It comes out as it is, and not as a failure of the engine."""
+
+        def fail(progress: Progress) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            call_engine(load_engine("local"), REQUEST, progress=fail)
+        with pytest.raises(ZeroDivisionError):
+            await call_engine_async(load_engine("local"), REQUEST, progress=fail)
+
+    def test_an_engine_without_a_caller_reports_to_nobody(self) -> None:
+        """Outside a call, its reports do nothing."""
+        progress_reporter().image_finished()
+        progress_reporter().work_done(1.0)
+
+
+def test_an_engine_is_named_as_it_is_declared(declared: Path) -> None:
+    """By its entry point, however the engine was made. An undeclared class has its own name."""
+    assert engine_name(LocalEngine()) == "local"
+    assert engine_name(InstantEngine()) == "instant"
+    assert engine_name(load_engine("theirs")) == "theirs"
+    assert engine_name(Empty()) == "Empty"

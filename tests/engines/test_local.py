@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import VariationEngine, call_engine_async, load_engine
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.local import LocalEngine, workers
 from langchain_image_variation.exceptions import (
     InvalidImageError,
@@ -47,15 +50,15 @@ def _png(image: Image.Image) -> SquarePNG:
 
 
 def _disc(mode: str, side: int = 96) -> Image.Image:
-    """A striped disc; with an alpha channel, on transparent ground whose hidden colour is red."""
+    """A striped disc; with an alpha channel, on transparent ground whose hidden color is red."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     inside = x**2 + y**2 < 0.1
     stripes = (128 + 100 * np.sin(40 * x + 20 * y)).astype(np.uint8)
-    colour = np.stack([np.where(inside, 0, 255), stripes * inside, stripes * inside], axis=2)
+    color = np.stack([np.where(inside, 0, 255), stripes * inside, stripes * inside], axis=2)
     alpha = np.where(inside, 255, 0)[..., None]
     if mode == "LA":
         return Image.fromarray(np.dstack([stripes, alpha]).astype(np.uint8))
-    return Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8)).convert(mode)
+    return Image.fromarray(np.concatenate([color, alpha], axis=2).astype(np.uint8)).convert(mode)
 
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
@@ -77,7 +80,7 @@ def test_is_the_engine_of_that_name() -> None:
 
 
 def test_url_is_a_data_url() -> None:
-    """Without a server of its own, the engine answers `url` with the picture itself."""
+    """Without a server of its own, the engine answers `url` with the image itself."""
     response = LocalEngine(seed=1).create_variation(_request(response_format="url"))
     assert response.data[0].url is not None
     assert response.data[0].url.startswith("data:image/png;base64,")
@@ -85,26 +88,26 @@ def test_url_is_a_data_url() -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_variations_differ_from_each_other_and_from_the_source(strength: float) -> None:
-    """At every strength, no two of source and variations are the same picture."""
+    """At every strength, no two of source and variations are the same image."""
     request = _request(n=2)
-    pictures = [_pixels(file) for file in _files(LocalEngine(seed=3, strength=strength), request)]
+    images = [_pixels(file) for file in _files(LocalEngine(seed=3, strength=strength), request)]
     with Image.open(io.BytesIO(PNG.data)) as image:
-        pictures.append(np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC)))
-    for one, other in itertools.combinations(pictures, 2):
+        images.append(np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC)))
+    for one, other in itertools.combinations(images, 2):
         assert (one != other).any()
 
 
 @cache
 def _pair(strength: float) -> list[bytes]:
-    """Two pictures of one request."""
+    """Two images of one request."""
     return _files(LocalEngine(seed=40, strength=strength, threads=4), _request(n=2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 @pytest.mark.parametrize("index", [0, 1])
-def test_each_picture_can_be_made_again_alone(index: int, strength: float) -> None:
-    """Picture i of a request has the bytes of a request for one picture with seed + i."""
+def test_each_image_can_be_made_again_alone(index: int, strength: float) -> None:
+    """Image i of a request has the bytes of a request for one image with seed + i."""
     alone = _files(LocalEngine(seed=40 + index, strength=strength), _request())
     assert alone == [_pair(strength)[index]]
 
@@ -118,7 +121,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(strength: float) ->
 
 
 def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
-    """A random seed is drawn for each request, and making the picture again needs only it."""
+    """A random seed is drawn for each request, and making the image again needs only it."""
     engine = LocalEngine()
     first, second = (engine.create_variation(_request()).data[0] for _ in range(2))
     assert first.read() != second.read()
@@ -147,17 +150,17 @@ def test_one_engine_serves_ten_threads() -> None:
     ],
 )
 def test_keeps_the_channels_of_the_source(mode: str, strength: float) -> None:
-    """Grey stays grey and alpha stays; a palette becomes the colours it stands for."""
+    """Gray stays gray and alpha stays; a palette becomes the colors it stands for."""
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(_disc(mode))))
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == {"1": "L", "P": "RGBA"}.get(mode, mode)
 
 
 @pytest.mark.parametrize("strength", [0.35, 1.0])
-def test_grey_in_colour_channels_stays_grey(strength: float) -> None:
-    """A grey picture stored as RGB has no colour in its variations."""
-    grey = _disc("L").convert("RGB")
-    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(grey)))
+def test_gray_in_colour_channels_stays_gray(strength: float) -> None:
+    """A gray image stored as RGB has no color in its variations."""
+    gray = _disc("L").convert("RGB")
+    (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(gray)))
     pixels = _pixels(data)
     assert (pixels == pixels[..., :1]).all()
 
@@ -165,8 +168,8 @@ def test_grey_in_colour_channels_stays_grey(strength: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("strength", [0.35, 1.0])
-def test_alpha_moves_with_the_picture(mode: str, strength: float) -> None:
-    """The outline changes, and the hidden colour of transparent pixels never shows."""
+def test_alpha_moves_with_the_image(mode: str, strength: float) -> None:
+    """The outline changes, and the hidden color of transparent pixels never shows."""
     source = _disc(mode, 256)
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
     pixels, alpha = _pixels(data), np.asarray(source)[..., -1]
@@ -191,7 +194,7 @@ def test_opaque_alpha_stays_opaque() -> None:
     [*((16, strength) for strength in (0.0, 0.35, 0.7, 1.0)), (1, 0.35), (1, 1.0), (4000, 0.35)],
 )
 def test_one_colour_stays_that_colour(side: int, strength: float) -> None:
-    """A flat picture of any size has only itself as a variation."""
+    """A flat image of any size has only itself as a variation."""
     engine = LocalEngine(seed=1, strength=strength, light=False)
     (data,) = _files(engine, _request(_png(Image.new("RGB", (side, side), (10, 20, 30)))))
     assert (_pixels(data) == (10, 20, 30)).all()
@@ -199,7 +202,7 @@ def test_one_colour_stays_that_colour(side: int, strength: float) -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_transparent_stays_transparent(strength: float) -> None:
-    """A picture without a visible pixel stays without one."""
+    """An image without a visible pixel stays without one."""
     source = _png(Image.new("RGBA", (64, 64), (200, 100, 50, 0)))
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(source))
     assert (_pixels(data)[..., 3] == 0).all()
@@ -207,7 +210,7 @@ def test_transparent_stays_transparent(strength: float) -> None:
 
 @pytest.mark.parametrize(("side", "strength"), [(2, 0.35), (3, 0.35), (16, 0.35), (2, 1.0)])
 def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
-    """A picture of a few pixels works like any other."""
+    """An image of a few pixels works like any other."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     request = _request(_png(Image.fromarray(noise)))
     (data,) = _files(LocalEngine(seed=1, strength=strength), request)
@@ -216,7 +219,7 @@ def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
 
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
-    """16-bit grey keeps its range instead of being cut off at 255."""
+    """16-bit gray keeps its range instead of being cut off at 255."""
     ramp = np.linspace(0, 65535, 64, dtype=np.uint16)
     source = Image.fromarray(np.broadcast_to(ramp, (64, 64)).copy())
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
@@ -229,25 +232,25 @@ def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 @pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
-def test_extreme_pictures_work(kind: str, strength: float) -> None:
+def test_extreme_images_work(kind: str, strength: float) -> None:
     """Almost no content, or nothing but content, is moved, neither lost nor added to."""
-    picture = np.zeros((256, 256), dtype=np.uint8)
+    image = np.zeros((256, 256), dtype=np.uint8)
     if kind == "one dot":
-        picture[100, 100] = 255
+        image[100, 100] = 255
     elif kind == "half":
-        picture[:, 128:] = 255
+        image[:, 128:] = 255
     elif kind == "noise":
-        picture = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
+        image = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
     else:
-        picture[:] = np.arange(256)
-    request = _request(_png(Image.fromarray(picture)))
+        image[:] = np.arange(256)
+    request = _request(_png(Image.fromarray(image)))
     (data,) = _files(LocalEngine(seed=1, strength=strength, light=False), request)
     made = _pixels(data)
     assert made.shape == (256, 256)
-    assert (made != picture).any()
-    assert made.max() > picture.max() / 2
-    assert abs(made.mean() - picture.mean()) < 0.4 * picture.mean()
-    assert abs(made.std() - picture.std()) < 0.3 * picture.std()
+    assert (made != image).any()
+    assert made.max() > image.max() / 2
+    assert abs(made.mean() - image.mean()) < 0.4 * image.mean()
+    assert abs(made.std() - image.std()) < 0.3 * image.std()
 
 
 @pytest.mark.slow
@@ -255,19 +258,19 @@ def test_extreme_pictures_work(kind: str, strength: float) -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_progress_rises_to_one(n: int, strength: float) -> None:
     """Progress starts at 0, rises, ends at 1, and is never told from two threads at once."""
-    told: list[float] = []
+    reports: list[Progress] = []
     busy = threading.Lock()
 
-    def listen(done: float) -> None:
+    def listen(progress: Progress) -> None:
         assert busy.acquire(blocking=False)
-        told.append(done)
+        reports.append(progress)
         busy.release()
 
-    LocalEngine(seed=1, strength=strength, progress=listen).create_variation(_request(n=n))
-    assert told[0] == 0
-    assert told == sorted(set(told))
-    assert told[-1] == 1.0
-    assert len(told) > 2 * n
+    call_engine(LocalEngine(seed=1, strength=strength), _request(n=n), progress=listen)
+    assert reports[0] == (0, n, 0.0)
+    assert reports == sorted(set(reports))
+    assert reports[-1] == (n, n, 1.0)
+    assert len(reports) > 2 * n
 
 
 @pytest.mark.slow
@@ -277,18 +280,18 @@ def test_an_exception_from_progress_stops_the_request(
     threads: int, error: type[BaseException]
 ) -> None:
     """What the listener raises comes out, and no thread goes on afterwards."""
-    told: list[float] = []
+    shares: list[float] = []
 
-    def listen(done: float) -> None:
-        told.append(done)
-        if done > 0.2:
+    def listen(progress: Progress) -> None:
+        shares.append(progress.share)
+        if progress.share > 0.2:
             raise error("enough")
 
-    engine = LocalEngine(seed=1, strength=0.8, threads=threads, progress=listen)
+    engine = LocalEngine(seed=1, strength=0.8, threads=threads)
     with pytest.raises(error, match="enough"):
-        engine.create_variation(_request(n=3))
+        call_engine(engine, _request(n=3), progress=listen)
     time.sleep(0.1)
-    assert sum(done > 0.2 for done in told) == 1
+    assert sum(share > 0.2 for share in shares) == 1
 
 
 @pytest.mark.parametrize(
@@ -357,12 +360,13 @@ async def test_a_cancelled_call_stops_the_work() -> None:
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def progress(share: float) -> None:
-        shares.append(share)
+    def listen(progress: Progress) -> None:
+        shares.append(progress.share)
         loop.call_soon_threadsafe(begun.set)
 
-    engine = LocalEngine(seed=1, strength=0.9, progress=progress)
-    call = asyncio.create_task(call_engine_async(engine, _request(n=10, size="1024x1024")))
+    engine = LocalEngine(seed=1, strength=0.9)
+    request = _request(n=10, size="1024x1024")
+    call = asyncio.create_task(call_engine_async(engine, request, progress=listen))
     await begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -376,19 +380,22 @@ async def test_a_cancelled_call_stops_the_work() -> None:
 
 async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
     """Of ten calls cancelled at once, those that had not begun do no work when their turn comes."""
-    shares: list[float] = []
-    engine = LocalEngine(seed=1, strength=0.9, progress=shares.append)
+    reports: list[Progress] = []
+    engine = LocalEngine(seed=1, strength=0.9)
     request = _request(size="1024x1024")
-    calls = [asyncio.create_task(call_engine_async(engine, request)) for _ in range(10)]
-    while not shares:
+    calls = [
+        asyncio.create_task(call_engine_async(engine, request, progress=reports.append))
+        for _ in range(10)
+    ]
+    while not reports:
         await asyncio.sleep(0.01)
     for call in calls:
         call.cancel()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    begun = len(shares)
+    begun = len(reports)
     await asyncio.sleep(0.3)
-    assert len(shares) <= begun + 3
+    assert len(reports) <= begun + 3
 
 
 async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +425,7 @@ async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.M
 
 
 async def test_a_call_that_is_not_cancelled_ends_as_any_other() -> None:
-    """The async way gives the same pictures as the sync one."""
+    """The async way gives the same images as the sync one."""
     engine = LocalEngine(seed=1)
     response = await call_engine_async(engine, _request(n=2))
     assert [image.read() for image in response.data] == _files(engine, _request(n=2))

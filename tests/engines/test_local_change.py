@@ -65,27 +65,27 @@ def test_fine_content_changes_as_much_as_any(kind: str) -> None:
 
 
 def _fine(kind: str) -> Bytes:
-    """Grey pictures of detail one pixel wide, (256, 256, 1)."""
+    """Gray images of detail one pixel wide, (256, 256, 1)."""
     if kind == "noise":
         return np.random.default_rng(0).integers(0, 256, (256, 256, 1)).astype(np.uint8)
-    picture = np.full((256, 256, 1), 255, dtype=np.uint8)
+    image = np.full((256, 256, 1), 255, dtype=np.uint8)
     if kind == "dots":
-        picture[np.random.default_rng(0).random(picture.shape) > 0.98] = 0
+        image[np.random.default_rng(0).random(image.shape) > 0.98] = 0
     elif kind == "lattice":
-        picture[::16] = picture[:, ::16] = 0
+        image[::16] = image[:, ::16] = 0
     elif kind == "stripes":
-        picture[::2] = 0
+        image[::2] = 0
     else:
-        image = Image.new("L", (256, 256), 255)
-        pen = ImageDraw.Draw(image)
+        page = Image.new("L", (256, 256), 255)
+        pen = ImageDraw.Draw(page)
         for line in range(5, 250, 9):
             pen.text((5, line), "The quick brown fox jumps over a lazy dog 123", fill=0)
-        picture = np.asarray(image)[..., None]
-    return picture
+        image = np.asarray(page)[..., None]
+    return image
 
 
 def test_every_level_is_told() -> None:
-    """While a picture is made, the share that is done is told after each level, and never falls."""
+    """While an image is made, the share that is done is told after each level, and never falls."""
     told: list[float] = []
     Synthesis(scene(), 0.8).draw(0, told.append)
     sketches = 4 * 5
@@ -96,7 +96,7 @@ def test_every_level_is_told() -> None:
 
 @pytest.mark.slow
 def test_jobs_may_be_done_in_any_order() -> None:
-    """However the jobs of a picture are run, it comes out the same."""
+    """However the jobs of an image are run, it comes out the same."""
 
     def backwards(jobs: Sequence[Callable[[], T]], /) -> list[T]:
         return [job() for job in reversed(jobs)][::-1]
@@ -108,7 +108,7 @@ def test_jobs_may_be_done_in_any_order() -> None:
 
 @pytest.mark.slow
 def test_without_completeness_more_is_lost() -> None:
-    """The completeness term keeps the share of each colour nearer to the source's."""
+    """The completeness term keeps the share of each color nearer to the source's."""
     source = scene()
     careless = Synthesis(source, 1.0, complete=False)
     lost, more = (
@@ -118,20 +118,20 @@ def test_without_completeness_more_is_lost() -> None:
     assert lost < more
 
 
-def _roughness(picture: Bytes) -> float:
-    luma = pyramid.grey(picture).astype(float)
+def _roughness(image: Bytes) -> float:
+    luma = pyramid.gray(image).astype(float)
     return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
 
 def _lost_colours(source: Bytes, variation: Bytes) -> float:
-    """Half the sum of differences of two coarse colour histograms: 0 same, 1 disjoint."""
+    """Half the sum of differences of two coarse color histograms: 0 same, 1 disjoint."""
     bins = [
-        np.bincount((picture // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)
-        for picture in (source, variation)
+        np.bincount((image // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)
+        for image in (source, variation)
     ]
     return float(np.abs(bins[0] - bins[1]).sum()) / (2 * 256 * 256)
 
 
 def _change(variation: Bytes, source: Bytes) -> float:
-    difference = pyramid.grey(variation).astype(float) - pyramid.grey(source)
-    return float(np.sqrt(np.mean(difference**2)) / pyramid.grey(source).std())
+    difference = pyramid.gray(variation).astype(float) - pyramid.gray(source)
+    return float(np.sqrt(np.mean(difference**2)) / pyramid.gray(source).std())

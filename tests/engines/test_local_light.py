@@ -19,8 +19,8 @@ def test_light_changes_tone_and_colour_but_no_shape() -> None:
     for seed in range(4):
         after = np.asarray(relight(_photo(), seed, 0.35)).reshape(-1, 3)
         assert 0 < np.abs(before.astype(int) - after).mean() < 12
-        colours, index = np.unique(before, axis=0, return_inverse=True)
-        shown = np.zeros_like(colours)
+        colors, index = np.unique(before, axis=0, return_inverse=True)
+        shown = np.zeros_like(colors)
         shown[index.reshape(-1)] = after
         assert (shown[index.reshape(-1)] == after).all()
         assert (np.asarray(relight(_photo(), seed, 0.0)).reshape(-1, 3) == before).all()
@@ -28,17 +28,17 @@ def test_light_changes_tone_and_colour_but_no_shape() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
 def test_light_keeps_mode_and_alpha(mode: str) -> None:
-    """A picture with alpha keeps it, and grey gets another tone but no colour."""
-    picture = _photo().convert(mode)
-    lit = relight(picture, 3, 0.8)
+    """An image with alpha keeps it, and gray gets another tone but no color."""
+    image = _photo().convert(mode)
+    lit = relight(image, 3, 0.8)
     assert lit.mode == mode
-    assert lit.tobytes() != picture.tobytes()
+    assert lit.tobytes() != image.tobytes()
     if "A" in mode:
-        assert lit.getchannel("A").tobytes() == picture.getchannel("A").tobytes()
+        assert lit.getchannel("A").tobytes() == image.getchannel("A").tobytes()
 
 
 def test_light_can_be_turned_off() -> None:
-    """An engine without `light` gives the same shapes, in the source's own colours."""
+    """An engine without `light` gives the same shapes, in the source's own colors."""
     request = CreateImageVariationRequest(
         image=SquarePNG(square_png(128)), size="256x256", response_format="b64_json"
     )
@@ -51,41 +51,41 @@ def test_light_can_be_turned_off() -> None:
 
 
 def _photo() -> Image.Image:
-    """Smooth colours with room on all sides."""
+    """Smooth colors with room on all sides."""
     y, x = np.mgrid[:64, :64] / 64
-    colours = np.stack([90 + 80 * y, 120 + 60 * x, 150 - 70 * y * x], axis=2)
-    return Image.fromarray(colours.astype(np.uint8))
+    colors = np.stack([90 + 80 * y, 120 + 60 * x, 150 - 70 * y * x], axis=2)
+    return Image.fromarray(colors.astype(np.uint8))
 
 
 @pytest.mark.parametrize("strength", [0.15, 0.5, 1.0])
 def test_light_clips_no_colours(strength: float) -> None:
-    """However rich the colours are, those that differ still do, and greys are grey."""
+    """However rich the colors are, those that differ still do, and grays are gray."""
     generator = np.random.default_rng(0)
     rich = generator.integers(0, 256, (4000, 3)) * generator.integers(0, 2, (4000, 3))
-    greys = np.repeat(np.arange(0, 256, 4), 3).reshape(-1, 3)
-    colours = np.concatenate([rich, greys]).astype(np.uint8)
-    image = Image.fromarray(colours[None])
+    grays = np.repeat(np.arange(0, 256, 4), 3).reshape(-1, 3)
+    colors = np.concatenate([rich, grays]).astype(np.uint8)
+    image = Image.fromarray(colors[None])
     for seed in range(8):
         lit = np.asarray(relight(image, seed, strength))[0].astype(int)
-        assert np.ptp(lit[-len(greys) :], axis=1).max() <= 1
-        assert _at_the_ends(lit) < _at_the_ends(colours) + 0.01
-        assert len(np.unique(lit, axis=0)) > 0.9 * len(np.unique(colours, axis=0))
+        assert np.ptp(lit[-len(grays) :], axis=1).max() <= 1
+        assert _at_the_ends(lit) < _at_the_ends(colors) + 0.01
+        assert len(np.unique(lit, axis=0)) > 0.9 * len(np.unique(colors, axis=0))
 
 
 def test_light_makes_some_paler_and_some_richer() -> None:
-    """A photo with stray pixels of pure colour still gets richer with some seeds."""
-    colours = np.asarray(_photo()).copy()
-    colours[0, :8] = (255, 254, 0)
-    colours[1] = (255, 255, 254)
-    before = np.ptp(colours.astype(int), axis=2).mean()
+    """A photo with stray pixels of pure color still gets richer with some seeds."""
+    colors = np.asarray(_photo()).copy()
+    colors[0, :8] = (255, 254, 0)
+    colors[1] = (255, 255, 254)
+    before = np.ptp(colors.astype(int), axis=2).mean()
     after = [
-        np.ptp(np.asarray(relight(Image.fromarray(colours), seed, 0.8)).astype(int), axis=2).mean()
+        np.ptp(np.asarray(relight(Image.fromarray(colors), seed, 0.8)).astype(int), axis=2).mean()
         for seed in range(20)
     ]
     assert min(after) < 0.95 * before
     assert max(after) > 1.02 * before
 
 
-def _at_the_ends(colours: NDArray[Any]) -> float:
+def _at_the_ends(colors: NDArray[Any]) -> float:
     """The share of values that are the least or the largest there are."""
-    return float(((colours == 0) | (colours == 255)).mean())
+    return float(((colors == 0) | (colors == 255)).mean())

@@ -16,6 +16,7 @@ import json, os, threading
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from concurrent.futures import ThreadPoolExecutor
 from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
@@ -23,7 +24,7 @@ from pytest_image_variation.samples import square_png
 callers = 6
 threads = []
 
-def count(share):
+def count(progress):
     threads.append(len(os.listdir("/proc/self/task")))
 
 def peak():
@@ -31,13 +32,13 @@ def peak():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
-engine = LocalEngine(seed=1, strength=0.8, progress=count)
+engine = LocalEngine(seed=1, strength=0.8)
 request = CreateImageVariationRequest(
     image=SquarePNG(square_png(256)), size="1024x1024", response_format="b64_json"
 )
 
 def call(index):
-    return [image.read() for image in engine.create_variation(request).data]
+    return [image.read() for image in call_engine(engine, request, progress=count).data]
 
 start, idle = peak(), len(os.listdir("/proc/self/task"))
 alone = call(0)
@@ -67,7 +68,7 @@ def test_a_crowd_is_served_right_on_little_memory_and_few_threads() -> None:
 
     They get the bytes that one caller alone gets; they need less than four times the memory that
     one does; besides their own there are at most a few threads for each processor; and the child,
-    which has inherited the engine but none of its threads, gets the right pictures too.
+    which has inherited the engine but none of its threads, gets the right images too.
     """
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True, timeout=300

@@ -9,6 +9,7 @@ import os, signal, sys, threading, time
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.images.png import SquarePNG
@@ -31,13 +32,15 @@ def _output(script: str, *arguments: str) -> str:
 _FORK = """
 begun, done = threading.Event(), threading.Event()
 
-def wait(share):
+def wait(progress):
     begun.set()
     done.wait()
 
+def call():
+    call_engine(LocalEngine(seed=1), request, progress=wait)
+
 for _ in range(3):
-    engine = LocalEngine(seed=1, progress=wait)
-    threading.Thread(target=engine.create_variation, args=(request,), daemon=True).start()
+    threading.Thread(target=call, daemon=True).start()
 begun.wait()
 time.sleep(0.2)
 child = os.fork()
@@ -53,7 +56,7 @@ done.set()
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
-    """A child forked while every turn is taken by threads it has not makes its own pictures."""
+    """A child forked while every turn is taken by threads it has not makes its own images."""
     assert _output(_FORK) == "0"
 
 
@@ -69,8 +72,8 @@ class Noted(module.Synthesis):
         kept.append(weakref.ref(self))
         super().__init__(*arguments, **options)
 
-def fail(share):
-    if share > 0.3:
+def fail(progress):
+    if progress.share > 0.3:
         raise ZeroDivisionError
 
 def draw(*arguments):
@@ -80,8 +83,8 @@ module.Synthesis = Noted
 wanted = CreateImageVariationRequest(image=request.image, n=3, size="256x256")
 for listener in (fail, None):
     try:
-        LocalEngine(seed=1, progress=listener).create_variation(wanted)
-    except ArithmeticError:
+        call_engine(LocalEngine(seed=1), wanted, progress=listener)
+    except (ArithmeticError, EngineError):
         pass
     Noted.draw = draw
 # A thread lets go of its last work a moment after it has said that it is done.
@@ -99,12 +102,14 @@ def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
 _SLOW = """
 begun, done = threading.Event(), threading.Event()
 
-def wait(share):
+def wait(progress):
     begun.set()
     done.wait()
 
-engine = LocalEngine(seed=1, progress=wait)
-slow = threading.Thread(target=engine.create_variation, args=(request,), daemon=True)
+def call():
+    call_engine(LocalEngine(seed=1), request, progress=wait)
+
+slow = threading.Thread(target=call, daemon=True)
 slow.start()
 begun.wait()
 other = LocalEngine(seed=1)
@@ -125,30 +130,32 @@ def test_a_slow_listener_delays_no_other_request() -> None:
 _NESTED = """
 both = threading.Barrier(2)
 
-def ask(share):
-    if not share:
+def ask(progress):
+    if not progress.share:
         both.wait()
         made.append(inner.create_variation(request).data[0].read())
 
 made = []
 inner = LocalEngine(seed=1)
 alone = inner.create_variation(request).data[0].read()
-outer = LocalEngine(seed=2, progress=ask)
+outer = LocalEngine(seed=2)
+
+def call():
+    call_engine(outer, request, progress=ask)
+
 # On one processor two requests take all turns.
-threads = [
-    threading.Thread(target=outer.create_variation, args=(request,), daemon=True) for _ in "ab"
-]
+threads = [threading.Thread(target=call, daemon=True) for _ in "ab"]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join(20)
-print([picture == alone for picture in made], [thread.is_alive() for thread in threads])
+print([image == alone for image in made], [thread.is_alive() for thread in threads])
 """
 
 
 @pytest.mark.slow
 def test_a_listener_may_call_an_engine() -> None:
-    """A request made from within another gets its pictures, even if all turns are taken."""
+    """A request made from within another gets its images, even if all turns are taken."""
     assert _output(_NESTED) == "[True, True] [False, False]"
 
 

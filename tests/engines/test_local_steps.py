@@ -79,7 +79,7 @@ def test_grain_is_copied_by_whole_pixels() -> None:
     """Noise that is bent moves in pieces by whole pixels, a few at most from where it was."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
-    moved = grain.Grain(noise).copied(bent)
+    moved = grain.Grain(noise).copy(bent)
     assert (np.abs(moved * 256 - np.rint(moved * 256)) < 1e-3).mean() > 0.95
     assert np.abs(moved - bent).max() < 3.1 / 256
     drawn = quilt.Quilt(noise).draw(moved).reshape(-1, 3)
@@ -92,7 +92,7 @@ def test_an_edge_is_not_copied_in_steps() -> None:
     source[:, 128:] = 255
     bent = _still()
     bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
-    moved = grain.Grain(source).copied(bent)
+    moved = grain.Grain(source).copy(bent)
     edge = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 128) < 2
     assert edge.any(axis=1).all()
     assert np.abs(moved - bent)[:, edge].max() < 0.05 / 256
@@ -104,14 +104,14 @@ def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     source[:, 128:132] = 255
     bent = _still()
     bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
-    moved = grain.Grain(source).copied(bent)
+    moved = grain.Grain(source).copy(bent)
     bar = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 130) < 4
     assert np.abs(moved - bent)[:, bar].max() < 0.6 / 256
     assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
 
 
 def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
-    """Grey bars three pixels wide, aslant in grain, are not moved across by half a pixel."""
+    """Gray bars three pixels wide, aslant in grain, are not moved across by half a pixel."""
     generator = np.random.default_rng(0)
     noise = Image.fromarray(generator.integers(0, 256, (256, 256)).astype(np.uint8))
     coarse = np.asarray(noise.filter(ImageFilter.GaussianBlur(0.8))).astype(float)
@@ -125,7 +125,7 @@ def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
     image.paste(180, (0, 0), bars)
     source = np.asarray(image.resize((256, 256)))[..., None]
     bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.02), 256)
-    down, across = grain.Grain(source).copied(bent) - bent
+    down, across = grain.Grain(source).copy(bent) - bent
     y, x = np.clip(np.mgrid[:256, :256] + np.rint(bent * 256).astype(int), 0, 255)
     bar = np.asarray(bars.resize((256, 256)))[y, x] > 128
     moved = np.abs(across + slant * down) * 256
@@ -146,7 +146,7 @@ def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
             pen.line((0, place, 255, place), fill=0)
     source = np.asarray(image)[..., None]
     bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
-    drawn = quilt.Quilt(source).draw(grain.Grain(source).copied(bent)).astype(int)
+    drawn = quilt.Quilt(source).draw(grain.Grain(source).copy(bent)).astype(int)
     assert (np.abs(drawn - quilt.Quilt(source).draw(bent)) > 60).mean() < 0.001
 
 
@@ -178,25 +178,25 @@ def test_the_schedule_rises_without_jumps() -> None:
     for one, other in itertools.pairwise(steps):
         assert 0 < other.reach - one.reach < 0.01
         assert 0 < other.share - one.share < 0.03
-        assert one.rearranged <= other.rearranged
+        assert one.rearranges <= other.rearranges
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_keep_distances(channels: int) -> None:
     """Distances between descriptors are nearly those between patches, and hardly ever larger."""
-    picture = pyramid.resize(scene(), 64)
-    picture = np.concatenate([picture, picture[..., :1]], axis=2)[..., :channels]
-    directions = patches.strongest_directions([picture])
+    image = pyramid.resize(scene(), 64)
+    image = np.concatenate([image, image[..., :1]], axis=2)[..., :channels]
+    directions = patches.strongest_directions([image])
     lengths = directions.T @ directions / 4096**2
     assert np.allclose(lengths, np.eye(directions.shape[1]), atol=2e-3)
-    values = Contrast.of(picture).values(picture)
+    values = Contrast.of(image).values(image)
     short = patches.describe(values, directions)
     windows = np.lib.stride_tricks.sliding_window_view(values.astype(float), (7, 7), axis=(0, 1))
     whole = windows.reshape(len(short), -1)
     one, other = np.random.default_rng(0).integers(0, len(short), (2, 500))
     near = ((short[one] - short[other]) ** 2).sum(axis=1)
     true = ((whole[one] - whole[other]) ** 2).sum(axis=1)
-    # A coordinate is off by half a grey level at most.
+    # A coordinate is off by half a gray level at most.
     assert (np.sqrt(near) <= np.sqrt(true) * 1.001 + np.sqrt(24)).all()
     assert near.sum() > 0.8 * true.sum()
 
@@ -240,12 +240,12 @@ def test_the_rounding_of_cosines_leaves_no_doubt(channels: int) -> None:
 )
 def test_contrast_fills_the_range(low: int, high: int, gain: int) -> None:
     """Values are spread over -128 to 127 by a power of two, and come back as they were."""
-    picture = np.linspace(low, high, 64).reshape(8, 8, 1).astype(np.uint8)
-    contrast = Contrast.of(picture)
+    image = np.linspace(low, high, 64).reshape(8, 8, 1).astype(np.uint8)
+    contrast = Contrast.of(image)
     assert contrast.gain == gain
-    values = contrast.values(picture)
+    values = contrast.values(image)
     assert -128 <= values.min() <= values.max() <= 127
-    assert (contrast.picture(values) == picture).all()
+    assert (contrast.image(values) == image).all()
     beyond = np.array([[[0], [255]]], dtype=np.uint8)
     expected = np.clip((beyond.astype(int) - contrast.middle) * contrast.gain, -128, 127)
     assert (contrast.values(beyond) == expected).all()
@@ -315,15 +315,15 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
 
 
 def test_matches_of_equal_patches_are_finite() -> None:
-    """Flat pictures, where all distances are zero, get some legal match."""
+    """Flat images, where all distances are zero, get some legal match."""
     flat = np.zeros((50, 8), dtype=np.float32)
     for found in (exact.nearest(flat, flat, 49), exact.balanced(flat, flat, 49)):
         assert ((found >= 0) & (found < 50)).all()
 
 
 @pytest.mark.parametrize("side", [9, 16, 40])
-def test_own_patches_vote_for_the_picture(side: int) -> None:
-    """If every patch finds itself, voting gives the picture back."""
+def test_own_patches_vote_for_the_image(side: int) -> None:
+    """If every patch finds itself, voting gives the image back."""
     values = _values(side, side, 3)
     own = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
     assert (vote(values, own) == values).all()
@@ -356,10 +356,10 @@ def test_smoothing_brings_back_fractions_within_a_piece() -> None:
 
 
 def test_propagation_repairs_a_field() -> None:
-    """Nodes with a wrong displacement take over that of their neighbours."""
-    picture = pyramid.resize(scene(), 64)
-    directions = patches.strongest_directions([picture])
-    keys = patches.describe(Contrast.of(picture).values(picture), directions)
+    """Nodes with a wrong displacement take over that of their neighbors."""
+    image = pyramid.resize(scene(), 64)
+    directions = patches.strongest_directions([image])
+    keys = patches.describe(Contrast.of(image).values(image), directions)
     damaged = _still(64)
     damaged[:, 20:24, 30:34] = 0.2
     repaired = field.propagate(damaged, keys, keys, Draws(0))
@@ -411,7 +411,7 @@ def test_levels_shrink_by_about_three_quarters() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("side", [64, 300])
-def test_resizing_keeps_a_flat_picture(channels: int, side: int) -> None:
+def test_resizing_keeps_a_flat_image(channels: int, side: int) -> None:
     """Every channel is resampled by itself."""
     flat = np.broadcast_to(np.arange(1, channels + 1, dtype=np.uint8) * 50, (128, 128, channels))
     assert (pyramid.resize(flat, side) == flat[0, 0]).all()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import call_engine, call_engine_async
+from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     EngineConnectionError,
     EngineError,

@@ -5,7 +5,8 @@ import httpx
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines import VariationEngine, load_engine
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ContentPolicyError,

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines import VariationEngine, load_engine
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
 from langchain_image_variation.hosted.known_servers import SERVERS, VariationsEngine
 from langchain_image_variation.images.png import SquarePNG

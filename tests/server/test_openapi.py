@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from langchain_image_variation.contract import CreateImageVariationRequest
-from langchain_image_variation.engines import load_engine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.server import create_app
 from tests.server.serving import serving
 

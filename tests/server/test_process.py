@@ -26,8 +26,9 @@ import requests
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation, load_engine
+from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
@@ -335,7 +336,7 @@ def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
 
 ENDLESS = """
 import sys, time
-from langchain_image_variation.engines import cancellation
+from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import run_app

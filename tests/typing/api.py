@@ -61,7 +61,7 @@ def engines() -> list[VariationEngine]:
     """Our engines satisfy the Protocol."""
     return [
         InstantEngine(),
-        LocalEngine(seed=1, strength=0.3, threads=2, progress=print),
+        LocalEngine(seed=1, strength=0.3, threads=2),
         ImageVariationClient(base_url="http://127.0.0.1:8000/v1"),
         VariationsEngine(server="deepinfra", api_key=SecretStr("KEY"), deadline=120),
         GptImageEngine(

@@ -32,9 +32,8 @@ def connected(address: str | None) -> Iterator[None]:
         import ray
         import ray.data
     except ImportError:
-        raise MissingExtraError(
-            "Working on a cluster needs the package 'ray', which is not installed; run: pip "
-            "install 'langchain-image-variation[ray]'"
+        raise MissingExtraError.for_package(
+            "A batch on a cluster", "ray", "langchain-image-variation[ray]"
         ) from None
     if ray.is_initialized():
         yield

@@ -1,25 +1,25 @@
 """Which workers an engine wants: processes of its own, or calls at once from one process."""
 
-import os
-
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers.processes import Processes
 from langchain_image_variation.batch.workers.protocol import CALLS, Workers
 from langchain_image_variation.batch.workers.tasks import Tasks
-from langchain_image_variation.engines import load_engine_class
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import is_hosted
 
 __all__ = ["asks_server", "crew_for", "usual_count"]
 
 
 def asks_server(engine: str) -> bool:
-    """Say whether an engine only waits for a server: whether its class has a `base_url`.
+    """Say whether an engine only waits for a server.
 
     Raises:
         EngineNotFoundError: If there is no such engine.
         MissingExtraError: If it needs a package that is not installed.
         EngineError: If it cannot be imported.
     """
-    return hasattr(load_engine_class(engine), "base_url")
+    return is_hosted(load_engine_class(engine))
 
 
 def usual_count(engine: str) -> int:
@@ -32,7 +32,7 @@ def usual_count(engine: str) -> int:
     """
     if asks_server(engine):
         return CALLS
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processor_count()
 
 
 def crew_for(batch: VariationBatch, count: int, lock: int | None = None) -> Workers:

@@ -1,8 +1,8 @@
 """Random numbers that are the same in every release of numpy.
 
-numpy promises that a bit generator's raw words never change, but not what `Generator` makes of them
-(NEP 19, "Random number generator policy"). So this module works from the words of PCG64 alone, by
-arithmetic that is exact.
+numpy promises that the raw words of a bit generator never change. It promises nothing about the
+numbers that `Generator` makes from them (NEP 19, "Random number generator policy"). So this module
+computes everything from the words of PCG64, with exact arithmetic.
 """
 
 import math
@@ -19,7 +19,7 @@ class Draws:
     """A stream of random numbers.
 
     Args:
-        seed: Whole numbers from 0. The same ones always start the same stream.
+        seed: Whole numbers, 0 or more. Equal seeds start equal streams.
     """
 
     def __init__(self, *seed: int) -> None:
@@ -28,7 +28,7 @@ class Draws:
     def normals(self, *shape: int) -> Floats:
         """Draw nearly normal numbers of mean 0 and variance 1, each a sum of twelve uniform ones.
 
-        The sum's distribution is that of Irwin and Hall; no number lies beyond 6.
+        Their distribution is the Irwin-Hall distribution. No number is larger than 6.
         """
         words = self._words(*shape, 3)
         parts = sum((words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))

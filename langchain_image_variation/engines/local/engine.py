@@ -1,61 +1,62 @@
-"""`LocalEngine`: requests in, responses out; options, threads and channels around the method."""
+"""`LocalEngine`: handles requests, options, threads and color channels around the method."""
 
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral, Real
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines import cancellation, check_model, picture_listener
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.local.light import relight
-from langchain_image_variation.engines.local.progress import Progress
+from langchain_image_variation.engines.local.progress import RequestProgress
 from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from langchain_image_variation.engines.local.workers import processors, run_all, turn
+from langchain_image_variation.engines.local.workers import run_all, turn
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MODELS", "LocalEngine"]
 
 MODELS = ("dall-e-2", "local")
 
 _SEED_BITS = 32
+_SEED_HINT = "; leave it out for a random one"
+_THREADS_HINT = "; leave it out to use every processor"
 
 T = TypeVar("T")
 
 
 class LocalEngine:
-    """Makes variations from the picture's own pixels: no weights, no network, no key.
+    """Makes variations from the pixels of the image itself: no weights, no network, no key.
 
-    Up to a strength of about 0.6 the picture is bent smoothly, as if taken a moment later; above it
-    its patches are arranged anew. No shape is drawn that is not in the source. Grey stays grey, and
-    alpha moves with the picture.
+    Up to a strength of about 0.6, the engine bends the image smoothly, as if it were taken a moment
+    later. Above that, it rearranges patches of the image. It never draws a shape that is not in the
+    source. Gray stays gray, and alpha moves with the image.
 
-    One engine may be used from many threads at once.
+    You can use one engine from many threads at once.
 
     Args:
-        seed: Picture i of a request is made from `seed + i` alone, so it can be made again with
-            n=1 and that seed. None draws a new 32-bit seed for each request.
-        strength: 0 (nearly a copy) to 1 (an arrangement of its own).
-        light: Whether each picture also gets a little other tone and colour, the more the
-            stronger. Greys stay grey.
-        threads: How many pictures of a request are made at once; by default, and at most, as many
-            as there are processors. It does not change the result.
-        progress: Called with the share of a request that is done, in the thread that made the
-            request: rising, 1.0 at the end. An exception raised by it stops the request and comes
-            out of it. A slow one delays its own request only. It may call an engine itself.
+        seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
+            and that seed. None draws a new 32-bit seed for each request.
+        strength: 0 (nearly a copy) to 1 (a new arrangement).
+        light: Whether each image also gets slightly different tone and color. The change grows with
+            `strength`. Grays stay gray.
+        threads: How many images of a request to make at once. The default, and the most, is the
+            number of processors. The result does not depend on it.
 
     Raises:
-        InvalidRequestError: If an option is out of range; `param` names it.
+        InvalidRequestError: If an option is out of range. `param` names the option.
     """
 
     models = MODELS
-    """The models it offers."""
+    """The models that this engine offers."""
 
     def __init__(
         self,
@@ -64,17 +65,19 @@ class LocalEngine:
         strength: float = 0.5,
         light: bool = True,
         threads: int | None = None,
-        progress: Callable[[float], None] | None = None,
     ) -> None:
-        self.seed = _checked_seed(seed)
-        self.strength = _checked_strength(strength)
-        self.light = _checked_light(light)
-        self.threads = _checked_threads(threads)
-        self.progress = progress
+        self.seed = None if seed is None else check_whole_number("seed", seed, 0, hint=_SEED_HINT)
+        self.strength = check_number("strength", strength, 0, 1, hint="; the default is 0.5")
+        self.light = _check_light(light)
+        self.threads = (
+            None
+            if threads is None
+            else check_whole_number("threads", threads, 1, hint=_THREADS_HINT)
+        )
 
     @property
     def fingerprint(self) -> str:
-        """What its pictures depend on; without a seed, on what is drawn at each call, too."""
+        """A hash of the settings. Without a seed, each call also draws one."""
         return digest(seed=self.seed, strength=self.strength, light=self.light)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -82,12 +85,12 @@ class LocalEngine:
 
         Raises:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "local".
-            InvalidImageError: If the picture cannot be decoded.
-            EngineError: If the call was cancelled meanwhile; see `engines.cancellation`; or if the
+            InvalidImageError: If the image cannot be decoded.
+            EngineError: If the call is cancelled, see `engines.context.cancellation`, or the
                 interpreter is shutting down.
         """
         check_model(request.model, MODELS)
-        progress = Progress(request.n, self.progress, cancellation(), picture_listener())
+        progress = RequestProgress(request.n, progress_reporter(), cancellation())
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
         with turn(progress):
@@ -95,26 +98,26 @@ class LocalEngine:
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
 
     def _pngs(
-        self, request: CreateImageVariationRequest, seeds: range, progress: Progress
+        self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
     ) -> list[bytes]:
         def read() -> tuple[Bytes, str, bool]:
-            # Whoever waited for a thread may have been cancelled meanwhile.
+            # The call may have been cancelled while it waited for a thread.
             progress.report(0, 0.0)
-            image = _fitted(decode(request.image), request.side)
+            image = _resize(decode(request.image), request.side)
             source, alpha = _to_array(image)
             return source, image.mode, alpha
 
         def run(jobs: Sequence[Callable[[], T]], /) -> list[T]:
-            return run_all(jobs, self.threads or processors(), progress)
+            return run_all(jobs, self.threads or processor_count(), progress)
 
         ((source, mode, alpha),) = run([read])
         synthesis = Synthesis(source, self.strength, step=partial(progress.report, 0), run=run)
 
         def finish(index: int, drawn: Bytes) -> bytes:
-            picture = _to_image(drawn, mode, alpha)
+            image = _to_image(drawn, mode, alpha)
             if self.light:
-                picture = relight(picture, seeds[index], self.strength)
-            png = encode(picture, compress_level=1)
+                image = relight(image, seeds[index], self.strength)
+            png = encode(image, compress_level=1)
             progress.finish(index)
             return png
 
@@ -127,13 +130,13 @@ class LocalEngine:
 
         if request.n > 1:
             return run([partial(make, index) for index in range(request.n)])
-        # A single picture is drawn by several threads: those that others would be drawn by.
+        # Several threads draw a single image: those that other images would need.
         drawn = synthesis.draw(seeds[0], partial(step, 0), run)
         return run([partial(finish, 0, drawn)])
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The picture at the side that was asked for; Pillow premultiplies where there is alpha."""
+def _resize(image: Image.Image, side: int) -> Image.Image:
+    """Resize an image to the requested side. Pillow premultiplies where there is alpha."""
     if image.size == (side, side):
         return image
     smaller = side < image.width
@@ -142,7 +145,7 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 
 def _to_array(image: Image.Image) -> tuple[Bytes, bool]:
-    """The channels to vary, colour premultiplied by alpha, and whether alpha is one of them.
+    """Return the channels to vary, premultiplied by alpha, and whether alpha is one of them.
 
     Alpha that is opaque everywhere is left out.
     """
@@ -159,52 +162,19 @@ def _to_array(image: Image.Image) -> tuple[Bytes, bool]:
 
 
 def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
-    """The picture in its own mode again: the inverse of `_to_array`."""
+    """Return the image in its original mode: the inverse of `_to_array`."""
     if alpha:
         scale = np.maximum(array[..., -1:].astype(np.uint32), 1)
-        # Resampling rings: colour may exceed its alpha, and be left where there is none.
+        # Resampling rings: color can exceed alpha, or remain where alpha is zero.
         premultiplied = np.minimum(array[..., :-1], array[..., -1:]).astype(np.uint32)
-        colour = (premultiplied * 255 + scale // 2) // scale
-        array = np.concatenate([colour.astype(np.uint8), array[..., -1:]], axis=2)
+        color = (premultiplied * 255 + scale // 2) // scale
+        array = np.concatenate([color.astype(np.uint8), array[..., -1:]], axis=2)
     elif mode in ("LA", "RGBA"):
         array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
     return Image.fromarray(array[..., 0] if mode == "L" else array)
 
 
-def _whole(value: object, least: int) -> bool:
-    # Integral holds numpy's integers too, and bool, which is none of ours.
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is None or _whole(seed, 0):
-        return None if seed is None else int(seed)
-    raise InvalidRequestError(
-        f"seed must be a whole number from 0, got {shown(seed)}; leave it out for a random one.",
-        param="seed",
-    )
-
-
-def _checked_strength(strength: float) -> float:
-    # NaN is not between any two numbers, and a huge one is no float.
-    if isinstance(strength, Real) and not isinstance(strength, bool) and 0 <= strength <= 1:
-        return float(strength)
-    raise InvalidRequestError(
-        f"strength must be a number from 0 to 1, got {shown(strength)}; 0.5 is the default.",
-        param="strength",
-    )
-
-
-def _checked_light(light: bool) -> bool:
+def _check_light(light: bool) -> bool:
     if isinstance(light, bool):
         return light
     raise InvalidRequestError(f"light must be True or False, got {shown(light)}.", param="light")
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    if threads is None or _whole(threads, 1):
-        return None if threads is None else int(threads)
-    raise InvalidRequestError(
-        f"threads must be a whole number from 1, got {shown(threads)}; the default suits most.",
-        param="threads",
-    )

@@ -1,10 +1,10 @@
-"""Exact nearest neighbours for the coarse levels, with every part of the source wanted.
+"""Exact and complete nearest neighbors for the coarse levels.
 
-GPNN's score of a query q_i for a key k_j is d(q_i, k_j) / (alpha + min_l d(q_l, k_j))
-(arXiv 2103.15545): a key that no query resembles yet becomes cheap, so what the picture
-lacks comes back. At the coarsest levels, where a lost key is a lost object, the same wish is met in
-full by a transport plan between all queries and all keys. All distances of a level come from one
-matrix product, which is exact, since descriptors are whole numbers.
+GPNN's score of a query q_i for a key k_j is d(q_i, k_j) / (alpha + min_l d(q_l, k_j)) (arXiv
+2103.15545). It makes a key cheap that no query resembles yet, so what the image lacks comes back.
+At the coarsest levels a lost key is a lost object. There, a transport plan between all queries and
+all keys uses every key. All distances of a level come from one matrix product. It is exact, because
+descriptors are whole numbers.
 """
 
 import math
@@ -21,24 +21,26 @@ __all__ = ["balanced", "misfits", "nearest"]
 Doubles: TypeAlias = NDArray[np.float64]
 
 _ALPHA = 10.0
-"""Squared difference per value. GPNN's 0.005 for values -1 to 1 would be 81 for -128 to 127; an
-eighth of it asks for more, because the levels above only inherit what is complete here."""
+"""Squared difference per value. The 0.005 of GPNN for values -1 to 1 would be 81 for -128 to 127.
+An eighth of it asks for more completeness, because the levels above only inherit it."""
 
 _BLUR = 130.0
-"""Squared difference per value within which keys are interchangeable when they are shared out."""
+"""Squared difference per value within which the transport plan treats keys as interchangeable."""
 
 _ROUNDS = 12
-"""Iterations, after which the heaviest key of a row hardly ever changes."""
+"""Iterations. After them, the heaviest key of a row hardly ever changes."""
 
-_FINE, _NEVER = 512, 60
-"""Steps per unit of the exponent, which is cut to a whole step, and the largest exponent. e^-60
+_STEPS_PER_UNIT, _MAX_EXPONENT = 512, 60
+"""Steps per unit of the exponent, which is truncated to a step, and the largest exponent. e^-60
 stands for "never", yet keeps every sum above zero."""
 
 _DECAY: Doubles = (
-    np.cumprod([1.0] + _FINE * _NEVER * [0.9980487811074755]).astype(np.float32).astype(np.float64)
+    np.cumprod([1.0] + _STEPS_PER_UNIT * _MAX_EXPONENT * [0.9980487811074755])
+    .astype(np.float32)
+    .astype(np.float64)
 )
-"""e^(-k / 512) at place k, from products alone, since exponentials differ between libraries; with
-24 bits, so that products with 17-bit factors are exact."""
+"""e^(-k / 512) at index k. It is computed by products alone, because exponentials differ between
+libraries. It has 24 bits, so that products with 17-bit factors are exact."""
 
 
 def nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA) -> Indices:
@@ -47,13 +49,13 @@ def nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA
     Args:
         queries: Descriptors (n, d).
         keys: Descriptors (m, d).
-        per_patch: Values in a patch, 49 for each channel: what `alpha` is counted for.
-        alpha: The smaller, the more is every key wanted; infinity is the plain nearest neighbour.
+        per_patch: Values in a patch, 49 for each channel. `alpha` is per value.
+        alpha: Smaller values ask for more completeness. Infinity is the plain nearest neighbor.
 
     Returns:
         The index of a key for each query, (n,).
     """
-    distances = _squared(queries, keys)
+    distances = _squared_distances(queries, keys)
     if np.isfinite(alpha):
         distances *= 1 / (np.float32(alpha * per_patch) + distances.min(axis=0))
     return np.asarray(distances.argmin(axis=1))
@@ -62,9 +64,9 @@ def nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA
 def balanced(queries: Floats, keys: Floats, per_patch: int) -> Indices:
     """Find keys for all queries so that each key is used about equally often.
 
-    The entropic transport plan diag(u) K diag(v) between queries and keys, K = exp(-d / blur), by
-    Sinkhorn's iterations u = 1 / (K v), v = 1 / (K'u) (Cuturi 2013, arXiv 1306.0895, algorithm 1);
-    each query takes the heaviest key of its row.
+    Sinkhorn's iterations u = 1 / (K v), v = 1 / (K'u) (Cuturi 2013, arXiv 1306.0895, algorithm 1)
+    give the entropic transport plan diag(u) K diag(v) between queries and keys, K = exp(-d / blur).
+    Each query takes the heaviest key of its row.
 
     Args:
         queries: Descriptors (n, d).
@@ -74,9 +76,9 @@ def balanced(queries: Floats, keys: Floats, per_patch: int) -> Indices:
     Returns:
         The index of a key for each query, (n,).
     """
-    exponents = _squared(queries, keys)
+    exponents = _squared_distances(queries, keys)
     exponents -= exponents.min(axis=1, keepdims=True)
-    exponents *= np.float32(_FINE / (_BLUR * per_patch))
+    exponents *= np.float32(_STEPS_PER_UNIT / (_BLUR * per_patch))
     steps = np.minimum(exponents, len(_DECAY) - 1, out=exponents).astype(np.int16)
     plan = _DECAY[steps]
     column = np.ones(len(keys))
@@ -88,14 +90,14 @@ def balanced(queries: Floats, keys: Floats, per_patch: int) -> Indices:
 
 
 def _sums(weights: Doubles, factors: Doubles) -> Doubles:
-    """Return `weights @ factors`, each sum rounded to 17 bits as the exact one would be.
+    """Return `weights @ factors`, each sum rounded to 17 bits as the exact sum would be.
 
-    BLAS adds in its own order, which changes a sum of n positive terms by at most n 2^-53 of it
-    (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1). The interval below
-    is twice as wide, since its ends are rounded too. If both ends round alike, so does the exact
-    sum. If not, the exact sum decides. Products are exact: weights have 24 bits and factors 17.
+    BLAS adds in an order of its choice, which changes a sum of n positive terms by at most n 2^-53
+    of it (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1). The interval
+    below is twice as wide, because its ends are rounded too. If both ends round alike, so does the
+    exact sum. If not, the exact sum decides. Products are exact: weights have 24 bits, factors 17.
     """
-    # BLAS may take a second thread here; cutting the product up would cost more.
+    # BLAS may use a second thread here. Cutting the product up would cost more.
     sums = weights @ factors
     error = sums * (len(factors) * 2.0**-52)
     low, high = _to_17_bits(sums - error), _to_17_bits(sums + error)
@@ -113,9 +115,9 @@ def _to_17_bits(values: Doubles) -> Doubles:
 def misfits(queries: Floats, keys: Floats, per_patch: int) -> tuple[float, float]:
     """Return how far queries are from their nearest keys, and keys from their nearest queries.
 
-    The two sums of the bidirectional similarity (Simakov et al. 2008, "Summarizing visual data
-    using bidirectional similarity", equation 1), coherence and completeness, of distances instead
-    of their squares.
+    These are coherence and completeness, the two sums of the bidirectional similarity (Simakov et
+    al. 2008, "Summarizing visual data using bidirectional similarity", equation 1), of distances
+    instead of their squares.
 
     Args:
         queries: Descriptors (n, d).
@@ -125,7 +127,7 @@ def misfits(queries: Floats, keys: Floats, per_patch: int) -> tuple[float, float
     Returns:
         Two means of root mean square differences per value.
     """
-    distances = _squared(queries, keys)
+    distances = _squared_distances(queries, keys)
     coherence, completeness = (
         math.fsum(np.sqrt(distances.min(axis=axis) / np.float32(per_patch)).tolist()) / count
         for axis, count in ((1, len(queries)), (0, len(keys)))
@@ -133,8 +135,8 @@ def misfits(queries: Floats, keys: Floats, per_patch: int) -> tuple[float, float
     return coherence, completeness
 
 
-def _squared(queries: Floats, keys: Floats) -> Floats:
-    """All squared distances, (n, m), without any error."""
+def _squared_distances(queries: Floats, keys: Floats) -> Floats:
+    """Return all squared distances, (n, m). They are exact."""
     # Exact in any order: see `patches`.
     distances = product(queries, keys.T * np.float32(-2))
     distances += np.einsum("ij,ij->i", queries, queries)[:, None]

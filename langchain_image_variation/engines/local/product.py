@@ -1,8 +1,8 @@
 """Matrix products on the calling thread alone.
 
-Variations are made one a thread. A BLAS that starts threads of its own for each product would only
-make them wait for each other, and cannot be told not to without disturbing the host program. But
-it leaves small products alone, so large ones are cut into small ones.
+Each variation is made on one thread. If a BLAS started further threads for each product, they would
+wait for each other, and limiting its threads would affect the host program. But a BLAS computes
+small products on the calling thread. So this module cuts large products into small ones.
 """
 
 import numpy as np

@@ -1,86 +1,86 @@
-"""How far a request is, across threads, and stopping all of them when one fails."""
+"""How far the threads of one request are, and stopping all of them when one fails."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from langchain_image_variation.engines.context import ProgressReporter
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["LOOK_EVERY", "Progress", "Step", "untold"]
+__all__ = ["POLL_SECONDS", "RequestProgress", "Step", "ignore_step"]
 
 Step: TypeAlias = Callable[[float], None]
-"""Called between the steps of some work with the share of it that is done, up to 1. What it raises
-ends the work."""
+"""Called between the steps of some work with the share of it that is done, up to 1. An error that
+it raises ends the work."""
 
-LOOK_EVERY = 0.1
-"""Seconds after which whoever waits looks whether the answer is still wanted."""
+POLL_SECONDS = 0.1
+"""How often a thread that waits checks whether the request was cancelled."""
 
 _BACKLOG = 4
-"""So many shares are kept for a listener that is slower than the work; older ones are left out."""
+"""How many shares are kept for a listener that is slower than the work. Older ones are dropped."""
 
 
-def untold(share: float) -> None:
-    """Tell nobody."""
+def ignore_step(share: float) -> None:
+    """Do nothing: the `Step` of work whose progress nobody follows."""
 
 
-class Progress:
-    """Adds up what the threads of one request have done, for whoever waits for them.
+class RequestProgress:
+    """Adds up what the threads of one request have done, for the thread that waits for them.
 
-    Only the thread that waits tells the listener: the others serve all requests of the process, and
-    must not wait for one's listener. Of what stopped the request nothing is kept but the fact, as
-    a kept exception would keep all that its frames hold.
+    Only the waiting thread calls the listener. The others serve all requests of the process, so
+    they must not wait for the listener of one.
+
+    It remembers that a request was stopped, but not the exception: a stored exception would keep
+    alive everything that its frames hold.
 
     Args:
-        pictures: How many pictures the request asks for.
-        listener: Called with the share of all work that is done: rising, 1.0 at the end.
-        cancelled: Says whether the answer is no longer wanted; then the request stops.
-        finished: Called each time a picture is finished.
+        images: How many images the request asks for.
+        reporter: Takes the progress of the request.
+        cancelled: Returns whether the answer is no longer wanted. The request then stops.
     """
 
     def __init__(
         self,
-        pictures: int,
-        listener: Callable[[float], None] | None,
+        images: int,
+        reporter: ProgressReporter,
         cancelled: Callable[[], bool] = lambda: False,
-        finished: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = threading.Lock()
-        self._done = [0.0] * pictures
-        self._latest = -1.0
-        self._untold: deque[float] = deque(maxlen=_BACKLOG)
-        self._news = threading.Event()
-        self._listener = listener
-        self._finished = finished
-        self._unsaid: deque[int] = deque()
+        self._shares = [0.0] * images
+        self._latest_total = -1.0
+        self._unreported_totals: deque[float] = deque(maxlen=_BACKLOG)
+        self._unreported_images: deque[int] = deque()
+        self._changed = threading.Event()
+        self._reporter = reporter
         self._cancelled = cancelled
         self._stopped = False
 
-    def report(self, picture: int, done: float) -> None:
-        """Say, from any thread, that of a picture this share is done.
+    def report(self, image: int, share: float) -> None:
+        """Record, from any thread, how much of an image is done.
 
         Raises:
             EngineError: If the request was cancelled or stopped.
         """
         self.check()
         with self._lock:
-            self._done[picture] = max(self._done[picture], done)
-            total = sum(self._done) / len(self._done)
-            if total <= self._latest:
+            self._shares[image] = max(self._shares[image], share)
+            total = sum(self._shares) / len(self._shares)
+            if total <= self._latest_total:
                 return
-            self._latest = total
-            self._untold.append(total)
-        self._news.set()
+            self._latest_total = total
+            self._unreported_totals.append(total)
+        self._changed.set()
 
-    def finish(self, picture: int) -> None:
-        """Say, from any thread, that a picture is finished.
+    def finish(self, image: int) -> None:
+        """Record, from any thread, that an image is finished.
 
         Raises:
             EngineError: If the request was cancelled or stopped.
         """
-        self._unsaid.append(picture)
-        self.report(picture, 1.0)
-        self._news.set()
+        self._unreported_images.append(image)
+        self.report(image, 1.0)
+        self._changed.set()
 
     def check(self) -> None:
         """Raise an `EngineError` if the request was cancelled or stopped."""
@@ -90,35 +90,34 @@ class Progress:
             raise EngineError("The request was cancelled.")
 
     def stop(self) -> None:
-        """Make the next report of every thread raise."""
+        """Make the next `report` of every thread raise."""
         self._stopped = True
 
     def wake(self) -> None:
-        """Make whoever waits look again."""
-        self._news.set()
+        """Make `wait_until` look at its condition again."""
+        self._changed.set()
 
-    def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Tell the listener all there is to tell until `ready`, asked at each `wake`, says True.
+    def wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Pass reports to the listener until a condition is true. Each `wake` checks it again.
 
         Raises:
-            BaseException: What the listener or `ready` raised.
+            BaseException: What the listener or `is_ready` raised.
             EngineError: If the request was cancelled.
         """
         while True:
-            # In this order: what happens after the look is news, and all before it is told.
-            self._news.clear()
-            last = ready()
-            self._tell()
-            if last:
+            # The order matters. A change after this line wakes the next wait, and `_tell_listener`
+            # passes on every change before it.
+            self._changed.clear()
+            ready = is_ready()
+            self._tell_listener()
+            if ready:
                 return
-            self._news.wait(LOOK_EVERY)
+            self._changed.wait(POLL_SECONDS)
             self.check()
 
-    def _tell(self) -> None:
-        while self._unsaid:
-            self._unsaid.popleft()
-            self._finished()
-        while self._untold:
-            share = self._untold.popleft()
-            if self._listener is not None:
-                self._listener(share)
+    def _tell_listener(self) -> None:
+        while self._unreported_images:
+            self._unreported_images.popleft()
+            self._reporter.image_finished()
+        while self._unreported_totals:
+            self._reporter.work_done(self._unreported_totals.popleft())

@@ -1,8 +1,8 @@
-"""The threads that make pictures: as many as processors, shared by all engines of the process.
+"""The threads that make images: one per processor, shared by all engines of the process.
 
-Whoever calls an engine only waits for them. So ten callers at once do not take turns on a
-processor; nor does their memory add up, of which an allocator keeps a part for each thread that
-ever needed much.
+A thread that calls an engine only waits for them. So ten callers at once do not compete for the
+processors. Nor does their memory add up: an allocator keeps some for each thread that ever needed
+much.
 """
 
 import os
@@ -13,65 +13,59 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from langchain_image_variation.engines.local.progress import LOOK_EVERY, Progress
+from langchain_image_variation.engines.local.progress import POLL_SECONDS, RequestProgress
+from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["processors", "run_all", "turn"]
+__all__ = ["run_all", "turn"]
 
 T = TypeVar("T")
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def run_all(jobs: Sequence[Callable[[], T]], threads: int, progress: RequestProgress) -> list[T]:
+    """Run all jobs in the threads, in order. The first failure stops all of them.
 
-
-def run_all(jobs: Sequence[Callable[[], T]], threads: int, progress: Progress) -> list[T]:
-    """Do all jobs in the threads, begun in order; the first failure stops all of them.
-
-    Meanwhile the calling thread tells the listener how far they are.
+    Meanwhile the calling thread passes their progress to the listener.
 
     Args:
-        jobs: What to do. None must wait for another.
-        threads: How many to do at once, at most.
-        progress: That of the request; stopped by the first failure.
+        jobs: The jobs. None may wait for another.
+        threads: How many run at once, at most.
+        progress: The progress of the request. The first failure stops it.
 
     Returns:
-        Their results, in order.
+        The results, in order.
     """
     futures: list[Future[T]] = []
     try:
         for job in jobs:
-            progress.wait_until(lambda: _running(futures) < threads)
-            futures.append(_submitted(job))
+            progress.wait_until(lambda: _count_running(futures) < threads)
+            futures.append(_submit(job))
             futures[-1].add_done_callback(lambda _: progress.wake())
-        progress.wait_until(lambda: not _running(futures))
+        progress.wait_until(lambda: not _count_running(futures))
         return [future.result() for future in futures]
     except BaseException:
         progress.stop()
         wait([future for future in futures if not future.cancel()])
         raise
     finally:
-        # An error's frames hold this list, which holds the error: that circle would keep pictures.
+        # The frames of an error hold this list, which holds the error. The cycle would keep images.
         futures.clear()
 
 
-def _submitted(job: Callable[[], T]) -> Future[T]:
+def _submit(job: Callable[[], T]) -> Future[T]:
     try:
         return _shared.pool.submit(job)
     except RuntimeError as error:
         raise EngineError(
-            "The engine has no thread to work in: the interpreter is shutting down, or the system "
+            "The engine cannot start a thread. The interpreter is shutting down, or the system "
             "allows no more threads."
         ) from error
 
 
-def _running(futures: Sequence[Future[Any]]) -> int:
-    """Return how many are not done; raise the error of one that failed."""
+def _count_running(futures: Sequence[Future[Any]]) -> int:
+    """Return how many futures are not done. Raise the error of one that failed."""
     for index in range(len(futures)):
-        # No name for the future: an error's frames must not hold the error.
+        # The future gets no name, because the frames of an error must not hold the error.
         if futures[index].done():
             futures[index].result()
     return sum(not future.done() for future in futures)
@@ -81,21 +75,21 @@ _in_turn: ContextVar[bool] = ContextVar("_in_turn", default=False)
 
 
 @contextmanager
-def turn(progress: Progress) -> Iterator[None]:
-    """Wait until this request may hold its source in memory; its turn lasts for the block.
+def turn(progress: RequestProgress) -> Iterator[None]:
+    """Wait until this request may hold its source in memory. Its turn lasts for the block.
 
-    A request made within another one's turn, by its listener, shares that turn: if it waited for
-    one of its own, such requests could all wait for each other.
+    A listener can make a request within the turn of another. That request shares the turn, because
+    requests that waited for a second turn could all wait for each other.
 
     Raises:
-        EngineError: If the request was cancelled meanwhile.
+        EngineError: If the request was cancelled while it waited.
     """
     if _in_turn.get():
         yield
         return
-    # After a fork inside the block, the turn to give back is not among those of the child.
+    # Kept in a variable, because a fork inside the block replaces `_shared` in the child.
     turns = _shared.turns
-    while not turns.acquire(timeout=LOOK_EVERY):
+    while not turns.acquire(timeout=POLL_SECONDS):
         progress.check()
     token = _in_turn.set(True)
     try:
@@ -106,22 +100,22 @@ def turn(progress: Progress) -> Iterator[None]:
 
 
 class _Shared:
-    """What the requests of one process share; its threads start when they are needed."""
+    """What the requests of one process share. Threads start when they are needed."""
 
     def __init__(self) -> None:
-        # One more than threads, so that none waits for a source.
-        self.turns = threading.BoundedSemaphore(processors() + 1)
-        self.pool = ThreadPoolExecutor(processors(), thread_name_prefix="local-engine")
+        # One more than threads, so that no thread waits for a source.
+        self.turns = threading.BoundedSemaphore(processor_count() + 1)
+        self.pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="local-engine")
 
 
 _shared = _Shared()
 
 
-def _share_anew() -> None:
-    """Forget, in a forked child, what threads hold that it did not inherit."""
+def _reset_after_fork() -> None:
+    """Start over in a forked child, which did not inherit the threads."""
     global _shared
     _shared = _Shared()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_share_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)

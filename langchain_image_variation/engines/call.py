@@ -1,0 +1,170 @@
+"""Calling an engine: sync or async, with its progress, and holding it to the Protocol."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.context import (
+    ProgressListener,
+    ProgressReporter,
+    call_context,
+)
+from langchain_image_variation.exceptions import EngineError, ImageVariationError
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["call_engine", "call_engine_async"]
+
+
+def call_engine(
+    engine: VariationEngine | AsyncVariationEngine,
+    request: CreateImageVariationRequest,
+    *,
+    progress: ProgressListener | None = None,
+) -> ImagesResponse:
+    """Ask an engine for variations, and check its answer.
+
+    Args:
+        engine: The engine. An async one runs on a loop in a thread of this module.
+        request: What to ask for.
+        progress: Called with each `Progress`, from any thread, but never from two at once. The last
+            one has all images finished, whether or not the engine reports anything. An error that
+            it raises ends the call and comes out of it.
+
+    Raises:
+        ImageVariationError: If the engine fails. An error from outside the tree becomes an
+            `EngineError`, as does an answer of another type or with another number of images.
+    """
+    reporter = ProgressReporter(request.n, progress)
+    with call_context(reporter), _failures(engine, reporter):
+        answer: Any = engine.create_variation(request)
+        if isawaitable(answer):
+            answer = _run_in_background(answer)
+    return _checked_answer(answer, request, reporter)
+
+
+async def call_engine_async(
+    engine: VariationEngine | AsyncVariationEngine,
+    request: CreateImageVariationRequest,
+    *,
+    progress: ProgressListener | None = None,
+) -> ImagesResponse:
+    """Do what `call_engine` does without blocking the loop. A sync engine runs in a thread.
+
+    If the call is cancelled, so is `engines.context.cancellation`, and the engine can stop.
+
+    Raises:
+        ImageVariationError: As `call_engine`.
+    """
+    import asyncio
+
+    cancelled = threading.Event()
+    reporter = ProgressReporter(request.n, progress)
+    try:
+        with call_context(reporter, cancelled), _failures(engine, reporter):
+            answer: Any = await asyncio.to_thread(engine.create_variation, request)
+            if isawaitable(answer):
+                answer = await answer
+    finally:
+        cancelled.set()
+    return _checked_answer(answer, request, reporter)
+
+
+@contextmanager
+def _failures(engine: object, reporter: ProgressReporter) -> Iterator[None]:
+    """Turn an error from outside the tree into an `EngineError` that does not show its text."""
+    try:
+        yield
+    except ImageVariationError:
+        raise
+    except Exception as error:
+        if reporter.listener_failed:
+            raise
+        raise EngineError(
+            f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
+            "in the engine."
+        ) from error
+
+
+def _checked_answer(
+    answer: object, request: CreateImageVariationRequest, reporter: ProgressReporter
+) -> ImagesResponse:
+    # Anyone can write an engine, and nothing else checks that it keeps to the Protocol.
+    if not isinstance(answer, ImagesResponse):
+        raise EngineError(
+            f"The engine returned a value of type {type(answer).__name__} instead of an "
+            "ImagesResponse. This is a bug in the engine."
+        )
+    if len(answer.data) != request.n:
+        raise EngineError(
+            f"The engine returned {len(answer.data)} images, but {request.n} were requested."
+        )
+    reporter.all_finished()
+    return answer
+
+
+def _run_in_background(answer: Any) -> ImagesResponse:
+    """Wait for an async engine from a thread that has no loop, or whose loop must not block."""
+    import asyncio
+
+    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _background.loop())
+    try:
+        outcome = future.result()
+    except BaseException:
+        future.cancel()
+        raise
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+async def _outcome(answer: Any) -> ImagesResponse | BaseException:
+    try:
+        return cast(ImagesResponse, await answer)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Raised here, they would end the loop that later calls need.
+        return error
+
+
+class _Background:
+    """A thread with the one loop on which async engines run when they are called synchronously.
+
+    There is only one, because an engine's connections belong to the loop that opened them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop. The first call, from any thread, starts it."""
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="image-variation", daemon=True
+                ).start()
+            return self._loop
+
+
+_background = _Background()
+
+
+def _replace_background() -> None:
+    """Forget the loop in a forked child, which has none of its parent's threads."""
+    global _background
+    _background = _Background()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_replace_background)

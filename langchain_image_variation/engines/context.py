@@ -1,0 +1,124 @@
+"""What an engine can learn about the call it serves: cancellation, and who wants its progress.
+
+`call_engine` and `call_engine_async` set both for the length of a call. An engine reads them in
+`create_variation`, so its one method needs no further parameters.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple, TypeAlias
+
+__all__ = [
+    "Progress",
+    "ProgressListener",
+    "ProgressReporter",
+    "call_context",
+    "cancellation",
+    "progress_reporter",
+]
+
+
+class Progress(NamedTuple):
+    """How far an engine is with one request."""
+
+    finished: int
+    """How many images are finished."""
+    n: int
+    """How many images the request asks for."""
+    share: float
+    """How much of the whole work is done, from 0 to 1. It never falls."""
+
+
+ProgressListener: TypeAlias = Callable[[Progress], None]
+
+
+class ProgressReporter:
+    """Passes an engine's progress on to the listener of the call, from any thread.
+
+    The listener sees one report after another: `finished` and `share` never fall, and every number
+    of finished images is reported once.
+
+    Args:
+        n: How many images the request asks for.
+        listener: Called with each report. None ignores them.
+    """
+
+    def __init__(self, n: int, listener: ProgressListener | None = None) -> None:
+        # Below every share, so that a first report of 0 is one.
+        self._progress = Progress(0, n, -1.0)
+        self._listener = listener
+        self._lock = threading.RLock()
+        self.listener_failed = False
+        """Whether the listener has raised an error."""
+
+    def image_finished(self) -> None:
+        """Report that one more image is finished."""
+        with self._lock:
+            finished, n, share = self._progress
+            if finished < n:
+                self._report(Progress(finished + 1, n, max(share, (finished + 1) / n)))
+
+    def work_done(self, share: float) -> None:
+        """Report how much of the whole work is done.
+
+        Args:
+            share: From 0 to 1. A share below one that was reported before is ignored.
+        """
+        share = min(share, 1.0)
+        with self._lock:
+            if share > self._progress.share:
+                self._report(self._progress._replace(share=share))
+
+    def all_finished(self) -> None:
+        """Report each image that was not reported yet."""
+        for _ in range(self._progress.n - self._progress.finished):
+            self.image_finished()
+
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
+        if self._listener is None:
+            return
+        try:
+            self._listener(progress)
+        except BaseException:
+            self.listener_failed = True
+            raise
+
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("_cancelled", default=None)
+_reporter: ContextVar[ProgressReporter | None] = ContextVar("_reporter", default=None)
+
+
+def cancellation() -> Callable[[], bool]:
+    """Return a function that says whether the call was cancelled.
+
+    For engines: call this once in `create_variation`. Call the function it returns every now and
+    then, from any thread. Once it returns True, nobody waits for the answer: raise any error to
+    stop.
+    """
+    event = _cancelled.get()
+    return event.is_set if event is not None else lambda: False
+
+
+def progress_reporter() -> ProgressReporter:
+    """Return the reporter of this call.
+
+    For engines: call this once in `create_variation`. Call the methods of the reporter as the work
+    goes on, from any thread. An error of the listener comes out of them: let it pass.
+    """
+    return _reporter.get() or ProgressReporter(0)
+
+
+@contextmanager
+def call_context(
+    reporter: ProgressReporter, cancelled: threading.Event | None = None
+) -> Iterator[None]:
+    """Set what `cancellation` and `progress_reporter` return in the block."""
+    tokens = _cancelled.set(cancelled), _reporter.set(reporter)
+    try:
+        yield
+    finally:
+        _cancelled.reset(tokens[0])
+        _reporter.reset(tokens[1])

@@ -1,0 +1,174 @@
+"""Loading engines by name.
+
+Engines are declared in the entry-point group `langchain_image_variation.engines`. Our own are
+declared there like anyone else's::
+
+    [project.entry-points."langchain_image_variation.engines"]
+    mine = "my_package.module:MyEngine"
+
+If an engine needs an extra of its distribution, the entry point names it:
+``mine = "my_package.module:MyEngine [mine]"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.traits import engine_options
+from langchain_image_variation.exceptions import (
+    EngineError,
+    EngineNotFoundError,
+    ImageVariationError,
+    InvalidRequestError,
+    MissingExtraError,
+)
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "engine_name",
+    "engine_names",
+    "engine_version",
+    "load_engine",
+    "load_engine_class",
+    "make_engine",
+]
+
+ENTRY_POINT_GROUP = "langchain_image_variation.engines"
+"""Where this distribution and any other declare their engines."""
+
+
+def engine_names() -> list[str]:
+    """Return the names of all declared engines, sorted, whether or not they are usable here."""
+    return sorted(_entry_points().names)
+
+
+def engine_name(engine: object) -> str:
+    """Return the name under which an engine's class is declared, or else the name of the class."""
+    kind = type(engine)
+    return _declared_name(kind.__module__, kind.__qualname__) or kind.__name__
+
+
+def load_engine(name: str, **options: Any) -> VariationEngine:
+    """Return a new engine.
+
+    Args:
+        name: A name from `engine_names`.
+        **options: Passed to the engine's constructor, for example `seed=7`.
+
+    Raises:
+        EngineNotFoundError: If no engine has that name.
+        MissingExtraError: If the engine needs a package that is not installed.
+        EngineError: If the engine cannot be imported or constructed, or is async.
+        InvalidRequestError: If the engine has no such option, or refuses its value.
+    """
+    return make_engine(name, load_engine_class(name), options)
+
+
+def make_engine(
+    name: str, engine_class: type[Any], options: Mapping[str, object]
+) -> VariationEngine:
+    """Return a new engine of a class that `load_engine_class` returned.
+
+    Raises:
+        EngineError: If it cannot be constructed.
+        InvalidRequestError: If it has no such option, or refuses its value.
+    """
+    option_names = engine_options(engine_class)
+    for option in options:
+        if option not in option_names:
+            hint = f"Its options are {', '.join(option_names)}" if option_names else "It has none"
+            raise InvalidRequestError(
+                f"The engine {name!r} has no option {option!r}. {hint}.", param=option
+            )
+    with _failures(f"The engine {name!r} cannot be constructed"):
+        return cast(VariationEngine, engine_class(**options))
+
+
+def load_engine_class(name: str) -> type[Any]:
+    """Return an engine's class, importing what it needs.
+
+    Raises:
+        EngineNotFoundError: If no engine has that name.
+        MissingExtraError: If the engine needs a package that is not installed.
+        EngineError: If the engine cannot be imported, or is async.
+    """
+    point = _entry_point(name)
+    with _failures(f"The engine {name!r} cannot be imported"):
+        try:
+            engine_class = cast("type[Any]", point.load())
+        except ImportError as error:
+            raise _missing_extra(point, error) from error
+        is_async = iscoroutinefunction(engine_class.create_variation)
+    if is_async:
+        raise EngineError(
+            f"The engine {name!r} is async. Construct it yourself and pass the object instead of "
+            "its name."
+        )
+    return engine_class
+
+
+def engine_version(name: str) -> str:
+    """Return the version of the distribution that declares an engine, without importing it.
+
+    Raises:
+        EngineNotFoundError: If no engine has that name.
+    """
+    distribution = _entry_point(name).dist
+    return "unknown" if distribution is None else distribution.version
+
+
+@lru_cache(maxsize=64)
+def _declared_name(module: str, qualname: str) -> str | None:
+    for point in _entry_points():
+        # An entry point may name a package that imports the class from one of its modules.
+        if point.attr == qualname and f"{module}.".startswith(f"{point.module}."):
+            return point.name
+    return None
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Turn an error from outside the tree into an `EngineError` that does not show its text."""
+    try:
+        yield
+    except ImageVariationError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"{what}: {type(error).__name__}. This is a bug in the engine."
+        ) from error
+
+
+def _entry_points() -> EntryPoints:
+    # Imported here because it is slow, and a program may pass engines as objects.
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINT_GROUP)
+
+
+def _entry_point(name: str) -> EntryPoint:
+    # Our own engines win over those of the same name in another distribution.
+    points = sorted(
+        (point for point in _entry_points() if point.name == name),
+        key=lambda point: not point.module.startswith("langchain_image_variation."),
+    )
+    if not points:
+        raise EngineNotFoundError(
+            f"There is no engine {name[:40]!r}. Installed engines: {', '.join(engine_names())}."
+        )
+    return points[0]
+
+
+def _missing_extra(point: EntryPoint, error: ImportError) -> MissingExtraError:
+    distribution = point.dist.name if point.dist is not None else "its distribution"
+    extras = f"[{','.join(point.extras)}]" if point.extras else ""
+    what = f"The engine {point.name!r}"
+    return MissingExtraError.for_package(what, error.name, f"{distribution}{extras}")

@@ -1,0 +1,115 @@
+"""What an engine may have besides `create_variation`. Every trait is optional.
+
+| trait | what it means |
+|---|---|
+| `base_url: str` | The engine is hosted: it sends images to the server at this address. |
+| `models: tuple[str, ...]` | The models that a request may name. |
+| `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
+| `close()` | Releases connections, threads or memory. A closed engine is not called again. |
+| parameters of the constructor | The options of the engine, by name. |
+
+Two options have a meaning that the rest of the project relies on. An engine with `seed` makes image
+i of seed s as image 1 of seed s + i - 1. An engine with `threads` computes with that many threads.
+
+Progress is no trait: see `engines.context.progress_reporter`.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from inspect import signature
+from typing import Any, Protocol, cast, runtime_checkable
+
+from langchain_image_variation.exceptions import EngineError, ModelNotFoundError
+
+__all__ = [
+    "MAX_FINGERPRINT",
+    "check_model",
+    "close_engine",
+    "engine_base_url",
+    "engine_models",
+    "engine_options",
+    "has_fingerprint",
+    "is_hosted",
+    "read_fingerprint",
+]
+
+MAX_FINGERPRINT = 10_000
+"""The most characters of a fingerprint."""
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+def is_hosted(engine_class: type[Any]) -> bool:
+    """Return whether engines of a class send images to a server: whether it has a `base_url`."""
+    return hasattr(engine_class, "base_url")
+
+
+def engine_base_url(engine: object) -> str | None:
+    """Return the address of a hosted engine's server. None if images stay in this process."""
+    url = getattr(engine, "base_url", None)
+    return None if url is None else str(url)
+
+
+def engine_models(engine: object) -> tuple[str, ...] | None:
+    """Return the models that an engine offers. None if it does not list them."""
+    models: Sequence[str] | None = getattr(engine, "models", None)
+    return None if models is None else tuple(models)
+
+
+def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
+    """Return the names of an engine's options: the parameters of its constructor."""
+    return tuple(signature(engine_class).parameters)
+
+
+def close_engine(engine: object) -> None:
+    """Close an engine that can be closed. An error of its `close` is ignored: no image is lost."""
+    if isinstance(engine, _Closable):
+        with suppress(Exception):
+            engine.close()
+
+
+def has_fingerprint(engine: object) -> bool:
+    """Return whether an engine or its own class defines `fingerprint`.
+
+    An inherited fingerprint does not count. It says nothing about what a subclass does differently.
+    """
+    return "fingerprint" in {*getattr(engine, "__dict__", {}), *vars(type(engine))}
+
+
+def read_fingerprint(engine: object) -> str | None:
+    """Return an engine's `fingerprint`, or None if it has none.
+
+    Raises:
+        EngineError: If reading it fails, or if it is neither None nor a string of up to
+            `MAX_FINGERPRINT` characters.
+    """
+    name = type(engine).__name__
+    try:
+        fingerprint: Any = getattr(engine, "fingerprint", None)
+    except Exception as error:
+        raise EngineError(
+            f"Reading the fingerprint of the engine {name} failed with {type(error).__name__}."
+        ) from error
+    is_text = isinstance(fingerprint, str) and len(fingerprint) <= MAX_FINGERPRINT
+    if fingerprint is None or is_text:
+        return cast("str | None", fingerprint)
+    raise EngineError(
+        f"The fingerprint of the engine {name} must be None or a string of up to "
+        f"{MAX_FINGERPRINT:,} characters, got a {type(fingerprint).__name__}."
+    )
+
+
+def check_model(model: str, offered: Sequence[str]) -> None:
+    """Refuse a model that an engine does not offer.
+
+    Raises:
+        ModelNotFoundError: If `model` is not one of `offered`.
+    """
+    if model not in offered:
+        raise ModelNotFoundError(
+            f"The model {model[:40]!r} does not exist here; this engine offers "
+            f"{' and '.join(repr(name) for name in offered)}."
+        )
