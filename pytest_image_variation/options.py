@@ -111,10 +111,10 @@ def _check_kit_options(config: pytest.Config) -> None:
     _check_report(config)
 
 
-def _usage_error(option: str | None, read: Callable[[], object]) -> None:
+def _usage_error(option: str | None, read_value: Callable[[], object]) -> None:
     """Read a value, and turn a ValueError into a UsageError that names the option."""
     try:
-        read()
+        read_value()
     except ValueError as error:
         raise pytest.UsageError(f"{option}: {error}" if option else str(error)) from None
 

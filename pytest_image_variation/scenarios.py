@@ -308,6 +308,6 @@ def _faults() -> Iterator[Scenario]:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    made.name: made for make in (_successes, _refusals, _faults) for made in make()
+    each.name: each for make in (_successes, _refusals, _faults) for each in make()
 }
 """All scenarios by name."""

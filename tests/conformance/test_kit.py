@@ -1,4 +1,4 @@
-"""The kit as its users run it: options, lists, outcomes, reports."""
+"""The kit as users run it: options, lists, outcomes and reports."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class BlindEngine(InstantEngine):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Our app on a real socket, which with this engine takes pixels that cannot be decoded."""
+    """The URL of our app on a real socket. Its engine accepts corrupt pixels."""
     app = create_app(BlindEngine(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with serving(app) as root:
         yield f"{root}/v1"
@@ -62,8 +62,8 @@ def kit(run: Run, address: str) -> Run:
     return kit
 
 
-def test_without_an_address_everything_is_skipped(run: Run) -> None:
-    """With a reason that says what to pass."""
+def test_without_a_url_everything_is_skipped(run: Run) -> None:
+    """The reason says which option to pass."""
     result = run("", "--pyargs", "pytest_image_variation.conformance", "-rs")
     result.assert_outcomes(skipped=COUNT)
     result.stdout.fnmatch_lines(
@@ -71,8 +71,8 @@ def test_without_an_address_everything_is_skipped(run: Run) -> None:
     )
 
 
-def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
-    """A breach says the rule, what was found, and how to ask again; a summary says how many."""
+def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
+    """A failure has the rule, what was found and how to repeat it. A table has the counts."""
     result = kit("--image-variation-report=reports/kit.json", "-k", "broken-pixels or n-zero")
     result.assert_outcomes(failed=1, passed=1, deselected=COUNT - 2)
     result.stdout.fnmatch_lines(
@@ -102,22 +102,22 @@ def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
     assert KEY not in json.dumps(report) + str(result.stdout)
 
 
-def test_a_weaker_level_does_not_fail(kit: Run) -> None:
-    """It is told all the same."""
+def test_weaker_level_xfails(kit: Run) -> None:
+    """The summary lists the rule all the same."""
     result = kit("--image-variation-level=must", "-k", "broken-pixels")
     result.assert_outcomes(xfailed=1, deselected=COUNT - 1)
     result.stdout.fnmatch_lines(["SHOULD xfailed: refuse-broken-pixels: *"])
 
 
-def test_levels_are_marks(kit: Run) -> None:
-    """So that one level can be chosen."""
+def test_levels_are_markers(kit: Run) -> None:
+    """You can select the rules of one level."""
     result = kit("-m", "image_variation_may", "--collect-only", "-q")
     of_level = sum(rule.level == "MAY" for rule in SERVER_RULES.values())
     result.stdout.fnmatch_lines([f"{of_level}/{COUNT} tests collected *"])
 
 
 def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
-    """Rules are skipped, or expected to be broken; one that is kept after all fails."""
+    """Rules are skipped or expected to fail. One that passes unexpectedly fails."""
     skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
     (pytester.path / "skips.txt").write_bytes(skips.encode())
     (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
@@ -154,8 +154,8 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
         ("--image-variation-capabilities=max_n=11", "*max_n must be an integer from 1 to 10*"),
     ],
 )
-def test_wrong_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
-    """They end the run at once, with a sentence."""
+def test_invalid_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
+    """An invalid option ends the run at once, with a message."""
     (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
     result = kit(option, "-p", "xdist.plugin", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -177,8 +177,8 @@ class TestMine(ServerConformanceTests):
 """
 
 
-def test_a_crash_is_no_breach(run: Run, pytester: pytest.Pytester) -> None:
-    """No list expects it, and the report tells them apart; a test that is no rule is left alone."""
+def test_crash_is_no_violation(run: Run, pytester: pytest.Pytester) -> None:
+    """A list does not excuse it, and the report calls it an error. Other tests are ignored."""
     (pytester.path / "xfails.txt").write_text("answer-status\n")
     options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")
     result = run(BESIDE_RULES, *options, "-k", "answer-status or my_own")
@@ -189,8 +189,8 @@ def test_a_crash_is_no_breach(run: Run, pytester: pytest.Pytester) -> None:
     assert report["exit_status"] == 1
 
 
-def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
-    """With a reason that says so."""
+def test_undeclared_capabilities_are_skipped(kit: Run) -> None:
+    """The reason says so."""
     result = kit(
         "--image-variation-capabilities=url=no max_n=1 sizes=512x512,768x768",
         *("-k", "url-read or n-two or size-256x256", "-rs"),
@@ -205,8 +205,8 @@ def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
     )
 
 
-def test_nothing_is_reported_of_what_is_not_run(kit: Run, pytester: pytest.Pytester) -> None:
-    """The report of before stays as it is."""
+def test_collect_only_writes_no_report(kit: Run, pytester: pytest.Pytester) -> None:
+    """An earlier report stays."""
     (pytester.path / "kit.json").write_text("{}")
     kit("--image-variation-report=kit.json", "--collect-only", "-q")
     assert (pytester.path / "kit.json").read_text() == "{}"
@@ -223,8 +223,8 @@ def pytest_runtest_call(item):
 """
 
 
-def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None:
-    """Its report has the rules that were checked before, and pytest's exit status."""
+def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> None:
+    """It has the rules checked so far, and pytest's exit status."""
     pytester.makepyfile(interrupting=INTERRUPTING)
     pytester.syspathinsert()
     kit("--image-variation-report=kit.json", "-p", "interrupting", "-k", "answer-")
@@ -234,8 +234,8 @@ def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None
 
 
 @pytest.mark.slow
-def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
-    """Summary and report are of all workers."""
+def test_xdist(kit: Run, pytester: pytest.Pytester) -> None:
+    """Summary and report cover all workers."""
     result = kit(
         *("-p", "xdist.plugin", "-n", "2", "--image-variation-report=kit.json"),
         *("-k", "refuse-n or refuse-broken"),
@@ -247,8 +247,8 @@ def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
     assert [row["id"] for row in report["rules"] if row["curl"]] == ["refuse-broken-pixels"]
 
 
-def test_nobody_answers(run: Run) -> None:
-    """One failure says so, not a hundred."""
+def test_unreachable_server_has_one_failure(run: Run) -> None:
+    """The other rules are skipped."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance"),
@@ -260,8 +260,8 @@ def test_nobody_answers(run: Run) -> None:
     )
 
 
-def test_nobody_answers_what_was_chosen(run: Run) -> None:
-    """That is no success, though the rule that says so was left out."""
+def test_unreachable_server_fails_any_selection(run: Run) -> None:
+    """The run fails even if the rule that reports it is not selected."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),
@@ -304,10 +304,10 @@ class TestEngine(EngineConformanceTests):
 
 
 def test_subclasses(run: Run) -> None:
-    """Each with the one fixture that it asks for."""
-    wanted = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
-    result = run(SUBCLASSES, "-k", wanted, "-rs")
-    result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_all() - 8)
+    """Each class needs only its one fixture."""
+    selection = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
+    result = run(SUBCLASSES, "-k", selection, "-rs")
+    result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_subclass_tests() - 8)
     result.stdout.fnmatch_lines(
         [
             "MUST client-asks: It sends POST /images/variations below the base URL.",
@@ -411,14 +411,14 @@ class TestOtherSize(EngineConformanceTests):
 
 
 @pytest.mark.slow
-def test_each_class_is_judged_by_itself(run: Run) -> None:
-    """Whatever it has in common with others; of engines, none is kept longer than needed."""
-    wanted = (
+def test_classes_do_not_share_responses(run: Run) -> None:
+    """Classes with equal servers or the same engine are separate, and engines are released."""
+    selection = (
         "answer-status or (TestAll and same-again) or (TestDeterministic and same-again) "
         "or (TestOneLoop and size) or (TestLarge and takes) or (TestMixing and at-once) "
         "or (TestOtherSize and returns)"
     )
-    result = run(ALONE, "-k", wanted, "-rs")
+    result = run(ALONE, "-k", selection, "-rs")
     result.assert_outcomes(failed=4, passed=10, skipped=1, deselected=2 * COUNT + 6 * 26 - 15)
     result.stdout.fnmatch_lines(
         [
@@ -431,7 +431,7 @@ def test_each_class_is_judged_by_itself(run: Run) -> None:
     )
 
 
-def count_of_all() -> int:
+def count_of_subclass_tests() -> int:
     """Return how many tests the subclasses have."""
     from pytest_image_variation.conformance.client_tests import CLIENT_RULES
     from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
@@ -440,7 +440,7 @@ def count_of_all() -> int:
 
 
 def test_ids_are_unique_and_texts_are_sentences() -> None:
-    """Over all three tables."""
+    """This covers all three tables."""
     from pytest_image_variation.conformance import rule_lists
     from pytest_image_variation.conformance.client_rules import RULES as CLIENT
     from pytest_image_variation.conformance.engine_rules import RULES as ENGINE
@@ -450,7 +450,7 @@ def test_ids_are_unique_and_texts_are_sentences() -> None:
     assert all(rule.text.endswith(".") and len(rule.text) < 140 for rule in rules)
 
 
-QUESTIONS = {
+REQUESTS = {
     "form": ProbeRequest(
         parts=(
             File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),
@@ -468,13 +468,13 @@ QUESTIONS = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
-def test_the_command_line_asks_the_same(
-    question: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("request", REQUESTS.values(), ids=REQUESTS)
+def test_curl_sends_the_same_request(
+    request: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What curl sends and what the kit sends differ in nothing that a server looks at.
+    """Curl and the kit send the same as far as a server is concerned.
 
-    The Python of the kit need not be the one that the shell finds.
+    The kit's Python need not be the one on the shell's path.
     """
     (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
@@ -482,28 +482,28 @@ def test_the_command_line_asks_the_same(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("IMAGE_VARIATION_API_KEY", KEY)
     with raw_server(*[response(200, b"{}")] * 2) as server:
-        ServerProbe(Server(server.base_url, KEY)).send(question)
-        command = question.curl(server.base_url, with_key=True)
+        ServerProbe(Server(server.base_url, KEY)).send(request)
+        command = request.curl(server.base_url, with_key=True)
         subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=120)
-        kit, curl = (taken_apart(request) for request in server.requests)
+        kit, curl = (parse_request(received) for received in server.requests)
     assert curl == kit
 
 
-def taken_apart(request: bytes) -> dict[str, object]:
-    """Return what a server looks at."""
+def parse_request(request: bytes) -> dict[str, object]:
+    """Return the parts of a request that a server looks at."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     kind = headers.get("content-type", "")
-    looked_at = {k: headers.get(k) for k in ("authorization", "range", "host")}
+    headers_read = {k: headers.get(k) for k in ("authorization", "range", "host")}
     form = Form.parse(kind, body)
     if form.parts:
         kind, body = kind.partition(";")[0], b""
-    return {"first": first, **looked_at, "type": kind, "form": form, "body": body}
+    return {"first": first, **headers_read, "type": kind, "form": form, "body": body}
 
 
-def test_a_server_is_checked_without_the_extra_server() -> None:
-    """Nor is vcrpy needed."""
+def test_server_checks_need_no_extra_server() -> None:
+    """They do not need vcrpy, either."""
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'vcr'): sys.modules[name] = None\n"
@@ -512,15 +512,15 @@ def test_a_server_is_checked_without_the_extra_server() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_no_picture_has_the_boundary_inside() -> None:
-    """Else the form would break there."""
+def test_images_do_not_contain_the_boundary() -> None:
+    """Otherwise the form would break."""
     from pytest_image_variation.conformance.images import IMAGES, make_image
 
     assert not [name for name in IMAGES if BOUNDARY.encode() in make_image(name)]
 
 
-def test_capabilities_are_read_as_they_are_written() -> None:
-    """What differs from everything."""
+def test_capabilities_round_trip() -> None:
+    """The text has only values that differ from the defaults."""
     text = "url=no max_n=4 sizes=512x512,768x768 url_ttl=2.5"
     assert str(Capabilities.parse(text)) == text
     assert str(Capabilities()) == ""
@@ -529,8 +529,8 @@ def test_capabilities_are_read_as_they_are_written() -> None:
         Capabilities(url=False, b64_json=False)
 
 
-def test_the_kit_waits_when_it_is_told_to() -> None:
-    """A limit of requests is no breach."""
+def test_rate_limit_is_waited_for() -> None:
+    """A rate limit is not a violation."""
     busy = response(429, b"{}", retry_after="0")
     with raw_server(busy, busy, response(200, b'{"data": [{}]}')) as server:
         probe = ServerProbe(Server(server.base_url))
@@ -538,8 +538,8 @@ def test_the_kit_waits_when_it_is_told_to() -> None:
         assert len(server.requests) == 3
 
 
-def test_the_key_is_not_in_a_breach() -> None:
-    """Even if the server repeats it."""
+def test_violation_does_not_show_the_key() -> None:
+    """Not even if the server repeats it."""
     with raw_server(response(400, f"the key {KEY}".encode())) as server:
         with pytest.raises(Violation) as caught:
             ServerProbe(Server(server.base_url, KEY)).variation().require_success()
