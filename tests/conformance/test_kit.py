@@ -468,9 +468,9 @@ REQUESTS = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("request", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("probe_request", REQUESTS.values(), ids=REQUESTS)
 def test_curl_sends_the_same_request(
-    request: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe_request: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Curl and the kit send the same as far as a server is concerned.
 
@@ -482,8 +482,8 @@ def test_curl_sends_the_same_request(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("IMAGE_VARIATION_API_KEY", KEY)
     with raw_server(*[response(200, b"{}")] * 2) as server:
-        ServerProbe(Server(server.base_url, KEY)).send(request)
-        command = request.curl(server.base_url, with_key=True)
+        ServerProbe(Server(server.base_url, KEY)).send(probe_request)
+        command = probe_request.curl(server.base_url, with_key=True)
         subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=120)
         kit, curl = (parse_request(received) for received in server.requests)
     assert curl == kit

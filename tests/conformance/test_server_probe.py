@@ -1,6 +1,7 @@
 """How the probe sends requests, and how rules handle strange responses."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -53,7 +54,7 @@ def test_hanging_server_gets_one_request(run: Run) -> None:
             *(f"--image-variation-url={server.base_url}", "--image-variation-timeout=0.1"),
         )
         result.assert_outcomes(failed=1, skipped=COUNT - 1)
-        result.stdout.fnmatch_lines(["got: no response: ReadTimeout after 0.1 seconds"])
+        result.stdout.fnmatch_lines(["got: no response: *Timeout after 0.1 seconds"])
         assert server.connections == 1
 
 
@@ -62,7 +63,7 @@ def test_timeout_covers_the_whole_response() -> None:
     body = response(200, b" " * 1000)
     with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
         got = violation_of("answer-status", Server(server.base_url, timeout=0.1))
-    assert got == "no response: ReadTimeout after 0.1 seconds"
+    assert re.fullmatch("no response: [A-Z][a-z]+Timeout after 0.1 seconds", got)
 
 
 def test_endless_response_is_cut_off() -> None:
