@@ -30,7 +30,7 @@ def scripted_answer(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
     last = messages[-1]
     if last.role == "tool":
         text = str(last.content)
-        if "There is no picture" in text:
+        if "There is no image" in text:
             return asks(image="latest", n=3, size="256x256")
         return ChatMessage(role="assistant", content=f"Done: {names(text)}.")
     if "second" in str(last.content):

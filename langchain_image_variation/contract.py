@@ -199,9 +199,9 @@ class Image(LenientBody):
     b64_json: str | None = Field(default=None, repr=False)
     """The file's bytes in base64."""
     url: str | None = Field(default=None, repr=False)
-    """Where the file is: an https address, or a `data:` URL from an engine without a server."""
+    """Where the file is: an https URL, or a `data:` URL from an engine without a server."""
     revised_prompt: OptionalText = None
-    """The prompt a prompted model used. Variations have none."""
+    """The prompt that a prompted model used. Variations have none."""
 
     @field_validator("b64_json", "url", mode="before")
     @classmethod
@@ -214,23 +214,53 @@ class Image(LenientBody):
 
     @property
     def seed(self) -> int | None:
-        """The seed that made this picture, where the engine has one. It never goes on the wire."""
+        """The seed that made this image, if the engine has seeds. It never goes on the wire."""
         return self._seed
 
-    def read(self) -> bytes:
-        """Return the bytes of the picture file, without any traffic.
+    @property
+    def failure(self) -> ImageVariationError | None:
+        """The error that `read` raises because the file could not be fetched, or None."""
+        return self._failure
 
-        They come from `b64_json`, from a `data:` URL, or from what the client downloaded when it
-        got the answer, since the address of a result soon expires.
+    def set_downloaded(self, data: bytes) -> None:
+        """Keep the bytes of the file at `url`, so that `read` returns them."""
+        self._downloaded = data
+
+    def set_failure(self, error: ImageVariationError) -> None:
+        """Make `read` raise an error, without the traceback that it has now."""
+        # A traceback keeps the buffers of the failed download alive.
+        self._failure = error.with_traceback(None)
+
+    def set_png(self, png: bytes) -> None:
+        """Replace the file and keep its form: downloaded, `b64_json` or a `data:` URL."""
+        if self._downloaded is not None:
+            self._downloaded = png
+        elif self.b64_json:
+            self.b64_json = base64.b64encode(png).decode("ascii")
+        else:
+            self.url = _data_url(png)
+
+    def use_data_url(self) -> None:
+        """Turn the image into its other form: the file as a `data:` URL in `url`.
 
         Raises:
-            OutputError: If the entry holds none of these, or what it holds is not base64.
-            DownloadError: If its address could not be downloaded; an `ExpiredURLError` if it was
-                no longer valid.
-            EngineResponseError: If what a server sent is no picture.
+            ImageVariationError: As `read`.
+        """
+        self.url, self.b64_json = _data_url(self.read()), None
+
+    def read(self) -> bytes:
+        """Return the bytes of the image file. This never causes any traffic.
+
+        The bytes come from `b64_json`, from a `data:` URL, or from the download that the client
+        made when it received the response, because URLs of results soon expire.
+
+        Raises:
+            OutputError: If there are no bytes, or they are not valid base64.
+            DownloadError: If `url` could not be downloaded; `ExpiredURLError` if it had expired.
+            EngineResponseError: If the server sent something other than an image.
         """
         if self._failure is not None:
-            # Each reader gets one of its own, for raising adds to it.
+            # Raising adds a traceback to an exception, so each reader gets a copy.
             raise copy.copy(self._failure)
         if self._downloaded is not None:
             return self._downloaded
@@ -243,13 +273,17 @@ class Image(LenientBody):
         elif not self.b64_json:
             encoded = ""
         if not encoded:
-            raise OutputError("The result holds no picture; ask for response_format 'b64_json'.")
+            raise OutputError("The result holds no image; ask for response_format 'b64_json'.")
         try:
-            # Some servers wrap the lines; stripping a copy of megabytes waits until it must be.
+            # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
             wrapped = "\n" in encoded or " " in encoded
             return base64.b64decode("".join(encoded.split()) if wrapped else encoded, validate=True)
         except (binascii.Error, ValueError):
-            raise OutputError("The result holds no valid base64.") from None
+            raise OutputError("The result is not valid base64.") from None
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 class ImagesResponse(LenientBody):
@@ -269,8 +303,12 @@ class ImagesResponse(LenientBody):
 
     @property
     def request_id(self) -> str | None:
-        """The server's name for the request, from the header `x-request-id`, if there was one."""
+        """The server's ID for the request, from the header `x-request-id`, or None."""
         return self._request_id
+
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        self._request_id = value
 
     @field_validator("created", mode="before")
     @classmethod
@@ -303,11 +341,10 @@ class ImagesResponse(LenientBody):
         images = []
         given: Sequence[int | None] = [None] * len(pngs) if seeds is None else seeds
         for png, seed in zip(pngs, given, strict=True):
-            encoded = base64.b64encode(png).decode("ascii")
             if response_format == "b64_json":
-                image = Image(b64_json=encoded)
+                image = Image(b64_json=base64.b64encode(png).decode("ascii"))
             else:
-                image = Image(url=f"data:image/png;base64,{encoded}")
+                image = Image(url=_data_url(png))
             image._seed = seed
             images.append(image)
         return cls(created=int(time.time()), data=images)

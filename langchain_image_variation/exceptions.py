@@ -1,35 +1,35 @@
-"""The error tree. Every error this project raises on purpose is one of these.
+"""The error tree: every error that this project raises on purpose is one of these classes.
 
 ImageVariationError
- +-- InvalidRequestError            400  a field breaks a rule of the contract
- |    +-- InvalidImageError              the picture is no square PNG under 4 MB
- |    +-- SourceError                    what was passed as an image cannot be read
- |    +-- ModelNotFoundError             the engine has no such model
- |    +-- ContentPolicyError             the engine refuses the picture
- |    +-- BillingLimitError              the account's budget is used up
- |    +-- EngineNotFoundError            no installed engine has that name
- +-- AuthenticationError            401  the key is missing or wrong
- +-- PermissionDeniedError          403  the key is right, but may not do this
- +-- NotFoundError                  404  there is no such address
- |    +-- EndpointRemovedError           the host has no image variations (any more)
- +-- ConflictError                  409  another request stands in the way
- +-- PayloadTooLargeError           413  the body cannot be legal at this length
- +-- RateLimitError                 429  too many requests; wait and try again
- |    +-- QuotaExceededError             the plan's quota is used up; waiting does not help
+ +-- InvalidRequestError            400  a field or an option is not valid
+ |    +-- InvalidImageError              the image is corrupt, or breaks a rule of the contract
+ |    +-- SourceError                    the source cannot be read as an image
+ |    +-- ModelNotFoundError             the engine does not have this model
+ |    +-- ContentPolicyError             the engine refuses the image because of its content
+ |    +-- BillingLimitError              the account has reached its budget limit
+ |    +-- EngineNotFoundError            no installed engine has this name
+ +-- AuthenticationError            401  the API key is missing or wrong
+ +-- PermissionDeniedError          403  the API key does not allow this
+ +-- NotFoundError                  404  the address does not exist
+ |    +-- EndpointRemovedError           the host does not offer image variations
+ +-- ConflictError                  409  the request conflicts with another request
+ +-- PayloadTooLargeError           413  the body is longer than any valid request
+ +-- RateLimitError                 429  too many requests: wait, then try again
+ |    +-- QuotaExceededError             the plan's quota is used up: waiting does not help
  +-- EngineError                    500  the engine failed
  |    +-- EngineConnectionError     502  the engine's server cannot be reached, or hung up
- |    |    +-- EngineTimeoutError   504  it did not answer in time
- |    +-- EngineResponseError            it answered with something that is no answer
- |    +-- MissingExtraError              an optional dependency is not installed
+ |    |    +-- EngineTimeoutError   504  the engine's server did not answer in time
+ |    +-- EngineResponseError            the engine's server sent an unusable answer
+ |    +-- MissingExtraError              an optional package is not installed
  +-- OutputError                    500  a result cannot be decoded or written
- |    +-- DownloadError                  a picture cannot be downloaded
- |         +-- ExpiredURLError      403  the picture's signed URL is no longer valid
- +-- ServiceUnavailableError        503  the engine is not ready, or draining
+ |    +-- DownloadError                  an image cannot be downloaded
+ |         +-- ExpiredURLError      403  the image's signed URL has expired
+ +-- ServiceUnavailableError        503  the engine is starting or shutting down
 
-Each class carries the `status_code`, `type`, `code` and `param` it has on the wire, so that an
-error becomes an HTTP error body and is read back as the same class (`error_from_wire`). Statuses,
-types and codes are those recorded from the vendor's image endpoints where such a recording exists.
-The vendor's image endpoints mostly left `param` null; ours name the field.
+Each error has the `status_code`, `type`, `code` and `param` of its HTTP error body. The server
+writes the body from the error, and the client turns the body back into the same class
+(`error_from_wire`). Where a recording of the vendor's image endpoints exists, status, type and code
+are the recorded ones. The vendor mostly left `param` null; we name the field.
 """
 
 from collections.abc import Iterator
@@ -67,16 +67,16 @@ __all__ = [
 
 
 class ImageVariationError(Exception):
-    """The root of the tree. Raised itself only for a status that no class below stands for.
+    """The base class, raised itself only for an HTTP status that has no class of its own.
 
     Attributes:
-        message: One sentence or two naming the value, the limit and the next step.
-        status_code: The HTTP status of this error on the wire.
-        type: The wire's `type`.
-        code: The wire's `code`, or None.
+        message: What is wrong, the limit, and what to do next, in one or two sentences.
+        status_code: The HTTP status.
+        type: The `type` in the error body.
+        code: The `code` in the error body, or None.
         param: The request field at fault, or None.
-        request_id: The server's name for the request, which its operators will ask for, or None.
-        retry_after: The seconds after which the server says to try again, or None.
+        request_id: The server's ID for the request, or None. Quote it when you ask its operators.
+        retry_after: How many seconds the server asks you to wait before you try again, or None.
     """
 
     default_status_code: ClassVar[int] = 500
@@ -95,61 +95,61 @@ class ImageVariationError(Exception):
         self.retry_after: float | None = None
 
 
-# The request is at fault...
+# The request is at fault.
 
 
 class InvalidRequestError(ImageVariationError):
-    """A field of the request breaks a rule of the contract, or an option is out of range."""
+    """Raised if a field of the request breaks a rule of the contract or an option is not valid."""
 
     default_status_code = 400
     default_type = "invalid_request_error"
 
 
 class InvalidImageError(InvalidRequestError):
-    """The picture is no valid PNG, not square, not under 4 MB, or cannot be decoded."""
+    """Raised if the image is corrupt, or is not a square PNG under 4 MB where one is required."""
 
     default_code = "invalid_image_format"
     default_param = "image"
 
 
 class SourceError(InvalidRequestError):
-    """What was passed as an image cannot be read: no such file, a folder, an unknown format."""
+    """Raised if the source cannot be read: a missing file, a folder, an unsupported format."""
 
     default_code = "invalid_source"
     default_param = "image"
 
 
 class ModelNotFoundError(InvalidRequestError):
-    """The engine offers no model of that name."""
+    """Raised if the engine does not have the requested model."""
 
     default_code = "model_not_found"
     default_param = "model"
 
 
 class ContentPolicyError(InvalidRequestError):
-    """The engine refuses the picture for what it shows."""
+    """Raised if the engine refuses the image because of its content."""
 
     default_code = "content_policy_violation"
 
 
 class BillingLimitError(InvalidRequestError):
-    """The account's hard budget limit is reached. The vendor answers 400 here, not 429."""
+    """Raised if the account has reached its hard budget limit; the vendor answers 400, not 429."""
 
     default_code = "billing_hard_limit_reached"
 
 
 class EngineNotFoundError(InvalidRequestError):
-    """No installed engine has that name."""
+    """Raised if no installed engine has the requested name."""
 
     default_code = "engine_not_found"
     default_param = "engine"
 
 
-# Access, addresses and load...
+# Access, addresses and load.
 
 
 class AuthenticationError(ImageVariationError):
-    """The key is missing or wrong."""
+    """Raised if the API key is missing or wrong."""
 
     default_status_code = 401
     default_type = "invalid_request_error"
@@ -157,41 +157,41 @@ class AuthenticationError(ImageVariationError):
 
 
 class PermissionDeniedError(ImageVariationError):
-    """The key is valid but may not do this."""
+    """Raised if the API key is valid but does not allow this request."""
 
     default_status_code = 403
     default_type = "invalid_request_error"
 
 
 class NotFoundError(ImageVariationError):
-    """Nothing answers at this address."""
+    """Raised if the requested address does not exist."""
 
     default_status_code = 404
     default_type = "invalid_request_error"
 
 
 class EndpointRemovedError(NotFoundError):
-    """The host answers, but has no image variations: the vendor removed them in May 2026."""
+    """Raised if the host does not offer image variations; the vendor removed them in May 2026."""
 
     default_code = "endpoint_removed"
 
 
 class ConflictError(ImageVariationError):
-    """The request contradicts one that is running or was answered."""
+    """Raised if the request conflicts with one that is running or has been answered."""
 
     default_status_code = 409
     default_type = "invalid_request_error"
 
 
 class PayloadTooLargeError(ImageVariationError):
-    """The body is longer than any legal request."""
+    """Raised if the body is longer than any valid request."""
 
     default_status_code = 413
     default_type = "invalid_request_error"
 
 
 class RateLimitError(ImageVariationError):
-    """Too many requests. Waiting helps."""
+    """Raised if there are too many requests; wait, then try again."""
 
     default_status_code = 429
     default_type = "requests"
@@ -199,41 +199,41 @@ class RateLimitError(ImageVariationError):
 
 
 class QuotaExceededError(RateLimitError):
-    """The plan's quota is used up. Waiting does not help."""
+    """Raised if the plan's quota is used up; waiting does not help."""
 
     default_type = "insufficient_quota"
     default_code = "insufficient_quota"
 
 
-# The engine is at fault...
+# The engine is at fault.
 
 
 class EngineError(ImageVariationError):
-    """The engine could not make the variations."""
+    """Raised if the engine fails to make the variations."""
 
 
 class EngineConnectionError(EngineError):
-    """The engine's server cannot be reached, or hung up before it had answered."""
+    """Raised if the engine's server cannot be reached or closes the connection too early."""
 
     default_status_code = 502
     default_code = "connection_failed"
 
 
 class EngineTimeoutError(EngineConnectionError):
-    """The engine's server, or a gateway before it, did not answer in time."""
+    """Raised if the engine's server, or a gateway in front of it, does not answer in time."""
 
     default_status_code = 504
     default_code = "timeout"
 
 
 class EngineResponseError(EngineError):
-    """The engine's server answered with something that is no answer to the request."""
+    """Raised if the engine's server sends an answer that does not fit the request."""
 
     default_code = "invalid_response"
 
 
 class MissingExtraError(EngineError, ImportError):
-    """An optional dependency is not installed. The message names the extra that brings it."""
+    """Raised if an optional package is not installed; the message names the extra to install."""
 
     default_code = "missing_extra"
 
@@ -253,34 +253,34 @@ class MissingExtraError(EngineError, ImportError):
 
 
 class OutputError(ImageVariationError):
-    """A result holds no readable picture, or a file cannot be written."""
+    """Raised if a result cannot be decoded or a file cannot be written."""
 
     default_code = "output_failed"
 
 
 class DownloadError(OutputError):
-    """A picture cannot be downloaded: refused by the address policy, unreachable or too large."""
+    """Raised if an image cannot be downloaded: not allowed, unreachable or too large."""
 
     default_code = "download_failed"
 
 
 class ExpiredURLError(DownloadError):
-    """The signed URL of a picture is no longer valid; ask for the picture anew."""
+    """Raised if the signed URL of an image has expired; request the image again."""
 
     default_status_code = 403
-    # As other 403s: a 403 of an unknown code is then never read back as this class.
+    # The same type as other 403s, so that a 403 with an unknown code does not become this class.
     default_type = "invalid_request_error"
     default_code = "url_expired"
 
 
 class ServiceUnavailableError(ImageVariationError):
-    """The engine is not ready yet, or is shutting down."""
+    """Raised if the engine is still starting or is shutting down."""
 
     default_status_code = 503
 
 
 def shown(value: object) -> str:
-    """Return a value as a message may show it: short, and never a whole picture in base64."""
+    """Return a short description of a value for a message, never a whole image in base64."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:20] + "…")
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
@@ -296,18 +296,18 @@ def error_from_wire(
     code: str | None = None,
     param: str | None = None,
 ) -> ImageVariationError:
-    """Return the error that a wire error body stands for.
+    """Return the error for an HTTP error body.
 
-    The class is found by `code`, then by `type` and status, then by status; 408 is an
-    `EngineTimeoutError`, any other 4xx an `InvalidRequestError` and any other 5xx an `EngineError`.
-    The error keeps what the wire said.
+    The class is chosen by `code`, then by `type` and status, then by status alone. Status 408
+    becomes an `EngineTimeoutError`, any other 4xx an `InvalidRequestError`, and any other 5xx an
+    `EngineError`. The error keeps the status, type, code and param of the body.
 
     Args:
-        status_code: The HTTP status of the answer.
-        message: The sentence of the body; an empty one becomes "HTTP <status>".
-        type: The body's `type`, if it had one.
-        code: The body's `code`, if it had one.
-        param: The body's `param`, if it had one.
+        status_code: The HTTP status.
+        message: The body's message. If it is empty, the error says "HTTP <status>".
+        type: The body's `type`, if it has one.
+        code: The body's `code`, if it has one.
+        param: The body's `param`, if it has one.
     """
     error = _class_for(status_code, type, code, param)(message or f"HTTP {status_code}")
     error.status_code = status_code
@@ -323,37 +323,37 @@ _ALIASES: dict[str | None, type[ImageVariationError]] = {
     "moderation_blocked": ContentPolicyError,
     "unsupported_file_mimetype": InvalidImageError,
 }
-"""Codes with which GPT Image says what has another code on the older endpoint."""
+"""Codes of the GPT Image endpoints for errors that had another code on the older endpoint."""
 
 
 def _class_for(
     status_code: int, type: str | None, code: str | None, param: str | None
 ) -> type[ImageVariationError]:
     if (code, param) == ("invalid_value", "model"):
-        # What the vendor says of its own retired models.
+        # The vendor answers this for its own retired models.
         return ModelNotFoundError
     if code in _ALIASES:
         return _ALIASES[code]
     if status_code == 408:
         return EngineTimeoutError
     classes = list(_subclasses(ImageVariationError))
-    for known in classes:
-        if code is not None and known.default_code == code:
-            return known
-    for known in classes:
-        if (known.default_status_code, known.default_type) == (status_code, type):
-            return known
-    for known in classes:
-        if known.default_status_code == status_code:
-            return known
+    for error_class in classes:
+        if code is not None and error_class.default_code == code:
+            return error_class
+    for error_class in classes:
+        if (error_class.default_status_code, error_class.default_type) == (status_code, type):
+            return error_class
+    for error_class in classes:
+        if error_class.default_status_code == status_code:
+            return error_class
     if 400 <= status_code < 500:
         return InvalidRequestError
     return EngineError if status_code >= 500 else ImageVariationError
 
 
 def _subclasses(base: type[ImageVariationError]) -> Iterator[type[ImageVariationError]]:
-    """Yield this module's classes below `base`, the general before the special."""
-    direct = [child for child in base.__subclasses__() if child.__module__ == __name__]
-    yield from direct
-    for child in direct:
+    """Yield the subclasses that this module defines, general classes before specific ones."""
+    children = [child for child in base.__subclasses__() if child.__module__ == __name__]
+    yield from children
+    for child in children:
         yield from _subclasses(child)

@@ -23,7 +23,7 @@ from PIL import Image
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
-from langchain_image_variation.files.placing import place_file
+from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.pixels import (
     as_png,
     decode,

@@ -1,9 +1,9 @@
-"""From whatever a user passes as an image to a `SquarePNG`.
+"""Loads whatever a user passes as an image as a `SquarePNG`.
 
-A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, from a host that is
-allowed, an https URL, holding a PNG, JPEG, WebP, GIF, BMP or TIFF picture of any shape and colour
-mode. Formats are recognised by their first bytes, never by a file name or a declared type; sizes
-and the work of decoding are capped before anything is decoded.
+A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
+allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP or TIFF image of any shape and color
+mode. The format is recognized by the first bytes, never by a file name or a declared type. File
+size, pixels and decoding work are limited before anything is decoded.
 """
 
 import base64
@@ -28,10 +28,15 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
-from langchain_image_variation.images.fitting import squared
-from langchain_image_variation.images.pixels import decoding, is_plain, open_image, open_png
+from langchain_image_variation.images.pixels import (
+    is_normalized,
+    open_image,
+    open_png,
+    translate_decoder_errors,
+)
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.images.png.scanlines import check_scanlines
+from langchain_image_variation.images.square import make_square
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -45,24 +50,25 @@ __all__ = [
     "Source",
     "load_source",
     "read_file",
-    "read_stored",
+    "read_stored_file",
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
-"""A path, a `data:` or https URL, the bytes of a picture, an open binary file, or a PIL image."""
+"""A path, a `data:` or https URL, the bytes of an image file, an open binary file, or a PIL image.
+"""
 
 Fit = Literal["strict", "crop", "pad"]
-"""What to do with a picture that is no square PNG under 4 MB: refuse it, crop it, or pad it."""
+"""What to do with an image that is not a square PNG under 4 MB: refuse, crop or pad it."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are opened; no other decoder of Pillow is within reach of a source, but that of
-MPO, a JPEG with further pictures behind it."""
+"""The supported formats. A source reaches no other decoder of Pillow, except that for MPO, a JPEG
+file with more images after the first."""
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
-"""A source file may have at most this many bytes."""
+"""The largest source file, in bytes."""
 
 MAX_SOURCE_PIXELS = 89_478_485
-"""A source may have at most this many pixels: Pillow's own limit, a quarter GB of RGB samples."""
+"""The most pixels of a source: Pillow's own limit, a quarter of a GB as RGB samples."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -70,14 +76,14 @@ _NAME_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture ready for a request."""
+    """An image that is ready for a request."""
 
     png: SquarePNG
-    """The picture as the contract wants it."""
+    """The image in the form that the contract requires."""
     name: str
-    """The file's name without its suffix, or "image" for a source that has none."""
+    """The file's name without its suffix, or "image" if the source has no name."""
     note: str
-    """One line saying what was done to the picture to make it fit, or an empty string."""
+    """One line about how the image was changed to fit, or an empty string."""
 
 
 def load_source(
@@ -87,36 +93,37 @@ def load_source(
     urls: "URLPolicy | None" = None,
     name: str | None = None,
 ) -> Source:
-    """Return the picture of a source as a square PNG under 4 MB.
+    """Load a source as a square PNG under 4 MB.
 
-    Only the picture itself is passed on. Of a square PNG under 4 MB, every chunk is left out that
-    no pixel depends on (text, EXIF, profiles, further frames, chunks of unknown meaning, what
-    follows the end), and its pixels stay as they are, unless EXIF or what the file says of its
-    colours has to be applied, or colours under an alpha of almost 0, which no person sees, have to
-    be made white. Of any other picture, the first frame is taken, the same is applied, alpha is
-    kept, and with `fit` it is made square; if its PNG has 4 MB or more, it is scaled down until it
-    has less. `note` says what was done.
+    A PNG that is already square and under 4 MB keeps its pixels as they are. Chunks that no pixel
+    depends on are left out: text, EXIF, profiles, later frames, unknown chunks and anything after
+    the end. The pixels change only if EXIF or color information has to be applied, or if colors
+    that nobody can see, because their alpha is almost 0, have to be made white.
 
-    A PNG file that breaks a rule of its specification is refused, down to the checksum of its
-    pixels: decoders differ in what they show of it. Left out unlooked at is only what breaks a rule
-    of place or length in a chunk that no pixel depends on.
+    Any other image is converted: the first frame is taken, EXIF and color information are applied,
+    alpha is kept, and `fit` makes it square. If its PNG has 4 MB or more, it is scaled down. `note`
+    says what was done.
+
+    A PNG file that breaks a rule of its specification is refused, even if only the checksum of its
+    pixels is wrong, because decoders show different pixels for such files. Chunks that no pixel
+    depends on are left out unchecked if they are only misplaced or have a wrong length.
 
     Args:
-        source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. Of
-            an open file, what follows its position is read. A PIL image is taken at the frame it
-            stands at.
-        fit: "crop" keeps the centred square; "pad" adds equal bars at two sides, transparent where
-            the picture has alpha, else black; "strict" refuses whatever is not a `SquarePNG` as it
-            stands, or would have to be scaled down.
-        urls: The hosts from which https URLs are fetched, and the limits. By default none is.
-        name: What to call the picture; by default the name of its file.
+        source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. An
+            open file is read from its current position. A PIL image is taken at its current frame.
+        fit: "crop" keeps the centered square. "pad" adds equal bars at two sides, transparent if
+            the image has alpha, otherwise black. "strict" refuses an image that is not a valid
+            `SquarePNG` already, or that would have to be scaled down.
+        urls: The hosts that https URLs may be fetched from, and the limits. By default, URLs are
+            not fetched.
+        name: The name of the image. By default, the name of its file.
 
     Raises:
-        SourceError: If there is no such file, it cannot be read, is too large, is a URL that is
-            not allowed or cannot be fetched, or holds no picture of a known format.
-        InvalidImageError: If the picture is corrupt or would take too much work to decode, or with
-            "strict", breaks a rule of `SquarePNG`.
-        InvalidRequestError: If `urls` lists no hosts, or has an async transport.
+        SourceError: If the source does not exist, cannot be read, is too large, is a URL that is
+            not allowed or cannot be fetched, or is not an image in a supported format.
+        InvalidImageError: If the image is corrupt or takes too much work to decode, or if `fit` is
+            "strict" and the image breaks a rule of `SquarePNG`.
+        InvalidRequestError: If `urls` lists no hosts or has an async transport.
     """
     if fit not in get_args(Fit):
         raise SourceError(f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit")
@@ -124,66 +131,68 @@ def load_source(
         raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
     if isinstance(source, Image.Image):
         if fit == "strict":
-            raise InvalidImageError("fit='strict' takes PNG files only, got a PIL image.")
-        return _squared(source, fit, name or _stem(getattr(source, "filename", "")))
-    data, own = _read(source, urls)
-    name = name or own
+            raise InvalidImageError("fit='strict' accepts PNG files only, got a PIL image.")
+        return _converted(source, fit, name or _stem(getattr(source, "filename", "")))
+    data, default_name = _read(source, urls)
+    name = name or default_name
     if data.startswith(chunks.SIGNATURE):
         return _from_png(data, fit, name)
     if fit == "strict":
         _check_strictly(data)
-    with _opened(data) as image:
-        return _squared(image, fit, name)
+    with _open_supported(data) as image:
+        return _converted(image, fit, name)
 
 
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
-    end = chunks.end(data)
-    whole, anew = data[:end], end < len(data)
-    seen = chunks.without(whole, keep=chunks.PIXELS | chunks.LOOK)
-    head, names = chunks.check_order(chunks.read(seen))
-    if head.width * head.height > MAX_SOURCE_PIXELS:
-        raise _too_large(head.width, head.height)
+    end = chunks.find_end(data)
+    whole_file, has_trailing_bytes = data[:end], end < len(data)
+    visible = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
+    header, names = chunks.check_order(chunks.read_chunks(visible))
+    if header.width * header.height > MAX_SOURCE_PIXELS:
+        raise _too_many_pixels(header.width, header.height)
     if fit == "strict":
         _check_strictly(data)
-    steps = _left_out(whole)
-    bare = chunks.without_metadata(seen)
-    fits = head.width == head.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
-    if fits and not _looks_otherwise(head, names):
+    steps = _dropped_parts(whole_file)
+    bare = chunks.strip_metadata(visible)
+    fits = header.width == header.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
+    if fits and not _may_need_normalizing(header, names):
         check_scanlines(bare)
-        return Source(SquarePNG(bare), name, _note(name, steps, anew))
-    with decoding(InvalidImageError("image is a corrupt PNG, or too large for the memory.")):
-        image = open_png(seen)
-        if fits and is_plain(image):
-            return Source(SquarePNG(bare), name, _note(name, steps, anew))
-    return _squared(image, fit, name, steps)
+        return Source(SquarePNG(bare), name, _note(name, steps, rewritten=has_trailing_bytes))
+    with translate_decoder_errors(
+        InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
+    ):
+        image = open_png(visible)
+        if fits and is_normalized(image):
+            return Source(SquarePNG(bare), name, _note(name, steps, rewritten=has_trailing_bytes))
+    return _converted(image, fit, name, steps)
 
 
-def _looks_otherwise(head: chunks.Header, names: set[bytes]) -> bool:
-    """Say whether a PNG file may look otherwise than its samples; only its pixels tell."""
-    speaking = {b"eXIf", b"iCCP", b"tRNS"}
+def _may_need_normalizing(header: chunks.Header, names: set[bytes]) -> bool:
+    """Return whether only the decoded pixels can tell if a PNG shows its samples unchanged."""
+    appearance = {b"eXIf", b"iCCP", b"tRNS"}
     if b"sRGB" not in names:
-        speaking |= {b"gAMA", b"cHRM"}
-    return head.color_type in (chunks.INDEXED, 4, 6) or bool(names & speaking)
+        appearance |= {b"gAMA", b"cHRM"}
+    return header.color_type in (chunks.INDEXED, 4, 6) or bool(names & appearance)
 
 
 def _check_strictly(data: bytes) -> None:
     try:
         SquarePNG(data)
     except InvalidImageError as error:
-        raise InvalidImageError(f"{error} fit='crop' or 'pad' would convert it.") from None
+        raise InvalidImageError(f"{error} fit='crop' or fit='pad' would convert it.") from None
 
 
-def _left_out(data: bytes) -> list[str]:
-    """Say what a person may see of a PNG file that is not passed on."""
+def _dropped_parts(data: bytes) -> list[str]:
+    """Describe what a viewer may show of a PNG file that is not passed on."""
     steps, names = [], []
-    for name, body in chunks.read(data):
+    for name, body in chunks.read_chunks(data):
         names.append(name)
         if name == b"cICP" and bytes(body) != _SRGB_CICP:
-            steps.append("took its colours as sRGB")
+            steps.append("treated its colors as sRGB")
     if b"fdAT" in names:
-        first = b"fcTL" in names[: names.index(b"IDAT")]
-        still = "took the still picture, which is not part of the animation"
-        steps.append("took the first frame" if first else still)
+        is_first = b"fcTL" in names[: names.index(b"IDAT")]
+        still_image = "took the still image, which is not part of the animation"
+        steps.append("took the first frame" if is_first else still_image)
     return steps
 
 
@@ -191,13 +200,13 @@ _SRGB_CICP = bytes([1, 13, 0, 1])
 """The primaries, transfer function, matrix and range of sRGB (ITU-T H.273)."""
 
 
-def _note(name: str, steps: list[str], anew: bool) -> str:
+def _note(name: str, steps: list[str], *, rewritten: bool) -> str:
     if steps:
         return f"{name}: {', '.join(steps)}."
-    return f"{name}: written anew as a valid PNG." if anew else ""
+    return f"{name}: rewrote it as a valid PNG." if rewritten else ""
 
 
-def _too_large(width: int, height: int) -> InvalidImageError:
+def _too_many_pixels(width: int, height: int) -> InvalidImageError:
     return InvalidImageError(
         f"image is {width}x{height}, {width * height:,} pixels; the limit is "
         f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
@@ -207,7 +216,7 @@ def _too_large(width: int, height: int) -> InvalidImageError:
 def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     """Return the bytes of a source and its name."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return _capped(bytes(source)), "image"
+        return _check_length(bytes(source)), "image"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), "image"
     if isinstance(source, str) and _URL.match(source):
@@ -215,7 +224,7 @@ def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if isinstance(source, str | os.PathLike):
         return read_file(source)
     if hasattr(source, "read"):
-        return _from_file(cast(IO[bytes], source))
+        return _from_open_file(cast(IO[bytes], source))
     raise SourceError(
         "image must be a path, bytes, an open binary file, a data: URL or a PIL image, "
         f"got {type(source).__name__}."
@@ -223,83 +232,85 @@ def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
 
 
 def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """Return the bytes of a source that is a file, and its name without suffix.
+    """Read a source from a file, and return its bytes and its name without the suffix.
 
     Raises:
-        SourceError: If there is no such file, or it is none, empty, larger than `MAX_SOURCE_BYTES`
-            or cannot be read.
+        SourceError: If there is no such file, if it is not a regular file, is empty, is larger than
+            `MAX_SOURCE_BYTES` or cannot be read.
     """
     path = Path(os.fsdecode(source))
     if not os.fspath(source):
-        raise SourceError("The path is empty; pass the path of a picture.")
+        raise SourceError("The path is empty; pass the path of an image.")
     name = path.name[:_NAME_LENGTH]
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_blocking) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SourceError(f"{name!r} is not a regular file; pass the path of a picture.")
-            return _capped(file.read(MAX_SOURCE_BYTES + 1)), _stem(path.name)
+                raise SourceError(f"{name!r} is not a regular file; pass the path of an image.")
+            return _check_length(file.read(MAX_SOURCE_BYTES + 1)), _stem(path.name)
     except FileNotFoundError:
         raise SourceError(f"There is no file {name!r}; check the path.") from None
     except IsADirectoryError:
-        raise SourceError(f"{name!r} is a folder; pass the path of a picture.") from None
+        raise SourceError(f"{name!r} is a folder; pass the path of an image.") from None
     except PermissionError:
         raise SourceError(f"{name!r} may not be read; check its permissions.") from None
     except (OSError, ValueError):
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
 
-def read_stored(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Return the bytes of a source in a file system that fsspec knows, and its name without suffix.
+def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Read a source from a file system that fsspec knows; return its bytes and its name.
 
     Args:
-        url: Its URL, such as "s3://bucket/photo.jpg".
+        url: The URL of the file, such as "s3://bucket/photo.jpg".
         options: Passed to the file system, as fsspec's `storage_options`.
 
     Raises:
-        SourceError: If there is no such file, it is empty or larger than `MAX_SOURCE_BYTES`, it
-            cannot be read, or the URL holds a password, names several file systems or one that is
-            not known.
-        MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
+        SourceError: If there is no such file, if it is empty, is larger than `MAX_SOURCE_BYTES` or
+            cannot be read, or if the URL contains a password, names several file systems or an
+            unknown one.
+        MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
     """
     if has_password(url):
         raise SourceError(
-            "The URL of the source holds a password; put it into fsspec's configuration."
+            "The URL of the source contains a password; move it to fsspec's configuration."
         )
     name = url.rpartition("/")[2][:_NAME_LENGTH]
     try:
-        at = FileSystem(url, options, param="path")
-        if at.folder is not None:
-            return read_file(at.folder)
-        with at.failures(f"cannot give {name!r} now; try again, or check its rights"):
-            data = at.read("", MAX_SOURCE_BYTES + 1)
+        file_system = FileSystem(url, options, param="path")
+        if file_system.folder is not None:
+            return read_file(file_system.folder)
+        with file_system.translate_errors(
+            f"could not read {name!r}; try again, or check its permissions"
+        ):
+            data = file_system.read("", MAX_SOURCE_BYTES + 1)
     except (InvalidRequestError, OutputError) as error:
         raise SourceError(error.message) from None
     if data is None:
         raise SourceError(f"There is no file {name!r}; check the URL.")
-    return _capped(data), _stem(name)
+    return _check_length(data), _stem(name)
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_blocking(path: str, flags: int) -> int:
     # Opening a FIFO would otherwise wait for a writer that may never come.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _from_file(file: IO[bytes]) -> tuple[bytes, str]:
-    """Read an open file from where it stands; an unbuffered one may give a little at a time."""
+def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
     parts: list[bytes] = []
-    left = MAX_SOURCE_BYTES + 1
-    while left > 0:
+    remaining = MAX_SOURCE_BYTES + 1
+    # An unbuffered file may return fewer bytes than requested.
+    while remaining > 0:
         try:
-            part = file.read(left)
+            part = file.read(remaining)
         except (OSError, TypeError, ValueError):
             raise SourceError("The open file cannot be read; is it closed?") from None
         if not isinstance(part, bytes | bytearray | memoryview):
-            raise SourceError("The open file gives no bytes; open it in binary mode ('rb').")
+            raise SourceError("The open file returns text; open it in binary mode ('rb').")
         if not part:
             break
         parts.append(bytes(part))
-        left -= len(part)
-    return _capped(b"".join(parts)), _stem(getattr(file, "name", ""))
+        remaining -= len(part)
+    return _check_length(b"".join(parts)), _stem(getattr(file, "name", ""))
 
 
 def _from_data_url(url: str) -> bytes:
@@ -307,27 +318,27 @@ def _from_data_url(url: str) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
         raise SourceError("The data: URL has no comma before its data.")
-    # Base64 has a third more characters than bytes, percent-encoding up to three times as many.
+    # Percent-encoding takes up to three characters a byte, more than base64.
     if len(body) > 3 * MAX_SOURCE_BYTES:
         raise SourceError(f"The data: URL holds more than {MAX_SOURCE_BYTES:,} bytes.")
     data = unquote_to_bytes(body)
     if head.lower().endswith(";base64"):
-        # Line breaks and missing padding are common, and harmless.
+        # Line breaks and missing padding are common and harmless.
         data = b"".join(data.split())
         try:
             data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
         except (binascii.Error, ValueError):
-            raise SourceError("The data: URL holds no valid base64.") from None
-    return _capped(data)
+            raise SourceError("The data: URL does not contain valid base64.") from None
+    return _check_length(data)
 
 
 def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if urls is None:
         raise SourceError(
-            "URLs are not fetched; download the picture and pass its path, or allow its host: "
-            "urls=URLPolicy(hosts=[...]), or --allow-host."
+            "URLs are not fetched by default. Download the image and pass its path, or allow its "
+            "host: urls=URLPolicy(hosts=[...]) in Python, --allow-host on the command line."
         )
-    # Only here, since httpx takes longer to import than the rest, and few sources need it.
+    # Imported here because few sources are URLs, and httpx is slow to import.
     from langchain_image_variation.http.address import parse_url
     from langchain_image_variation.http.flow import Driver
     from langchain_image_variation.http.url_policy import fetch
@@ -336,59 +347,62 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
         raise InvalidRequestError("urls must have a sync transport here.", param="urls")
     try:
         data = Driver(None).run(fetch(url, urls))
-        return _capped(data), _stem(parse_url(url).file_name)
+        return _check_length(data), _stem(parse_url(url).file_name)
     except DownloadError as error:
         raise SourceError(error.message) from None
 
 
-def _capped(data: bytes) -> bytes:
+def _check_length(data: bytes) -> bytes:
     if not data:
-        raise SourceError("The source is empty; pass a picture file.")
+        raise SourceError("The source is empty; pass an image file.")
     if len(data) > MAX_SOURCE_BYTES:
         raise SourceError(f"The source has more than {MAX_SOURCE_BYTES:,} bytes (64 MB).")
     return data
 
 
 def _stem(name: object) -> str:
-    """Return a file's name without suffix, as one line that is safe to show."""
+    """Return a file's name without its suffix, as one printable line."""
     # An open file's name may be a descriptor number, and a PIL image's may be bytes.
     stem = Path(name).stem if isinstance(name, str) else ""
     return "".join(c if c.isprintable() else "-" for c in stem)[:_NAME_LENGTH] or "image"
 
 
-def _opened(data: bytes) -> Image.Image:
-    """Open a picture of a known format without decoding it, unless it would take too much work."""
-    unknown = SourceError(
-        f"The source is no picture of a known format, or a broken one; known are "
-        f"{', '.join(FORMATS)}."
+def _open_supported(data: bytes) -> Image.Image:
+    """Open an image in a supported format without decoding it, unless that takes too much work."""
+    unsupported = SourceError(
+        f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
     )
-    with decoding(unknown):
+    with translate_decoder_errors(unsupported):
         try:
             return open_image(data, FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
-                f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit; scale it down first."
+                f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit. Scale it down first."
             ) from None
 
 
-def _squared(image: Image.Image, fit: Fit, name: str, done: Sequence[str] = ()) -> Source:
-    """Make a picture square, encode it, and say what was done, also before."""
+def _converted(
+    image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[str] = ()
+) -> Source:
+    """Make an image square, encode it, and describe each step in the note."""
     width, height = image.size
     if not width or not height:
         raise InvalidImageError("image has no pixels.")
     if width * height > MAX_SOURCE_PIXELS:
-        raise _too_large(width, height)
+        raise _too_many_pixels(width, height)
     kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
-    steps = [*done] if kind == "PNG" else [f"converted {kind} to PNG"]
-    with decoding(InvalidImageError(f"image is a corrupt {kind}, or too large for the memory.")):
-        # Saying so takes a look at the second frame, which may be broken.
+    steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
+    with translate_decoder_errors(
+        InvalidImageError(f"image is a corrupt {kind}, or too large for the available memory.")
+    ):
+        # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):
             steps.append("took the first frame")
-        png, step, scaled = squared(image, pad=fit == "pad")
-    if scaled and fit == "strict":
+        png, fit_step, scale_step = make_square(image, pad=fit == "pad")
+    if scale_step and fit == "strict":
         raise InvalidImageError(
-            "image would have to be scaled down once its EXIF and colours are applied; fit='crop' "
-            "or 'pad' would do so."
+            "image must be scaled down after its EXIF and colors are applied, which fit='strict' "
+            "does not do. Pass fit='crop' or fit='pad'."
         )
-    steps += filter(None, (step, scaled))
-    return Source(png, name, _note(name, steps, anew=False))
+    steps += filter(None, (fit_step, scale_step))
+    return Source(png, name, _note(name, steps, rewritten=False))

@@ -11,7 +11,7 @@ from langchain_image_variation.contract import (
     Image,
     ImagesResponse,
 )
-from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.exceptions import DownloadError, InvalidRequestError, OutputError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
@@ -233,3 +233,38 @@ def test_every_picture_needs_its_seed() -> None:
     """An engine that gives fewer seeds than pictures is told so."""
     with pytest.raises(ValueError, match="shorter"):
         ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])
+
+
+def test_a_replaced_file_keeps_the_images_form() -> None:
+    """`set_png` changes what `read` returns, and only the field that holds the file."""
+    png = b"\x89PNG new"
+    base64_image = Image(b64_json=base64.b64encode(b"old").decode())
+    data_url = Image(url="data:image/png;base64,b2xk")
+    downloaded = Image(url="https://images.example/a.png")
+    downloaded.set_downloaded(b"old")
+    for image in (base64_image, data_url, downloaded):
+        assert image.read() == b"old"
+        image.set_png(png)
+        assert image.read() == png
+    assert base64_image.url is None
+    assert data_url.b64_json is None
+    assert downloaded.url == "https://images.example/a.png"
+    assert downloaded.b64_json is None
+    downloaded.use_data_url()
+    assert downloaded.url == f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def test_a_failed_image_raises_its_error_again() -> None:
+    """Each `read` raises a copy without the traceback of the failure, and `failure` shows it."""
+    image = Image(url="https://images.example/a.png")
+    assert image.failure is None
+    try:
+        raise DownloadError("The image is gone.")
+    except DownloadError as error:
+        image.set_failure(error)
+    assert image.failure is not None
+    assert image.failure.__traceback__ is None
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="The image is gone") as caught:
+            image.read()
+        assert caught.value is not image.failure

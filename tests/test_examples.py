@@ -36,7 +36,7 @@ def test_the_agent_varies_goes_wrong_and_recovers(
     """Four of the photo, two of the second, one of the last; two mistakes cost no picture."""
     run(monkeypatch, "agent.py", "tea-garden.jpg")
     said = capsys.readouterr().out
-    assert "There is no picture 'cat_final_v2.png' here. In this conversation: img_1, " in said
+    assert "There is no image 'cat_final_v2.png' here. In this conversation: img_1, " in said
     assert "n must be a whole number from 1 to 4, got 20." in said
     named = re.findall(r"^  (variations/tea-garden-\w+/image-\S+\.png)$", said, flags=re.M)
     handles = [Path(path).stem for path in named]

@@ -28,7 +28,7 @@ TREE = [
 
 @pytest.mark.parametrize("error_class", [c for c in TREE if c is not ImageVariationError])
 def test_every_error_survives_the_wire(error_class: type[ImageVariationError]) -> None:
-    """Each class becomes an error body and is read back as itself, with all it carried."""
+    """Each class becomes an error body and is read back as the same class with the same values."""
     sent = error_class("n must be at most 10, got 11.", param="n")
     body = ErrorResponse.from_exception(sent).to_json()
     received = ErrorResponse.from_json(body).to_exception(sent.status_code)
@@ -37,12 +37,21 @@ def test_every_error_survives_the_wire(error_class: type[ImageVariationError]) -
     assert str(received) == "n must be at most 10, got 11."
 
 
-def test_every_error_is_exported_and_in_the_tree_of_the_docstring() -> None:
-    """The tree that opens the module names every class, and so does `__all__`."""
+def test_every_error_is_exported_and_in_the_tree() -> None:
+    """The tree in the module's docstring names every class, and so does `__all__`."""
     tree = (exceptions.__doc__ or "").split("\n\n")[1]
     for error_class in TREE:
         assert error_class.__name__ in tree.replace("+--", "").split()
         assert error_class.__name__ in exceptions.__all__
+
+
+@pytest.mark.parametrize("error_class", [c for c in TREE if c is not ImageVariationError])
+def test_every_error_says_when_it_is_raised(error_class: type[ImageVariationError]) -> None:
+    """The first line of its docstring is one sentence, from which the docs make a table."""
+    line = (error_class.__doc__ or "").partition("\n")[0]
+    assert line.startswith("Raised if ")
+    assert line.endswith(".")
+    assert line.count(". ") == 0
 
 
 @pytest.mark.parametrize(
@@ -63,18 +72,18 @@ def test_every_error_is_exported_and_in_the_tree_of_the_docstring() -> None:
         (302, None, None, ImageVariationError),
     ],
 )
-def test_an_unknown_body_becomes_the_error_of_its_status(
+def test_an_unknown_code_falls_back_to_the_status(
     status: int, type: str | None, code: str | None, expected: type[ImageVariationError]
 ) -> None:
-    """A body without a code we know is classed by its type, then by its status."""
+    """Without a known code, the type decides, and then the status."""
     error = error_from_wire(status, "", type=type, code=code)
     assert error.__class__ is expected
     assert error.status_code == status
     assert error.message == f"HTTP {status}"
 
 
-def test_a_subclass_of_a_program_does_not_take_part() -> None:
-    """A program's own subclass never appears in place of a class of the tree."""
+def test_subclasses_outside_the_tree_are_not_used() -> None:
+    """A subclass that a program defines never replaces a class of the tree."""
 
     class Mine(RateLimitError):
         default_code = "mine"

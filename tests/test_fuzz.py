@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from langchain_image_variation.agents.image_folder import PictureFolder
+from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
 from langchain_image_variation.images.pixels import decode, on_white
 from langchain_image_variation.images.png import SquarePNG
@@ -266,7 +266,7 @@ def read_or_refuse(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> PictureFolder:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     """Return a folder of pictures with links out of it, and pictures beside it."""
     base = tmp_path_factory.mktemp("outside")
     root = base / "root"
@@ -278,7 +278,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> PictureFolder:
     (root / "out").symlink_to(base)
     (root / "loop").symlink_to(root / "loop")
     (root / "in.png").symlink_to(root / "sub" / "dog.png")
-    return PictureFolder(root)
+    return ImageFolder(root)
 
 
 _PIECES = st.sampled_from(
@@ -316,7 +316,7 @@ _PATHS = (
 
 @pytest.mark.parametrize("cases", [30, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_any_path_is_under_the_root_or_refused(
-    hook: Counter[str], folder: PictureFolder, cases: int
+    hook: Counter[str], folder: ImageFolder, cases: int
 ) -> None:
     """No text leads to a file outside the root being opened, and none raises another error."""
 
@@ -328,7 +328,7 @@ def test_any_path_is_under_the_root_or_refused(
     check()
 
 
-def find_or_refuse(hook: Counter[str], folder: PictureFolder, text: str) -> None:
+def find_or_refuse(hook: Counter[str], folder: ImageFolder, text: str) -> None:
     """Open a path, which must lie under the root, unless it is refused."""
     root = folder.root.resolve()
     inside = {path.stat().st_ino for path in (root / "cat.png", root / "sub" / "dog.png")}

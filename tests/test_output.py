@@ -159,7 +159,7 @@ def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
 def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: bytes) -> None:
     """They may have been paid for: they are written, and the error says which."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
-    with pytest.raises(OutputError, match=r"no readable PNG.* Saved of this answer: image-"):
+    with pytest.raises(OutputError, match=r"not a readable PNG.* Saved of this answer: image-"):
         save_images(response, tmp_path)
     assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode(PNG))[:8]}-1.png"]
 

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 from PIL import Image
 
 from langchain_image_variation import URLPolicy
-from langchain_image_variation.agents.calls import CallSettings
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.output import THUMBNAIL_SIDE
@@ -212,9 +212,9 @@ def test_the_table_of_settings_is_whole() -> None:
     """Each setting of the tool is in it, and no other, with the default of the code."""
     settings = rows("| setting | what it is | default |")
     names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
-    assert sorted(names) == sorted(CallSettings.model_fields)
+    assert sorted(names) == sorted(ToolSettings.model_fields)
     for name in ("engine", "fit", "output_dir"):
-        default = CallSettings.model_fields[name].default
+        default = ToolSettings.model_fields[name].default
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
 
 
@@ -236,7 +236,7 @@ def test_the_table_of_limits_says_those_of_the_code() -> None:
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
     for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), flags=re.M):
-        assert setting in CallSettings.model_fields
+        assert setting in ToolSettings.model_fields
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -302,7 +302,7 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("image_variation: Made ") == 2
-    assert "There is no picture 'cat.png' here." in done.stdout
+    assert "There is no image 'cat.png' here." in done.stdout
     assert len(list(Path("examples/variations").rglob("*.png"))) == 4
 
 

@@ -1,1 +1,1 @@
-"""What an agent calls: the LangChain tool, the LlamaIndex tool spec, and what both share."""
+"""The tool for agents: as a LangChain tool, as a LlamaIndex tool spec, and the call behind both."""

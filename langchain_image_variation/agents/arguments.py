@@ -1,4 +1,4 @@
-"""`ImageVariationArguments`: what a model may ask of the tool, and what it is told of a mistake."""
+"""`ImageVariationArguments`: the arguments that a model sees, and explanations of its mistakes."""
 
 from functools import lru_cache
 from typing import Annotated, Any
@@ -13,23 +13,23 @@ __all__ = [
     "TOOL_NAME",
     "ImageVariationArguments",
     "bounded_arguments",
-    "explain",
+    "explain_errors",
 ]
 
 TOOL_NAME = "image_variation"
 
 TOOL_DESCRIPTION = (
-    "Make variations of a picture: new pictures that look like it, rearranged a little or a lot. "
-    "Takes no prompt and draws nothing new. Returns the names of the new pictures, which can be "
-    "varied again."
+    "Make variations of an image: new images that look like it, with small or large changes. "
+    "It takes no prompt and cannot draw anything else. Returns the names of the new images. "
+    "Pass one of these names as image to vary that image again."
 )
 
-_SAID = 4
-"""So many broken arguments are named: as many as a model can mean in earnest."""
+_MAX_EXPLAINED = 4
+"""The most mistakes to explain. A model that tries does not make more."""
 
 
-def _or_default(default: object) -> BeforeValidator:
-    """Models often send null for an argument they leave out."""
+def _null_means(default: object) -> BeforeValidator:
+    """Return a validator that replaces null, which models often send for a missing argument."""
     return BeforeValidator(lambda value: default if value is None else value)
 
 
@@ -39,14 +39,14 @@ class ImageVariationArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str = Field(
-        description="The picture to vary: 'latest' (the newest picture in this conversation), "
-        "'img_1', 'img_2', ... (the pictures in this conversation, in order), a name returned by "
-        "an earlier call, or a file path such as 'photo.jpg'. Never a URL or base64."
+        description="The image to vary: 'latest' (the newest image in this conversation), "
+        "'img_1', 'img_2', ... (the images in this conversation, oldest first), a name that an "
+        "earlier call returned, or a file path such as 'photo.jpg'. Never a URL or base64."
     )
-    n: Annotated[int, _or_default(1)] = Field(
+    n: Annotated[int, _null_means(1)] = Field(
         default=1, ge=1, le=MAX_N, description="How many variations to make."
     )
-    size: Annotated[Size, _or_default("1024x1024")] = Field(
+    size: Annotated[Size, _null_means("1024x1024")] = Field(
         default="1024x1024", description="Width x height of each variation in pixels."
     )
 
@@ -59,20 +59,20 @@ def bounded_arguments(
     name: str = TOOL_NAME,
     description: str = TOOL_DESCRIPTION,
 ) -> type[BaseModel]:
-    """Return the arguments as a model sees them, with the bounds that a developer set.
+    """Return the arguments as a model sees them, within the limits of the settings.
 
     Args:
-        max_n: The most variations a call makes.
+        max_n: The most variations per call.
         with_size: Whether the model chooses the size.
-        name: What the tool is called.
-        description: What the tool says of itself.
+        name: The name of the tool.
+        description: The description of the tool.
     """
-    known = ImageVariationArguments.model_fields
-    fields: dict[str, Any] = {"image": (str, known["image"])}
-    n = known["n"]
+    original_fields = ImageVariationArguments.model_fields
+    fields: dict[str, Any] = {"image": (str, original_fields["image"])}
+    n = original_fields["n"]
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
     if with_size:
-        fields["size"] = (known["size"].annotation, known["size"])
+        fields["size"] = (original_fields["size"].annotation, original_fields["size"])
     return create_model(name, __doc__=description, **fields)
 
 
@@ -85,21 +85,23 @@ _RULES = {
 }
 
 
-def explain(errors: list[Any], *, max_n: int = MAX_N) -> str:
-    """Say what is wrong without echoing a value, which may be a whole picture in base64.
+def explain_errors(errors: list[Any], *, max_n: int = MAX_N) -> str:
+    """Return text that helps a model to correct its arguments.
+
+    No long value is repeated: it may be a whole image in base64.
 
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
-        max_n: The most variations a call makes.
+        max_n: The most variations per call.
     """
     rules = {**_RULES, "n": f"must be a whole number from 1 to {max_n}"}
-    broken = []
-    for item in errors[:_SAID]:
-        name = str(item["loc"][0]) if item["loc"] else "arguments"
-        if item["type"] == "extra_forbidden" or name not in rules:
-            broken.append(f"{shown(name)} is not an argument")
-        elif item["type"] == "missing":
-            broken.append(f"{name} is missing; it {rules[name]}")
+    explanations = []
+    for error in errors[:_MAX_EXPLAINED]:
+        name = str(error["loc"][0]) if error["loc"] else "arguments"
+        if error["type"] == "extra_forbidden" or name not in rules:
+            explanations.append(f"{shown(name)} is not an argument")
+        elif error["type"] == "missing":
+            explanations.append(f"{name} is missing; it {rules[name]}")
         else:
-            broken.append(f"{name} {rules[name]}, got {shown(item.get('input'))}")
-    return f"Correct these arguments and call again: {'; '.join(broken)}."
+            explanations.append(f"{name} {rules[name]}, got {shown(error.get('input'))}")
+    return f"Correct these arguments and call again: {'; '.join(explanations)}."

@@ -1,30 +1,31 @@
-"""`ResultCache`: answers a call with the pictures that the same call made before.
+"""`ResultCache`: answers a call with the results of an earlier, equal call.
 
-Two calls are the same if they share the pixels that the engine gets (8 bits a sample), `n`, `size`,
-`model`, and the engine with its version and its settings, see `engine_fingerprint`. What does not
-count: `user`, `response_format`, the image's name, how its file is compressed, and the
+Two calls are equal if they have the same pixels as the engine gets them (8 bits per sample), `n`,
+`size`, `model`, and engine, including its version and settings (see `engine_fingerprint`). These do
+not count: `user`, `response_format`, the name of the image, how its file is compressed, and the
 conversation.
 
-An engine that is not given a seed makes new pictures at each call; with a cache, the same call
-gives the same pictures, until one of them is removed or the engine changes. A larger `n` is another
-call.
+Without a seed, an engine makes different images at each call. With a cache, equal calls return the
+same images, until one of them is deleted or the engine changes. A call with a larger `n` is not
+equal.
 
-For a review of security:
+For a security review:
 
-- The cache is one for all conversations that share a place of results. Whoever asks for variations
-  of a picture that another conversation had varied, with the same arguments, gets copies of those
-  results in its own scope, under names of its own, as if they had been made now: never the other
-  conversation's names, paths, user or messages. To ask, one needs the picture itself, every pixel
-  of it, and then one could have had the same made.
-- A hit can be told from a miss: it is faster, uses nothing, and the artifact and the text say so.
-  So a conversation can find out that a picture which it has was varied here before. Where that must
-  not be known, give each tenant an `output_dir` of its own, or leave the cache off.
-- A record holds the paths of results, which begin with the scope of the conversation that had them
-  made, and their hashes; never a picture, a setting, a key or a user. Its name is a hash from which
-  nothing of the call can be read. Records stay, about 1 kB each, until their folder is deleted.
-- Records are not trusted: paths lead to results only, and a picture whose hash is not that of its
-  record is not used. Whoever can write to the place of results can plant both, and so choose what
-  the same call is answered with; let nobody else write there.
+- All conversations that share an `output_dir` share its cache. If a conversation asks for
+  variations that another one already has, it gets copies of those results in its own scope, under
+  its own names, as if they had just been made. It never gets the other conversation's names, paths,
+  user or messages. To ask, it needs every pixel of the original image, and with those it could make
+  the variations itself.
+- A cached answer can be recognized: it is faster, it uses no tokens, and both artifact and text say
+  so. A conversation can therefore find out that an image it has was varied here before. If it must
+  not, give each tenant a separate `output_dir`, or leave the cache off.
+- A record contains the paths of results, which begin with the scope of the conversation that made
+  them, and their hashes. It contains no image, setting, key or user. Its name is a hash that
+  reveals nothing about the call. Records take about 1 kB each, and stay until their folder is
+  deleted.
+- Records are not trusted. Their paths lead only to results, and an image is used only if its hash
+  matches. Anyone who can write to `output_dir` can add both, and so choose the answer to a call. Do
+  not let others write to it.
 """
 
 import hashlib
@@ -43,11 +44,11 @@ from langchain_image_variation.source import MAX_SOURCE_BYTES
 
 __all__ = ["ResultCache"]
 
-_FORM = 1
-"""Of the records; another one finds none of the older."""
+_VERSION = 1
+"""The version of the records. Records of other versions are not found."""
 
 
-class _Picture(BaseModel):
+class _CachedImage(BaseModel):
     path: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     seed: int | None
@@ -55,68 +56,70 @@ class _Picture(BaseModel):
 
 class _Record(BaseModel):
     created: int | None
-    pictures: Annotated[list[_Picture], Field(max_length=MAX_N)]
+    images: Annotated[list[_CachedImage], Field(max_length=MAX_N)]
 
 
 class ResultCache:
-    """Results of earlier calls, by what was asked of which engine.
+    """The results of earlier calls, by request and engine.
 
-    It only ever saves work: a record that is missing, broken or out of date is a miss, and the call
-    is made again. Two calls that are made at the same moment are both made; the later record stays.
+    A missing, corrupt or outdated record costs nothing but a new call of the engine. If two equal
+    calls run at the same time, both call the engine, and the later record stays.
 
     Args:
-        results: Where results and records are kept.
-        engine: The `engine_fingerprint` of the engine.
+        results: Where results and records are saved.
+        fingerprint: The `engine_fingerprint` of the engine.
     """
 
-    def __init__(self, results: Results, engine: str) -> None:
+    def __init__(self, results: Results, fingerprint: str) -> None:
         self._results = results
-        self._engine = engine
+        self._fingerprint = fingerprint
 
     def find(self, request: CreateImageVariationRequest) -> ImagesResponse | None:
-        """Return the answer to an earlier request of the same kind, or None if there is none."""
+        """Return the response to an earlier, equal request, or None."""
         try:
-            record = _Record.model_validate_json(self._results.record(self._name(request)) or b"")
-            pngs = [self._read(picture) for picture in record.pictures]
-        # A place that cannot be read now is no reason not to make them.
-        except (ImageVariationError, ValidationError, _GoneError):
+            data = self._results.read_record(self._record_name(request))
+            record = _Record.model_validate_json(data or b"")
+            pngs = [self._read(image) for image in record.images]
+        # If the results cannot be read now, the engine can still make new ones.
+        except (ImageVariationError, ValidationError, _OutdatedRecordError):
             return None
         if len(pngs) != request.n:
             return None
-        seeds = [picture.seed for picture in record.pictures if picture.seed is not None]
-        answer = ImagesResponse.from_pngs(
+        seeds = [image.seed for image in record.images if image.seed is not None]
+        response = ImagesResponse.from_pngs(
             pngs,
             response_format=request.response_format,
             seeds=seeds if len(seeds) == len(pngs) else None,
         )
-        answer.created = record.created
-        return answer
+        response.created = record.created
+        return response
 
-    def keep(
+    def add(
         self,
         request: CreateImageVariationRequest,
-        kept: list[tuple[str, PlacedImage]],
+        saved_images: list[tuple[str, PlacedImage]],
         created: int | None,
     ) -> None:
-        """Remember results, if that can be done.
+        """Remember the results of a request, if the record can be written.
 
         Args:
-            request: What was asked.
-            kept: What `Results.save` returned.
-            created: When the answer was made, in seconds since 1970.
+            request: The request.
+            saved_images: What `Results.save` returned.
+            created: When the response was made, in seconds since 1970.
         """
-        pictures = [
-            _Picture(path=path, sha256=image.sha256, seed=image.seed) for path, image in kept
+        images = [
+            _CachedImage(path=path, sha256=image.sha256, seed=image.seed)
+            for path, image in saved_images
         ]
-        record = _Record(created=created, pictures=pictures).model_dump_json()
-        # The pictures are there, so nothing is lost.
+        record = _Record(created=created, images=images).model_dump_json()
+        # The results are saved already, so nothing is lost without a record.
         with suppress(ImageVariationError):
-            self._results.keep_record(self._name(request), record.encode())
+            self._results.write_record(self._record_name(request), record.encode())
 
-    def _name(self, request: CreateImageVariationRequest) -> str:
+    def _record_name(self, request: CreateImageVariationRequest) -> str:
         key = digest(
-            form=_FORM,
-            engine=self._engine,
+            version=_VERSION,
+            engine=self._fingerprint,
             image=pixel_sha256(decode(request.image)),
             model=request.model,
             n=request.n,
@@ -124,16 +127,16 @@ class ResultCache:
         )
         return f"{key}.json"
 
-    def _read(self, picture: _Picture) -> bytes:
-        file = self._results.open(picture.path)
+    def _read(self, image: _CachedImage) -> bytes:
+        file = self._results.open(image.path)
         if file is None:
-            raise _GoneError
+            raise _OutdatedRecordError
         with file:
             data = file.read(MAX_SOURCE_BYTES + 1)
-        if hashlib.sha256(data).hexdigest() != picture.sha256:
-            raise _GoneError
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise _OutdatedRecordError
         return data
 
 
-class _GoneError(Exception):
-    """A picture is not there any more, or is another one."""
+class _OutdatedRecordError(Exception):
+    """An image of the record was deleted or changed."""

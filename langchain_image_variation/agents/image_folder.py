@@ -1,4 +1,4 @@
-"""`PictureFolder`: the pictures under a folder, and no others, however a path is spelt."""
+"""`ImageFolder`: the images under a folder. No path, however it is spelled, leads out of it."""
 
 import heapq
 import os
@@ -9,32 +9,33 @@ from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from langchain_image_variation.agents.conversation import LISTED
+from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.exceptions import SourceError, shown
-from langchain_image_variation.files.placing import finish_placing
+from langchain_image_variation.files.atomic import unlink_temporary_names
 
-__all__ = ["PictureFolder"]
+__all__ = ["ImageFolder"]
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""What the names of pictures end in, for listing them; reading goes by content."""
+"""The suffixes of files to list. Whether a file can be read depends on its content."""
 
-_LOOKED_AT = 2_000
-"""So many entries of a folder are looked at to list pictures: some milliseconds."""
+_MAX_ENTRIES = 2_000
+"""The most entries of a folder to look at when listing images. It takes a few milliseconds."""
 
-_PLACING = (0.001, 0.01, 0.05)
-"""Seconds to wait, in turn, for a result that has its temporary name beside its own."""
+_PLACING_WAITS = (0.001, 0.01, 0.05)
+"""The seconds to wait, one after another, for a result that still has its temporary name too."""
 
-_WALKS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+_OPENS_STEPWISE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+"""Whether this system can open each step of a path from the one before."""
 
 
-class PictureFolder:
-    """A folder whose pictures may be used, those in its subfolders too.
+class ImageFolder:
+    """A folder whose images may be read, including those in its subfolders.
 
-    Nothing outside it can be reached. A path is resolved, symbolic links included, before it is
-    compared; then every step of the resolved path is opened from the one before without following
-    links, so that a link put there in between leads nowhere. A file that has another name as well
-    (a hard link) is refused, since that name may be outside. Only the temporary name of a result,
-    left beside it by a process that was killed, is removed.
+    Nothing outside can be reached. A path is resolved, with its symbolic links, before it is
+    compared with the folder. Then each step of the resolved path is opened from the one before
+    without following links, so a link that appears in between leads nowhere. A file with a second
+    name (a hard link) is refused, because that name may be outside. The only exception is the
+    temporary name of a result, which a killed process left next to it: that name is removed.
 
     Args:
         root: The folder.
@@ -45,119 +46,128 @@ class PictureFolder:
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise SourceError(f"There is no folder {root.name!r}; make it, or name another root.")
+            raise SourceError(
+                f"There is no folder {root.name!r}. Create it, or set another root_dir."
+            )
         self.root = root
 
-    def open(self, name: str, *, without: PurePath | None = None) -> BinaryIO | None:
+    def open(self, name: str, *, excluded_folder: PurePath | None = None) -> BinaryIO | None:
         """Open a file for reading, or return None if the folder has no such file.
 
         Args:
             name: A path relative to the folder.
-            without: A folder below this one, relative to it, that counts as outside.
+            excluded_folder: A folder below this one, relative to it, that counts as outside.
 
         Raises:
-            SourceError: If the file may not be read, or has a further name.
+            SourceError: If the file cannot be read, or if it is a hard link.
         """
         try:
             root, path = self.root.resolve(), (self.root / name).resolve()
             if not path.is_relative_to(root) or path == root:
                 return None
-            hidden = (self.root / without).resolve() if without is not None else None
-            if hidden is not None and path.is_relative_to(hidden):
-                return None
-            # The same folder may be spelt otherwise, where upper and lower case are one.
-            closed = os.stat(hidden) if hidden is not None and hidden.exists() else None
-            file = open(path, "rb", opener=lambda *_: _opened(root, path, closed))
+            excluded_stat = None
+            if excluded_folder is not None:
+                excluded_path = (self.root / excluded_folder).resolve()
+                if path.is_relative_to(excluded_path):
+                    return None
+                # Where case does not matter, the path may spell the same folder differently.
+                excluded_stat = os.stat(excluded_path) if excluded_path.exists() else None
+            file = open(path, "rb", opener=lambda *_: _open_inside(root, path, excluded_stat))
         except PermissionError:
-            raise SourceError(f"{shown(Path(name).name)} may not be read.") from None
-        # A name too long for the file system, a NUL inside it, or a loop of links.
+            raise SourceError(
+                f"{shown(Path(name).name)} cannot be read. Check its permissions."
+            ) from None
+        # The name is too long or contains a NUL, or there is a loop of links.
         except (OSError, ValueError, RuntimeError):
             return None
-        facts = _facts(file, path.parent)
-        if stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1:
+        file_stat = _settled_stat(file, path.parent)
+        if stat.S_ISREG(file_stat.st_mode) and file_stat.st_nlink <= 1:
             return file
         file.close()
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(file_stat.st_mode):
             return None
         raise SourceError(
-            f"{shown(Path(name).name)} is a hard link, whose other name may be outside the folder; "
-            "use a copy of it."
+            f"{shown(Path(name).name)} is a hard link. Its other name may be outside the folder; "
+            "use a copy of the file."
         )
 
-    def has_below(self, folder: PurePath) -> bool:
-        """Say whether a folder, relative to this one, is inside it and not it."""
+    def contains(self, folder: PurePath) -> bool:
+        """Return whether a folder, relative to this one, is inside it. The folder itself is not."""
         try:
             return self.root.resolve() in (self.root / folder).resolve().parents
         except (OSError, ValueError, RuntimeError):
             return False
 
-    def relative(self, folder: PurePath) -> PurePosixPath | None:
-        """Return the plain path to a folder that is inside this one, or None if it is not."""
+    def relative_path(self, folder: PurePath) -> PurePosixPath | None:
+        """Return the shortest path to a folder inside this one, or None if it is outside."""
         try:
             path = (self.root / folder).resolve().relative_to(self.root.resolve())
         except (OSError, ValueError, RuntimeError):
             return None
         return PurePosixPath(path.as_posix())
 
-    def newest(self) -> list[str]:
-        """Return the names of the pictures in the folder itself that changed last."""
-        newest = heapq.nlargest(LISTED, islice(_pictures(self.root), _LOOKED_AT))
+    def newest_names(self) -> list[str]:
+        """Return the names of the images that changed last. Subfolders are not listed."""
+        newest = heapq.nlargest(MAX_LISTED, islice(_list_images(self.root), _MAX_ENTRIES))
         return [name for _, name in newest]
 
 
-def _facts(file: BinaryIO, folder: Path) -> os.stat_result:
-    """Return what an open file is, when whoever is just putting it in place has done so."""
-    facts = os.fstat(file.fileno())
-    if not stat.S_ISREG(facts.st_mode):
-        return facts
-    for seconds in _PLACING:
-        if facts.st_nlink <= 1:
-            return facts
+def _settled_stat(file: BinaryIO, folder: Path) -> os.stat_result:
+    """Return the status of an open file, once another process has finished placing it."""
+    file_stat = os.fstat(file.fileno())
+    if not stat.S_ISREG(file_stat.st_mode):
+        return file_stat
+    for seconds in _PLACING_WAITS:
+        if file_stat.st_nlink <= 1:
+            return file_stat
         time.sleep(seconds)
-        facts = os.fstat(file.fileno())
-    if facts.st_nlink > 1:
-        # Whoever it was may have been killed.
-        finish_placing(folder, facts)
-        facts = os.fstat(file.fileno())
-    return facts
+        file_stat = os.fstat(file.fileno())
+    if file_stat.st_nlink > 1:
+        # The process may have been killed in between.
+        unlink_temporary_names(folder, file_stat)
+        file_stat = os.fstat(file.fileno())
+    return file_stat
 
 
-def _opened(root: Path, path: Path, closed: os.stat_result | None) -> int:
+def _open_inside(root: Path, path: Path, excluded_stat: os.stat_result | None) -> int:
     """Open a resolved path under a resolved root, and return its descriptor.
 
     Raises:
-        OSError: If a step of the path is not there, has become a link, or is the closed folder.
+        OSError: If a step of the path does not exist, has become a link, or is the excluded folder.
     """
-    # Opening a FIFO would otherwise wait for a writer that may never come.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer, perhaps forever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    if not _WALKS:
-        return _compared(root, path, flags)
+    if not _OPENS_STEPWISE:
+        return _open_and_compare(root, path, flags)
     flags |= os.O_NOFOLLOW
     *folders, name = path.relative_to(root).parts
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for folder in folders:
-            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-            os.close(here)
-            here = below
-            if closed is not None and os.path.samestat(os.fstat(here), closed):
-                raise OSError("The folder is closed.")
-        return os.open(name, flags, dir_fd=here)
+            subfolder = os.open(
+                folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor
+            )
+            os.close(descriptor)
+            descriptor = subfolder
+            if excluded_stat is not None and os.path.samestat(os.fstat(descriptor), excluded_stat):
+                raise OSError("The folder is excluded.")
+        return os.open(name, flags, dir_fd=descriptor)
     finally:
-        os.close(here)
+        os.close(descriptor)
 
 
-def _compared(root: Path, path: Path, flags: int) -> int:
-    """Open where steps cannot be opened one by one, and look afterwards what it was."""
-    opened = os.open(path, flags)
-    if path.resolve().is_relative_to(root) and os.path.samestat(os.fstat(opened), os.lstat(path)):
-        return opened
-    os.close(opened)
+def _open_and_compare(root: Path, path: Path, flags: int) -> int:
+    """Open a path as a whole, and check afterwards that no step of it was replaced."""
+    descriptor = os.open(path, flags)
+    is_inside = path.resolve().is_relative_to(root)
+    if is_inside and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+        return descriptor
+    os.close(descriptor)
     raise OSError("The file was replaced while it was opened.")
 
 
-def _pictures(folder: Path) -> Iterator[tuple[float, str]]:
-    """Yield the time of change, in seconds, and the name of each picture in a folder."""
+def _list_images(folder: Path) -> Iterator[tuple[float, str]]:
+    """Yield the modification time, in seconds, and the name of each image in a folder."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

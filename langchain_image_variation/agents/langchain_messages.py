@@ -1,4 +1,4 @@
-"""From LangChain messages and the runtime of an agent to a `Conversation`."""
+"""Reads a `Conversation` from LangChain messages, and from what an agent injects into a call."""
 
 import base64
 import re
@@ -9,59 +9,60 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 
+from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MadePicture,
-    SharedPicture,
-    announced,
+    MessageImage,
+    ResultImage,
     scope_name,
 )
 from langchain_image_variation.contract import MAX_N
 
-__all__ = ["conversation_of", "is_runtime", "pictures_of"]
+__all__ = ["collect_images", "is_runtime", "read_conversation"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HANDLE = re.compile(r"\w[\w.-]{0,99}")
 
 
 def is_runtime(value: object) -> bool:
-    """Say whether a value is what an agent puts in as `runtime`, and nothing a model could forge.
+    """Return whether a value is the `runtime` that an agent injects. A model cannot forge one.
 
-    Whoever makes one has imported LangGraph, so this need not.
+    LangGraph is not imported here: if a value is a runtime, LangGraph is imported already.
     """
     module = sys.modules.get("langgraph.prebuilt.tool_node")
-    kind = getattr(module, "ToolRuntime", None)
-    return isinstance(kind, type) and isinstance(value, kind)
+    runtime_class = getattr(module, "ToolRuntime", None)
+    return isinstance(runtime_class, type) and isinstance(value, runtime_class)
 
 
-def conversation_of(runtime: Any, config: RunnableConfig, tool: str) -> Conversation | None:
-    """Return the conversation a call belongs to, or None if it belongs to none.
+def read_conversation(runtime: Any, config: RunnableConfig, tool: str) -> Conversation | None:
+    """Return the conversation that a call belongs to, or None if there is none.
 
     Args:
-        runtime: A genuine runtime, or None.
-        config: Of the call; its `thread_id` gives the conversation an identity.
-        tool: The tool's name, to count its calls.
+        runtime: A runtime that `is_runtime` accepts, or None.
+        config: The config of the call. Its `thread_id` is the identity of the conversation.
+        tool: The name of the tool whose calls to count.
     """
-    thread = (config.get("configurable") or {}).get("thread_id")
-    scope = None if thread is None else scope_name(str(thread))
+    thread_id = (config.get("configurable") or {}).get("thread_id")
+    scope = None if thread_id is None else scope_name(str(thread_id))
     if runtime is None:
         return None if scope is None else Conversation(scope=scope)
-    messages = _messages(runtime.state)
-    return Conversation(pictures_of(messages), scope, _calls(messages, tool, runtime.tool_call_id))
+    messages = _find_messages(runtime.state)
+    calls = _count_calls(messages, tool, runtime.tool_call_id)
+    return Conversation(collect_images(messages), scope, calls)
 
 
-def pictures_of(messages: Sequence[BaseMessage]) -> list[SharedPicture | MadePicture]:
-    """Return the pictures of messages, the oldest first, whatever provider's shape they came in."""
-    pictures: list[SharedPicture | MadePicture] = []
+def collect_images(messages: Sequence[BaseMessage]) -> list[MessageImage | ResultImage]:
+    """Return the images in messages, the oldest first. Every provider's format is read."""
+    images: list[MessageImage | ResultImage] = []
     for message in messages:
-        made = _results(message) if isinstance(message, ToolMessage) else []
-        # A thumbnail beside the artifact shows the same pictures.
-        pictures += made or _shared(message)
-    return pictures
+        results = _result_images(message) if isinstance(message, ToolMessage) else []
+        # A thumbnail shows the results again, so it does not count.
+        images += results or _message_images(message)
+    return images
 
 
-def _messages(state: Any) -> list[BaseMessage]:
-    """Return the messages of a graph's state: under "messages", or under whatever name it has."""
+def _find_messages(state: Any) -> list[BaseMessage]:
+    """Return the messages in a graph's state: under "messages", or under any other name."""
     if isinstance(state, Mapping):
         values = [state.get("messages"), *state.values()]
     elif isinstance(state, list):
@@ -70,43 +71,44 @@ def _messages(state: Any) -> list[BaseMessage]:
         values = [getattr(state, "messages", None), *getattr(state, "__dict__", {}).values()]
     for value in values:
         if isinstance(value, list) and any(isinstance(item, BaseMessage) for item in value):
-            return [message for item in value for message in _message(item)]
+            return [message for item in value for message in _as_messages(item)]
     return []
 
 
-def _message(item: Any) -> list[BaseMessage]:
-    """Return a message, also of a form that models take and a state may keep, or nothing."""
+def _as_messages(item: Any) -> list[BaseMessage]:
+    """Convert an item of a state, which may be a dict or a tuple. Return [] if that fails."""
     if isinstance(item, BaseMessage):
         return [item]
     try:
         return convert_to_messages([item])
-    # A client may have put anything there.
+    # A client may put anything into the state, and any error may come of it.
     except Exception:
         return []
 
 
-def _calls(messages: Sequence[BaseMessage], tool: str, current: str | None) -> int:
+def _count_calls(messages: Sequence[BaseMessage], tool: str, current_id: str | None) -> int:
+    """Return how many calls of the tool came before the current one."""
     names: list[str] = []
-    before = None
+    current_index = None
     for message in messages:
         for call in message.tool_calls if isinstance(message, AIMessage) else ():
-            # Some models give all their calls the same id: this one is the last of it.
-            if current is not None and call["id"] == current:
-                before = len(names)
+            # Some models give the same id to all their calls. The last one is the current one.
+            if current_id is not None and call["id"] == current_id:
+                current_index = len(names)
             names.append(call["name"])
-    return names[:before].count(tool)
+    return names[:current_index].count(tool)
 
 
-def _results(message: ToolMessage) -> list[MadePicture]:
+def _result_images(message: ToolMessage) -> list[ResultImage]:
     """Return the results that a message of this tool names."""
     if message.artifact is None and message.status != "error":
-        # A client may keep the text alone; then they are found in the thread's own folder.
-        return announced(message.text)
-    return list(_made(message.artifact))
+        # Some clients store only the text. The results are then searched in the thread's folder.
+        return parse_announcement(message.text)
+    return list(_read_artifact(message.artifact))
 
 
-def _made(artifact: Any) -> Iterator[MadePicture]:
-    """Yield the results that an artifact of this tool names."""
+def _read_artifact(artifact: Any) -> Iterator[ResultImage]:
+    """Yield the results in an artifact of this tool."""
     images = artifact.get("images") if isinstance(artifact, Mapping) else None
     for image in images[:MAX_N] if isinstance(images, list) else ():
         if not isinstance(image, Mapping):
@@ -114,70 +116,70 @@ def _made(artifact: Any) -> Iterator[MadePicture]:
         handle, path, sha256 = (image.get(key) for key in ("handle", "path", "sha256"))
         if not (isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str)):
             continue
-        # Whoever forges a message may put anything there, and a handle is shown.
+        # A forged message may contain anything, and the handle is shown to the model.
         if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256):
-            yield MadePicture(handle, path, sha256)
+            yield ResultImage(handle, path, sha256)
 
 
-def _shared(message: BaseMessage) -> list[SharedPicture]:
+def _message_images(message: BaseMessage) -> list[MessageImage]:
     if isinstance(message.content, str):
         return []
     blocks: Sequence[Any] = message.content
-    if not all(map(_is_common, blocks)):
+    if not all(map(_is_readable, blocks)):
         try:
             blocks = message.content_blocks
-        # A client may have put anything into a message.
+        # A client may put anything into a message.
         except (AttributeError, KeyError, TypeError, ValueError):
             return []
-    return [picture for block in blocks for picture in _pictures(block)]
+    return [image for block in blocks for image in _block_images(block)]
 
 
-def _is_common(block: Any) -> bool:
-    """Say whether a block is read as it is; `content_blocks` copies the pictures of others."""
+def _is_readable(block: Any) -> bool:
+    """Return whether a block can be read directly. `content_blocks` would copy its image."""
     if not isinstance(block, Mapping):
         return isinstance(block, str)
     kind = block.get("type")
-    ours = kind == "image" and ("base64" in block or "url" in block) and "source_type" not in block
-    return ours or kind in ("text", "image_url")
+    is_standard = "source_type" not in block and ("base64" in block or "url" in block)
+    return (kind == "image" and is_standard) or kind in ("text", "image_url")
 
 
-def _pictures(block: Any) -> Iterator[SharedPicture]:
-    """Yield what a block holds, if it is a picture."""
+def _block_images(block: Any) -> Iterator[MessageImage]:
+    """Yield the image of a block, if it has one."""
     if not isinstance(block, Mapping):
         return
     kind = block.get("type")
     if kind == "non_standard":
-        yield from _foreign(block.get("value"))
+        yield from _provider_images(block.get("value"))
     elif kind == "image" and not {"image", "source"} & set(block):
-        yield _picture(block.get("base64"), block.get("url"))
+        yield _message_image(block.get("base64"), block.get("url"))
     elif kind in ("image", "image_url"):
-        yield from _foreign(block)
+        yield from _provider_images(block)
     elif kind == "file" and str(block.get("mime_type")).startswith("image/"):
-        yield _picture(block.get("base64"), block.get("url"))
+        yield _message_image(block.get("base64"), block.get("url"))
 
 
-def _foreign(value: Any) -> Iterator[SharedPicture]:
-    """Yield the picture of a shape that `content_blocks` leaves as it is."""
-    if not isinstance(value, Mapping):
+def _provider_images(block: Any) -> Iterator[MessageImage]:
+    """Yield the image of a block in a provider's format that `content_blocks` leaves as it is."""
+    if not isinstance(block, Mapping):
         return
-    if value.get("type") in ("image_url", "input_image"):
-        # OpenAI's two APIs, the older one in short too.
-        address = value.get("image_url")
-        yield _picture(None, address.get("url") if isinstance(address, Mapping) else address)
-    for data in (value.get("inline_data"), value if value.get("type") == "media" else None):
+    if block.get("type") in ("image_url", "input_image"):
+        # Both APIs of OpenAI. In the older one, the URL may also stand alone.
+        url = block.get("image_url")
+        yield _message_image(None, url.get("url") if isinstance(url, Mapping) else url)
+    for data in (block.get("inline_data"), block if block.get("type") == "media" else None):
         # Gemini.
         if isinstance(data, Mapping) and str(data.get("mime_type")).startswith("image/"):
-            yield _picture(data.get("data"), data.get("file_uri"))
-    image = value.get("image")
-    source = image.get("source") if isinstance(image, Mapping) else value.get("source")
-    if isinstance(source, Mapping) and (value.get("type") == "image" or image is not None):
+            yield _message_image(data.get("data"), data.get("file_uri"))
+    image = block.get("image")
+    source = image.get("source") if isinstance(image, Mapping) else block.get("source")
+    if isinstance(source, Mapping) and (block.get("type") == "image" or image is not None):
         # Anthropic and Bedrock.
-        yield _picture(source.get("data") or source.get("bytes"), source.get("url"))
+        yield _message_image(source.get("data") or source.get("bytes"), source.get("url"))
 
 
-def _picture(data: object, url: object) -> SharedPicture:
+def _message_image(data: object, url: object) -> MessageImage:
     if isinstance(data, bytes):
         data = base64.b64encode(data).decode("ascii")
     if isinstance(data, str) and data:
-        return SharedPicture(None, data)
-    return SharedPicture(url if isinstance(url, str) and url else None)
+        return MessageImage(None, data)
+    return MessageImage(url if isinstance(url, str) and url else None)

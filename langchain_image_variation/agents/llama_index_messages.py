@@ -1,4 +1,4 @@
-"""From LlamaIndex messages and the context of an agent's run to a `Conversation`."""
+"""Reads a `Conversation` from LlamaIndex messages, and from the context of an agent's run."""
 
 import asyncio
 import base64
@@ -20,152 +20,159 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY
 from llama_index.core.workflow import Context
 
+from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MadePicture,
-    SharedPicture,
-    announced,
+    MessageImage,
+    ResultImage,
     scope_name,
 )
 from langchain_image_variation.exceptions import InvalidRequestError
 
-__all__ = ["CALLS_KEY", "conversation_of", "pictures_of"]
+__all__ = ["CALLS_KEY", "collect_images", "read_conversation"]
 
 CALLS_KEY = "image_variation_calls"
-"""Where the calls of the tool are noted in the store of a context."""
+"""The key under which the store of a context records the calls of the tool."""
 
 _OBSERVATION = "\nObservation: "
+"""What precedes a tool's answer in the messages of a ReAct agent."""
 
 
-async def conversation_of(ctx: Context, tool: str) -> Conversation:
+async def read_conversation(ctx: Context, tool: str) -> Conversation:
     """Return the conversation that a call belongs to.
 
-    The pictures are those in the agent's memory and in the results of the run so far. What gives
-    the conversation an identity is the memory's `session_id` or its own `chat_store_key`, as it was
-    at the first call; if it has none, the context, in whose store it is noted.
+    Its images are those in the agent's memory and in the results of the current run. Its identity
+    is the memory's `session_id`, or its `chat_store_key` if that is not the default, at the time of
+    the first call. Without either, it is the context, whose store records it.
 
     Args:
         ctx: The context of the agent's run.
-        tool: The tool's name, to count its calls: those noted in the context, and before the first
-            of them the answers in the memory.
+        tool: The name of the tool whose calls to count: those recorded in the context, and the
+            answers that the memory had before the first of them.
 
     Raises:
-        InvalidRequestError: If the context has a typed state that cannot note the calls.
+        InvalidRequestError: If the context has a typed state that cannot record the calls.
     """
     memory = await ctx.store.get("memory", default=None)
-    past = await _messages(memory)
-    results = await ctx.store.get("current_tool_calls", default=[])
-    # Pictures of many megabytes may lie in the messages.
-    pictures = await asyncio.to_thread(pictures_of, [*past, *_unread(results, past)])
-    answers = sum(bool(_made(message)) for message in past)
-    scope, calls = await _noted(ctx, tool, _identity(memory), answers)
-    return Conversation(pictures, scope, calls)
+    messages = await _memory_messages(memory)
+    tool_results = await ctx.store.get("current_tool_calls", default=[])
+    all_messages = [*messages, *_new_messages(tool_results, messages)]
+    # The messages may contain many megabytes of images.
+    images = await asyncio.to_thread(collect_images, all_messages)
+    answers = sum(bool(_result_images(message)) for message in messages)
+    scope, calls = await _record_call(ctx, tool, _identity(memory), answers)
+    return Conversation(images, scope, calls)
 
 
-def pictures_of(messages: Iterable[ChatMessage]) -> list[SharedPicture | MadePicture]:
-    """Return the pictures of messages, the oldest first."""
-    pictures: list[SharedPicture | MadePicture] = []
+def collect_images(messages: Iterable[ChatMessage]) -> list[MessageImage | ResultImage]:
+    """Return the images in messages, the oldest first."""
+    images: list[MessageImage | ResultImage] = []
     for message in messages:
-        # A thumbnail beside the text shows the same pictures.
-        pictures += _made(message) or _shared(message.blocks)
-    return pictures
+        # A thumbnail shows the results again, so it does not count.
+        images += _result_images(message) or _message_images(message.blocks)
+    return images
 
 
-async def _messages(memory: object) -> list[ChatMessage]:
+async def _memory_messages(memory: object) -> list[ChatMessage]:
     if not isinstance(memory, BaseMemory):
         return []
     try:
         return await memory.aget_all()
-    # What a memory raises that can only be searched.
+    # Raised by a memory that can only be searched.
     except (NotImplementedError, ValueError):
         return []
 
 
-def _unread(results: object, past: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return the results of the run so far that are not in the memory yet, as messages.
+def _new_messages(tool_results: object, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return the tool results of this run that are not in the memory yet, as messages.
 
-    An agent puts them there when it has finished, or when it hands over to another agent. Their ids
-    are unique in one run at most: some models use the name of the tool.
+    An agent adds them to the memory when it finishes, or when it hands over to another agent. Their
+    ids are unique only within a run: some models use the name of the tool.
     """
-    read: list[Any] = []
-    for message in reversed(past):
+    ids_in_memory: list[Any] = []
+    for message in reversed(messages):
         if message.role == MessageRole.USER:
             break
         if message.role == MessageRole.TOOL:
-            read.append(message.additional_kwargs.get("tool_call_id"))
-    unread = []
-    for result in results if isinstance(results, list) else ():
+            ids_in_memory.append(message.additional_kwargs.get("tool_call_id"))
+    new_messages = []
+    for result in tool_results if isinstance(tool_results, list) else ():
         if isinstance(result, ToolCallResult):
-            if result.tool_id in read:
-                read.remove(result.tool_id)
+            if result.tool_id in ids_in_memory:
+                ids_in_memory.remove(result.tool_id)
             else:
                 blocks = result.tool_output.blocks
-                unread.append(ChatMessage(role=MessageRole.TOOL, blocks=blocks))
-    return unread
+                new_messages.append(ChatMessage(role=MessageRole.TOOL, blocks=blocks))
+    return new_messages
 
 
-def _made(message: ChatMessage) -> list[MadePicture]:
-    """Return the results that an answer of the tool names: its own message, or a step of ReAct."""
+def _result_images(message: ChatMessage) -> list[ResultImage]:
+    """Return the results that an answer of the tool names, in a message or in a ReAct step."""
     texts: list[str] = []
     for block in message.blocks:
         if isinstance(block, TextBlock) and message.role == MessageRole.TOOL:
             texts.append(block.text)
         elif isinstance(block, TextBlock) and message.role == MessageRole.ASSISTANT:
             texts += block.text.split(_OBSERVATION)[1:]
-    return [picture for text in texts for picture in announced(text)]
+    return [image for text in texts for image in parse_announcement(text)]
 
 
-def _shared(blocks: Sequence[Any]) -> list[SharedPicture]:
-    return [SharedPicture(url) for block in blocks for url in _urls(block)]
+def _message_images(blocks: Sequence[Any]) -> list[MessageImage]:
+    return [MessageImage(url) for block in blocks for url in _image_urls(block)]
 
 
-def _urls(block: object) -> Iterator[str | None]:
-    """Yield the URL of a block that is a picture; None if the block does not hold it.
+def _image_urls(block: object) -> Iterator[str | None]:
+    """Yield the URL of a block's image, or None if the block does not contain it.
 
-    A block's own methods would read any path and fetch any URL.
+    The methods of a block itself would read any path and fetch any URL.
     """
     if isinstance(block, ImageBlock):
-        yield _url(block.image, block.url)
+        yield _image_url(block.image, block.url)
     elif isinstance(block, DocumentBlock):
         if str(block.document_mimetype).startswith("image/"):
-            yield _url(block.data, block.url)
+            yield _image_url(block.data, block.url)
     elif isinstance(block, CitableBlock):
-        for nested in block.content:
-            yield from _urls(nested)
+        for nested_block in block.content:
+            yield from _image_urls(nested_block)
 
 
-def _url(data: object, url: object) -> str | None:
+def _image_url(data: object, url: object) -> str | None:
     if isinstance(data, io.BytesIO):
         data = base64.b64encode(data.getvalue())
-    # A block keeps its bytes in base64.
+    # The bytes of a block are base64 already.
     if isinstance(data, bytes) and data:
         return f"data:;base64,{data.decode('ascii', 'replace')}"
     return str(url) if url else None
 
 
 def _identity(memory: object) -> str | None:
-    """Return what tells a memory from all others, if anything does."""
+    """Return what distinguishes a memory from all others, or None."""
     key = getattr(memory, "chat_store_key", DEFAULT_CHAT_STORE_KEY)
     return getattr(memory, "session_id", None) or (key if key != DEFAULT_CHAT_STORE_KEY else None)
 
 
-async def _noted(ctx: Context, tool: str, identity: str | None, answers: int) -> tuple[str, int]:
-    """Note a call, and return the scope of the conversation and how many calls came before.
+async def _record_call(
+    ctx: Context, tool: str, identity: str | None, answers: int
+) -> tuple[str, int]:
+    """Record a call. Return the scope of the conversation, and how many calls came before.
 
-    Calls that run at once each set an entry of their own, which the store puts one after another.
-    An edit of the whole state would copy the memory with its pictures.
+    Parallel calls each add an entry, and the store puts these in order. Editing the state as a
+    whole would copy the memory with its images.
     """
-    call = secrets.token_hex(8)
-    noted = await ctx.store.get(CALLS_KEY, default=None) or {}
-    first = next(iter(noted.values()), {"of": identity or call, "answers": answers})
+    call_id = secrets.token_hex(8)
+    records = await ctx.store.get(CALLS_KEY, default=None) or {}
+    first_record = next(
+        iter(records.values()), {"conversation": identity or call_id, "answers": answers}
+    )
     try:
-        await ctx.store.set(f"{CALLS_KEY}.{call}", {**first, "tool": tool})
+        await ctx.store.set(f"{CALLS_KEY}.{call_id}", {**first_record, "tool": tool})
     except (AttributeError, TypeError, ValueError):
         raise InvalidRequestError(
-            "The state of this workflow cannot note the calls of the tool; give it a field "
+            "The state of this workflow cannot record the calls of the tool. Add this field to it: "
             f"{CALLS_KEY}: dict = {{}}."
         ) from None
-    noted = await ctx.store.get(CALLS_KEY)
-    first = next(iter(noted.values()))
-    own = [key for key, note in noted.items() if note["tool"] == tool]
-    return scope_name(first["of"]), first["answers"] + own.index(call)
+    records = await ctx.store.get(CALLS_KEY)
+    first_record = next(iter(records.values()))
+    call_ids = [key for key, record in records.items() if record["tool"] == tool]
+    earlier_calls = first_record["answers"] + call_ids.index(call_id)
+    return scope_name(first_record["conversation"]), earlier_calls

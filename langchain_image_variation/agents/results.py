@@ -1,8 +1,8 @@
-"""`Results`: where the variations that a tool makes are kept, and found again by handle.
+"""`Results`: saves variations as results, and opens them again by handle.
 
-A handle is the name of a result's file without ".png". A conversation that has an identity keeps
-its results in a place of its own, its scope, and finds no others. `ResultFolder` keeps them in a
-folder; `ResultStorage` of the module `storage` in any file system that fsspec knows.
+The handle of a result is the name of its file without ".png". A conversation with an identity has
+its own folder of results, its scope, and finds no others. `ResultFolder` saves results in a local
+folder, `ResultStorage` in any file system that fsspec supports.
 """
 
 import contextlib
@@ -12,12 +12,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from langchain_image_variation.agents.conversation import LISTED
-from langchain_image_variation.agents.image_folder import PictureFolder
+from langchain_image_variation.agents.conversation import MAX_LISTED
+from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.placing import place_file
-from langchain_image_variation.files.unfinished import unfinished_name
+from langchain_image_variation.files.atomic import atomic_write, place_file
 from langchain_image_variation.output import (
     DATED_NAME,
     RESULT_NAME,
@@ -26,275 +25,280 @@ from langchain_image_variation.output import (
     place_images,
 )
 
-__all__ = ["MAX_RECORD_BYTES", "RECORDS", "ResultFolder", "Results"]
+__all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results"]
 
 MAX_RECORD_BYTES = 64 * 1024
-"""So many bytes of a record are read, some twenty times as many as any has."""
+"""The most bytes to read of a cache record. Real records are about twenty times smaller."""
 
-RECORDS = ".variation-cache"
-"""The folder of records, beside the results that belong to no scope."""
+CACHE_FOLDER = ".variation-cache"
+"""The folder of cache records, which all scopes share."""
 
 
 class Results(ABC):
-    """The results of one conversation, and the folder of pictures that the tool may read.
+    """The results of one conversation, and the folder with the images that the tool may read.
 
     Args:
-        pictures: The folder of pictures.
-        most: So many results are kept in the scope; the oldest go first. By default all are.
+        image_folder: The folder of images.
+        max_results: The most results to keep in the scope. The oldest are deleted. By default all
+            are kept.
     """
 
-    _at_once = False
-    """Whether several results may be put there at once: not every file system's client can."""
+    _writes_in_parallel = False
+    """Whether several results may be written at once. Not every file system's client can."""
 
-    def __init__(self, pictures: PictureFolder, *, most: int | None) -> None:
-        self.pictures = pictures
-        self.most = most
-
-    @property
-    @abstractmethod
-    def place(self) -> str:
-        """Where results are kept, to be shown to a model."""
+    def __init__(self, image_folder: ImageFolder, *, max_results: int | None) -> None:
+        self.image_folder = image_folder
+        self._max_results = max_results
 
     @property
     @abstractmethod
-    def hidden(self) -> PurePath | None:
-        """The folder of all results, if `pictures` might reach it: a path relative to that one."""
+    def location(self) -> str:
+        """Where results are saved, as messages to a model name it."""
+
+    @property
+    @abstractmethod
+    def all_results_folder(self) -> PurePath | None:
+        """The folder of all scopes, relative to `image_folder`, or None if it is out of reach."""
 
     @abstractmethod
-    def make(self) -> None:
-        """Make the place, and check that files can be written there.
+    def ensure_writable(self) -> None:
+        """Create the folder, and check that files can be written to it.
 
         Raises:
-            OutputError: If not.
+            OutputError: If they cannot.
         """
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
-        """Keep the variations of an answer; return the path of each, to be shown, and its facts.
+        """Save the variations of a response. Return the path of each, as shown, and its facts.
+
+        Args:
+            response: The response of the engine.
+            name: The name of the original image, with which the names of the files begin.
 
         Raises:
-            OutputError: If an entry holds no readable picture, or a file cannot be written.
+            OutputError: If an image of the response cannot be read, or a file cannot be written.
         """
-        placed = place_images(response, self._put, name=name, at_once=self._at_once)
-        if self.most is not None:
-            self._remove_older_than(self.most, {image.name for image in placed})
-        return [(self._shown(image.name), image) for image in placed]
+        placed_images = place_images(
+            response, self._write, name=name, at_once=self._writes_in_parallel
+        )
+        if self._max_results is not None:
+            self._delete_oldest(self._max_results, {image.name for image in placed_images})
+        return [(self._result_path(image.name), image) for image in placed_images]
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO | None:
-        """Open a result of any scope by the path that `save` returned, or return None.
+        """Open a result of any scope by a path that `save` returned, or return None.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
 
     @abstractmethod
-    def find(self, handle: str) -> BinaryIO | None:
+    def open_handle(self, handle: str) -> BinaryIO | None:
         """Open a result of this scope by its handle or its path, or return None.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
 
-    def newest(self) -> list[str]:
+    def newest_handles(self) -> list[str]:
         """Return the handles of the newest results of this scope."""
-        return [name.removesuffix(".png") for _, name in self._results()[:LISTED]]
+        return [name.removesuffix(".png") for _, name in self._list()[:MAX_LISTED]]
 
     @abstractmethod
-    def record(self, name: str) -> bytes | None:
-        """Return a small file that belongs to all scopes and is no picture, or None.
+    def read_record(self, name: str) -> bytes | None:
+        """Return a cache record, or None if there is none of that name.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
 
     @abstractmethod
-    def keep_record(self, name: str, data: bytes) -> None:
-        """Write such a file whole, in the place of an older one.
+    def write_record(self, name: str, data: bytes) -> None:
+        """Write a cache record. It replaces an older one as a whole.
 
         Raises:
             OutputError: If it cannot be written.
         """
 
     @abstractmethod
-    def _put(self, name: str, data: bytes) -> bytes | None:
-        """Put a result into this scope, as a `Place` does."""
+    def _write(self, name: str, data: bytes) -> bytes | None:
+        """Write a result of this scope. This is the `Place` of `place_images`."""
 
     @abstractmethod
-    def _shown(self, name: str) -> str:
-        """Return the path of a result of this scope, as `open` takes it."""
+    def _result_path(self, name: str) -> str:
+        """Return the path of a result of this scope, which `open` takes."""
 
     @abstractmethod
-    def _results(self) -> list[tuple[float, str]]:
-        """Return the time of change, in seconds, and the name of each result, the newest first."""
+    def _list(self) -> list[tuple[float, str]]:
+        """Return the modification time, in seconds, and the name of each result, newest first."""
 
     @abstractmethod
-    def _remove(self, name: str) -> None:
-        """Remove a result of this scope, if that can be done."""
+    def _delete(self, name: str) -> None:
+        """Delete a result of this scope, if that is possible."""
 
-    def _remove_older_than(self, most: int, new: set[str]) -> None:
-        older = [
+    def _delete_oldest(self, max_results: int, new_names: set[str]) -> None:
+        old_names = [
             name
-            for _, name in self._results()
-            if name not in new and not DATED_NAME.fullmatch(name)
+            for _, name in self._list()
+            if name not in new_names and not DATED_NAME.fullmatch(name)
         ]
-        for name in older[max(most - len(new), 0) :]:
-            self._remove(name)
+        for name in old_names[max(max_results - len(new_names), 0) :]:
+            self._delete(name)
 
 
 class ResultFolder(Results):
-    """A folder for results below the folder of pictures.
+    """Results in a local folder, below the folder of images.
 
     Args:
-        pictures: The folder of pictures.
-        output_dir: The folder for results, below that one.
+        image_folder: The folder of images.
+        output_dir: The folder for results, relative to `image_folder`.
         scope: The name of a conversation's own folder below it, from `scope_name`.
-        most: So many results are kept there; the oldest go first. By default all are.
+        max_results: The most results to keep in that folder. The oldest are deleted. By default all
+            are kept.
 
     Raises:
-        SourceError: If the folder for results leads out of that of the pictures, or is it.
+        SourceError: If the folder for results is not below the folder of images.
     """
 
-    _at_once = True
+    _writes_in_parallel = True
 
     def __init__(
         self,
-        pictures: PictureFolder,
+        image_folder: ImageFolder,
         output_dir: PurePosixPath,
         *,
         scope: str | None = None,
-        most: int | None = None,
+        max_results: int | None = None,
     ) -> None:
-        super().__init__(pictures, most=most)
+        super().__init__(image_folder, max_results=max_results)
         if output_dir.is_absolute() or ".." in output_dir.parts:
-            # Where results are is shown, and a way through other folders leads to none of them.
-            output_dir = pictures.relative(output_dir) or output_dir
-        self.output_dir = output_dir
-        self.relative = output_dir / scope if scope else output_dir
+            # The path is shown to the model, so it must not name other folders.
+            output_dir = image_folder.relative_path(output_dir) or output_dir
+        self._output_dir = output_dir
+        self._scope_dir = output_dir / scope if scope else output_dir
         if not self._is_inside():
-            raise SourceError("The output folder must be inside the root; name one below it.")
+            raise SourceError("output_dir must be inside root_dir. Choose a folder below it.")
 
     @property
-    def place(self) -> str:
-        """Where results are kept, to be shown: relative to the folder of pictures."""
-        return f"{self.relative.as_posix()}/"
+    def location(self) -> str:
+        """Where results are saved, relative to the folder of images."""
+        return f"{self._scope_dir.as_posix()}/"
 
     @property
-    def hidden(self) -> PurePath:
-        """The folder of all results, relative to that of the pictures."""
-        return self.output_dir
+    def all_results_folder(self) -> PurePath:
+        """The folder of all scopes, relative to the folder of images."""
+        return self._output_dir
 
-    def make(self) -> None:
-        """Make the folder, and check that files can be written there.
+    def ensure_writable(self) -> None:
+        """Create the folder, and check that files can be written to it.
 
         Raises:
-            OutputError: If not.
+            OutputError: If they cannot.
         """
         make_output_dir(self._folder)
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
-        """Do what `Results.save` does; the last picture counts as the newest.
+        """Do what `Results.save` does. The last image of the response counts as the newest.
 
         Raises:
-            OutputError: As `Results.save`, or if the folder leads out of that of the pictures.
+            OutputError: As `Results.save`, or if the folder now leads out of `image_folder`.
         """
         # It may have become a link while the engine worked.
         if not self._is_inside():
-            raise OutputError("The output folder leads out of the root now; remove the link.")
+            raise OutputError("output_dir now leads out of root_dir. Remove the link.")
         saved = super().save(response, name=name)
         now = time.time_ns()
         for index, (_, image) in enumerate(saved):
-            # Threads wrote them in any order, and a picture may have been there already.
+            # Threads wrote them in any order, and some files may have existed before.
             with contextlib.suppress(OSError):
                 os.utime(self._folder / image.name, ns=(now, now + 10_000 * index))
         return saved
 
     def open(self, path: str) -> BinaryIO | None:
-        """Open a result of any scope by the path that `save` returned, or return None.
+        """Open a result of any scope by a path that `save` returned, or return None.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
         steps = PurePosixPath(path)
-        if ".." in steps.parts or not steps.is_relative_to(self.output_dir):
+        if ".." in steps.parts or not steps.is_relative_to(self._output_dir):
             return None
-        return self.pictures.open(path)
+        return self.image_folder.open(path)
 
-    def find(self, handle: str) -> BinaryIO | None:
+    def open_handle(self, handle: str) -> BinaryIO | None:
         """Open a result of this scope by its handle or its path, or return None.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
-        names = dict.fromkeys((handle, f"{handle}.png", handle.removeprefix(self.place)))
+        names = dict.fromkeys((handle, f"{handle}.png", handle.removeprefix(self.location)))
         for name in names:
             if name == PurePosixPath(name).name and name.endswith(".png"):
-                file = self.pictures.open(f"{self.place}{name}")
+                file = self.image_folder.open(f"{self.location}{name}")
                 if file is not None:
                     return file
         return None
 
-    def record(self, name: str) -> bytes | None:
-        """Return a small file that belongs to all scopes and is no picture, or None.
+    def read_record(self, name: str) -> bytes | None:
+        """Return a cache record, or None if there is none of that name.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
-        file = self.pictures.open((self.output_dir / RECORDS / name).as_posix())
+        file = self.image_folder.open((self._output_dir / CACHE_FOLDER / name).as_posix())
         if file is None:
             return None
         with file:
             return file.read(MAX_RECORD_BYTES)
 
-    def keep_record(self, name: str, data: bytes) -> None:
-        """Write such a file whole, in the place of an older one.
+    def write_record(self, name: str, data: bytes) -> None:
+        """Write a cache record. It replaces an older one as a whole.
 
         Raises:
             OutputError: If it cannot be written.
         """
-        folder = self.output_dir / RECORDS
-        # It may have become a link to elsewhere.
-        if not self.pictures.has_below(folder):
-            raise OutputError(f"{RECORDS} leads out of the root; remove it.")
-        path = self.pictures.root / folder / name
-        temporary = path.with_name(unfinished_name())
+        folder = self._output_dir / CACHE_FOLDER
+        # It may have become a link.
+        if not self.image_folder.contains(folder):
+            raise OutputError(f"{CACHE_FOLDER} leads out of root_dir. Delete it.")
+        path = self.image_folder.root / folder / name
         try:
             path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            # A record lost in a power cut costs one repeated call.
+            with atomic_write(path, sync=False) as file:
+                file.write(data)
         except OSError:
-            raise OutputError("The record of a call cannot be written.") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            raise OutputError("The cache record cannot be written.") from None
 
     def _is_inside(self) -> bool:
-        return all(self.pictures.has_below(path) for path in (self.output_dir, self.relative))
+        return all(self.image_folder.contains(path) for path in (self._output_dir, self._scope_dir))
 
     @property
     def _folder(self) -> Path:
-        return self.pictures.root / self.relative
+        return self.image_folder.root / self._scope_dir
 
-    def _put(self, name: str, data: bytes) -> bytes | None:
+    def _write(self, name: str, data: bytes) -> bytes | None:
         if not self._folder.is_dir():
-            # It was removed while the engine worked.
+            # It was deleted while the engine worked.
             make_output_dir(self._folder)
         return place_file(self._folder, name, data)
 
-    def _shown(self, name: str) -> str:
-        return f"{self.place}{name}"
+    def _result_path(self, name: str) -> str:
+        return f"{self.location}{name}"
 
-    def _results(self) -> list[tuple[float, str]]:
+    def _list(self) -> list[tuple[float, str]]:
         try:
             with os.scandir(self._folder) as entries:
-                found = [
+                results = [
                     (entry.stat(follow_symlinks=False).st_mtime, entry.name)
                     for entry in entries
                     if RESULT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
                 ]
         except OSError:
             return []
-        return sorted(found, reverse=True)
+        return sorted(results, reverse=True)
 
-    def _remove(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()

@@ -1,4 +1,4 @@
-"""`ResultStorage`: results in any file system that fsspec knows: a bucket, a server, the memory."""
+"""`ResultStorage`: results in any file system that fsspec supports, such as a bucket or SFTP."""
 
 import io
 import re
@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from langchain_image_variation.agents.image_folder import PictureFolder
-from langchain_image_variation.agents.results import MAX_RECORD_BYTES, RECORDS, Results
+from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.output import RESULT_NAME
@@ -19,175 +19,185 @@ __all__ = ["ResultStorage"]
 
 _SCOPE = re.compile(r"\w[\w-]{0,63}")
 _PROBE = ".writable"
-_LOOKED_AT = 10_000
-"""So many entries of a listing are looked at: some ten milliseconds."""
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
-"""What file systems call the time of change, in their listings."""
+_MAX_ENTRIES = 10_000
+"""The most entries of a listing to look at. It takes about ten milliseconds."""
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
+"""The keys under which file systems list the modification time."""
 
 
 class ResultStorage(Results):
-    """Results under a URL, and nothing else under it or beside it.
+    """Results under a URL. Nothing else under the URL or next to it is read or written.
 
-    Every name below the URL is made by the program: that of a result, of a scope or of a record. A
-    handle or a path that is not of that form is not even asked for, so none leads out, whatever a
-    file system makes of dots, percent signs, backslashes or colons.
+    The program makes every name below the URL: those of results, scopes and records. A handle or a
+    path of any other form is not even requested. So none leads out, however a file system reads
+    dots, percent signs, backslashes or colons.
 
-    A file appears whole or not at all where the file system has renames of its own (local, SFTP,
-    SMB, HDFS) or takes files whole (memory, and object stores such as S3). A name that is taken is
-    left alone. Two programs that write different files under one name at the same moment are not
-    kept apart, but the name holds a hash of the pixels, so both files show the same.
+    A file appears whole or not at all if the file system has a real rename (local, SFTP, SMB, HDFS)
+    or takes files whole (memory, and object stores such as S3). An existing file is not replaced.
+    If two programs write different files under one name at the same moment, one of them wins. The
+    name contains a hash of the pixels, so both files show the same image.
 
-    Nothing that fsspec says reaches a message, and neither does the URL, which may hold a password.
+    No message contains text from fsspec, nor the URL, which may include a password.
 
     Args:
-        pictures: The folder of pictures that may be varied.
-        url: Where results are kept, such as "s3://bucket/prefix".
-        options: Passed to the file system, as fsspec's `storage_options`.
-        scope: The name of a conversation's own place below the URL, from `scope_name`.
-        most: So many results are kept there; the oldest go first. By default all are.
+        image_folder: The folder with the images that the tool may read.
+        url: Where to save results, such as "s3://bucket/prefix".
+        options: Options for the file system, as fsspec's `storage_options`.
+        scope: The name of a conversation's own folder below the URL, from `scope_name`.
+        max_results: The most results to keep in that folder. The oldest are deleted. By default all
+            are kept.
 
     Raises:
         MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
-        InvalidRequestError: If no file system is known for the URL, or it names several.
-        SourceError: If the URL is that of a folder of this machine that holds the pictures, or the
-            scope is not a name from `scope_name`.
+        InvalidRequestError: If no file system is known for the URL, or if it chains several.
+        SourceError: If the URL is a local folder that contains the images, or if the scope is not a
+            name from `scope_name`.
         OutputError: If the file system refuses the options, or cannot be reached.
     """
 
     def __init__(
         self,
-        pictures: PictureFolder,
+        image_folder: ImageFolder,
         url: str,
         options: Mapping[str, Any],
         *,
         scope: str | None = None,
-        most: int | None = None,
+        max_results: int | None = None,
     ) -> None:
-        super().__init__(pictures, most=most)
+        super().__init__(image_folder, max_results=max_results)
         if scope is not None and not _SCOPE.fullmatch(scope):
             raise SourceError("The scope of a conversation must be a name from scope_name.")
         self._scope = f"{scope}/" if scope else ""
-        self._at = FileSystem(url, options, param="output_dir")
-        self._folder = self._at.folder
-        if self.hidden is not None and pictures.root.resolve().is_relative_to(self.hidden):
-            # All pictures would count as results.
-            raise SourceError("The output folder must not hold the root; name one below it.")
+        self._file_system = FileSystem(url, options, param="output_dir")
+        self._local_folder = self._file_system.folder
+        folder = self.all_results_folder
+        if folder is not None and image_folder.root.resolve().is_relative_to(folder):
+            # Otherwise all images would count as results.
+            raise SourceError("output_dir must not contain root_dir. Choose another folder.")
 
     @property
-    def place(self) -> str:
-        """Where results are kept, to be shown: the kind of file system, and nothing of the URL."""
-        storage = f"{self._at.kind} storage"
+    def location(self) -> str:
+        """Where results are saved: the kind of file system, without the URL."""
+        storage = f"{self._file_system.kind} storage"
         return f"{self._scope} in {storage}" if self._scope else storage
 
     @property
-    def hidden(self) -> PurePath | None:
-        """The folder of all results, if it is one of this machine."""
-        return None if self._folder is None else Path(self._folder or "/").resolve()
+    def all_results_folder(self) -> PurePath | None:
+        """The folder of all scopes, if it is a local one."""
+        return None if self._local_folder is None else Path(self._local_folder or "/").resolve()
 
-    def make(self) -> None:
-        """Make the place, and check that files can be written there.
+    def ensure_writable(self) -> None:
+        """Create the folder, and check that files can be written to it.
 
-        A bucket is not made: its name may be a mistake.
+        A bucket is never created: its name may be a typing mistake.
 
         Raises:
-            OutputError: If not.
+            OutputError: If they cannot.
         """
-        with self._at.failures("cannot be written to; check its address, options and rights"):
-            # Always of the same name, since not everyone who may write may remove.
-            probe = self._at.path(f"{self._scope}{_PROBE}")
-            self._at.with_folder(self._scope, lambda: self._at.files.pipe_file(probe, b""))
+        with self._file_system.translate_errors(
+            "cannot be written to; check its URL, options and permissions"
+        ):
+            # The name is always the same: permission to write may not include deletion.
+            probe = self._file_system.path(f"{self._scope}{_PROBE}")
+            write = self._file_system.files.pipe_file
+            self._file_system.write_in_folder(self._scope, lambda: write(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:
-        """Open a result of any scope by the path that `save` returned, or return None.
+        """Open a result of any scope by a path that `save` returned, or return None.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
         scope, slash, name = path.rpartition("/")
         if (slash and not _SCOPE.fullmatch(scope)) or not RESULT_NAME.fullmatch(name):
             return None
         data = self._read(path, MAX_SOURCE_BYTES + 1)
-        return None if data is None else _File(data, name)
+        return None if data is None else _NamedFile(data, name)
 
-    def find(self, handle: str) -> BinaryIO | None:
+    def open_handle(self, handle: str) -> BinaryIO | None:
         """Open a result of this scope by its handle or its path, or return None.
 
-        Without a scope, results of all scopes are found by their paths.
+        Without a scope, results of all scopes can be opened by their paths.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
         name = handle.removeprefix(self._scope).removesuffix(".png")
         return self.open(f"{self._scope}{name}.png")
 
-    def record(self, name: str) -> bytes | None:
-        """Return a small file that belongs to all scopes and is no picture, or None.
+    def read_record(self, name: str) -> bytes | None:
+        """Return a cache record, or None if there is none of that name.
 
         Raises:
-            SourceError: If it may not be read.
+            SourceError: If it cannot be read.
         """
-        return self._read(f"{RECORDS}/{name}", MAX_RECORD_BYTES)
+        return self._read(f"{CACHE_FOLDER}/{name}", MAX_RECORD_BYTES)
 
-    def keep_record(self, name: str, data: bytes) -> None:
-        """Write such a file whole, in the place of an older one.
+    def write_record(self, name: str, data: bytes) -> None:
+        """Write a cache record. It replaces an older one as a whole.
 
         Raises:
             OutputError: If it cannot be written.
         """
-        with self._at.failures("cannot be written to"):
-            self._at.with_folder(RECORDS, lambda: self._at.write(f"{RECORDS}/{name}", data))
+        path = f"{CACHE_FOLDER}/{name}"
+        with self._file_system.translate_errors("cannot be written to"):
+            self._file_system.write_in_folder(
+                CACHE_FOLDER, lambda: self._file_system.write(path, data)
+            )
 
-    def _shown(self, name: str) -> str:
+    def _result_path(self, name: str) -> str:
         return f"{self._scope}{name}"
 
-    def _put(self, name: str, data: bytes) -> bytes | None:
-        with self._at.failures(f"did not take {name!r}; make room, or check its rights"):
+    def _write(self, name: str, data: bytes) -> bytes | None:
+        with self._file_system.translate_errors(
+            f"cannot store {name!r}; free some space, or check its permissions"
+        ):
             path = f"{self._scope}{name}"
-            there = self._at.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
-            if there is None:
-                self._at.write(path, data)
-            return data if there is None else there
+            existing_data = self._file_system.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
+            if existing_data is None:
+                self._file_system.write(path, data)
+            return data if existing_data is None else existing_data
 
-    def _results(self) -> list[tuple[float, str]]:
-        folder = self._at.path(self._scope)
+    def _list(self) -> list[tuple[float, str]]:
+        folder = self._file_system.path(self._scope)
         try:
-            # Others may write there; some file systems remember what they listed.
-            self._at.files.invalidate_cache(folder)
-            entries = self._at.files.ls(folder, detail=True)[:_LOOKED_AT]
+            # Other programs write there too, and some file systems cache their listings.
+            self._file_system.files.invalidate_cache(folder)
+            entries = self._file_system.files.ls(folder, detail=True)[:_MAX_ENTRIES]
             names = ((str(entry["name"]).rpartition("/")[2], entry) for entry in entries)
-            found = [
-                (_time(entry), name)
+            results = [
+                (_modification_time(entry), name)
                 for name, entry in names
                 if RESULT_NAME.fullmatch(name) and entry.get("type") == "file"
             ]
-        # A file system raises what the library below it does.
+        # A file system may raise any error of the library below it.
         except Exception:
             return []
-        return sorted(found, reverse=True)
+        return sorted(results, reverse=True)
 
-    def _remove(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
         with suppress(Exception):
-            self._at.files.rm_file(self._at.path(f"{self._scope}{name}"))
+            self._file_system.files.rm_file(self._file_system.path(f"{self._scope}{name}"))
 
-    def _read(self, path: str, most: int) -> bytes | None:
+    def _read(self, path: str, max_bytes: int) -> bytes | None:
         try:
-            with self._at.failures("cannot be read now; try again"):
-                return self._at.read(path, most)
+            with self._file_system.translate_errors("cannot be read; try again"):
+                return self._file_system.read(path, max_bytes)
         except OutputError as error:
             raise SourceError(error.message) from None
 
 
-class _File(io.BytesIO):
-    """A file that was read, with its name, by which variations of it are called."""
+class _NamedFile(io.BytesIO):
+    """A file in memory. Variations of it are named after it."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
         self.name = name
 
 
-def _time(entry: Mapping[str, Any]) -> float:
-    """Return when a file was changed, in seconds, or 0 if the file system does not say."""
-    value = next((entry[key] for key in _TIMES if entry.get(key) is not None), 0)
+def _modification_time(entry: Mapping[str, Any]) -> float:
+    """Return the modification time of a listed file, in seconds, or 0 if it is not listed."""
+    value = next((entry[key] for key in _TIME_KEYS if entry.get(key) is not None), 0)
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

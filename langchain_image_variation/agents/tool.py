@@ -1,4 +1,4 @@
-"""The LangChain tool: an agent varies pictures by name and never sees a byte of them."""
+"""The LangChain tool. An agent names the image to vary, and never sees its bytes."""
 
 import asyncio
 import base64
@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -33,64 +34,77 @@ from langchain_image_variation.agents.arguments import (
     TOOL_NAME,
     ImageVariationArguments,
     bounded_arguments,
-    explain,
+    explain_errors,
 )
-from langchain_image_variation.agents.calls import CallResult, CallSettings
-from langchain_image_variation.agents.langchain_messages import conversation_of, is_runtime
+from langchain_image_variation.agents.call import (
+    CallResult,
+    ImageListener,
+    call_tool,
+    call_tool_async,
+    check_settings,
+)
+from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
 from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
 PROGRESS_EVENT = "image_variation_progress"
-"""The name of the custom event that tells of each finished picture."""
+"""The name of the custom event for each finished image."""
 
 
-def _genuine(value: object) -> object:
+def _check_runtime(value: object) -> object:
     if value is not None and not is_runtime(value):
-        raise ValueError("runtime is put in by the agent")
+        raise ValueError("only an agent can pass a runtime")
     return value
 
 
 class ImageVariationInput(ImageVariationArguments):
-    """The tool's arguments. A model sees `image`, `n` and `size`; programs may pass the rest."""
+    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more."""
 
     model: Annotated[str | None, InjectedToolArg] = Field(
-        default=None, description="The model, by the engine's own names."
+        default=None, description="The model, as the engine names it."
     )
     response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
-        default=None, description="How the engine returns the pictures; they are saved either way."
+        default=None, description="How the engine returns the images. They are saved either way."
     )
     user: Annotated[str | None, InjectedToolArg] = Field(
         default=None, description="An identifier of the end user."
     )
-    # LangChain serialises the arguments; of a runtime that would be the whole conversation.
+    # LangChain serializes the arguments. With the runtime, it would serialize the conversation.
     runtime: Annotated[
-        Any, InjectedToolArg, AfterValidator(_genuine), PlainSerializer(lambda _: None)
-    ] = Field(default=None, repr=False, description="What an agent puts in; nobody else can.")
+        Any, InjectedToolArg, AfterValidator(_check_runtime), PlainSerializer(lambda _: None)
+    ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
 
 
-class ImageVariationTool(BaseTool, CallSettings):
-    """Makes variations of a picture of the conversation, or of one under `root_dir`.
+class ImageVariationTool(BaseTool, ToolSettings):
+    """Makes variations of an image in the conversation or under `root_dir`.
 
-    The message to the model is short text that names the new pictures, with `thumbnail` also one
-    small picture of them. The artifact is a JSON object: `images` has one object a picture, with
-    `handle`, `path` (relative to `root_dir`, or to `output_dir` if that is a URL), `sha256`,
-    `width` and `height` in pixels, `seed`, `engine`, and `created` in seconds since 1970;
-    `usage_metadata` has the tokens and the cost in US dollars, where the engine tells them;
-    `cached` is true if the pictures are those of an earlier call, see `cache`. But for the
-    thumbnail, neither holds picture data or an absolute path. A mistake of the model, such as a
-    picture that does not exist, is answered with text that says what it may use, and the agent goes
-    on.
+    The message to the model is a short text that names the new images. With `thumbnail`, it also
+    contains one small image of them. The artifact is a JSON object:
 
-    In an agent, the pictures of the conversation are read from its messages, and a `thread_id` in
-    the config gives the conversation a folder of results of its own. Each finished picture is told
-    by a custom event `image_variation_progress` with `done` and `n`.
+    - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
+      `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
+      (the name under which it is installed, or else the name of its class), and `created` in
+      seconds since 1970.
+    - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
+    - `cached` is true if the images are those of an earlier call; see `cache`.
+
+    Apart from the thumbnail, neither contains image data or an absolute path. If the model makes a
+    mistake, such as naming an image that does not exist, it gets a text that lists what it may use,
+    and the agent goes on.
+
+    In an agent, the images of the conversation are read from its messages. A `thread_id` in the
+    config gives the conversation its own folder of results. For each finished image, the tool
+    dispatches the custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
-        ImageVariationError: On construction, as `CallSettings`.
-        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
-            value.
+        ImageVariationError: On construction, as `check_settings`.
+        InvalidRequestError: On construction, as `ToolSettings`.
+        pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
+            or value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -102,18 +116,21 @@ class ImageVariationTool(BaseTool, CallSettings):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _explained, repr=False)
+    ) = Field(default_factory=lambda: _explain, repr=False)
+
+    _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
 
     @model_validator(mode="after")
-    def _knows_its_bound(self) -> Self:
-        """Have a correction of the model's arguments name the bound of this tool."""
-        if self.handle_validation_error is _explained:
-            self.handle_validation_error = partial(_explained, max_n=self.max_n)
+    def _check(self) -> Self:
+        check_settings(self, self._engines)
+        if self.handle_validation_error is _explain:
+            # Name the limit of this tool.
+            self.handle_validation_error = partial(_explain, max_n=self.max_n)
         return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
-        """The schema that a model sees, with the bounds that the settings put on it."""
+        """The schema that a model sees, within the limits of the settings."""
         if self.args_schema is not ImageVariationInput:
             return super().tool_call_schema
         return bounded_arguments(
@@ -123,7 +140,7 @@ class ImageVariationTool(BaseTool, CallSettings):
             with_size=self.fixed_size is None,
         )
 
-    # LangChain has validated the arguments when these run; they are those of `ImageVariationInput`.
+    # LangChain calls these with the validated fields of `ImageVariationInput`.
 
     def _run(
         self,
@@ -134,11 +151,13 @@ class ImageVariationTool(BaseTool, CallSettings):
         runtime: Any = None,
         **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
-        asked, fields = _parted(image, others)
-        conversation = conversation_of(runtime, config, self.name)
+        arguments, fields = _split_arguments(image, others)
+        conversation = read_conversation(runtime, config, self.name)
         try:
-            with _progress(run_manager) as finished:
-                result = self.call(asked, conversation, fields=fields, finished=finished)
+            with _dispatching(run_manager) as listener:
+                result = call_tool(
+                    self, self._engines, arguments, conversation, fields=fields, listener=listener
+                )
             return _message(result)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
@@ -152,85 +171,87 @@ class ImageVariationTool(BaseTool, CallSettings):
         runtime: Any = None,
         **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
-        asked, fields = _parted(image, others)
-        # Pictures of many megabytes may lie in the messages.
-        conversation = await asyncio.to_thread(conversation_of, runtime, config, self.name)
+        arguments, fields = _split_arguments(image, others)
+        # The messages may contain many megabytes of images.
+        conversation = await asyncio.to_thread(read_conversation, runtime, config, self.name)
         try:
-            async with _aprogress(run_manager) as finished:
-                result = await self.acall(asked, conversation, fields=fields, finished=finished)
+            async with _dispatching_async(run_manager) as listener:
+                result = await call_tool_async(
+                    self, self._engines, arguments, conversation, fields=fields, listener=listener
+                )
             return _message(result)
         except ImageVariationError as error:
             raise ToolException(error.message) from error
 
 
-def _parted(image: str, others: dict[str, Any]) -> tuple[ImageVariationArguments, dict[str, Any]]:
-    """Return what a model asks for, and the further fields of the contract."""
-    seen = {name: others.pop(name) for name in ("n", "size") if name in others}
-    return ImageVariationArguments(image=image, **seen), others
+def _split_arguments(
+    image: str, others: dict[str, Any]
+) -> tuple[ImageVariationArguments, dict[str, Any]]:
+    """Return the arguments from the model, and the other fields of the request."""
+    model_arguments = {name: others.pop(name) for name in ("n", "size") if name in others}
+    return ImageVariationArguments(image=image, **model_arguments), others
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     """Return the content and the artifact of the message."""
     if result.thumbnail is None:
         return result.content, result.artifact
-    picture = base64.b64encode(result.thumbnail).decode("ascii")
+    thumbnail = base64.b64encode(result.thumbnail).decode("ascii")
     blocks = [
         create_text_block(result.content),
-        create_image_block(base64=picture, mime_type="image/jpeg"),
+        create_image_block(base64=thumbnail, mime_type="image/jpeg"),
     ]
     return blocks, result.artifact
 
 
 @contextlib.contextmanager
-def _progress(
-    run: CallbackManagerForToolRun | None,
-) -> Iterator[Callable[[int, int], None] | None]:
-    """Dispatch an event for each finished picture, from whichever thread it is told."""
+def _dispatching(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
+    """Yield a listener, for any thread, that dispatches an event for each finished image."""
     if run is None:
         yield None
         return
-    # The config of a call is its caller's, whose callbacks may be of no run.
-    own: RunnableConfig = {"callbacks": run.get_child()}
-    raised: list[Exception] = []
+    # Not the config of the call: its callbacks may not belong to this run.
+    run_config: RunnableConfig = {"callbacks": run.get_child()}
+    errors: list[Exception] = []
 
-    def finished(done: int, n: int) -> None:
+    def dispatch(finished: int, n: int) -> None:
         try:
-            dispatch_custom_event(PROGRESS_EVENT, {"done": done, "n": n}, config=own)
-        # What a handler raises is no failure of the engine, which tells of the picture.
+            dispatch_custom_event(PROGRESS_EVENT, {"done": finished, "n": n}, config=run_config)
+        # An error of a handler is not an error of the engine, which calls this.
         except Exception as error:
-            raised.append(error)
+            errors.append(error)
 
-    yield finished
-    if raised:
-        raise raised[0]
+    yield dispatch
+    if errors:
+        raise errors[0]
 
 
 @contextlib.asynccontextmanager
-async def _aprogress(
+async def _dispatching_async(
     run: AsyncCallbackManagerForToolRun | None,
-) -> AsyncIterator[Callable[[int, int], None] | None]:
-    """Dispatch an event for each finished picture, in order."""
+) -> AsyncIterator[ImageListener | None]:
+    """Yield a listener, for the loop, that has an event dispatched for each finished image."""
     if run is None:
         yield None
         return
-    own: RunnableConfig = {"callbacks": run.get_child()}
+    run_config: RunnableConfig = {"callbacks": run.get_child()}
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
-    async def dispatch() -> None:
+    async def dispatch_events() -> None:
         while (event := await events.get()) is not None:
-            await adispatch_custom_event(PROGRESS_EVENT, event, config=own)
+            await adispatch_custom_event(PROGRESS_EVENT, event, config=run_config)
 
-    def finished(done: int, n: int) -> None:
-        events.put_nowait({"done": done, "n": n})
+    def enqueue(finished: int, n: int) -> None:
+        events.put_nowait({"done": finished, "n": n})
 
-    task = asyncio.create_task(dispatch())
+    task = asyncio.create_task(dispatch_events())
     try:
-        yield finished
+        yield enqueue
         events.put_nowait(None)
         await task
     finally:
         task.cancel()
 
 
-def _explained(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
-    return explain(error.errors(), max_n=max_n)
+def _explain(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
+    return explain_errors(error.errors(), max_n=max_n)

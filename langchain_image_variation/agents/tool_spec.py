@@ -1,20 +1,28 @@
-"""The LlamaIndex tool spec: what `ImageVariationTool` is to LangChain, over the same core."""
+"""The LlamaIndex tool spec. It does for LlamaIndex what `ImageVariationTool` does for LangChain."""
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
     ImageVariationArguments,
     bounded_arguments,
-    explain,
+    explain_errors,
 )
-from langchain_image_variation.agents.calls import CallResult, CallSettings, Finished
+from langchain_image_variation.agents.call import (
+    CallResult,
+    ImageListener,
+    call_tool,
+    call_tool_async,
+    check_settings,
+)
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import Size
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -32,7 +40,7 @@ try:
     from llama_index.core.workflow import Context, Event
     from workflows.errors import ContextStateError
 
-    from langchain_image_variation.agents.llama_index_messages import conversation_of
+    from langchain_image_variation.agents.llama_index_messages import read_conversation
 except ImportError as error:
     raise MissingExtraError.for_package(
         "The tool spec", error.name, "langchain-image-variation[llama-index]"
@@ -44,34 +52,35 @@ _NO_CONTEXT = cast(Context, None)
 
 
 class ImageVariationProgress(Event):
-    """Written to the stream of an agent's run for each finished picture."""
+    """Written to the stream of an agent's run for each finished image."""
 
     done: int
-    """How many pictures of the call are finished."""
+    """How many images of the call are finished."""
     n: int
-    """How many the call makes."""
+    """How many images the call makes."""
 
 
-class ImageVariationToolSpec(CallSettings, BaseToolSpec):
-    """A spec of one tool that makes variations of a picture of the conversation or of a folder.
+class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
+    """A spec with one tool, which makes variations of an image in the conversation or in a folder.
 
-    The blocks that reach the model are a short text that names the new pictures and, with
-    `thumbnail`, one small picture of them, which an agent passes on if its model can see it. The
-    `raw_output` is the artifact of `ImageVariationTool`: a JSON object with `images` and, where the
-    engine tells it, `usage_metadata`. A mistake of the model is answered with text that says what
-    it may use, with `is_error`, and the agent goes on.
+    The model gets a short text that names the new images. With `thumbnail`, it also gets one small
+    image of them, if the agent passes images on and the model can see them. The `raw_output` is the
+    artifact of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
+    `usage_metadata`. If the model makes a mistake, it gets a text that lists what it may use, with
+    `is_error`, and the agent goes on.
 
-    In an agent, the pictures of the conversation are read from its memory and from the results of
-    the run, and the conversation's own results are kept in a folder of their own: by the memory's
-    `session_id`, by its `chat_store_key` if it has another than the default, or by the context, for
-    as long as it is passed on or restored. Of `max_calls`, those noted in the context count, and
-    those that the memory answered before. Each finished picture of an async call writes an
-    `ImageVariationProgress` to the stream.
+    In an agent, the images of the conversation are read from its memory and from the results of the
+    run. The results of the conversation have their own folder, named after the memory's
+    `session_id`, or after its `chat_store_key` if that is not the default. Without either, the
+    folder belongs to the context, for as long as it is passed on or restored. `max_calls` counts
+    the calls that the context has recorded, and the answers that the memory had before. For each
+    finished image of an async call, the tool writes an `ImageVariationProgress` to the stream.
 
     Raises:
-        ImageVariationError: On construction, as `CallSettings`.
-        pydantic.ValidationError: On construction, if a setting is unknown, or of a wrong type or
-            value.
+        ImageVariationError: On construction, as `check_settings`.
+        InvalidRequestError: On construction, as `ToolSettings`.
+        pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
+            or value.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -79,6 +88,13 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     spec_functions: ClassVar[list[str | tuple[str, str]]] = [  # type: ignore[misc]  # a constant here
         ("image_variation", "aimage_variation")
     ]
+
+    _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_settings(self, self._engines)
+        return self
 
     def to_tool_list(
         self,
@@ -88,44 +104,45 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
         """Return the tool, in a list.
 
         Args:
-            spec_functions: As in LlamaIndex; there is one function to choose.
-            func_to_metadata_mapping: Under "image_variation", what to call the tool and how to
-                describe it. Without a schema of its own, it has the arguments of this one.
+            spec_functions: As in LlamaIndex. This spec has only one function to choose.
+            func_to_metadata_mapping: Under "image_variation", another name and description of the
+                tool. Without its own schema, the tool has the arguments of this spec.
 
         Raises:
-            InvalidRequestError: If there is no function of a name.
+            InvalidRequestError: If a name is not that of a function.
         """
-        known = self.spec_functions[0]
+        names = self.spec_functions[0]
         mapping = func_to_metadata_mapping or {}
         for function in (*(spec_functions or ()), *mapping):
-            if function != known and function not in known:
+            if function != names and function not in names:
                 raise InvalidRequestError(
-                    f"There is no function {shown(function)} here; there is {TOOL_NAME!r}."
+                    f"There is no function {shown(function)} in this spec. Its only function is "
+                    f"{TOOL_NAME!r}."
                 )
         metadata = self._metadata(next(iter(mapping.values()), None))
-        name = metadata.get_name()
+        tool_name = metadata.get_name()
 
-        # LlamaIndex passes on whatever the model gave, and puts a context in over it where the
-        # annotation is `Context` alone.
+        # LlamaIndex passes whatever the model wrote. If the annotation is exactly `Context`, it
+        # replaces that argument with the context of the run.
         def vary(image: object = None, ctx: Context = _NO_CONTEXT, **others: object) -> ToolOutput:
-            return self._vary(name, {"image": image, **others}, ctx)
+            return self._vary(tool_name, {"image": image, **others}, ctx)
 
         async def avary(
             image: object = None, ctx: Context = _NO_CONTEXT, **others: object
         ) -> ToolOutput:
-            return await self._avary(name, {"image": image, **others}, ctx)
+            return await self._avary(tool_name, {"image": image, **others}, ctx)
 
-        async def as_it_is(output: ToolOutput) -> ToolOutput:
+        async def return_unchanged(output: ToolOutput) -> ToolOutput:
             return output
 
         tool = FunctionTool(
             fn=vary,
             async_fn=avary,
             metadata=metadata,
-            # Otherwise it would make one block of text of the whole output.
+            # Without a callback, the whole output would become one block of text.
             callback=lambda output: output,
-            async_callback=as_it_is,
-            # It would refuse a call without a context, which programs make.
+            async_callback=return_unchanged,
+            # Without a default, a program's call without a context would be refused.
             partial_params={"ctx": None},
         )
         return [tool]
@@ -133,13 +150,13 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
     def image_variation(
         self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
     ) -> ToolOutput:
-        """Make variations of a picture, as the tool does; a failure is an output with `is_error`.
+        """Make variations of an image, as the tool does. A failure is an output with `is_error`.
 
         Args:
-            image: A name or a relative path.
-            n: How many.
-            size: Width x height of each in pixels.
-            ctx: The context of an agent's run, for pictures of its conversation.
+            image: The handle or the relative path of the image.
+            n: How many variations to make.
+            size: Width x height of each variation in pixels.
+            ctx: The context of an agent's run, for the images of its conversation.
         """
         return self._vary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
 
@@ -149,64 +166,74 @@ class ImageVariationToolSpec(CallSettings, BaseToolSpec):
         """Do what `image_variation` does, without blocking the loop."""
         return await self._avary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
 
-    def _metadata(self, given: ToolMetadata | None) -> ToolMetadata:
-        metadata = given or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
+    def _metadata(self, override: ToolMetadata | None) -> ToolMetadata:
+        metadata = override or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
         schema = bounded_arguments(max_n=self.max_n, with_size=self.fixed_size is None)
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
-    def _asked(self, given: dict[str, object]) -> ImageVariationArguments:
+    def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
         try:
-            return ImageVariationArguments.model_validate(given)
+            return ImageVariationArguments.model_validate(arguments)
         except ValidationError as error:
-            raise InvalidRequestError(explain(error.errors(), max_n=self.max_n)) from None
+            raise InvalidRequestError(explain_errors(error.errors(), max_n=self.max_n)) from None
 
-    def _vary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
-        context, given = _parted(ctx, given)
+    def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
+        context, values = _take_context(ctx, values)
         try:
-            asked = self._asked(given)
-            conversation = None if context is None else asyncio_run(conversation_of(context, tool))
-            return _output(tool, given, self.call(asked, conversation))
+            arguments = self._validate(values)
+            conversation = (
+                None if context is None else asyncio_run(read_conversation(context, tool_name))
+            )
+            result = call_tool(self, self._engines, arguments, conversation)
+            return _output(tool_name, values, result)
         except ImageVariationError as error:
-            return _refusal(tool, error)
+            return _error_output(tool_name, error)
 
-    async def _avary(self, tool: str, given: dict[str, object], ctx: object) -> ToolOutput:
-        context, given = _parted(ctx, given)
+    async def _avary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
+        context, values = _take_context(ctx, values)
         try:
-            asked = self._asked(given)
-            conversation = None if context is None else await conversation_of(context, tool)
-            result = await self.acall(asked, conversation, finished=_progress(context))
-            return _output(tool, given, result)
+            arguments = self._validate(values)
+            conversation = None if context is None else await read_conversation(context, tool_name)
+            result = await call_tool_async(
+                self, self._engines, arguments, conversation, listener=_stream_writer(context)
+            )
+            return _output(tool_name, values, result)
         except ImageVariationError as error:
-            return _refusal(tool, error)
+            return _error_output(tool_name, error)
 
 
-def _parted(ctx: object, given: dict[str, object]) -> tuple[Context | None, dict[str, object]]:
-    """Return the context, if it is one, and what was given but for nulls; a model may give any."""
+def _take_context(
+    ctx: object, values: dict[str, object]
+) -> tuple[Context | None, dict[str, object]]:
+    """Return the context, and the values that are not null.
+
+    A model may write a `ctx` itself, which is then one of the values.
+    """
     context = ctx if isinstance(ctx, Context) else None
     if context is None:
-        given = {**given, "ctx": ctx}
-    return context, {name: value for name, value in given.items() if value is not None}
+        values = {**values, "ctx": ctx}
+    return context, {name: value for name, value in values.items() if value is not None}
 
 
-def _output(tool: str, given: dict[str, object], result: CallResult) -> ToolOutput:
+def _output(tool_name: str, values: dict[str, object], result: CallResult) -> ToolOutput:
     blocks: list[Any] = [TextBlock(text=result.content)]
     if result.thumbnail is not None:
         blocks.append(ImageBlock(image=result.thumbnail, image_mimetype="image/jpeg"))
     return ToolOutput(
-        tool_name=tool,
+        tool_name=tool_name,
         blocks=blocks,
-        raw_input={"args": (), "kwargs": given},
+        raw_input={"args": (), "kwargs": values},
         raw_output=result.artifact,
     )
 
 
-def _refusal(tool: str, error: ImageVariationError) -> ToolOutput:
+def _error_output(tool_name: str, error: ImageVariationError) -> ToolOutput:
     return ToolOutput(
-        tool_name=tool,
+        tool_name=tool_name,
         content=error.message,
-        # A model may have given a picture in base64; an agent's event has what it gave.
+        # The model may have written an image in base64, which an event would contain.
         raw_input={},
         raw_output=None,
         is_error=True,
@@ -214,14 +241,14 @@ def _refusal(tool: str, error: ImageVariationError) -> ToolOutput:
     )
 
 
-def _progress(ctx: Context | None) -> Finished | None:
-    """Return what writes an event to the stream of a context's run for each finished picture."""
+def _stream_writer(ctx: Context | None) -> ImageListener | None:
+    """Return a listener that writes an event to the stream of a run for each finished image."""
     if ctx is None:
         return None
 
-    def finished(done: int, n: int) -> None:
+    def write(finished: int, n: int) -> None:
         # A program may pass a context whose run has ended.
         with contextlib.suppress(ContextStateError):
-            ctx.write_event_to_stream(ImageVariationProgress(done=done, n=n))
+            ctx.write_event_to_stream(ImageVariationProgress(done=finished, n=n))
 
-    return finished
+    return write

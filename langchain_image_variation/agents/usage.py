@@ -1,4 +1,4 @@
-"""What a hosted engine says that an answer used and cost, in the words that tracing tools read."""
+"""What a hosted engine's response used and cost, under the keys that tracing tools read."""
 
 from typing import Any
 
@@ -6,41 +6,47 @@ from langchain_image_variation.contract import ImagesResponse
 
 __all__ = ["usage_metadata"]
 
+_MAX_COST = 1e6
+
 
 def usage_metadata(response: ImagesResponse) -> dict[str, Any] | None:
-    """Return the tokens and the cost of an answer, or None if the engine says nothing of them.
+    """Return the tokens and the cost of a response, or None if it does not contain any.
 
     The keys are LangChain's: `input_tokens`, `output_tokens`, `total_tokens`, `input_token_details`
     and `output_token_details` by kind, and `total_cost` in US dollars, which LangSmith adds up for
-    tools too. A cost is only taken from the answer, never computed: prices change.
+    tools too. The cost is read from the response and never computed, because prices change.
     """
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     usage = response.usage
     if usage is not None:
         for name in ("input_tokens", "output_tokens", "total_tokens"):
             if (count := getattr(usage, name)) is not None:
-                found[name] = count
-        for kind, details in (
+                metadata[name] = count
+        for direction, details in (
             ("input", usage.input_tokens_details),
             ("output", usage.output_tokens_details),
         ):
             tokens = {} if details is None else details.model_dump(exclude_none=True)
-            known = {"image": tokens.get("image_tokens"), "text": tokens.get("text_tokens")}
-            if any(known.values()):
-                found[f"{kind}_token_details"] = {k: v for k, v in known.items() if v is not None}
+            counts = {"image": tokens.get("image_tokens"), "text": tokens.get("text_tokens")}
+            if any(counts.values()):
+                metadata[f"{direction}_token_details"] = {
+                    kind: count for kind, count in counts.items() if count is not None
+                }
     if (cost := _cost(response)) is not None:
-        found["total_cost"] = cost
-    return found or None
+        metadata["total_cost"] = cost
+    return metadata or None
 
 
 def _cost(response: ImagesResponse) -> float | None:
-    """Return what the answer says that it cost, in US dollars."""
+    """Return the cost that the response contains, in US dollars, or None."""
     status = (response.model_extra or {}).get("inference_status")
     usage = response.usage
     for cost in (
         (usage.model_extra or {}).get("cost") if usage is not None else None,
         status.get("cost") if isinstance(status, dict) else None,
     ):
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6:
+        if isinstance(cost, bool) or not isinstance(cost, int | float):
+            continue
+        if 0 <= cost < _MAX_COST:
             return float(cost)
     return None

@@ -17,7 +17,12 @@ from langchain_image_variation.batch.inputs import GALLERY
 from langchain_image_variation.batch.rows import Row
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import Outputs
-from langchain_image_variation.images.pixels import decoding, open_image, open_png, plain
+from langchain_image_variation.images.pixels import (
+    normalize,
+    open_image,
+    open_png,
+    translate_decoder_errors,
+)
 from langchain_image_variation.images.png.chunks import SIGNATURE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
 
@@ -162,13 +167,13 @@ def _small(data: bytes) -> bytes:
         SourceError: If it is none.
         InvalidImageError: If it is corrupt, or would take too much work to decode.
     """
-    with decoding(SourceError("The file holds no picture to show.")):
+    with translate_decoder_errors(SourceError("The file holds no picture to show.")):
         with _opened(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
                 raise SourceError("The picture is too large to show.")
             # Of a JPEG only so much is decoded as is shown.
             image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            small = plain(image, enough=2 * THUMBNAIL_SIDE)
+            small = normalize(image, min_side=2 * THUMBNAIL_SIDE)
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
         if small.mode in ("LA", "RGBA"):
             ground = Image.new("RGBA", small.size, "white")

@@ -91,7 +91,7 @@ class Inputs:
         if isinstance(outputs, OutputFolder):
             self._results = [outputs.path / name for name in (PICTURES, GALLERY)]
         elif isinstance(outputs, OutputStorage):
-            stored = [outputs.below(name) for name in (PICTURES, GALLERY)]
+            stored = [outputs.subfolder(name) for name in (PICTURES, GALLERY)]
         self._fetched = _Fetched(storage_options or {})
         self._named: list[str | StoredInputs] = []
         for name in named:
@@ -266,8 +266,10 @@ class _Fetched:
             short = Path(name).name[:80]
             try:
                 at = FileSystem(name, self._options, param="path")
-                with at.failures(f"cannot give {short!r} now; try again, or check its rights"):
-                    if not at.copy_out("", path):
+                with at.translate_errors(
+                    f"cannot give {short!r} now; try again, or check its rights"
+                ):
+                    if not at.download("", path):
                         raise SourceError(f"There is no file {short!r}; check the URL.")
             except OutputError as error:
                 raise SourceError(error.message) from None

@@ -39,7 +39,7 @@ def write_manifest(name: str, rows: Iterable[Row], outputs: Outputs) -> None:
         MissingExtraError: If pyarrow is needed and not installed.
         OutputError: If it cannot be written.
     """
-    with outputs.writing(name) as file:
+    with outputs.open_for_writing(name) as file:
         (_write_parquet if name == PARQUET else _write_json_lines)(rows, file)
 
 

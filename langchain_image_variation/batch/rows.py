@@ -8,7 +8,7 @@ from langchain_image_variation.batch.job import Job, plain_text
 from langchain_image_variation.batch.made_images import Picture
 from langchain_image_variation.contract import SIZES
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
-from langchain_image_variation.files.file_system import without_password
+from langchain_image_variation.files.file_system import hide_password
 
 __all__ = ["COLUMNS", "Column", "Row", "Table", "columns", "error_row", "picture_row"]
 
@@ -111,7 +111,7 @@ def error_row(
     named = fsdecode(path) if isinstance(path, str | bytes | PathLike) else None
     return {
         **dict.fromkeys(COLUMNS),
-        "source_path": None if named is None else plain_text(without_password(named)),
+        "source_path": None if named is None else plain_text(hide_password(named)),
         "source_sha256": source_sha256,
         "size": size if size in SIZES else None,
         "error": _line(f"{type(error).__name__}: {error.message}"),

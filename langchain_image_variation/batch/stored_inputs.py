@@ -15,7 +15,11 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.files.file_system import FileSystem, has_password, trimmed
+from langchain_image_variation.files.file_system import (
+    FileSystem,
+    has_password,
+    strip_trailing_slashes,
+)
 
 __all__ = ["StoredInputs"]
 
@@ -41,13 +45,13 @@ class StoredInputs:
                 "fsspec's configuration.",
                 param="path",
             )
-        self._url = trimmed(url)
+        self._url = strip_trailing_slashes(url)
         self._found: list[str] = []
         self._short = self._url.rpartition("/")[2][:80]
         try:
             self._at = FileSystem(self._url, options, param="path")
             self._results = {own.path("") for own in results if own.files == self._at.files}
-            with self._at.failures(
+            with self._at.translate_errors(
                 f"cannot say what {self._short!r} is; try again, or check its rights"
             ):
                 self._kind = self._kind_of()
@@ -102,7 +106,7 @@ class StoredInputs:
 
     def _below(self, folder: str) -> Iterator[str | ImageVariationError]:
         try:
-            with self._at.failures(
+            with self._at.translate_errors(
                 f"cannot list {_name(folder)[:80]!r}; try again, or check its rights"
             ):
                 found = self._names(folder)

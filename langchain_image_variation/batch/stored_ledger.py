@@ -48,7 +48,7 @@ class StoredLedger(Ledger):
             local = Path(self._folder.name)
             with translate_sqlite_errors():
                 (local / LEDGER_DIR).mkdir()
-            outputs.fetch(_NAME, local / _NAME)
+            outputs.download(_NAME, local / _NAME)
             super().__init__(local)
         except BaseException:
             self._folder.cleanup()
@@ -94,7 +94,7 @@ class StoredLedger(Ledger):
             with translate_sqlite_errors():
                 copy.unlink(missing_ok=True)
             self.copy_to(copy)
-            self._outputs.send(_NAME, copy)
+            self._outputs.upload(_NAME, copy)
         finally:
             self._renewed = time.monotonic()
             self._wait = max(RENEWED_EVERY, _SHARE * (self._renewed - begun))

@@ -48,7 +48,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.stored_outputs import open_outputs
-from langchain_image_variation.source import Fit, read_file, read_stored
+from langchain_image_variation.source import Fit, read_file, read_stored_file
 
 __all__ = ["PICTURES", "VariationBatch"]
 
@@ -283,7 +283,7 @@ class VariationBatch:
             SourceError: If it cannot be read.
             MissingExtraError: If a package for the URL is missing.
         """
-        return read_stored(path, self.storage_options) if is_url(path) else read_file(path)
+        return read_stored_file(path, self.storage_options) if is_url(path) else read_file(path)
 
     def picture_row(
         self, job: Job, source_sha256: str, picture: Picture, *, seed: int | None

@@ -126,7 +126,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         )
     _tell(summary)
     written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
-    print(*(batch.outputs.shown(name) for name in written), sep="\n")
+    print(*(batch.outputs.display_path(name) for name in written), sep="\n")
     if stopping.signal is not None:
         return 128 + stopping.signal
     return FAILED if summary.failed else 0

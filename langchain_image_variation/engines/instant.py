@@ -68,7 +68,7 @@ def _flat_png(side: int, color: tuple[int, int, int]) -> bytes:
 
     Pillow writes one palette entry or two, depending on its version. The result has one.
     """
-    return chunks.replaced(_black_png(side), b"PLTE", lambda _: bytes(color))
+    return chunks.replace_chunks(_black_png(side), b"PLTE", lambda _: bytes(color))
 
 
 @lru_cache(maxsize=8)

@@ -1,1 +1,1 @@
-"""Files and storage: atomic writes, output folders, fsspec."""
+"""Files and storage: atomic writes, output folders, and the file systems that fsspec knows."""

@@ -1,7 +1,7 @@
-"""`FileSystem`: a place in any file system that fsspec knows: a bucket, a server, the memory.
+"""`FileSystem`: a folder in any file system that fsspec knows, such as a bucket or a server.
 
-What a file system raises becomes an error of the tree, without its text and without the URL, which
-may hold a password.
+Errors of the file system become our own. Their text and the URL are dropped, because they may
+contain a password.
 """
 
 import os
@@ -17,184 +17,173 @@ from langchain_image_variation.exceptions import (
     OutputError,
     shown,
 )
-from langchain_image_variation.files.unfinished import unfinished_name
+from langchain_image_variation.files.atomic import temporary_name
 
-__all__ = ["FileSystem", "has_password", "is_url", "trimmed", "without_password"]
+__all__ = ["FileSystem", "has_password", "hide_password", "is_url", "strip_trailing_slashes"]
 
-_WHOLE = 2**40
-"""More bytes than any file has that is read."""
-_LEVELS = 3
-"""So many folders, one in the other, several processes may be about to make."""
-_NO_NAMES = {"url_query", "url_fragment"}
-"""What fsspec makes of a name, and a file system that is a server such as SFTP passes on unread."""
+_NO_LIMIT = 2**40
+"""More bytes than any file that is read."""
+_FOLDER_RETRIES = 3
+"""How often to try again when other processes create the same nested folders."""
+_QUERY_OPTIONS = {"url_query", "url_fragment"}
+"""Options that fsspec parses from a name with "?" or "#". Servers such as SFTP ignore them."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)")
 
 
 def is_url(path: object) -> bool:
-    """Say whether a path is a URL rather than that of a file or folder of this machine."""
+    """Return whether a path is a URL, and not a path on this machine."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 
 def has_password(url: str) -> bool:
-    """Say whether a URL holds a password."""
+    """Return whether a URL contains a password."""
     return _PASSWORD.search(url) is not None
 
 
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
+def hide_password(url: str) -> str:
+    """Return a URL with its password hidden."""
     return _PASSWORD.sub(r"\1:***", url)
 
 
-def trimmed(url: str) -> str:
-    """Return a URL without slashes at its end, unless it names a root."""
-    short = url.rstrip("/")
-    return url if short.endswith(":") else short
+def strip_trailing_slashes(url: str) -> str:
+    """Return a URL without slashes at its end, unless it is a root such as "file:///"."""
+    stripped = url.rstrip("/")
+    return url if stripped.endswith(":") else stripped
 
 
 class FileSystem:
-    """A place in a file system, and what is below it.
+    """A folder in a file system, and the files below it.
 
-    A file that is written appears whole or not at all where the file system has renames of its own
-    (local, SFTP, SMB, HDFS) or takes files whole (memory, and object stores such as S3).
+    Writes are atomic if the file system can rename files (local, SFTP, SMB, HDFS) or uploads each
+    file as a whole (memory, and object stores such as S3).
+
+    Methods raise the file system's own exceptions: call them inside `translate_errors`.
 
     Args:
-        url: The place, such as "s3://bucket/prefix".
+        url: The URL of the folder, such as "s3://bucket/prefix".
         options: Passed to the file system, as fsspec's `storage_options`.
-        param: What messages call the URL.
+        param: The name of the URL in messages.
 
     Raises:
-        MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
-        InvalidRequestError: If no file system is known for the URL, or it names several.
-        OutputError: If the file system refuses the options, or cannot be reached.
+        MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
+        InvalidRequestError: If the URL names several file systems or an unknown one.
+        OutputError: If the file system refuses the options or cannot be reached.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], *, param: str) -> None:
-        self.kind, self.files, self.root = _opened(url, options, param)
-        # Object stores put a file whole, and their "rename" copies. Elsewhere it is the same for a
-        # file system that only inherits its rename.
+        self.kind, self.files, self.root = _open(url, options, param)
+        # Object stores upload a file as a whole, and their "rename" is a copy. So is the rename of
+        # any file system that inherits it from fsspec.
         from fsspec import AbstractFileSystem
 
-        kind = type(self.files)
-        within = self.files
-        while (below := getattr(within, "fs", None)) is not None:
-            # Some only add something to another one.
-            within = below
-        self._at_once = bool(kind.async_impl and getattr(within, "async_impl", False))
-        self.renames = not kind.async_impl and kind.mv is not AbstractFileSystem.mv
+        files_class = type(self.files)
+        innermost = self.files
+        while (wrapped := getattr(innermost, "fs", None)) is not None:
+            # Some file systems wrap another one.
+            innermost = wrapped
+        self._is_async = bool(files_class.async_impl and getattr(innermost, "async_impl", False))
+        self.can_rename = not files_class.async_impl and files_class.mv is not AbstractFileSystem.mv
 
     @property
     def folder(self) -> str | None:
-        """The folder of this machine that the place is, if it is one."""
-        return _local(self.files, self.root)
+        """The path of the folder if it is on this machine, or None."""
+        return _local_path(self.files, self.root)
 
-    def path(self, below: str) -> str:
-        """Return what the file system itself calls a name below the place."""
-        return f"{self.root}/{below}".rstrip("/")
+    def path(self, name: str) -> str:
+        """Return the file system's own path of a file in the folder."""
+        return f"{self.root}/{name}".rstrip("/")
 
-    def read(self, below: str, most: int = _WHOLE) -> bytes | None:
-        """Return a file, or its first `most` bytes, or None if there is none.
+    def read(self, name: str, limit: int = _NO_LIMIT) -> bytes | None:
+        """Return the first `limit` bytes of a file, or None if it does not exist."""
+        (content,) = self.read_all([name], limit)
+        return content
 
-        What the file system raises is left as it is: see `failures`.
-        """
-        (found,) = self.read_all([below], most)
-        return found
-
-    def read_all(self, names: Sequence[str], most: int = _WHOLE) -> list[bytes | None]:
-        """Do what `read` does with several files, at once where the file system can."""
-        paths = [self.path(below) for below in names]
-        if not self._at_once:
-            return [self._read(path, most) for path in paths]
-        # Without a range, some ask for the size first.
-        found = self.files.cat_ranges(paths, 0, most, on_error="return")
+    def read_all(self, names: Sequence[str], limit: int = _NO_LIMIT) -> list[bytes | None]:
+        """Read several files, concurrently if the file system can."""
+        paths = [self.path(name) for name in names]
+        if not self._is_async:
+            return [self._read(path, limit) for path in paths]
+        # Without a range, some file systems request the size first.
+        results = self.files.cat_ranges(paths, 0, limit, on_error="return")
         return [
-            self._missing(path, one) if isinstance(one, BaseException) else bytes(one)
-            for path, one in zip(paths, found, strict=True)
+            self._empty_or_missing(path, result)
+            if isinstance(result, BaseException)
+            else bytes(result)
+            for path, result in zip(paths, results, strict=True)
         ]
 
-    def _read(self, path: str, most: int) -> bytes | None:
-        span = {} if most == _WHOLE else {"start": 0, "end": most}
+    def _read(self, path: str, limit: int) -> bytes | None:
+        byte_range = {} if limit == _NO_LIMIT else {"start": 0, "end": limit}
         try:
-            return bytes(self.files.cat_file(path, **span))
+            return bytes(self.files.cat_file(path, **byte_range))
         except Exception as error:
-            return self._missing(path, error)
+            return self._empty_or_missing(path, error)
 
-    def has(self, below: str) -> bool:
-        """Say whether there is a file of that name.
-
-        What the file system raises is left as it is: see `failures`.
-        """
-        if self._at_once:
-            # They would ask first for the file, and then for a folder of that name.
-            return self.read(below, 1) is not None
-        # Others write there too, and some remember what they listed.
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
+        if self._is_async:
+            # `info` would request the file first, and then a folder of that name.
+            return self.read(name, 1) is not None
+        # Other processes write to the folder, and some file systems cache listings.
         self.files.invalidate_cache()
-        # Their own question for that takes any failure for "no".
+        # `exists` returns False for every error.
         try:
-            return str(self.files.info(self.path(below))["type"]) == "file"
+            return str(self.files.info(self.path(name))["type"]) == "file"
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def remove(self, below: str) -> None:
-        """Remove a file, if it is there.
-
-        What the file system raises is left as it is: see `failures`.
-        """
+    def remove(self, name: str) -> None:
+        """Remove a file if it exists."""
         try:
-            self.files.rm_file(self.path(below))
+            self.files.rm_file(self.path(name))
         except Exception:
-            # FTP has one answer for whatever is refused.
-            if self.has(below):
+            # FTP returns the same error for everything that it refuses.
+            if self.has(name):
                 raise
 
-    def write(self, below: str, data: bytes) -> None:
-        """Write a file whole, in the place of any that has its name; its folder is there.
-
-        What the file system raises is left as it is: see `failures`.
-        """
-        self._written(below, lambda path: self.files.pipe_file(path, data))
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file to an existing folder, replacing an existing file of that name."""
+        self._write_atomically(name, lambda path: self.files.pipe_file(path, data))
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
-        """Do what `write` does with several files, at once where the file system can."""
-        if self._at_once:
-            self.files.pipe({self.path(below): data for below, data in files.items()})
+        """Write several files, concurrently if the file system can."""
+        if self._is_async:
+            self.files.pipe({self.path(name): data for name, data in files.items()})
             return
-        for below, data in files.items():
-            self.write(below, data)
+        for name, data in files.items():
+            self.write(name, data)
 
-    def copy_in(self, below: str, local: str | os.PathLike[str]) -> None:
-        """Write a file of this machine, as `write` does, without holding it in the memory."""
-        self._written(below, lambda path: self.files.put_file(os.fspath(local), path))
+    def upload(self, name: str, local: str | os.PathLike[str]) -> None:
+        """Copy a file from this machine, as `write` does, without loading it into memory."""
+        self._write_atomically(name, lambda path: self.files.put_file(os.fspath(local), path))
 
-    def copy_out(self, below: str, local: str | os.PathLike[str]) -> bool:
-        """Copy a file to this machine, without holding it in the memory; say whether there is one.
-
-        What the file system raises is left as it is: see `failures`.
-        """
+    def download(self, name: str, local: str | os.PathLike[str]) -> bool:
+        """Copy a file to this machine without loading it into memory; return whether it exists."""
         try:
-            self.files.get_file(self.path(below), os.fspath(local))
+            self.files.get_file(self.path(name), os.fspath(local))
         except (FileNotFoundError, NotADirectoryError):
             return False
         except Exception:
-            if self.has(below):
+            if self.has(name):
                 raise
             return False
         return True
 
-    def with_folder(self, folder: str, write: Callable[[], None]) -> None:
-        """Write something; if that fails, make the folder for it and try again.
+    def write_in_folder(self, folder: str, write: Callable[[], None]) -> None:
+        """Call `write`. If it fails, create the folder and call it again.
 
-        A bucket is not made: its name may be a mistake.
+        A missing bucket is not created, because its name may be a typo.
         """
         try:
             return write()
         except Exception:
-            # A path that is not absolute begins with a bucket, or what is called so elsewhere.
+            # A relative path begins with a bucket, or its counterpart in another file system.
             bucket = self.root.partition("/")[0]
             if bucket and not self.files.exists(bucket):
                 raise
-        for _ in range(_LEVELS if self.renames else 0):
-            # Other processes may make the same folders at the same time, one after the other.
+        for _ in range(_FOLDER_RETRIES if self.can_rename else 0):
+            # Other processes may create the same folders at the same time.
             with suppress(Exception):
                 self.files.invalidate_cache()
                 self.files.makedirs(self.path(folder), exist_ok=True)
@@ -203,49 +192,54 @@ class FileSystem:
         write()
 
     @contextmanager
-    def failures(self, what: str) -> Iterator[None]:
-        """Turn whatever a file system raises into an error of the tree.
+    def translate_errors(self, problem: str) -> Iterator[None]:
+        """Re-raise everything that the file system raises as an `OutputError`.
+
+        Args:
+            problem: The rest of a sentence about the storage, such as "could not read 'a.png'".
 
         Raises:
-            OutputError: Which says that the storage `what`.
+            OutputError: If the block raises an exception that is not an `ImageVariationError`.
         """
         try:
             yield
         except ImageVariationError:
             raise
         except Exception as error:
-            raise OutputError(f"The {self.kind} storage {what} ({type(error).__name__}).") from None
+            raise OutputError(
+                f"The {self.kind} storage {problem} ({type(error).__name__})."
+            ) from None
 
-    def _written(self, below: str, write: Callable[[str], None]) -> None:
-        if not self.renames:
-            write(self.path(below))
+    def _write_atomically(self, name: str, write: Callable[[str], None]) -> None:
+        if not self.can_rename:
+            write(self.path(name))
             return
-        folder, slash, _ = below.rpartition("/")
-        temporary = self.path(f"{folder}{slash}{unfinished_name()}")
+        folder, slash, _ = name.rpartition("/")
+        temporary = self.path(f"{folder}{slash}{temporary_name()}")
         try:
             write(temporary)
             try:
-                self.files.mv(temporary, self.path(below))
+                self.files.mv(temporary, self.path(name))
             except Exception:
-                # Some, such as SMB, rename only to a name that is free.
-                if not self.has(below):
+                # Some file systems, such as SMB, do not replace a file when they rename another.
+                if not self.has(name):
                     raise
-                self.remove(below)
-                self.files.mv(temporary, self.path(below))
+                self.remove(name)
+                self.files.mv(temporary, self.path(name))
         except BaseException:
             with suppress(Exception):
                 self.files.rm_file(temporary)
             raise
 
-    def _missing(self, path: str, error: BaseException) -> bytes | None:
-        """Return None for the error of a file that is not there, and nothing for an empty one.
+    def _empty_or_missing(self, path: str, error: BaseException) -> bytes | None:
+        """Return None if a read failed because the file is missing, or b"" if it is empty.
 
         Raises:
-            BaseException: The error, if it says anything else.
+            BaseException: The error itself, if it has another reason.
         """
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return None
-        # An empty file has no range that S3 would give.
+        # S3 refuses to read a range of an empty file.
         if self._is_empty(path):
             return b""
         raise error
@@ -257,10 +251,10 @@ class FileSystem:
             return False
 
 
-def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, str]:
-    """Return the kind of a file system, the file system, and the path in it that a URL means."""
-    known = _URL.match(url)
-    kind = known[1].lower() if known else ""
+def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, str]:
+    """Return the kind of the file system of a URL, the file system, and the path in it."""
+    match = _URL.match(url)
+    kind = match[1].lower() if match else ""
     url = kind + url[len(kind) :]
     if "::" in url:
         raise InvalidRequestError(
@@ -270,8 +264,8 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
         )
     if kind in ("http", "https"):
         raise InvalidRequestError(
-            f"{param} must be a path of this machine or the URL of a file system, got one of the "
-            f"kind {shown(kind)}; download what is there first.",
+            f"{param} must be a path on this machine or the URL of a file system, not of the kind "
+            f"{shown(kind)}. Download the files first.",
             param=param,
         )
     try:
@@ -288,18 +282,18 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
         raise MissingExtraError(
             f"'{kind}://' as {param} needs "
             f"{f'the package {package!r}' if package else 'a package'}, which is not installed; "
-            "fsspec's list of file systems says which."
+            "see fsspec's list of file systems."
         ) from None
     except ValueError:
         raise InvalidRequestError(
-            f"{param} must be a path of this machine, or a URL that fsspec knows; it knows none of "
-            f"the kind {shown(kind)}.",
+            f"{param} must be a path on this machine or a URL that fsspec knows, not of the kind "
+            f"{shown(kind)}.",
             param=param,
         ) from None
-    base = _without_marks(url, files_class)
+    base = _strip_query_name(url, files_class)
     try:
         files, root = url_to_fs(base, **options)
-    # A file system may connect here, and raises what the library below it does.
+    # The file system may connect here, and raise any exception of the library that it uses.
     except Exception as error:
         raise OutputError(
             f"The {kind} storage cannot be opened; check the address in {param} and "
@@ -308,23 +302,23 @@ def _opened(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any,
     return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
 
 
-def _without_marks(url: str, files_class: Any) -> str:
-    """Return a URL, up to the folder of a name with "?" or "#" that would be taken for a query."""
-    name = re.search("[?#]", url)
-    if name is None or not _NO_NAMES & files_class._get_kwargs_from_urls(url).keys():
+def _strip_query_name(url: str, files_class: Any) -> str:
+    """Return the folder of a URL if fsspec would parse a "?" or "#" in its name as a query."""
+    mark = re.search("[?#]", url)
+    if mark is None or not _QUERY_OPTIONS & files_class._get_kwargs_from_urls(url).keys():
         return url
-    return url[: name.start()].rpartition("/")[0]
+    return url[: mark.start()].rpartition("/")[0]
 
 
-def _local(files: Any, root: str) -> str | None:
-    """Return the folder of this machine that a path of a file system is, if it is one."""
+def _local_path(files: Any, root: str) -> str | None:
+    """Return the path on this machine of a path in a file system, or None if there is none."""
     from fsspec.implementations.dirfs import DirFileSystem
     from fsspec.implementations.local import LocalFileSystem
 
     while not isinstance(files, LocalFileSystem):
         if isinstance(files, DirFileSystem):
             root = f"{str(files.path).rstrip('/')}/{root.lstrip('/')}".rstrip("/")
-        # Some only add something to another one.
+        # Some file systems wrap another one.
         files = getattr(files, "fs", None) or getattr(files, "sync_fs", None)
         if files is None:
             return None

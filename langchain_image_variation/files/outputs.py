@@ -1,9 +1,8 @@
-"""`Outputs`: where a bulk run writes, and `OutputFolder`: a folder of this machine.
+"""`Outputs`: where a batch writes its files. `OutputFolder`: a folder of this machine.
 
-In a folder a file stands under its name whole or not at all: it is written under another name
-beside its own, brought to the disk, and renamed, and then the folder is brought to the disk too. So
-neither a process that is killed nor a power cut leaves half a file, and what was reported as
-written stays.
+A file in an `OutputFolder` is written atomically and flushed to the disk, and then its folder is
+flushed too. Neither a killed process nor a power cut leaves half a file, and a file that was
+reported as written stays.
 """
 
 import contextlib
@@ -16,35 +15,35 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.unfinished import UNFINISHED, unfinished_name
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
 __all__ = ["OutputFolder", "Outputs"]
 
 
 class Outputs(ABC):
-    """A place for files that are written whole.
+    """A place where files are written atomically.
 
-    Names are relative, with "/" between their parts. Folders below are made when they are needed.
+    Names are relative paths with "/" between their parts. Folders are created when needed.
     """
 
     @abstractmethod
-    def shown(self, name: str) -> str:
-        """Return what to tell a person of where a file is."""
+    def display_path(self, name: str) -> str:
+        """Return the path or URL of a file, to be shown to a person."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Say whether there is a file of that name.
+        """Return whether there is a file of that name.
 
         Raises:
-            OutputError: If that cannot be found out.
+            OutputError: If the file system does not say.
         """
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a file, or None if there is none.
+        """Return the bytes of a file, or None if it does not exist.
 
         Raises:
-            OutputError: If what has that name cannot be read.
+            OutputError: If the file cannot be read.
         """
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
@@ -57,7 +56,7 @@ class Outputs(ABC):
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there.
+        """Remove a file if it exists.
 
         Raises:
             OutputError: If it cannot be removed.
@@ -65,18 +64,19 @@ class Outputs(ABC):
 
     @abstractmethod
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files, each in the place of any that has its name.
+        """Write files, replacing existing files of the same names.
 
         Args:
             files: The bytes of each file by its name.
 
         Raises:
-            OutputError: If one cannot be written, such as on a full disk. Those before it stay.
+            OutputError: If a file cannot be written, for example because the disk is full. The
+                files before it stay.
         """
 
     @abstractmethod
-    def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Open a file to write; it gets its name when the block ends without an error.
+    def open_for_writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a file that appears under its name when the block ends without an error.
 
         Raises:
             OutputError: If it cannot be written.
@@ -84,41 +84,41 @@ class Outputs(ABC):
 
     @abstractmethod
     def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove unfinished files that a killed process left, and return how many there were.
+        """Remove the temporary files of a killed process, and return how many there were.
 
-        No other process may be writing meanwhile.
+        No other process may be writing at the same time.
 
         Args:
-            folders: Which folders to look into, with all below them. The top itself is always
-                looked into, but not what else is below it.
+            folders: The folders to search with everything below them. The top folder is always
+                searched too, but not its other subfolders.
 
         Raises:
-            OutputError: If a folder cannot be read or a file not removed.
+            OutputError: If a folder cannot be read or a file cannot be removed.
         """
 
 
 class OutputFolder(Outputs):
-    """A folder of this machine, or of a drive that it sees.
+    """A folder of this machine, or of a drive that is mounted on it.
 
     Args:
-        path: The folder; it is not made before something is written.
+        path: The folder. It is created with the first file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._given = Path(path)
-        # An engine may go to another folder.
-        self.path = self._given.absolute()
+        self._requested_path = Path(path)
+        # An engine may change the current folder.
+        self.path = self._requested_path.absolute()
 
-    def shown(self, name: str) -> str:
-        """Return the path of a file, as the folder was named."""
-        return str(self._given / name)
+    def display_path(self, name: str) -> str:
+        """Return the path of a file, relative if the folder was given as a relative path."""
+        return str(self._requested_path / name)
 
     def has(self, name: str) -> bool:
-        """Say whether there is a file of that name."""
+        """Return whether there is a file of that name."""
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes | None:
-        """Return a file, or None if there is none; raise an `OutputError` if it fails."""
+        """Return a file, or None if it does not exist; raise an `OutputError` if that fails."""
         try:
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -127,85 +127,78 @@ class OutputFolder(Outputs):
             raise OutputError(f"{name!r} cannot be read: {error.strerror}.") from None
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; raise an `OutputError` if it fails."""
+        """Remove a file if it exists; raise an `OutputError` if that fails."""
         try:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{name!r} cannot be removed: {error.strerror}.") from None
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files, and bring them to the disk; raise an `OutputError` if it fails."""
+        """Write files and flush them to the disk; raise an `OutputError` if that fails."""
         for name, data in files.items():
-            with self._written(name) as file:
+            with self._open_atomic(name) as file:
                 file.write(data)
         for folder in {(self.path / name).parent for name in files}:
             _sync(folder)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that gets its name at the end; raise an `OutputError` if it fails."""
-        with self._written(name) as file:
+    def open_for_writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that appears when the block ends; raise an `OutputError` if that fails."""
+        with self._open_atomic(name) as file:
             yield file
         _sync((self.path / name).parent)
 
     def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove what a killed process left; raise an `OutputError` if it fails."""
-        found = 0
+        """Remove a killed process's temporary files; raise an `OutputError` if that fails."""
+        count = 0
         try:
-            for folder in (self.path, *_below(self.path / name for name in folders)):
+            for folder in (self.path, *_walk(self.path / name for name in folders)):
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if UNFINISHED.fullmatch(entry.name):
+                        if TEMPORARY_NAME.fullmatch(entry.name):
                             os.unlink(entry.path)
-                            found += 1
+                            count += 1
         except OSError as error:
             raise OutputError(
-                f"{self.path.name!r} cannot be cleared of unfinished files: {error.strerror}."
+                f"The temporary files in {self.path.name!r} cannot be removed: {error.strerror}."
             ) from None
-        return found
+        return count
 
     @contextmanager
-    def _written(self, name: str) -> Iterator[IO[bytes]]:
+    def _open_atomic(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path / name
-        unfinished = path.with_name(unfinished_name())
         try:
-            _make(path.parent)
-            with open(unfinished, "xb") as file:
+            _make_folder(path.parent)
+            with atomic_write(path) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError(
-                f"{name!r} cannot be written: {reason}. Make room, or name another folder."
+                f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
 
 
-def _make(folder: Path) -> None:
-    """Make a folder, with its parents, so that a power cut does not take it with what is in it."""
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its parents, and flush them, so that they survive a power cut."""
     if folder.is_dir():
         return
-    _make(folder.parent)
-    # Another process may make it at the same time.
+    _make_folder(folder.parent)
+    # Another process may create it at the same time.
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     _sync(folder.parent)
 
 
-def _below(tops: Iterable[Path]) -> Iterator[Path]:
+def _walk(tops: Iterable[Path]) -> Iterator[Path]:
     for top in tops:
         for folder, _, _ in os.walk(top):
             yield Path(folder)
 
 
 def _sync(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can."""
+    """Flush the entries of a folder to the disk, if the system can."""
     if os.name == "nt":
-        # A folder cannot be opened there.
+        # Windows cannot open folders.
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -214,6 +207,6 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        # Some network drives know no such thing.
+        # Some network drives cannot flush folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise OutputError(f"{folder.name!r} cannot be written: {error.strerror}.") from None

@@ -1,12 +1,13 @@
 """The client: image variations from any server that speaks `POST /images/variations`.
 
-`ImageVariationClient` and `AsyncImageVariationClient` are engines, and also take calls in the shape
-of the vendor's SDK: ``client.images.create_variation(image=open("image.png", "rb"), n=2)``.
+`ImageVariationClient` and `AsyncImageVariationClient` are engines. They also take calls in the
+shape of the vendor's SDK: ``client.images.create_variation(image=open("image.png", "rb"), n=2)``.
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy as shallow_copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -17,16 +18,20 @@ from langchain_image_variation.contract import (
     Size,
 )
 from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.hosted.not_given import NOT_GIVEN, NotGiven
 from langchain_image_variation.images.png import SquarePNG
 
 if TYPE_CHECKING:
     import httpx
 
+    from langchain_image_variation.hosted.call_options import CallOptions
+    from langchain_image_variation.hosted.client_flow import ClientFlow
+    from langchain_image_variation.hosted.session import AsyncSession, Session
     from langchain_image_variation.hosted.settings import FormValue
     from langchain_image_variation.http.url_policy import URLPolicy
     from langchain_image_variation.source import ImageSource, Source
 
-    # Anything `load_source` takes or returned, or the SDK's (file name, bytes or file[, type]).
+    # What `load_source` takes or returns, or the SDK's tuple (file name, bytes or file[, type]).
     SDKImage = SquarePNG | Source | ImageSource | tuple[object, ...]
 
 __all__ = ["AsyncImageVariationClient", "AsyncImages", "ImageVariationClient", "Images"]
@@ -34,13 +39,15 @@ __all__ = ["AsyncImageVariationClient", "AsyncImages", "ImageVariationClient", "
 H = TypeVar("H", "httpx.Client", "httpx.AsyncClient")
 
 
-class _Client(Generic[H]):
-    """What the sync and the async client share: the settings."""
+class _BaseClient(Generic[H]):
+    """The settings, which the sync and the async client share."""
+
+    _flow: "ClientFlow"
 
     def __init__(
         self,
         *,
-        base_url: str | None = None,
+        base_url: "str | httpx.URL | None" = None,
         api_key: str | SecretStr | None = None,
         organization: str | None = None,
         project: str | None = None,
@@ -49,22 +56,29 @@ class _Client(Generic[H]):
         deadline: float | None = 600.0,
         max_retries: int = 2,
         resend_lost: bool = False,
+        default_headers: Mapping[str, str | SecretStr] | None = None,
+        default_query: Mapping[str, object] | None = None,
         extra_fields: "Mapping[str, FormValue] | None" = None,
         normalize: bool = False,
         urls: "URLPolicy | None" = None,
         result_urls: "URLPolicy | None" = None,
         http_client: H | None = None,
     ) -> None:
-        # httpx takes longer to import than the rest of a program's start-up, so only its use does.
-        from langchain_image_variation.hosted import settings
+        # httpx takes longer to import than the rest of a program's start-up, so this waits for use.
+        from langchain_image_variation.hosted import headers, parameters, settings
+        from langchain_image_variation.hosted.client_flow import ClientFlow
         from langchain_image_variation.hosted.endpoint import Endpoint
-        from langchain_image_variation.hosted.variations import Variations
 
-        api_key = settings.secret(api_key, "OPENAI_API_KEY")
-        base_url = base_url if base_url is not None else settings.environment("OPENAI_BASE_URL")
+        api_key = settings.check_key(api_key, "OPENAI_API_KEY")
+        # From here on no variable shows their values, which may be keys.
+        default_headers = headers.check_headers(
+            "default_headers", default_headers, of_one_call=False
+        )
+        if base_url is None:
+            base_url = settings.read_environment("OPENAI_BASE_URL")
         if base_url is None:
             raise InvalidRequestError(_NO_SERVER, param="base_url")
-        endpoint = Endpoint.configured(
+        endpoint = Endpoint.from_settings(
             base_url=base_url,
             api_key=api_key,
             organization=organization,
@@ -73,8 +87,10 @@ class _Client(Generic[H]):
             deadline=deadline,
             max_retries=max_retries,
             resend_lost=resend_lost,
+            default_headers=default_headers,
+            default_query=parameters.check_parameters("default_query", default_query),
         )
-        self._variations = Variations(
+        self._flow = ClientFlow(
             endpoint,
             model=model,
             extra_fields=extra_fields,
@@ -82,103 +98,233 @@ class _Client(Generic[H]):
             result_urls=result_urls,
         )
         self._urls = urls
-        self._open(endpoint.base_url, http_client)
+        self._open_session(endpoint.base_url, http_client)
 
-    def _open(self, base_url: "httpx.URL", http_client: H | None) -> None:
+    def copy(
+        self,
+        *,
+        base_url: "str | httpx.URL | None" = None,
+        api_key: str | SecretStr | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        model: str | None = None,
+        timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
+        deadline: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | None = None,
+        resend_lost: bool | None = None,
+        default_headers: Mapping[str, str | SecretStr] | None = None,
+        set_default_headers: Mapping[str, str | SecretStr] | None = None,
+        default_query: Mapping[str, object] | None = None,
+        set_default_query: Mapping[str, object] | None = None,
+        extra_fields: "Mapping[str, FormValue] | None" = None,
+        normalize: bool | None = None,
+        urls: "URLPolicy | None" = None,
+        result_urls: "URLPolicy | None" = None,
+        http_client: H | None = None,
+    ) -> Self:
+        """Return a client with the settings of this one, except for those that you pass.
+
+        `with_options` is another name for this method. The copy shares the connections of this
+        client, so closing either closes both. It opens its own only if you pass an `http_client`,
+        or a `base_url` on another host.
+
+        The arguments are those of the constructor, where `default_headers` and `default_query` add
+        to those of this client; `set_default_headers` and `set_default_query` replace them. None
+        keeps a setting, except for `timeout` and `deadline`, where it means no limit.
+
+        Raises:
+            InvalidRequestError: If a setting is out of range; `param` names it.
+            AuthenticationError: If a header cannot carry the key.
+        """
+        from langchain_image_variation.hosted.client_flow import ClientFlow
+        from langchain_image_variation.hosted.endpoint import Endpoint
+        from langchain_image_variation.hosted.headers import check_headers
+        from langchain_image_variation.hosted.parameters import check_parameters
+        from langchain_image_variation.hosted.settings import check_key
+
+        flow, endpoint = self._flow, self._flow.endpoint
+        if api_key is not None:
+            api_key = check_key(api_key, None)
+        if default_headers is not None and set_default_headers is not None:
+            raise _both_given("default_headers")
+        if default_query is not None and set_default_query is not None:
+            raise _both_given("default_query")
+        if set_default_headers is None:
+            headers = {
+                **endpoint.default_headers,
+                **check_headers("default_headers", default_headers, of_one_call=False),
+            }
+        else:
+            headers = dict(
+                check_headers("set_default_headers", set_default_headers, of_one_call=False)
+            )
+        # They may hold keys, which the variables of a traceback must not show.
+        del default_headers, set_default_headers
+        if set_default_query is None:
+            added_query = check_parameters("default_query", default_query)
+            default_query = {**endpoint.default_query, **added_query}
+        else:
+            default_query = check_parameters("set_default_query", set_default_query)
+        new_endpoint = Endpoint.from_settings(
+            base_url=endpoint.base_url if base_url is None else base_url,
+            api_key=endpoint.api_key if api_key is None else api_key,
+            organization=endpoint.organization if organization is None else organization,
+            project=endpoint.project if project is None else project,
+            timeout=endpoint.timeout if isinstance(timeout, NotGiven) else timeout,
+            deadline=endpoint.deadline_setting if isinstance(deadline, NotGiven) else deadline,
+            max_retries=endpoint.retries.max_retries if max_retries is None else max_retries,
+            resend_lost=endpoint.retries.resend_lost if resend_lost is None else resend_lost,
+            default_headers=headers,
+            default_query=default_query,
+        )
+        client = shallow_copy(self)
+        client._flow = ClientFlow(
+            new_endpoint,
+            model=flow.model if model is None else model,
+            extra_fields=flow.extra_fields if extra_fields is None else extra_fields,
+            normalize=flow.normalize if normalize is None else normalize,
+            result_urls=flow.result_urls if result_urls is None else result_urls,
+        )
+        client._urls = self._urls if urls is None else urls
+        changes_host = (new_endpoint.base_url.scheme, new_endpoint.base_url.host) != (
+            endpoint.base_url.scheme,
+            endpoint.base_url.host,
+        )
+        if http_client is not None or (changes_host and self._owns_connections):
+            client._open_session(new_endpoint.base_url, http_client)
+        return client
+
+    with_options = copy
+
+    def _open_session(self, base_url: "httpx.URL", http_client: H | None) -> None:
         raise AssertionError("each client opens its own session")
+
+    @property
+    def _owns_connections(self) -> bool:
+        raise AssertionError("each client has its own session")
 
     @property
     def base_url(self) -> str:
         """The server's address, without a query."""
-        return self._variations.endpoint.shown_url
+        return self._flow.endpoint.shown_url
 
     @property
     def fingerprint(self) -> str:
-        """A hash of server, model and fields; neither the key nor `http_client` counts."""
-        return self._variations.fingerprint
+        """A hash of the server, the model and the fields, but not of the key or `http_client`."""
+        return self._flow.fingerprint
 
     def __repr__(self) -> str:
-        # One that was not made has no address, and shows in the tracebacks that say why.
-        made = f"base_url={self.base_url!r}" if "_variations" in vars(self) else "not made"
-        return f"{type(self).__name__}({made})"
+        # A traceback may show a client whose constructor failed, which has no address yet.
+        detail = f"base_url={self.base_url!r}" if "_flow" in vars(self) else "not initialized"
+        return f"{type(self).__name__}({detail})"
+
+
+def _both_given(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Pass either {name}, which adds to the client's, or set_{name}, which replaces them.",
+        param=name,
+    )
 
 
 _NO_SERVER = (
     "There is no default server for image variations: the vendor removed its own in May 2026. Pass "
-    "base_url or set OPENAI_BASE_URL to a server that speaks the path, or use the engine "
-    "'gpt-image' (a hosted model, needs a key) or 'local' (on this machine)."
+    "base_url or set OPENAI_BASE_URL to a server that has the path. Or use the engine 'gpt-image', "
+    "a hosted model that needs a key, or 'local', which runs on this machine."
 )
 
 
-class ImageVariationClient(_Client["httpx.Client"]):
-    """Asks a server for variations. An engine; safe to share between threads.
+class ImageVariationClient(_BaseClient["httpx.Client"]):
+    """Asks a server for variations. This is an engine, and safe to share between threads.
 
-    There is no default server, since the vendor's is gone: pass `base_url` or set
-    `OPENAI_BASE_URL`. Results given as addresses are downloaded at once, since they soon expire;
-    `Image.read` returns their bytes, or raises what hindered the download.
+    There is no default server, because the vendor removed its own: pass `base_url` or set
+    `OPENAI_BASE_URL`. Results that the server returns as URLs are downloaded at once, because the
+    URLs soon expire. `Image.read` returns their bytes, or raises why the download failed.
+
+    Calls written for the vendor's SDK work with only the import changed: the arguments of
+    `images.create_variation`, `with_options`, `copy`, `default_headers`, `default_query` and
+    `timeout` mean the same. These parts of the SDK are not supported:
+
+    - `with_raw_response`, `with_streaming_response` and the methods of other endpoints
+    - `api_key` as a function, and `http_client` other than one of httpx
+    - `omit` and `NOT_GIVEN`: leave the argument out, or pass `api_key=""` to send no key
+    - headers that the client has to set itself, such as `Host`, `Content-Type` or
+      `Content-Length`; contract fields in `extra_body` that are out of range
 
     Args:
-        base_url: Up to and without "/images/variations"; by default `OPENAI_BASE_URL`.
-        api_key: Sent as a bearer token; by default `OPENAI_API_KEY`. "" sends none.
+        base_url: The server's address up to "/images/variations". By default `OPENAI_BASE_URL`.
+        api_key: Sent as a bearer token. By default `OPENAI_API_KEY`. "" sends none.
         organization: By default `OPENAI_ORG_ID`. "" sends none.
         project: By default `OPENAI_PROJECT_ID`. "" sends none.
         model: The model of requests that name none, or "dall-e-2".
-        timeout: Seconds of silence from the server, or an `httpx.Timeout`; None waits for ever.
-            Connecting may take at most 10 of them.
-        deadline: Seconds for a call in all: every attempt, wait and download; None for no limit.
-        max_retries: How many times a request is sent again after 408, 409, 429, 5xx, or a
-            connection that failed or broke before any answer. All attempts carry one
-            `Idempotency-Key`.
-        resend_lost: Whether to send again, too, when the server did not answer in time or its
-            answer was cut short. A server that ignores `Idempotency-Key` then bills twice.
-        extra_fields: Further form fields that a server takes.
-        normalize: Whether to turn results into PNG of exactly the size that was asked for, which
-            whoever uses the client as an engine should.
-        urls: The hosts from which `images.create_variation` may fetch a picture to vary.
-        result_urls: How results given as addresses of another host are downloaded; by default from
-            any public https host.
-        http_client: A client of one's own, for proxies, certificates or tests; it is not closed.
-            While it waits for the headers of an answer, only `timeout` bounds each read.
+        timeout: The longest silence of the server, in seconds or as an `httpx.Timeout`. None sets
+            no limit. If it is a number, connecting may take at most 10 seconds of it.
+        deadline: The longest time of a call in seconds, with all attempts, waits and downloads.
+            None sets no limit.
+        max_retries: How often to retry after 408, 409, 429, 5xx, or a connection that failed
+            before any answer. All attempts of a call carry the same `Idempotency-Key`.
+        resend_lost: Whether to retry, too, if the server did not answer in time or its answer was
+            cut short. A server that ignores `Idempotency-Key` then bills twice.
+        default_headers: Sent with every request to the server, but not with downloads. They take
+            precedence over the headers that the client makes of its other settings.
+        default_query: Query parameters, added to the URL of every request to the server.
+        extra_fields: Form fields that the server takes beyond the contract.
+        normalize: Whether to convert results to PNG of exactly the requested size. Set this if
+            you use the client as an engine.
+        urls: The hosts from which `images.create_variation` may fetch a source.
+        result_urls: How to download results from other hosts. By default from any public host,
+            over https.
+        http_client: Your own httpx client, for proxies, certificates or tests. It is not closed.
+            While it waits for the headers of an answer, only `timeout` limits each read.
 
     Raises:
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
-        AuthenticationError: If the key cannot be sent in a header.
+        AuthenticationError: If a header cannot carry the key.
     """
 
-    fingerprint = _Client.fingerprint
+    fingerprint = _BaseClient.fingerprint
+    _session: "Session"
 
-    def _open(self, base_url: "httpx.URL", http_client: "httpx.Client | None") -> None:
+    def _open_session(self, base_url: "httpx.URL", http_client: "httpx.Client | None") -> None:
         from langchain_image_variation.hosted.session import Session
 
         self._session = Session(base_url, http_client)
-        self.images = Images(self)
+
+    @property
+    def _owns_connections(self) -> bool:
+        return self._session.owns_client
+
+    @property
+    def images(self) -> "Images":
+        """The call in the shape of the vendor's SDK."""
+        return Images(self)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
 
         Raises:
-            InvalidRequestError: If the server refuses the request; its subclasses say why:
-                `ModelNotFoundError`, `ContentPolicyError`, `BillingLimitError` among them.
+            InvalidRequestError: If the server rejects the request. Subclasses say why, among them
+                `ModelNotFoundError`, `ContentPolicyError` and `BillingLimitError`.
             AuthenticationError: If the key is missing or wrong (401).
-            PermissionDeniedError: If the key may not do this (403).
+            PermissionDeniedError: If the key does not allow this (403).
             EndpointRemovedError: If the host has no image variations (404 without a reason).
-            NotFoundError: If the server knows no such thing (404).
-            ConflictError: If another request stands in the way (409).
-            PayloadTooLargeError: If the server takes no body of this length (413).
-            RateLimitError: If there are still too many requests after all attempts (429);
+            NotFoundError: If the server does not find something else (404).
+            ConflictError: If the request conflicts with another one (409).
+            PayloadTooLargeError: If the request is too large for the server (413).
+            RateLimitError: If the server has too many requests after all attempts (429);
                 `QuotaExceededError` if waiting does not help.
             EngineTimeoutError: If the server did not answer in time.
-            EngineConnectionError: If it cannot be reached, or hung up.
-            EngineResponseError: If what it answered is no answer, is cut short or too long.
-            ServiceUnavailableError: If it is not ready (503).
-            EngineError: If it failed otherwise (5xx).
-            ImageVariationError: If it redirects (3xx): a picture is sent nowhere else unasked.
+            EngineConnectionError: If the server cannot be reached, or hung up.
+            EngineResponseError: If the answer is not an `ImagesResponse`, is cut short or too long.
+            ServiceUnavailableError: If the server is not ready (503).
+            EngineError: If the server failed in another way (5xx).
+            ImageVariationError: If the server redirects (3xx). The client does not follow, so it
+                sends the image only to the server that you chose.
         """
-        flow = self._variations.flow(request, self._session.build)
-        return self._session.run(flow, _gone())
+        flow = self._flow.request(request, self._session.build_request)
+        return self._session.run(flow, _cancellation())
 
     def close(self) -> None:
-        """Close the connections, but not those of an `http_client` of the caller's."""
+        """Close the connections, except those of an `http_client` that you passed."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -193,24 +339,33 @@ class ImageVariationClient(_Client["httpx.Client"]):
         self.close()
 
 
-class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
-    """The async twin of `ImageVariationClient`, on asyncio or trio, with the same settings.
+class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
+    """The async twin of `ImageVariationClient`, for asyncio and trio, with the same settings.
 
-    Connections belong to an event loop: each loop has its own, and `close` closes those of the loop
-    that it is called on. An `http_client` belongs to the loop of its first call.
+    Connections belong to an event loop. Each loop has its own, and `close` closes those of the loop
+    that calls it. An `http_client` belongs to the loop of its first call.
 
     Raises:
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
-        AuthenticationError: If the key cannot be sent in a header.
+        AuthenticationError: If a header cannot carry the key.
     """
 
-    fingerprint = _Client.fingerprint
+    fingerprint = _BaseClient.fingerprint
+    _session: "AsyncSession"
 
-    def _open(self, base_url: "httpx.URL", http_client: "httpx.AsyncClient | None") -> None:
+    def _open_session(self, base_url: "httpx.URL", http_client: "httpx.AsyncClient | None") -> None:
         from langchain_image_variation.hosted.session import AsyncSession
 
         self._session = AsyncSession(base_url, http_client)
-        self.images = AsyncImages(self)
+
+    @property
+    def _owns_connections(self) -> bool:
+        return self._session.owns_client
+
+    @property
+    def images(self) -> "AsyncImages":
+        """The call in the shape of the vendor's async SDK."""
+        return AsyncImages(self)
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
@@ -218,10 +373,10 @@ class AsyncImageVariationClient(_Client["httpx.AsyncClient"]):
         Raises:
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
-        return await self._session.run(self._variations.flow(request, self._session.build))
+        return await self._session.run(self._flow.request(request, self._session.build_request))
 
     async def close(self) -> None:
-        """Close the connections of this loop, but not those of an `http_client` of the caller's."""
+        """Close the connections of this event loop, except those of your own `http_client`."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:
@@ -251,29 +406,44 @@ class Images:
         response_format: ResponseFormat | None = None,
         size: Size | None = None,
         user: str | None = None,
+        extra_headers: Mapping[str, str | SecretStr] | None = None,
+        extra_query: Mapping[str, object] | None = None,
+        extra_body: Mapping[str, object] | None = None,
+        timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
     ) -> ImagesResponse:
-        """Ask the server for variations of a picture, which is cropped to a square if need be.
+        """Ask the server for variations of an image, which is cropped to a square if necessary.
 
         Args:
             image: A path, bytes, an open binary file, a `data:` URL, an https URL of a host that
-                `urls` allows, a PIL image, what `load_source` returned, or a tuple as the SDK takes
-                it.
-            model: The model; by default that of the client.
-            n: How many variations, 1 to 10; by default 1.
+                `urls` allows, a PIL image, a return value of `load_source`, or a tuple as the SDK
+                takes it.
+            model: The model. By default the client's.
+            n: How many variations, 1 to 10. By default 1.
             response_format: "url" (the default) or "b64_json".
-            size: Width x height in pixels; by default "1024x1024".
+            size: Width x height in pixels. By default "1024x1024".
             user: An identifier of the end user.
+            extra_headers: Headers of this request. They take precedence over all others.
+            extra_query: Query parameters of this request. They replace those of the same name.
+            extra_body: Form fields of this request. They take precedence over the arguments and the
+                client's `extra_fields`. A field of the contract must have a legal value.
+            timeout: As the client's `timeout`, for this call. None sets no limit.
 
         Raises:
-            SourceError: If the picture cannot be read.
+            SourceError: If the image cannot be read.
+            InvalidRequestError: If an argument is out of range; `param` names it.
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
+        options = _call_options(extra_headers, extra_query, extra_body, timeout)
+        # They may hold keys, which the variables of a traceback must not show.
+        del extra_headers, extra_query, extra_body
         client = self._client
-        fields = _given(model, n, response_format, size, user)
-        flow = client._variations.sdk_flow(
-            lambda: _square_png(image, client._urls), fields, client._session.build
+        flow = client._flow.sdk_call(
+            lambda: _load_image(image, client._urls),
+            _contract_fields(model, n, response_format, size, user),
+            options,
+            client._session.build_request,
         )
-        return client._session.run(flow, _gone())
+        return client._session.run(flow, _cancellation())
 
 
 class AsyncImages:
@@ -291,22 +461,48 @@ class AsyncImages:
         response_format: ResponseFormat | None = None,
         size: Size | None = None,
         user: str | None = None,
+        extra_headers: Mapping[str, str | SecretStr] | None = None,
+        extra_query: Mapping[str, object] | None = None,
+        extra_body: Mapping[str, object] | None = None,
+        timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
     ) -> ImagesResponse:
-        """Ask the server for variations of a picture; arguments and errors are those of `Images`.
+        """Ask the server for variations of an image, with the arguments and errors of `Images`.
 
         Raises:
-            SourceError: If the picture cannot be read.
+            SourceError: If the image cannot be read.
+            InvalidRequestError: If an argument is out of range; `param` names it.
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
+        options = _call_options(extra_headers, extra_query, extra_body, timeout)
+        # They may hold keys, which the variables of a traceback must not show.
+        del extra_headers, extra_query, extra_body
         client = self._client
-        fields = _given(model, n, response_format, size, user)
-        flow = client._variations.sdk_flow(
-            lambda: _square_png(image, client._urls), fields, client._session.build
+        flow = client._flow.sdk_call(
+            lambda: _load_image(image, client._urls),
+            _contract_fields(model, n, response_format, size, user),
+            options,
+            client._session.build_request,
         )
         return await client._session.run(flow)
 
 
-def _given(
+def _call_options(
+    extra_headers: Mapping[str, str | SecretStr] | None,
+    extra_query: Mapping[str, object] | None,
+    extra_body: Mapping[str, object] | None,
+    timeout: object,
+) -> "CallOptions":
+    from langchain_image_variation.hosted.call_options import CallOptions
+
+    return CallOptions.from_arguments(
+        extra_headers=extra_headers,
+        extra_query=extra_query,
+        extra_body=extra_body,
+        timeout=timeout,
+    )
+
+
+def _contract_fields(
     model: str | None,
     n: int | None,
     response_format: ResponseFormat | None,
@@ -322,21 +518,24 @@ def _given(
     }
 
 
-def _gone() -> Callable[[], bool]:
+def _cancellation() -> Callable[[], bool]:
     from langchain_image_variation.engines.context import cancellation
 
     return cancellation()
 
 
-def _square_png(image: "SDKImage", urls: "URLPolicy | None") -> SquarePNG:
+def _load_image(image: "SDKImage", urls: "URLPolicy | None") -> SquarePNG:
     from langchain_image_variation.source import Source, load_source
 
     if isinstance(image, SquarePNG):
         return image
     if isinstance(image, Source):
         return image.png
+    content: Any = image
     if isinstance(image, tuple):
         if len(image) < 2:
-            raise InvalidRequestError("image as a tuple needs a name and a content.", param="image")
-        return load_source(image[1], urls=urls).png  # type: ignore[arg-type]  # it checks what it is given
-    return load_source(image, urls=urls).png
+            raise InvalidRequestError(
+                "image as a tuple must be (file name, content), as the SDK takes it.", param="image"
+            )
+        content = image[1]
+    return load_source(content, urls=urls).png

@@ -1,8 +1,8 @@
-"""A server that takes pictures: its address, the key to it, and how patient the caller is."""
+"""A server that takes images: its address, the key to it, and how requests are posted to it."""
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -18,6 +18,17 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
+from langchain_image_variation.hosted.headers import (
+    HeaderValues,
+    is_secret,
+    reveal,
+    secrets_of,
+)
+from langchain_image_variation.hosted.parameters import (
+    FormFields,
+    Parameters,
+    flatten,
+)
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
 from langchain_image_variation.numbers import check_seconds, check_whole_number
@@ -29,23 +40,30 @@ _MAX_RETRIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests are posted, and how."""
+    """Where and how requests are posted."""
 
     base_url: httpx.URL
-    headers: httpx.Headers = field(repr=False)
-    """Sent with each request. Unlike a dict, they do not show the key when printed."""
-    timeout: httpx.Timeout
-    deadline: float
-    """Seconds for everything: all attempts, the waits between them, and the downloads."""
-    retries: Retries
     api_key: SecretStr
-    """An empty one is none."""
+    """Empty if the server needs none."""
+    organization: str
+    """Empty if none is sent."""
+    project: str
+    """Empty if none is sent."""
+    default_headers: HeaderValues
+    """Sent with every request. They take precedence over those made of the settings above."""
+    default_query: Parameters = field(repr=False)
+    """Added to the query of every URL."""
+    timeout: httpx.Timeout
+    """For each attempt."""
+    deadline: float
+    """Seconds for the whole call: all attempts, the waits between them, and the downloads."""
+    retries: Retries
 
     @classmethod
-    def configured(
+    def from_settings(
         cls,
         *,
-        base_url: str,
+        base_url: str | httpx.URL,
         api_key: SecretStr,
         organization: str | None,
         project: str | None,
@@ -53,106 +71,145 @@ class Endpoint:
         deadline: float | None,
         max_retries: int,
         resend_lost: bool,
+        default_headers: HeaderValues | None = None,
+        default_query: Parameters | None = None,
     ) -> "Endpoint":
-        """Return the endpoint that settings describe; the environment fills what is None.
+        """Check all settings but the headers and the query, which must have been checked.
+
+        The environment fills in an organization or project that is None.
 
         Raises:
             InvalidRequestError: If a setting is out of range; `param` names it.
         """
-        headers = httpx.Headers()
-        for name, text in (
-            (
-                "openai-organization",
-                settings.header_text("organization", organization, "OPENAI_ORG_ID"),
-            ),
-            ("openai-project", settings.header_text("project", project, "OPENAI_PROJECT_ID")),
-        ):
-            if text is not None:
-                headers[name] = text
-        if api_key:
-            headers["authorization"] = f"Bearer {api_key.get_secret_value()}"
         return cls(
-            base_url=settings.base_url(base_url),
-            headers=headers,
-            timeout=settings.request_timeout(timeout),
+            base_url=settings.check_base_url(base_url),
+            api_key=api_key,
+            organization=settings.check_header("organization", organization, "OPENAI_ORG_ID"),
+            project=settings.check_header("project", project, "OPENAI_PROJECT_ID"),
+            default_headers=default_headers or {},
+            default_query=default_query or {},
+            timeout=settings.check_timeout(timeout),
             deadline=(float("inf") if deadline is None else check_seconds("deadline", deadline)),
             retries=Retries(
                 check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
-                settings.flag("resend_lost", resend_lost),
+                settings.check_flag("resend_lost", resend_lost),
             ),
-            api_key=api_key,
         )
 
     @property
     def shown_url(self) -> str:
-        """The base URL as it may be shown: without a query, which may hold a key."""
+        """The base URL without its query, which may hold a key."""
         return str(self.base_url.copy_with(query=None))
 
     @property
+    def deadline_setting(self) -> float | None:
+        """The deadline as a setting, where None means no limit."""
+        return None if self.deadline == float("inf") else self.deadline
+
+    @property
     def fingerprint(self) -> str:
-        """A hash of the whole address, and of organisation and project, but not of the key."""
-        headers = {name: text for name, text in self.headers.items() if name != "authorization"}
-        return digest(base_url=str(self.base_url), headers=headers)
+        """A hash of the address, the organization, the project and the headers, but of no key."""
+        headers = {
+            name: value for name, value in self.default_headers.items() if not is_secret(name)
+        }
+        return digest(
+            base_url=str(self.base_url),
+            headers=reveal(headers),
+            organization=self.organization,
+            project=self.project,
+            query=flatten(self.default_query),
+        )
+
+    @property
+    def headers(self) -> HeaderValues:
+        """The headers of every request."""
+        headers = {
+            "openai-organization": SecretStr(self.organization),
+            "openai-project": SecretStr(self.project),
+        }
+        if self.api_key:
+            headers["authorization"] = SecretStr(f"Bearer {self.api_key.get_secret_value()}")
+        return {name: value for name, value in headers.items() if value} | dict(
+            self.default_headers
+        )
 
     def post(
         self,
         path: str,
-        form: Mapping[str, str],
-        picture: bytes,
+        form: FormFields,
+        image: bytes,
         *,
         build: Callable[..., httpx.Request],
         deadline: float,
     ) -> Flow[ImagesResponse]:
-        """Post a picture with a form, as often as it takes, and return the pictures made of it.
+        """Post an image with a form, retry as `Retries` decides, and return the server's answer.
 
         Args:
             path: What to add to the base URL.
-            form: The fields beside `image`, in the order to send them.
-            picture: The bytes of a PNG file.
-            build: `build_request` of the client that will send it.
+            form: The fields other than `image`, in the order to send them.
+            image: The bytes of a PNG file.
+            build: `build_request` of the session.
             deadline: In seconds of `time.monotonic`.
 
         Raises:
-            ImageVariationError: If there is no success; see `ImageVariationClient`.
+            ImageVariationError: As `ImageVariationClient.create_variation`.
         """
-        base, question, query = self.base_url.raw_path.partition(b"?")
-        raw_path = base.rstrip(b"/") + path.encode() + question + query
-        url = self.base_url.copy_with(raw_path=raw_path)
-        headers = self.headers.copy()
-        # Stable over attempts, so that a server that knows the header makes and bills once.
-        headers["idempotency-key"] = str(uuid.uuid4())
-        # A few bytes compressed can be any number of bytes, and base64 hardly compresses.
-        headers["accept-encoding"] = "identity"
+        headers = {
+            # Equal in all attempts, so that a server that knows the header bills once.
+            "idempotency-key": SecretStr(str(uuid.uuid4())),
+            # A compressed body of a few bytes may expand to any length, and base64 gains nothing.
+            "accept-encoding": SecretStr("identity"),
+            **self.headers,
+        }
         attempt = 0
         while True:
-            files = {"image": ("image.png", picture, "image/png")}
-            request = build("POST", url, headers=headers, data=form, files=files)
-            answer, lost = Answer(path, self.api_key), False
+            request = build(
+                "POST",
+                self._url(path),
+                headers=reveal(headers),
+                data=form,
+                files={"image": ("image.png", image, "image/png")},
+            )
+            answer = Answer(path, [self.api_key, *secrets_of(headers)])
+            lost = False
             try:
                 yield Send(request, answer, self.timeout, deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
-                lost = answer.begun or isinstance(error, httpx.ReadTimeout)
-                failure = self._unreachable(error, answer.begun)
-                again = isinstance(error, httpx.RequestError)
+                lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
+                failure = self._connection_failure(error, answer.is_success)
+                may_retry = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
-                lost, failure, again = answer.begun, error, True
-            delay = self.retries.delay(failure, attempt, advised=answer.should_retry, lost=lost)
-            left = deadline - time.monotonic()
-            if delay is None or delay >= left or not again:
-                raise _late(failure, delay, left)
+                lost, failure, may_retry = answer.is_success, error, True
+            delay = self.retries.delay(failure, attempt, advised=answer.retry_advice, lost=lost)
+            remaining = deadline - time.monotonic()
+            if delay is None or delay >= remaining or not may_retry:
+                raise _with_missed_delay(failure, delay, remaining)
             yield Wait(delay)
             attempt += 1
 
-    def _unreachable(self, error: Exception, begun: bool) -> ImageVariationError:
-        """Return what an error of httpx means: where it was, and whether it may have cost."""
+    def _url(self, path: str) -> httpx.URL:
+        base, question, query = self.base_url.raw_path.partition(b"?")
+        raw_path = base.rstrip(b"/") + path.encode() + question + query
+        url = self.base_url.copy_with(raw_path=raw_path)
+        if not self.default_query:
+            return url  # Merging would encode its query again.
+        return url.copy_merge_params(tuple(flatten(self.default_query)))
+
+    def _connection_failure(self, error: Exception, is_success: bool) -> ImageVariationError:
+        """Return our error for one of httpx, which says whether the request may have been billed.
+
+        Args:
+            error: The error of httpx.
+            is_success: Whether it came after a success status.
+        """
         host = self.base_url.host
-        slow = isinstance(error, httpx.TimeoutException)
-        if begun and slow:
+        is_timeout = isinstance(error, httpx.TimeoutException)
+        if is_success and is_timeout:
             return EngineTimeoutError(
                 f"{host} stopped in the middle of its answer. The request may have been billed."
             )
-        if begun:
+        if is_success:
             return EngineResponseError(
                 f"The answer of {host} is cut short or garbled. The request may have been billed."
             )
@@ -163,29 +220,31 @@ class Endpoint:
                 f"{host} did not answer in time; raise timeout or deadline, or ask for less. The "
                 "request may have been billed."
             )
-        if slow:
-            return EngineTimeoutError(f"{host} was too slow in taking the picture.")
+        if is_timeout:
+            return EngineTimeoutError(f"{host} took too long to receive the image.")
         if isinstance(error, httpx.ConnectError):
             return EngineConnectionError(
                 f"{host} cannot be reached; is the server running, and is base_url right?"
             )
         if isinstance(error, httpx.RequestError):
             return EngineConnectionError(
-                f"The connection to {host} broke before it had answered. The request may have been "
+                f"The connection to {host} broke before it answered. The request may have been "
                 "billed."
             )
         return EngineConnectionError(
-            f"The request could not be sent to {host}; is the client closed, or does a hook of "
+            f"The request could not be sent to {host}; is the client closed, or did a hook of "
             f"http_client fail ({type(error).__name__})?"
         )
 
 
-def _late(failure: ImageVariationError, delay: float | None, left: float) -> ImageVariationError:
-    """Say so if the server's own delay is longer than what the caller allows."""
-    if delay is not None and delay >= left and failure.retry_after is not None:
+def _with_missed_delay(
+    failure: ImageVariationError, delay: float | None, remaining: float
+) -> ImageVariationError:
+    """Add to the message if the server asked for a longer wait than the deadline allows."""
+    if delay is not None and delay >= remaining and failure.retry_after is not None:
         failure.message += (
-            f" The server asks to wait {failure.retry_after:,.0f} s; {max(left, 0):,.0f} s of the "
-            "deadline are left."
+            f" The server asks to wait {failure.retry_after:,.0f} s, but only "
+            f"{max(remaining, 0):,.0f} s of the deadline are left."
         )
         failure.args = (failure.message,)
     return failure

@@ -26,7 +26,8 @@ from langchain_image_variation.exceptions import (
     shown,
 )
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import download, normalize, use_data_urls
+from langchain_image_variation.hosted.answer_images import normalize, use_data_urls
+from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow, Work
@@ -108,15 +109,15 @@ class GptImageEngine:
         result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        api_key = settings.secret(api_key, "OPENAI_API_KEY")
+        api_key = settings.check_key(api_key, "OPENAI_API_KEY")
         if not isinstance(prompt, str) or not 0 < len(prompt) <= MAX_PROMPT:
             raise InvalidRequestError(
                 f"prompt must be a text of 1 to {MAX_PROMPT:,} characters.", param="prompt"
             )
         self._n_per_call = check_whole_number("n_per_call", n_per_call, 1, MAX_N)
         if base_url is None:
-            base_url = settings.environment("OPENAI_BASE_URL") or _VENDOR
-        self._endpoint = Endpoint.configured(
+            base_url = settings.read_environment("OPENAI_BASE_URL") or _VENDOR
+        self._endpoint = Endpoint.from_settings(
             base_url=base_url,
             api_key=api_key,
             organization=organization,
@@ -132,9 +133,9 @@ class GptImageEngine:
             )
         self._prompt = prompt
         self._result_urls = result_urls or URLPolicy(hosts=None)
-        self._model = settings.model_name(model) or DEFAULT_GPT_IMAGE
+        self._model = settings.check_model(model) or DEFAULT_GPT_IMAGE
         self._input_fidelity = input_fidelity
-        self._extra_fields = settings.form_fields(extra_fields, _TAKEN)
+        self._extra_fields = settings.check_extra_fields(extra_fields, _TAKEN)
         self._session = Session(self._endpoint.base_url, http_client)
 
     @property
@@ -185,7 +186,7 @@ class GptImageEngine:
                 _PATH,
                 {**form, "n": str(n)},
                 picture,
-                build=self._session.build,
+                build=self._session.build_request,
                 deadline=deadline,
             )
             answers.append(answer)
@@ -197,7 +198,7 @@ class GptImageEngine:
                 image,
                 self._endpoint,
                 policy=self._result_urls,
-                build=self._session.build,
+                build=self._session.build_request,
                 deadline=deadline,
             )
         yield Work(lambda: normalize(merged, request.side))

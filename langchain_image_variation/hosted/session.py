@@ -1,4 +1,4 @@
-"""A client of httpx and the drivers on it, sync and async."""
+"""An httpx client and the driver that runs flows on it, sync and async."""
 
 import threading
 from collections.abc import Callable
@@ -25,86 +25,92 @@ _HEADERS = {
 
 
 class Session:
-    """Drives flows in the caller's thread.
+    """Runs flows in the caller's thread.
 
     Args:
         base_url: The server that most requests go to.
-        client: The caller's own client, which `close` leaves open; by default a new one.
+        client: The caller's client, which `close` leaves open. By default a new one.
 
     Raises:
-        InvalidRequestError: If `client` is no `httpx.Client`.
+        InvalidRequestError: If `client` is not an `httpx.Client`.
     """
 
     def __init__(self, base_url: httpx.URL, client: httpx.Client | None) -> None:
-        self._own = client is None
-        self._client = _checked(client, httpx.Client) or new_client(base_url)
+        self.owns_client = client is None
+        self._client = _check_client(client, httpx.Client) or new_client(base_url)
 
-    def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
-        """Return a request with the client's own headers in it."""
-        return _built(self._client, method, url, **options)
+    def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
+        """Return a request that includes the httpx client's own headers."""
+        return _build_request(self._client, method, url, **options)
 
-    def run(self, flow: Flow[T], gone: Callable[[], bool]) -> T:
-        """Drive a flow to its end; `gone` says whether nobody waits for it any more."""
-        return Driver(self._client, gone).run(flow)
+    def run(self, flow: Flow[T], is_cancelled: Callable[[], bool]) -> T:
+        """Run a flow to its end, or until `is_cancelled` returns True."""
+        return Driver(self._client, is_cancelled).run(flow)
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
-        if self._own:
+        if self.owns_client:
             self._client.close()
 
 
 class AsyncSession:
-    """Drives flows on event loops; the async twin of `Session`.
+    """The async twin of `Session`. Connections belong to an event loop, so each loop has its own.
 
-    Connections belong to a loop, so each loop has a client of httpx of its own.
+    Args:
+        base_url: The server that most requests go to.
+        client: The caller's client, which `close` leaves open. By default one for each loop.
+
+    Raises:
+        InvalidRequestError: If `client` is not an `httpx.AsyncClient`.
     """
 
     def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
-        self._given = _checked(client, httpx.AsyncClient)
-        # What is wrong with the environment is told at once.
-        self._unused = [] if self._given else [_new_async_client()]
-        self._own: WeakKeyDictionary[_Loop, httpx.AsyncClient] = WeakKeyDictionary()
-        # Loops run in threads of their own.
+        self.owns_client = client is None
+        self._callers_client = _check_client(client, httpx.AsyncClient)
+        # The first client is made here, so that a faulty environment fails at once.
+        self._first_client = _new_async_client() if self.owns_client else None
+        self._clients: WeakKeyDictionary[_EventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        # Several loops may run in threads at the same time.
         self._lock = threading.Lock()
 
-    def build(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
-        """Return a request with the client's own headers in it."""
-        return _built(self._client(), method, url, **options)
+    def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
+        """Return a request that includes the httpx client's own headers."""
+        return _build_request(self._client(), method, url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end."""
+        """Run a flow to its end."""
         return await AsyncDriver(self._client()).run(flow)
 
     async def close(self) -> None:
-        """Close the connections of this loop, unless they are the caller's."""
-        if self._given is None:
+        """Close the connections of this event loop, unless they are the caller's."""
+        if self.owns_client:
             await self._client().aclose()
 
     def _client(self) -> httpx.AsyncClient:
-        if self._given is not None:
-            return self._given
-        loop = _loop()
+        if self._callers_client is not None:
+            return self._callers_client
+        loop = _current_loop()
         with self._lock:
-            client = self._own.get(loop)
+            client = self._clients.get(loop)
             if client is None:
-                client = self._unused.pop() if self._unused else _new_async_client()
-                self._own[loop] = client
+                client, self._first_client = self._first_client or _new_async_client(), None
+                self._clients[loop] = client
             return client
 
 
-class _Loop:
-    """Stands for an event loop, of asyncio or trio, as long as there is that loop."""
+class _EventLoop:
+    """Stands for an event loop of asyncio or trio, and lives as long as it does."""
 
 
-_LOOP: RunVar[_Loop] = RunVar("image-variation-loop")
+_EVENT_LOOP: RunVar[_EventLoop] = RunVar("image-variation-event-loop")
 
 
-def _loop() -> _Loop:
+def _current_loop() -> _EventLoop:
     try:
-        return _LOOP.get()
+        return _EVENT_LOOP.get()
     except LookupError:
-        loop = _Loop()
-        _LOOP.set(loop)
+        loop = _EventLoop()
+        _EVENT_LOOP.set(loop)
         return loop
 
 
@@ -112,13 +118,12 @@ def _new_async_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(headers=_HEADERS)
 
 
-def _built(
+def _build_request(
     client: httpx.Client | httpx.AsyncClient, method: str, url: httpx.URL, **options: Any
 ) -> httpx.Request:
     request = client.build_request(method, url, **options)
     if "files" in options:
-        # Else httpx writes each line of each part to the socket by itself. A `MultipartStream` is
-        # sync and async.
+        # Unread, httpx would write each line of each part to the socket separately.
         request.read()
     return request
 
@@ -126,7 +131,7 @@ def _built(
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 
-def _checked(client: C | None, kind: type[C]) -> C | None:
+def _check_client(client: C | None, kind: type[C]) -> C | None:
     if client is not None and not isinstance(client, kind):
         raise InvalidRequestError(
             f"http_client must be an httpx.{kind.__name__}, got {shown(client)}.",
@@ -136,7 +141,7 @@ def _checked(client: C | None, kind: type[C]) -> C | None:
 
 
 def new_client(base_url: httpx.URL) -> httpx.Client:
-    """Return a client that keeps deadlines, through the proxy of the environment, if any."""
+    """Return a client that keeps deadlines. It uses the environment's proxy, if there is one."""
     proxies = getproxies()
     url = proxies.get(base_url.scheme) or proxies.get("all")
     if url is None or proxy_bypass(base_url.host):
@@ -144,7 +149,7 @@ def new_client(base_url: httpx.URL) -> httpx.Client:
     else:
         proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
         if proxy.url.scheme not in ("http", "https"):
-            # SOCKS needs an extra of httpx, which knows how to ask for it.
+            # SOCKS needs an extra of httpx, whose own client says how to install it.
             return httpx.Client(headers=_HEADERS)
     context = httpx.create_ssl_context() if base_url.scheme == "https" else None
     transport = DeadlineTransport(ssl_context=context, proxy=proxy)

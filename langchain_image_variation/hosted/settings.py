@@ -1,7 +1,8 @@
-"""Settings of a client, checked when it is made: each function returns a setting or refuses it."""
+"""Checks of a client's settings. Each function returns a setting, or refuses it."""
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 
 import httpx
@@ -12,76 +13,92 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     shown,
 )
+from langchain_image_variation.hosted.headers import is_header_text
+from langchain_image_variation.hosted.parameters import is_encodable
 from langchain_image_variation.numbers import check_seconds
 
 __all__ = [
     "FormValue",
-    "base_url",
-    "environment",
-    "flag",
-    "form_fields",
-    "header_text",
-    "model_name",
-    "request_timeout",
-    "secret",
+    "check_base_url",
+    "check_extra_fields",
+    "check_flag",
+    "check_header",
+    "check_key",
+    "check_model",
+    "check_timeout",
+    "read_environment",
 ]
 
 FormValue = str | int | float | bool
 
 _CONNECT_TIMEOUT = 10.0
-# The labels of a name (RFC 1123, section 2.1, and underscores, which container hosts have), or the
-# address in brackets that httpx has checked.
+# The labels of a name (RFC 1123, section 2.1, plus underscores, which container hosts have), or an
+# IPv6 address, whose syntax httpx has already checked.
 _HOST = re.compile(
     r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE
 )
 _PATH = "/images/variations"
 
 
-def environment(name: str) -> str | None:
-    """Return an environment variable without surrounding blanks; an empty one is unset."""
+def read_environment(name: str) -> str | None:
+    """Return an environment variable without surrounding blanks; None if it is unset or empty."""
     return os.environ.get(name, "").strip() or None
 
 
-def secret(api_key: str | SecretStr | None, variable: str | None) -> SecretStr:
-    """Return the key, by default that of an environment variable; an empty one means none.
+def check_key(api_key: str | SecretStr | None, variable: str | None) -> SecretStr:
+    """Return the key, which is empty if there is none.
+
+    Args:
+        api_key: The setting. None reads the environment.
+        variable: The environment variable to read, if any.
 
     Raises:
-        InvalidRequestError: If it is no text.
-        AuthenticationError: If it has a character that no header takes.
+        InvalidRequestError: If it is not a string.
+        AuthenticationError: If a header cannot carry it.
     """
     if api_key is None:
-        api_key = environment(variable) if variable is not None else ""
+        api_key = read_environment(variable) if variable is not None else ""
     kind = type(api_key).__name__
-    # From here on, no variable holds it as it is: tracebacks may be recorded with variables.
+    # From here on no variable shows the key. Some tools record the variables of a traceback.
     api_key = SecretStr(api_key or "") if isinstance(api_key, str | None) else api_key
     if not isinstance(api_key, SecretStr):
         api_key = None
-        raise InvalidRequestError(f"api_key must be a text, got a {kind}.", param="api_key")
-    if not _sendable(api_key.get_secret_value()):
-        raise AuthenticationError("api_key has a character that no header takes.")
+        raise InvalidRequestError(f"api_key must be a string, got {kind}.", param="api_key")
+    if not is_header_text(api_key.get_secret_value()):
+        raise AuthenticationError(
+            "api_key must consist of printable ASCII characters without blanks at either end."
+        )
     return api_key
 
 
-def header_text(param: str, value: str | None, variable: str) -> str | None:
-    """Return what a header says, by default what an environment variable does; "" is nothing.
+def check_header(param: str, value: str | None, variable: str) -> str:
+    """Return the value of a header, which is empty if it is not to be sent.
+
+    Args:
+        param: The setting.
+        value: Its value. None reads the environment.
+        variable: The environment variable to read.
 
     Raises:
-        InvalidRequestError: If it is no text, or has a character that no header takes.
+        InvalidRequestError: If it is not a string, or a header cannot carry it.
     """
-    value = environment(variable) if value is None else value
-    if value is not None and (not isinstance(value, str) or not _sendable(value)):
-        raise InvalidRequestError(f"{param} must be a text that a header takes.", param=param)
-    return value or None
+    value = read_environment(variable) if value is None else value
+    if value is not None and (not isinstance(value, str) or not is_header_text(value)):
+        raise InvalidRequestError(
+            f"{param} must be a string of printable ASCII characters without blanks at either end.",
+            param=param,
+        )
+    return value or ""
 
 
-def base_url(value: str) -> httpx.URL:
-    """Return the address of a server, up to and without the path of the call.
+def check_base_url(value: str | httpx.URL) -> httpx.URL:
+    """Return the address of a server, without the path of the call.
 
     Raises:
-        InvalidRequestError: If it is no http or https address, or holds a user name.
+        InvalidRequestError: If it is not an http or https URL, or has a user name.
     """
     failure = InvalidRequestError(
-        "base_url must be an http or https address, such as 'http://127.0.0.1:8000/v1'.",
+        "base_url must be an http or https URL, such as 'http://127.0.0.1:8000/v1'.",
         param="base_url",
     )
     try:
@@ -96,7 +113,7 @@ def base_url(value: str) -> httpx.URL:
         raise failure
     if url.userinfo:
         raise InvalidRequestError(
-            "base_url must not hold a user name or password; pass an http_client that has them.",
+            "base_url must not contain a user name or password; pass an http_client with auth.",
             param="base_url",
         )
     path, question, query = url.raw_path.partition(b"?")
@@ -104,78 +121,84 @@ def base_url(value: str) -> httpx.URL:
     return url.copy_with(raw_path=path + question + query, fragment=None)
 
 
-def request_timeout(value: float | httpx.Timeout | None) -> httpx.Timeout:
-    """Return how long a server may be silent; connecting may take at most 10 seconds of it.
+def check_timeout(value: object) -> httpx.Timeout:
+    """Return how long a server may be silent. For a number, connecting may take at most 10 s of it.
+
+    Args:
+        value: Seconds, an `httpx.Timeout`, the `Timeout` of the vendor's SDK, or None for no limit.
 
     Raises:
-        InvalidRequestError: If it is no positive number of seconds, `httpx.Timeout` or None.
+        InvalidRequestError: If it is none of these, or a number in it is not positive.
     """
-    if isinstance(value, httpx.Timeout):
-        return value
     if value is None:
         return httpx.Timeout(None)
+    # The vendor's SDK has its own copy of httpx. Its class exists only once it is imported.
+    sdk_httpx = sys.modules.get("httpx2")
+    if sdk_httpx is not None and isinstance(value, sdk_httpx.Timeout):
+        value = httpx.Timeout(**value.as_dict())
+    if isinstance(value, httpx.Timeout):
+        for phase, limit in value.as_dict().items():
+            if limit is not None:
+                check_seconds(f"timeout.{phase}", limit, param="timeout")
+        return value
     total = check_seconds("timeout", value)
     return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
 
 
-def flag(param: str, value: bool) -> bool:
+def check_flag(param: str, value: bool) -> bool:
     """Return a switch.
 
     Raises:
-        InvalidRequestError: If it is no boolean; "no" would count as yes.
+        InvalidRequestError: If it is not a boolean; the string "no" would count as True.
     """
     if not isinstance(value, bool):
         raise InvalidRequestError(f"{param} must be True or False.", param=param)
     return value
 
 
-def model_name(value: str | None) -> str | None:
-    """Return the name of a model.
+def check_model(value: str | None) -> str | None:
+    """Return the name of a model, or None.
 
     Raises:
-        InvalidRequestError: If it is an empty text, or none at all.
+        InvalidRequestError: If it is empty or not a string.
     """
-    if value is not None and (not isinstance(value, str) or not value or not _encodable(value)):
+    if value is not None and (not isinstance(value, str) or not value or not is_encodable(value)):
         raise InvalidRequestError(
-            f"model must be a non-empty text or None, got {shown(value)}.", param="model"
+            f"model must be a non-empty string or None, got {shown(value)}.", param="model"
         )
     return value
 
 
-def form_fields(values: Mapping[str, FormValue] | None, taken: tuple[str, ...]) -> dict[str, str]:
-    """Return a server's own fields as a form carries them.
+def check_extra_fields(
+    values: Mapping[str, FormValue] | None, reserved: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the form fields that a server takes beyond the contract, as texts.
 
     Args:
         values: The fields.
-        taken: The names that are set otherwise.
+        reserved: The names of fields that other arguments set.
 
     Raises:
-        InvalidRequestError: If a name is taken, or a value is no string, number or boolean.
+        InvalidRequestError: If a name is reserved, or a value is not a string, number or boolean.
     """
     if not isinstance(values or {}, Mapping):
-        raise InvalidRequestError("extra_fields must be a mapping.", param="extra_fields")
+        raise InvalidRequestError(
+            "extra_fields must be a mapping of names to values.", param="extra_fields"
+        )
     form = {}
     for name, value in (values or {}).items():
-        if name in taken:
+        if name in reserved:
             raise InvalidRequestError(
-                f"extra_fields must not hold {name!r}, which is set otherwise.",
+                f"extra_fields must not contain {name!r}; the call sets that field.",
                 param="extra_fields",
             )
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        plain = isinstance(name, str) and isinstance(value, str | int | float)
-        if not plain or not _encodable(name + text):
+        is_plain = isinstance(name, str) and isinstance(value, str | int | float)
+        if not is_plain or not is_encodable(name + text):
             raise InvalidRequestError(
-                f"extra_fields must hold strings, numbers and booleans by name, got "
-                f"{shown(value)} as {shown(name)}.",
+                f"extra_fields must map names to strings, numbers and booleans, got "
+                f"{shown(value)} for {shown(name)}.",
                 param="extra_fields",
             )
         form[name] = text
     return form
-
-
-def _sendable(value: str) -> bool:
-    return value.isascii() and value.isprintable()
-
-
-def _encodable(value: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,9 +1,9 @@
-"""The flow of a call for variations: post, download, make PNG."""
+"""The engine `variations`: any server that speaks the path, with known servers by name."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import httpx
+from pydantic import SecretStr
 
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
@@ -13,83 +13,121 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import download, normalize
-from langchain_image_variation.hosted.endpoint import Endpoint
-from langchain_image_variation.http.flow import Flow, Work
+from langchain_image_variation.hosted.answer_images import use_data_urls
+from langchain_image_variation.hosted.client import ImageVariationClient
+from langchain_image_variation.hosted.known_servers import UNKNOWN_SERVER, server_at, server_named
 from langchain_image_variation.http.url_policy import URLPolicy
-from langchain_image_variation.images.png import SquarePNG
 
-__all__ = ["Variations"]
-
-_PATH = "/images/variations"
-_FIELDS = tuple(CreateImageVariationRequest.model_fields)
+__all__ = ["VariationsEngine"]
 
 
-class Variations:
-    """The settings of a client, and its flows. See `ImageVariationClient` for each setting.
+class VariationsEngine:
+    """Asks a server that speaks the path; needs base_url, server or OPENAI_BASE_URL.
+
+    Every result is PNG of exactly the requested size, whatever the server sent. A request that a
+    known server cannot serve is refused before anything is sent. `ImageVariationClient` explains
+    the arguments that are not listed here.
+
+    Args:
+        server: One of `SERVERS` by name, which sets its usual values. A hosted server is also
+            recognized by its base URL.
+        base_url: By default the server's own, or `OPENAI_BASE_URL`.
+        api_key: By default the environment variable of a known server, such as `DEEPINFRA_API_KEY`,
+            if it has one. For any other server, `OPENAI_API_KEY`.
+        model: The model of requests that name none, or "dall-e-2".
 
     Raises:
-        InvalidRequestError: If a setting is out of range; `param` names it.
+        InvalidRequestError: If the server is not known, there is no base URL, or a setting is out
+            of range.
+        AuthenticationError: If a header cannot carry the key.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
         *,
-        model: str | None,
-        extra_fields: Mapping[str, settings.FormValue] | None,
-        normalize: bool,
-        result_urls: URLPolicy | None,
+        server: str | None = None,
+        base_url: str | None = None,
+        api_key: str | SecretStr | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        model: str | None = None,
+        timeout: float | httpx.Timeout | None = 300.0,
+        deadline: float | None = 600.0,
+        max_retries: int = 2,
+        resend_lost: bool = False,
+        extra_fields: Mapping[str, settings.FormValue] | None = None,
+        result_urls: URLPolicy | None = None,
+        http_client: httpx.Client | None = None,
     ) -> None:
-        if result_urls is not None and not isinstance(result_urls, URLPolicy):
-            raise InvalidRequestError("result_urls must be a URLPolicy.", param="result_urls")
-        self.endpoint = endpoint
-        self._model = settings.model_name(model)
-        self._extra_fields = settings.form_fields(extra_fields, _FIELDS)
-        self._normalize = settings.flag("normalize", normalize)
-        self._result_urls = result_urls or URLPolicy(hosts=None)
+        if server is not None:
+            self._server = server_named(server)
+        elif base_url is not None:
+            self._server = server_at(base_url)
+        else:
+            self._server = server_at(settings.read_environment("OPENAI_BASE_URL"))
+        key_variable = self._server.key_variable
+        if self._server is UNKNOWN_SERVER:
+            key_variable = "OPENAI_API_KEY"
+        else:
+            # The key and the organization in OPENAI_* are the vendor's. No other server gets them.
+            organization, project = organization or "", project or ""
+        api_key = settings.check_key(api_key, key_variable)
+        self._client = ImageVariationClient(
+            base_url=base_url if base_url is not None else self._server.base_url,
+            api_key=api_key,
+            organization=organization,
+            project=project,
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            resend_lost=resend_lost,
+            extra_fields=extra_fields,
+            normalize=True,
+            result_urls=result_urls,
+            http_client=http_client,
+        )
+        self._model = settings.check_model(model) or self._server.model
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a query."""
+        return self._client.base_url
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the answers depend on."""
-        return digest(
-            endpoint=self.endpoint.fingerprint,
-            extra_fields=self._extra_fields,
-            model=self._model,
-            normalize=self._normalize,
-        )
+        """As `ImageVariationClient.fingerprint`, with the model and the known server."""
+        return digest(client=self._client.fingerprint, model=self._model, server=self._server.title)
 
-    def flow(
-        self, request: CreateImageVariationRequest, build: Callable[..., httpx.Request]
-    ) -> Flow[ImagesResponse]:
-        """Post a request, download what its answer names, and return the answer.
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Ask the server for variations.
 
         Raises:
+            InvalidRequestError: If the server is known not to support the request.
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
-        deadline = time.monotonic() + self.endpoint.deadline
-        form = request.to_form()
-        if self._model is not None and request.model == DEFAULT_MODEL:
-            form["model"] = self._model
-        picture = request.image.data
-        answer = yield from self.endpoint.post(
-            _PATH, form | self._extra_fields, picture, build=build, deadline=deadline
-        )
-        for image in answer.data:
-            yield from download(
-                image, self.endpoint, policy=self._result_urls, build=build, deadline=deadline
+        server = self._server
+        if request.n > server.max_n:
+            raise InvalidRequestError(
+                f"{server.title} makes at most {server.max_n} variations per call, got n="
+                f"{request.n}.",
+                param="n",
             )
-        if self._normalize:
-            yield Work(lambda: normalize(answer, request.side))
+        changes: dict[str, object] = {}
+        if request.model == DEFAULT_MODEL:
+            if self._model is None and server.needs_model:
+                raise InvalidRequestError(
+                    f"{server.title} needs the name of one of its models; pass model.",
+                    param="model",
+                )
+            if self._model is not None:
+                changes["model"] = self._model
+        if server.response_format is not None:
+            changes["response_format"] = server.response_format
+        answer = self._client.create_variation(request.model_copy(update=changes))
+        if request.response_format == "url" and server.response_format == "b64_json":
+            use_data_urls(answer)
         return answer
 
-    def sdk_flow(
-        self,
-        load: Callable[[], SquarePNG],
-        fields: Mapping[str, object],
-        build: Callable[..., httpx.Request],
-    ) -> Flow[ImagesResponse]:
-        """Load a picture, make a request of it and the other fields, and post it."""
-        image = yield Work(load)
-        request = CreateImageVariationRequest.model_validate({"image": image, **fields})
-        return (yield from self.flow(request, build))
+    def close(self) -> None:
+        """Close the connections, except those of an `http_client` that you passed."""
+        self._client.close()

@@ -1,1 +1,1 @@
-"""Pixels and image formats: decoding, PNG rules, color, fitting to a square."""
+"""Image formats and pixels: PNG rules, decoding limits, color, and fitting into a square."""

@@ -1,8 +1,8 @@
-"""Colours as they are meant: what a file says of its samples, applied once and for all.
+"""Applies a file's color information, so that people and models see the same image.
 
-A browser honours an embedded profile, and a PNG file's gAMA and cHRM; most programs that feed
-models do not, so a file can be made that shows a person one picture and a model another. Here the
-samples become sRGB and the file's say is dropped, and both see the same.
+A browser applies an embedded profile, and the gAMA and cHRM chunks of a PNG file. Most programs
+that feed models do not, so a file can show a person one image and a model another. We convert the
+samples to sRGB and drop the color information.
 """
 
 import io
@@ -11,42 +11,44 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-__all__ = ["profile", "to_srgb"]
+__all__ = ["convert_to_srgb", "read_profile"]
 
 _SRGB_GAMMA = 1 / 2.2
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
-"""White, red, green and blue of sRGB (IEC 61966-2-1): x and y of each, in cHRM's order."""
+"""The x and y of the white, red, green and blue of sRGB (IEC 61966-2-1), in cHRM's order."""
 
-_SAME_GAMMA, _SAME_PLACE = 0.05, 0.01
-"""Up to these, a gamma (as a part of it) and an x or y count as those of sRGB, as in libpng."""
+_GAMMA_TOLERANCE, _POINT_TOLERANCE = 0.05, 0.01
+"""A relative gamma and an x or y this close to the values of sRGB count as sRGB, as in libpng."""
 
-# ICC.1:2022: the white of the profile connection space (D50), and the Bradford matrix.
+# ICC.1:2022: the white point of the profile connection space (D50), and the Bradford matrix.
 _D50 = (0.9642, 1.0, 0.8249)
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 
 
-def profile(image: Image.Image) -> bytes | None:
-    """Return the ICC profile by which a picture's samples are meant, or None if they are sRGB.
+def read_profile(image: Image.Image) -> bytes | None:
+    """Return the ICC profile of an image's samples, or None if they are sRGB.
 
-    A PNG file's profile has precedence over its sRGB chunk, and that over gAMA and cHRM, of which
-    one may be missing (PNG specification, third edition, 4.3). They are made into a profile. Values
-    that make no sense are as good as none.
+    The profile of a PNG file has precedence over its sRGB chunk, and the sRGB chunk over gAMA and
+    cHRM (PNG specification, third edition, 4.3). A profile is made from gAMA and cHRM, even if one
+    of them is missing. Values that make no sense are ignored.
     """
     if embedded := image.info.get("icc_profile"):
         return bytes(embedded)
     gamma = image.info.get("gamma")
-    places = image.info.get("chromaticity")
-    if "srgb" in image.info or (gamma is None and places is None):
+    points = image.info.get("chromaticity")
+    if "srgb" in image.info or (gamma is None and points is None):
         return None
-    gamma, places = gamma or _SRGB_GAMMA, places or _SRGB
-    near = all(abs(a - b) <= _SAME_PLACE for a, b in zip(places, _SRGB, strict=True))
-    if abs(gamma / _SRGB_GAMMA - 1) <= _SAME_GAMMA and near:
+    gamma, points = gamma or _SRGB_GAMMA, points or _SRGB
+    has_srgb_points = all(
+        abs(a - b) <= _POINT_TOLERANCE for a, b in zip(points, _SRGB, strict=True)
+    )
+    if abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE and has_srgb_points:
         return None
-    # What a fixed-point number of a profile holds.
+    # The range of a fixed-point number in a profile.
     exponent = min(max(1 / gamma, 1 / 256), 256.0)
     if image.mode in ("1", "L", "LA", "I;16"):
         return _icc(b"GRAY", {b"wtpt": _xyz(_D50), b"kTRC": _curve(exponent)})
-    primaries = _primaries(_SRGB if near else places)
+    primaries = _primaries(_SRGB if has_srgb_points else points)
     if primaries is None:
         return None
     tags = {b"wtpt": _xyz(_D50)}
@@ -55,23 +57,23 @@ def profile(image: Image.Image) -> bytes | None:
     return _icc(b"RGB ", tags)
 
 
-def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert a picture from the colours of a profile to sRGB; grey stays grey, alpha is kept.
+def convert_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
+    """Convert an image from the colors of a profile to sRGB; gray stays gray, and alpha is kept.
 
-    A profile that is broken, or of another kind than the picture, changes nothing.
+    If the profile is corrupt or does not fit the image's mode, nothing changes.
 
     Args:
-        image: A picture with 8 bits a sample.
+        image: An image with 8 bits per sample.
         icc: An ICC profile.
     """
-    # Here, since few pictures have a profile, and whoever imports the tool waits for every import.
+    # Imported here because few images have a profile, and every import delays the tool.
     from PIL import ImageCms
 
-    grey = image.mode in ("1", "L", "LA", "La")
+    gray = image.mode in ("1", "L", "LA", "La")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     pixels = image
     if image.mode not in ("L", "RGB", "CMYK", "LAB"):
-        pixels = image.convert("L" if grey else "RGB")
+        pixels = image.convert("L" if gray else "RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         target = ImageCms.createProfile("sRGB")
@@ -79,20 +81,20 @@ def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image
     assert converted is not None
-    if grey:
+    if gray:
         converted = converted.convert("L")
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
 
 
-def _primaries(places: Sequence[float]) -> list[tuple[float, ...]] | None:
-    """Return X, Y and Z of red, green and blue under D50, or None if they span no colours."""
-    # Few pictures need this, and the import takes longer than converting most of them.
+def _primaries(points: Sequence[float]) -> list[tuple[float, ...]] | None:
+    """Return the X, Y and Z of red, green and blue under D50, or None if they span no colors."""
+    # Few images need this, and the import takes longer than converting most images.
     import numpy as np
 
-    points = np.reshape(places, (4, 2))
-    white, *corners = np.column_stack([points, 1 - points.sum(axis=1)])
+    xy = np.reshape(points, (4, 2))
+    white, *corners = np.column_stack([xy, 1 - xy.sum(axis=1)])
     try:
         with np.errstate(all="ignore"):
             white = white / white[1]
@@ -109,13 +111,15 @@ def _primaries(places: Sequence[float]) -> list[tuple[float, ...]] | None:
 
 
 def _icc(space: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """Return a display profile of version 4.2 (ICC.1:2022, clause 7) with such tags."""
-    at = 132 + 12 * len(tags)
+    """Return a display profile of version 4.2 (ICC.1:2022, clause 7) with these tags."""
+    offset = 132 + 12 * len(tags)
     table, bodies = struct.pack(">I", len(tags)), b""
     for name, body in tags.items():
-        table += name + struct.pack(">II", at + len(bodies), len(body))
+        table += name + struct.pack(">II", offset + len(bodies), len(body))
         bodies += body
-    fields = struct.pack(">I4sI4s4s4s", at + len(bodies), b"", 0x04200000, b"mntr", space, b"XYZ ")
+    fields = struct.pack(
+        ">I4sI4s4s4s", offset + len(bodies), b"", 0x04200000, b"mntr", space, b"XYZ "
+    )
     start = struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp")
     return (fields + start).ljust(68, b"\0") + _xyz(_D50)[8:].ljust(60, b"\0") + table + bodies
 

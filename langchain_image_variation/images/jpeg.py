@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["SIGNATURE", "Segment", "scanned_samples", "segments"]
+__all__ = ["SIGNATURE", "Segment", "count_scanned_samples", "read_segments"]
 
 SIGNATURE = b"\xff\xd8\xff"
-"""The first bytes of every JPEG file: its first marker, and the beginning of the second."""
+"""The first bytes of every JPEG file: its first marker and the start of the second."""
 
 _SOI, _EOI, _SOS, _DHP, _APP1, _APP2 = 0xD8, 0xD9, 0xDA, 0xDE, 0xE1, 0xE2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -22,7 +22,7 @@ _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 
 
 class Segment(NamedTuple):
-    """A marker and what belongs to it, without the entropy-coded data behind a scan's header."""
+    """A marker and its content, without the entropy-coded data after the header of a scan."""
 
     marker: int
     """The marker's second byte."""
@@ -62,11 +62,11 @@ class Segment(NamedTuple):
         return self.marker == _APP2 and bytes(self.body[:4]) == b"MPF\0"
 
 
-def segments(data: bytes) -> Iterator[Segment]:
-    """Yield the segments of the picture that a decoder shows, in order, from the second marker on.
+def read_segments(data: bytes) -> Iterator[Segment]:
+    """Yield the segments of the image that a decoder shows, in order, from the second marker on.
 
-    The last is the first EOI after a scan. What follows it, such as the further pictures of an MPO
-    file, is not read, and neither is a picture inside a segment, such as the thumbnail in Exif.
+    The last one is the first EOI after a scan. Anything after it, such as the other images of an
+    MPO file, is not read, and neither is an image inside a segment, such as the thumbnail in Exif.
     The time is linear in the length of the file.
 
     Args:
@@ -77,22 +77,21 @@ def segments(data: bytes) -> Iterator[Segment]:
     while (match := _MARKER.search(data, position)) is not None:
         start, content = match.span()
         marker = data[content - 1]
-        # SOI and EOI stand alone. libjpeg takes a length below 2 for 2.
+        # SOI and EOI have no length. libjpeg reads a length below 2 as 2.
         length = 0 if marker in (_SOI, _EOI) else max(2, int.from_bytes(view[content:][:2]))
         position = min(content + length, len(data))
         yield Segment(marker, view[content + 2 : position], start, position)
         has_scan = has_scan or marker == _SOS
-        # An EOI before the first scan ends a stream that holds only tables; the picture is next.
+        # An EOI before the first scan ends a stream that holds only tables. The image comes next.
         if marker == _EOI and has_scan:
             return
 
 
-def scanned_samples(frame_and_scans: Iterable[Segment]) -> Iterator[int]:
-    """Yield, for each scan, the number of samples in the components that it passes over.
+def count_scanned_samples(frame_and_scans: Iterable[Segment]) -> Iterator[int]:
+    """Yield, for each scan, the number of samples in the components that it reads.
 
     Args:
-        frame_and_scans: The segments of a file. All but the headers of frames and scans are passed
-            over.
+        frame_and_scans: The segments of a file. Only the headers of frames and scans are used.
     """
     sizes: dict[int, int] = {}
     for segment in frame_and_scans:
@@ -107,14 +106,14 @@ def _component_sizes(frame: memoryview) -> dict[int, int]:
     """Return the number of samples of each component of a frame (T.81, A.1.1 and B.2.2)."""
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     components = [
-        (frame[at], max(1, frame[at + 1] >> 4), max(1, frame[at + 1] & 15))
-        for at in range(6, len(frame) - 2, 3)
+        (frame[i], max(1, frame[i + 1] >> 4), max(1, frame[i + 1] & 15))
+        for i in range(6, len(frame) - 2, 3)
     ]
-    most_across = max((across for _, across, _ in components), default=1)
-    most_down = max((down for _, _, down in components), default=1)
+    max_horizontal = max((horizontal for _, horizontal, _ in components), default=1)
+    max_vertical = max((vertical for _, _, vertical in components), default=1)
     sizes: dict[int, int] = {}
-    for number, across, down in components:
-        size = -(-width * across // most_across) * -(-height * down // most_down)
+    for number, horizontal, vertical in components:
+        size = -(-width * horizontal // max_horizontal) * -(-height * vertical // max_vertical)
         # In a corrupt frame, several components may have the same number.
         sizes[number] = max(size, sizes.get(number, 0))
     return sizes

@@ -1,6 +1,7 @@
-"""Between files and pixels: the one place where pictures are decoded, normalised and encoded.
+"""Decodes, normalizes and encodes images. Pillow is not used for this anywhere else.
 
-Pixels are Pillow images in one of four plain modes, 8 bits a sample: "L", "LA", "RGB" or "RGBA".
+Pixels are Pillow images in one of four plain modes with 8 bits per sample: "L", "LA", "RGB" or
+"RGBA".
 """
 
 import hashlib
@@ -18,20 +19,20 @@ from langchain_image_variation.exceptions import (
     InvalidImageError,
     OutputError,
 )
-from langchain_image_variation.images.color import profile, to_srgb
+from langchain_image_variation.images.color import convert_to_srgb, read_profile
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import (
+    APPEARANCE,
     INDEXED,
-    LOOK,
     PIXELS,
     SIGNATURE,
     Header,
     check_order,
-    corrupt,
-    read,
-    replaced,
-    without,
-    without_metadata,
+    corrupt_png,
+    filter_chunks,
+    read_chunks,
+    replace_chunks,
+    strip_metadata,
 )
 from langchain_image_variation.images.png.scanlines import check_scanlines
 from langchain_image_variation.images.work_limits import check_work
@@ -41,19 +42,19 @@ __all__ = [
     "as_png",
     "decode",
     "decode_result",
-    "decoding",
     "encode",
-    "is_plain",
+    "is_normalized",
+    "normalize",
     "on_white",
     "open_image",
     "open_png",
     "pixel_sha256",
-    "plain",
-    "whiten_hidden",
+    "translate_decoder_errors",
+    "whiten_hidden_colors",
 ]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
-"""The modes that `plain` returns: grey or RGB, without or with alpha, 8 bits a sample."""
+"""The modes that `normalize` returns: gray or RGB, with or without alpha, 8 bits per sample."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,98 +65,102 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture of each EXIF orientation upright (EXIF 3.0, tag 0x0112)."""
+"""The transposition that turns each EXIF orientation upright (EXIF 3.0, tag 0x0112)."""
 
 
 def decode(png: SquarePNG) -> Image.Image:
-    """Return the pixels of a picture in a plain mode, `png.side` pixels wide and high.
+    """Return the pixels of an image in a plain mode, `png.side` pixels wide and high.
 
     Raises:
-        InvalidImageError: If the compressed pixels are not exactly those that the header announces,
-            or a pixel has no colour in the palette.
+        InvalidImageError: If the compressed pixels do not match the header exactly, or if a pixel
+            has no color in the palette.
     """
-    with decoding(corrupt("its pixels cannot be decoded")), open_png(png.data) as image:
-        return plain(image)
+    with (
+        translate_decoder_errors(corrupt_png("its pixels cannot be decoded")),
+        open_png(png.data) as image,
+    ):
+        return normalize(image)
 
 
 def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Open a file without decoding its pixels yet: the only way in which a file reaches Pillow.
+    """Open a file with Pillow, without decoding its pixels. No other function passes Pillow a file.
 
     Args:
         data: The bytes of a file.
-        formats: The formats that may be opened, by Pillow's names; by default, all that it knows.
+        formats: Pillow's names of the allowed formats. By default, every format that Pillow knows.
 
     Raises:
-        InvalidImageError: If the file would take too much work to decode. Pillow's own exceptions
-            propagate: call this inside `decoding`.
+        InvalidImageError: If the file takes too much work to decode. Pillow's own exceptions
+            propagate: call this inside `translate_decoder_errors`.
     """
     check_work(data)
     return Image.open(io.BytesIO(data), formats=formats)
 
 
 def open_png(data: bytes) -> Image.Image:
-    """Return the decoded picture of a PNG file of any shape, for `plain`.
+    """Decode a PNG file of any shape, for `normalize`.
 
-    Chunks that say nothing of pixels are not read, so a text that would inflate to gigabytes costs
+    Chunks that do not affect pixels are not read, so a text that decompresses to gigabytes costs
     nothing.
 
     Args:
         data: The bytes of a file.
 
     Raises:
-        InvalidImageError: If the file breaks a rule of the specification, or a pixel has no colour
-            in the palette. A decoder's own exceptions propagate: call this inside `decoding`.
+        InvalidImageError: If the file breaks a rule of the specification, or if a pixel has no
+            color in the palette. Pillow's own exceptions propagate: call this inside
+            `translate_decoder_errors`.
     """
-    data = without(data, keep=PIXELS | LOOK)
-    head, _ = check_order(read(data))
+    data = filter_chunks(data, keep=PIXELS | APPEARANCE)
+    header, _ = check_order(read_chunks(data))
     check_scanlines(data)
-    image = open_image(_as_pillow_reads_it(data, head), ("PNG",))
+    image = open_image(_adapt_transparency(data, header), ("PNG",))
     image.load()
-    if head.color_type == INDEXED:
-        colors = next(len(body) // 3 for name, body in read(data) if name == b"PLTE")
+    if header.color_type == INDEXED:
+        colors = next(len(body) // 3 for name, body in read_chunks(data) if name == b"PLTE")
         if int(image.getextrema()[1]) >= colors:  # type: ignore[arg-type]  # a pair, as for any single band
-            raise corrupt("a pixel has no colour in the palette")
+            raise corrupt_png("a pixel has no color in the palette")
     return image
 
 
-def _as_pillow_reads_it(data: bytes, head: Header) -> bytes:
-    """Return a file in which the transparent colour of tRNS is as Pillow compares it.
+def _adapt_transparency(data: bytes, header: Header) -> bytes:
+    """Convert the transparent color in tRNS to the samples that Pillow compares it with.
 
-    It compares what the file says with samples that it has made 8 bits wide before: those of 2 and
-    4 bits it scaled up, and of 16-bit colour it kept the high byte.
+    Pillow compares it with samples that it has already converted to 8 bits: it scales up 2-bit and
+    4-bit samples, and keeps the high byte of 16-bit color.
     """
-    if head.color_type == INDEXED:
+    if header.color_type == INDEXED:
         return data
-    top = 2**head.bit_depth - 1
+    max_value = 2**header.bit_depth - 1
 
-    def scaled(body: memoryview) -> bytes:
-        samples = [value & top for (value,) in struct.iter_unpack(">H", body)]
-        if head.bit_depth in (2, 4):
-            samples = [value * 255 // top for value in samples]
-        elif head.bit_depth == 16 and len(samples) == 3:
+    def convert(body: memoryview) -> bytes:
+        samples = [value & max_value for (value,) in struct.iter_unpack(">H", body)]
+        if header.bit_depth in (2, 4):
+            samples = [value * 255 // max_value for value in samples]
+        elif header.bit_depth == 16 and len(samples) == 3:
             samples = [value >> 8 for value in samples]
         return struct.pack(f">{len(samples)}H", *samples)
 
-    return replaced(data, b"tRNS", scaled)
+    return replace_chunks(data, b"tRNS", convert)
 
 
 def on_white(png: SquarePNG) -> SquarePNG:
-    """Return a picture as a person sees it on a white page, without alpha and without metadata.
+    """Return an image as a person sees it on a white page, without alpha and without metadata.
 
-    This is what may be sent to a model that is not ours: whatever it does with alpha, a profile or
-    EXIF, it sees what the person sees. A picture that has none of these is returned as it is.
+    Send this to models of others: it looks the same, however they treat alpha, profiles or EXIF.
+    An image without any of these is returned unchanged.
 
     Raises:
-        InvalidImageError: If the pixels are corrupt, or the PNG would have 4 MB or more.
+        InvalidImageError: If the pixels are corrupt, or if the new PNG has 4 MB or more.
     """
     names = {name.encode() for name in png.chunk_names}
     if png.color_type in (4, 6) or names & {b"cHRM", b"eXIf", b"gAMA", b"iCCP", b"tRNS"}:
-        return SquarePNG(encode(_on_white(decode(png))))
-    bare = without_metadata(png.data)
+        return SquarePNG(encode(_flatten(decode(png))))
+    bare = strip_metadata(png.data)
     return png if len(bare) == len(png.data) else SquarePNG(bare)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image
     page = Image.new(image.mode[:-1], image.size, "white")
@@ -167,16 +172,16 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def decode_result(data: bytes) -> Image.Image:
-    """Return the pixels of what an engine answered; some servers send JPEG or WebP.
+    """Return the pixels of an engine's result. Some servers send JPEG or WebP instead of PNG.
 
     Raises:
-        OutputError: If it is not a readable picture of one of these formats, or would take too much
-            work to decode.
+        OutputError: If the result is not a readable image in one of these formats, or takes too
+            much work to decode.
     """
-    failure = OutputError("A result holds no readable PNG, JPEG or WebP picture.")
+    failure = OutputError("A result is not a readable PNG, JPEG or WebP image.")
     try:
-        with decoding(failure), open_image(data, ("PNG", "JPEG", "WEBP")) as image:
-            return plain(image)
+        with translate_decoder_errors(failure), open_image(data, ("PNG", "JPEG", "WEBP")) as image:
+            return normalize(image)
     except InvalidImageError as error:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
@@ -184,15 +189,15 @@ def decode_result(data: bytes) -> Image.Image:
 def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
     """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
-    A PNG that need not be scaled is returned byte for byte.
+    A PNG that is not scaled is returned byte for byte.
 
     Args:
         data: The bytes of a PNG, JPEG or WebP file.
-        side: The width and height to scale it to, in pixels; by default it keeps its own.
+        side: The width and height to scale it to, in pixels. By default, it is not scaled.
 
     Raises:
-        OutputError: If it is not a readable picture of one of these formats, or would take too much
-            work to decode.
+        OutputError: If it is not a readable image in one of these formats, or takes too much work
+            to decode.
     """
     image = decode_result(data)
     if side is not None and image.size != (side, side):
@@ -203,145 +208,143 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
 
 
 @contextmanager
-def decoding(failure: ImageVariationError) -> Iterator[None]:
-    """Turn anything that Pillow raises inside the block into `failure`, and silence its warnings.
+def translate_decoder_errors(failure: ImageVariationError) -> Iterator[None]:
+    """Raise `failure` instead of anything that Pillow raises in the block; hide its warnings.
 
-    Pillow's own texts are dropped: they may show addresses and paths.
-
-    Args:
-        failure: The error to raise.
+    Pillow's messages are dropped, because they may contain memory addresses and paths.
     """
     try:
-        with _silence:
+        with _pillow_warnings_ignored:
             yield
     except ImageVariationError:
         raise
-    # For a broken file Pillow's decoders raise almost anything, struct.error and zlib.error too.
+    # For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error.
     except Exception:
         raise failure from None
 
 
-class _Silence:
-    """Ignores Pillow's warnings, such as those of broken EXIF, while any thread is inside.
+class _PillowWarningsIgnored:
+    """Ignores Pillow's warnings, for example about corrupt EXIF, while any thread is inside.
 
-    `warnings.catch_warnings` puts back all filters as they were, also those that other threads have
-    changed meanwhile; this adds one filter and takes it out.
+    `warnings.catch_warnings` restores all filters, including those that other threads have changed
+    in the meantime. This class adds and removes only its own filter.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._users = 0
         self._filter: object = None
 
     def __enter__(self) -> None:
         with self._lock:
-            self._inside += 1
-            if self._inside == 1:
+            self._users += 1
+            if self._users == 1:
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 self._filter = warnings.filters[0]
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._filter in warnings.filters:
+            self._users -= 1
+            if self._users == 0 and self._filter in warnings.filters:
                 warnings.filters.remove(self._filter)  # type: ignore[attr-defined]  # it is a list
 
 
-_silence = _Silence()
+_pillow_warnings_ignored = _PillowWarningsIgnored()
 
 
-def plain(
+def normalize(
     image: Image.Image,
     box: tuple[int, int, int, int] | None = None,
-    enough: int | None = None,
+    min_side: int | None = None,
 ) -> Image.Image:
-    """Return the picture in a plain mode: sRGB, upright, alpha kept, 16-bit samples scaled down.
+    """Return an image in a plain mode: sRGB, upright, with its alpha, and 8 bits per sample.
 
-    EXIF orientation and what the file says of its colours are applied, colours under an alpha that
-    shows nothing are made white, and everything that is not pixels is dropped. A frame of an
-    animation is taken as it stands. Broken EXIF and a broken profile are as good as none. Grey of
-    16 bits is rounded to 8; of 16-bit colour and alpha Pillow keeps the high byte.
+    EXIF orientation and color information are applied, colors that alpha hides are made white, and
+    all metadata is dropped. An animation keeps its current frame. Corrupt EXIF and corrupt profiles
+    are ignored. 16-bit gray is rounded to 8 bits. For 16-bit color and alpha, Pillow keeps the high
+    byte.
 
     Args:
-        image: A picture in any of Pillow's modes. It is not changed.
-        box: The part to return, as left, top, right and bottom in pixels before the picture is
-            turned upright; by default all of it.
-        enough: A side in pixels. If the shorter side has several times as many, whole blocks of
-            pixels are averaged first, which saves memory; it stays at least so long.
+        image: An image in any of Pillow's modes. It is not changed.
+        box: The part to return, as left, top, right and bottom in pixels, before the image is
+            turned upright. By default, the whole image.
+        min_side: If the shorter side is several times this many pixels, blocks of pixels are
+            averaged first to save memory. The side stays at least this long.
     """
-    # A PNG file's EXIF may come after its pixels.
+    # In a PNG file, EXIF may come after the pixels.
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    icc = profile(image)
-    original, image = image, _part(image, box or (0, 0, *image.size), enough)
-    alpha = image.has_transparency_data
+    transposition = _UPRIGHT.get(_orientation(image))
+    icc = read_profile(image)
+    original, image = image, _cut_out(image, box or (0, 0, *image.size), min_side)
+    has_alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
-        image = _eight_bits(image)
-    grey = image.mode in ("1", "L", "LA", "La")
+        image = _scale_to_8_bits(image)
+    is_gray = image.mode in ("1", "L", "LA", "La")
     if icc is not None:
-        image = to_srgb(image, icc)
-    mode = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
+        image = convert_to_srgb(image, icc)
+    mode = ("LA" if has_alpha else "L") if is_gray else ("RGBA" if has_alpha else "RGB")
     if image.mode != mode or image is original:
         image = image.convert(mode)
     image.info = {}
-    whiten_hidden(image)
-    return image if turn is None else image.transpose(turn)
+    whiten_hidden_colors(image)
+    return image if transposition is None else image.transpose(transposition)
 
 
-def is_plain(image: Image.Image) -> bool:
-    """Say whether the samples of a decoded PNG file show, by themselves, what `plain` returns."""
-    if _orientation(image) in _UPRIGHT or profile(image) is not None:
+def is_normalized(image: Image.Image) -> bool:
+    """Return whether `normalize` would leave the samples of a decoded PNG file unchanged."""
+    if _orientation(image) in _UPRIGHT or read_profile(image) is not None:
         return False
     if not image.has_transparency_data:
         return True
     if image.mode not in ("P", "LA", "RGBA"):
-        # A colour that stands for transparency is hidden where it occurs.
+        # A single transparent color is hidden wherever it occurs.
         return False
-    return not any(whiten_hidden(part.convert("RGBA")) for _, part in _strips(image))
+    return not any(whiten_hidden_colors(part.convert("RGBA")) for _, part in _strips(image))
 
 
-_SEEN = 8
-"""An alpha below this shows at most a thirtieth of a colour: nothing."""
+_VISIBLE_ALPHA = 8
+"""A lower alpha shows less than a thirtieth of a color, which nobody sees."""
 
 
-def whiten_hidden(image: Image.Image) -> bool:
-    """Make white what alpha shows nothing of, and say whether there was anything else.
+def whiten_hidden_colors(image: Image.Image) -> bool:
+    """Make the colors white that alpha hides, and return whether any color changed.
 
-    Colours there can hold a picture that no person sees, but a model whose programs drop alpha.
+    Such colors can hold an image that no person sees, but that a model sees if its software drops
+    alpha.
 
     Args:
-        image: A picture in a plain mode. It is changed, but not its alpha.
+        image: An image in a plain mode. It is changed in place; its alpha stays.
     """
     if image.mode not in ("LA", "RGBA"):
         return False
     changed = False
     for top, part in _strips(image):
         *colors, alpha = part.split()
-        unseen = alpha.point([255] * _SEEN + [0] * (256 - _SEEN))
-        if unseen.getbbox() is not None:
-            whitened = [ImageChops.lighter(color, unseen) for color in colors]
-            white = Image.merge(part.mode, [*whitened, alpha])
-            if white.tobytes() != part.tobytes():
-                image.paste(white, (0, top))
+        hidden = alpha.point([255] * _VISIBLE_ALPHA + [0] * (256 - _VISIBLE_ALPHA))
+        if hidden.getbbox() is not None:
+            whitened = [ImageChops.lighter(color, hidden) for color in colors]
+            cleaned = Image.merge(part.mode, [*whitened, alpha])
+            if cleaned.tobytes() != part.tobytes():
+                image.paste(cleaned, (0, top))
                 changed = True
     return changed
 
 
 _STRIP = 256
-"""So many rows are worked on at a time: a large picture needs no second one beside it."""
+"""How many rows are processed at a time, so that a large image is not held in memory twice."""
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield copies of parts of full width, each with the row it begins at."""
+    """Yield copies of strips of full width, each with the row where it begins."""
     for top in range(0, image.height, _STRIP):
         yield top, image.crop((0, top, image.width, min(top + _STRIP, image.height)))
 
 
 def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
-    """Return the picture as the bytes of a PNG file without metadata.
+    """Return an image as the bytes of a PNG file without metadata.
 
     Args:
-        image: A picture in a plain mode.
+        image: An image in a plain mode.
         compress_level: 0 (none) to 9 (smallest).
     """
     buffer = io.BytesIO()
@@ -352,20 +355,20 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
 def pixel_sha256(image: Image.Image) -> str:
     r"""Return the SHA-256 of an image's mode, size and samples, in hex.
 
-    It is the same for every file that holds these pixels. Compression, filters, interlacing and
-    metadata differ between versions of Pillow and zlib, and do not count.
+    The hash is the same for every file with these pixels. Compression, filters, interlacing and
+    metadata do not count: they differ between versions of Pillow and zlib.
 
     The hash covers one ASCII line, such as ``RGB 1024x768\n`` (mode, width, height), and then the
-    8-bit samples, row by row, those of each pixel together. For a PNG file of 8-bit samples without
-    palette and metadata, as the `local` engine writes, this is the same::
+    8-bit samples, row by row and pixel by pixel. For a PNG file with 8-bit samples and without
+    palette and metadata, such as the `local` engine writes, this code returns the same hash::
 
         image = PIL.Image.open(path)
         head = f"{image.mode} {image.width}x{image.height}\n".encode()
         hashlib.sha256(head + numpy.asarray(image).tobytes()).hexdigest()
 
     Args:
-        image: An image in a plain mode, from `decode` or `decode_result`: these apply what the file
-            says about colors and orientation, resolve palettes, and reduce 16-bit samples to 8.
+        image: An image in a plain mode, from `decode` or `decode_result`. These apply color
+            information and orientation, resolve palettes, and reduce 16-bit samples to 8 bits.
     """
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
     for _, part in _strips(image):
@@ -373,30 +376,32 @@ def pixel_sha256(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _part(image: Image.Image, box: tuple[int, int, int, int], enough: int | None) -> Image.Image:
+def _cut_out(
+    image: Image.Image, box: tuple[int, int, int, int], min_side: int | None
+) -> Image.Image:
     left, top, right, bottom = box
-    factor = min(right - left, bottom - top) // enough if enough else 1
-    # Of a colour that stands for transparency, averages would be other colours.
+    factor = min(right - left, bottom - top) // min_side if min_side else 1
+    # Averaging would mix a single transparent color with others.
     if factor > 1 and image.mode in (*PLAIN_MODES, "CMYK") and "transparency" not in image.info:
         return image.reduce(factor, box)
     return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the orientation that the picture's EXIF names, or 1, which changes nothing.
+    """Return the orientation in an image's EXIF, or 1, which changes nothing.
 
-    Pillow's own reader takes that of XMP too, which no browser heeds, and warns of broken EXIF.
+    Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
     exif = image.info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
+    byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if byte_order is None:
         return 1
     try:
-        (at,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+        (start,) = struct.unpack_from(f"{byte_order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{byte_order}H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(f"{byte_order}HHIH", exif, entry)
             if (tag, kind, values) == (ExifTags.Base.Orientation, _SHORT, 1):
                 return int(value)
     except struct.error:
@@ -405,12 +410,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 _SHORT = 3
-"""The type of a 16-bit number in EXIF."""
+"""The EXIF type of a 16-bit number."""
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and float samples to 8 bits; Pillow's own conversion clips them."""
-    # Few pictures need this, and the import takes longer than converting most of them.
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and float samples to 8 bits. Pillow's own conversion clips them."""
+    # Few images need this, and the import takes longer than converting most images.
     import numpy as np
 
     samples = np.asarray(image)
@@ -420,8 +425,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         low, high = 0, 65535
     scale = 255 / (float(high) - float(low)) if high > low else 0.0
     scaled = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
-    grey = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    gray = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
-    return grey
+        gray.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+    return gray

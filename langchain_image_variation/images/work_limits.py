@@ -1,7 +1,7 @@
-"""How much work a file may ask of a decoder, judged by its structure before it is decoded.
+"""Limits on decoding work, checked from the structure of a file before it is decoded.
 
-The number of bytes and pixels does not bound the work: a few hundred kilobytes can keep a decoder
-busy for hours. Every file that is not one of ours passes `check_work` before Pillow sees it.
+Limits on bytes and pixels are not enough: a file of a few hundred kilobytes can keep a decoder busy
+for hours. Every file that we did not write passes `check_work` before Pillow sees it.
 """
 
 from collections.abc import Sequence
@@ -22,31 +22,31 @@ __all__ = [
 ]
 
 MAX_JPEG_SCANS = 100
-"""A JPEG file may have at most this many scans, because each costs a pass over the whole picture,
+"""A JPEG file may have at most this many scans, because each costs a pass over the whole image,
 even if it has no data. libjpeg's own progressive script writes 6 scans for a grey picture, 10 for
 YCbCr and 18 for CMYK, and other encoders about 14. libtiff has the same limit for JPEG in TIFF."""
 
 MAX_JPEG_SAMPLES = 25 * 89_478_485
-"""The scans of a JPEG file may pass over at most this many samples in all. libjpeg's own script
-reads each of a CMYK image's four samples 6 times, 24 samples a pixel, the most of any mode. The
-limit leaves room for this at the largest size that is decoded, 89,478,485 pixels."""
+"""The scans of a JPEG file may read at most this many samples in total. libjpeg's own script reads
+each of a CMYK image's four samples 6 times, or 24 samples per pixel, the most of any mode. The
+limit allows this for the largest image that is decoded, 89,478,485 pixels."""
 
 MAX_JPEG_SEGMENTS = 16_384
-"""A JPEG file may have at most this many segments, because Pillow keeps each one that it does not
-know. Metadata of 64 MB fills about a thousand."""
+"""A JPEG file may have at most this many segments, because Pillow keeps each unknown one. Metadata
+of 64 MB fills about a thousand."""
 
 MAX_JPEG_EXIF_SEGMENTS = 64
-"""Exif may have at most this many segments, 4 MB, because Pillow copies what it has so far each
+"""Exif may have at most this many segments (4 MB), because Pillow copies all previous segments each
 time it appends one. Cameras write one, rarely more."""
 
 MAX_EXIF_OVERLAP = 4
-"""The values in the directories of Exif, an MPO file's index or a TIFF file may be at most this
-many times as long as what holds them, because Pillow before 13.0 copies each, even if they overlap.
-The values that cameras write do not overlap, so they are shorter than what holds them."""
+"""The values in the directories of Exif, of an MPO file's index or of a TIFF file may be at most
+this many times as long as the block that holds them. Pillow before 13.0 copies each value, even if
+they overlap. Cameras write values that do not overlap and are therefore shorter than the block."""
 
 MAX_JPEG_FRAME_BYTES = 6 + 3 * 255
-"""The body of a frame header (SOF) may have at most this many bytes, the most that T.81, B.2.2
-allows, and a JPEG file may have one frame header, because Pillow keeps all components of each."""
+"""The body of a frame header (SOF) may have at most this many bytes, the limit of T.81, B.2.2. A
+JPEG file may have one frame header. Pillow keeps all components of each frame."""
 
 MAX_JPEG_STRAY_BYTES = 65_536
 """Before its first scan, a JPEG file may have at most this many bytes outside its segments, because
@@ -54,23 +54,23 @@ Pillow skips them one at a time. Encoders write none, or a few to align a segmen
 
 
 def check_work(data: bytes) -> None:
-    """Refuse a file that would take far longer to decode than a picture of its size needs.
+    """Refuse a file that takes far longer to decode than an image of its size should.
 
     Nothing is decoded, and the time is linear in the length of the file. The format is recognized
-    by the first bytes. A file of a format without a check passes.
+    by the first bytes. Files in formats without a check pass.
 
     Args:
         data: The bytes of a file of any kind.
 
     Raises:
-        InvalidImageError: If the file is a JPEG of a kind that libjpeg does not decode, with more
-            than one frame header, or with more scans, samples in its scans, segments, bytes outside
-            its segments or overlapping metadata than the limits of this module allow; or if it is
-            a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows.
+        InvalidImageError: If the file is a JPEG of a kind that libjpeg does not decode, if it has
+            more than one frame header, or if its scans, the samples in its scans, its segments, the
+            bytes outside its segments or its overlapping metadata exceed a limit of this module; or
+            if it is a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows.
     """
     if data.startswith(jpeg.SIGNATURE):
         _check_jpeg(data)
-    elif tiff.value_bytes(data) > MAX_EXIF_OVERLAP * len(data):
+    elif tiff.count_value_bytes(data) > MAX_EXIF_OVERLAP * len(data):
         raise InvalidImageError(
             f"image is a TIFF file whose values overlap more than {MAX_EXIF_OVERLAP} times, "
             "the limit. Save it again without its metadata."
@@ -78,7 +78,7 @@ def check_work(data: bytes) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    segments = list(islice(jpeg.segments(data), MAX_JPEG_SEGMENTS + 1))
+    segments = list(islice(jpeg.read_segments(data), MAX_JPEG_SEGMENTS + 1))
     header = list(takewhile(lambda segment: not segment.is_scan, segments))
     if any(segment.is_reserved for segment in header):
         raise InvalidImageError(
@@ -123,10 +123,10 @@ def _check_metadata(header: Sequence[jpeg.Segment]) -> None:
             f"image is a JPEG file with {len(exif):,} segments of Exif; the limit is "
             f"{MAX_JPEG_EXIF_SEGMENTS}. Save it again without its metadata."
         )
-    # Of several indexes, Pillow reads the last. In Exif it skips a second identifier.
+    # Pillow reads the last of several indexes, and skips a second identifier in Exif.
     index = [segment.body[4:] for segment in header if segment.is_index][-1:]
     for block in (b"".join(exif).removeprefix(b"Exif\0\0"), b"".join(index)):
-        if tiff.value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
+        if tiff.count_value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
             raise InvalidImageError(
                 "image is a JPEG file whose metadata values overlap more than "
                 f"{MAX_EXIF_OVERLAP} times, the limit. Save it again without its metadata."
@@ -134,7 +134,7 @@ def _check_metadata(header: Sequence[jpeg.Segment]) -> None:
 
 
 def _check_scans(segments: Sequence[jpeg.Segment]) -> None:
-    samples = list(jpeg.scanned_samples(segments))
+    samples = list(jpeg.count_scanned_samples(segments))
     if len(samples) > MAX_JPEG_SCANS:
         raise InvalidImageError(
             f"image is a JPEG file with {len(samples):,} scans; the limit is {MAX_JPEG_SCANS}. "
@@ -142,6 +142,6 @@ def _check_scans(segments: Sequence[jpeg.Segment]) -> None:
         )
     if sum(samples) > MAX_JPEG_SAMPLES:
         raise InvalidImageError(
-            f"image is a JPEG file whose {len(samples)} scans pass over {sum(samples):,} samples; "
+            f"image is a JPEG file whose {len(samples)} scans read {sum(samples):,} samples; "
             f"the limit is {MAX_JPEG_SAMPLES:,}. Save it again as a baseline JPEG or a PNG file."
         )

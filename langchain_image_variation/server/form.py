@@ -70,7 +70,7 @@ async def read_request(
                 admit()
                 picture = await form.picture()
     # Most files are checked faster than a thread is woken.
-    if chunks.few(picture):
+    if chunks.has_few_chunks(picture):
         return _checked(picture, form.fields)
     return await anyio.to_thread.run_sync(_checked, picture, form.fields)
 

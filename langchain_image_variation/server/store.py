@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
 __all__ = ["PictureStore"]
 
 _KEY_BYTES = 32
 _SUFFIX = ".png"
+_MODE = 0o600
 # What the store writes itself; whatever else is in the folder is not touched.
-_OURS = re.compile(r"[0-9a-f]{64}\.png|[0-9a-f]{16}\.part")
+_OURS = re.compile(r"[0-9a-f]{64}\.png|" + TEMPORARY_NAME.pattern)
 _MOST_LOOK_SECONDS = 60.0
 _PART_SECONDS = 600.0
 
@@ -77,7 +79,8 @@ class PictureStore:
                 # Within the lock: another thread may be about to remove it as too old.
                 is_kept = _kept(path, until)
             if not is_kept:
-                _write(path, png, until=until)
+                with atomic_write(path, mode=_MODE, mtime=until) as file:
+                    file.write(png)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError(f"The picture cannot be kept: {reason}.") from None
@@ -151,7 +154,9 @@ class PictureStore:
 def _key(path: Path) -> bytes:
     """Return the folder's key, made by whoever comes first."""
     if not path.exists():
-        _write(path, secrets.token_bytes(_KEY_BYTES))
+        # Unlike a rename, a link never replaces the key of another process.
+        with suppress(FileExistsError), atomic_write(path, publish=os.link, mode=_MODE) as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise OSError("the key is broken")
@@ -166,23 +171,3 @@ def _kept(path: Path, until: float) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _write(path: Path, data: bytes, *, until: float | None = None) -> None:
-    """Write a file whole or not at all; without `until`, one that is there already stays."""
-    temporary = path.with_name(f"{secrets.token_hex(8)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if until is not None:
-            os.utime(temporary, (until, until))
-            temporary.replace(path)
-        else:
-            # Unlike a rename, a link never replaces the key of another process.
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from langchain_image_variation import __version__
+from langchain_image_variation.files.atomic import atomic_write
 from pytest_image_variation.conformance.rule import LEVELS, Rule
 from pytest_image_variation.conformance.rule_tests import VIOLATION
 from pytest_image_variation.conformance.server import Server
@@ -89,10 +90,8 @@ class Tally:
             "summary": {level: dict(self._counts(level)) for level in LEVELS},
             "rules": [asdict(row) for row in self._rows.values()],
         }
-        # In the same folder, so that it can replace the file in one step.
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        part.replace(path)
+        with atomic_write(path, sync=False) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
     def _counts(self, level: str) -> Counter[str]:
         counts = Counter(dict.fromkeys(_OUTCOMES, 0))

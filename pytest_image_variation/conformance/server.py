@@ -39,8 +39,8 @@ class Server:
     def __post_init__(self) -> None:
         """Check the values, and normalize the base URL."""
         try:
-            url = settings.base_url(self.base_url)
-            settings.secret(self.api_key, None)
+            url = settings.check_base_url(self.base_url)
+            settings.check_key(self.api_key, None)
         except ImageVariationError as error:
             raise ValueError(error.message) from None
         if url.query:

@@ -15,7 +15,7 @@ import httpx
 from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
-from langchain_image_variation.hosted.settings import request_timeout
+from langchain_image_variation.hosted.settings import check_timeout
 from langchain_image_variation.http.deadline import deadline_at
 from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
 from pytest_image_variation.conformance.probe_response import (
@@ -172,7 +172,7 @@ class ServerProbe:
         arguments: dict[str, Any] = {
             "headers": {**_CURL_HEADERS, **request.all_headers(server.api_key)},
             "content": iter([body or b""]) if request.chunked else body,
-            "timeout": request_timeout(server.timeout),
+            "timeout": check_timeout(server.timeout),
         }
         try:
             with (

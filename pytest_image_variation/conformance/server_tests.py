@@ -99,7 +99,7 @@ def server_of(config: pytest.Config) -> Server | None:
         return None
     return Server(
         url,
-        api_key=option("api-key") or settings.environment("IMAGE_VARIATION_API_KEY"),
+        api_key=option("api-key") or settings.read_environment("IMAGE_VARIATION_API_KEY"),
         model=option("model"),
         capabilities=Capabilities.parse(option("capabilities") or ""),
         timeout=option("timeout"),

@@ -105,16 +105,16 @@ def test_a_picture_of_the_conversation_is_varied_and_a_variation_again(
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"image": "the_cat_final.png"}, "There is no picture 'the_cat_final.png' here. In this"),
-    ({"image": "img_7"}, "There is no picture 'img_7' here. In this conversation: img_1."),
+    ({"image": "the_cat_final.png"}, "There is no image 'the_cat_final.png' here. In this"),
+    ({"image": "img_7"}, "There is no image 'img_7' here. In this conversation: img_1."),
     ({"image": "latest", "n": 50}, "n must be a whole number from 1 to 10, got 50."),
     ({"image": "latest", "n": "a few"}, "n must be a whole number from 1 to 10, got 'a few'."),
     ({"image": "latest", "size": "2048x2048"}, "size must be one of 256x256, 512x512, 1024x1024"),
     ({"image": {"name": "latest"}}, "image must be a string: 'latest', 'img_1', a name"),
     ({"img": "latest"}, "image is missing; it must be a string"),
-    ({"image": DATA_URL}, "There is no picture 'data:image/png;base6"),
-    ({"image": ENCODED}, "There is no picture 'iVBORw0KGgo"),
-    ({"image": "https://example.com/cat.png"}, "There is no picture 'https://example.com/cat.png'"),
+    ({"image": DATA_URL}, "There is no image 'data:image/png;base6"),
+    ({"image": ENCODED}, "There is no image 'iVBORw0KGgo"),
+    ({"image": "https://example.com/cat.png"}, "There is no image 'https://example.com/cat.png'"),
 ]
 
 
@@ -173,7 +173,7 @@ def test_a_stored_conversation_is_resumed(root: Path, kind: str) -> None:
     made = [image["sha256"] for image in first.artifact["images"]]
     assert seen == [made[2], made[1], made[0]]
     (other,), _ = turn({"messages": [HumanMessage("And mine?")]}, "theirs")
-    assert other.text == "There is no picture 'latest' here. Files: cat.png."
+    assert other.text == "There is no image 'latest' here. Files: cat.png."
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -189,7 +189,7 @@ async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
     photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
     assert sorted(engine.seen[:2]) == sorted(photos)
     assert engine.seen[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
-    assert refused.text.startswith("This conversation has had all its 4 calls of this tool;")
+    assert refused.text.startswith("This conversation has used all of its 4 calls of this tool.")
 
 
 async def test_each_finished_picture_is_an_event_while_the_engine_works(root: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.agents.arguments import ImageVariationArguments
-from langchain_image_variation.agents.calls import CallSettings
-from langchain_image_variation.agents.results import RECORDS
+from langchain_image_variation.agents.call import call_tool
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.results import CACHE_FOLDER
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Usage
 from langchain_image_variation.engines.instant import InstantEngine
@@ -101,7 +103,7 @@ async def test_the_same_call_is_answered_with_the_same_pictures(
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000
-    again = " They are those that the same call made before."
+    again = " These are the results of an earlier call with the same arguments."
     assert first.content.replace("vary it again.", f"vary it again.{again}") == second.content
 
 
@@ -178,7 +180,7 @@ def test_by_default_every_call_is_made(root: Path) -> None:
     assert hashes(plain.invoke(call(image="cat.jpg"))) != hashes(
         plain.invoke(call(image="cat.jpg"))
     )
-    assert not (root / "variations" / RECORDS).exists()
+    assert not (root / "variations" / CACHE_FOLDER).exists()
 
 
 @pytest.mark.parametrize("output_dir", ["variations", "bucket://kept"])
@@ -215,7 +217,7 @@ def test_pictures_outlive_the_conversation_that_they_were_copied_from(root: Path
 
 
 def _record(root: Path) -> Path:
-    (path,) = (root / "variations" / RECORDS).iterdir()
+    (path,) = (root / "variations" / CACHE_FOLDER).iterdir()
     return path
 
 
@@ -241,7 +243,7 @@ BROKEN: list[tuple[str, Callable[[bytes], bytes]]] = [
 
 def _changed(data: bytes, change: Callable[[list[Any]], object]) -> bytes:
     record = json.loads(data)
-    change(record["pictures"])
+    change(record["images"])
     return json.dumps(record).encode()
 
 
@@ -252,7 +254,7 @@ def test_a_broken_record_is_a_miss_and_is_mended(root: Path) -> None:
     record = _record(root)
     for name, broken in BROKEN:
         good = json.loads(record.read_bytes())
-        assert [picture["sha256"] for picture in good["pictures"]] == hashes(made), name
+        assert [picture["sha256"] for picture in good["images"]] == hashes(made), name
         record.write_bytes(broken(record.read_bytes()))
         made = cached.invoke(call(image="dog.png", n=2))
         assert "cached" not in made.artifact, name
@@ -291,7 +293,7 @@ def test_a_picture_that_was_changed_is_made_again(root: Path, output_dir: str) -
 def test_a_place_that_fails_costs_no_call(root: Path) -> None:
     """A record that cannot be read or written only means that the call is made."""
     (root / "variations").mkdir()
-    (root / "variations" / RECORDS).write_text("no folder")
+    (root / "variations" / CACHE_FOLDER).write_text("no folder")
     cached = tool(root)
     for _ in range(2):
         message = cached.invoke(call(image="dog.png"))
@@ -303,7 +305,7 @@ def test_records_never_leave_the_root(root: Path) -> None:
     outside = root.parent / f"{root.name}-outside"
     outside.mkdir()
     (root / "variations").mkdir()
-    (root / "variations" / RECORDS).symlink_to(outside)
+    (root / "variations" / CACHE_FOLDER).symlink_to(outside)
     cached = tool(root)
     assert cached.invoke(call(image="dog.png")).status == "success"
     assert list(outside.iterdir()) == []
@@ -316,23 +318,24 @@ def test_a_record_tells_nothing(root: Path) -> None:
     handle = cached.invoke(asked).artifact["images"][0]["handle"]
     record = _record(root)
     assert len(record.stem) == 64
-    assert set(json.loads(record.read_text())) == {"created", "pictures"}
+    assert set(json.loads(record.read_text())) == {"created", "images"}
     for word in ("hunter2", "somebody", "secret-model", str(root)):
         assert word not in record.read_text()
     missing = cached.invoke(call(image="nothing.png")).content
     assert handle in missing
     assert record.stem not in missing
-    for path in (f"variations/{RECORDS}/{record.name}", f"{RECORDS}/{record.name}", record.stem):
-        assert cached.invoke(call(image=path)).status == "error"
+    path = f"{CACHE_FOLDER}/{record.name}"
+    for image in (f"variations/{path}", path, record.stem):
+        assert cached.invoke(call(image=image)).status == "error"
 
 
 def test_finished_pictures_are_told_of(root: Path) -> None:
     """One by one, as if they were made now."""
-    settings = CallSettings(engine=Dice(), root_dir=root, cache=True)
+    settings = ToolSettings(engine=Dice(), root_dir=root, cache=True)
     asked = ImageVariationArguments(image="dog.png", n=3, size="256x256")
     told: list[tuple[int, int]] = []
     for _ in range(2):
-        settings.call(asked, finished=lambda done, n: told.append((done, n)))
+        call_tool(settings, LoadedEngines(), asked, listener=lambda done, n: told.append((done, n)))
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 
 
@@ -362,7 +365,7 @@ def test_an_engine_that_says_nothing_of_itself_is_never_cached(root: Path) -> No
     class Silent(InstantEngine):
         """Made with a setting of its own that nobody knows."""
 
-    with pytest.raises(InvalidRequestError, match="fingerprint of its own, got a Silent; ") as got:
+    with pytest.raises(InvalidRequestError, match="Silent has no fingerprint") as got:
         tool(root, Silent())
     assert got.value.param == "cache"
     copy = tool(root, "instant").model_copy(update={"engine": Silent()})
@@ -389,10 +392,12 @@ def test_many_at_once_leave_one_whole_record(root: Path) -> None:
 PROGRAM = """
 import json, sys
 from langchain_image_variation.agents.arguments import ImageVariationArguments
-from langchain_image_variation.agents.calls import CallSettings
-settings = CallSettings(engine="local", root_dir=sys.argv[1], cache=True)
+from langchain_image_variation.agents.call import call_tool
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.settings import ToolSettings
+settings = ToolSettings(engine="local", root_dir=sys.argv[1], cache=True)
 asked = ImageVariationArguments(image="dog.png", size="256x256")
-print(json.dumps(settings.call(asked).artifact))
+print(json.dumps(call_tool(settings, LoadedEngines(), asked).artifact))
 """
 
 

@@ -4,18 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_image_variation.agents.announcement import announce_results, parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MadePicture,
-    SharedPicture,
-    announced,
-    announcement,
+    MessageImage,
+    ResultImage,
     scope_name,
 )
 
-CAT = SharedPicture("https://pictures.example/cat.png")
-ONE = MadePicture("cat-0123abcd-1", "variations/cat-0123abcd-1.png", "0" * 64)
-TWO = MadePicture("cat-4567cdef-2", "variations/cat-4567cdef-2.png", "1" * 64)
+CAT = MessageImage("https://pictures.example/cat.png")
+ONE = ResultImage("cat-0123abcd-1", "variations/cat-0123abcd-1.png", "0" * 64)
+TWO = ResultImage("cat-4567cdef-2", "variations/cat-4567cdef-2.png", "1" * 64)
 CONVERSATION = Conversation((CAT, ONE, TWO))
 
 
@@ -68,7 +67,7 @@ def test_the_choices_are_numbered_as_they_are_asked_for() -> None:
         "In this conversation: img_1, img_2 (cat-0123abcd-1), img_3 (cat-4567cdef-2)."
     )
     many = Conversation((CAT,) * 30).choices()
-    assert many.startswith("In this conversation: the newest of them img_19, img_20")
+    assert many.startswith("In this conversation (the newest 12 of 30): img_19, img_20")
     assert many.endswith(", img_30.")
 
 
@@ -101,8 +100,8 @@ def test_what_was_announced_is_read_back(
     handles: list[str], label: str, place: str, after: str
 ) -> None:
     """Whatever the picture was called, wherever it is kept and whatever comes after."""
-    text = announcement(handles, label=label, size="256x256", place=place)
-    found = announced(f"{text} {after}")
+    text = announce_results(handles, label=label, size="256x256", location=place)
+    found = parse_announcement(f"{text} {after}")
     assert [picture.handle for picture in found] == handles
     assert [picture.path for picture in found] == [f"{handle}.png" for handle in handles]
     assert {picture.sha256 for picture in found} == {None}
@@ -110,6 +109,6 @@ def test_what_was_announced_is_read_back(
 
 def test_a_text_that_quotes_an_announcement_is_none() -> None:
     """It has to begin with it, and to be whole."""
-    text = announcement(["a-0123abcd-1"], label="a", size="256x256", place="x/")
+    text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
     for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
-        assert announced(other) == []
+        assert parse_announcement(other) == []

@@ -9,7 +9,7 @@ from threading import Timer
 
 import pytest
 
-from langchain_image_variation.agents.image_folder import PictureFolder
+from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import SourceError
 from pytest_image_variation.samples import square_png
 
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path, name: str) -> bytes | None:
     """Return what the folder gives under a name."""
-    file = PictureFolder(root).open(name)
+    file = ImageFolder(root).open(name)
     if file is None:
         return None
     with file:
@@ -103,7 +103,9 @@ def test_a_root_may_itself_be_a_link(root: Path) -> None:
 def test_a_hard_link_is_refused(root: Path) -> None:
     """It cannot be told where its other name is."""
     os.link(root.parent / "photos-secret" / "key.png", root / "linked.png")
-    with pytest.raises(SourceError, match=r"^'linked.png' is a hard link, .*; use a copy of it\.$"):
+    with pytest.raises(
+        SourceError, match=r"^'linked.png' is a hard link\. .*; use a copy of the file\.$"
+    ):
         read(root, "linked.png")
 
 
@@ -156,7 +158,7 @@ def test_what_is_no_file_is_not_opened(root: Path) -> None:
 def test_a_file_that_may_not_be_read(root: Path) -> None:
     """It is said so, without its path."""
     (root / "cat.png").chmod(0)
-    with pytest.raises(SourceError, match=r"^'cat.png' may not be read\.$"):
+    with pytest.raises(SourceError, match=r"^'cat.png' cannot be read\. Check its permissions\.$"):
         read(root, "cat.png")
 
 
@@ -164,10 +166,10 @@ def test_a_folder_can_be_left_out(root: Path) -> None:
     """What is below it counts as outside, behind a link too; a name that begins alike does not."""
     (root / "variations-of-mine.png").write_bytes(square_png())
     (root / "shortcut").symlink_to(root / "variations")
-    folder = PictureFolder(root)
+    folder = ImageFolder(root)
     for name in ("variations/cat-0123abcd-1.png", "shortcut/cat-0123abcd-1.png"):
-        assert folder.open(name, without=PurePath("variations")) is None
-    with folder.open("variations-of-mine.png", without=PurePath("variations")) as file:  # type: ignore[union-attr]
+        assert folder.open(name, excluded_folder=PurePath("variations")) is None
+    with folder.open("variations-of-mine.png", excluded_folder=PurePath("variations")) as file:  # type: ignore[union-attr]
         assert file.read() == square_png()
 
 
@@ -179,9 +181,11 @@ def test_a_folder_that_is_left_out_is_known_by_what_it_is(root: Path) -> None:
         (root / "variations").rename(root / "trip")
 
     (root / "trip" / "cat-0123abcd-1.png").write_bytes(square_png())
-    folder = PictureFolder(root)
+    folder = ImageFolder(root)
     with before_opening("trip", swap):
-        assert folder.open("trip/cat-0123abcd-1.png", without=PurePath("variations")) is None
+        assert (
+            folder.open("trip/cat-0123abcd-1.png", excluded_folder=PurePath("variations")) is None
+        )
 
 
 def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
@@ -198,7 +202,7 @@ def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from langchain_image_variation.files.placing import place_file
+from langchain_image_variation.files.atomic import place_file
 
 def kill(event, arguments):
     if event == "os.remove":
@@ -256,7 +260,8 @@ def test_lists_the_newest_pictures_only(root: Path) -> None:
         "a\u202eb.png",
     ):
         (root / name).write_bytes(b"")
-    assert PictureFolder(root).newest() == [f"photo{index:02}.jpg" for index in range(29, 17, -1)]
+    expected = [f"photo{index:02}.jpg" for index in range(29, 17, -1)]
+    assert ImageFolder(root).newest_names() == expected
 
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -264,4 +269,4 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("none", "file"):
         with pytest.raises(SourceError, match=f"no folder '{name}'"):
-            PictureFolder(tmp_path / name)
+            ImageFolder(tmp_path / name)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_image_variation.agents.conversation import MadePicture, SharedPicture
+from langchain_image_variation.agents.conversation import MessageImage, ResultImage
 from langchain_image_variation.agents.langchain_messages import (
-    conversation_of,
+    collect_images,
     is_runtime,
-    pictures_of,
+    read_conversation,
 )
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import runtime
@@ -59,8 +59,8 @@ def test_a_picture_is_read_whatever_provider_s_shape_it_has(
     block, url = SHAPES[shape]
     more = {"tool_call_id": "1"} if kind is ToolMessage else {}
     message = kind(content=[{"type": "text", "text": "Look:"}, block], **more)
-    (picture,) = pictures_of([message])
-    assert isinstance(picture, SharedPicture)
+    (picture,) = collect_images([message])
+    assert isinstance(picture, MessageImage)
     assert picture.address == url
 
 
@@ -68,10 +68,10 @@ def test_the_pictures_of_a_long_conversation_are_not_copied() -> None:
     """Megabytes that a message holds are held once, however often the tool is called."""
     blocks = [SHAPES[shape][0] for shape in ("v1 base64", "openai", "anthropic")]
     messages = [HumanMessage(content=[{"type": "text", "text": "Look:"}, b]) for b in blocks]
-    first, second, third = pictures_of(messages)
-    assert isinstance(first, SharedPicture) and first.base64 is B64
-    assert isinstance(second, SharedPicture) and second.url is TYPED
-    assert isinstance(third, SharedPicture) and third.base64 is B64
+    first, second, third = collect_images(messages)
+    assert isinstance(first, MessageImage) and first.base64 is B64
+    assert isinstance(second, MessageImage) and second.url is TYPED
+    assert isinstance(third, MessageImage) and third.base64 is B64
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "bedrock_converse"])
@@ -79,14 +79,14 @@ def test_a_picture_in_a_model_s_own_answer(provider: str) -> None:
     """The shape of a provider's answers is read as that provider's."""
     shape = {"openai": "v1 base64", "google_genai": "gemini inline"}.get(provider, "anthropic")
     message = AIMessage(content=[SHAPES[shape][0]], response_metadata={"model_provider": provider})
-    assert pictures_of([message]) == [SharedPicture(None, B64)]
+    assert collect_images([message]) == [MessageImage(None, B64)]
 
 
 def test_a_picture_that_a_model_drew() -> None:
     """OpenAI's own image tool leaves its picture in the answer."""
     drawn = {"type": "image_generation_call", "id": "ig_1", "result": B64, "status": "completed"}
     message = AIMessage(content=[drawn], response_metadata={"model_provider": "openai"})
-    assert pictures_of([message]) == [SharedPicture(None, B64)]
+    assert collect_images([message]) == [MessageImage(None, B64)]
 
 
 NO_PICTURES: list[Any] = [
@@ -106,7 +106,7 @@ NO_PICTURES: list[Any] = [
 @pytest.mark.parametrize("content", NO_PICTURES, ids=lambda content: str(content)[:40])
 def test_what_is_no_picture_is_none(content: Any) -> None:
     """Text, sound and documents are left alone, whatever they hold."""
-    assert pictures_of([HumanMessage(content=content)]) == []
+    assert collect_images([HumanMessage(content=content)]) == []
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_what_is_no_picture_is_none(content: Any) -> None:
 )
 def test_a_broken_block_breaks_nothing(block: Any) -> None:
     """A client may have put anything into a message: it is no picture, or one without data."""
-    pictures = pictures_of([HumanMessage(content=[block, SHAPES["v1 url"][0]])])
-    assert pictures in ([], [SharedPicture(WEB)], [SharedPicture(None), SharedPicture(WEB)])
+    pictures = collect_images([HumanMessage(content=[block, SHAPES["v1 url"][0]])])
+    assert pictures in ([], [MessageImage(WEB)], [MessageImage(None), MessageImage(WEB)])
 
 
 def result(handle: str, **others: Any) -> dict[str, Any]:
@@ -142,10 +142,10 @@ def test_results_count_with_the_uploads_in_order() -> None:
         ToolMessage([thumbnail], tool_call_id="1", artifact={"images": [result("a"), result("b")]}),
         HumanMessage(content=[SHAPES["openai"][0]]),
     ]
-    first, a, b, last = pictures_of(messages)
-    assert (first, last) == (SharedPicture(WEB), SharedPicture(TYPED))
-    assert a == MadePicture("a", "variations/a.png", "0" * 64)
-    assert isinstance(b, MadePicture) and b.handle == "b"
+    first, a, b, last = collect_images(messages)
+    assert (first, last) == (MessageImage(WEB), MessageImage(TYPED))
+    assert a == ResultImage("a", "variations/a.png", "0" * 64)
+    assert isinstance(b, ResultImage) and b.handle == "b"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_results_count_with_the_uploads_in_order() -> None:
 )
 def test_an_artifact_of_another_tool_is_no_result(artifact: Any) -> None:
     """Only entries with a handle, a path and a whole SHA-256 are."""
-    assert pictures_of([ToolMessage("x", tool_call_id="1", artifact=artifact)]) == []
+    assert collect_images([ToolMessage("x", tool_call_id="1", artifact=artifact)]) == []
 
 
 @dataclass
@@ -190,9 +190,9 @@ class State:
 def test_messages_are_found_in_any_state(state: Any) -> None:
     """A dictionary, a list or an object; under "messages" or a name of the graph's own."""
     given = runtime(state([HumanMessage(content=[SHAPES["v1 url"][0]])]))
-    conversation = conversation_of(given, {}, "image_variation")
+    conversation = read_conversation(given, {}, "image_variation")
     assert conversation is not None
-    assert conversation.pictures == [SharedPicture(WEB)]
+    assert conversation.images == [MessageImage(WEB)]
 
 
 @pytest.mark.parametrize(
@@ -203,28 +203,28 @@ def test_messages_are_found_in_any_state(state: Any) -> None:
 def test_messages_that_a_state_keeps_as_they_came_are_read(message: Any) -> None:
     """As a pair or a dictionary, where a graph's state does not make messages of them."""
     state = {"messages": [message, {"role": "nobody"}, 7, asks(image="latest")]}
-    conversation = conversation_of(runtime(state), {}, "image_variation")
+    conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
-    assert conversation.pictures == [SharedPicture(WEB)]
+    assert conversation.images == [MessageImage(WEB)]
 
 
 @pytest.mark.parametrize("state", [None, {}, [], 7, {"messages": None}, {"messages": ["x"]}])
 def test_a_state_without_messages_has_no_pictures(state: Any) -> None:
     """The call still belongs to a conversation, and does not see what belongs to none."""
-    conversation = conversation_of(runtime(state), {}, "image_variation")
+    conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
-    assert (list(conversation.pictures), conversation.scope) == ([], None)
+    assert (list(conversation.images), conversation.scope) == ([], None)
 
 
 def test_a_thread_gives_a_conversation_its_identity() -> None:
     """With or without a runtime; without either, the call belongs to no conversation."""
     config: Any = {"configurable": {"thread_id": "t-1"}}
-    with_runtime = conversation_of(runtime({}), config, "image_variation")
-    without = conversation_of(None, config, "image_variation")
+    with_runtime = read_conversation(runtime({}), config, "image_variation")
+    without = read_conversation(None, config, "image_variation")
     assert with_runtime is not None and without is not None
     assert with_runtime.scope == without.scope is not None
     nothing: list[Any] = [{}, {"configurable": {}}, {"configurable": {"thread_id": None}}]
-    assert {conversation_of(None, config, "image_variation") for config in nothing} == {None}
+    assert {read_conversation(None, config, "image_variation") for config in nothing} == {None}
 
 
 def test_calls_before_this_one_are_counted() -> None:
@@ -233,7 +233,7 @@ def test_calls_before_this_one_are_counted() -> None:
     other = AIMessage("", tool_calls=[{"name": "search", "args": {}, "id": "s"}])
     current = second.tool_calls[2]["id"]
     state = {"messages": [HumanMessage("x"), first, other, second]}
-    conversation = conversation_of(runtime(state, current), {}, "image_variation")
+    conversation = read_conversation(runtime(state, current), {}, "image_variation")
     assert conversation is not None
     assert conversation.calls == 3
 
@@ -243,7 +243,7 @@ def test_calls_that_share_an_id_are_all_counted() -> None:
     calls = [asks(image="a") for _ in range(3)]
     for message in calls:
         message.tool_calls[0]["id"] = "call_0"
-    conversation = conversation_of(runtime({"messages": calls}, "call_0"), {}, "image_variation")
+    conversation = read_conversation(runtime({"messages": calls}, "call_0"), {}, "image_variation")
     assert conversation is not None
     assert conversation.calls == 2
 
@@ -257,5 +257,5 @@ def test_only_what_an_agent_made_is_a_runtime() -> None:
 
 def test_a_picture_is_never_shown_with_its_data() -> None:
     """Not where a debugger or a log prints it."""
-    assert B64[:20] not in repr(pictures_of([HumanMessage(content=[SHAPES["openai"][0]])]))
-    assert pickle.loads(pickle.dumps(SharedPicture(DATA))) == SharedPicture(DATA)
+    assert B64[:20] not in repr(collect_images([HumanMessage(content=[SHAPES["openai"][0]])]))
+    assert pickle.loads(pickle.dumps(MessageImage(DATA))) == MessageImage(DATA)

@@ -102,7 +102,7 @@ async def test_a_function_agent_varies_recovers_and_goes_on(root: Path) -> None:
     assert files(spec, made[0]) == expected(root, ONE, 3)
     assert files(spec, made[5]) == expected(root, ONE, 4)
     assert made[1].content.startswith("Made 1 variation of image-")
-    assert "There is no picture 'holiday_final_v2.png' here. In this conversation: img_1" in (
+    assert "There is no image 'holiday_final_v2.png' here. In this conversation: img_1" in (
         made[2].content
     )
     assert "n must be a whole number from 1 to 4, got 11." in made[3].content
@@ -158,7 +158,7 @@ async def test_conversations_at_once_see_their_own_pictures_only(
         assert first == expected(root, picture)
         assert {*files(spec, made[1]), *files(spec, made[2])} == {*first, *expected(root, first[0])}
         for output in made[3:]:
-            assert "There is no picture" in output.content
+            assert "There is no image" in output.content
             assert name["handle"] not in output.content.partition("here.")[2]
 
     await asyncio.gather(*(talk(square_png(64 + i)) for i in range(2, 12)))
@@ -358,7 +358,7 @@ async def test_the_calls_of_a_conversation_are_bounded_also_at_once(root: Path) 
     made = [*await outputs(one, ctx=ctx), *await outputs(one, ctx=ctx)]
     assert sum(not output.is_error for output in made[:7]) == 3
     assert [output.is_error for output in made[7:]] == [True, False]
-    assert "has had all its 3 calls" in made[7].content
+    assert "has used all of its 3 calls" in made[7].content
 
 
 async def test_the_answers_in_a_memory_count_as_calls(
@@ -391,7 +391,7 @@ async def test_a_block_with_a_path_or_an_address_is_not_read(
     assert all(output.is_error for output in made)
     texts = sorted(output.content.partition(". ")[0] for output in made)
     assert [text[:6] for text in texts] == ["img_1:", "img_2:", "img_3:", "img_4:"]
-    assert sum("neither its bytes nor an https URL" in text for text in texts) == 3
+    assert sum("neither the image data nor an https URL" in text for text in texts) == 3
     assert str(secret) not in repr(made)
 
 
@@ -425,4 +425,4 @@ async def test_a_workflow_of_one_s_own_passes_its_context(spec: ImageVariationTo
     folders = {Path(o.raw_output["images"][0]["path"]).parent for o in made}
     assert len(folders) == 1
     refused: Any = await Cannot().run()
-    assert "give it a field image_variation_calls: dict" in refused.content
+    assert "Add this field to it: image_variation_calls: dict" in refused.content

@@ -16,25 +16,26 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import ChatMessage
 from pydantic import AnyUrl
 
-from langchain_image_variation.agents.conversation import MadePicture, SharedPicture, announcement
-from langchain_image_variation.agents.llama_index_messages import pictures_of
+from langchain_image_variation.agents.announcement import announce_results
+from langchain_image_variation.agents.conversation import MessageImage, ResultImage
+from langchain_image_variation.agents.llama_index_messages import collect_images
 from pytest_image_variation.samples import square_png
 
 PICTURE = square_png()
 URL = f"data:;base64,{base64.b64encode(PICTURE).decode()}"
-TEXT = announcement(
-    ["cat-0123abcd-1", "cat-4567cdef-2"], label="cat", size="256x256", place="variations/s/"
+TEXT = announce_results(
+    ["cat-0123abcd-1", "cat-4567cdef-2"], label="cat", size="256x256", location="variations/s/"
 )
 MADE = [
-    MadePicture(handle, f"{handle}.png", None) for handle in ("cat-0123abcd-1", "cat-4567cdef-2")
+    ResultImage(handle, f"{handle}.png", None) for handle in ("cat-0123abcd-1", "cat-4567cdef-2")
 ]
 
 
 def urls(*blocks: ContentBlock) -> list[str | None]:
     """Return the URLs of the pictures of a user's message."""
-    found = pictures_of([ChatMessage(role="user", blocks=[*blocks])])
-    assert all(isinstance(picture, SharedPicture) for picture in found)
-    return [picture.url for picture in found if isinstance(picture, SharedPicture)]
+    found = collect_images([ChatMessage(role="user", blocks=[*blocks])])
+    assert all(isinstance(picture, MessageImage) for picture in found)
+    return [picture.url for picture in found if isinstance(picture, MessageImage)]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +84,10 @@ def test_what_is_no_picture_is_left_out() -> None:
     ],
 )
 def test_results_are_read_from_the_answers_of_the_tool(
-    role: str, text: str, found: list[MadePicture]
+    role: str, text: str, found: list[ResultImage]
 ) -> None:
     """Its own messages, and the observations of an agent that has no tool messages."""
-    assert pictures_of([ChatMessage(role=role, content=text)]) == found
+    assert collect_images([ChatMessage(role=role, content=text)]) == found
 
 
 def test_a_thumbnail_beside_the_answer_is_no_picture_of_its_own() -> None:
@@ -94,4 +95,4 @@ def test_a_thumbnail_beside_the_answer_is_no_picture_of_its_own() -> None:
     thumbnail = ImageBlock(image=PICTURE)
     ours = ChatMessage(role="tool", blocks=[TextBlock(text=TEXT), thumbnail])
     other = ChatMessage(role="tool", blocks=[TextBlock(text="A chart."), thumbnail])
-    assert pictures_of([ours, other]) == [*MADE, SharedPicture(URL)]
+    assert collect_images([ours, other]) == [*MADE, MessageImage(URL)]

@@ -11,8 +11,8 @@ import fsspec
 import pytest
 
 from langchain_image_variation.agents.conversation import Conversation, scope_name
-from langchain_image_variation.agents.image_folder import PictureFolder
-from langchain_image_variation.agents.reachable import Gallery
+from langchain_image_variation.agents.handles import ReachableImages
+from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -58,14 +58,15 @@ def _file_systems() -> Iterator[None]:
 
 
 def results(
-    kind: str, tmp_path: Path, scope: str | None = None, most: int | None = None
+    kind: str, tmp_path: Path, scope: str | None = None, max_results: int | None = None
 ) -> Results:
     """Return results of a kind."""
     (tmp_path / "photos").mkdir(exist_ok=True)
-    pictures = PictureFolder(tmp_path / "photos")
+    photos = ImageFolder(tmp_path / "photos")
+    limits: Any = {"scope": scope, "max_results": max_results}
     if kind == "folder":
-        return ResultFolder(pictures, PurePosixPath("variations"), scope=scope, most=most)
-    return ResultStorage(pictures, url(kind, tmp_path), {}, scope=scope, most=most)
+        return ResultFolder(photos, PurePosixPath("variations"), **limits)
+    return ResultStorage(photos, url(kind, tmp_path), {}, **limits)
 
 
 def url(kind: str, tmp_path: Path) -> str:
@@ -89,14 +90,15 @@ def files(kind: str, tmp_path: Path) -> tuple[Any, str]:
 def test_a_result_is_found_by_its_handle_its_name_and_its_path(kind: str, tmp_path: Path) -> None:
     """Wherever it is kept, under the name that `save_images` gives it."""
     kept = results(kind, tmp_path, SCOPE)
-    kept.make()
+    kept.ensure_writable()
     saved = kept.save(answer(2), name="a cat")
     expected = save_images(answer(2), tmp_path / "plain", name="a cat")
     for (path, image), other in zip(saved, expected, strict=True):
         assert (image.name, image.sha256, image.seed) == (other.path.name, other.sha256, None)
         assert (image.width, image.height) == (256, 256)
         stem = image.name.removesuffix(".png")
-        for file in (kept.find(stem), kept.find(image.name), kept.find(path), kept.open(path)):
+        names = (stem, image.name, path)
+        for file in (*(kept.open_handle(name) for name in names), kept.open(path)):
             assert file is not None
             with file:
                 assert file.read() == other.path.read_bytes()
@@ -107,7 +109,7 @@ def test_a_result_is_found_by_its_handle_its_name_and_its_path(kind: str, tmp_pa
 def test_a_different_picture_is_never_replaced(kind: str, tmp_path: Path) -> None:
     """The hash in the name grows instead; what is there already is not written again."""
     kept = results(kind, tmp_path)
-    kept.make()
+    kept.ensure_writable()
     system, root = files(kind, tmp_path)
     ((_, first),) = kept.save(answer(1), name="cat")
     before = system.info(f"{root}/{first.name}") if kind != "bucket" else None
@@ -130,7 +132,7 @@ def test_a_different_picture_is_never_replaced(kind: str, tmp_path: Path) -> Non
 def test_the_same_pixels_are_kept_once(kind: str, tmp_path: Path) -> None:
     """However they are compressed: the first file stays, and the hash returned is that file's."""
     kept = results(kind, tmp_path)
-    kept.make()
+    kept.ensure_writable()
     system, root = files(kind, tmp_path)
     first, *others = encodings(decode(SquarePNG(square_png(24))))
     saved = [
@@ -150,14 +152,14 @@ def test_a_scope_finds_its_own_results_only(kind: str, tmp_path: Path) -> None:
     everybody = results(kind, tmp_path)
     saved: dict[Results, str] = {}
     for each in (mine, other, everybody):
-        each.make()
+        each.ensure_writable()
         ((saved[each], _),) = each.save(answer(1), name=f"cat{len(saved)}")
     for path in (saved[other], saved[everybody]):
-        assert mine.find(path) is None
-        assert mine.find(PurePosixPath(path).stem) is None
-    assert mine.newest() == [PurePosixPath(saved[mine]).stem]
-    assert everybody.newest() == [PurePosixPath(saved[everybody]).stem]
-    for file in (mine.open(saved[other]), mine.find(saved[mine])):
+        assert mine.open_handle(path) is None
+        assert mine.open_handle(PurePosixPath(path).stem) is None
+    assert mine.newest_handles() == [PurePosixPath(saved[mine]).stem]
+    assert everybody.newest_handles() == [PurePosixPath(saved[everybody]).stem]
+    for file in (mine.open(saved[other]), mine.open_handle(saved[mine])):
         assert file is not None
         file.close()
 
@@ -166,17 +168,17 @@ def test_a_scope_finds_its_own_results_only(kind: str, tmp_path: Path) -> None:
 def test_without_a_conversation_all_results_may_be_used(kind: str, tmp_path: Path) -> None:
     """By their paths, whatever scope they are of."""
     other = results(kind, tmp_path, OTHER)
-    other.make()
+    other.ensure_writable()
     ((path, image),) = other.save(answer(1), name="cat")
-    label, source = Gallery(results(kind, tmp_path), None).load(path, fit="crop", urls=None)
+    label, source = ReachableImages(results(kind, tmp_path), None).load(path, fit="crop", urls=None)
     assert f"{label}.png" == f"{source.name}.png" == image.name
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_newest_come_first_and_the_oldest_go(kind: str, tmp_path: Path) -> None:
     """With a limit, new results push out old ones; what is no result is left alone."""
-    kept = results(kind, tmp_path, SCOPE, most=3)
-    kept.make()
+    kept = results(kind, tmp_path, SCOPE, max_results=3)
+    kept.ensure_writable()
     system, root = files(kind, tmp_path)
     mine = {"notes.txt", "cat.png", "cat-0123abcd-1.jpg", "IMG-20240131-1.png"}
     for name in (*mine, ".cat-0123abcd-1.png.part"):
@@ -190,9 +192,9 @@ def test_the_newest_come_first_and_the_oldest_go(kind: str, tmp_path: Path) -> N
         if kind in ("folder", "file"):
             for handle in handles[-1]:
                 os.utime(f"{root}/{SCOPE}/{handle}.png", (index, index))
-    assert sorted(kept.newest()[:2]) == sorted(handles[2])
-    assert kept.newest()[2] in handles[1]
-    assert len(kept.newest()) == 4
+    assert sorted(kept.newest_handles()[:2]) == sorted(handles[2])
+    assert kept.newest_handles()[2] in handles[1]
+    assert len(kept.newest_handles()) == 4
     left = {str(path).rpartition("/")[2] for path in system.find(f"{root}/{SCOPE}")}
     assert mine < left
 
@@ -201,7 +203,7 @@ def test_the_newest_come_first_and_the_oldest_go(kind: str, tmp_path: Path) -> N
 def test_many_writers_of_one_picture_agree(kind: str, tmp_path: Path) -> None:
     """Threads that keep the same pictures at once all get the same whole files, and no others."""
     kept = results(kind, tmp_path)
-    kept.make()
+    kept.ensure_writable()
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(kept.save, answer(2), name="cat") for _ in range(16)]
         (paths,) = {tuple(path for path, _ in job.result()) for job in jobs}
@@ -247,7 +249,7 @@ ELSEWHERE = [
 def test_no_spelling_leads_out_of_a_storage(kind: str, tmp_path: Path) -> None:
     """As a handle or as a recorded path, it is not found, and nothing outside is asked for."""
     kept = results(kind, tmp_path, SCOPE)
-    kept.make()
+    kept.ensure_writable()
     system, root = files(kind, tmp_path)
     above = root.rpartition("/")[0]
     for place in (above, root, f"{root}/{OTHER}", "/etc" if kind == "memory" else above):
@@ -255,7 +257,7 @@ def test_no_spelling_leads_out_of_a_storage(kind: str, tmp_path: Path) -> None:
         system.pipe_file(f"{place}/secret-0123abcd-1.png", b"secret")
     Bucket.asked.clear()
     for name in ELSEWHERE:
-        assert kept.find(name) is None, name
+        assert kept.open_handle(name) is None, name
         if name != f"{OTHER}/secret-0123abcd-1.png":
             assert kept.open(name) is None, name
     assert set(Bucket.asked) <= {
@@ -278,18 +280,18 @@ def test_a_result_is_read_up_to_the_limit_of_sources(tmp_path: Path) -> None:
     with kept.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]
         assert len(file.read()) == MAX_SOURCE_BYTES + 1
     with pytest.raises(SourceError, match="more than 67,108,864 bytes"):
-        Gallery(kept, None).load("cat-0123abcd-1", fit="crop", urls=None)
+        ReachableImages(kept, None).load("cat-0123abcd-1", fit="crop", urls=None)
 
 
 FAULTS: list[tuple[str, Callable[[Results], object], type[ImageVariationError] | None]] = [
-    ("write", lambda kept: kept.make(), OutputError),
+    ("write", lambda kept: kept.ensure_writable(), OutputError),
     ("write", lambda kept: kept.save(answer(1), name="cat"), OutputError),
     ("read", lambda kept: kept.save(answer(1), name="cat"), OutputError),
     ("read", lambda kept: kept.open("cat-0123abcd-1.png"), SourceError),
-    ("read", lambda kept: kept.find("cat-0123abcd-1"), SourceError),
-    ("read", lambda kept: kept.record("x.json"), SourceError),
-    ("write", lambda kept: kept.keep_record("x.json", b"{}"), OutputError),
-    ("list", lambda kept: kept.newest(), None),
+    ("read", lambda kept: kept.open_handle("cat-0123abcd-1"), SourceError),
+    ("read", lambda kept: kept.read_record("x.json"), SourceError),
+    ("write", lambda kept: kept.write_record("x.json", b"{}"), OutputError),
+    ("list", lambda kept: kept.newest_handles(), None),
 ]
 
 
@@ -316,17 +318,17 @@ def test_what_a_file_system_raises_is_an_error_of_ours(
 
 def test_a_bucket_is_never_made(tmp_path: Path) -> None:
     """A name that was mistyped is an error, and no new bucket in somebody's account."""
-    kept = ResultStorage(PictureFolder(tmp_path), "bucket://mistyped/here", {}, scope=SCOPE)
-    with pytest.raises(OutputError, match="cannot be written to; check its address"):
-        kept.make()
+    kept = ResultStorage(ImageFolder(tmp_path), "bucket://mistyped/here", {}, scope=SCOPE)
+    with pytest.raises(OutputError, match="cannot be written to; check its URL"):
+        kept.ensure_writable()
     assert "mistyped" not in Bucket.buckets
 
 
 def test_a_file_that_cannot_be_moved_into_place_leaves_nothing(tmp_path: Path) -> None:
     """Neither under its name nor under a temporary one."""
-    kept = ResultStorage(PictureFolder(tmp_path), f"stuck://{tmp_path}/kept", {})
-    kept.make()
-    with pytest.raises(OutputError, match=r"did not take 'cat-.*-1.png'; make room") as caught:
+    kept = ResultStorage(ImageFolder(tmp_path), f"stuck://{tmp_path}/kept", {})
+    kept.ensure_writable()
+    with pytest.raises(OutputError, match=r"cannot store 'cat-.*-1.png'; free some") as caught:
         kept.save(answer(1), name="cat")
     assert SECRET not in str(caught.value)
     assert os.listdir(tmp_path / "kept") == [".writable"]
@@ -358,7 +360,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "it knows none of the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "not of the kind 'nothing'"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),
@@ -412,7 +414,7 @@ def test_a_storage_that_cannot_be_written_to_costs_no_picture(tmp_path: Path) ->
     Bucket.failing.add("write")
     tool = ImageVariationTool(engine=Never(), root_dir=tmp_path, output_dir="bucket://kept")
     message = tool.invoke(call(image="cat.png"))
-    assert "bucket storage cannot be written to; check its address" in message.content
+    assert "bucket storage cannot be written to; check its URL" in message.content
 
 
 def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
@@ -437,24 +439,24 @@ def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["file", "dir", "dirs"])
 def test_a_file_url_inside_the_root_keeps_conversations_apart(kind: str, tmp_path: Path) -> None:
     """What is kept there counts as results, which are no files for a conversation to open."""
-    pictures = PictureFolder(tmp_path)
+    pictures = ImageFolder(tmp_path)
     path = {"dir": f"{tmp_path}/kept", "dirs": "/"}.get(kind)
     options = {"path": path, "target_protocol": "file"} if path else {}
     where = "dir://" if kind == "dir" else f"{kind.removesuffix('s')}://{tmp_path}/kept"
     other = ResultStorage(pictures, where, options, scope=OTHER)
-    other.make()
+    other.ensure_writable()
     ((path, _),) = other.save(answer(1), name="cat")
     mine = ResultStorage(pictures, where, options, scope=SCOPE)
-    with pytest.raises(SourceError, match="There is no picture"):
-        Gallery(mine, Conversation(scope=SCOPE)).load(f"kept/{path}", fit="crop", urls=None)
-    label, _ = Gallery(mine, None).load(f"kept/{path}", fit="crop", urls=None)
+    with pytest.raises(SourceError, match="There is no image"):
+        ReachableImages(mine, Conversation(scope=SCOPE)).load(f"kept/{path}", fit="crop", urls=None)
+    label, _ = ReachableImages(mine, None).load(f"kept/{path}", fit="crop", urls=None)
     assert label == PurePosixPath(path).stem
 
 
 def test_a_file_url_that_holds_the_root_is_refused(tmp_path: Path) -> None:
     """Of a folder that is the root, or above it, all pictures would be results."""
     (tmp_path / "photos").mkdir()
-    pictures = PictureFolder(tmp_path / "photos")
+    pictures = ImageFolder(tmp_path / "photos")
     for where in (tmp_path, tmp_path / "photos", "/"):
-        with pytest.raises(SourceError, match="must not hold the root"):
+        with pytest.raises(SourceError, match="must not contain root_dir"):
             ResultStorage(pictures, f"file://{where}", {})

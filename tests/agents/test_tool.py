@@ -23,13 +23,14 @@ from langchain_image_variation.agents.tool import (
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
     RateLimitError,
     SourceError,
 )
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.images.pixels import decode, on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
@@ -170,7 +171,7 @@ def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert [item["width"] for item in message.artifact["images"]] == [256, 256]
-    assert "at most 2 a call" in message.content
+    assert "at most 2 variations per call" in message.content
 
 
 def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
@@ -180,9 +181,9 @@ def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"image": "dog.png"}, "There is no picture 'dog.png' here. Files: "),
-    ({"image": "../cat.jpg"}, "There is no picture '../cat.jpg' here. Files: "),
-    ({"image": "/etc/passwd"}, "There is no picture 'passwd' here. Files: "),
+    ({"image": "dog.png"}, "There is no image 'dog.png' here. Files: "),
+    ({"image": "../cat.jpg"}, "There is no image '../cat.jpg' here. Files: "),
+    ({"image": "/etc/passwd"}, "There is no image 'passwd' here. Files: "),
     (
         {"image": "broken.png"},
         "broken.png: image is a corrupt PNG file: it is cut off at byte 100, inside IDAT. Files: ",
@@ -196,10 +197,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
     ({}, "image is missing; it must be a string"),
-    ({"image": "A" * 10**6}, "There is no picture 'AAAA"),
-    ({"image": "notes.txt"}, "notes.txt: The source is no picture of a known format"),
+    ({"image": "A" * 10**6}, "There is no image 'AAAA"),
+    ({"image": "notes.txt"}, "notes.txt: Unsupported or corrupt image"),
     ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
-    ({"image": "C:\\Users\\bob\\x.png"}, "There is no picture 'x.png' here."),
+    ({"image": "C:\\Users\\bob\\x.png"}, "There is no image 'x.png' here."),
     ({"image": ["A" * 10**6]}, "or a relative path, got a value of type list."),
 ]
 
@@ -289,6 +290,22 @@ async def test_a_handler_that_fails_is_not_taken_for_the_engine(root: Path, engi
         await tool.ainvoke(asked, {"callbacks": [handler]})
 
 
+class UndeclaredEngine(InstantEngine):
+    """An engine that no entry point declares."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("local", "local"), (LocalEngine(), "local"), (UndeclaredEngine(), "UndeclaredEngine")],
+    ids=["by name", "as an object", "undeclared"],
+)
+def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name: str) -> None:
+    """It does not matter how the engine was given. An undeclared engine has its class's name."""
+    tool = ImageVariationTool(root_dir=root, engine=engine)
+    (image,) = tool.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
+    assert image["engine"] == name
+
+
 def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
     """A program may invoke the tool with the name alone."""
     assert tool.invoke("cat.jpg").startswith("Made 1 variation of cat")
@@ -300,7 +317,7 @@ def test_a_copy_of_the_tool_follows_its_own_settings(tool: ImageVariationTool, r
     (root / "below" / "dog.jpg").write_bytes(jpeg())
     copy = tool.model_copy(update={"root_dir": root / "below", "fit": "strict"})
     assert "dog.jpg: image is not a PNG file" in copy.invoke(call(image="dog.jpg")).content
-    assert "There is no picture 'cat.jpg'" in copy.invoke(call(image="cat.jpg")).content
+    assert "There is no image 'cat.jpg'" in copy.invoke(call(image="cat.jpg")).content
     local = tool.model_copy(update={"engine": "local"})
     (item,) = local.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
     assert item["engine"] == "local"
@@ -313,7 +330,7 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     outside.mkdir()
     (root / "variations").symlink_to(outside)
     message = tool.invoke(call(image="cat.jpg"))
-    assert (message.status, "inside the root" in message.content) == ("error", True)
+    assert (message.status, "inside root_dir" in message.content) == ("error", True)
     assert list(outside.iterdir()) == []
 
 
@@ -331,7 +348,7 @@ def test_results_never_leave_the_root_while_an_engine_works(root: Path) -> None:
 
     tool = ImageVariationTool(root_dir=root, engine=Swapping(), max_results=1)
     message = tool.invoke(call(image="cat.jpg", size="256x256"))
-    assert (message.status, "leads out of the root" in message.content) == ("error", True)
+    assert (message.status, "leads out of root_dir" in message.content) == ("error", True)
     assert [path.name for path in outside.iterdir()] == ["dog-0123abcd-1.png"]
 
 
@@ -352,7 +369,7 @@ def test_a_folder_for_results_is_shown_by_its_plain_path(root: Path, output_dir:
 def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
     """One outside is refused, behind a symbolic link too, and so is the root itself."""
     (root / "link").symlink_to(root.parent)
-    with pytest.raises(SourceError, match="inside the root"):
+    with pytest.raises(SourceError, match="inside root_dir"):
         ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
 
 
@@ -366,18 +383,18 @@ def test_corrupt_pixels_are_answered_too(root: Path) -> None:
     """A picture that fails only when it is decoded is answered with text as well."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
-    assert "pixels cannot be inflated" in message.content
+    assert "pixels cannot be decompressed" in message.content
 
 
 def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
     """A wrong engine or folder is an error when the tool is made, not in the conversation."""
     with pytest.raises(EngineNotFoundError):
         ImageVariationTool(engine="magic")
-    with pytest.raises(SourceError, match="inside the root"):
+    with pytest.raises(SourceError, match="inside root_dir"):
         ImageVariationTool(output_dir="../elsewhere")
     with pytest.raises(SourceError, match="no folder 'nowhere'"):
         ImageVariationTool(root_dir=root / "nowhere")
-    with pytest.raises(InvalidRequestError, match=r"pass InstantEngine\(\)"):
+    with pytest.raises(InvalidRequestError, match=r"Pass InstantEngine\(\)"):
         ImageVariationTool(engine=InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
     wrong: dict[str, Any]
     for wrong in ({"max_n": 11}, {"seed": 7}, {"fixed_size": "1x1"}):
@@ -418,7 +435,7 @@ def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: 
     made = [item["path"] for item in pictures[0] + pictures[1]]
     assert len({(root / path).read_bytes() for path in made}) == 5
     assert all(path.startswith("variations/cat-") for path in made)
-    assert "There is no picture 'holiday_final_v2.png' here. In this" in messages[-1].text
+    assert "There is no image 'holiday_final_v2.png' here. In this" in messages[-1].text
     assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
 
 

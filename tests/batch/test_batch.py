@@ -247,7 +247,7 @@ async def test_without_blocking_a_loop() -> None:
     again = await batch().rows_async(source)
     assert [{**row, "milliseconds": None} for row in rows] == again == batch().rows(source)
     (bad,) = await batch().rows_async({"path": "photos"})
-    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of a picture."
+    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
 
 
 def test_a_bad_picture_is_a_row_with_its_error(photos: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
     """They are kept and told, and the error beside them."""
     out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
     assert out["index"] == [1, 2, None]
-    assert out["error"][2].startswith("OutputError: The result holds no picture")
+    assert out["error"][2].startswith("OutputError: The result holds no image")
     assert out["source_sha256"][2] == out["source_sha256"][0]
 
 
@@ -318,7 +318,7 @@ BAD = [
     ({"n": 11}, "n must be"),
     ({"size": "1x1"}, "size must be"),
     ({"fit": "stretch"}, "fit must be"),
-    ({"output_dir": "https://a.example"}, "output_dir must be a path of this machine or"),
+    ({"output_dir": "https://a.example"}, "output_dir must be a path on this machine or"),
     ({"output_dir": None}, "output_dir must be a folder or a URL"),
     ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
     ({"output_dir": ""}, "output_dir is empty"),

@@ -76,11 +76,11 @@ def test_bad_pictures_are_rows_and_exit_code_3(
     assert run(*arguments) == 3
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "2 made, 0 already there, 5 failed."
-    corrupt = "image is a corrupt PNG file: its pixels cannot be inflated."
+    corrupt = "image is a corrupt PNG file: its pixels cannot be decompressed."
     assert sorted(others) == [
         f"  InvalidImageError: 1, such as: {corrupt}",
         "  InvalidRequestError: 2, such as: n must be a whole number from 1 to 10, got 'many'.",
-        "  SourceError: 2, such as: The source is empty; pass a picture file.",
+        "  SourceError: 2, such as: The source is empty; pass an image file.",
     ]
     errors = {row["source_path"]: row["error"] for row in manifest() if row["error"]}
     assert errors.keys() == {
@@ -186,8 +186,8 @@ def test_max_failures_ends_the_run_early(photos: Path, capsys: pytest.CaptureFix
     assert run_here("photos", "--max-failures", "2", "--workers", "1") == 3
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
-        "  SourceError: 2, such as: The source is no picture of a known format, or a broken one; "
-        "known are PNG, JPEG, WEBP, GIF, BMP, TIFF.",
+        "  SourceError: 2, such as: Unsupported or corrupt image. "
+        "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF.",
         "Not every picture had its turn; the same command goes on from here.",
     ]
     assert len(manifest()) == 2
@@ -286,8 +286,8 @@ BAD = [
     ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photos --workers 0", "--workers must be a whole number of at least 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number of at least 1, got 0."),
-    ("photos --output-dir ", "output_dir is empty; name a folder or a URL."),
-    ("photos --output-dir https://a.example", "output_dir must be a path of this machine or"),
+    ("photos --output-dir ", "output_dir is empty; pass a folder or a URL."),
+    ("photos --output-dir https://a.example", "output_dir must be a path on this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),
     ("empty", "There is no picture to vary; name files or folders."),
     ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
@@ -387,7 +387,7 @@ def test_the_gallery_shows_sources_and_pictures(photos: Path) -> None:
     assert "b" not in page.tags
     assert "script" not in page.tags
     assert "&lt;b&gt;" in Path("out/gallery/index.html").read_text()
-    assert "SourceError: The source is no picture" in Path("out/gallery/index.html").read_text()
+    assert "SourceError: Unsupported or corrupt image" in Path("out/gallery/index.html").read_text()
     thumbnails = [target for target in page.targets if target.suffix == ".jpg"]
     # A source and two variations of each, but the one that is no picture.
     assert len(thumbnails) == 6 * 3

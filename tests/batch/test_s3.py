@@ -153,7 +153,7 @@ def test_odd_objects_are_rows(s3: Any, photos_there: str) -> None:
     rows = manifest(here(s3))
     errors = {Path(row["source_path"]).name: row["error"] for row in rows if row["error"]}
     assert errors.keys() == {"empty.png", "text.png"}
-    assert errors["empty.png"] == "SourceError: The source is empty; pass a picture file."
+    assert errors["empty.png"] == "SourceError: The source is empty; pass an image file."
     assert len(rows) == 5 + 2 + 3
     lines = ["path", "sub/[1].png", "s3://bucket/photos/a b+c.png", "none.png"]
     s3.pipe_file("bucket/photos/list.csv", "\n".join(lines).encode())

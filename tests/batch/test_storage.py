@@ -245,9 +245,9 @@ def test_results_are_no_inputs() -> None:
         ("shelf://kept/nothing", SourceError, "There is no file or folder 'nothing'"),
         ("shelf://kept/*.png", SourceError, r"There is no file or folder '\*.png'"),
         ("shelf://lost/photos", SourceError, "There is no file or folder 'photos'"),
-        ("https://example.com/1.png", InvalidRequestError, "download what is there first"),
+        ("https://example.com/1.png", InvalidRequestError, "Download the files first"),
         ("shelf://me:hunter2@kept/1.png", InvalidRequestError, "holds a password"),
-        ("unheard-of://kept/1.png", InvalidRequestError, "knows none of the kind 'unheard-of'"),
+        ("unheard-of://kept/1.png", InvalidRequestError, "not of the kind 'unheard-of'"),
         ("zip::shelf://kept/1.zip", InvalidRequestError, "one file system"),
     ],
 )
@@ -264,9 +264,9 @@ def test_an_input_that_is_none_is_told_at_once(
     ("url", "error", "message"),
     [
         ("", InvalidRequestError, "output_dir is empty"),
-        ("shelf://me:hunter2@kept/out", InvalidRequestError, "holds a password"),
+        ("shelf://me:hunter2@kept/out", InvalidRequestError, "contains a password"),
         ("https://example.com/out", InvalidRequestError, "kind 'https'"),
-        ("unheard-of://kept", InvalidRequestError, "knows none of the kind"),
+        ("unheard-of://kept", InvalidRequestError, "not of the kind"),
         ("abfs://kept/out", MissingExtraError, "package"),
     ],
 )
@@ -296,9 +296,9 @@ def test_a_row_by_url_that_cannot_be_read_is_a_row() -> None:
     assert run_here("list.csv", "--jsonl", out=OUT) == 3
     gone, password, http = manifest(kept())
     assert gone["error"] == "SourceError: There is no file 'gone.png'; check the URL."
-    assert password["error"].startswith("SourceError: The URL of the source holds a password")
+    assert password["error"].startswith("SourceError: The URL of the source contains a password")
     assert password["source_path"] == "shelf://me:***@kept/1.png"
-    assert http["error"].startswith("SourceError: path must be a path of this machine")
+    assert http["error"].startswith("SourceError: path must be a path on this machine")
     assert "hunter2" not in Path(kept(), "manifest.jsonl").read_text()
 
 
@@ -482,7 +482,7 @@ def test_a_storage_out_of_reach_is_not_taken_for_an_empty_one(
 ) -> None:
     """Whether a file is there cannot be said."""
     monkeypatch.setenv("SHELF_FAILS", "info")
-    with pytest.raises(OutputError, match="cannot give"):
+    with pytest.raises(OutputError, match="could not read"):
         storage().has("manifest.jsonl")
 
 
@@ -493,8 +493,8 @@ def test_without_room_for_temporary_files_a_run_says_so(
     monkeypatch.setattr(tempfile, "tempdir", "nowhere")
     assert run_here("photos", out=OUT) == 1
     assert "The ledger of the output folder cannot be made" in capsys.readouterr().err
-    with pytest.raises(OutputError, match="Make room for temporary files"):
-        storage().writing("manifest.jsonl").__enter__()
+    with pytest.raises(OutputError, match="Free some space for temporary files"):
+        storage().open_for_writing("manifest.jsonl").__enter__()
 
 
 @pytest.mark.parametrize("url", ["FILE:///", "file:///"])

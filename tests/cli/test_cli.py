@@ -58,7 +58,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
     paths = out.splitlines()
     assert [path.rpartition("-")[2] for path in paths] == ["1.png", "2.png", "3.png", "sheet.png"]
     assert all(Path(path).is_file() and path.startswith("variations/photo-") for path in paths)
-    assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centred 64x64.\n"
+    assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64.\n"
 
 
 def test_how_the_photo_is_compressed_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ BAD = [
     (".", "is a folder"),
     (
         "https://example.com/cat.png",
-        "URLs are not fetched; download the picture and pass its path, or allow its host",
+        "URLs are not fetched by default. Download the image and pass its path, or allow its host",
     ),
 ]
 
@@ -275,7 +275,7 @@ def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> Non
     """A picture that only fails when the engine decodes it is bad input all the same."""
     Path("broken.png").write_bytes(corrupt_png())
     assert main(["create", "--image", "broken.png"]) == 2
-    assert "pixels cannot be inflated" in capsys.readouterr().err
+    assert "pixels cannot be decompressed" in capsys.readouterr().err
 
 
 def test_a_process_without_warnings_or_traceback() -> None:

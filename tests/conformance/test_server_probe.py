@@ -268,12 +268,12 @@ def test_base_urls(url: str, base_url: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_url": "http://[::1/v1"}, "base_url must be an http or https address"),
-        ({"base_url": "http://strange:99999/v1"}, "base_url must be an http or https address"),
-        ({"base_url": "http://me:pw@strange/v1"}, "must not hold a user name"),
+        ({"base_url": "http://[::1/v1"}, "base_url must be an http or https URL"),
+        ({"base_url": "http://strange:99999/v1"}, "base_url must be an http or https URL"),
+        ({"base_url": "http://me:pw@strange/v1"}, "must not contain a user name"),
         ({"base_url": "http://strange/v1?api-version=1"}, "base_url must not have a query"),
-        ({"api_key": "sk-\u00e9"}, "api_key has a character that no header takes"),
-        ({"api_key": "sk-1\n"}, "api_key has a character that no header takes"),
+        ({"api_key": "sk-\u00e9"}, "api_key must consist of printable ASCII"),
+        ({"api_key": "sk-1\n"}, "api_key must consist of printable ASCII"),
         ({"timeout": float("nan")}, "timeout must be more than 0 and at most 86,400 seconds"),
     ],
 )

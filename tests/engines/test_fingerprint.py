@@ -14,7 +14,7 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 
 URL = "http://127.0.0.1:9/v1"
 HOSTED: list[Any] = [
@@ -63,8 +63,8 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("make", "options"), DIFFERENT)
-def test_each_setting_that_matters_is_part_of_it(make: Any, options: dict[str, Any]) -> None:
-    """Two engines that differ in one are told apart."""
+def test_settings_that_matter_are_part_of_it(make: Any, options: dict[str, Any]) -> None:
+    """Engines that differ in one such setting have different fingerprints."""
     one, other = engine_fingerprint(make()), engine_fingerprint(make(**options))
     assert None is not one != other is not None
 
@@ -81,15 +81,13 @@ ALIKE = [
 
 
 @pytest.mark.parametrize(("make", "options"), ALIKE)
-def test_a_setting_that_does_not_matter_is_no_part_of_it(
-    make: Any, options: dict[str, Any]
-) -> None:
-    """Two engines that make the same images in another way are one."""
+def test_settings_that_do_not_matter_are_left_out(make: Any, options: dict[str, Any]) -> None:
+    """Engines that make the same images in different ways have equal fingerprints."""
     assert engine_fingerprint(make()) == engine_fingerprint(make(**options)) is not None
 
 
-def test_it_shows_nothing() -> None:
-    """An address with a key in its query, and a prompt, cannot be read from it."""
+def test_a_fingerprint_reveals_nothing() -> None:
+    """It contains neither the key in an address nor the prompt."""
     engine = GptImageEngine(base_url=f"{URL}?key=hunter2", api_key="sk-secret", prompt="hunter2")
     for shown in (engine.fingerprint, engine_fingerprint(engine)):
         assert shown is not None
@@ -97,8 +95,8 @@ def test_it_shows_nothing() -> None:
         assert set(shown) <= set("0123456789abcdef")
 
 
-def test_engines_of_two_classes_are_told_apart() -> None:
-    """Though both say the same of their settings."""
+def test_classes_have_different_fingerprints() -> None:
+    """Even if both report the same settings."""
 
     class Other:
         fingerprint = ""
@@ -113,8 +111,8 @@ class Slotted:
     fingerprint: str | None
 
 
-def test_an_engine_may_say_so_itself() -> None:
-    """In any way that Python has: a property, a class's own value, or one of the object."""
+def test_an_engine_can_define_its_fingerprint() -> None:
+    """As a property, a class attribute or an attribute of the object."""
     assert engine_fingerprint(Slotted("a")) != engine_fingerprint(Slotted("b"))
     assert engine_fingerprint(Slotted(None)) is None
     engine: Any = object.__new__(type("Plain", (), {}))
@@ -123,8 +121,8 @@ def test_an_engine_may_say_so_itself() -> None:
     assert engine_fingerprint(engine) is not None
 
 
-def test_an_inherited_one_does_not_count() -> None:
-    """A subclass may differ in what it makes, and must say so itself."""
+def test_an_inherited_fingerprint_does_not_count() -> None:
+    """A subclass may make different images, so it must define its own."""
 
     class Mine(LocalEngine):
         blur = 3
@@ -138,8 +136,8 @@ def test_an_inherited_one_does_not_count() -> None:
     assert None is not engine_fingerprint(Stated(seed=1)) != engine_fingerprint(LocalEngine(seed=1))
 
 
-def test_a_name_is_enough() -> None:
-    """An engine that was made without options needs to say nothing, but may say "never"."""
+def test_a_name_without_options_is_enough() -> None:
+    """An engine made by name alone needs no fingerprint, but may refuse with None."""
     plain: Any = type("Plain", (), {})()
     assert engine_fingerprint(plain, by_name=True) is not None
     assert engine_fingerprint(Slotted(None), by_name=True) is None
@@ -152,14 +150,14 @@ def test_a_name_is_enough() -> None:
     ("value", "text"),
     [(7, "got a int"), (lambda self: "x", "got a method"), ("x" * 10_001, "up to 10,000 char")],
 )
-def test_one_that_is_no_text_is_refused(value: object, text: str) -> None:
-    """A method that should have been a property, too."""
+def test_a_fingerprint_must_be_a_string(value: object, text: str) -> None:
+    """A method that should have been a property is refused too."""
     with pytest.raises(EngineError, match=text):
         engine_fingerprint(type("Odd", (), {"fingerprint": value})())
 
 
-def test_one_that_fails_is_an_error_of_ours() -> None:
-    """Without the text of what it raised."""
+def test_a_failing_fingerprint_is_an_engine_error() -> None:
+    """The message does not repeat the text of the original error."""
 
     class Broken:
         @property
@@ -171,10 +169,10 @@ def test_one_that_fails_is_an_error_of_ours() -> None:
 
 
 @pytest.mark.parametrize("declares", [True, False])
-def test_another_version_of_its_distribution_is_another_engine(
+def test_a_new_version_has_a_new_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declares: bool
 ) -> None:
-    """Whether that declares an engine or only holds the class."""
+    """Whether the distribution declares the engine or only contains its class."""
 
     def installed(folder: Path, version: str) -> str | None:
         metadata = folder / f"their_images-{version}.dist-info"

@@ -21,7 +21,7 @@ PNG = SquarePNG(square_png())
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n", [1, 3, 10])
-def test_gives_exactly_what_was_asked_for(size: Any, n: int) -> None:
+def test_returns_exactly_what_was_requested(size: Any, n: int) -> None:
     """The answer has n distinct legal PNG files of exactly the size."""
     response = InstantEngine().create_variation(
         CreateImageVariationRequest(image=PNG, n=n, size=size, response_format="b64_json")
@@ -41,36 +41,38 @@ def images(source: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_its_files_hold_one_palette_entry_with_every_pillow(size: Any) -> None:
-    """Each file is whole and has a palette of one color, however many entries Pillow writes."""
+def test_files_have_one_palette_entry(size: Any) -> None:
+    """Each file is valid and has a palette of one color, however many entries Pillow writes."""
     response = InstantEngine().create_variation(
         CreateImageVariationRequest(image=PNG, n=2, size=size, response_format="b64_json")
     )
     for image in response.data:
-        names = [(name, len(body)) for name, body in chunks.read(image.read()) if name != b"IDAT"]
+        names = [
+            (name, len(body)) for name, body in chunks.read_chunks(image.read()) if name != b"IDAT"
+        ]
         assert names == [(b"IHDR", 13), (b"PLTE", 3), (b"IEND", 0)]
 
 
 def test_is_deterministic_and_depends_on_the_source() -> None:
-    """The same source gives the same bytes, another source gives others."""
+    """The same source gives the same bytes, and another source gives different bytes."""
     assert images(square_png()) == images(square_png())
     assert not set(images(square_png())) & set(images(square_png(65)))
 
 
-def test_how_the_source_is_compressed_changes_nothing() -> None:
-    """So a source that must be converted first gives the same images on every machine."""
+def test_compression_of_the_source_does_not_matter() -> None:
+    """A source that must be converted first gives the same images on every machine."""
     files = encodings(decode(SquarePNG(square_png(24))))
     assert {tuple(images(data)) for data in files} == {tuple(images(square_png(24)))}
 
 
-def test_refuses_a_source_whose_pixels_are_corrupt() -> None:
-    """As every engine that looks at them."""
+def test_refuses_a_source_with_corrupt_pixels() -> None:
+    """As every engine that decodes them does."""
     with pytest.raises(InvalidImageError, match="corrupt"):
         images(corrupt_png())
 
 
 def test_a_seed_gives_the_images_that_follow() -> None:
-    """Image i of a request is the first of one with a seed that is larger by i."""
+    """Image i of a request is the first image of a request whose seed is larger by i."""
     request = CreateImageVariationRequest(image=PNG, n=4, response_format="b64_json")
     few = request.model_copy(update={"n": 2})
     first = [image.read() for image in InstantEngine().create_variation(request).data]

@@ -62,7 +62,7 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_our_engines_are_declared() -> None:
-    """The engines of this project are found like anyone's."""
+    """The engines of this project are declared as entry points, like any other."""
     assert {"instant", "local"} <= set(engine_names())
     assert isinstance(load_engine("instant"), InstantEngine)
 
@@ -79,8 +79,8 @@ def test_loads_an_engine_of_another_distribution(declared: Path) -> None:
     assert vars(load_engine("theirs", depth=1)) == {"depth": 1}
 
 
-def test_ours_come_before_another_of_the_same_name(declared: Path) -> None:
-    """Another distribution cannot put its engine in the place of `local`."""
+def test_our_engines_win_over_a_namesake(declared: Path) -> None:
+    """Another distribution cannot replace `local`."""
     assert load_engine_class("local") is LocalEngine
 
 
@@ -113,7 +113,7 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
         ("async", "The engine 'async' is async. Construct it yourself and pass the object"),
     ],
 )
-def test_an_engine_that_cannot_be_loaded_is_our_error(
+def test_an_engine_that_fails_to_load_is_an_engine_error(
     declared: Path, name: str, message: str
 ) -> None:
     """Whatever an engine's module raises becomes an EngineError without its text."""
@@ -122,7 +122,7 @@ def test_an_engine_that_cannot_be_loaded_is_our_error(
     assert str(caught.value).startswith(message)
 
 
-def test_an_engine_that_cannot_be_made_is_our_error(declared: Path) -> None:
+def test_a_failing_constructor_is_an_engine_error(declared: Path) -> None:
     """Whatever an engine's constructor raises becomes an EngineError without its text."""
     with pytest.raises(EngineError, match="'theirs' cannot be constructed: ZeroDivisionError"):
         load_engine("theirs", depth=0)
@@ -173,10 +173,10 @@ class Empty:
 
 
 @pytest.mark.parametrize("engine", [Sync(), Async()])
-async def test_engines_of_both_kinds_can_be_called_both_ways(
+async def test_sync_and_async_engines_take_both_calls(
     engine: VariationEngine | AsyncVariationEngine,
 ) -> None:
-    """A sync and an async engine answer from sync and async code, inside a running loop too."""
+    """Each answers sync and async code, also inside a running loop."""
     for response in (call_engine(engine, REQUEST), await call_engine_async(engine, REQUEST)):
         assert len(response.data) == 2
 
@@ -194,7 +194,7 @@ async def test_engines_of_both_kinds_can_be_called_both_ways(
     ],
 )
 async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, message: str) -> None:
-    """What an engine raises outside the tree, and an answer that is none, are EngineErrors."""
+    """Foreign errors and invalid answers become EngineErrors."""
     with pytest.raises(EngineError) as sync:
         call_engine(engine, REQUEST)
     with pytest.raises(EngineError) as later:
@@ -202,8 +202,8 @@ async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, messag
     assert str(sync.value) == str(later.value) == message
 
 
-def test_an_async_engine_that_exits_ends_no_later_call() -> None:
-    """What ends a program ends the call, and the next one is answered."""
+def test_an_engine_that_exits_ends_only_its_call() -> None:
+    """SystemExit comes out of the call, and the next call is answered."""
 
     class Exiting:
         async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -228,7 +228,7 @@ else:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_an_async_engine_can_be_called_after_a_fork() -> None:
-    """A server's worker that was forked has no threads but its own."""
+    """A forked worker of a server has none of the threads of its parent."""
     done = subprocess.run(
         [sys.executable, "-c", FORKING], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -258,8 +258,8 @@ print(len(loops))
 """
 
 
-def test_threads_that_call_async_engines_at_once_share_one_loop() -> None:
-    """Also if theirs are the first calls of the process: an engine's connections need one loop."""
+def test_threads_share_one_loop_for_async_engines() -> None:
+    """Also if theirs are the first calls of the process. Connections belong to one loop."""
     done = subprocess.run(
         [sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -63,7 +63,7 @@ def _disc(mode: str, side: int = 96) -> Image.Image:
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 @pytest.mark.parametrize(("strength", "n"), [(0.35, 2), (0.9, 1)])
-def test_gives_exactly_what_was_asked_for(size: str, strength: float, n: int) -> None:
+def test_returns_exactly_what_was_requested(size: str, strength: float, n: int) -> None:
     """The answer has n legal PNG files of exactly the size, and says their seeds."""
     response = LocalEngine(seed=7, strength=strength).create_variation(_request(n=n, size=size))
     assert [image.seed for image in response.data] == [7, 8][:n]
@@ -72,23 +72,23 @@ def test_gives_exactly_what_was_asked_for(size: str, strength: float, n: int) ->
         assert f"{side}x{side}" == size
 
 
-def test_is_the_engine_of_that_name() -> None:
-    """`load_engine("local")` gives this engine, which satisfies the protocol."""
+def test_local_is_the_engine_of_that_name() -> None:
+    """`load_engine("local")` returns this engine, which satisfies the Protocol."""
     engine = load_engine("local", seed=1, strength=0.5)
     assert isinstance(engine, LocalEngine)
     assert isinstance(engine, VariationEngine)
 
 
 def test_url_is_a_data_url() -> None:
-    """Without a server of its own, the engine answers `url` with the image itself."""
+    """Without a server, the engine answers `url` with a data URL of the image."""
     response = LocalEngine(seed=1).create_variation(_request(response_format="url"))
     assert response.data[0].url is not None
     assert response.data[0].url.startswith("data:image/png;base64,")
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
-def test_variations_differ_from_each_other_and_from_the_source(strength: float) -> None:
-    """At every strength, no two of source and variations are the same image."""
+def test_all_variations_differ(strength: float) -> None:
+    """At every strength, source and variations are all different images."""
     request = _request(n=2)
     images = [_pixels(file) for file in _files(LocalEngine(seed=3, strength=strength), request)]
     with Image.open(io.BytesIO(PNG.data)) as image:
@@ -114,14 +114,14 @@ def test_each_image_can_be_made_again_alone(index: int, strength: float) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.35, 0.8])
-def test_the_result_does_not_depend_on_the_number_of_threads(strength: float) -> None:
+def test_threads_do_not_change_the_result(strength: float) -> None:
     """The same seed gives the same bytes with one thread and with four."""
     engine = LocalEngine(seed=40, strength=strength, threads=1)
     assert _files(engine, _request(n=2)) == _pair(strength)
 
 
-def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
-    """A random seed is drawn for each request, and making the image again needs only it."""
+def test_requests_without_a_seed_draw_one() -> None:
+    """The answer names the seed, which makes the same image again."""
     engine = LocalEngine()
     first, second = (engine.create_variation(_request()).data[0] for _ in range(2))
     assert first.read() != second.read()
@@ -132,7 +132,7 @@ def test_without_a_seed_each_request_differs_and_names_its_seed() -> None:
 
 @pytest.mark.slow
 def test_one_engine_serves_ten_threads() -> None:
-    """Requests at the same time get the answers they would get one after the other."""
+    """Simultaneous requests get the answers that they would get one after the other."""
     engine = LocalEngine(seed=2, strength=0.5)
     alone = _files(engine, _request())
     with ThreadPoolExecutor(10) as pool:
@@ -150,14 +150,14 @@ def test_one_engine_serves_ten_threads() -> None:
     ],
 )
 def test_keeps_the_channels_of_the_source(mode: str, strength: float) -> None:
-    """Gray stays gray and alpha stays; a palette becomes the colors it stands for."""
+    """Gray stays gray, alpha stays, and a palette becomes its colors."""
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(_disc(mode))))
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == {"1": "L", "P": "RGBA"}.get(mode, mode)
 
 
 @pytest.mark.parametrize("strength", [0.35, 1.0])
-def test_gray_in_colour_channels_stays_gray(strength: float) -> None:
+def test_gray_in_color_channels_stays_gray(strength: float) -> None:
     """A gray image stored as RGB has no color in its variations."""
     gray = _disc("L").convert("RGB")
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(gray)))
@@ -193,8 +193,8 @@ def test_opaque_alpha_stays_opaque() -> None:
     # A source has the side that was asked for before the strength counts.
     [*((16, strength) for strength in (0.0, 0.35, 0.7, 1.0)), (1, 0.35), (1, 1.0), (4000, 0.35)],
 )
-def test_one_colour_stays_that_colour(side: int, strength: float) -> None:
-    """A flat image of any size has only itself as a variation."""
+def test_one_color_stays_that_color(side: int, strength: float) -> None:
+    """A variation of a flat image of any size is the image itself."""
     engine = LocalEngine(seed=1, strength=strength, light=False)
     (data,) = _files(engine, _request(_png(Image.new("RGB", (side, side), (10, 20, 30)))))
     assert (_pixels(data) == (10, 20, 30)).all()
@@ -202,7 +202,7 @@ def test_one_colour_stays_that_colour(side: int, strength: float) -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_transparent_stays_transparent(strength: float) -> None:
-    """An image without a visible pixel stays without one."""
+    """An image without a visible pixel stays invisible."""
     source = _png(Image.new("RGBA", (64, 64), (200, 100, 50, 0)))
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(source))
     assert (_pixels(data)[..., 3] == 0).all()
@@ -233,7 +233,7 @@ def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 @pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
 def test_extreme_images_work(kind: str, strength: float) -> None:
-    """Almost no content, or nothing but content, is moved, neither lost nor added to."""
+    """Images with almost no content, or nothing but content, keep it."""
     image = np.zeros((256, 256), dtype=np.uint8)
     if kind == "one dot":
         image[100, 100] = 255
@@ -257,7 +257,7 @@ def test_extreme_images_work(kind: str, strength: float) -> None:
 @pytest.mark.parametrize("strength", [0.35, 0.8])
 @pytest.mark.parametrize("n", [1, 2])
 def test_progress_rises_to_one(n: int, strength: float) -> None:
-    """Progress starts at 0, rises, ends at 1, and is never told from two threads at once."""
+    """Progress starts at 0, rises, ends at 1, and never comes from two threads at once."""
     reports: list[Progress] = []
     busy = threading.Lock()
 
@@ -276,10 +276,10 @@ def test_progress_rises_to_one(n: int, strength: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_an_exception_from_progress_stops_the_request(
+def test_an_error_of_the_listener_stops_the_request(
     threads: int, error: type[BaseException]
 ) -> None:
-    """What the listener raises comes out, and no thread goes on afterwards."""
+    """The error of the listener comes out, and no thread goes on afterward."""
     shares: list[float] = []
 
     def listen(progress: Progress) -> None:
@@ -322,8 +322,8 @@ def test_refuses_options_out_of_range(option: str, value: Any) -> None:
     assert repr(value) in raised.value.message
 
 
-def test_takes_the_numbers_of_numpy() -> None:
-    """A seed or a strength that comes out of an array is a number like any other."""
+def test_takes_numpy_numbers() -> None:
+    """A seed or strength from an array is a number like any other."""
     engine = LocalEngine(seed=np.int64(3), strength=np.float32(0.5), threads=np.int32(2))  # type: ignore[arg-type]  # numpy's numbers
     assert (engine.seed, engine.strength, engine.threads) == (3, 0.5, 2)
     with pytest.raises(InvalidRequestError, match="strength"):
@@ -332,8 +332,8 @@ def test_takes_the_numbers_of_numpy() -> None:
         LocalEngine(light="no")  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_no_colour_is_left_where_nothing_is_seen() -> None:
-    """A pixel without any alpha is black, so that a viewer that ignores alpha shows no noise."""
+def test_transparent_pixels_are_black() -> None:
+    """A viewer that ignores alpha shows no noise there."""
     (file,) = _files(LocalEngine(seed=1), _request(_png(_disc("RGBA"))))
     pixels = _pixels(file)
     assert (pixels[..., 3] == 0).any()
@@ -348,14 +348,14 @@ def test_offers_two_models() -> None:
         LocalEngine().create_variation(_request(model="gpt-image-1"))
 
 
-def test_corrupt_pixels_are_an_error_of_ours() -> None:
-    """A file that is a PNG by its structure alone is refused when its pixels are needed."""
+def test_corrupt_pixels_are_refused() -> None:
+    """A file that has the structure of a PNG is refused once its pixels are needed."""
     with pytest.raises(InvalidImageError):
         LocalEngine().create_variation(_request(SquarePNG(corrupt_png())))
 
 
 async def test_a_cancelled_call_stops_the_work() -> None:
-    """Once an async call is cancelled, work on it ends long before the request is done."""
+    """After an async call is cancelled, work on it ends long before the request is done."""
     shares: list[float] = []
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -378,8 +378,8 @@ async def test_a_cancelled_call_stops_the_work() -> None:
     assert shares[-1] < 0.5
 
 
-async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
-    """Of ten calls cancelled at once, those that had not begun do no work when their turn comes."""
+async def test_waiting_calls_that_are_cancelled_never_begin() -> None:
+    """Of ten calls cancelled at once, those that wait do no work when their turn comes."""
     reports: list[Progress] = []
     engine = LocalEngine(seed=1, strength=0.9)
     request = _request(size="1024x1024")
@@ -399,7 +399,7 @@ async def test_cancelled_calls_that_wait_for_their_turn_never_begin() -> None:
 
 
 async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a call is cancelled that waits for others to end, its thread is soon free again."""
+    """A call that is cancelled while it waits for others soon frees its thread."""
     taken = threading.BoundedSemaphore()
     taken.acquire()
     monkeypatch.setattr(workers._shared, "turns", taken)
@@ -424,8 +424,8 @@ async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.M
     assert in_time
 
 
-async def test_a_call_that_is_not_cancelled_ends_as_any_other() -> None:
-    """The async way gives the same images as the sync one."""
+async def test_an_async_call_returns_the_same_images() -> None:
+    """The async call gives the same images as the sync one."""
     engine = LocalEngine(seed=1)
     response = await call_engine_async(engine, _request(n=2))
     assert [image.read() for image in response.data] == _files(engine, _request(n=2))

@@ -26,8 +26,8 @@ def _made(strength: float) -> list[Bytes]:
     return [synthesis.draw(seed) for seed in range(3)]
 
 
-def test_the_amplitude_reaches_the_wanted_change() -> None:
-    """The change measured afterwards is the one asked for, unless the reach is too short."""
+def test_the_amplitude_reaches_the_target() -> None:
+    """The measured change is the target, unless the reach is too short."""
     source = scene()
     yardstick = Yardstick(source)
     speed = warp.velocity(Draws(1))
@@ -39,7 +39,7 @@ def test_the_amplitude_reaches_the_wanted_change() -> None:
 
 @pytest.mark.slow
 def test_change_rises_with_strength_and_nothing_breaks() -> None:
-    """Median change of three seeds rises along six strengths; none is a copy, blurred or torn."""
+    """The median change of three seeds rises with strength. No image is a copy, blurred or torn."""
     source = scene()
     medians = []
     for strength in STRENGTHS:
@@ -54,8 +54,8 @@ def test_change_rises_with_strength_and_nothing_breaks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["noise", "dots", "lattice", "letters", "stripes"])
-def test_fine_content_changes_as_much_as_any(kind: str) -> None:
-    """What a shift by one pixel turns into something else is neither copied nor shuffled."""
+def test_fine_detail_changes_as_much_as_any(kind: str) -> None:
+    """Detail that a shift by one pixel would destroy is neither copied nor shuffled."""
     source = _fine(kind)
     for strength, least, most in ((0.15, 0.15, 0.6), (0.3, 0.25, 0.9)):
         synthesis = Synthesis(source, strength)
@@ -84,8 +84,8 @@ def _fine(kind: str) -> Bytes:
     return image
 
 
-def test_every_level_is_told() -> None:
-    """While an image is made, the share that is done is told after each level, and never falls."""
+def test_every_level_is_reported() -> None:
+    """While an image is made, the finished share is reported after each level and never falls."""
     told: list[float] = []
     Synthesis(scene(), 0.8).draw(0, told.append)
     sketches = 4 * 5
@@ -95,8 +95,8 @@ def test_every_level_is_told() -> None:
 
 
 @pytest.mark.slow
-def test_jobs_may_be_done_in_any_order() -> None:
-    """However the jobs of an image are run, it comes out the same."""
+def test_jobs_can_run_in_any_order() -> None:
+    """The image does not depend on the order of its jobs."""
 
     def backwards(jobs: Sequence[Callable[[], T]], /) -> list[T]:
         return [job() for job in reversed(jobs)][::-1]
@@ -108,7 +108,7 @@ def test_jobs_may_be_done_in_any_order() -> None:
 
 @pytest.mark.slow
 def test_without_completeness_more_is_lost() -> None:
-    """The completeness term keeps the share of each color nearer to the source's."""
+    """Completeness keeps the share of each color closer to the source."""
     source = scene()
     careless = Synthesis(source, 1.0, complete=False)
     lost, more = (

@@ -13,8 +13,8 @@ from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
 
-def test_light_changes_tone_and_colour_but_no_shape() -> None:
-    """Pixels that were equal stay equal, the change is small, and strength 0 is none."""
+def test_light_changes_tone_and_color_only() -> None:
+    """Equal pixels stay equal, the change is small, and strength 0 changes nothing."""
     before = np.asarray(_photo()).reshape(-1, 3)
     for seed in range(4):
         after = np.asarray(relight(_photo(), seed, 0.35)).reshape(-1, 3)
@@ -28,7 +28,7 @@ def test_light_changes_tone_and_colour_but_no_shape() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
 def test_light_keeps_mode_and_alpha(mode: str) -> None:
-    """An image with alpha keeps it, and gray gets another tone but no color."""
+    """Alpha stays as it is. Gray gets a different tone but no color."""
     image = _photo().convert(mode)
     lit = relight(image, 3, 0.8)
     assert lit.mode == mode
@@ -38,7 +38,7 @@ def test_light_keeps_mode_and_alpha(mode: str) -> None:
 
 
 def test_light_can_be_turned_off() -> None:
-    """An engine without `light` gives the same shapes, in the source's own colors."""
+    """Without `light`, the shapes are the same and have the colors of the source."""
     request = CreateImageVariationRequest(
         image=SquarePNG(square_png(128)), size="256x256", response_format="b64_json"
     )
@@ -58,8 +58,8 @@ def _photo() -> Image.Image:
 
 
 @pytest.mark.parametrize("strength", [0.15, 0.5, 1.0])
-def test_light_clips_no_colours(strength: float) -> None:
-    """However rich the colors are, those that differ still do, and grays are gray."""
+def test_light_clips_no_colors(strength: float) -> None:
+    """However rich colors are, different ones stay different, and grays stay gray."""
     generator = np.random.default_rng(0)
     rich = generator.integers(0, 256, (4000, 3)) * generator.integers(0, 2, (4000, 3))
     grays = np.repeat(np.arange(0, 256, 4), 3).reshape(-1, 3)

@@ -63,18 +63,18 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-def test_a_crowd_is_served_right_on_little_memory_and_few_threads() -> None:
-    """Six threads that call one engine at once on two processors, and then a forked child.
+def test_many_callers_share_memory_and_threads() -> None:
+    """Six threads call one engine at once on two processors, and then a forked child does.
 
-    They get the bytes that one caller alone gets; they need less than four times the memory that
-    one does; besides their own there are at most a few threads for each processor; and the child,
-    which has inherited the engine but none of its threads, gets the right images too.
+    All get the bytes that one caller alone gets. The six need less than four times the memory of
+    one, and besides their own threads only a few per processor. The child, which inherited the
+    engine but none of its threads, gets the right images too.
     """
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True, timeout=300
     )
-    crowd: dict[str, Any] = json.loads(done.stdout)
-    assert crowd["right"]
-    assert crowd["all"] - crowd["start"] < 4 * (crowd["one"] - crowd["start"])
-    assert crowd["threads"] <= 6 + 3 * 2
-    assert crowd["forked"]
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    assert outcome["right"]
+    assert outcome["all"] - outcome["start"] < 4 * (outcome["one"] - outcome["start"])
+    assert outcome["threads"] <= 6 + 3 * 2
+    assert outcome["forked"]

@@ -55,8 +55,8 @@ done.set()
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_fork_in_mid_request_leaves_a_child_that_works() -> None:
-    """A child forked while every turn is taken by threads it has not makes its own images."""
+def test_a_child_forked_mid_request_works() -> None:
+    """A child works although threads that it lacks hold every turn."""
     assert _output(_FORK) == "0"
 
 
@@ -94,8 +94,8 @@ print(len(kept), sum(made() is not None for made in kept))
 
 
 @pytest.mark.slow
-def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
-    """What was computed for a request that was stopped, or failed, needs no garbage collector."""
+def test_a_failed_request_frees_its_memory() -> None:
+    """Data of a stopped or failed request needs no garbage collector."""
     assert _output(_LEAK) == "2 0"
 
 
@@ -123,7 +123,7 @@ done.set()
 
 @pytest.mark.slow
 def test_a_slow_listener_delays_no_other_request() -> None:
-    """While one engine's listener blocks, another works on the only thread there is."""
+    """While the listener of one request blocks, another request uses the only thread."""
     assert _output(_SLOW) == "False"
 
 
@@ -155,7 +155,7 @@ print([image == alone for image in made], [thread.is_alive() for thread in threa
 
 @pytest.mark.slow
 def test_a_listener_may_call_an_engine() -> None:
-    """A request made from within another gets its images, even if all turns are taken."""
+    """A request made within another gets its images, even if all turns are taken."""
     assert _output(_NESTED) == "[True, True] [False, False]"
 
 
@@ -187,6 +187,6 @@ late.start()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["warm"]], ids=["first request", "later request"])
-def test_a_request_at_the_interpreters_exit_is_an_error_of_ours(arguments: list[str]) -> None:
-    """From an exit handler or a daemon thread it says that the interpreter is shutting down."""
+def test_a_request_at_exit_is_an_engine_error(arguments: list[str]) -> None:
+    """In an exit handler or a daemon thread, the error says that the interpreter shuts down."""
     assert _output(_EXIT, *arguments) == "True\nTrue"

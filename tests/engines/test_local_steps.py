@@ -48,14 +48,14 @@ def _still(nodes: int = 256) -> pyramid.Floats:
     ("side", "channels"), [*((256, channels) for channels in (1, 2, 3, 4)), (512, 3), (1024, 4)]
 )
 def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
-    """A field of zeros draws the source again, to the last bit."""
+    """A field of zeros draws the source, bit for bit."""
     source = np.concatenate([scene(side), scene(side)[..., :1]], axis=2)[..., :channels]
     drawn = quilt.Quilt(source).draw(_still())
     assert (drawn == source).all()
 
 
 def test_a_whole_pixel_displacement_copies_pixels() -> None:
-    """Moving everything by whole pixels changes none of them."""
+    """Moving everything by whole pixels changes no pixel."""
     source = scene()
     moved = _still()
     moved[1] = 5 / 256
@@ -63,8 +63,8 @@ def test_a_whole_pixel_displacement_copies_pixels() -> None:
     assert (drawn[:, :-5] == source[:, 5:]).all()
 
 
-def test_a_seam_is_blended_and_only_there() -> None:
-    """Where two pieces meet, one cell is mixed; all other pixels come from one piece."""
+def test_only_seams_are_blended() -> None:
+    """Where two pieces meet, one cell is a blend. All other pixels come from one piece."""
     source = np.zeros((256, 256, 1), dtype=np.uint8)
     source[:, 192:] = 200
     moved = _still(64)
@@ -76,7 +76,7 @@ def test_a_seam_is_blended_and_only_there() -> None:
 
 
 def test_grain_is_copied_by_whole_pixels() -> None:
-    """Noise that is bent moves in pieces by whole pixels, a few at most from where it was."""
+    """Bent noise moves in pieces by whole pixels, a few at most from where it was."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
     moved = grain.Grain(noise).copy(bent)
@@ -87,7 +87,7 @@ def test_grain_is_copied_by_whole_pixels() -> None:
 
 
 def test_an_edge_is_not_copied_in_steps() -> None:
-    """What runs along a plain edge stays bent, although the edge is as rich in energy as grain."""
+    """A plain edge stays bent, although it has as much energy as grain."""
     source = np.zeros((256, 256, 3), dtype=np.uint8)
     source[:, 128:] = 255
     bent = _still()
@@ -99,7 +99,7 @@ def test_an_edge_is_not_copied_in_steps() -> None:
 
 
 def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
-    """A bright bar stays bent although there is grain around it; grain far from it is copied."""
+    """A bright bar in grain stays bent. Grain far from it is copied."""
     source = np.random.default_rng(0).integers(60, 120, (256, 256, 1)).astype(np.uint8)
     source[:, 128:132] = 255
     bent = _still()
@@ -110,8 +110,8 @@ def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
 
 
-def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
-    """Gray bars three pixels wide, aslant in grain, are not moved across by half a pixel."""
+def test_thin_lines_in_grain_are_not_copied_in_steps() -> None:
+    """Slanted gray bars three pixels wide do not move across by half a pixel."""
     generator = np.random.default_rng(0)
     noise = Image.fromarray(generator.integers(0, 256, (256, 256)).astype(np.uint8))
     coarse = np.asarray(noise.filter(ImageFilter.GaussianBlur(0.8))).astype(float)
@@ -135,7 +135,7 @@ def test_thin_lines_in_coarse_grain_are_not_copied_in_steps() -> None:
 
 @pytest.mark.parametrize("kind", ["lattice", "letters"])
 def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
-    """Lines that cross, or letters, are rich in energy everywhere, and yet bent and not copied."""
+    """Crossing lines and letters have energy everywhere, but are bent and not copied."""
     image = Image.new("L", (256, 256), 255)
     pen = ImageDraw.Draw(image)
     for place in range(5, 250, 12):
@@ -152,7 +152,7 @@ def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
 
 @pytest.mark.parametrize("amplitude", [0.01, 0.1, 0.3])
 def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
-    """However far it goes, a flow keeps the order of points and maps the square onto itself."""
+    """At any distance, a flow keeps the order of points and maps the square onto itself."""
     for seed in range(5):
         moved = warp.flow(warp.velocity(Draws(seed)), amplitude)
         axis = np.linspace(0, 1, moved.shape[1], dtype=np.float32)
@@ -163,8 +163,8 @@ def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
         assert (down[0] * across[1] - down[1] * across[0]).min() > 0
 
 
-def test_a_velocity_has_unit_speed_and_favours_the_horizontal() -> None:
-    """Root mean square length 1, and less of it up and down than sideways."""
+def test_a_velocity_has_unit_speed() -> None:
+    """Its root mean square length is 1, and its vertical part is smaller."""
     speeds = [warp.velocity(Draws(seed)) for seed in range(40)]
     for speed in speeds:
         assert np.sqrt(np.mean(np.sum(speed**2, axis=0))) == pytest.approx(1, abs=1e-4)
@@ -173,7 +173,7 @@ def test_a_velocity_has_unit_speed_and_favours_the_horizontal() -> None:
 
 
 def test_the_schedule_rises_without_jumps() -> None:
-    """What a strength asks for grows with it, by small steps."""
+    """Every number grows with strength, in small steps."""
     steps = [schedule(strength) for strength in np.linspace(0, 1, 101)]
     for one, other in itertools.pairwise(steps):
         assert 0 < other.reach - one.reach < 0.01
@@ -183,7 +183,7 @@ def test_the_schedule_rises_without_jumps() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_keep_distances(channels: int) -> None:
-    """Distances between descriptors are nearly those between patches, and hardly ever larger."""
+    """Distances between descriptors are close to those between patches and rarely larger."""
     image = pyramid.resize(scene(), 64)
     image = np.concatenate([image, image[..., :1]], axis=2)[..., :channels]
     directions = patches.strongest_directions([image])
@@ -203,7 +203,7 @@ def test_descriptors_keep_distances(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_are_exact_in_float32(channels: int) -> None:
-    """No partial sum reaches 2^24, whatever the patch, so every BLAS finds the same descriptors."""
+    """No partial sum reaches 2^24, whatever the patch. So every BLAS finds the same descriptors."""
     directions = patches._cosines(channels)
     assert (directions == np.rint(directions)).all()
     most = 128 * np.abs(directions).sum(axis=0).max()
@@ -220,8 +220,8 @@ def test_descriptors_are_exact_in_float32(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_the_rounding_of_cosines_leaves_no_doubt(channels: int) -> None:
-    """No entry of a direction lies so near to half a step that a cosine's last bits decide."""
+def test_cosines_round_without_doubt(channels: int) -> None:
+    """No entry lies so close to half a step that the last bits of a cosine decide."""
     steps = 4096 * np.abs(patches._waves(channels))
     assert np.abs(steps % 1 - 0.5).min() > 1e-9
 
@@ -239,7 +239,7 @@ def test_the_rounding_of_cosines_leaves_no_doubt(channels: int) -> None:
     ],
 )
 def test_contrast_fills_the_range(low: int, high: int, gain: int) -> None:
-    """Values are spread over -128 to 127 by a power of two, and come back as they were."""
+    """A power of two spreads values over -128 to 127, and they can be restored."""
     image = np.linspace(low, high, 64).reshape(8, 8, 1).astype(np.uint8)
     contrast = Contrast.of(image)
     assert contrast.gain == gain
@@ -252,7 +252,7 @@ def test_contrast_fills_the_range(low: int, high: int, gain: int) -> None:
 
 
 def test_some_descriptors_are_those_of_all() -> None:
-    """Describing chosen patches gives the rows that describing all gives."""
+    """Describing some patches gives the rows of describing all."""
     values = _values(20, 20, 3)
     directions = patches.strongest_directions([(values + 128).astype(np.uint8)])
     chosen = np.array([0, 5, 100, 195])
@@ -268,7 +268,7 @@ def test_a_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None
 
 
 def test_nearest_without_completeness_is_the_nearest() -> None:
-    """With alpha infinite, each query gets the key at the least distance."""
+    """With infinite alpha, each query gets the key at the least distance."""
     queries, keys = _descriptors(60, 8), _descriptors(90, 8, seed=1)
     distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
     assert (exact.nearest(queries, keys, 8, alpha=np.inf) == distances.argmin(axis=1)).all()
@@ -283,7 +283,7 @@ def test_nearest_follows_equation_1() -> None:
 
 
 def test_balanced_uses_more_keys_than_nearest() -> None:
-    """Queries that all resemble one key are shared out over many."""
+    """Queries that all resemble one key get many different keys."""
     queries = np.rint(_descriptors(200, 4) / 10)
     keys = _descriptors(200, 4, seed=1)
     plain = exact.nearest(queries, keys, 1, alpha=np.inf)
@@ -292,7 +292,7 @@ def test_balanced_uses_more_keys_than_nearest() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
-    """In whatever order terms are added, a sum next to a rounding boundary comes out the same."""
+    """In any order of terms, a sum next to a rounding boundary rounds the same way."""
     generator = np.random.default_rng(seed)
     weights = (generator.random((40, 300)) ** 20).astype(np.float32).astype(float)
     factors = exact._to_17_bits(generator.random(300) ** 5 + 1e-9)
@@ -314,7 +314,7 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
     check()
 
 
-def test_matches_of_equal_patches_are_finite() -> None:
+def test_equal_patches_get_legal_matches() -> None:
     """Flat images, where all distances are zero, get some legal match."""
     flat = np.zeros((50, 8), dtype=np.float32)
     for found in (exact.nearest(flat, flat, 49), exact.balanced(flat, flat, 49)):
@@ -322,29 +322,29 @@ def test_matches_of_equal_patches_are_finite() -> None:
 
 
 @pytest.mark.parametrize("side", [9, 16, 40])
-def test_own_patches_vote_for_the_image(side: int) -> None:
-    """If every patch finds itself, voting gives the image back."""
+def test_patches_vote_for_their_image(side: int) -> None:
+    """If every patch matches itself, voting returns the image."""
     values = _values(side, side, 3)
     own = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
     assert (vote(values, own) == values).all()
 
 
 def test_corners_and_fields_are_each_others_inverse() -> None:
-    """Patch positions become displacements and the same positions again."""
+    """Patch positions become displacements and then the same positions again."""
     found = np.random.default_rng(0).integers(0, 26**2, (26, 26))
     assert (field.corners(field.from_corners(found)) == found).all()
 
 
 def test_upsampling_keeps_pieces_apart() -> None:
-    """Between two pieces no displacement appears that neither of them has."""
+    """Between two pieces, every displacement is one of theirs."""
     coarse = _still(16)
     coarse[0, :, 8:] = 0.4
     fine = field.upsample(coarse, 64)
     assert {round(float(value), 4) for value in np.unique(fine[0])} == {0.0, 0.4}
 
 
-def test_smoothing_brings_back_fractions_within_a_piece() -> None:
-    """A slope that was rounded to whole pixels becomes a slope again; a seam stays."""
+def test_smoothing_restores_fractions_in_a_piece() -> None:
+    """A slope rounded to whole pixels becomes a slope again, and a seam stays."""
     slope = np.linspace(0, 6, 64, dtype=np.float32) / 64
     rounded = _still(64)
     rounded[1] = np.rint(slope * 64) / 64
@@ -356,7 +356,7 @@ def test_smoothing_brings_back_fractions_within_a_piece() -> None:
 
 
 def test_propagation_repairs_a_field() -> None:
-    """Nodes with a wrong displacement take over that of their neighbors."""
+    """Nodes with a wrong displacement take that of their neighbors."""
     image = pyramid.resize(scene(), 64)
     directions = patches.strongest_directions([image])
     keys = patches.describe(Contrast.of(image).values(image), directions)
@@ -369,7 +369,7 @@ def test_propagation_repairs_a_field() -> None:
     assert (untouched == damaged).all()
 
 
-def test_propagation_leads_nowhere_outside() -> None:
+def test_propagation_stays_inside() -> None:
     """A displacement that is handed on is shortened at the border, which would come out in streaks.
 
     All patches are equally far from what is asked for, so that the last round, which lets a
@@ -392,7 +392,7 @@ def test_propagation_leads_nowhere_outside() -> None:
 
 
 def test_a_torn_sketch_has_more_faults() -> None:
-    """Of two sketches that show the same patches, the one whose pieces do not fit is worse."""
+    """Of two sketches with the same patches, the one whose pieces do not fit is worse."""
     source = scene()
     arranger = Arranger(source)
     whole = arranger.sketch(warp.flow(warp.velocity(Draws(0)), 0.0), 0.0)
@@ -412,6 +412,6 @@ def test_levels_shrink_by_about_three_quarters() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("side", [64, 300])
 def test_resizing_keeps_a_flat_image(channels: int, side: int) -> None:
-    """Every channel is resampled by itself."""
+    """Every channel is resampled separately."""
     flat = np.broadcast_to(np.arange(1, channels + 1, dtype=np.uint8) * 50, (128, 128, channels))
     assert (pyramid.resize(flat, side) == flat[0, 0]).all()

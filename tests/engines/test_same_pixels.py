@@ -12,16 +12,16 @@ PAGE = (ROOT / "docs" / "same-pixels.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("case", CHECK["CASES"][:6], ids=str)
-def test_pixels_are_those_of_the_docs(case: tuple[str, int, float, bool, int]) -> None:
-    """On whatever machine this runs, a variation has the pixels that the table promises."""
+def test_pixels_match_the_docs(case: tuple[str, int, float, bool, int]) -> None:
+    """On every machine, a variation has the pixels that the table promises."""
     (row,) = CHECK["rows"]([case])
     assert row in PAGE.splitlines()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["", " --threads 1"])
-def test_the_command_of_the_docs_finds_every_row_equal(options: str) -> None:
-    """It prints what the page shows, whatever the number of threads."""
+def test_the_command_of_the_docs_confirms_every_row(options: str) -> None:
+    """It prints what the page shows, with any number of threads."""
     session = re.search(r"^\$ \.venv/bin/python (\S+) \| tail -n 1\n(.*\n)", PAGE, re.M)
     assert session is not None
     done = subprocess.run(

@@ -43,7 +43,7 @@ ERRORS = [
     (404, b'{"detail": "Model not found: flux"}', NotFoundError, "Model not found: flux"),
     (405, b"", InvalidRequestError, "base_url right"),
     (409, b'{"detail": "cancelled"}', ConflictError, "cancelled"),
-    (413, b"<html>", PayloadTooLargeError, "smaller picture"),
+    (413, b"<html>", PayloadTooLargeError, "smaller image"),
     (
         422,
         b'{"detail": [{"loc": ["body", "model"], "msg": "Field required"}]}',
@@ -63,14 +63,14 @@ ERRORS = [
     (501, b"", EngineError, "another server or engine"),
     (502, b"<html>", EngineConnectionError, "gateway"),
     (503, b'{"detail": "loading"}', ServiceUnavailableError, "loading"),
-    (504, b"<html><h1>504</h1></html>", EngineTimeoutError, "gave up waiting.*page of HTML"),
+    (504, b"<html><h1>504</h1></html>", EngineTimeoutError, "timed out.*HTML page"),
     (301, b"", ImageVariationError, "redirects"),
     (418, b'{"error": null}', InvalidRequestError, "HTTP 418"),
     (500, b'{"error": {"message": null, "type": null, "code": null}}', EngineError, "HTTP 500"),
     (500, b'{"error": {"message": "cut', EngineError, "HTTP 500"),
     (500, b'{"error": "plain"}', EngineError, "plain"),
-    (404, b'{"detail": "Not Found"}', EndpointRemovedError, "base_url mostly ends in /v1"),
-    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "takes no POST"),
+    (404, b'{"detail": "Not Found"}', EndpointRemovedError, "base_url, which usually ends in /v1"),
+    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "does not accept POST"),
     (500, b"\xff\xfe\x00", EngineError, "HTTP 500"),
 ]
 

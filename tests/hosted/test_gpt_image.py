@@ -206,7 +206,7 @@ LIMIT = (
             ModelNotFoundError,
             "does not exist",
         ),
-        (404, b"", NotFoundError, "There is no /images/edits at this address"),
+        (404, b"", NotFoundError, "The server has no /images/edits"),
     ],
 )
 def test_the_models_refusals_are_clear_errors(

@@ -9,7 +9,8 @@ from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
-from langchain_image_variation.hosted.known_servers import SERVERS, VariationsEngine
+from langchain_image_variation.hosted.known_servers import SERVERS
+from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg
 from tests.calling import PNG, Handler, answering, b64, success

@@ -81,16 +81,16 @@ def test_base64_in_odd_wrappings_is_read(call: Caller, wrap: str) -> None:
     ("body", "message"),
     [
         (b"", "an empty body"),
-        (b"<!DOCTYPE html><p>Welcome", "a page of HTML.*/v1"),
-        (b'{"created": 1, "data": [', "no ImagesResponse"),
-        (b"null", "no ImagesResponse"),
-        (b"[]", "no ImagesResponse"),
-        (b'{"data": "x"}', "no ImagesResponse"),
-        (b'{"created": 1, "data": []}', "without any picture"),
-        (b'{"created": 1}', "without any picture"),
-        (b'{"created": 1, "data": null}', "without any picture"),
-        (b"\x89PNG", "no ImagesResponse"),
-        (b"[" * 100_000, "no ImagesResponse"),
+        (b"<!DOCTYPE html><p>Welcome", "an HTML page.*/v1"),
+        (b'{"created": 1, "data": [', "not an ImagesResponse"),
+        (b"null", "not an ImagesResponse"),
+        (b"[]", "not an ImagesResponse"),
+        (b'{"data": "x"}', "not an ImagesResponse"),
+        (b'{"created": 1, "data": []}', "contains no images"),
+        (b'{"created": 1}', "contains no images"),
+        (b'{"created": 1, "data": null}', "contains no images"),
+        (b"\x89PNG", "not an ImagesResponse"),
+        (b"[" * 100_000, "not an ImagesResponse"),
     ],
 )
 def test_a_success_that_is_none_is_an_error(call: Caller, body: bytes, message: str) -> None:
@@ -123,7 +123,7 @@ def test_what_servers_leave_out_or_fill_in_twice(call: Caller) -> None:
 def test_a_body_that_says_it_is_too_long_is_not_read(call: Caller) -> None:
     """The limit is named."""
     handler, _ = answering(ok(b"{}", **{"content-length": str(10**12)}))
-    with pytest.raises(EngineResponseError, match="more than 268,435,456 bytes"):
+    with pytest.raises(EngineResponseError, match="longer than 268,435,456 bytes"):
         call(handler)
 
 

@@ -87,7 +87,7 @@ def test_what_follows_the_end_is_not_passed_on() -> None:
     for tail in (PROMPT, b"PK\3\4" + PROMPT, drawn(RGB, 8, seed=1).png()):
         source = load_source(data + tail)
         assert source.png.data == data
-        assert source.note == "image: written anew as a valid PNG."
+        assert source.note == "image: rewrote it as a valid PNG."
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_colours_that_make_no_sense_are_as_good_as_none(extra: bytes) -> None:
 def test_colours_that_are_not_converted_are_named() -> None:
     """What cICP says of wide or bright colours is left out, and the note says so."""
     data = drawn(RGB, 8).with_(first=chunk(b"cICP", bytes([9, 16, 0, 1]))).png()
-    assert load_source(data).note == "image: took its colours as sRGB."
+    assert load_source(data).note == "image: treated its colors as sRGB."
 
 
 def _animated(*, still_is_a_frame: bool) -> bytes:
@@ -275,7 +275,7 @@ def test_of_an_animation_only_the_still_picture_is_passed_on() -> None:
     """Frames are left out; if the still picture is none of them, the note says so."""
     for still_is_a_frame, note in (
         (True, "image: took the first frame."),
-        (False, "image: took the still picture, which is not part of the animation."),
+        (False, "image: took the still image, which is not part of the animation."),
     ):
         source = load_source(_animated(still_is_a_frame=still_is_a_frame))
         assert source.png.data == drawn(RGB, 8).png()

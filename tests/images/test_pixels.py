@@ -6,7 +6,13 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import PLAIN_MODES, decode, decoding, encode, plain
+from langchain_image_variation.images.pixels import (
+    PLAIN_MODES,
+    decode,
+    encode,
+    normalize,
+    translate_decoder_errors,
+)
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
@@ -16,7 +22,7 @@ MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK",
 @pytest.mark.parametrize("mode", [*MODES, "HSV", "I", "F", "I;16", "I;16B", "I;16L"])
 def test_every_mode_of_pillow_becomes_a_plain_one(mode: str) -> None:
     """Whatever the mode, the result has 8-bit grey or RGB, with or without alpha."""
-    image = plain(Image.new(mode, (5, 5)))
+    image = normalize(Image.new(mode, (5, 5)))
     assert image.mode in PLAIN_MODES
     assert image.size == (5, 5)
 
@@ -24,7 +30,7 @@ def test_every_mode_of_pillow_becomes_a_plain_one(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "I", "F"])
 def test_grey_stays_grey(mode: str) -> None:
     """Grey pictures are not turned into RGB."""
-    assert plain(Image.new(mode, (5, 5))).mode in ("L", "LA")
+    assert normalize(Image.new(mode, (5, 5))).mode in ("L", "LA")
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
@@ -44,8 +50,8 @@ def test_floats_are_scaled_whatever_is_among_them() -> None:
     values = (-1.5, 3.0, float("nan"), float("inf"))
     for at, value in enumerate(values):
         image.putpixel((at % 2, at // 2), value)
-    assert [plain(image).getpixel((at % 2, at // 2)) for at in (0, 1, 3)] == [0, 255, 255]
-    assert plain(Image.new("F", (2, 2), float("nan"))).getextrema() == (0, 0)
+    assert [normalize(image).getpixel((at % 2, at // 2)) for at in (0, 1, 3)] == [0, 255, 255]
+    assert normalize(Image.new("F", (2, 2), float("nan"))).getextrema() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     buffer = io.BytesIO()
     image.save(buffer, "PNG", exif=exif)
-    upright = plain(Image.open(buffer))
+    upright = normalize(Image.open(buffer))
     assert upright.tobytes() == ImageOps.exif_transpose(Image.open(buffer)).tobytes()
     assert upright.size == ((16, 10) if orientation < 5 else (10, 16))
     assert not upright.info
@@ -83,13 +89,13 @@ def test_broken_exif_does_no_harm(format: str) -> None:
     """A picture whose EXIF is garbage is read as if it had none."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2), "red").save(buffer, format, exif=b"Exif\0\0garbage")
-    assert plain(Image.open(buffer)).size == (4, 2)
+    assert normalize(Image.open(buffer)).size == (4, 2)
 
 
 def test_a_part_of_a_picture_can_be_taken() -> None:
     """With a box, only that part is converted, before the picture is turned upright."""
     image = decode(SquarePNG(square_png(16)))
-    assert plain(image, (2, 3, 10, 11)).tobytes() == image.crop((2, 3, 10, 11)).tobytes()
+    assert normalize(image, (2, 3, 10, 11)).tobytes() == image.crop((2, 3, 10, 11)).tobytes()
 
 
 def _with_red_and_blue_swapped(profile: bytes) -> bytes:
@@ -103,7 +109,7 @@ def _with_red_and_blue_swapped(profile: bytes) -> bytes:
 
 
 def test_an_embedded_profile_is_converted_to_srgb() -> None:
-    """Colours are converted, alpha is kept; the sRGB profile or a broken one changes nothing."""
+    """Colours are converted, alpha is kept; an sRGB profile or a corrupt one changes nothing."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.new("RGBA", (2, 2), (10, 200, 90, 128))
     for profile, expected in (
@@ -112,7 +118,7 @@ def test_an_embedded_profile_is_converted_to_srgb() -> None:
         (_with_red_and_blue_swapped(srgb), (90, 200, 10, 128)),
     ):
         image.info["icc_profile"] = profile
-        found = plain(image).getpixel((0, 0))
+        found = normalize(image).getpixel((0, 0))
         assert isinstance(found, tuple)
         assert all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
 
@@ -121,7 +127,7 @@ def test_the_picture_of_the_caller_is_not_changed() -> None:
     """Normalising a picture leaves the caller's own as it was."""
     image = Image.new("RGB", (2, 2))
     image.info["comment"] = "mine"
-    plain(image)
+    normalize(image)
     assert image.info == {"comment": "mine"}
 
 
@@ -135,7 +141,10 @@ def test_encode_and_decode_are_inverse() -> None:
 
 def test_decoding_hides_what_pillow_says() -> None:
     """Only our own text leaves the block, with nothing chained to it."""
-    with pytest.raises(InvalidImageError) as caught, decoding(InvalidImageError("ours")):
+    with (
+        pytest.raises(InvalidImageError) as caught,
+        translate_decoder_errors(InvalidImageError("ours")),
+    ):
         raise OSError("<_io.BytesIO object at 0x7f>")
     assert caught.value.__suppress_context__
     assert str(caught.value) == "ours"
@@ -147,12 +156,15 @@ def test_decoding_silences_pillow_alone_and_only_meanwhile() -> None:
 
     def decode_often() -> None:
         for _ in range(50):
-            with decoding(InvalidImageError("ours")):
+            with translate_decoder_errors(InvalidImageError("ours")):
                 warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
 
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(decode_often) for _ in range(8)]:
             done.result()
     assert list(warnings.filters) == before
-    with pytest.warns(UserWarning, match="theirs"), decoding(InvalidImageError("ours")):
+    with (
+        pytest.warns(UserWarning, match="theirs"),
+        translate_decoder_errors(InvalidImageError("ours")),
+    ):
         warnings.warn("theirs", stacklevel=1)

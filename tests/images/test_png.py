@@ -11,7 +11,7 @@ from PIL import Image
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG
-from langchain_image_variation.images.png.chunks import without_metadata
+from langchain_image_variation.images.png.chunks import strip_metadata
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,
@@ -82,17 +82,17 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"GIF89a", "not a PNG file"),
     (jpeg(), "not a PNG file"),
     (SIGNATURE[:-1], "not a PNG file"),
-    (SIGNATURE + bytes(MAX_PNG_BYTES - 8), "4,194,304 bytes; it must have less than 4,194,304"),
-    (oversized_png(), "it must have less than 4,194,304 (4 MB)"),
+    (SIGNATURE + bytes(MAX_PNG_BYTES - 8), "4,194,304 bytes; it must have fewer than 4,194,304"),
+    (oversized_png(), "it must have fewer than 4,194,304 (4 MB)"),
     (SIGNATURE, "IEND is missing"),
     (SIGNATURE + b"\0" * 5, "cut off at byte 13"),
     (SIGNATURE + PIXEL + END, "first chunk is not IHDR"),
     (SIGNATURE + chunk(b"IHDR", b"\0" * 12) + PIXEL + END, "IHDR has 12 bytes"),
-    (SIGNATURE + header(0, 0) + PIXEL + END, "IHDR says 0x0"),
-    (SIGNATURE + header(2**31, 2**31) + PIXEL + END, "IHDR says 2147483648x"),
+    (SIGNATURE + header(0, 0) + PIXEL + END, "IHDR declares 0x0"),
+    (SIGNATURE + header(2**31, 2**31) + PIXEL + END, "IHDR declares 2147483648x"),
     (SIGNATURE + header(1, 1, 3, 0, 0, 0, 0) + PIXEL + END, "bit depth 3"),
     (SIGNATURE + header(1, 1, 16, 3, 0, 0, 0) + PALETTE + PIXEL + END, "bit depth 16"),
-    (SIGNATURE + header(1, 1, 8, 1, 0, 0, 0) + PIXEL + END, "colour type 1"),
+    (SIGNATURE + header(1, 1, 8, 1, 0, 0, 0) + PIXEL + END, "color type 1"),
     (SIGNATURE + header(1, 1, 8, 0, 1, 0, 0) + PIXEL + END, "compression 1"),
     (SIGNATURE + header(1, 1, 8, 0, 0, 1, 0) + PIXEL + END, "filter 1"),
     (SIGNATURE + header(1, 1, 8, 0, 0, 0, 2) + PIXEL + END, "interlace 2"),
@@ -114,7 +114,7 @@ BROKEN: list[tuple[bytes, str]] = [
         SIGNATURE + header(1, 1, 8, 2, 0, 0, 0) + chunk(b"bKGD") + PALETTE + PIXEL + END,
         "depends on it",
     ),
-    (SIGNATURE + header() + chunk(b"hIST") + PIXEL + END, "hIST comes without a PLTE"),
+    (SIGNATURE + header() + chunk(b"hIST") + PIXEL + END, "hIST has no PLTE"),
     (SIGNATURE + header() + chunk(b"acTL") * 2 + PIXEL + END, "acTL occurs twice"),
     (SIGNATURE + header() + PIXEL + chunk(b"eXIf") * 2 + END, "eXIf occurs twice"),
     (SIGNATURE + header() + chunk(b"tEXt") * 16_384 + PIXEL + END, "more than 16,384 chunks"),
@@ -124,9 +124,9 @@ BROKEN: list[tuple[bytes, str]] = [
     (SIGNATURE + PALETTED + chunk(b"PLTE") + PIXEL + END, "PLTE has 0 bytes"),
     (
         SIGNATURE + header(1, 1, 1, 3, 0, 0, 0) + chunk(b"PLTE", b"abc" * 3) + PIXEL + END,
-        "PLTE has 9 bytes; 3 to 6",
+        "PLTE has 9 bytes; it may have 3 to 6",
     ),
-    (SIGNATURE + header() + PALETTE + PIXEL + END, "not allowed in a grey"),
+    (SIGNATURE + header() + PALETTE + PIXEL + END, "not allowed in a grayscale"),
     (SIGNATURE + header() + PIXEL + PALETTE + END, "PLTE comes after IDAT"),
     (
         SIGNATURE + header(1, 1, 8, 6, 0, 0, 0) + chunk(b"tRNS", b"\0") + PIXEL + END,
@@ -175,7 +175,7 @@ def test_accepts_the_largest_legal_side_and_length() -> None:
 def test_corrupt_pixels_fail_on_decoding_with_the_same_error() -> None:
     """A file whose structure is right but whose pixels are not is refused when decoded."""
     png = SquarePNG(corrupt_png())
-    with pytest.raises(InvalidImageError, match="pixels cannot be inflated"):
+    with pytest.raises(InvalidImageError, match="pixels cannot be decompressed"):
         decode(png)
 
 
@@ -193,7 +193,7 @@ def test_text_is_neither_inflated_nor_in_the_way(text: bytes) -> None:
     """A picture with any text chunk is decoded as if it had none."""
     whole = square_png(16)
     data = whole[:33] + text + whole[33:]
-    assert without_metadata(data) == whole == without_metadata(whole)
+    assert strip_metadata(data) == whole == strip_metadata(whole)
     assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(whole)).tobytes()
 
 

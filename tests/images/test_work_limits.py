@@ -21,10 +21,10 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.http.url_policy import URLPolicy
-from langchain_image_variation.images.jpeg import segments
-from langchain_image_variation.images.pixels import as_png, decode_result, decoding
+from langchain_image_variation.images.jpeg import read_segments
+from langchain_image_variation.images.pixels import as_png, decode_result, translate_decoder_errors
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.images.tiff import SIGNATURES, value_bytes
+from langchain_image_variation.images.tiff import SIGNATURES, count_value_bytes
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
     MAX_JPEG_EXIF_SEGMENTS,
@@ -35,7 +35,7 @@ from langchain_image_variation.images.work_limits import (
     check_work,
 )
 from langchain_image_variation.output import ContactSheet, save_images
-from langchain_image_variation.source import load_source, read_stored
+from langchain_image_variation.source import load_source, read_stored_file
 from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
@@ -60,7 +60,7 @@ def segment(marker: int, body: bytes = b"") -> bytes:
 
 def scans(data: bytes) -> int:
     """Return how many scans are found in a file."""
-    return sum(found.is_scan for found in segments(data))
+    return sum(found.is_scan for found in read_segments(data))
 
 
 # Every way in...
@@ -83,7 +83,7 @@ def _from_file(data: bytes, folder: Path) -> object:
 
 def _from_store(data: bytes, folder: Path) -> object:
     (folder / "photo.jpg").write_bytes(data)
-    return load_source(read_stored(f"local://{folder}/photo.jpg", {})[0])
+    return load_source(read_stored_file(f"local://{folder}/photo.jpg", {})[0])
 
 
 SOURCES: dict[str, Callable[[bytes, Path], object]] = {
@@ -321,7 +321,7 @@ def test_the_scans_of_an_encoder_are_accepted_at_the_most_pixels(mode: str) -> N
 def test_fewer_scans_are_accepted_of_a_large_picture() -> None:
     """A hundred scans cost as many passes over the picture, so of a large one 25 are accepted."""
     check_work(_claiming(9459, 9459, "L", 25 - 6))
-    refused = f"whose 26 scans pass over 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
+    refused = f"whose 26 scans read 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
     with pytest.raises(InvalidImageError, match=refused):
         load_source(_claiming(9459, 9459, "L", 26 - 6))
 
@@ -329,14 +329,14 @@ def test_fewer_scans_are_accepted_of_a_large_picture() -> None:
 def test_a_scan_of_several_components_counts_as_many_times() -> None:
     """The scan that refines all components at once is charged for each of them."""
     data = jpeg(Image.new("RGB", (16, 16)), progressive=True, subsampling=0)
-    joint = next(found for found in segments(data) if found.is_scan)
+    joint = next(found for found in read_segments(data) if found.is_scan)
     size = (9000).to_bytes(2) * 2
     frame = data.index(b"\xff\xc2") + 5
     large = data[:frame] + size + data[frame + 4 :]
     header = large[joint.start : joint.end]
     assert header[4] == 3
     check_work(large[:-2] + header * 3 + large[-2:])
-    with pytest.raises(InvalidImageError, match="whose 20 scans pass over"):
+    with pytest.raises(InvalidImageError, match="whose 20 scans read"):
         check_work(large[:-2] + header * 10 + large[-2:])
 
 
@@ -348,7 +348,7 @@ def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
     if frame == "duplicate":
         parts = bytearray(data)
         parts[at + 13] = parts[at + 16] = parts[at + 10]
-        with pytest.raises(InvalidImageError, match="scans pass over"):
+        with pytest.raises(InvalidImageError, match="scans read"):
             check_work(bytes(parts))
         return
     rest = data[at + 19 :]
@@ -440,12 +440,12 @@ def test_pillow_finds_the_segments_that_were_judged(parts: list[bytes]) -> None:
     data = _in_header(*parts)
     try:
         check_work(data)
-        with decoding(InvalidImageError("unreadable")):
+        with translate_decoder_errors(InvalidImageError("unreadable")):
             image = Image.open(io.BytesIO(data), formats=("JPEG",))
     except InvalidImageError:
         return
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
-    header = takewhile(lambda part: not part.is_scan, segments(data))
+    header = takewhile(lambda part: not part.is_scan, read_segments(data))
     kept = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
     assert [body for _, body in image.applist] == kept
 
@@ -576,7 +576,7 @@ def test_no_value_that_pillow_copies_is_missed(
     file.seek(directory.next)
     directory.load(file)
     copied = [len(value) for value in directory._tagdata.values()]
-    assert sum(size for size in copied if size > (8 if big else 4)) <= value_bytes(block)
+    assert sum(size for size in copied if size > (8 if big else 4)) <= count_value_bytes(block)
 
 
 def _tiff(big: bool, tag: int | None, count: int) -> bytes:

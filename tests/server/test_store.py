@@ -40,7 +40,7 @@ def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     kept, old = first.add(square_png(1)), first.add(square_png(2))
     expired = found(first, old)
     os.utime(expired, (time.time() - 1, time.time() - 1))
-    left = tmp_path / f"{'0' * 16}.part"
+    left = tmp_path / f".{'0' * 16}.part"
     left.write_bytes(b"x")
     os.utime(left, (time.time() - 900, time.time() - 900))
     second = PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE)

@@ -29,7 +29,7 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.hosted.known_servers import VariationsEngine
+from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.output import SavedImage
 
 

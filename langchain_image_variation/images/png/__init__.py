@@ -1,9 +1,9 @@
-"""`SquarePNG`: the only form in which a picture enters a request.
+"""`SquarePNG`: the only form in which an image enters a request.
 
-The check reads the structure of the file and decodes nothing, so it takes milliseconds whatever
-the picture holds, and a decompression bomb is refused before anything is inflated. Rules and chunk
-names are those of the PNG specification, third edition (W3C, 2025); "square" and "less than 4MB"
-are the contract's.
+The check reads the structure of the file and decodes nothing. It takes milliseconds for any image,
+and it refuses a decompression bomb before anything is decompressed. Rules and chunk names are those
+of the PNG specification, third edition (W3C, 2025). "Square" and "less than 4MB" are rules of the
+contract.
 """
 
 import hashlib
@@ -15,29 +15,28 @@ from langchain_image_variation.images.png import chunks
 __all__ = ["MAX_PNG_BYTES", "MAX_PNG_SIDE", "SquarePNG"]
 
 MAX_PNG_BYTES = 4 * 1024 * 1024
-"""A picture must be smaller than this, in bytes: the contract's "less than 4MB"."""
+"""An image must have fewer bytes than this: the contract says "less than 4MB"."""
 
 MAX_PNG_SIDE = 8192
-"""A picture may be at most this wide and high, in pixels: 8 times the largest `size`."""
+"""The largest width and height of an image, in pixels: 8 times the largest `size`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SquarePNG:
-    """A valid square PNG of less than 4 MB. One exists only if it passed every check.
+    """A valid square PNG under 4 MB. An instance exists only if the file passed every check.
 
-    Checked are the signature, the header, each chunk's length, name, place and checksum, the
-    closing IEND, that width and height are equal, and both limits. Pixels are not decoded:
-    `langchain_image_variation.images.pixels.decode` does that, and raises the same error.
+    The constructor checks the signature, the header, the length, name, position and checksum of
+    each chunk, the final IEND, that width and height are equal, and both limits. It does not decode
+    the pixels: `langchain_image_variation.images.pixels.decode` does, and raises the same error.
 
-    The bytes are kept as they are, with whatever text, EXIF or hidden colours are in them. To leave
-    those out is the part of `load_source`; what alpha does not show in full goes with
-    `langchain_image_variation.images.pixels.on_white`.
+    The bytes stay as they are, including text, EXIF and hidden colors. `load_source` removes those.
+    `langchain_image_variation.images.pixels.on_white` also removes what alpha hides in part.
 
     Args:
         data: The bytes of the file.
 
     Raises:
-        InvalidImageError: If a rule is broken; the message says which, and what was found.
+        InvalidImageError: If the file breaks a rule. The message names the rule and the value.
     """
 
     data: bytes = field(repr=False)
@@ -46,16 +45,16 @@ class SquarePNG:
     bit_depth: int = field(init=False)
     """Bits per sample (or per palette index): 1, 2, 4, 8 or 16."""
     color_type: int = field(init=False)
-    """The PNG colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
+    """The PNG color type: 0 gray, 2 RGB, 3 palette, 4 gray with alpha, 6 RGB with alpha."""
     chunk_names: frozenset[str] = field(init=False, repr=False, compare=False)
     """The names of the chunks in the file."""
 
     def __post_init__(self) -> None:
-        """Check the file and fill in the fields read from its header."""
+        """Check the file and read the fields from its header."""
         if not isinstance(self.data, bytes):
             name = type(self.data).__name__
             raise InvalidImageError(f"image must be the bytes of a PNG file, got {name}.")
-        header, names = _checked(self.data)
+        header, names = _check(self.data)
         object.__setattr__(self, "side", header.width)
         object.__setattr__(self, "bit_depth", header.bit_depth)
         object.__setattr__(self, "color_type", header.color_type)
@@ -67,16 +66,16 @@ class SquarePNG:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def _checked(data: bytes) -> tuple[chunks.Header, set[bytes]]:
+def _check(data: bytes) -> tuple[chunks.Header, set[bytes]]:
     if not data:
         raise InvalidImageError("image is empty; pass the bytes of a PNG file.")
     if not data.startswith(chunks.SIGNATURE):
         raise InvalidImageError("image is not a PNG file: the PNG signature is missing.")
     if len(data) >= MAX_PNG_BYTES:
         raise InvalidImageError(
-            f"image has {len(data):,} bytes; it must have less than {MAX_PNG_BYTES:,} (4 MB)."
+            f"image has {len(data):,} bytes; it must have fewer than {MAX_PNG_BYTES:,} (4 MB)."
         )
-    header, names = chunks.check_order(chunks.read(data))
+    header, names = chunks.check_order(chunks.read_chunks(data))
     if header.width != header.height:
         raise InvalidImageError(
             f"image must be square, got {header.width}x{header.height} pixels; crop or pad it "
@@ -85,6 +84,6 @@ def _checked(data: bytes) -> tuple[chunks.Header, set[bytes]]:
     if header.width > MAX_PNG_SIDE:
         raise InvalidImageError(
             f"image is {header.width}x{header.height} pixels; the limit is "
-            f"{MAX_PNG_SIDE}x{MAX_PNG_SIDE}."
+            f"{MAX_PNG_SIDE}x{MAX_PNG_SIDE}. Scale it down first."
         )
     return header, names

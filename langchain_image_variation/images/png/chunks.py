@@ -1,7 +1,7 @@
-"""The chunks of a PNG file: read one by one, held to the specification's rules, left out.
+"""The chunks of a PNG file: reads them, checks them against the specification, and filters them.
 
-Nothing is inflated here. Rules and names are those of the PNG specification, third edition (W3C,
-2025).
+Nothing is decompressed here. Rules and names are those of the PNG specification, third edition
+(W3C, 2025).
 """
 
 import struct
@@ -12,53 +12,53 @@ from typing import NamedTuple
 from langchain_image_variation.exceptions import InvalidImageError
 
 __all__ = [
+    "APPEARANCE",
     "INDEXED",
-    "LOOK",
     "MAX_CHUNKS",
     "PIXELS",
     "SIGNATURE",
     "Header",
     "check_order",
-    "corrupt",
-    "end",
-    "few",
-    "header",
-    "read",
-    "replaced",
-    "without",
-    "without_metadata",
+    "corrupt_png",
+    "filter_chunks",
+    "find_end",
+    "has_few_chunks",
+    "read_chunks",
+    "read_header",
+    "replace_chunks",
+    "strip_metadata",
 ]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first bytes of every PNG file."""
 
 MAX_CHUNKS = 16_384
-"""A file of up to 4 MB may have at most so many chunks, a larger one for each 256 bytes one."""
+"""The most chunks of a file of up to 4 MB. A larger file may have one for every 256 bytes."""
 
 INDEXED = 3
-"""The colour type of pictures with a palette."""
+"""The color type of images with a palette."""
 
 PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-"""The chunks that make the pixels."""
+"""The chunks that define the pixels."""
 
-LOOK = frozenset({b"cHRM", b"cICP", b"eXIf", b"gAMA", b"iCCP", b"sRGB"})
-"""The chunks besides that say how the pixels are to be shown: their colours, and which way up."""
+APPEARANCE = frozenset({b"cHRM", b"cICP", b"eXIf", b"gAMA", b"iCCP", b"sRGB"})
+"""The other chunks that change how the pixels are shown: their colors and their orientation."""
 
 _BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _BEFORE_PLTE = {b"cHRM", b"cICP", b"gAMA", b"iCCP", b"mDCV", b"cLLI", b"sBIT", b"sRGB"}
-# The third edition wants eXIf here too, but the second allowed it at the end, where common programs
-# put it and every decoder accepts it.
+# The third edition requires eXIf here too. The second allowed it at the end, where common programs
+# write it and every decoder accepts it.
 _BEFORE_IDAT = {*_BEFORE_PLTE, b"bKGD", b"hIST", b"pHYs", b"sPLT", b"tRNS", b"acTL"}
 _ONCE = {*_BEFORE_IDAT, b"IHDR", b"PLTE", b"IEND", b"eXIf", b"tIME"} - {b"sPLT"}
 _AFTER_PLTE = {b"bKGD", b"hIST", b"tRNS"}
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-# Of the chunks that change how a picture looks, those whose length is fixed.
+# The chunks with a fixed length that change how an image looks.
 _LENGTHS = {b"cHRM": 32, b"cICP": 4, b"gAMA": 4, b"sRGB": 1}
 _TRNS_LENGTHS = {0: 2, 2: 6}
 
 
 class Header(NamedTuple):
-    """What IHDR says."""
+    """The content of IHDR."""
 
     width: int
     height: int
@@ -67,164 +67,166 @@ class Header(NamedTuple):
     interlaced: bool
 
 
-def read(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def read_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yield each chunk's name and content, from IHDR up to and including IEND.
 
     Args:
         data: The bytes of a file that begins with the signature.
 
     Raises:
-        InvalidImageError: If the file does not begin with IHDR, is cut off or goes on after IEND, a
-            length or name is impossible, a checksum is wrong, of whichever chunk, or there are too
-            many chunks.
+        InvalidImageError: If the file does not begin with IHDR, is cut off or continues after IEND,
+            if a length or name is impossible or any checksum is wrong, or if there are too many
+            chunks.
     """
     view = memoryview(data)
-    at, limit = len(SIGNATURE), _limit(data)
+    start, limit = len(SIGNATURE), _limit(data)
     for _ in range(limit):
-        if at == len(data):
-            raise corrupt("IEND is missing: the file is cut off")
-        if at + 12 > len(data):
-            raise corrupt(f"it is cut off at byte {len(data):,}, inside a chunk")
-        length = int.from_bytes(view[at : at + 4])
-        name = bytes(view[at + 4 : at + 8])
+        if start == len(data):
+            raise corrupt_png("IEND is missing: the file is cut off")
+        if start + 12 > len(data):
+            raise corrupt_png(f"it is cut off at byte {len(data):,}, inside a chunk")
+        length = int.from_bytes(view[start : start + 4])
+        name = bytes(view[start + 4 : start + 8])
         # Names are ASCII letters; isalpha on bytes is ASCII-only.
         if not name.isalpha():
-            raise corrupt(f"byte {at + 4:,} should begin a chunk name")
-        end = at + 8 + length
+            raise corrupt_png(f"byte {start + 4:,} should begin a chunk name")
+        end = start + 8 + length
         if end + 4 > len(data):
-            raise corrupt(f"it is cut off at byte {len(data):,}, inside {name.decode()}")
-        # A name that was damaged may be that of any chunk, so no wrong checksum is let pass.
-        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            raise corrupt(f"the checksum of {name.decode()} at byte {at:,} is wrong")
-        if at == len(SIGNATURE) and name != b"IHDR":
-            raise corrupt("its first chunk is not IHDR")
-        at = end + 4
+            raise corrupt_png(f"it is cut off at byte {len(data):,}, inside {name.decode()}")
+        # A damaged name may belong to any chunk, so every checksum must be right.
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise corrupt_png(f"the checksum of {name.decode()} at byte {start:,} is wrong")
+        if start == len(SIGNATURE) and name != b"IHDR":
+            raise corrupt_png("its first chunk is not IHDR")
+        start = end + 4
         yield name, view[end - length : end]
         if name == b"IEND":
-            if at != len(data):
-                raise corrupt(f"{len(data) - at:,} bytes follow IEND")
+            if start != len(data):
+                raise corrupt_png(f"{len(data) - start:,} bytes follow IEND")
             return
-    raise InvalidImageError(f"image has more than {limit:,} chunks; write it anew with fewer.")
+    raise InvalidImageError(
+        f"image has more than {limit:,} chunks, the limit. Save it again with fewer."
+    )
 
 
-def few(data: bytes) -> bool:
-    """Say whether a file has at most 256 chunks, so that checking it takes no time to speak of."""
-    at = len(SIGNATURE)
+def has_few_chunks(data: bytes) -> bool:
+    """Return whether a file has at most 256 chunks, so that checking it is almost instant."""
+    start = len(SIGNATURE)
     for _ in range(256):
-        if at >= len(data):
+        if start >= len(data):
             return True
-        at += 12 + int.from_bytes(data[at : at + 4])
+        start += 12 + int.from_bytes(data[start : start + 4])
     return False
 
 
-def end(data: bytes) -> int:
-    """Return where a file's IEND ends, or the file, if it has none.
+def find_end(data: bytes) -> int:
+    """Return the offset after IEND, or the length of the file if it has no IEND.
 
-    Programs that append archives or notes to pictures, and those that write a smaller file over a
-    larger one, leave something behind it, which no decoder shows.
+    Some programs append archives or notes to images, or write a smaller file over a larger one.
+    They leave bytes after IEND, which no decoder shows.
     """
-    at = len(SIGNATURE)
+    start = len(SIGNATURE)
     for _ in range(_limit(data)):
-        name = data[at + 4 : at + 8]
-        at += 12 + int.from_bytes(data[at : at + 4])
-        if name == b"IEND" or at >= len(data):
+        name = data[start + 4 : start + 8]
+        start += 12 + int.from_bytes(data[start : start + 4])
+        if name == b"IEND" or start >= len(data):
             break
-    return at if name == b"IEND" and at < len(data) else len(data)
+    return start if name == b"IEND" and start < len(data) else len(data)
 
 
-def without_metadata(data: bytes) -> bytes:
+def strip_metadata(data: bytes) -> bytes:
     """Return a file without the chunks that no pixel depends on, such as text and profiles.
 
-    The others are not changed, so nothing is decoded or encoded. A palette that only suggests
-    colours to a display of few is left out too.
+    The other chunks stay as they are; nothing is decoded or encoded. A palette in a file that is
+    not indexed is left out too: it only suggests colors to a display that has few.
 
     Raises:
         InvalidImageError: As `read`.
     """
-    _, first = next(read(data))
-    suggested = header(first).color_type != INDEXED
-    return without(data, keep=PIXELS - {b"PLTE"} if suggested else PIXELS)
+    _, body = next(read_chunks(data))
+    is_indexed = read_header(body).color_type == INDEXED
+    return filter_chunks(data, keep=PIXELS if is_indexed else PIXELS - {b"PLTE"})
 
 
-def without(data: bytes, *, keep: Container[bytes]) -> bytes:
-    """Return a file without the ancillary chunks, and the palette, whose names are not in `keep`.
+def filter_chunks(data: bytes, *, keep: Container[bytes]) -> bytes:
+    """Return a file without the ancillary chunks, and without the palette, unless `keep` has them.
 
     Raises:
         InvalidImageError: As `read`.
     """
     parts: list[bytes | memoryview] = [SIGNATURE]
-    for name, body in read(data):
-        # A critical chunk changes what the others mean: it stays, if only to be refused.
+    for name, body in read_chunks(data):
+        # A critical chunk changes what the others mean, so it stays, even if it is refused later.
         if name in keep or (name[:1].isupper() and name != b"PLTE"):
             parts += _chunk(name, body)
     return b"".join(parts)
 
 
-def replaced(data: bytes, name: bytes, change: Callable[[memoryview], bytes]) -> bytes:
-    """Return a file with other content in each chunk of a name.
+def replace_chunks(data: bytes, name: bytes, change: Callable[[memoryview], bytes]) -> bytes:
+    """Return a file in which `change` has replaced the content of each chunk with that name.
 
     Raises:
         InvalidImageError: As `read`.
     """
     parts: list[bytes | memoryview] = [SIGNATURE]
-    for found, body in read(data):
-        parts += _chunk(found, change(body) if found == name else body)
+    for chunk_name, body in read_chunks(data):
+        parts += _chunk(chunk_name, change(body) if chunk_name == name else body)
     return b"".join(parts)
 
 
 def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set[bytes]]:
-    """Hold each chunk to its place and return the header, and the names that occur.
+    """Check that each chunk is allowed where it is; return the header and the names of all chunks.
 
     Raises:
-        InvalidImageError: If a rule is broken, or `chunks` raises it.
+        InvalidImageError: If a chunk breaks a rule, or if `chunks` raises this error.
     """
     _, body = next(chunks)
-    head = header(body)
-    seen: set[bytes] = {b"IHDR"}
+    header = read_header(body)
+    names: set[bytes] = {b"IHDR"}
     previous, colors = b"IHDR", 0
     for name, body in chunks:
-        _check_place(name, previous, seen)
+        _check_place(name, previous, names)
         if len(body) != _LENGTHS.get(name, len(body)):
-            raise corrupt(f"{name.decode()} has {len(body)} bytes instead of {_LENGTHS[name]}")
+            raise corrupt_png(f"{name.decode()} has {len(body)} bytes instead of {_LENGTHS[name]}")
         if name == b"PLTE":
-            colors = _checked_palette(head, body)
+            colors = _check_palette(header, body)
         elif name == b"IEND" and len(body):
-            raise corrupt("IEND is not empty")
+            raise corrupt_png("IEND is not empty")
         elif name == b"tRNS":
-            _check_transparency(head, len(body), colors)
-        elif name == b"IDAT" and head.color_type == INDEXED and not colors:
-            raise corrupt("PLTE is missing before IDAT")
-        seen.add(name)
+            _check_transparency(header, len(body), colors)
+        elif name == b"IDAT" and header.color_type == INDEXED and not colors:
+            raise corrupt_png("PLTE is missing before IDAT")
+        names.add(name)
         previous = name
-    if b"IDAT" not in seen:
-        raise corrupt("it has no IDAT, so no pixels")
-    return head, seen
+    if b"IDAT" not in names:
+        raise corrupt_png("it has no IDAT chunk and therefore no pixels")
+    return header, names
 
 
-def header(body: memoryview) -> Header:
-    """Return what the content of IHDR says.
+def read_header(body: memoryview) -> Header:
+    """Parse the content of IHDR.
 
     Raises:
-        InvalidImageError: If it has another length than 13, or a value that is not allowed.
+        InvalidImageError: If it does not have 13 bytes, or if a value is not allowed.
     """
     if len(body) != 13:
-        raise corrupt(f"IHDR has {len(body)} bytes instead of 13")
+        raise corrupt_png(f"IHDR has {len(body)} bytes instead of 13")
     width, height = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
     bit_depth, color_type, compression, filtering, interlace = body[8:]
     if not 0 < width < 2**31 or not 0 < height < 2**31:
-        raise corrupt(f"IHDR says {width}x{height} pixels")
+        raise corrupt_png(f"IHDR declares {width}x{height} pixels")
     if bit_depth not in _BIT_DEPTHS.get(color_type, ()):
-        raise corrupt(f"IHDR says colour type {color_type} with bit depth {bit_depth}")
+        raise corrupt_png(f"IHDR declares color type {color_type} with bit depth {bit_depth}")
     if compression or filtering or interlace > 1:
-        raise corrupt(
-            f"IHDR says compression {compression}, filter {filtering}, interlace {interlace}"
+        raise corrupt_png(
+            f"IHDR declares compression {compression}, filter {filtering}, interlace {interlace}"
         )
     return Header(width, height, bit_depth, color_type, bool(interlace))
 
 
-def corrupt(what: str) -> InvalidImageError:
-    """Return the error that says what is wrong with a PNG file."""
-    return InvalidImageError(f"image is a corrupt PNG file: {what}.")
+def corrupt_png(problem: str) -> InvalidImageError:
+    """Return the error for a problem in a PNG file."""
+    return InvalidImageError(f"image is a corrupt PNG file: {problem}.")
 
 
 def _limit(data: bytes) -> int:
@@ -238,40 +240,42 @@ def _chunk(name: bytes, body: bytes | memoryview) -> Iterator[bytes | memoryview
     yield struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
 
 
-def _check_place(name: bytes, previous: bytes, seen: set[bytes]) -> None:
-    """Refuse a chunk that the specification's ordering rules do not allow here."""
+def _check_place(name: bytes, previous: bytes, names: set[bytes]) -> None:
+    """Refuse a chunk that the specification does not allow in this position."""
     text = name.decode()
-    if name in seen and name in _ONCE:
-        raise corrupt(f"{text} occurs twice")
-    if name == b"IDAT" and b"IDAT" in seen and previous != b"IDAT":
-        raise corrupt("its IDAT chunks are not consecutive")
-    if b"IDAT" in seen and (name in _BEFORE_IDAT or name == b"PLTE"):
-        raise corrupt(f"{text} comes after IDAT")
-    if b"PLTE" in seen and name in _BEFORE_PLTE:
-        raise corrupt(f"{text} comes after PLTE")
-    if name == b"PLTE" and seen & _AFTER_PLTE:
-        raise corrupt("PLTE comes after a chunk that depends on it")
-    if name == b"hIST" and b"PLTE" not in seen:
-        raise corrupt("hIST comes without a PLTE before it")
-    # An upper-case first letter marks a chunk that a reader must understand.
+    if name in names and name in _ONCE:
+        raise corrupt_png(f"{text} occurs twice")
+    if name == b"IDAT" and b"IDAT" in names and previous != b"IDAT":
+        raise corrupt_png("its IDAT chunks are not consecutive")
+    if b"IDAT" in names and (name in _BEFORE_IDAT or name == b"PLTE"):
+        raise corrupt_png(f"{text} comes after IDAT")
+    if b"PLTE" in names and name in _BEFORE_PLTE:
+        raise corrupt_png(f"{text} comes after PLTE")
+    if name == b"PLTE" and names & _AFTER_PLTE:
+        raise corrupt_png("PLTE comes after a chunk that depends on it")
+    if name == b"hIST" and b"PLTE" not in names:
+        raise corrupt_png("hIST has no PLTE before it")
+    # An uppercase first letter marks a chunk that every reader must understand.
     if name[:1].isupper() and name not in _CRITICAL:
-        raise corrupt(f"its critical chunk {text} is unknown")
+        raise corrupt_png(f"its critical chunk {text} is unknown")
 
 
-def _checked_palette(head: Header, body: memoryview) -> int:
-    """Return the number of colours."""
-    if head.color_type in (0, 4):
-        raise corrupt("PLTE is not allowed in a grey picture")
-    limit = 2**head.bit_depth if head.color_type == INDEXED else 256
+def _check_palette(header: Header, body: memoryview) -> int:
+    """Check the palette and return its number of colors."""
+    if header.color_type in (0, 4):
+        raise corrupt_png("PLTE is not allowed in a grayscale image")
+    limit = 2**header.bit_depth if header.color_type == INDEXED else 256
     if not len(body) or len(body) % 3 or len(body) // 3 > limit:
-        raise corrupt(f"PLTE has {len(body)} bytes; 3 to {3 * limit} in threes are allowed")
+        raise corrupt_png(
+            f"PLTE has {len(body)} bytes; it may have 3 to {3 * limit}, in multiples of 3"
+        )
     return len(body) // 3
 
 
-def _check_transparency(head: Header, length: int, colors: int) -> None:
-    if head.color_type in (4, 6):
-        raise corrupt("tRNS is not allowed beside an alpha channel")
-    if head.color_type == INDEXED and length > colors:
-        raise corrupt(f"tRNS has {length} entries for {colors} colours")
-    if length != _TRNS_LENGTHS.get(head.color_type, length):
-        raise corrupt(f"tRNS has {length} bytes instead of {_TRNS_LENGTHS[head.color_type]}")
+def _check_transparency(header: Header, length: int, colors: int) -> None:
+    if header.color_type in (4, 6):
+        raise corrupt_png("tRNS is not allowed with an alpha channel")
+    if header.color_type == INDEXED and length > colors:
+        raise corrupt_png(f"tRNS has {length} entries for {colors} colors")
+    if length != _TRNS_LENGTHS.get(header.color_type, length):
+        raise corrupt_png(f"tRNS has {length} bytes instead of {_TRNS_LENGTHS[header.color_type]}")

@@ -10,7 +10,9 @@ from langchain_core.messages.base import message_to_dict, messages_to_dict
 from langchain_core.messages.utils import messages_from_dict
 
 from langchain_image_variation.agents.arguments import ImageVariationArguments
-from langchain_image_variation.agents.conversation import Conversation, MadePicture, scope_name
+from langchain_image_variation.agents.call import call_tool
+from langchain_image_variation.agents.conversation import Conversation, ResultImage, scope_name
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
@@ -200,7 +202,7 @@ class TestConversationsApart:
                 message = ToolMessage("Made 1 variation.", tool_call_id="x", artifact=forged)
                 answer = Talk(tool, thread, message).vary("latest")
                 assert answer.status == "error"
-                assert answer.text.startswith("The file of 'mine' is gone or was changed.")
+                assert answer.text.startswith("The file of 'mine' was deleted or changed.")
 
     def test_what_is_known_without_its_hash_is_found_in_one_s_own_folder_only(
         self, tool: ImageVariationTool, root: Path
@@ -209,12 +211,12 @@ class TestConversationsApart:
         (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
         asked = ImageVariationArguments(image="latest")
         for scope, found in ((scope_name("a"), True), (scope_name("b"), False), (None, False)):
-            known = Conversation([MadePicture(image["handle"], image["path"], None)], scope)
+            known = Conversation([ResultImage(image["handle"], image["path"], None)], scope)
             if found:
-                assert len(tool.call(asked, known).artifact["images"]) == 1
+                assert len(call_tool(tool, LoadedEngines(), asked, known).artifact["images"]) == 1
                 continue
-            with pytest.raises(SourceError, match=r"^The file of .* is gone or was changed\."):
-                tool.call(asked, known)
+            with pytest.raises(SourceError, match=r"^The file of .* was deleted or changed\."):
+                call_tool(tool, LoadedEngines(), asked, known)
 
     @pytest.mark.slow
     async def test_a_hundred_at_once(self, tool: ImageVariationTool, root: Path) -> None:
@@ -251,13 +253,15 @@ class TestPicturesByURL:
         message = HumanMessage(content=[{"type": "image", "url": url}])
         answer = Talk(tool, None, message).vary("img_1")
         assert answer.status == "error"
-        assert answer.text.startswith("img_1: The message holds neither its bytes nor an https")
+        assert answer.text.startswith(
+            "img_1: The message contains neither the image data nor an https"
+        )
 
     def test_by_default_no_host_is_allowed(self, tool: ImageVariationTool) -> None:
         """The answer says what to do instead."""
         message = HumanMessage(content=[{"type": "image", "url": "https://pictures.example/a.png"}])
         answer = Talk(tool, None, message).vary("latest")
-        assert answer.text.startswith("img_1: URLs are not fetched;")
+        assert answer.text.startswith("img_1: URLs are not fetched by default.")
 
     def test_a_host_that_is_not_allowed_is_not_asked(self, root: Path) -> None:
         """Names are not even resolved."""
@@ -277,7 +281,7 @@ class TestPicturesByURL:
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
         for url in ("https://pictures.example/a.png", "data:image/png;base64,iVBORw0KGgo="):
             answer = Talk(tool).vary(url)
-            assert answer.text.startswith("There is no picture ")
+            assert answer.text.startswith("There is no image ")
 
 
 class TestLimits:
@@ -288,7 +292,7 @@ class TestLimits:
         tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=2)
         talk = Talk(tool, None, upload(ONE))
         assert [talk.vary("img_1").status for _ in range(3)] == ["success", "success", "error"]
-        assert "has had all its 2 calls" in talk.messages[-1].text
+        assert "has used all of its 2 calls" in talk.messages[-1].text
         assert Talk(tool, None, upload(ONE)).vary("img_1").status == "success"
 
     def test_results_that_are_kept(self, root: Path) -> None:
@@ -349,7 +353,7 @@ async def test_a_rate_limiter_may_refuse(root: Path) -> None:
     tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Full())
     for answer in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
         assert answer.status == "error"
-        assert answer.text == "The rate limiter lets no call through now; try again later."
+        assert answer.text == "The rate limiter refused this call. Try again later."
     assert list((root / "variations").iterdir()) == []
 
 
@@ -373,7 +377,7 @@ def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     assert refused.text.endswith("n must be a whole number from 1 to 4, got 20.")
     # A model that asks for more nevertheless gets what it may have, and is told.
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
-    assert "This tool makes at most 4 a call." in message.content
+    assert "This tool makes at most 4 variations per call." in message.content
     assert [image["width"] for image in message.artifact["images"]] == [256] * 4
 
 

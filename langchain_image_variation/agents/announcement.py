@@ -1,0 +1,44 @@
+"""The sentence that tells a model about new images, and reading it back from a message."""
+
+import re
+from collections.abc import Sequence
+
+from langchain_image_variation.agents.conversation import ResultImage
+
+__all__ = ["announce_results", "parse_announcement"]
+
+_ANNOUNCEMENT = re.compile(
+    r"Made \d+ variations? of .*?, \d+x\d+ pixels: (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. "
+    r"They are saved in .*? as <name>\.png;",
+    re.DOTALL,
+)
+_MAX_LENGTH = 4_000
+"""The most characters to search for an announcement."""
+
+
+def announce_results(handles: Sequence[str], *, label: str, size: str, location: str) -> str:
+    """Return the sentence that tells a model about new images.
+
+    Args:
+        handles: The handles of the images.
+        label: What the original image is called.
+        size: The size of each image, such as "256x256".
+        location: Where they are saved.
+    """
+    count = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
+    return (
+        f"Made {count} of {label}, {size} pixels: {', '.join(handles)}. They are saved in "
+        f"{location} as <name>.png; pass a name as image to vary it again."
+    )
+
+
+def parse_announcement(text: str) -> list[ResultImage]:
+    """Return the images that a text announces, or an empty list if it does not start that way.
+
+    Some conversations store the text of a tool's message without its artifact.
+    """
+    match = _ANNOUNCEMENT.match(text[:_MAX_LENGTH])
+    if match is None:
+        return []
+    handles = match["handles"].split(", ")
+    return [ResultImage(handle, f"{handle}.png", None) for handle in handles]

@@ -1,0 +1,348 @@
+"""A call of the tool: find the image, call the engine, save the results and describe them.
+
+`call_tool` and `call_tool_async` do the same. A framework's tool only translates: from its
+arguments and messages to `ImageVariationArguments` and a `Conversation`, and from a `CallResult` to
+its own message.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeAlias
+
+from langchain_image_variation.agents.announcement import announce_results
+from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.cache import ResultCache
+from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.handles import ReachableImages
+from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.stored_results import ResultStorage
+from langchain_image_variation.agents.usage import usage_metadata
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.context import Progress, ProgressListener
+from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.loading import engine_name
+from langchain_image_variation.engines.traits import engine_base_url
+from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
+from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.images.pixels import on_white
+from langchain_image_variation.output import ContactSheet
+from langchain_image_variation.source import Source
+
+__all__ = ["CallResult", "ImageListener", "call_tool", "call_tool_async", "check_settings"]
+
+Engine: TypeAlias = VariationEngine | AsyncVariationEngine
+
+ImageListener: TypeAlias = Callable[[int, int], None]
+"""Called after each finished image with the number of finished images and the number requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call returns."""
+
+    content: str
+    """Text for the model: the handles of the new images, and what else it should know."""
+    artifact: dict[str, Any]
+    """Plain JSON for programs; see `ImageVariationTool`."""
+    thumbnail: bytes | None
+    """A JPEG of the results, at most 512 pixels a side, if the settings ask for it."""
+
+
+def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
+    """Find mistakes in the settings before the first call. Nothing is written.
+
+    Raises:
+        ImageVariationError: If the engine cannot be loaded, if `root_dir` is not a folder, if
+            `output_dir` leads out of it, or if the file system of `output_dir` is unknown or cannot
+            be opened.
+        MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
+            this kind of URL is not installed.
+        InvalidRequestError: If `engine` is a class, or if `cache` is on and the engine has no
+            fingerprint.
+    """
+    results, engine = _open_results(settings, None), engines.get(settings.engine)
+    if settings.cache and _open_cache(settings, engine, results) is None:
+        raise InvalidRequestError(
+            "cache needs an engine that has a fingerprint or is given by name. "
+            f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
+            param="cache",
+        )
+
+
+def call_tool(
+    settings: ToolSettings,
+    engines: LoadedEngines,
+    arguments: ImageVariationArguments,
+    conversation: Conversation | None = None,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    listener: ImageListener | None = None,
+) -> CallResult:
+    """Make variations and save them.
+
+    Args:
+        settings: The settings of the tool.
+        engines: Loads the engine of the settings, and keeps it for the next call.
+        arguments: The arguments from the model.
+        conversation: The conversation that the call belongs to. Without one, the call may use all
+            results under `output_dir`.
+        fields: More fields of the request: `model`, `response_format`, `user`.
+        listener: Called after each finished image, from any thread.
+
+    Raises:
+        ImageVariationError: If anything fails. The message can be shown to the model: it says what
+            to do, and which images it may use.
+    """
+    flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
+    step = next(flow)
+    while True:
+        outcome = step.run()
+        try:
+            step = flow.send(outcome)
+        except StopIteration as end:
+            result: CallResult = end.value
+            return result
+
+
+async def call_tool_async(
+    settings: ToolSettings,
+    engines: LoadedEngines,
+    arguments: ImageVariationArguments,
+    conversation: Conversation | None = None,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    listener: ImageListener | None = None,
+) -> CallResult:
+    """Do what `call_tool` does without blocking the loop. The listener is called on the loop.
+
+    Raises:
+        ImageVariationError: As `call_tool`.
+    """
+    with _on_loop(listener) as loop_listener:
+        flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
+        step = next(flow)
+        while True:
+            outcome = await step.run_async()
+            try:
+                step = flow.send(outcome)
+            except StopIteration as end:
+                result: CallResult = end.value
+                return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A part of a call that blocks, in both forms. `_flow` gets what it returns."""
+
+    run: Callable[[], Any]
+    run_async: Callable[[], Awaitable[Any]]
+
+
+def _work(function: Callable[[], Any]) -> _Step:
+    """Return a step that reads or writes files. Async, it runs in a thread."""
+    return _Step(function, partial(asyncio.to_thread, function))
+
+
+def _flow(
+    settings: ToolSettings,
+    engines: LoadedEngines,
+    arguments: ImageVariationArguments,
+    conversation: Conversation | None,
+    fields: Mapping[str, Any],
+    listener: ImageListener | None,
+) -> Generator[_Step, Any, CallResult]:
+    """The call, step by step, for the sync and the async driver."""
+    call: _Call = yield _work(partial(_prepare, settings, engines, arguments, conversation, fields))
+    n = call.request.n
+    response = call.cached_response
+    if response is None:
+        limiter = settings.rate_limiter
+        # LangChain's own limiters always return True.
+        if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
+            raise RateLimitError("The rate limiter refused this call. Try again later.")
+        progress = None if listener is None else _each_image(listener)
+        response = yield _Step(
+            partial(call_engine, call.engine, call.request, progress=progress),
+            partial(call_engine_async, call.engine, call.request, progress=progress),
+        )
+    elif listener is not None:
+        for finished in range(1, n + 1):
+            listener(finished, n)
+    return (yield _work(partial(_save, call, response)))  # type: ignore[no-any-return]  # a step
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call whose arguments are valid and whose image is loaded."""
+
+    settings: ToolSettings
+    engine: Engine
+    arguments: ImageVariationArguments
+    label: str
+    """What the image is called in the text for the model."""
+    source: Source
+    request: CreateImageVariationRequest
+    results: Results
+    cache: ResultCache | None
+    cached_response: ImagesResponse | None
+
+
+def _prepare(
+    settings: ToolSettings,
+    engines: LoadedEngines,
+    arguments: ImageVariationArguments,
+    conversation: Conversation | None,
+    fields: Mapping[str, Any],
+) -> _Call:
+    max_calls = settings.max_calls
+    if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
+        raise RateLimitError(
+            f"This conversation has used all of its {max_calls} calls of this tool. Use the images "
+            "that it already has."
+        )
+    results = _open_results(settings, conversation)
+    engine = engines.get(settings.engine)
+    images = ReachableImages(results, conversation)
+    label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
+    if engine_base_url(engine) is not None:
+        # A model may drop the alpha channel, and then see colors that a person does not.
+        source = replace(source, png=on_white(source.png))
+    # Checked before the engine works, so that its work is not lost.
+    results.ensure_writable()
+    request = CreateImageVariationRequest(
+        **{
+            "image": source.png,
+            "n": min(arguments.n, settings.max_n),
+            "size": settings.fixed_size or arguments.size,
+            "response_format": "b64_json",
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+    )
+    cache = _open_cache(settings, engine, results)
+    return _Call(
+        settings=settings,
+        engine=engine,
+        arguments=arguments,
+        label=label,
+        source=source,
+        request=request,
+        results=results,
+        cache=cache,
+        cached_response=cache.find(request) if cache is not None else None,
+    )
+
+
+def _open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
+    image_folder = ImageFolder(Path(settings.root_dir))
+    scope = conversation.scope if conversation is not None else None
+    max_results = settings.max_results
+    if is_url(settings.output_dir):
+        url, options = str(settings.output_dir), settings.storage_options
+        return ResultStorage(image_folder, url, options, scope=scope, max_results=max_results)
+    output_dir = PurePosixPath(PurePath(settings.output_dir).as_posix())
+    return ResultFolder(image_folder, output_dir, scope=scope, max_results=max_results)
+
+
+def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
+    """Return the cache, or None if it is off or the engine has no fingerprint."""
+    if not settings.cache:
+        return None
+    fingerprint = engine_fingerprint(engine, by_name=isinstance(settings.engine, str))
+    return None if fingerprint is None else ResultCache(results, fingerprint)
+
+
+def _save(call: _Call, response: ImagesResponse) -> CallResult:
+    """Save the variations of a response, and describe them."""
+    saved_images = call.results.save(response, name=call.source.name)
+    is_cached = call.cached_response is not None
+    if call.cache is not None and not is_cached:
+        call.cache.add(call.request, saved_images, response.created)
+    images = [
+        {
+            "handle": PurePosixPath(path).stem,
+            "path": path,
+            "sha256": image.sha256,
+            "width": image.width,
+            "height": image.height,
+            "seed": image.seed,
+            "engine": engine_name(call.engine),
+            "created": response.created,
+        }
+        for path, image in saved_images
+    ]
+    artifact: dict[str, Any] = {"images": images}
+    usage = usage_metadata(response)
+    if usage is not None:
+        artifact["usage_metadata"] = usage
+    if is_cached:
+        artifact["cached"] = True
+    thumbnail = None
+    if call.settings.thumbnail:
+        thumbnail = ContactSheet.thumbnail(call.source.png, response)
+    return CallResult(_content(call, images, is_cached=is_cached), artifact, thumbnail)
+
+
+def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
+    """Return the text for the model."""
+    max_n = call.settings.max_n
+    sentences = [
+        announce_results(
+            [image["handle"] for image in images],
+            label=call.label,
+            size=call.request.size,
+            location=call.results.location,
+        )
+    ]
+    if is_cached:
+        sentences.append("These are the results of an earlier call with the same arguments.")
+    if call.arguments.n > max_n:
+        sentences.append(f"This tool makes at most {max_n} variations per call.")
+    if call.source.note:
+        sentences.append(call.source.note)
+    return " ".join(sentences)
+
+
+def _each_image(listener: ImageListener) -> ProgressListener:
+    """Return a listener for an engine. It passes on finished images, and no other progress."""
+    last_finished = 0
+
+    def listen(progress: Progress) -> None:
+        nonlocal last_finished
+        if progress.finished > last_finished:
+            last_finished = progress.finished
+            listener(progress.finished, progress.n)
+
+    return listen
+
+
+@contextlib.contextmanager
+def _on_loop(listener: ImageListener | None) -> Iterator[ImageListener | None]:
+    """Yield a listener for any thread that calls another one on the loop, in order."""
+    if listener is None:
+        yield None
+        return
+    loop, context, is_active = asyncio.get_running_loop(), contextvars.copy_context(), True
+
+    def call_listener(finished: int, n: int) -> None:
+        if is_active:
+            listener(finished, n)
+
+    def schedule(finished: int, n: int) -> None:
+        # A cancelled engine may finish an image after the loop was closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(call_listener, finished, n, context=context)
+
+    try:
+        yield schedule
+    finally:
+        is_active = False

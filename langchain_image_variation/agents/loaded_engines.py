@@ -1,0 +1,39 @@
+"""`LoadedEngines`: the engines of one tool, each loaded once."""
+
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = ["LoadedEngines"]
+
+
+class LoadedEngines:
+    """Loads engines by name and keeps them, so that a hosted one keeps its connections.
+
+    Copies of a tool share this object, and so the engines. Any thread may use it.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, VariationEngine] = {}
+
+    def get(
+        self, engine: str | VariationEngine | AsyncVariationEngine
+    ) -> VariationEngine | AsyncVariationEngine:
+        """Return an engine that is given by name or as itself.
+
+        Raises:
+            ImageVariationError: If the engine cannot be loaded.
+            InvalidRequestError: If it is a class.
+        """
+        if isinstance(engine, type):
+            name = engine.__name__
+            raise InvalidRequestError(
+                f"engine must be an instance, got the class {name}. Pass {name}().",
+                param="engine",
+            )
+        if not isinstance(engine, str):
+            return engine
+        if engine not in self._by_name:
+            # Of two threads that load it, both get the engine of the first.
+            self._by_name.setdefault(engine, load_engine(engine))
+        return self._by_name[engine]

@@ -1,0 +1,84 @@
+"""`ToolSettings`: what a developer can set for the tool, whatever the framework."""
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from langchain_image_variation.contract import MAX_N, Size
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.source import Fit
+
+if TYPE_CHECKING:
+    from langchain_image_variation.http.url_policy import URLPolicy
+else:
+    # Importing it takes longer than everything else here, and few tools fetch URLs.
+    URLPolicy = Any
+
+__all__ = ["RateLimiter", "ToolSettings"]
+
+
+@runtime_checkable
+class RateLimiter(Protocol):
+    """The methods of `langchain_core.rate_limiters.BaseRateLimiter` that a call uses."""
+
+    def acquire(self) -> bool:
+        """Wait for permission to make a call. Return False to refuse the call."""
+        ...
+
+    async def aacquire(self) -> bool:
+        """Do what `acquire` does, without blocking the loop."""
+        ...
+
+
+def _check_policy(value: Any) -> Any:
+    if value is not None and getattr(value, "hosts", None) is None:
+        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
+    return value
+
+
+class ToolSettings(BaseModel):
+    """The settings of the tool. A model cannot change or exceed them.
+
+    Raises:
+        InvalidRequestError: If `urls` does not list any hosts.
+        pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    engine: str | VariationEngine | AsyncVariationEngine = "local"
+    """An engine, or the name of an installed one."""
+    root_dir: str | os.PathLike[str] = "."
+    """The folder with the images that the model may use. The default is the working directory."""
+    output_dir: str | os.PathLike[str] = Field(default="variations", repr=False)
+    """Where results are saved: a folder inside `root_dir`, relative to it, or a URL of a file
+    system that fsspec supports, such as "s3://bucket/prefix" (extra `fsspec`). With a URL, paths in
+    artifacts are relative to it, and the URL itself is never shown. Use the location for nothing
+    else, and let nobody else write to it."""
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Options for the file system of a URL, such as keys; see fsspec. They are never shown."""
+    max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
+    """The most variations per call."""
+    max_calls: int | None = Field(default=None, ge=1)
+    """The most calls per conversation, counted in its messages. The default is no limit."""
+    max_results: int | None = Field(default=None, ge=1)
+    """The most results to keep in one folder. The oldest are deleted. By default all are kept."""
+    fixed_size: Size | None = None
+    """The size of every variation. If it is set, the model cannot choose one."""
+    fit: Fit = "crop"
+    """What to do with an image that is not a square PNG under 4 MB; see `load_source`."""
+    urls: Annotated[URLPolicy | None, AfterValidator(_check_policy)] = None
+    """The hosts from which images in messages may be fetched by URL. By default none are fetched.
+    A URL that the model writes is never fetched."""
+    thumbnail: bool = False
+    """Whether the model also gets a small image that shows the results."""
+    rate_limiter: RateLimiter | None = None
+    """Waited for before each call of the engine. If it returns False, the call is refused. Errors
+    that it raises are passed on unchanged."""
+    cache: bool = False
+    """Whether to answer a repeated call, from any conversation, with the images of the first one.
+    Neither the rate limiter nor the engine is used then. `ResultCache` says which calls count as
+    equal, and what conversations can learn from the cache. The engine must be given by name or have
+    a `fingerprint`; all engines of this project have one."""

@@ -1,0 +1,118 @@
+"""The steps of a client's call: post the request, download the results, convert them to PNG."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import httpx
+
+from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
+from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.hosted import settings
+from langchain_image_variation.hosted.answer_images import normalize
+from langchain_image_variation.hosted.call_options import CallOptions
+from langchain_image_variation.hosted.download import download
+from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.hosted.parameters import FormFields
+from langchain_image_variation.http.flow import Flow, Work
+from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.png import SquarePNG
+
+__all__ = ["ClientFlow"]
+
+_PATH = "/images/variations"
+_FIELDS = tuple(CreateImageVariationRequest.model_fields)
+
+
+class ClientFlow:
+    """The settings of a client and the flow of its calls. See `ImageVariationClient` for each.
+
+    Raises:
+        InvalidRequestError: If a setting is out of range; `param` names it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        model: str | None,
+        extra_fields: Mapping[str, settings.FormValue] | None,
+        normalize: bool,
+        result_urls: URLPolicy | None,
+    ) -> None:
+        if result_urls is not None and not isinstance(result_urls, URLPolicy):
+            raise InvalidRequestError("result_urls must be a URLPolicy.", param="result_urls")
+        self.endpoint = endpoint
+        self.model = settings.check_model(model)
+        self.extra_fields = settings.check_extra_fields(extra_fields, _FIELDS)
+        self.normalize = settings.check_flag("normalize", normalize)
+        self.result_urls = result_urls or URLPolicy(hosts=None)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the answers depend on."""
+        return digest(
+            endpoint=self.endpoint.fingerprint,
+            extra_fields=self.extra_fields,
+            model=self.model,
+            normalize=self.normalize,
+        )
+
+    def request(
+        self, request: CreateImageVariationRequest, build: Callable[..., httpx.Request]
+    ) -> Flow[ImagesResponse]:
+        """Post a request and download the results that the answer names.
+
+        Args:
+            request: The request.
+            build: `build_request` of the session.
+
+        Raises:
+            ImageVariationError: As `ImageVariationClient.create_variation`.
+        """
+        return self._post(request, self.endpoint, {}, build)
+
+    def sdk_call(
+        self,
+        load_image: Callable[[], SquarePNG],
+        fields: Mapping[str, object],
+        options: CallOptions,
+        build: Callable[..., httpx.Request],
+    ) -> Flow[ImagesResponse]:
+        """Load an image, make a request of it and the other arguments, and post the request."""
+        image = yield Work(load_image)
+        request = CreateImageVariationRequest.model_validate(
+            {"image": image, **fields, **options.contract_fields}
+        )
+        endpoint = options.applied_to(self.endpoint)
+        return (yield from self._post(request, endpoint, options.form, build))
+
+    def _post(
+        self,
+        request: CreateImageVariationRequest,
+        endpoint: Endpoint,
+        extra_form: FormFields,
+        build: Callable[..., httpx.Request],
+    ) -> Flow[ImagesResponse]:
+        deadline = time.monotonic() + endpoint.deadline
+        form = request.to_form()
+        if self.model is not None and request.model == DEFAULT_MODEL:
+            form["model"] = self.model
+        answer = yield from endpoint.post(
+            _PATH,
+            {**form, **self.extra_fields, **extra_form},
+            request.image.data,
+            build=build,
+            deadline=deadline,
+        )
+        for image in answer.data:
+            yield from download(
+                image, endpoint, policy=self.result_urls, build=build, deadline=deadline
+            )
+        if self.normalize:
+            yield Work(lambda: normalize(answer, request.side))
+        return answer

@@ -1,0 +1,128 @@
+"""Downloads of results, made as soon as an answer arrives because their URLs soon expire."""
+
+import base64
+import binascii
+from collections.abc import Callable
+
+import httpx
+
+from langchain_image_variation.contract import Image
+from langchain_image_variation.exceptions import (
+    DownloadError,
+    EngineResponseError,
+    ExpiredURLError,
+    ImageVariationError,
+    OutputError,
+)
+from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.http.flow import Flow, Send
+from langchain_image_variation.http.url_policy import Picture, Redirected, URLPolicy, fetch
+
+__all__ = ["download"]
+
+
+def download(
+    image: Image,
+    endpoint: Endpoint,
+    *,
+    policy: URLPolicy,
+    build: Callable[..., httpx.Request],
+    deadline: float,
+) -> Flow[None]:
+    """Download a result, so that `image.read` returns its bytes or raises why it cannot.
+
+    This raises nothing itself: one failed download must not cost the other results, and the caller
+    still has the URL.
+
+    Args:
+        image: The result to download, changed in place. One in base64 is only checked.
+        endpoint: The server that answered. Its own URLs are fetched whatever their address.
+        policy: What applies to URLs of other hosts.
+        build: `build_request` of the session.
+        deadline: In seconds of `time.monotonic`.
+    """
+    url = image.url or ""
+    try:
+        if image.b64_json or url.startswith("data:"):
+            _check_format(image)
+        elif _is_on_server(url, endpoint):
+            image.set_downloaded(
+                (yield from _fetch_from_server(url, endpoint, policy, build, deadline))
+            )
+        elif url.startswith(("https://", "http://")):
+            image.set_downloaded((yield from _fetch_from_other_host(url, policy, deadline)))
+        elif url:
+            raise OutputError(
+                "The server returned a path on its own disk; ask for response_format 'b64_json'."
+            )
+    except ImageVariationError as error:
+        image.set_failure(error)
+
+
+def _fetch_from_other_host(url: str, policy: URLPolicy, deadline: float) -> Flow[bytes]:
+    try:
+        return (yield from fetch(url, policy, deadline=deadline))
+    except DownloadError as error:
+        if not isinstance(error, ExpiredURLError):
+            error.message += " Or ask for response_format 'b64_json'."
+            error.args = (error.message,)
+        raise
+
+
+def _fetch_from_server(
+    url: str,
+    endpoint: Endpoint,
+    policy: URLPolicy,
+    build: Callable[..., httpx.Request],
+    deadline: float,
+) -> Flow[bytes]:
+    """Fetch a result from the server that made it, without the key, which the URL replaces."""
+    host = endpoint.base_url.host
+    target = httpx.URL(url)
+    for _ in range(policy.max_redirects + 1):
+        body = Picture(host, policy.max_bytes)
+        headers = {"accept": "image/*", "accept-encoding": "identity"}
+        request = build("GET", target, headers=headers)
+        try:
+            yield Send(request, body, endpoint.timeout, deadline)
+            return body.read()
+        except Redirected as redirect:
+            target = target.join(redirect.location)
+            if not _is_on_server(str(target), endpoint):
+                return (yield from _fetch_from_other_host(str(target), policy, deadline))
+        except httpx.HTTPError:
+            raise DownloadError(
+                f"The image could not be downloaded from {host}; try its url yourself, soon."
+            ) from None
+    raise DownloadError(
+        f"The image's URL at {host} redirects more than {policy.max_redirects} times."
+    )
+
+
+def _is_on_server(url: str, endpoint: Endpoint) -> bool:
+    try:
+        result = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    server = endpoint.base_url
+    if (result.scheme, result.port) != (server.scheme, server.port):
+        return False
+    return result.host == server.host or {result.host, server.host} <= _LOOPBACK_HOSTS
+
+
+_LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+
+
+def _check_format(image: Image) -> None:
+    """Check that the base64 of a result starts like a PNG, JPEG or WebP file."""
+    text = image.b64_json or image.url or ""
+    if text.startswith("data:"):
+        text = text[text.find(",", 0, 200) + 1 :][:64]
+    try:
+        head = base64.b64decode("".join(text[:64].split())[:24])
+    except (binascii.Error, ValueError):
+        head = b""
+    if not head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) and (
+        head[:4] != b"RIFF" or head[8:12] != b"WEBP"
+    ):
+        raise EngineResponseError("A result is not a PNG, JPEG or WebP image in base64.")

@@ -1,0 +1,111 @@
+"""HTTP headers that a caller adds to requests. Their values may be keys, so they stay hidden."""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+
+from langchain_image_variation.exceptions import InvalidRequestError, shown
+
+__all__ = ["HeaderValues", "check_headers", "is_header_text", "is_secret", "reveal", "secrets_of"]
+
+HeaderValues = Mapping[str, SecretStr]
+"""Values by lower-case name."""
+
+# A token of RFC 9110, section 5.6.2.
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# These say how the body is framed, how the connection is used or which server is meant. With
+# another value, the server would read another request than the one that was sent.
+_CLIENT_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_IDEMPOTENCY_KEY = "idempotency-key"
+_SECRET_NAME = re.compile("auth|cookie|key|secret|token")
+
+
+def check_headers(
+    param: str, values: Mapping[str, str | SecretStr] | None, *, of_one_call: bool
+) -> HeaderValues:
+    """Return headers by lower-case name. If two names differ only in case, the later one counts.
+
+    Args:
+        param: The argument that holds them.
+        values: Its value.
+        of_one_call: Whether they are sent with one call alone, so that they may identify it.
+
+    Raises:
+        InvalidRequestError: If a name is not a token, a value is not printable ASCII, or the client
+            sets the header itself.
+    """
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InvalidRequestError(f"{param} must be a mapping of names to strings.", param=param)
+    headers = {}
+    for name, value in values.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidRequestError(
+                f"{param} has the name {shown(name)}, which is not a header name.", param=param
+            )
+        lower_name = name.lower()
+        if lower_name in _CLIENT_HEADERS:
+            raise InvalidRequestError(
+                f"{param} must not set {name}: the client sets it to match what it sends.",
+                param=param,
+            )
+        if lower_name == _IDEMPOTENCY_KEY and not of_one_call:
+            raise InvalidRequestError(
+                f"{param} must not set {name}, which identifies one call; pass it to the call in "
+                "extra_headers.",
+                param=param,
+            )
+        if isinstance(value, str):
+            value = SecretStr(value)
+        if not isinstance(value, SecretStr) or not is_header_text(value.get_secret_value()):
+            raise InvalidRequestError(
+                f"{param} must give {name} as a string of printable ASCII characters without "
+                "blanks at either end.",
+                param=param,
+            )
+        headers[lower_name] = value
+    return headers
+
+
+def is_header_text(value: str) -> bool:
+    """Whether a header can carry a text: it holds no line break, and nothing would trim it."""
+    return value.isascii() and value.isprintable() and value == value.strip()
+
+
+def reveal(headers: HeaderValues) -> dict[str, str]:
+    """Return headers as httpx takes them. Do not keep the result in a variable."""
+    return {name: value.get_secret_value() for name, value in headers.items()}
+
+
+def is_secret(name: str) -> bool:
+    """Whether the header of a lower-case name usually carries a key."""
+    return _SECRET_NAME.search(name) is not None and name != _IDEMPOTENCY_KEY
+
+
+def secrets_of(headers: HeaderValues) -> list[SecretStr]:
+    """Return the values that no message may show."""
+    secrets = []
+    for name, value in headers.items():
+        if is_secret(name):
+            text = value.get_secret_value()
+            # A server may repeat a key without its scheme, as in "Bearer key".
+            secrets += [SecretStr(text), SecretStr(text.rpartition(" ")[2])]
+    return secrets
