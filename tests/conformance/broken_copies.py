@@ -121,8 +121,9 @@ class Copies:
         if original is None:
             form = Form.parse(request.headers.get("content-type"), body)
             response = self._server.handle_request(request)
-            headers_sent = dict(response.headers)
-            original = _Original(request, form, dict(request.headers), response, headers_sent)
+            original = _Original(
+                request, form, dict(request.headers), response, dict(response.headers)
+            )
             with self._lock:
                 self._originals[key] = original
         return key, original

@@ -328,7 +328,7 @@ from pytest_image_variation.conformance import (
     Capabilities, EngineConformanceTests, Server, ServerConformanceTests)
 
 class One(httpx.MockTransport):
-    # Two servers of one address, one after the other.
+    # Equal transports: two servers with the same URL, one after the other.
     def __eq__(self, other):
         return True
     __hash__ = None

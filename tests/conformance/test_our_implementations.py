@@ -176,7 +176,7 @@ class TestVariationsEngine(EngineConformanceTests):
 class TestGptImageEngine(EngineConformanceTests):
     """The engine that requests edits."""
 
-    # The model makes no smaller ones.
+    # The model's own smallest size comes first.
     capabilities = Capabilities(sizes=("1024x1024", "512x512", "256x256"))
 
     @pytest.fixture(scope="class")

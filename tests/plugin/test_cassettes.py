@@ -25,7 +25,7 @@ from tests.calling import KINDS, Caller
 from tests.plugin.clients import CLIENTS, URL, Send
 from tests.plugin.scenario_requests import check, key_header, scenario_image
 
-# The vendor's SDK marks the call as deprecated; aiohttp of today warns of what its next will do.
+# The vendor's SDK marks the call as deprecated, and aiohttp warns about changes to come.
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 

@@ -13,7 +13,7 @@ ASYNCIO = (
 )
 
 
-# The cassettes...
+# Cassettes...
 
 
 def test_marker_replays_to_the_vendor_sdk(run: Run) -> None:
@@ -110,7 +110,7 @@ def test_cassette_fixture(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-# The server...
+# Server...
 
 
 def test_server_fixture(run: Run) -> None:

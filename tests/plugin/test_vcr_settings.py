@@ -159,7 +159,7 @@ def test_aiohttp_form_cannot_be_recorded(view: View, tmp_path: Path) -> None:
         pytest.raises(ValueError, match=r"aiohttp\.FormData, .* --image-variation-record"),
     ):
         upload("aiohttp", view)
-    # vcrpy records when the answer is there already, so that nobody closes its connection.
+    # vcrpy raises after the response has arrived, so nothing closes the connection.
     gc.collect()
 
 
@@ -186,7 +186,7 @@ def test_secrets_in_responses_are_redacted(tmp_path: Path, client: str) -> None:
     with raw_server(response(200, body, **headers)) as server, recorder().use_cassette(str(path)):
         get: Any = httpx.get if client == "httpx" else requests.get
         got = get(f"{server.base_url}/x", timeout=10)
-        # What the program sees is as it was.
+        # The program still sees the original response.
         assert got.content == body
         assert got.headers["x-request-id"] == "req_0123456789abcdef"
     text = path.read_text()
