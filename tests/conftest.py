@@ -23,6 +23,7 @@ with suppress(ImportError):
 
 _PRELOADED_MODULES = (
     "langchain_image_variation.agents.tool",
+    "numpy",
     "pytest_image_variation.assertions",
     "pytest_image_variation.conformance.rule_lists",
     "pytest_image_variation.conformance.report",
@@ -137,16 +138,11 @@ def run(preloaded: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPa
     def run(source: str, *arguments: str) -> pytest.RunResult:
         skip_without_imports(source, *arguments)
         pytester.makepyfile(test_it=source)
-        strict = (
-            "-p",
-            "image_variation",
-            "-W",
-            "error",
-            *_IGNORE_LOADED_PLUGINS,
-            "--strict-markers",
-        )
+        strict = ("-p", "image_variation", "--strict-markers", "-W", "error")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pytest.PytestAssertRewriteWarning)
-            return pytester.runpytest_inprocess(*strict, "-p", "no:cacheprovider", *arguments)
+            return pytester.runpytest_inprocess(
+                *strict, *_IGNORE_LOADED_PLUGINS, "-p", "no:cacheprovider", *arguments
+            )
 
     return run
