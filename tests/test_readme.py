@@ -23,9 +23,9 @@ from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
-from pytest_image_variation.conformance.client import CLIENT_RULES
-from pytest_image_variation.conformance.engine import ENGINE_RULES
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.scenarios import SCENARIOS
 from tests.calling import PNG, success
 from tests.conftest import Run
@@ -339,7 +339,7 @@ def test_the_gate_lists_its_steps_and_refuses_others() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+ +[A-Z].+\.", line) for line in lines)
     refused = gate("lint", "no-such-step")
     assert refused.returncode == 2
-    assert "no step is named 'no-such-step'" in refused.stderr
+    assert "unknown step 'no-such-step'" in refused.stderr
 
 
 def test_the_pictures_of_the_readme_exist_and_are_small() -> None:
