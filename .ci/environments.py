@@ -113,7 +113,7 @@ def work() -> Path:
 @cache
 def tree() -> Path:
     """Return a fresh copy of the tree, without the leftovers of earlier runs."""
-    leftovers = (".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "installed")
+    leftovers = (".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "installed", "site")
     source = Path(__file__).resolve().parents[1]
     ignore = shutil.ignore_patterns(*leftovers)
     return Path(shutil.copytree(source, work() / "tree", symlinks=True, ignore=ignore))

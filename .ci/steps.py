@@ -10,6 +10,7 @@ list what could not be checked.
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,7 @@ from environments import (
     work,
 )
 from processors import check_engine, kernels, oldest
+from site_check import check_site
 
 SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
 """Other ASGI servers for the app."""
@@ -107,6 +109,19 @@ def types() -> None:
     """Mypy, strict."""
     require(readme_environment(), "--editable", ".[gate]")
     run(readme_environment().with_name("mypy"))
+
+
+@step
+def docs() -> None:
+    """The documentation builds without warnings, and its pages load nothing from other hosts."""
+    # The theme prints a notice about MkDocs 2, which pyproject.toml excludes.
+    settings = {"NO_MKDOCS_2_WARNING": "1"}
+    lowest = ("--resolution", "lowest-direct")
+    for name, resolution in (("docs-floors", lowest), ("docs", ())):
+        python = environment(name, *resolution, "--editable", ".[docs]")
+        run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
+    check_site(tree() / "site")
+    shutil.rmtree(tree() / "site")
 
 
 @step
@@ -212,7 +227,7 @@ def notebook() -> None:
 
 @step
 def llama_index() -> None:
-    """LlamaIndex, which takes 130 MB: its tests, its README blocks and its types."""
+    """LlamaIndex, which takes 130 MB: its tests, its page's blocks and its types."""
     needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
     files = [
@@ -221,7 +236,7 @@ def llama_index() -> None:
     ]
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
-    run(*pytest, "tests/test_readme.py", "-k", "llama_index")
+    run(*pytest, "tests/docs", "-k", "llama_index or llama-index")
     package = [
         f"langchain_image_variation/{name}.py"
         for name in ("agents/llama_index_messages", "agents/tool_spec")
@@ -260,6 +275,12 @@ def wheel() -> None:
         return {(file.filename, file.file_size) for file in zipfile.ZipFile(path).infolist()}
 
     assert contents(built) == contents(direct), contents(built) ^ contents(direct)
+    with zipfile.ZipFile(built) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = archive.read(metadata).decode()
+    # A package index shows it without the tree around it.
+    assert "# langchain-image-variation" in description
+    assert not re.search(r"\]\((?!https:)", description), "The description has a relative link."
     python = environment("downstream", f"{built}[pytest,server]", "langchain", "openai")
     run(python, "-m", "pytest", "--quiet", cwd=tree() / "examples/downstream")
     # The wheel contains the conformance kit. Without a URL it skips every rule.

@@ -25,6 +25,7 @@ _PACKAGES = {
     ),
     "test": (
         "aiohttp",
+        "fastapi",
         "hypothesis",
         "langchain",
         "langchain_tests",

@@ -135,3 +135,34 @@ def test_oldest_versions_exist_for_each_python(
     environment = {"python_version": version}
     names = [pin.name for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
     assert sorted(names) == ["numpy", "pillow"]
+
+
+def test_the_site_check_finds_other_hosts(tmp_path: Path) -> None:
+    """It reports scripts, styles, fonts, images and diagrams, and no links that readers follow."""
+    foreign_references = runpy.run_path(str(CI / "site_check.py"))["foreign_references"]
+    tmp_path.joinpath("index.html").write_text(
+        """
+        <link rel="canonical" href="https://docs.example.com/">
+        <a href="https://example.com/">a link</a>
+        <script src="assets/own.js"></script><img src="https:own.png"><img src="a//b.png">
+        <link rel="preconnect" href="https://fonts.example.com">
+        <script src="//cdn.example.com/a.js"></script>
+        <img srcset="own.png 1x, https://cdn.example.com/b.png 2x">
+        <svg><use xlink:href="https://cdn.example.com/c.svg"></use></svg>
+        <style>body { background: url("https://cdn.example.com/d.png") }</style>
+        <p style="background: url(//cdn.example.com/e.png)" class="mermaid"></p>
+        """
+    )
+    tmp_path.joinpath("own.css").write_text(
+        "@import 'https://fonts.example.com/f.css'; @font-face { src: url(own.woff) }"
+    )
+    assert list(foreign_references(tmp_path)) == [
+        "index.html: https://fonts.example.com",
+        "index.html: //cdn.example.com/a.js",
+        "index.html: https://cdn.example.com/b.png",
+        "index.html: https://cdn.example.com/c.svg",
+        "index.html: https://cdn.example.com/d.png",
+        "index.html: //cdn.example.com/e.png",
+        "index.html: a Mermaid diagram",
+        "own.css: https://fonts.example.com/f.css",
+    ]

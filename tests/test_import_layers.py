@@ -1,4 +1,5 @@
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -153,6 +154,14 @@ def test_every_room_has_a_row() -> None:
     assert {room_of(module_name(path)) for path in FILES} == ROOMS.keys()
     flat = {path.stem for path in FILES if path.parent == ROOT / OURS[0]}
     assert flat <= ROOMS.keys()
+
+
+def test_the_map_lists_the_rooms_and_floors() -> None:
+    """ARCHITECTURE.md has one row for each room, on its floor, in order."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    floors = sorted((layer, room) for room, (layer, _) in ROOMS.items())
+    assert [(int(layer), room) for layer, room in rows] == floors
 
 
 def test_no_modules_import_each_other() -> None:

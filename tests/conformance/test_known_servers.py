@@ -12,7 +12,7 @@ from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from tests.conformance.broken_copies import BrokenCopy, Copies, broken_rules, in_process
 from tests.conformance.known_servers import KNOWN_SERVERS, KnownServer
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 _MANY = 4
 
 
@@ -27,13 +27,13 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
 @pytest.mark.parametrize(
     "server_model", KNOWN_SERVERS, ids=[server_model.name for server_model in KNOWN_SERVERS]
 )
-def test_readme_row_matches_the_report(copies: Copies, server_model: KnownServer) -> None:
+def test_page_row_matches_the_report(copies: Copies, server_model: KnownServer) -> None:
     """The row is what the kit reports."""
     transport = BrokenCopy(copies, server_model.change)
     server = Server(
         "http://in.process/v1", None, server_model.model, server_model.claims, transport
     )
-    assert row(server_model, broken_rules(server)) in README.read_text().splitlines()
+    assert row(server_model, broken_rules(server)) in PAGE.read_text().splitlines()
 
 
 def row(server_model: KnownServer, broken: set[str]) -> str:

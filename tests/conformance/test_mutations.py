@@ -21,7 +21,7 @@ from tests.conformance.broken_copies import (
 )
 from tests.conformance.mutations import MUTATIONS, Mutation
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 BASE_URL = "http://in.process/v1"
 
 
@@ -68,7 +68,7 @@ def test_loopback_server_breaks_nothing(image_variation_server: View) -> None:
     assert broken_rules(Server(image_variation_server.base_url)) == set()
 
 
-def test_readme_gives_the_cost_of_the_kit(copies: Copies) -> None:
+def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
     """Some servers charge per image."""
     image_counts: list[int] = []
 
@@ -83,7 +83,7 @@ def test_readme_gives_the_cost_of_the_kit(copies: Copies) -> None:
     sentence = (
         f"{len(image_counts)} requests, each once, of which {served} are served, with {images}"
     )
-    assert sentence in " ".join(README.read_text().split())
+    assert sentence in " ".join(PAGE.read_text().split())
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
