@@ -18,7 +18,7 @@ from tests.docs.pages import PAGES, Block, Page, blocks_of, blocks_where, find_p
 from tests.docs.running import check_excuse, run_python
 from tests.docs.shell import Shell
 from tests.extras import skip_without, skip_without_imports
-from tests.server.serving import installed
+from tests.server.serving import installed_client
 
 SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
 """The address of `image-variation serve`, which the tests serve on another port."""
@@ -212,7 +212,7 @@ def serve_on(port: int, folder: Path) -> None:
 @pytest.mark.parametrize("block", blocks_of("javascript"))
 def test_javascript_blocks_run(server: str, checkout: Path, block: Block) -> None:
     """Under node, with the vendor's package."""
-    package = installed("node-newest/node_modules/openai")
+    package = installed_client("node-newest/node_modules/openai")
     (checkout / "node_modules").mkdir()
     (checkout / "node_modules" / "openai").symlink_to(package)
     (checkout / "block.cjs").write_text(block.text)
