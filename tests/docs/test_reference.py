@@ -4,7 +4,7 @@ from importlib import import_module
 import pytest
 
 import langchain_image_variation
-from pytest_image_variation import conformance, recording
+from pytest_image_variation import conformance, vcr_settings
 from tests.docs.pages import PAGES
 
 DOCUMENTED = re.findall(
@@ -29,7 +29,7 @@ def test_documented_names_exist(path: str) -> None:
 
 def test_reference_is_complete() -> None:
     """The reference has every name that the packages export for programs."""
-    exported = {*langchain_image_variation.__all__, *conformance.__all__, *recording.__all__}
+    exported = {*langchain_image_variation.__all__, *conformance.__all__, *vcr_settings.__all__}
     exported |= {"ImageVariationToolSpec", "create_app"}
     names = {path.rpartition(".")[2] for path in DOCUMENTED}
     assert exported - names == {"__version__"}

@@ -19,9 +19,9 @@ from langchain_image_variation.images.work_limits import (
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
-from pytest_image_variation.conformance.client import CLIENT_RULES
-from pytest_image_variation.conformance.engine import ENGINE_RULES
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.scenarios import SCENARIOS
 from tests.docs.pages import find_page, table
 

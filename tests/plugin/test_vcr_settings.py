@@ -15,11 +15,11 @@ from PIL import Image
 from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.request import Request
 
-from pytest_image_variation import recording
+from pytest_image_variation import vcr_settings
+from pytest_image_variation.forms import form_of
 from pytest_image_variation.loopback import View
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
-from pytest_image_variation.vcr_form import form_of
 from tests.http.raw_server import raw_server, response
 
 PNG = square_png(8)
@@ -27,7 +27,7 @@ OTHER = square_png(9)
 
 
 def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a.png") -> Request:
-    """Return a request as vcrpy sees it, with a boundary of its own."""
+    """Return a form as a vcrpy request with its own boundary."""
     made = httpx.Request(
         "POST", "https://x.example/v1/images/variations", data=fields, files={"image": (name, data)}
     )
@@ -35,77 +35,77 @@ def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a
 
 
 def recompressed(png: bytes) -> bytes:
-    """Return the same pixels in other bytes."""
+    """Return the same pixels as other bytes."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         image.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
-def test_the_boundary_and_the_order_make_no_difference() -> None:
-    """As `match_on=["body"]` would have it, no recorded form ever matched again."""
+def test_boundary_and_order_do_not_matter() -> None:
+    """With `match_on=["body"]`, no recorded form would ever match again."""
     first, second = form({"n": "2", "size": "256x256"}), form({"size": "256x256", "n": "2"})
     assert first.body != second.body
-    recording.multipart(first, second)
+    vcr_settings.multipart(first, second)
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (form({"n": "3"}), "n: '2' against '3'"),
-        (form({}), "n: '2' against none"),
-        (form({"n": "2", "user": "u"}), "user: none against 'u'"),
-        (form({"n": "2"}, name="b.png"), "image: 'a.png' against 'b.png'"),
-        (form({"n": "2"}, OTHER), "image: a file of 205 bytes against a file of"),
-        (Request("POST", "https://x.example/", b"{}", {}), "image: 'a.png' against none"),
+        (form({"n": "3"}), "n: '2' != '3'"),
+        (form({}), "n: '2' != none"),
+        (form({"n": "2", "user": "u"}), "user: none != 'u'"),
+        (form({"n": "2"}, name="b.png"), "image: 'a.png' != 'b.png'"),
+        (form({"n": "2"}, OTHER), "image: a file of 205 bytes != a file of"),
+        (Request("POST", "https://x.example/", b"{}", {}), "image: 'a.png' != none"),
     ],
 )
-def test_what_makes_a_difference(other: Request, message: str) -> None:
-    """Names, file names and contents; the message says which."""
+def test_parts_must_match(other: Request, message: str) -> None:
+    """Names, file names and contents matter, and the message names the difference."""
     with pytest.raises(AssertionError) as difference:
-        recording.multipart(form({"n": "2"}), other)
+        vcr_settings.multipart(form({"n": "2"}), other)
     assert message in str(difference.value)
     with pytest.raises(AssertionError):
-        recording.multipart(other, form({"n": "2"}))
+        vcr_settings.multipart(other, form({"n": "2"}))
 
 
-def test_pictures_by_pixels() -> None:
-    """Another compression is the same picture, as chosen; another pixel is not."""
+def test_images_match_by_pixels() -> None:
+    """Another compression is the same image if you choose so. Another pixel is not."""
     first, second = form(), form(data=recompressed(PNG))
-    recording.multipart_pixels(first, second)
+    vcr_settings.multipart_pixels(first, second)
     with pytest.raises(AssertionError):
-        recording.multipart(first, second)
+        vcr_settings.multipart(first, second)
     with pytest.raises(AssertionError):
-        recording.multipart_pixels(first, form(data=OTHER))
+        vcr_settings.multipart_pixels(first, form(data=OTHER))
     with pytest.raises(AssertionError):
-        recording.multipart_pixels(form(data=b"no picture"), form(data=b"none either"))
+        vcr_settings.multipart_pixels(form(data=b"not an image"), form(data=b"nor is this"))
 
 
-def test_bodies_that_are_no_forms() -> None:
-    """They are compared as they are."""
+def test_other_bodies_match_by_bytes() -> None:
+    """Bodies that are not forms are compared byte by byte."""
     one, other = (Request("POST", "https://x.example/", body, {}) for body in (b"a", b"b"))
-    recording.multipart(one, one)
+    vcr_settings.multipart(one, one)
     with pytest.raises(AssertionError):
-        recording.multipart(one, other)
+        vcr_settings.multipart(one, other)
 
 
 def test_settings_take_bytes_or_pixels() -> None:
-    """And nothing else."""
-    assert recording.settings()["match_on"][-1] == "multipart"
-    assert recording.settings("pixels")["match_on"][-1] == "multipart_pixels"
+    """Other values are a ValueError."""
+    assert vcr_settings.vcr_settings()["match_on"][-1] == "multipart"
+    assert vcr_settings.vcr_settings("pixels")["match_on"][-1] == "multipart_pixels"
     with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colours'"):
-        recording.settings("colours")  # type: ignore[arg-type]  # that is the point
+        vcr_settings.vcr_settings("colours")  # type: ignore[arg-type]  # that is the point
 
 
 def recorder() -> Any:
-    """Return vcrpy, set up as the README says."""
-    made = vcr.VCR(**recording.settings())
-    made.register_matcher("multipart", recording.multipart)
+    """Return vcrpy, set up as the README shows."""
+    made = vcr.VCR(**vcr_settings.vcr_settings())
+    made.register_matcher("multipart", vcr_settings.multipart)
     return made
 
 
 def upload(client: str, view: View, n: str = "2") -> int:
-    """Ask for variations and return how many came."""
+    """Request variations, and return how many images came back."""
     url = f"{view.base_url}/images/variations"
     fields = {"n": n, "user": "jane@example.com", "response_format": "b64_json"}
     headers = {"Authorization": "Bearer sk-secret-0123456789", "Cookie": "session=secret"}
@@ -131,14 +131,14 @@ async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str
 
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
-def test_a_suite_records_and_replays_its_own(view: View, tmp_path: Path, client: str) -> None:
-    """Nothing secret is written, and a request that differs is told how."""
+def test_suite_records_and_replays(view: View, tmp_path: Path, client: str) -> None:
+    """The cassette holds no secret, and a different request gets an explanation."""
     path = str(tmp_path / "own.yaml")
     with recorder().use_cassette(path):
         assert upload(client, view) == 2
     text = Path(path).read_text()
     assert not any(secret in text for secret in ("secret", "jane", "req_"))
-    asked = len(view.journal)
+    count_before = len(view.journal)
     with recorder().use_cassette(path, record_mode="none") as cassette:
         assert upload(client, view) == 2
         assert cassette.all_played
@@ -147,25 +147,25 @@ def test_a_suite_records_and_replays_its_own(view: View, tmp_path: Path, client:
         pytest.raises(CannotOverwriteExistingCassetteException) as unmatched,
     ):
         upload(client, view, n="3")
-    assert "n: '3' against '2'" in str(unmatched.value)
-    assert len(view.journal) == asked
+    assert "n: '3' != '2'" in str(unmatched.value)
+    assert len(view.journal) == count_before
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_form_of_aiohttp_that_vcrpy_cannot_record(view: View, tmp_path: Path) -> None:
-    """The error says what to do instead; without ours, it would come from YAML."""
+def test_aiohttp_form_cannot_be_recorded(view: View, tmp_path: Path) -> None:
+    """Our error names an alternative. Without it, YAML would fail."""
     with (
         recorder().use_cassette(str(tmp_path / "own.yaml")),
         pytest.raises(ValueError, match=r"aiohttp\.FormData, .* --image-variation-record"),
     ):
         upload("aiohttp", view)
-    # vcrpy records when the answer is there already, so that nobody closes its connection.
+    # vcrpy raises after the response has arrived, so nothing closes the connection.
     gc.collect()
 
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
-def test_secrets_in_answers_are_redacted(tmp_path: Path, client: str) -> None:
-    """In headers and in text: ids of requests and accounts, cookies, keys, signatures."""
+def test_secrets_in_responses_are_redacted(tmp_path: Path, client: str) -> None:
+    """Request ids, account ids, cookies, keys and signatures are removed from headers and text."""
     address = (
         "https://x.example/private/org-0123456789abcdef/user-0123456789abcdef/img-1.png?sig=Zm9v%3D"
     )
@@ -186,7 +186,7 @@ def test_secrets_in_answers_are_redacted(tmp_path: Path, client: str) -> None:
     with raw_server(response(200, body, **headers)) as server, recorder().use_cassette(str(path)):
         get: Any = httpx.get if client == "httpx" else requests.get
         got = get(f"{server.base_url}/x", timeout=10)
-        # What the program sees is as it was.
+        # The program still sees the original response.
         assert got.content == body
         assert got.headers["x-request-id"] == "req_0123456789abcdef"
     text = path.read_text()
@@ -221,8 +221,8 @@ LEAKING = (
 
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
-def test_a_server_that_repeats_every_secret(tmp_path: Path, client: str) -> None:
-    """What is in capitals was secret: in an address, in headers, in forms, and in an answer."""
+def test_repeated_secrets_are_redacted(tmp_path: Path, client: str) -> None:
+    """Every word in capitals is a secret, in a URL, a header, a form or a response."""
     path = tmp_path / "own.yaml"
     send: Any = httpx.post if client == "httpx" else requests.post
     with raw_server(response(200, LEAKING, **LEAKS)) as server, recorder().use_cassette(str(path)):
@@ -242,8 +242,8 @@ def test_a_server_that_repeats_every_secret(tmp_path: Path, client: str) -> None
         assert kept in text.lower().replace("redacted", "REDACTED")
 
 
-def test_the_sent_request_keeps_what_is_redacted(view: View) -> None:
-    """Only the copy that is written lacks it."""
+def test_sent_request_is_not_redacted(view: View) -> None:
+    """Only the copy for the cassette is redacted."""
     request = form({"user": "jane"})
     request.headers["Authorization"] = "Bearer sk-secret"
     redacted = Redaction().request(request)
@@ -253,16 +253,16 @@ def test_the_sent_request_keeps_what_is_redacted(view: View) -> None:
     assert form_of(redacted).fields == {"user": "REDACTED"}
 
 
-def test_words_that_look_like_ids_are_kept() -> None:
-    """Answers of other endpoints share the cassette, and must stay readable."""
+def test_words_that_resemble_ids_are_kept() -> None:
+    """Other endpoints' responses in the same cassette stay readable."""
     body = b'{"user_identifier": "org_settings", "req_id": 1, "about": "user-generated content"}'
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
     assert Redaction().response(answer)["body"]["string"] == body
 
 
 @pytest.mark.filterwarnings("error")
-def test_forms_as_aiohttp_takes_them(tmp_path: Path) -> None:
-    """Mappings and pairs with files are forms; a mapping without any may be JSON."""
+def test_forms_of_aiohttp(tmp_path: Path) -> None:
+    """Mappings and pairs with files are forms. A mapping without files may be JSON."""
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
     with path.open("rb") as file:
@@ -278,8 +278,8 @@ def test_forms_as_aiohttp_takes_them(tmp_path: Path) -> None:
     assert not form_of(Request("POST", "https://x.example/", sent, {})).parts
 
 
-def test_a_user_in_json_is_redacted() -> None:
-    """In requests to other endpoints that land in the same cassette, and in answers."""
+def test_user_in_json_is_redacted() -> None:
+    """Requests to other endpoints and responses are redacted too."""
     body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
     hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -290,8 +290,8 @@ def test_a_user_in_json_is_redacted() -> None:
     assert Redaction().response(answer)["body"]["string"] == hidden
 
 
-def test_pictures_are_never_touched() -> None:
-    """Bytes that look like a secret may be in any picture."""
+def test_images_are_not_redacted() -> None:
+    """An image may contain bytes that look like a secret."""
     png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
     answer = {"status": {}, "headers": {}, "body": {"string": png}}
     assert Redaction().response(answer)["body"]["string"] == png

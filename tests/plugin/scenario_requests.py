@@ -1,4 +1,4 @@
-"""Requests that fit each scenario, by whatever client, and the check of what they are answered."""
+"""The requests of each scenario, for any client, and a check of their responses."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pytest_image_variation import samples
 from pytest_image_variation.assertions import assert_images_response
 from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario
 
-PICTURES = {
+IMAGES = {
     "square_png": samples.square_png(8),
     "non_square_png": samples.non_square_png(12, 8),
     "truncated_png": samples.truncated_png(8),
@@ -21,30 +21,30 @@ PICTURES = {
 
 
 @dataclass(frozen=True)
-class Got:
-    """An answer, of whatever client."""
+class Reply:
+    """A response from any client."""
 
     status_code: int
     headers: Mapping[str, str]
     content: bytes
 
     def json(self) -> Any:
-        """Return the body's JSON."""
+        """Return the parsed body."""
         return json.loads(self.content)
 
 
-def picture(scenario: Scenario) -> bytes | None:
-    """Return the picture that a request of the scenario has."""
-    return None if scenario.sample is None else PICTURES[scenario.sample]
+def scenario_image(scenario: Scenario) -> bytes | None:
+    """Return the image in the scenario's request."""
+    return None if scenario.sample is None else IMAGES[scenario.sample]
 
 
 def key_header(scenario: Scenario) -> dict[str, str]:
-    """Return the headers of a request of the scenario."""
+    """Return the headers of the scenario's request."""
     return {} if scenario.breaks == "key" else {"authorization": "Bearer sk-any"}
 
 
-def check(scenario: Scenario, answer: Answer, got: Got) -> list[str]:
-    """Check an answer against the table and the contract, and return the addresses in it."""
+def check(scenario: Scenario, answer: Answer, got: Reply) -> list[str]:
+    """Check a response against the scenario and the contract, and return its URLs."""
     assert got.status_code == answer.status
     if answer.error is not None:
         error = ErrorResponse.from_json(got.content).error
@@ -55,7 +55,7 @@ def check(scenario: Scenario, answer: Answer, got: Got) -> list[str]:
         )
         assert error.message and answer.error.message in (None, error.message)
         assert got.headers["x-request-id"].startswith("req_")
-        # All four keys are there, in the vendor's own form.
+        # All four keys are present, in the vendor's format.
         assert got.content.decode() == ErrorResponse.from_json(got.content).to_json()
         return []
     if answer.body is not None:

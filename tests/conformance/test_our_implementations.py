@@ -1,4 +1,4 @@
-"""Our own server, clients and engines, by the kit's own classes."""
+"""The kit's classes check our own server, clients and engines."""
 
 import asyncio
 import base64
@@ -25,10 +25,10 @@ from pytest_image_variation.conformance import (
     ServerConformanceTests,
 )
 from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.rule_tests import parameters
 from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.conformance.verdict import parameters
-from pytest_image_variation.form import Form
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.forms import Form
 from pytest_image_variation.loopback import Loopback
 from tests.server.serving import serving
 
@@ -47,13 +47,13 @@ class TestServer(ServerConformanceTests):
             yield Server(f"{address}/v1", api_key="sk-ours")
 
 
-class TestServerOfShortAddresses(ServerConformanceTests):
-    """The app whose addresses expire at once, for the rules that wait for that."""
+class TestServerWithExpiredURLs(ServerConformanceTests):
+    """The app whose URLs expire at once, for the rules about expiry."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-        """An app with a ttl that is over when the answer is there."""
+        """An app whose URLs have expired by the time the response arrives."""
         app = create_app("instant", store_dir=tmp_path_factory.mktemp("store"), url_ttl=0.001)
         with serving(app) as address:
             yield Server(f"{address}/v1", capabilities=Capabilities(url_ttl=0.001))
@@ -62,13 +62,13 @@ class TestServerOfShortAddresses(ServerConformanceTests):
     def test_rule(
         self, rule: Rule[ServerProbe], server: Server, request: pytest.FixtureRequest
     ) -> None:
-        """The rules about expiry are kept."""
+        """The server follows the rules about expiry."""
         super().test_rule(rule, server, request)
 
 
 @pytest.fixture(params=["sync", "async"])
 def client_kind(request: pytest.FixtureRequest) -> str:
-    """Which of our clients is checked."""
+    """Which of our clients to check."""
     return str(request.param)
 
 
@@ -77,7 +77,7 @@ class TestClients(ClientConformanceTests):
 
     @pytest.fixture
     def create_variation(self, client_kind: str) -> Callable[..., list[bytes]]:
-        """A call of either."""
+        """The function that calls the client."""
         return _sync if client_kind == "sync" else _async
 
 
@@ -120,67 +120,69 @@ class TestLocalEngine(EngineConformanceTests):
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> LocalEngine:
-        """The engine with a seed, without which each answer is another."""
+        """The engine with a seed, so that each response is the same."""
         return LocalEngine(seed=1)
 
 
 @pytest.fixture(scope="module")
-def ours(image_variation_loopback: Loopback) -> Iterator[dict[str, Any]]:
-    """The settings of a client of a server of ours."""
+def client_settings(image_variation_loopback: Loopback) -> Iterator[dict[str, Any]]:
+    """The settings for a client of our own server."""
     with image_variation_loopback.view() as view:
         yield _settings(view.base_url, view.api_key)
 
 
 class TestClientAsEngine(EngineConformanceTests):
-    """Our client, which is an engine."""
+    """Our client is an engine too."""
 
     deterministic = True
 
     @pytest.fixture(scope="class")
     @classmethod
-    def engine(cls, ours: dict[str, Any]) -> Iterator[ImageVariationClient]:
-        """The client of a server of ours."""
-        with ImageVariationClient(**ours) as client:
+    def engine(cls, client_settings: dict[str, Any]) -> Iterator[ImageVariationClient]:
+        """A client of our server."""
+        with ImageVariationClient(**client_settings) as client:
             yield client
 
 
 class TestAsyncClientAsEngine(EngineConformanceTests):
-    """Our async client, which is an async engine."""
+    """Our async client is an async engine too."""
 
     deterministic = True
 
     @pytest.fixture(scope="class")
     @classmethod
-    def engine(cls, ours: dict[str, Any]) -> AsyncImageVariationClient:
-        """The client of a server of ours, on many loops: it keeps no connection."""
+    def engine(cls, client_settings: dict[str, Any]) -> AsyncImageVariationClient:
+        """A client of our server. It keeps no connections, as each test has its own loop."""
         limits = httpx.Limits(max_keepalive_connections=0)
-        return AsyncImageVariationClient(**ours, http_client=httpx.AsyncClient(limits=limits))
+        return AsyncImageVariationClient(
+            **client_settings, http_client=httpx.AsyncClient(limits=limits)
+        )
 
 
 class TestVariationsEngine(EngineConformanceTests):
-    """The engine that asks a server."""
+    """The engine that uses a server."""
 
     deterministic = True
 
     @pytest.fixture(scope="class")
     @classmethod
-    def engine(cls, ours: dict[str, Any]) -> Iterator[VariationsEngine]:
-        """The engine, of a server of ours."""
-        engine = VariationsEngine(**ours)
+    def engine(cls, client_settings: dict[str, Any]) -> Iterator[VariationsEngine]:
+        """The engine with our server."""
+        engine = VariationsEngine(**client_settings)
         yield engine
         engine.close()
 
 
 class TestGptImageEngine(EngineConformanceTests):
-    """The engine that asks for edits."""
+    """The engine that requests edits."""
 
-    # The model makes no smaller ones.
+    # The model's own smallest size comes first.
     capabilities = Capabilities(sizes=("1024x1024", "512x512", "256x256"))
 
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Iterator[GptImageEngine]:
-        """The engine, of a model of that server."""
+        """The engine with a model of the vendor's server."""
         with httpx.Client(transport=httpx.MockTransport(_edits)) as http_client:
             yield GptImageEngine(
                 base_url="https://pictures.example/v1", api_key="sk-1", http_client=http_client
@@ -188,7 +190,7 @@ class TestGptImageEngine(EngineConformanceTests):
 
 
 def _edits(request: httpx.Request) -> httpx.Response:
-    """Answer a request for edits as the vendor does: pictures of 1024 pixels as base64."""
+    """Respond to a request for edits as the vendor does: 1024-pixel images as base64."""
     form = Form.parse(request.headers["content-type"], request.read())
     if form.fields["model"] != "gpt-image-2":
         error = {"message": "No such model.", "type": "image_generation_user_error"}
@@ -198,8 +200,8 @@ def _edits(request: httpx.Request) -> httpx.Response:
     seed = int(hashlib.sha256(form.image.content).hexdigest()[:4], 16)
     entries = []
     for index in range(int(form.fields["n"])):
-        picture = io.BytesIO()
+        buffer = io.BytesIO()
         color = (seed % 256, seed // 256, index)
-        Image.new("RGB", (1024, 1024), color).save(picture, "PNG", compress_level=1)
-        entries.append({"b64_json": base64.b64encode(picture.getvalue()).decode()})
+        Image.new("RGB", (1024, 1024), color).save(buffer, "PNG", compress_level=1)
+        entries.append({"b64_json": base64.b64encode(buffer.getvalue()).decode()})
     return httpx.Response(200, json={"created": 1, "data": entries})

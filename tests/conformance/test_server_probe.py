@@ -1,6 +1,7 @@
-"""How the kit asks a server, and what it makes of strange answers."""
+"""How the probe sends requests, and how rules handle strange responses."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -12,11 +13,11 @@ import pytest
 
 from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.rule import Breach
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.conformance.server_probe import ServerProbe
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.samples import square_png
-from tests.conformance.in_process import broken_rules
+from tests.conformance.broken_copies import broken_rules
 from tests.conftest import Run
 from tests.http.raw_server import hang_up, raw_server, response, stall, trickle
 
@@ -25,27 +26,27 @@ COUNT = len(SERVER_RULES)
 ERROR = {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}
 
 
-def answering(content: object, status: int = 200, **headers: str) -> Server:
-    """Return a server that answers everything with the same."""
+def constant_server(content: object, status: int = 200, **headers: str) -> Server:
+    """Return a server that gives every request the same response."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     kind = {"content-type": "application/json"}
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    others = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, content=body, headers={**kind, **given})
+        return httpx.Response(status, content=body, headers={**kind, **others})
 
     return Server("http://strange/v1", KEY, transport=httpx.MockTransport(answer))
 
 
-def got(rule: str, server: Server) -> str:
-    """Return what a broken rule says was found."""
-    with pytest.raises(Breach) as caught:
+def violation_of(rule: str, server: Server) -> str:
+    """Return what a broken rule reports."""
+    with pytest.raises(Violation) as caught:
         SERVER_RULES[rule].check(ServerProbe(server))
     return caught.value.got
 
 
-def test_a_server_that_hangs_is_asked_once(run: Run) -> None:
-    """One failure says so after the time it was given, and nothing waits for it again."""
+def test_hanging_server_gets_one_request(run: Run) -> None:
+    """One test fails after the timeout, and the others do not wait again."""
     with raw_server(stall) as server:
         result = run(
             "",
@@ -53,53 +54,53 @@ def test_a_server_that_hangs_is_asked_once(run: Run) -> None:
             *(f"--image-variation-url={server.base_url}", "--image-variation-timeout=0.1"),
         )
         result.assert_outcomes(failed=1, skipped=COUNT - 1)
-        result.stdout.fnmatch_lines(["got: no answer: ReadTimeout; it had 0.1 seconds"])
+        result.stdout.fnmatch_lines(["got: no response: *Timeout after 0.1 seconds"])
         assert server.connections == 1
 
 
-def test_a_byte_now_and_then_is_no_answer() -> None:
-    """The time is for the whole answer."""
+def test_timeout_covers_the_whole_response() -> None:
+    """A byte now and then does not extend it."""
     body = response(200, b" " * 1000)
     with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
-        told = got("answer-status", Server(server.base_url, timeout=0.1))
-    assert told == "no answer: ReadTimeout; it had 0.1 seconds"
+        got = violation_of("answer-status", Server(server.base_url, timeout=0.1))
+    assert re.fullmatch("no response: [A-Z][a-z]+Timeout after 0.1 seconds", got)
 
 
-def test_an_answer_has_an_end() -> None:
-    """A server may send without end."""
+def test_endless_response_is_cut_off() -> None:
+    """A server may send data without end."""
     piece = b" " * 2**24
-    sent = []
+    sizes = []
 
     class Endless(httpx.SyncByteStream):
         def __iter__(self) -> Any:
             while True:
-                sent.append(len(piece))
+                sizes.append(len(piece))
                 yield piece
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless()))
-    assert "more than 268,435,456 bytes" in got(
+    assert "more than 268,435,456 bytes" in violation_of(
         "answer-status", Server("http://strange/v1", transport=transport)
     )
-    assert sum(sent) <= MAX_ANSWER_BYTES + len(piece)
+    assert sum(sizes) <= MAX_ANSWER_BYTES + len(piece)
 
 
 @pytest.mark.parametrize(
-    ("reaction", "told"),
+    ("reaction", "expected"),
     [
-        (hang_up, "RemoteProtocolError; the connection ended, or what came is no HTTP"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "RemoteProtocolError; the connection ended, *"),
+        (hang_up, "RemoteProtocolError. The connection was closed, or the response is not HTTP."),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "RemoteProtocolError. The connection was closed, *"),
     ],
     ids=["hang up", "no HTTP"],
 )
-def test_why_there_is_no_answer(reaction: Any, told: str) -> None:
-    """It is said, without what a library says."""
+def test_missing_response_is_explained(reaction: Any, expected: str) -> None:
+    """The reason is in our own words, not in a library's."""
     with raw_server(reaction) as server:
-        found = got("answer-status", Server(server.base_url))
-    assert found.startswith(f"no answer: {told.rstrip('*')}")
+        got = violation_of("answer-status", Server(server.base_url))
+    assert got.startswith(f"no response: {expected.rstrip('*')}")
 
 
-def test_tls_where_there_is_none() -> None:
-    """It is told from a server that is not there."""
+def test_missing_tls_is_explained() -> None:
+    """The message differs from that of a server that is not running."""
 
     def talk(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -110,13 +111,15 @@ def test_tls_where_there_is_none() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=talk, args=(listener,))
         thread.start()
-        found = got("answer-status", Server(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
+        got = violation_of(
+            "answer-status", Server(f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
+        )
         thread.join(5)
-    assert found.endswith("its certificate is not trusted, or it does not speak TLS")
+    assert got.endswith("The certificate is not trusted, or the server does not speak TLS.")
 
 
-def test_no_cookie_is_sent_back() -> None:
-    """Else a question without a key might be let in by the session of another."""
+def test_cookies_are_not_sent_back() -> None:
+    """Otherwise another request's session could admit a request without a key."""
     answer = response(200, b'{"data": [{}]}', set_cookie="session=1; Path=/")
     with raw_server(answer) as server:
         probe = ServerProbe(Server(server.base_url, KEY))
@@ -127,23 +130,23 @@ def test_no_cookie_is_sent_back() -> None:
 
 
 @pytest.mark.parametrize("seconds", ["nan", "-1", "soon", "0"])
-def test_the_kit_waits_whatever_the_header_says(
-    seconds: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is no number of seconds is a second."""
+def test_invalid_retry_after_waits_a_second(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other value is the number of seconds."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     answers = iter([httpx.Response(429, headers={"retry-after": seconds}), httpx.Response(200)])
     transport = httpx.MockTransport(lambda request: next(answers))
-    ServerProbe(Server("http://strange/v1", transport=transport)).variation().succeeded()
+    ServerProbe(Server("http://strange/v1", transport=transport)).variation().require_success()
     assert waits == [0.0 if seconds in ("0", "-1") else 1.0]
 
 
-def test_a_limit_that_does_not_end_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It breaks no rule but that a legal request is answered."""
+def test_endless_rate_limit_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It breaks only the rule that a legal request is answered."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    assert broken_rules(answering({"error": ERROR}, 429, retry_after="30")) == {"answer-status"}
+    assert broken_rules(constant_server({"error": ERROR}, 429, retry_after="30")) == {
+        "answer-status"
+    }
     assert waits == [30.0] * 5
 
 
@@ -166,13 +169,15 @@ STRANGE = {
     ids=["200", "200 url", "400"],
 )
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
-def test_strange_answers(content: object, status: int, claims: Capabilities) -> None:
-    """Whatever a server answers, each rule is kept, broken or not seen, and says so in short."""
-    server = answering(content, status, x_request_id="\x1b[2J" if status == 400 else "r" * 5000)
+def test_strange_responses(content: object, status: int, claims: Capabilities) -> None:
+    """Whatever the response is, each rule gets an outcome and a short message."""
+    server = constant_server(
+        content, status, x_request_id="\x1b[2J" if status == 400 else "r" * 5000
+    )
     server = Server(server.base_url, KEY, None, claims, server.transport)
     probe = ServerProbe(server)
     for id in broken_rules(server):
-        with pytest.raises(Breach) as caught:
+        with pytest.raises(Violation) as caught:
             SERVER_RULES[id].check(probe)
         assert caught.value.got.isprintable()
         assert len(caught.value.got) < 500
@@ -190,8 +195,8 @@ def test_strange_answers(content: object, status: int, claims: Capabilities) -> 
         ("url-picture", {"data": [{"url": f"http://strange/f.png?key={KEY}"}]}, 200),
     ],
 )
-def test_the_key_is_nowhere(rule: str, content: object, status: int) -> None:
-    """Even if the server repeats it, and even where what it says is cut off."""
+def test_violations_never_show_the_key(rule: str, content: object, status: int) -> None:
+    """Not even if the server repeats it, and the text is cut off there."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         plain = request.method == "GET" or b'name="n"' not in request.read()
@@ -202,38 +207,40 @@ def test_the_key_is_nowhere(rule: str, content: object, status: int) -> None:
         return httpx.Response(status, content=body)
 
     server = Server("http://strange/v1", KEY, transport=httpx.MockTransport(answer))
-    with pytest.raises(Breach) as caught:
+    with pytest.raises(Violation) as caught:
         SERVER_RULES[rule].check(ServerProbe(server))
-    told = f"{caught.value.got}{caught.value.curl}"
-    assert not [length for length in range(4, len(KEY)) if KEY[:length] in told]
+    message = f"{caught.value.got}{caught.value.curl}"
+    assert not [length for length in range(4, len(KEY)) if KEY[:length] in message]
 
 
 HINTS = {
-    401: "Is the key right?",
-    404: "Is http://strange/v1 its address, up to and with its /v1?",
-    307: "It points to '/there', which is not followed; name the server's own address.",
-    422: "If it wants a model named, pass --image-variation-model.",
+    401: "Check the API key.",
+    404: "Check the URL http://strange/v1, which must include the /v1.",
+    307: "The server redirects to '/there'. Pass the final URL, as redirects are ignored.",
+    422: "If the server requires a model, pass --image-variation-model.",
 }
 
 
 @pytest.mark.parametrize("status", HINTS)
-def test_what_may_be_wrong_with_the_call(status: int) -> None:
-    """It is said where the server answers, but not with pictures."""
-    assert got("answer-status", answering(b"No", status, location="/there")).endswith(
-        f"({HINTS[status]})"
-    )
+def test_hint_about_the_options(status: int) -> None:
+    """If the server responds without images, the message says what to check."""
+    assert violation_of(
+        "answer-status", constant_server(b"No", status, location="/there")
+    ).endswith(f"({HINTS[status]})")
 
 
-def test_where_nothing_is_served_one_failure_says_so() -> None:
-    """Nothing is said of errors that are about something else than what was asked."""
-    assert broken_rules(answering({"error": ERROR}, 401, x_request_id="1")) == {"answer-status"}
-    page = answering(b"<html>Welcome</html>", content_type="text/html", x_request_id="1")
+def test_server_without_images_has_one_failure() -> None:
+    """Rules about errors are skipped, as those errors are about something else."""
+    assert broken_rules(constant_server({"error": ERROR}, 401, x_request_id="1")) == {
+        "answer-status"
+    }
+    page = constant_server(b"<html>Welcome</html>", content_type="text/html", x_request_id="1")
     assert broken_rules(page) & {id for id in SERVER_RULES if not id.startswith("answer-")} == set()
     assert "answer-object" in broken_rules(page)
 
 
-def test_an_answer_without_pictures_serves_nothing() -> None:
-    """Though it is a 200."""
+def test_success_without_images_is_a_violation() -> None:
+    """The status 200 is not enough."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         rgba = b"user" in request.read()
@@ -241,11 +248,11 @@ def test_an_answer_without_pictures_serves_nothing() -> None:
         return httpx.Response(200, json={"created": 1, "data": data})
 
     server = Server("http://strange/v1", transport=httpx.MockTransport(answer))
-    assert "no pictures: 200" in got("accept-user", server)
+    assert "no images: 200" in violation_of("accept-user", server)
 
 
 @pytest.mark.parametrize(
-    ("given", "base_url"),
+    ("url", "base_url"),
     [
         (" HTTP://Strange:80/v1/ ", "http://strange/v1"),
         ("http://strange/v1/images/variations", "http://strange/v1"),
@@ -253,9 +260,9 @@ def test_an_answer_without_pictures_serves_nothing() -> None:
         ("http://strange", "http://strange"),
     ],
 )
-def test_addresses(given: str, base_url: str) -> None:
-    """They are asked as a client of ours would ask them."""
-    assert Server(given).base_url.rstrip("/") == base_url
+def test_base_urls(url: str, base_url: str) -> None:
+    """They are normalized as in our own client."""
+    assert Server(url).base_url.rstrip("/") == base_url
 
 
 @pytest.mark.parametrize(
@@ -264,24 +271,24 @@ def test_addresses(given: str, base_url: str) -> None:
         ({"base_url": "http://[::1/v1"}, "base_url must be an http or https URL"),
         ({"base_url": "http://strange:99999/v1"}, "base_url must be an http or https URL"),
         ({"base_url": "http://me:pw@strange/v1"}, "must not contain a user name"),
-        ({"base_url": "http://strange/v1?api-version=1"}, "base_url must have no query"),
+        ({"base_url": "http://strange/v1?api-version=1"}, "base_url must not have a query"),
         ({"api_key": "sk-\u00e9"}, "api_key must consist of printable ASCII"),
         ({"api_key": "sk-1\n"}, "api_key must consist of printable ASCII"),
         ({"timeout": float("nan")}, "timeout must be more than 0 and at most 86,400 seconds"),
     ],
 )
-def test_wrong_servers(settings: dict[str, Any], message: str) -> None:
+def test_invalid_servers(settings: dict[str, Any], message: str) -> None:
     """They are refused at once."""
     with pytest.raises(ValueError, match=message):
         Server(**{"base_url": "http://strange/v1", **settings})
 
 
-def test_a_second_run_is_another_run() -> None:
-    """A server that remembers keys of requests may have been asked for something else before."""
-    seen: list[str] = []
+def test_runs_use_different_idempotency_keys() -> None:
+    """A server may remember keys, and an earlier run may have sent other requests."""
+    keys: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.headers.get("idempotency-key", ""))
+        keys.append(request.headers.get("idempotency-key", ""))
         return httpx.Response(200, json={"created": 1, "data": [{"b64_json": "AAAA"}]})
 
     for _ in range(2):
@@ -289,13 +296,13 @@ def test_a_second_run_is_another_run() -> None:
         probe = ServerProbe(server)
         for id in ("accept-idempotency-key", "idempotent"):
             SERVER_RULES[id].check(probe)
-    first, second = (set(filter(None, half)) for half in (seen[:4], seen[4:]))
+    first, second = (set(filter(None, half)) for half in (keys[:4], keys[4:]))
     assert len(first) == len(second) == 2
     assert not first & second
 
 
-def test_more_than_is_claimed_is_no_breach() -> None:
-    """Unless fewer pictures come than were asked for."""
+def test_more_than_declared_is_no_violation() -> None:
+    """Fewer images than requested are."""
 
     def serving(most: int) -> Callable[[httpx.Request], httpx.Response]:
         def answer(request: httpx.Request) -> httpx.Response:
@@ -311,21 +318,21 @@ def test_more_than_is_claimed_is_no_breach() -> None:
         for most in (5, 4)
     )
     SERVER_RULES["refuse-n-above"].check(ServerProbe(whole))
-    assert got("refuse-n-above", cut).startswith("200 ")
+    assert violation_of("refuse-n-above", cut).startswith("200 ")
 
 
-def test_an_answer_does_not_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it was made is compared with when it came, however late that is looked at."""
+def test_created_is_compared_with_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not matter how late the rule is checked."""
     now = time.time()
-    probe = ServerProbe(answering({"created": int(now), "data": [{"b64_json": "AAAA"}]}))
+    probe = ServerProbe(constant_server({"created": int(now), "data": [{"b64_json": "AAAA"}]}))
     probe.variation()
     monkeypatch.setattr("time.time", lambda: now + 3600)
     SERVER_RULES["answer-created-now"].check(probe)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409])
-def test_an_address_without_its_query_may_be_refused_in_any_way(status: int) -> None:
-    """Azure answers 409 where nothing is public."""
+def test_unsigned_url_may_get_any_client_error(status: int) -> None:
+    """Azure responds 409 if nothing is public."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
@@ -337,8 +344,8 @@ def test_an_address_without_its_query_may_be_refused_in_any_way(status: int) -> 
     SERVER_RULES["url-signed"].check(ServerProbe(server))
 
 
-def test_another_request_is_another_one_whatever_is_claimed() -> None:
-    """Even where neither n nor the form of the pictures can differ."""
+def test_conflicting_request_always_differs() -> None:
+    """It differs even if neither n nor the format can differ."""
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -354,22 +361,22 @@ def test_another_request_is_another_one_whatever_is_claimed() -> None:
     assert len(set(bodies)) == len(bodies) == 3
 
 
-def test_an_address_that_ends_soon_can_be_read() -> None:
-    """What is asked of it is asked before anything else, which may take longer."""
-    made: list[str] = []
+def test_short_lived_url_can_be_checked() -> None:
+    """All its downloads come first, before anything that may take longer."""
+    urls: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             part = request.headers.get("range")
             content = square_png(256)[: 8 if part else None]
-            gone = str(request.url) != made[-1]
+            gone = str(request.url) != urls[-1]
             return httpx.Response(403 if gone else 206 if part else 200, content=content)
-        made.append(f"http://strange/{len(made)}.png?sig=1")
-        return httpx.Response(200, json={"created": 1, "data": [{"url": made[-1]}]})
+        urls.append(f"http://strange/{len(urls)}.png?sig=1")
+        return httpx.Response(200, json={"created": 1, "data": [{"url": urls[-1]}]})
 
     claims = Capabilities(b64_json=False, max_n=1)
     server = Server("http://strange/v1", None, None, claims, httpx.MockTransport(answer))
     probe = ServerProbe(server)
     for id in ("url-read", "url-again", "accept-user", "url-signed", "url-part"):
         SERVER_RULES[id].check(probe)
-    assert len(made) > 1
+    assert len(urls) > 1

@@ -1,4 +1,4 @@
-"""A request of the kit: what is sent byte by byte, and the curl command line that sends it."""
+"""A request of the server probe, and the curl command line that sends the same bytes."""
 
 import os
 import shlex
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.form import Form, Part
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.forms import Form, Part
 
-__all__ = ["BOUNDARY", "WRONG_KEY", "Field", "File", "Key", "Question"]
+__all__ = ["BOUNDARY", "WRONG_KEY", "Field", "File", "Key", "ProbeRequest"]
 
 BOUNDARY = "image-variation-conformance"
-"""No picture of the kit has it inside."""
+"""No image of the kit contains it."""
 
 Key = Literal["right", "none", "wrong", "lower case", "basic"]
-"""Which key is sent: the server's own, with the scheme in lower case or another scheme, another
-key, or none."""
+"""The key to send: the server's own, none, a wrong one, or the server's own with the scheme in
+lower case or with the scheme Basic."""
 
 _VARIABLE = "IMAGE_VARIATION_API_KEY"
 _SCHEMES = {"right": "Bearer", "lower case": "bearer", "basic": "Basic"}
 WRONG_KEY = "sk-conformance-wrong-key"
-"""A key that no server has."""
+"""A key that no server accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A plain field of the form."""
+    """A field of the form."""
 
     name: str
     value: str
@@ -38,53 +38,53 @@ class Field:
 class File:
     """A file of the form."""
 
-    picture: str
-    """Its name in `pictures.PICTURES`."""
+    image: str
+    """The name of the image in `images.IMAGES`."""
     name: str = "image"
     file_name: str = "image.png"
     content_type: str = "image/png"
 
     def curl(self, source: str) -> str:
-        """Return what curl's option -F takes.
+        """Return the argument of curl's option -F.
 
         Args:
-            source: The file that holds the picture, or - for the standard input.
+            source: The file with the image, or - for standard input.
         """
         rest = f';filename="{self.file_name}";type={self.content_type}'
         return f"{self.name}=@{source}{shlex.quote(rest)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request; the same question is asked once."""
+class ProbeRequest:
+    """A request. The probe sends equal requests only once."""
 
     method: str = "POST"
     path: str = "/images/variations"
-    """Below the base URL, or a whole address."""
+    """Relative to the base URL, or a whole URL."""
     parts: tuple[Field | File, ...] = ()
-    """The form; without parts, `body` is sent."""
+    """The parts of the form. Without parts, `body` is sent."""
     body: str | None = None
     content_type: str | None = None
-    """Of `body`."""
+    """The content type of `body`."""
     key: Key = "right"
     headers: tuple[tuple[str, str], ...] = ()
     chunked: bool = False
-    """Whether the length is not said in advance."""
-    again: int = 0
-    """Makes a question that is to be asked once more another one."""
+    """Whether the body is sent in chunks, without Content-Length."""
+    attempt: int = 0
+    """Set another number to send an equal request again."""
 
     def url(self, base_url: str) -> str:
-        """Return the whole address."""
+        """Return the whole URL."""
         return self.path if "://" in self.path else f"{base_url}{self.path}"
 
     def content(self) -> bytes | None:
-        """Return the body, or None for none."""
+        """Return the body, or None if there is none."""
         if not self.parts:
             return None if self.body is None else self.body.encode()
-        return Form(tuple(map(_part, self.parts))).encode(BOUNDARY)
+        return Form(tuple(map(_form_part, self.parts))).encode(BOUNDARY)
 
     def all_headers(self, api_key: str | None) -> dict[str, str]:
-        """Return the headers that it sets itself."""
+        """Return all headers that the kit sets."""
         headers = dict(self.headers)
         kind = f"multipart/form-data; boundary={BOUNDARY}" if self.parts else self.content_type
         if kind is not None:
@@ -96,14 +96,14 @@ class Question:
         return headers
 
     def curl(self, base_url: str, *, with_key: bool) -> str:
-        """Return a command line that sends the same; the key is taken from the environment."""
+        """Return a command line that sends the same. It takes the key from the environment."""
         words = ["curl", "-i", shlex.quote(self.url(base_url))]
         if self.method not in ("GET", "POST") or (self.method == "POST" and not self._has_body):
             words += ["-X", self.method]
         if self.key == "wrong":
             words += ["-H", shlex.quote(f"authorization: Bearer {WRONG_KEY}")]
         elif self.key != "none" and with_key:
-            # In double quotes, so that the shell puts the key in.
+            # In double quotes, so that the shell inserts the key.
             words += ["-H", f'"authorization: {_SCHEMES[self.key]} ${_VARIABLE}"']
         headers = list(self.headers)
         if self.chunked:
@@ -113,10 +113,10 @@ class Question:
         for name, value in headers:
             words += ["-H", shlex.quote(f"{name}: {value}")]
         if self.body is not None:
-            words += ["--data-binary", _quoted(self.body)]
+            words += ["--data-binary", _quote(self.body)]
         files = [part for part in self.parts if isinstance(part, File)]
-        # Only one can come from a pipe.
-        source = "-" if len(files) == 1 else "picture.png"
+        # A pipe can deliver only one file.
+        source = "-" if len(files) == 1 else "image.png"
         for part in self.parts:
             if isinstance(part, Field):
                 words += ["--form-string", shlex.quote(f"{part.name}={part.value}")]
@@ -125,8 +125,8 @@ class Question:
         line = " ".join(words)
         if not files:
             return line
-        made = f"{_python()} -m pytest_image_variation.conformance.pictures {files[0].picture}"
-        return f"{made} | {line}" if source == "-" else f"{made} > {source} && {line}"
+        write = f"{_python()} -m pytest_image_variation.conformance.images {files[0].image}"
+        return f"{write} | {line}" if source == "-" else f"{write} > {source} && {line}"
 
     @property
     def _has_body(self) -> bool:
@@ -134,25 +134,25 @@ class Question:
 
 
 def _python() -> str:
-    """Return how to start this Python from here, in a shell where nothing is activated either."""
-    found = shutil.which("python")
-    if found is not None and Path(found).parent == Path(sys.executable).parent:
+    """Return a command for this Python that works without an activated environment too."""
+    on_path = shutil.which("python")
+    if on_path is not None and Path(on_path).parent == Path(sys.executable).parent:
         return "python"
     try:
         return shlex.quote(os.path.relpath(sys.executable))
     except ValueError:
-        # It is on another disk of Windows.
+        # On Windows it may be on another drive.
         return "python"
 
 
-def _part(part: Field | File) -> Part:
+def _form_part(part: Field | File) -> Part:
     if isinstance(part, Field):
         return Part(part.name, part.value.encode())
-    return Part(part.name, picture(part.picture), part.file_name, part.content_type)
+    return Part(part.name, make_image(part.image), part.file_name, part.content_type)
 
 
-def _quoted(text: str) -> str:
-    """Quote for bash, line breaks too."""
+def _quote(text: str) -> str:
+    """Quote a text for bash, including line breaks."""
     if "\r" not in text and "\n" not in text:
         return shlex.quote(text)
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,8 +1,8 @@
-"""Records the cassettes anew: ``python -m pytest_image_variation.record [FOLDER]``.
+"""Records the cassettes: ``python -m pytest_image_variation.record_cassettes [FOLDER]``.
 
-vcrpy records each scenario from this project's own server over a real socket, since the vendor's
-endpoint is gone. Times, signatures and request ids are replaced by fixed ones, and a cassette whose
-recording says the same as before stays as it is.
+The vendor removed its endpoint, so vcrpy records each scenario from this project's own server over
+a real socket. Times, signatures and request ids are replaced by fixed values, and a cassette file
+is written only if its meaning changes.
 """
 
 import argparse
@@ -26,18 +26,21 @@ try:
     from langchain_image_variation.images.pixels import open_image
     from pytest_image_variation import samples
     from pytest_image_variation.loopback import Loopback, View
-    from pytest_image_variation.recording import cassette_dir
     from pytest_image_variation.replay import BASE_URL
     from pytest_image_variation.scenarios import SCENARIOS, Scenario
+    from pytest_image_variation.vcr_settings import cassette_dir
 except ImportError:
     if __name__ != "__main__":
         raise
-    sys.exit("Recording needs two extras: pip install 'langchain-image-variation[pytest,server]'")
+    sys.exit(
+        "Recording cassettes needs two extras: "
+        "pip install 'langchain-image-variation[pytest,server]'"
+    )
 
-__all__ = ["record", "same"]
+__all__ = ["have_equal_meaning", "record"]
 
 CREATED = 1767225600
-"""The time of every recording: 2026-01-01T00:00:00Z."""
+"""The time in every cassette: 2026-01-01T00:00:00Z."""
 
 _HOST = BASE_URL.removesuffix("/v1")
 _ORIGIN = "recorded by vcrpy from the server of langchain-image-variation, engine instant"
@@ -48,7 +51,7 @@ _SAMPLES = {
     "truncated_png": samples.truncated_png(8),
     "jpeg": samples.jpeg(12, 8),
 }
-_KEPT_HEADERS = {
+_RECORDED_HEADERS = {
     "content-type",
     "openai-version",
     "retry-after",
@@ -64,10 +67,10 @@ _BASE64_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/=]+")
 
 
 def record(folder: Path) -> list[str]:
-    """Record every scenario into a folder, and return the names of those that have changed.
+    """Record every scenario into a folder, and return the names of the cassettes that changed.
 
-    Cassettes that were recorded here, of scenarios that do not exist any more, are removed; any
-    other file stays.
+    Cassettes of scenarios that no longer exist are removed if this program recorded them. Other
+    files are not touched.
 
     Raises:
         OSError: If a file cannot be written.
@@ -78,8 +81,8 @@ def record(folder: Path) -> list[str]:
         for name, scenario in SCENARIOS.items():
             path = folder / f"{name}.yaml"
             with server.view() as view:
-                text = _recorded(scenario, view, client)
-            if not path.exists() or not same(path.read_text("ascii"), text):
+                text = _record_scenario(scenario, view, client)
+            if not path.exists() or not have_equal_meaning(path.read_text("ascii"), text):
                 path.write_text(text, "ascii")
                 changed.append(name)
     for path in folder.glob("*.yaml"):
@@ -89,52 +92,53 @@ def record(folder: Path) -> list[str]:
     return changed
 
 
-def same(first: str, second: str) -> bool:
-    """Say whether two cassettes hold the same, however their pictures were compressed."""
+def have_equal_meaning(first: str, second: str) -> bool:
+    """Return whether two cassettes are equal, apart from how their images are compressed."""
     return first == second or _meaning(yaml.safe_load(first)) == _meaning(yaml.safe_load(second))
 
 
-def _recorded(scenario: Scenario, view: View, client: httpx.Client) -> str:
+def _record_scenario(scenario: Scenario, view: View, client: httpx.Client) -> str:
     view.scenario(scenario.name)
-    fixed = _Fixed(scenario.name, view)
-    saved = _Saved()
+    normalizer = _Normalizer(scenario.name, view)
+    persister = _TextPersister()
     recorder = vcr.VCR(
         record_mode="all",
-        before_record_request=fixed.request,
-        before_record_response=fixed.response,
+        before_record_request=normalizer.request,
+        before_record_response=normalizer.response,
     )
-    recorder.register_persister(saved)
+    recorder.register_persister(persister)
     request = _request(scenario, view)
-    cut = _cut_answer(request) if scenario.answers[0].cut else None
+    cut_response = _fetch_cut_response(request) if scenario.answers[0].cut else None
     with recorder.use_cassette(scenario.name) as cassette:
-        if cut is not None:
-            url = str(request.url)
-            cassette.append(Request("POST", url, request.content, dict(request.headers)), cut)
+        if cut_response is not None:
+            headers = dict(request.headers)
+            vcr_request = Request("POST", str(request.url), request.content, headers)
+            cassette.append(vcr_request, cut_response)
         else:
             for _ in scenario.answers:
-                answer = client.send(request)
-            for url in re.findall(r'"url": "([^"]+)"', answer.text):
+                response = client.send(request)
+            for url in re.findall(r'"url": "([^"]+)"', response.text):
                 client.get(url)
     problems = view.expectations.problems()
     assert not problems, problems
-    return _head(scenario.name).decode() + saved.text
+    return _head(scenario.name).decode() + persister.text
 
 
 def _head(name: str) -> bytes:
-    """Return how every cassette that is recorded here begins."""
+    """Return the first lines of a cassette that this program records."""
     return f"scenario: {name}\norigin: {_ORIGIN}\n".encode()
 
 
 def _request(scenario: Scenario, view: View) -> httpx.Request:
     if scenario.sample == "oversized_png":
-        picture: bytes | None = samples.oversized_png()
+        image: bytes | None = samples.oversized_png()
     else:
-        picture = _SAMPLES[scenario.sample] if scenario.sample else None
+        image = _SAMPLES[scenario.sample] if scenario.sample else None
     name = "image.jpg" if scenario.sample == "jpeg" else "image.png"
     parts: list[tuple[str, Any]] = [(key, (None, v)) for key, v in scenario.fields.items()]
-    if picture is not None:
+    if image is not None:
         kind = "image/jpeg" if scenario.sample == "jpeg" else "image/png"
-        parts.append(("image", (name, picture, kind)))
+        parts.append(("image", (name, image, kind)))
     headers = {"content-type": f"multipart/form-data; boundary={_BOUNDARY}"}
     if scenario.breaks != "key":
         headers["authorization"] = f"Bearer {view.api_key}"
@@ -145,8 +149,8 @@ def _request(scenario: Scenario, view: View) -> httpx.Request:
     return request
 
 
-def _cut_answer(request: httpx.Request) -> dict[str, Any]:
-    """Return the answer to a request up to where it breaks off, which httpx would not."""
+def _fetch_cut_response(request: httpx.Request) -> dict[str, Any]:
+    """Return a response up to where it is cut. httpx would raise an error instead."""
     connection = http.client.HTTPConnection(request.url.host, request.url.port or 80)
     connection.request("POST", request.url.path, request.content, dict(request.headers))
     response = connection.getresponse()
@@ -160,8 +164,8 @@ def _cut_answer(request: httpx.Request) -> dict[str, Any]:
     return {"status": status, "headers": headers, "body": {"string": body}}
 
 
-class _Saved:
-    """A persister of vcrpy that keeps what it should write."""
+class _TextPersister:
+    """A vcrpy persister that keeps the cassette as text."""
 
     text = ""
 
@@ -172,27 +176,27 @@ class _Saved:
         self.text = serialize(cassette_dict, yamlserializer)
 
 
-class _Fixed:
-    """Replaces in one recording what differs from one to the next."""
+class _Normalizer:
+    """Replaces values that differ from one recording to the next."""
 
     def __init__(self, name: str, view: View) -> None:
         self._name = name
         self._root = view.base_url.removesuffix("/v1")
-        self._pictures: list[str] = []
+        self._images: list[str] = []
         self._request_id = f"req_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
     def request(self, request: Any) -> Any:
         body = request.body or b""
-        kept = {"Content-Type": request.headers["content-type"]} if body else {}
+        headers = {"Content-Type": request.headers["content-type"]} if body else {}
         if len(body) > _LARGEST_BODY:
-            body, kept = b"", {}
-        return Request(request.method, self._text(request.uri), body, kept)
+            body, headers = b"", {}
+        return Request(request.method, self._text(request.uri), body, headers)
 
     def response(self, response: dict[str, Any]) -> dict[str, Any]:
         headers = {
             name.title(): values
             for name, values in sorted(response["headers"].items())
-            if name.lower() in _KEPT_HEADERS
+            if name.lower() in _RECORDED_HEADERS
         }
         if "X-Request-Id" in headers:
             headers["X-Request-Id"] = [self._request_id]
@@ -207,28 +211,28 @@ class _Fixed:
         text = re.sub(r'"created": [0-9]+', f'"created": {CREATED}', text)
         return _ADDRESS.sub(self._address, text)
 
-    def _address(self, found: re.Match[str]) -> str:
-        if found[1] not in self._pictures:
-            self._pictures.append(found[1])
-        number = self._pictures.index(found[1]) + 1
+    def _address(self, match: re.Match[str]) -> str:
+        if match[1] not in self._images:
+            self._images.append(match[1])
+        number = self._images.index(match[1]) + 1
         return f"/files/{self._name}-{number}.png?se={CREATED + 3600}&sig={'0' * 64}"
 
 
 def _meaning(content: Any) -> Any:
-    """Return a cassette with each picture replaced by its pixels."""
+    """Return a cassette with each image replaced by a digest of its pixels."""
     if isinstance(content, dict):
         return {key: _meaning(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_meaning(value) for value in content]
     if isinstance(content, bytes):
-        return _PNG.sub(lambda found: _pixels(found[0]), content)
+        return _PNG.sub(lambda match: _pixels(match[0]), content)
     if isinstance(content, str):
-        return _BASE64_PNG.sub(lambda found: _pixels(_decoded(found[0])).decode(), content)
+        return _BASE64_PNG.sub(lambda match: _pixels(_decode(match[0])).decode(), content)
     return content
 
 
-def _decoded(text: str) -> bytes:
-    # A body that is cut ends anywhere.
+def _decode(text: str) -> bytes:
+    # A cut body may end in the middle of a group of four characters.
     return base64.b64decode(text[: len(text) // 4 * 4])
 
 
@@ -238,27 +242,27 @@ def _pixels(png: bytes) -> bytes:
             pixels = image.convert("RGBA").tobytes()
             return f"{image.size} {image.mode} {hashlib.sha256(pixels).hexdigest()}".encode()
     except (OSError, SyntaxError):
-        return b"broken"
+        return b"corrupt"
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pytest_image_variation.record",
-        description="Record each scenario from this project's own server. Files of the folder that "
-        "were not recorded by this program stay as they are.",
+        prog="python -m pytest_image_variation.record_cassettes",
+        description="Record each scenario from this project's own server. Files in the folder that "
+        "this program did not record are not touched.",
     )
     parser.add_argument(
         "folder",
         metavar="FOLDER",
         type=Path,
         nargs="?",
-        help="where to write; in a checkout, its cassettes/ if none is named",
+        help="the folder to write to (default in a checkout: cassettes/)",
     )
     folder = parser.parse_args().folder
     if folder is None:
         folder = cassette_dir()
         if folder.parent == Path(__file__).parent:
-            parser.error("name a FOLDER: those of an installed package are not written over.")
+            parser.error("pass a FOLDER: the cassettes of an installed package are not changed.")
     print(json.dumps({"changed": record(folder)}))
 
 

@@ -1,4 +1,4 @@
-"""How the plugin behaves beside others, and what loading it costs."""
+"""The plugin together with other plugins, and the cost of loading it."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ def test_it():
     assert httpx.post("https://x.example/v1/images/variations").status_code == 404
 """
 
-NEIGHBOURS = {
+NEIGHBORS = {
     "pytest_recording.plugin": "pytest-recording",
     "pytest_vcr": "pytest-vcr",
     "pytest_httpx": "pytest-httpx",
@@ -35,8 +35,8 @@ NEIGHBOURS = {
 }
 
 
-def test_loading_the_plugin_imports_next_to_nothing() -> None:
-    """Only pytest and the standard library: no HTTP library, no vcrpy, no pictures."""
+def test_plugin_imports_only_pytest() -> None:
+    """Loading it imports no HTTP library, no vcrpy and no Pillow."""
     code = (
         "import sys, pytest; before = set(sys.modules)\n"
         "import pytest_image_variation.plugin, json\n"
@@ -50,17 +50,17 @@ def test_loading_the_plugin_imports_next_to_nothing() -> None:
     assert len(loaded) < 14
 
 
-def test_the_plugin_is_found_by_its_name() -> None:
-    """The name that `-p no:image_variation` takes."""
+def test_plugin_name() -> None:
+    """`-p no:image_variation` takes the name of the entry point."""
     (entry,) = [e for e in metadata.entry_points(group="pytest11") if e.name == "image_variation"]
     assert entry.value == "pytest_image_variation.plugin"
 
 
 @pytest.mark.slow
-def test_it_is_there_once_installed_and_can_be_switched_off(
+def test_plugin_is_loaded_and_can_be_disabled(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without being named; switched off, its marker is unknown."""
+    """Pytest loads it without an option. If it is disabled, its marker is unknown."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     pytester.makepyfile(ONE)
     others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"image_variation"}
@@ -73,18 +73,18 @@ def test_it_is_there_once_installed_and_can_be_switched_off(
     result.stdout.fnmatch_lines(["*'image_variation' not found in `markers`*"])
 
 
-@pytest.mark.parametrize("module", NEIGHBOURS)
-def test_neighbours(run: Run, module: str) -> None:
-    """Beside each, pytest starts, and the cassettes are played."""
+@pytest.mark.parametrize("module", NEIGHBORS)
+def test_neighbors(run: Run, module: str) -> None:
+    """With each of these plugins, pytest starts and the cassettes are replayed."""
     if importlib.util.find_spec(module.partition(".")[0]) is None:
-        pytest.skip(f"{NEIGHBOURS[module]} is not installed")
+        pytest.skip(f"{NEIGHBORS[module]} is not installed")
     scope = ("-o", "asyncio_default_fixture_loop_scope=function") if "asyncio" in module else ()
     result = run(ONE, "-p", module, "-W", "default", *scope)
     result.assert_outcomes(passed=1)
 
 
-def test_no_name_is_a_neighbours() -> None:
-    """Options, fixtures and ini names all say whose they are, but the samples."""
+def test_names_have_our_prefix() -> None:
+    """All fixtures except the samples have a prefix, so they do not collide with others."""
     from pytest_image_variation import plugin
 
     fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
@@ -94,13 +94,13 @@ def test_no_name_is_a_neighbours() -> None:
     assert len(fixtures) > len(others) + 5
 
 
-def test_beside_pytest_recording(run: Run) -> None:
-    """Its cassettes have our matchers, and its own marker plays our files."""
+def test_with_pytest_recording(run: Run) -> None:
+    """Its marker can play our cassettes with our matchers."""
     pytest.importorskip("pytest_recording")
     result = run(
         """
         import httpx, pytest
-        from pytest_image_variation.recording import cassette_dir
+        from pytest_image_variation.vcr_settings import cassette_dir
 
         @pytest.mark.vcr(str(cassette_dir() / "success_b64_n2.yaml"), match_on=["method", "path"])
         def test_ours():
@@ -112,16 +112,16 @@ def test_beside_pytest_recording(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_a_suite_of_pytest_recording_records_forms(run: Run) -> None:
-    """Recorded once, then replayed by the form's content; another `n` is told."""
+def test_pytest_recording_records_forms(run: Run) -> None:
+    """It records once, then matches by the form. A different `n` is reported."""
     pytest.importorskip("pytest_recording")
     source = """
         import httpx, os, pytest
-        from pytest_image_variation.recording import settings
+        from pytest_image_variation.vcr_settings import vcr_settings
 
         @pytest.fixture(scope="session")
         def vcr_config():
-            return {**settings("pixels"), "match_on": ["method", "multipart_pixels"]}
+            return {**vcr_settings("pixels"), "match_on": ["method", "multipart_pixels"]}
 
         @pytest.mark.vcr
         def test_it(image_variation_loopback, square_png):
@@ -142,11 +142,11 @@ def test_a_suite_of_pytest_recording_records_forms(run: Run) -> None:
         environment.setenv("N", "3")
         result = run(source, *options, "--record-mode=none")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*n: '3' against '2'*"])
+    result.stdout.fnmatch_lines(["*n: '3' != '2'*"])
 
 
-def test_under_pytest_socket(run: Run) -> None:
-    """Cassettes need no socket, and the server says how it gets one."""
+def test_with_pytest_socket(run: Run) -> None:
+    """Cassettes need no socket, and the server says how to allow one."""
     pytest.importorskip("pytest_socket")
     source = (
         ONE
@@ -159,7 +159,7 @@ def test_server(image_variation_server):
     blocked = run(source, *socket, "--disable-socket")
     blocked.assert_outcomes(passed=1, errors=1)
     blocked.stdout.fnmatch_lines(
-        ["*pass --allow-hosts=127.0.0.1, or use image_variation_cassette*"]
+        ["*Pass --allow-hosts=127.0.0.1, or use image_variation_cassette*"]
     )
     run(source, *socket, "--allow-hosts=127.0.0.1").assert_outcomes(passed=2)
     allowed = source.replace("def test_s", "@pytest.mark.enable_socket\ndef test_s")
@@ -167,8 +167,8 @@ def test_server(image_variation_server):
     run(mixed, *socket, "--disable-socket").assert_outcomes(passed=3, errors=1)
 
 
-def test_async_clients_under_pytest_socket(run: Run) -> None:
-    """An event loop wants a pair of Unix sockets, and the cassettes nothing more."""
+def test_async_clients_with_pytest_socket(run: Run) -> None:
+    """An event loop needs a pair of Unix sockets. Cassettes need nothing more."""
     pytest.importorskip("pytest_socket")
     source = """
         import aiohttp, httpx2, pytest
@@ -193,8 +193,8 @@ def test_async_clients_under_pytest_socket(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_without_pytests_own_warnings_plugin(run: Run) -> None:
-    """Whose marker is not there then."""
+def test_without_the_warnings_plugin(run: Run) -> None:
+    """Without pytest's warnings plugin, its marker does not exist."""
     result = run(ONE, "-p", "no:warnings")
     result.assert_outcomes(passed=1)
 
@@ -219,14 +219,14 @@ async def test_strict(image_variation_server):
 
 
 def test_anyio_on_asyncio_and_trio(run: Run) -> None:
-    """Each test runs on both, and is held to its scenarios."""
+    """Each test runs on both, and its scenarios are checked."""
     skip_without("trio")
     result = run(ASYNC, "-p", "anyio.pytest_plugin")
     result.assert_outcomes(passed=4, failed=2)
 
 
 def test_pytest_asyncio(run: Run) -> None:
-    """In strict mode too."""
+    """Its strict mode works too."""
     skip_without("pytest_asyncio")
     source = ASYNC.replace("mark.anyio", "mark.asyncio")
     scope = ("-o", "asyncio_default_fixture_loop_scope=function")
@@ -236,7 +236,7 @@ def test_pytest_asyncio(run: Run) -> None:
 
 @pytest.mark.slow
 def test_xdist(run: Run) -> None:
-    """Each worker has a server of its own, and each test its own view."""
+    """Each worker has its own server, and each test its own view."""
     pytest.importorskip("xdist")
     result = run(
         """
@@ -264,10 +264,10 @@ def test_xdist(run: Run) -> None:
         ("vcr", "image_variation_cassette", "[[]pytest[]]"),
     ],
 )
-def test_a_missing_extra_is_named(
+def test_missing_extra_is_named(
     run: Run, pytester: pytest.Pytester, missing: str, fixture: str, extra: str
 ) -> None:
-    """With the command that installs it."""
+    """The failure shows the command that installs it."""
     pytester.makeconftest(
         f"""
         import sys

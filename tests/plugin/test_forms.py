@@ -5,23 +5,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_image_variation import samples
-from pytest_image_variation.form import Form, Part, Picture
+from pytest_image_variation.forms import Form, Part, SentImage
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
 
 
 @settings(max_examples=25)
 @given(fields=st.dictionaries(NAMES, st.text(max_size=20)), data=st.binary(max_size=300))
-def test_a_form_of_httpx_is_read_back(fields: dict[str, str], data: bytes) -> None:
-    """Whatever the fields and the bytes of the file are."""
+def test_parses_forms_of_httpx(fields: dict[str, str], data: bytes) -> None:
+    """Any fields and any file content survive."""
     request = httpx.Request("POST", "http://x", data=fields, files={"image": ("a.png", data)})
     form = Form.parse(request.headers["content-type"], request.read())
     assert form.fields == fields
     assert form.image == Part("image", data, "a.png", "image/png")
 
 
-def test_a_form_of_requests_is_read_back() -> None:
-    """Its parts have no content type."""
+def test_parses_forms_of_requests() -> None:
+    """Parts of requests have no content type."""
     made = requests.Request(
         "POST", "http://x", data={"n": "2"}, files={"image": ("ä ü.png", b"\r\n--x\r\n")}
     ).prepare()
@@ -47,15 +47,15 @@ def test_a_form_of_requests_is_read_back() -> None:
         ("ä; b=", b"\xff"),
     ],
 )
-def test_what_is_no_form_has_no_parts(content_type: str | None, body: bytes) -> None:
-    """And raises nothing."""
+def test_other_bodies_have_no_parts(content_type: str | None, body: bytes) -> None:
+    """Parsing them raises nothing."""
     assert Form.parse(content_type, body) == Form()
 
 
 @settings(max_examples=50)
 @given(content_type=st.text(max_size=40), body=st.binary(max_size=200))
-def test_nothing_is_raised_for_any_body(content_type: str, body: bytes) -> None:
-    """A journal must not fail where the server would not."""
+def test_parsing_never_raises(content_type: str, body: bytes) -> None:
+    """The journal must not fail where the server would not."""
     Form.parse(content_type, body)
     Form.parse("multipart/form-data; boundary=" + content_type, b"--" + body)
 
@@ -72,9 +72,9 @@ def test_nothing_is_raised_for_any_body(content_type: str, body: bytes) -> None:
         (b"\x89PNG\r\n\x1a\n", "corrupt", None, None),
     ],
 )
-def test_the_facts_of_a_picture(
+def test_facts_of_a_sent_image(
     data: bytes, flaw: str | None, size: tuple[int, int] | None, mode: str | None
 ) -> None:
-    """Size, mode, and which rule it breaks."""
-    facts = Picture.of(Part("image", data, "a.png"))
+    """A sent image has its size, its mode and the rule that it breaks."""
+    facts = SentImage.from_part(Part("image", data, "a.png"))
     assert (facts.flaw, facts.size, facts.mode, facts.length) == (flaw, size, mode, len(data))

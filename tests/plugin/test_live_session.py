@@ -1,4 +1,4 @@
-"""The same tests against a live server, which is another server of ours here."""
+"""Tests against a live server, which here is another loopback server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 from vcr.request import Request
 
-from pytest_image_variation.live import Live
+from pytest_image_variation.live_session import LiveSession
 from pytest_image_variation.loopback import Loopback, View
 from tests.conftest import Run
 
@@ -77,27 +77,27 @@ def test_delay(image_variation_server):
 
 @pytest.fixture
 def live() -> Iterator[View]:
-    """A server that is there for real."""
+    """A server that plays the live one."""
     with Loopback() as server, server.view() as view:
         yield view
 
 
-def asked(live: View) -> int:
-    """Return how many requests for pictures it had."""
+def post_count(live: View) -> int:
+    """Return how many variation requests the server received."""
     return [exchange.method for exchange in live.journal].count("POST")
 
 
-def test_the_same_tests_pass_either_way(run: Run, live: View) -> None:
-    """On our own cassettes and server, and on a live one."""
+def test_same_tests_pass_on_a_live_server(run: Run, live: View) -> None:
+    """The tests pass on our cassettes and server, and on a live server."""
     run(TESTS).assert_outcomes(passed=5)
-    assert asked(live) == 0
+    assert post_count(live) == 0
     result = run(TESTS, f"--image-variation-url={live.base_url}")
     result.assert_outcomes(passed=5)
-    assert asked(live) == 5
+    assert post_count(live) == 5
 
 
-def test_a_live_server_is_recorded(run: Run, live: View, pytester: pytest.Pytester) -> None:
-    """One cassette a test, redacted, which vcrpy plays again; a second run writes it anew."""
+def test_records_a_live_server(run: Run, live: View, pytester: pytest.Pytester) -> None:
+    """Each test gets a redacted cassette that vcrpy can play. A second run replaces it."""
     options = (f"--image-variation-url={live.base_url}", "--image-variation-record=cassettes")
     for _ in range(2):
         result = run(TESTS, *options, "--image-variation-api-key=sk-secret-123456789")
@@ -113,10 +113,10 @@ def test_a_live_server_is_recorded(run: Run, live: View, pytester: pytest.Pytest
     assert b'name="response_format"' in body
 
 
-def test_recordings_of_tests_that_pass(
+def test_only_passing_tests_are_recorded(
     run: Run, live: View, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has a file of its own; a test that fails later leaves the one that is there."""
+    """Each test has its own file. A test that fails later keeps the earlier recording."""
     source = """
         import httpx, os, pytest
 
@@ -137,20 +137,20 @@ def test_recordings_of_tests_that_pass(
     assert {path: path.read_text() for path in before} == before
 
 
-def test_a_recording_is_played_by_pytest_recording(
+def test_pytest_recording_plays_a_recording(
     run: Run, live: View, pytester: pytest.Pytester
 ) -> None:
-    """From the folder that it was written to, with the settings of the README."""
+    """It plays the recorded file with the settings from the README."""
     pytest.importorskip("pytest_recording")
     pytester.makeconftest(
         """
         import pytest
         from pathlib import Path
-        from pytest_image_variation import recording
+        from pytest_image_variation.vcr_settings import vcr_settings
 
         @pytest.fixture(scope="module")
         def vcr_config():
-            return recording.settings("pixels")
+            return vcr_settings("pixels")
 
         @pytest.fixture(scope="module")
         def vcr_cassette_dir(request):
@@ -171,33 +171,33 @@ def test_a_recording_is_played_by_pytest_recording(
     options = (f"--image-variation-url={live.base_url}", "--image-variation-record=tapes")
     plain = source.replace("@pytest.mark.vcr", "")
     run(plain % "image_variation_env", *options).assert_outcomes(passed=1)
-    once = asked(live)
+    once = post_count(live)
     run(source % "", "-p", "pytest_recording.plugin").assert_outcomes(passed=1)
-    assert asked(live) == once
+    assert post_count(live) == once
 
 
 def interactions(path: Path) -> list[dict[str, Any]]:
-    """Return what a cassette holds."""
-    found: list[dict[str, Any]] = yaml.safe_load(path.read_text())["interactions"]
-    return found
+    """Return the interactions of a cassette."""
+    content: list[dict[str, Any]] = yaml.safe_load(path.read_text())["interactions"]
+    return content
 
 
-def test_what_a_live_server_cannot_be_told(run: Run, live: View) -> None:
-    """Faults and delays skip their tests; what is expected is held to as ever."""
+def test_faults_and_delays_skip_on_a_live_server(run: Run, live: View) -> None:
+    """Faults and delays skip their tests. Expectations are still checked."""
     result = run(STRICT, f"--image-variation-url={live.base_url}", "-rs")
     result.assert_outcomes(failed=2, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The scenario 'success_b64_n2' was asked for: it expects 1 request, and got none. *",
-            "*The nearest is 'success_b64_n2', but n: expected '2', got '1'; *",
-            "*A live server cannot be told to give 'rate_limit'; *",
-            "*A live server cannot be told to give a delay; *",
+            "*The scenario 'success_b64_n2' expects 1 request, and got none. *",
+            "*The closest is 'success_b64_n2': n: expected '2', got '1'; *",
+            "*A live server cannot produce the fault 'rate_limit' on demand. *",
+            "*A live server cannot produce a delay on demand. *",
         ]
     )
 
 
-def test_the_key_of_the_environment(run: Run, live: View) -> None:
-    """Which does not show in a list of processes, as an option would."""
+def test_key_comes_from_the_environment(run: Run, live: View) -> None:
+    """Unlike an option, the variable does not appear in a list of processes."""
     source = """
         import pytest
 
@@ -222,16 +222,16 @@ def test_the_key_of_the_environment(run: Run, live: View) -> None:
         (("--image-variation-url=http://",), "*must be an http or https address, such as *"),
     ],
 )
-def test_wrong_options(run: Run, options: tuple[str, ...], message: str) -> None:
-    """They end the run at once, with a sentence."""
+def test_invalid_options(run: Run, options: tuple[str, ...], message: str) -> None:
+    """An invalid option ends the run at once, with a message."""
     result = run("", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
 
 
-def test_headers_are_text_as_whatever_vcrpy_holds_them() -> None:
-    """The journal has the text of a header that a client gave as bytes, or as a list."""
-    live = Live("http://127.0.0.1/v1", "none")
+def test_journal_headers_are_text() -> None:
+    """Headers that a client sent as bytes or as a list become text."""
+    live = LiveSession("http://127.0.0.1/v1", "none")
     headers = {"X-Bytes": b"one", "X-List": ["two"]}
-    live.seen(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
+    live.add_exchange(Request("POST", "http://127.0.0.1/v1/images/variations", b"", headers), 200)
     assert dict(live.journal[0].headers) == {"x-bytes": "one", "x-list": "two"}
