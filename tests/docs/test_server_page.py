@@ -1,9 +1,17 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
-from tests.docs.pages import table
+import httpx
 
+from pytest_image_variation.samples import square_png
+from tests.docs.pages import find_page, table
+from tests.extras import skip_without
+from tests.server.serving import serving
+
+PAGE = find_page("docs/server.md")
 ENGINE_OPTIONS = {
     *("--base-url", "--engine", "--help", "--light", "--no-light", "--prompt", "--seed"),
     *("--server", "--strength"),
@@ -20,3 +28,20 @@ def test_table_of_options_is_whole() -> None:
     documented = set(re.findall(r"--[a-z-]+", rows))
     assert ENGINE_OPTIONS - {"--no-light"} <= options
     assert documented - ENGINE_OPTIONS == options - ENGINE_OPTIONS
+
+
+def test_mounted_app_gives_urls_that_work(checkout: Path) -> None:
+    """The app that the page mounts in FastAPI answers with URLs below its path."""
+    skip_without("fastapi")
+    block = next(block for block in PAGE.blocks if "app.mount" in block.text)
+    names: dict[str, Any] = {}
+    exec(block.text.replace('"local"', '"instant"'), names)
+    form: dict[str, Any] = {
+        "files": {"image": ("image.png", square_png(64))},
+        "data": {"size": "256x256"},
+    }
+    with serving(names["app"]) as address, httpx.Client(trust_env=False) as client:
+        response = client.post(f"{address}/img/v1/images/variations", **form)
+        url = response.json()["data"][0]["url"]
+        assert url.startswith(f"{address}/img/files/")
+        assert client.get(url).headers["content-type"] == "image/png"

@@ -67,7 +67,7 @@ def test_the_limits_of_the_tool_are_the_codes() -> None:
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
         "variations a call": f"{MAX_N} |",
         "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
-        "pictures from URLs": (
+        "images from URLs": (
             f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
         ),
     }.items():
