@@ -90,7 +90,7 @@ def test_the_gate_lists_its_steps_and_refuses_others() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+ +[A-Z].+\.", line) for line in lines)
     refused = gate("lint", "no-such-step")
     assert refused.returncode == 2
-    assert "no step is named 'no-such-step'" in refused.stderr
+    assert "unknown step 'no-such-step'" in refused.stderr
 
 
 def test_images_of_the_readme_exist_and_are_small() -> None:
