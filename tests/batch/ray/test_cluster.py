@@ -132,7 +132,7 @@ def test_an_interrupt_finishes_what_is_in_hand(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "the same command goes on from here" in err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
     assert 20 <= len(manifest()) == len(pictures()) < 160
     assert set(made().values()) == {1}
