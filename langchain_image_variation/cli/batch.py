@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.protocol import CALLS
+from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -23,9 +23,9 @@ from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.progress import Summary
-    from langchain_image_variation.batch.ray.run import Cluster
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.progress import RunSummary
+    from langchain_image_variation.batch.ray.cluster import Cluster
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -77,7 +77,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="number of processes (default: the number of cores) or, for a hosted engine, of "
-        f"concurrent calls (default: {CALLS})",
+        f"concurrent calls (default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
@@ -98,8 +98,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     # Imported here because the other commands do not need these modules.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
     from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
@@ -111,7 +111,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
-    manifests = [PARQUET] if parquet_is_there() else []
+    manifests = [PARQUET] if parquet_is_available() else []
     # An existing JSON Lines manifest would otherwise become outdated.
     if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
@@ -123,8 +123,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.path)
-    stopping = Stopping()
-    with stopping.watching(), _exit_on_interrupt(stopping):
+    interrupts = Interrupts()
+    with interrupts.handled(), _exit_on_interrupt(interrupts):
         summary = run_batch(
             inputs,
             batch,
@@ -132,18 +132,18 @@ def _batch(arguments: argparse.Namespace) -> int:
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
-            stopped=lambda: stopping.signal is not None,
+            is_stopped=lambda: interrupts.signal is not None,
         )
     _print_summary(summary)
-    names = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
+    names = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
     print(*(batch.outputs.display_path(name) for name in names), sep="\n")
-    if stopping.signal is not None:
-        return 128 + stopping.signal
-    return FAILED if summary.failed else 0
+    if interrupts.signal is not None:
+        return 128 + interrupts.signal
+    return FAILED if summary.failures else 0
 
 
 @contextmanager
-def _exit_on_interrupt(stopping: "Stopping") -> Iterator[None]:
+def _exit_on_interrupt(interrupts: "Interrupts") -> Iterator[None]:
     """Exit the process immediately if the block is interrupted.
 
     A normal exit would wait for threads that wait for servers. Files are written atomically and the
@@ -153,18 +153,19 @@ def _exit_on_interrupt(stopping: "Stopping") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(128 + (stopping.signal or signal.SIGINT))
+        os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _print_summary(summary: "Summary") -> None:
+def _print_summary(summary: "RunSummary") -> None:
     lines = [
-        f"{summary.made} made, {summary.kept} already there, {summary.failed.total()} failed.",
+        f"{summary.images_made} made, {summary.images_kept} already there, "
+        f"{summary.failures.total()} failed.",
         *(
-            f"  {kind}: {count}, for example: {summary.examples[kind]}"
-            for kind, count in summary.failed.most_common()
+            f"  {kind}: {count}, for example: {summary.example_errors[kind]}"
+            for kind, count in summary.failures.most_common()
         ),
     ]
-    if not summary.complete:
+    if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
     # The terminal may be gone, but the manifest is written.
     with suppress(OSError):
@@ -174,16 +175,16 @@ def _print_summary(summary: "Summary") -> None:
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
-        from langchain_image_variation.batch.ray.run import Cluster
+        from langchain_image_variation.batch.ray.cluster import Cluster
 
         return Cluster(arguments.ray or None, workers, arguments.gpus)
     if arguments.gpus:
         raise InvalidRequestError("--gpus sets the GPUs of each Ray worker; add --ray.")
     if workers is not None:
         return workers
-    from langchain_image_variation.batch.workers.choice import usual_count
+    from langchain_image_variation.batch.workers import default_worker_count
 
-    return usual_count(arguments.engine)
+    return default_worker_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

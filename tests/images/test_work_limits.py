@@ -36,7 +36,7 @@ from langchain_image_variation.images.work_limits import (
 )
 from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.source import load_source, read_stored_file
-from pytest_image_variation.conformance.answer import Picture
+from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.images.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
@@ -139,9 +139,9 @@ def test_a_message_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_kit_does_not_decode_hundreds_of_scans() -> None:
-    """A server under test cannot keep the conformance kit busy."""
-    assert not Picture.of(ATTACK).decodes
-    assert Picture.of(jpeg()).decodes
+    """A server under test cannot keep the kit busy."""
+    assert not ReturnedImage.from_bytes(ATTACK).decodable
+    assert ReturnedImage.from_bytes(jpeg()).decodable
 
 
 def test_only_open_image_opens_files() -> None:
