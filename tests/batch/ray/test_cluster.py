@@ -132,7 +132,7 @@ def test_interrupt_finishes_started_sources(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "the same command goes on from here" in err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
     assert 20 <= len(read_manifest()) == len(output_images()) < 160
     assert set(count_made_images().values()) == {1}
