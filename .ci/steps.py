@@ -109,7 +109,7 @@ def types() -> None:
 
 @step
 def pythons() -> None:
-    """The other Pythons: oldest and newest run all tests, the rest the plain and bulk tests."""
+    """The other Pythons: oldest and newest run all tests, the rest the plain and batch tests."""
     for major, minor in SUPPORTED:
         if (major, minor) not in interpreters():
             note_unchecked(f"Python {major}.{minor}, which is not installed")
@@ -225,9 +225,9 @@ def ray() -> None:
 
 @step
 def s3() -> None:
-    """Bulk runs from and to S3, which moto serves on loopback, and over frames of pandas."""
+    """Batches from and to S3, which moto serves on loopback, and over pandas data frames."""
     require(cluster_environment(), "moto[server]", "s3fs")
-    run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_batch.py", seconds=300)
+    run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_variation_batch.py", seconds=300)
 
 
 @step

@@ -264,20 +264,20 @@ class Image(LenientBody):
             raise copy.copy(self._failure)
         if self._downloaded is not None:
             return self._downloaded
-        encoded = self.b64_json or self.url or ""
-        if encoded.startswith("data:"):
+        text = self.b64_json or self.url or ""
+        if text.startswith("data:"):
             # Some gateways put a whole data: URL into b64_json.
-            head, _, encoded = encoded.partition(",")
+            head, _, text = text.partition(",")
             if not head.endswith(";base64"):
                 raise OutputError("The data: URL of the result is not in base64.")
         elif not self.b64_json:
-            encoded = ""
-        if not encoded:
+            text = ""
+        if not text:
             raise OutputError("The result holds no image; ask for response_format 'b64_json'.")
         try:
             # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
-            wrapped = "\n" in encoded or " " in encoded
-            return base64.b64decode("".join(encoded.split()) if wrapped else encoded, validate=True)
+            is_wrapped = "\n" in text or " " in text
+            return base64.b64decode("".join(text.split()) if is_wrapped else text, validate=True)
         except (binascii.Error, ValueError):
             raise OutputError("The result is not valid base64.") from None
 

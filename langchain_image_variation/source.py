@@ -340,8 +340,8 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
         )
     # Imported here because few sources are URLs, and httpx is slow to import.
     from langchain_image_variation.http.address import parse_url
+    from langchain_image_variation.http.fetch import fetch
     from langchain_image_variation.http.flow import Driver
-    from langchain_image_variation.http.url_policy import fetch
 
     if urls.transport is not None and not hasattr(urls.transport, "handle_request"):
         raise InvalidRequestError("urls must have a sync transport here.", param="urls")

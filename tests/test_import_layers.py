@@ -39,10 +39,9 @@ FRAMEWORKS = {
     "langchain_core": {"agents.langchain_messages", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pyarrow": {
-        *("batch.manifest", "batch.manifest_rows"),
-        *("batch.ray.actor", "batch.ray.connection", "batch.ray.run"),
+        *("batch.manifest", "batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
     },
-    "ray": {"batch.ray.actor", "batch.ray.connection", "batch.ray.run"},
+    "ray": {"batch.ray.actor", "batch.ray.cluster", "batch.ray.run"},
     "workflows": {"agents.tool_spec"},
 }
 PLUGIN = {

@@ -30,7 +30,7 @@ from pytest_image_variation.scenarios import SCENARIOS
 from tests.calling import PNG, success
 from tests.conftest import Run
 from tests.http.raw_server import raw_server, response
-from tests.server.serving import installed, serving
+from tests.server.serving import installed_client, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -113,7 +113,7 @@ def test_the_curl_block_runs(server: str) -> None:
 @pytest.mark.parametrize("block", blocks("javascript"))
 def test_javascript_blocks_run(server: str, tmp_path: Path, block: str) -> None:
     """Under node, with the vendor's package."""
-    package = installed("node-newest/node_modules/openai")
+    package = installed_client("node-newest/node_modules/openai")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "openai").symlink_to(package)

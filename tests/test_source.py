@@ -38,7 +38,7 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
-from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
+from tests.http.hostile_urls import HOSTILE_ADDRESSES, HOSTILE_URLS
 from tests.images.encoder import SIGNATURE, chunk
 
 

@@ -1,1 +1,7 @@
-"""Bulk runs on one machine: inputs, workers, a ledger that survives a crash, and a manifest."""
+"""Batches: variations of many images, made by workers and recorded so that a run can resume.
+
+- `variation_batch` makes the variations of given rows; `output_images` writes them.
+- `run` runs a batch from start to end. `inputs` finds its sources, `workers` and `ray` process
+  them, `ledger` records the results, and `manifest` and `gallery` present them.
+- Modules named `stored_*` handle URLs; the modules of the same name without it, local folders.
+"""

@@ -1,6 +1,6 @@
-"""The pages of a bulk run: sources and their variations as thumbnails, for any browser.
+"""The gallery of a batch: HTML pages with thumbnails of the sources and their variations.
 
-They open from disk and ask nothing of any other place.
+The pages open from disk in any browser and load nothing from elsewhere.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from langchain_image_variation.batch.inputs import GALLERY
-from langchain_image_variation.batch.rows import Row
+from langchain_image_variation.batch.folders import GALLERY_DIR
+from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.pixels import (
@@ -26,164 +26,167 @@ from langchain_image_variation.images.pixels import (
 from langchain_image_variation.images.png.chunks import SIGNATURE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
 
-__all__ = ["INDEX", "PICTURES_A_PAGE", "THUMBNAIL_SIDE", "Read", "write_pages"]
+__all__ = ["IMAGES_PER_PAGE", "INDEX", "THUMBNAIL_SIDE", "ReadSource", "write_gallery"]
 
-INDEX = f"{GALLERY}/index.html"
+INDEX = f"{GALLERY_DIR}/index.html"
 """The first page."""
 
-PICTURES_A_PAGE = 240
-"""A page ends with the source that brings it to so many pictures."""
+IMAGES_PER_PAGE = 240
+"""The maximum number of variations on a page, unless a single source has more."""
 
 THUMBNAIL_SIDE = 160
-"""A thumbnail has at most this many pixels a side."""
+"""The maximum width and height of a thumbnail, in pixels."""
 
 
-Read: TypeAlias = Callable[[str], tuple[bytes, str]]
-"""Returns the bytes of a source, by its path, and its name."""
+ReadSource: TypeAlias = Callable[[str], tuple[bytes, str]]
+"""Returns the bytes and the name of a source, by its path."""
 
 
-def write_pages(
-    rows: Iterable[Row],
+def write_gallery(
+    rows: Iterable[OutputRow],
     outputs: Outputs,
-    read: Read,
+    read_source: ReadSource,
     *,
-    stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Write all pages and the thumbnails they show, and return how many pages there are.
+    """Write all pages and thumbnails, and return the number of pages.
 
-    A thumbnail that is there is kept: its name is the hash of what it shows. So pages that ended
-    early are finished soon by writing them again.
+    Thumbnails that exist are kept, since their names are hashes of the images they show. So a
+    gallery that was stopped early is completed quickly by writing it again.
 
     Args:
-        rows: As a manifest has them, in order.
-        outputs: Where they go.
-        read: Reads a source.
-        stopped: Once it says True, no other source is shown.
+        rows: The rows of the manifest, in order.
+        outputs: Where to write.
+        read_source: Reads a source.
+        is_stopped: Returns True once no further source should be shown.
 
     Raises:
-        OutputError: If something cannot be written.
+        OutputError: If a file cannot be written.
     """
     pages = 0
-    page: list[str] = []
-    shown = 0
-    # One page late, since a page says whether there is a next one.
+    sections: list[str] = []
+    images = 0
+    # A page is written once the next one begins, because it links to it.
     for _, group in groupby(rows, key=lambda row: (row["source_path"], row["source_sha256"])):
-        if stopped():
+        if is_stopped():
             break
-        of_source = list(group)
-        if shown + len(of_source) > PICTURES_A_PAGE and page:
+        source_rows = list(group)
+        if images + len(source_rows) > IMAGES_PER_PAGE and sections:
             pages += 1
-            _write(pages, page, more=True, outputs=outputs)
-            page, shown = [], 0
-        page.append(_section(of_source, outputs, read))
-        shown += len(of_source)
+            _write_page(pages, sections, has_next=True, outputs=outputs)
+            sections, images = [], 0
+        sections.append(_section_html(source_rows, outputs, read_source))
+        images += len(source_rows)
     pages += 1
-    _write(pages, page, more=False, outputs=outputs)
-    beyond = pages + 1
-    while outputs.has(f"{GALLERY}/{_file(beyond)}"):
-        # Of an earlier run with more pictures.
-        outputs.remove(f"{GALLERY}/{_file(beyond)}")
-        beyond += 1
+    _write_page(pages, sections, has_next=False, outputs=outputs)
+    # An earlier run may have written more pages.
+    obsolete_page = pages + 1
+    while outputs.has(f"{GALLERY_DIR}/{_page_name(obsolete_page)}"):
+        outputs.remove(f"{GALLERY_DIR}/{_page_name(obsolete_page)}")
+        obsolete_page += 1
     return pages
 
 
-def _write(number: int, sections: list[str], *, more: bool, outputs: Outputs) -> None:
+def _write_page(number: int, sections: list[str], *, has_next: bool, outputs: Outputs) -> None:
     links = []
     if number > 1:
-        links.append(f'<a href="{_file(number - 1)}" rel="prev">previous page</a>')
-    if more:
-        links.append(f'<a href="{_file(number + 1)}" rel="next">next page</a>')
+        links.append(f'<a href="{_page_name(number - 1)}" rel="prev">previous page</a>')
+    if has_next:
+        links.append(f'<a href="{_page_name(number + 1)}" rel="next">next page</a>')
     html = _PAGE.format(
         number=number, side=THUMBNAIL_SIDE, links=" ".join(links), sections="\n".join(sections)
     )
-    outputs.put({f"{GALLERY}/{_file(number)}": html.encode()})
+    outputs.write_all({f"{GALLERY_DIR}/{_page_name(number)}": html.encode()})
 
 
-def _file(number: int) -> str:
+def _page_name(number: int) -> str:
     return "index.html" if number == 1 else f"page-{number}.html"
 
 
-def _section(rows: list[Row], outputs: Outputs, read: Read) -> str:
-    figures = "".join((_source(rows[0], outputs, read), *(_result(row, outputs) for row in rows)))
-    return f"<section><h2>{escape(rows[0]['source_path'] or '')}</h2>{figures}</section>"
+def _section_html(rows: list[OutputRow], outputs: Outputs, read_source: ReadSource) -> str:
+    source = _source_html(rows[0], outputs, read_source)
+    results = "".join(_result_html(row, outputs) for row in rows)
+    title = escape(rows[0]["source_path"] or "")
+    return f"<section><h2>{title}</h2>{source}{results}</section>"
 
 
-def _source(row: Row, outputs: Outputs, read: Read) -> str:
+def _source_html(row: OutputRow, outputs: Outputs, read_source: ReadSource) -> str:
     digest = row["source_sha256"]
     if digest is None:
         return ""
 
-    def read_again() -> bytes:
-        data, _ = read(row["source_path"])
-        # One that was changed since is not what the variations are of.
+    def read_unchanged() -> bytes:
+        data, _ = read_source(row["source_path"])
+        # If the source changed since, the variations are not of its current content.
         return data if hashlib.sha256(data).hexdigest() == digest else b""
 
-    return _figure(_thumbnail(digest, read_again, outputs), None, "source")
+    return _figure_html(_make_thumbnail(digest, read_unchanged, outputs), None, "source")
 
 
-def _result(row: Row, outputs: Outputs) -> str:
+def _result_html(row: OutputRow, outputs: Outputs) -> str:
     if row["error"] is not None:
         return f"<p>{escape(row['error'])}</p>"
     path = row["output_path"]
-    thumbnail = _thumbnail(row["output_sha256"], lambda: outputs.read(path) or b"", outputs)
+    thumbnail = _make_thumbnail(row["output_sha256"], lambda: outputs.read(path) or b"", outputs)
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
-    return _figure(thumbnail, f"../{path}", f"{row['index']}{seed}")
+    return _figure_html(thumbnail, f"../{path}", f"{row['index']}{seed}")
 
 
-def _figure(thumbnail: str | None, target: str | None, caption: str) -> str:
-    shown = "<p>no picture to show</p>"
+def _figure_html(thumbnail: str | None, target: str | None, caption: str) -> str:
+    content = "<p>image not available</p>"
     if thumbnail is not None:
-        shown = f'<img src="{quote(thumbnail)}" alt="{escape(caption)}" loading="lazy">'
-    linked = shown if target is None else f'<a href="{quote(target)}">{shown}</a>'
-    return f"<figure>{linked}<figcaption>{escape(caption)}</figcaption></figure>"
+        content = f'<img src="{quote(thumbnail)}" alt="{escape(caption)}" loading="lazy">'
+    if target is not None:
+        content = f'<a href="{quote(target)}">{content}</a>'
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _thumbnail(digest: str, read: Callable[[], bytes], outputs: Outputs) -> str | None:
-    """Return the address of a thumbnail, made if it is missing, or None if there is no picture.
+def _make_thumbnail(digest: str, read: Callable[[], bytes], outputs: Outputs) -> str | None:
+    """Return the relative URL of a thumbnail, or None if the image is not available.
 
     Args:
-        digest: The SHA-256 of the picture's bytes, in hex.
-        read: Returns these bytes.
-        outputs: Where they go.
+        digest: The SHA-256 of the image's bytes, in hex.
+        read: Returns the image's bytes. It is called if there is no thumbnail yet.
+        outputs: Where to write the thumbnail.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If the thumbnail cannot be written.
     """
     name = f"thumbnails/{digest[:2]}/{digest[:24]}.jpg"
-    if outputs.has(f"{GALLERY}/{name}"):
+    if outputs.has(f"{GALLERY_DIR}/{name}"):
         return name
     try:
-        data = _small(read())
+        thumbnail = _shrink(read())
     except InvalidRequestError:
         return None
-    outputs.put({f"{GALLERY}/{name}": data})
+    outputs.write_all({f"{GALLERY_DIR}/{name}": thumbnail})
     return name
 
 
-def _small(data: bytes) -> bytes:
-    """Return a thumbnail of a picture as a JPEG file.
+def _shrink(data: bytes) -> bytes:
+    """Return a thumbnail of an image as a JPEG file.
 
     Raises:
-        SourceError: If it is none.
-        InvalidImageError: If it is corrupt, or would take too much work to decode.
+        SourceError: If the file is not an image.
+        InvalidImageError: If the image is corrupt, or too expensive to decode.
     """
-    with translate_decoder_errors(SourceError("The file holds no picture to show.")):
-        with _opened(data) as image:
+    with translate_decoder_errors(SourceError("The file is not an image.")):
+        with _open(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
-                raise SourceError("The picture is too large to show.")
-            # Of a JPEG only so much is decoded as is shown.
+                raise SourceError("The image is too large for a thumbnail.")
+            # A JPEG is decoded at a reduced size.
             image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            small = normalize(image, min_side=2 * THUMBNAIL_SIDE)
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-        if small.mode in ("LA", "RGBA"):
-            ground = Image.new("RGBA", small.size, "white")
-            small = Image.alpha_composite(ground, small.convert("RGBA"))
+            thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)
+        thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+        if thumbnail.mode in ("LA", "RGBA"):
+            background = Image.new("RGBA", thumbnail.size, "white")
+            thumbnail = Image.alpha_composite(background, thumbnail.convert("RGBA"))
         buffer = io.BytesIO()
-        small.convert("RGB").save(buffer, "JPEG", quality=80)
+        thumbnail.convert("RGB").save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
-def _opened(data: bytes) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     return open_png(data) if data.startswith(SIGNATURE) else open_image(data, FORMATS)
 
 

@@ -1,8 +1,8 @@
-"""`Inputs`: the sources of a bulk run, from files, folders, globs and manifests, in a fixed order.
+"""`Inputs`: the sources of a batch, from files, folders, globs, manifests and URLs.
 
-Each of them may be named by a URL of any file system that fsspec knows. Nothing is kept: what is
-named is walked anew each time, so memory does not grow with the number of sources, but with that of
-the names in a single folder, which are sorted.
+The order is the same each time. Nothing is kept between iterations, so memory does not grow with
+the number of sources. It grows only with the number of names in the largest folder, which are
+sorted.
 """
 
 import glob
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_image_variation.batch.manifest_rows import (
-    MANIFESTS,
-    OPTIONAL,
-    manifest_rows,
+from langchain_image_variation.batch.folders import GALLERY_DIR, IMAGES_DIR
+from langchain_image_variation.batch.manifest import (
+    MANIFEST_SUFFIXES,
+    OPTIONAL_COLUMNS,
+    read_manifest,
     suffix,
 )
 from langchain_image_variation.batch.stored_inputs import StoredInputs
-from langchain_image_variation.batch.variation_batch import PICTURES
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -33,261 +33,273 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
-from langchain_image_variation.files.stored_outputs import OutputStorage
+from langchain_image_variation.files.stored_outputs import StoredOutputs
 
-__all__ = ["GALLERY", "SUFFIXES", "Entry", "Inputs"]
+__all__ = ["IMAGE_SUFFIXES", "Input", "Inputs"]
 
-SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Files of a folder that are taken; a file that is named itself may have any other."""
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Suffixes of the images in a folder. A file that the user names itself may have any suffix."""
 
-_PACKED = {".bz2", ".gz", ".xz", ".zip", ".zst"}
+_ARCHIVE_SUFFIXES = {".bz2", ".gz", ".xz", ".zip", ".zst"}
 
-GALLERY = "gallery"
-"""The folder below the output folder that holds the pages."""
+_MAX_NAME_LENGTH = 80
+"""Error messages cut names to this many characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Input:
     """One source."""
 
     row: dict[str, object]
-    """Its `path`, and what a manifest says of `n`, `size`, `seed` and `strength`."""
+    """Its `path`, and the `n`, `size`, `seed` and `strength` of a manifest."""
     error: ImageVariationError | None = None
-    """Why it cannot even be looked for."""
+    """Why the source cannot be used, such as an invalid line of a manifest."""
 
 
 class Inputs:
-    """All sources that a command names, in the same order each time.
+    """All sources of a batch, in the same order each time.
 
-    A folder stands for the pictures in it and below, by name; hidden names, links to folders and
-    the results of the run itself are left out. What does not exist is taken as a glob. A manifest
-    is a JSON Lines, CSV or Parquet file; its paths are relative to its own folder, or URLs.
+    A folder means the images in it and its subfolders, sorted by name. Hidden files, links to
+    folders and the results of the batch itself are skipped. A path that does not exist is used as a
+    glob. A manifest is a JSON Lines, CSV or Parquet file. Its paths are URLs or relative to its own
+    folder.
 
     Args:
-        named: Paths or URLs of files, folders and manifests, and globs.
-        outputs: Where the results go.
+        paths: Paths or URLs of files, folders and manifests, and globs.
+        outputs: Where the batch writes its results.
         column: The column of a manifest that holds the paths.
-        storage_options: Passed to the file systems of URLs, as fsspec's own.
+        storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`.
 
     Raises:
-        SourceError: If one does not exist or matches nothing, or a manifest has no such column.
-        InvalidRequestError: If one is a folder of the results themselves, or a URL of no known kind
-            or with a password.
-        MissingExtraError: If there is a Parquet file, and pyarrow is not installed, or a URL, and a
-            package for its kind is not.
+        SourceError: If a path does not exist or matches nothing, or a manifest has no such column.
+        InvalidRequestError: If a path is the folder of the results, or a URL of an unknown kind or
+            with a password.
+        MissingExtraError: If pyarrow, for a Parquet file, or a package for a URL is not installed.
     """
 
     def __init__(
         self,
-        named: Sequence[str],
+        paths: Sequence[str],
         *,
         outputs: Outputs,
         column: str = "path",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._column = column
-        self._results: list[Path] = []
-        stored: list[FileSystem] = []
+        self._result_folders: list[Path] = []
+        stored_result_folders: list[FileSystem] = []
         if isinstance(outputs, OutputFolder):
-            self._results = [outputs.path / name for name in (PICTURES, GALLERY)]
-        elif isinstance(outputs, OutputStorage):
-            stored = [outputs.subfolder(name) for name in (PICTURES, GALLERY)]
-        self._fetched = _Fetched(storage_options or {})
-        self._named: list[str | StoredInputs] = []
-        for name in named:
-            given: str | StoredInputs = name
-            if is_url(name):
-                given = StoredInputs(name, storage_options or {}, stored)
-                given = given.local or given
-            self._check(given)
-            self._named.append(given)
+            self._result_folders = [outputs.path / name for name in (IMAGES_DIR, GALLERY_DIR)]
+        elif isinstance(outputs, StoredOutputs):
+            stored_result_folders = [outputs.subfolder(name) for name in (IMAGES_DIR, GALLERY_DIR)]
+        self._downloads = _Downloads(storage_options or {})
+        self._paths: list[str | StoredInputs] = []
+        for path in paths:
+            local_or_stored: str | StoredInputs = path
+            if is_url(path):
+                stored_inputs = StoredInputs(path, storage_options or {}, stored_result_folders)
+                local_or_stored = stored_inputs.local_path or stored_inputs
+            self._check(local_or_stored)
+            self._paths.append(local_or_stored)
 
-    def __iter__(self) -> Iterator[Entry]:
-        for name in self._named:
-            if isinstance(name, StoredInputs):
-                yield from self._stored(name)
-            elif os.path.isdir(name):
-                yield from self._below(name)
-            elif os.path.lexists(name):
-                yield from self._file(name)
+    def __iter__(self) -> Iterator[Input]:
+        for path in self._paths:
+            if isinstance(path, StoredInputs):
+                yield from self._from_storage(path)
+            elif os.path.isdir(path):
+                yield from self._from_folder(path)
+            elif os.path.lexists(path):
+                yield from self._from_file(path)
             else:
-                for match in sorted(_matches(name)):
-                    yield from self._file(match)
+                for match in sorted(_glob(path)):
+                    yield from self._from_file(match)
 
     def count(self) -> int:
-        """Return how many there are, by walking all of them."""
+        """Return the number of sources, by iterating over them."""
         return sum(1 for _ in self)
 
-    def _check(self, name: str | StoredInputs) -> None:
-        if isinstance(name, StoredInputs):
-            if not name.is_folder and (url := next(iter(name), None)) is not None:
+    def _check(self, path: str | StoredInputs) -> None:
+        if isinstance(path, StoredInputs):
+            if not path.is_folder and (url := next(iter(path), None)) is not None:
                 self._check_manifest(str(url))
             return
         try:
-            is_folder, is_there = os.path.isdir(name), os.path.lexists(name)
+            is_folder, exists = os.path.isdir(path), os.path.lexists(path)
         except ValueError:
-            is_folder = is_there = False
+            is_folder = exists = False
         if is_folder:
-            top = os.path.realpath(name)
-            if any(Path(top).is_relative_to(os.path.realpath(own)) for own in self._results):
+            real_path = Path(os.path.realpath(path))
+            if any(
+                real_path.is_relative_to(os.path.realpath(folder))
+                for folder in self._result_folders
+            ):
                 raise InvalidRequestError(
-                    "The pictures of an earlier run are varied only into another folder; name one "
-                    "with --output-dir.",
+                    "The source folder contains this batch's own results. To make variations of "
+                    "them, choose another output folder with --output-dir.",
                     param="output_dir",
                 )
-        elif not is_there:
-            if not glob.has_magic(name) or next(glob.iglob(name, recursive=True), None) is None:
-                short = Path(name).name[:80]
-                raise SourceError(f"There is no file or folder {short!r}; check the path.")
+        elif not exists:
+            if not glob.has_magic(path) or next(glob.iglob(path, recursive=True), None) is None:
+                raise SourceError(
+                    f"There is no file or folder {_file_name(path)!r}; check the path."
+                )
         else:
-            self._check_manifest(name)
+            self._check_manifest(path)
 
-    def _check_manifest(self, name: str) -> None:
-        packed, kind = os.path.splitext(name)
-        if kind.lower() in _PACKED and suffix(packed) in MANIFESTS:
-            raise SourceError(f"{Path(name).name[:80]!r} is packed; unpack it first.")
-        if suffix(name) not in MANIFESTS:
+    def _check_manifest(self, path: str) -> None:
+        stem, last_suffix = os.path.splitext(path)
+        if last_suffix.lower() in _ARCHIVE_SUFFIXES and suffix(stem) in MANIFEST_SUFFIXES:
+            raise SourceError(f"{_file_name(path)!r} is compressed; decompress it first.")
+        if suffix(path) not in MANIFEST_SUFFIXES:
             return
-        first = next(self._rows(name), None)
-        if first is not None and isinstance(first, dict) and self._column not in first:
+        row = next(self._read_manifest(path), None)
+        if row is not None and isinstance(row, dict) and self._column not in row:
             raise SourceError(
-                f"{Path(name).name[:80]!r} has no column {shown(self._column)}; name the one that "
+                f"{_file_name(path)!r} has no column {shown(self._column)}; name the column that "
                 "holds the paths with --column."
             )
 
-    def _stored(self, named: StoredInputs) -> Iterator[Entry]:
-        for url in named:
+    def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:
+        for url in stored_inputs:
             if isinstance(url, ImageVariationError):
-                yield Entry({}, url)
-            elif not named.is_folder:
-                yield from self._file(url)
-            elif suffix(url) in SUFFIXES:
-                yield Entry({"path": url})
+                yield Input({}, url)
+            elif not stored_inputs.is_folder:
+                yield from self._from_file(url)
+            elif suffix(url) in IMAGE_SUFFIXES:
+                yield Input({"path": url})
 
-    def _file(self, name: str) -> Iterator[Entry]:
-        if suffix(name) not in MANIFESTS:
-            yield Entry({"path": name})
+    def _from_file(self, path: str) -> Iterator[Input]:
+        if suffix(path) not in MANIFEST_SUFFIXES:
+            yield Input({"path": path})
             return
-        for number, row in enumerate(self._rows(name), start=1):
+        for number, row in enumerate(self._read_manifest(path), start=1):
             if isinstance(row, ImageVariationError):
-                yield Entry({}, row)
+                yield Input({}, row)
                 continue
-            path = row.get(self._column)
-            if not isinstance(path, str | bytes) or not path:
-                short = Path(name).name[:80]
-                yield Entry({}, SourceError(f"Row {number} of {short!r} has no path."))
+            source = row.get(self._column)
+            if not isinstance(source, str | bytes) or not source:
+                yield Input({}, SourceError(f"Row {number} of {_file_name(path)!r} has no path."))
                 continue
-            path = _beside(name, os.fsdecode(path))
-            yield Entry({"path": path, **{key: row[key] for key in OPTIONAL if key in row}})
+            source = _resolve(path, os.fsdecode(source))
+            options = {key: row[key] for key in OPTIONAL_COLUMNS if key in row}
+            yield Input({"path": source, **options})
 
-    def _rows(self, name: str) -> Iterator[dict[str, object] | ImageVariationError]:
-        return manifest_rows(self._fetched.path(name), self._column, name=Path(name).name)
+    def _read_manifest(self, path: str) -> Iterator[dict[str, object] | ImageVariationError]:
+        return read_manifest(self._downloads.local_path(path), self._column, name=Path(path).name)
 
-    def _below(self, folder: str) -> Iterator[Entry]:
+    def _from_folder(self, folder: str) -> Iterator[Input]:
         names: list[bytes] = []
-        folders: set[bytes] = set()
+        subfolders: set[bytes] = set()
         try:
-            # A million names fit into the memory, and little more of each does.
-            with os.scandir(folder) as found:
-                for entry in found:
+            # Only names are kept, so that a folder of a million files fits into memory.
+            with os.scandir(folder) as entries:
+                for entry in entries:
                     name = os.fsencode(entry.name)
                     if name.startswith(b"."):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.add(name)
-                    elif suffix(entry.name) not in SUFFIXES or not _is_meant(entry):
+                        subfolders.add(name)
+                    elif suffix(entry.name) not in IMAGE_SUFFIXES or not _is_file_or_link(entry):
                         continue
                     names.append(name)
         except OSError as error:
-            short = os.path.basename(folder)[:80]
-            problem = SourceError(f"The folder {short!r} cannot be read: {error.strerror}.")
-            yield Entry({"path": folder}, problem)
+            message = f"The folder {_file_name(folder)!r} cannot be read: {error.strerror}."
+            yield Input({"path": folder}, SourceError(message))
             return
         names.sort()
         for name in names:
             path = os.path.join(folder, os.fsdecode(name))
-            if name not in folders:
-                yield Entry({"path": path})
-            elif not self._is_result(path):
-                yield from self._below(path)
+            if name not in subfolders:
+                yield Input({"path": path})
+            elif not self._is_result_folder(path):
+                yield from self._from_folder(path)
 
-    def _is_result(self, folder: str) -> bool:
+    def _is_result_folder(self, folder: str) -> bool:
         try:
-            return any(own.exists() and own.samefile(folder) for own in self._results)
+            return any(
+                results.exists() and results.samefile(folder) for results in self._result_folders
+            )
         except OSError:
             return False
 
 
-def _is_meant(entry: os.DirEntry[str]) -> bool:
-    """Say whether a picture's name is that of a file, or of a link, which may lead nowhere."""
+def _file_name(path: str) -> str:
+    """Return the last part of a path as error messages show it."""
+    return Path(path).name[:_MAX_NAME_LENGTH]
+
+
+def _is_file_or_link(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file or a link. A dead link is reported when it is read."""
     return entry.is_symlink() or entry.is_file()
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Yield the files that a glob matches; as for folders, "**" follows no links to folders."""
-    fixed = pattern.partition("**")[0].count(os.sep) if "**" in pattern else None
+def _glob(pattern: str) -> Iterator[str]:
+    """Yield the files that match a glob. Like a folder, "**" does not follow links to folders."""
+    fixed_parts = pattern.partition("**")[0].count(os.sep) if "**" in pattern else None
     for path in glob.iglob(pattern, recursive=True):
-        if not os.path.isdir(path) and (fixed is None or not _is_linked(path, fixed)):
+        if os.path.isdir(path):
+            continue
+        if fixed_parts is None or not _has_linked_folder(path, fixed_parts):
             yield path
 
 
-def _is_linked(path: str, fixed: int) -> bool:
-    """Say whether a path leads through a link to a folder, but for its first parts."""
+def _has_linked_folder(path: str, fixed_parts: int) -> bool:
+    """Return whether a path contains a link to a folder after its first parts."""
     parts = path.split(os.sep)
-    folders = (os.sep.join(parts[:end]) for end in range(fixed + 1, len(parts)))
+    folders = (os.sep.join(parts[:end]) for end in range(fixed_parts + 1, len(parts)))
     return any(os.path.islink(folder) for folder in folders)
 
 
-class _Fetched:
-    """Manifests that are elsewhere, fetched when they are first read, and kept as they then were.
+class _Downloads:
+    """Local copies of manifests that are at URLs, made when they are first read.
 
     Args:
-        options: Passed to the file systems of URLs.
+        storage_options: Passed to the file systems of URLs.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = options
+    def __init__(self, storage_options: Mapping[str, Any]) -> None:
+        self._storage_options = storage_options
         self._folder: str | None = None
         self._paths: dict[str, str] = {}
 
-    def path(self, name: str) -> str:
-        """Return the path of this machine of a manifest.
+    def local_path(self, path: str) -> str:
+        """Return the local path of a manifest.
 
         Raises:
-            SourceError: If it cannot be fetched.
+            SourceError: If the manifest cannot be downloaded.
         """
-        if not is_url(name):
-            return name
-        if name not in self._paths:
+        if not is_url(path):
+            return path
+        if path not in self._paths:
             if self._folder is None:
                 self._folder = tempfile.mkdtemp()
                 weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            path = os.path.join(self._folder, f"{len(self._paths)}{suffix(name)}")
-            short = Path(name).name[:80]
+            copy = os.path.join(self._folder, f"{len(self._paths)}{suffix(path)}")
+            name = _file_name(path)
             try:
-                at = FileSystem(name, self._options, param="path")
-                with at.translate_errors(
-                    f"cannot give {short!r} now; try again, or check its rights"
+                file_system = FileSystem(path, self._storage_options, param="path")
+                with file_system.translate_errors(
+                    f"could not read {name!r}; try again, or check its permissions"
                 ):
-                    if not at.download("", path):
-                        raise SourceError(f"There is no file {short!r}; check the URL.")
+                    if not file_system.download("", copy):
+                        raise SourceError(f"There is no file {name!r}; check the URL.")
             except OutputError as error:
                 raise SourceError(error.message) from None
-            self._paths[name] = path
-        return self._paths[name]
+            self._paths[path] = copy
+        return self._paths[path]
 
 
-def _beside(manifest: str, path: str) -> str:
-    """Return a path that a manifest names, which is relative to the manifest's folder."""
+def _resolve(manifest: str, path: str) -> str:
+    """Return a path from a manifest. A relative path is relative to the manifest's folder."""
     if is_url(path):
         return path
     if not is_url(manifest):
         return os.path.join(os.path.dirname(manifest), path)
     if os.path.isabs(path):
         return path
-    kind, mark, place = manifest.partition("://")
-    beside = f"{place.rpartition('/')[0]}/{path}"
+    scheme, separator, location = manifest.partition("://")
+    target = f"{location.rpartition('/')[0]}/{path}"
     if {".", ".."} & set(path.split("/")):
-        # To an object store these are names like any other.
-        beside = posixpath.normpath(beside)
-    return kind + mark + beside
+        # An object store would take "." and ".." as ordinary names.
+        target = posixpath.normpath(target)
+    return scheme + separator + target

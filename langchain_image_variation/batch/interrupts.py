@@ -1,48 +1,49 @@
-"""`Stopping`: an interrupt ends a run when what is in hand is finished, a second one at once."""
+"""`Interrupts`: the first interrupt lets started sources finish, the second one stops at once."""
 
-import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Stopping"]
+__all__ = ["Interrupts"]
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""The last one says that the terminal is gone; not every system has it."""
+_SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+"""SIGHUP means that the terminal was closed. Windows does not have it."""
 
-_SAID = b"\nFinishing what is in hand; interrupt once more to stop at once.\n"
+_MESSAGE = b"\nFinishing the images in progress. Interrupt again to stop immediately.\n"
 
 
-class Stopping:
-    """Whether the run was asked to end, and by which signal."""
+class Interrupts:
+    """Handles the signals that ask a run to stop."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        """The first signal, or None so far."""
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Take interrupts, SIGTERM and SIGHUP for the block, in the main thread.
+    def handled(self) -> Iterator[None]:
+        """Handle SIGINT, SIGTERM and SIGHUP in the block. It must run in the main thread.
 
-        One that was ignored before stays so, as `nohup` and shells without job control want it.
+        Signals that were ignored before stay ignored, which `nohup` and background jobs rely on.
 
         Raises:
-            KeyboardInterrupt: In the block, at the second signal.
+            KeyboardInterrupt: In the block, on the second signal.
         """
-        known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-        numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-        before = [signal.signal(number, self._on_signal) for number in numbers]
+        signals = [getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name)]
+        numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+        handlers = [signal.signal(number, self._on_signal) for number in numbers]
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        # Not by print: the signal may have come amid another. Nobody may be there to read it.
-        with contextlib.suppress(OSError):
-            os.write(2, _SAID)
+        # print() is not reentrant, and the signal may interrupt another print(). The terminal may
+        # be gone.
+        with suppress(OSError):
+            os.write(2, _MESSAGE)

@@ -1,8 +1,8 @@
-"""`Job`: what is asked of one source in a bulk run, read from a row of any table.
+"""`Job`: the settings for one source of a batch, read from a row of any table.
 
-Tables come as lists, numpy arrays, Arrow's or columns of a data frame, and CSV knows only text. So
-a number may be a scalar of numpy or Arrow, a decimal, a float without a fraction or text, and a
-missing value None, NaN or "".
+Rows come from lists, NumPy arrays, Arrow tables, data frames and CSV files, and CSV has only text.
+So a number may be a NumPy or Arrow scalar, a decimal, a float without a fraction, or text. A
+missing value may be None, NaN or "".
 """
 
 import os
@@ -15,104 +15,113 @@ from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, shown
 from langchain_image_variation.numbers import check_number, check_whole_number
 
-__all__ = ["MAX_SEED", "Job", "plain_text"]
+__all__ = ["MAX_SEED", "Job", "escape_surrogates"]
 
 MAX_SEED = 2**63 - 1 - MAX_N
-"""The largest seed of a row, so that those of all its pictures are 64-bit integers."""
+"""The largest seed of a row. The seeds of all its variations must be 64-bit integers."""
+
+_MAX_NUMBER_LENGTH = 40
+"""Longer text is not parsed as a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked of one source."""
+    """The settings for one source."""
 
     path: str
-    """The path of its file."""
+    """The path or URL of the source."""
     n: int
-    """How many variations, 1 to `MAX_N`."""
+    """The number of variations, from 1 to `MAX_N`."""
     size: Size
-    """Width x height of each in pixels."""
+    """Width x height of each variation in pixels."""
     seed: int | None = None
-    """That of the first variation; None leaves it to the source's content."""
+    """The seed of the first variation. None derives it from the source's content."""
     strength: float | None = None
-    """The engine's option of that name; None leaves it as it is for all."""
+    """The engine's option `strength`. None means the batch's default."""
 
     @classmethod
-    def read(cls, row: Mapping[str, object], *, n: int, size: Size) -> "Job":
+    def from_row(cls, row: Mapping[str, object], *, n: int, size: Size) -> "Job":
         """Read a row.
 
         Args:
-            row: The values of its columns: `path`, and if wanted `n`, `size`, `seed`, `strength`.
-            n: What a missing `n` is.
-            size: What a missing `size` is.
+            row: The values by column: `path`, and optionally `n`, `size`, `seed` and `strength`.
+            n: The default for `n`.
+            size: The default for `size`.
 
         Raises:
-            SourceError: If `path` is missing or no path.
-            InvalidRequestError: If another value is out of range; `param` names its column.
+            SourceError: If `path` is missing or is not a path.
+            InvalidRequestError: If another value is invalid or out of range. `param` names its
+                column.
         """
-        given = {name: _plain(row.get(name)) for name in ("path", "n", "size", "seed", "strength")}
+        values = {
+            name: _unwrap(row.get(name)) for name in ("path", "n", "size", "seed", "strength")
+        }
         return cls(
-            path=_path(given["path"]),
-            n=n if given["n"] is None else _whole("n", given["n"], 1, MAX_N),
-            size=size if given["size"] is None else _size(given["size"]),
-            seed=None if given["seed"] is None else _whole("seed", given["seed"], 0, MAX_SEED),
-            strength=None if given["strength"] is None else _share(given["strength"]),
+            path=_read_path(values["path"]),
+            n=n if values["n"] is None else _read_integer("n", values["n"], 1, MAX_N),
+            size=size if values["size"] is None else _read_size(values["size"]),
+            seed=(
+                None
+                if values["seed"] is None
+                else _read_integer("seed", values["seed"], 0, MAX_SEED)
+            ),
+            strength=None if values["strength"] is None else _read_strength(values["strength"]),
         )
 
 
-def plain_text(text: str) -> str:
-    """Return a text that every file can hold: what of a name is no Unicode is escaped."""
+def escape_surrogates(text: str) -> str:
+    r"""Return a text that can be encoded as UTF-8: lone surrogates become "\udcff" and the like."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain(value: object) -> object:
-    """Return a value without the type of its table around it, and None for any kind of nothing."""
+def _unwrap(value: object) -> object:
+    """Return the Python value of a NumPy or Arrow scalar, and None for any missing value."""
     dimensions = getattr(value, "ndim", None)
     if dimensions:
-        # An array is no value of a row; what it says of equality is an array too.
+        # Comparing an array below would return an array, not a bool. Callers refuse it.
         return value
-    bare = getattr(value, "item" if dimensions == 0 else "as_py", None)
-    if callable(bare):
-        value = bare()
+    to_python = getattr(value, "item" if dimensions == 0 else "as_py", None)
+    if callable(to_python):
+        value = to_python()
     try:
-        # NaN is not itself; a data frame's NA and others refuse to say, each in its own way.
+        # NaN differs from itself. Comparing pandas' NA raises an error, as may other types.
         return None if (isinstance(value, str) and not value) or value != value else value
     except Exception:
         return None
 
 
-def _path(value: object) -> str:
+def _read_path(value: object) -> str:
     if value is None:
-        raise SourceError("The row has no path; name a picture in its column 'path'.")
+        raise SourceError("The row has no path. Put the path of an image in its column 'path'.")
     if isinstance(value, str | bytes | os.PathLike):
         return os.fsdecode(value)
-    raise SourceError(f"The path of a row must be a text, got {shown(value)}.")
+    raise SourceError(f"path must be a string, got {shown(value)}.")
 
 
-def _size(value: object) -> Size:
+def _read_size(value: object) -> Size:
     if isinstance(value, str) and value in SIZES:
         return cast(Size, str(value))
     sizes = ", ".join(map(repr, SIZES))
     raise InvalidRequestError(f"size must be one of {sizes}, got {shown(value)}.", param="size")
 
 
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    number = _number(value)
+def _read_integer(name: str, value: object, minimum: int, maximum: int) -> int:
+    number = _parse_number(value)
     if number is not None and number == int(number):
-        return check_whole_number(name, int(number), least, most)
-    return check_whole_number(name, value, least, most)
+        return check_whole_number(name, int(number), minimum, maximum)
+    return check_whole_number(name, value, minimum, maximum)
 
 
-def _share(value: object) -> float:
-    number = _number(value)
+def _read_strength(value: object) -> float:
+    number = _parse_number(value)
     return check_number("strength", value if number is None else number, 0, 1)
 
 
-def _number(value: object) -> int | float | None:
-    """Return a number, or the finite one that a text spells, else None."""
+def _parse_number(value: object) -> int | float | None:
+    """Return a finite number, which text may spell, or None."""
     if isinstance(value, Decimal):
-        # Its text, which is read below.
         value = str(value)
-    if isinstance(value, str) and len(value) <= 40:
+    if isinstance(value, str) and len(value) <= _MAX_NUMBER_LENGTH:
         try:
             value = int(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""`LazyEngine`: an engine by its name, which is made where it works and pickles until then."""
+"""`LazyEngine`: an engine by name. Each process creates its own on first use, so it pickles."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LazyEngine"]
 
-_IRRELEVANT = {
+_IRRELEVANT_OPTIONS = {
     "api_key",
     "deadline",
     "max_retries",
@@ -23,23 +23,21 @@ _IRRELEVANT = {
     "threads",
     "timeout",
 }
-"""Options of engines on which no picture depends."""
+"""Engine options that do not affect the images."""
 
 
 class LazyEngine:
-    """An engine that is made when it is first needed, and once more for each seed.
+    """An engine that is created on first use, and again for each seed. It is thread-safe.
 
-    Threads may share it.
-
-    One that takes `threads` gets one unless `options` says otherwise: whoever runs many batches
-    runs a process for each processor.
+    An engine with the option `threads` gets one thread unless `options` says otherwise, since
+    a batch already runs one process per processor.
 
     Args:
-        name: The name of an engine.
-        options: Its options: texts, numbers and the like.
+        name: The name of the engine.
+        options: The engine's options. The values must be JSON types.
 
     Raises:
-        InvalidRequestError: If an option is of another kind; `param` is "options".
+        InvalidRequestError: If an option has another type. `param` is "options".
     """
 
     def __init__(self, name: str, options: Mapping[str, object]) -> None:
@@ -47,61 +45,61 @@ class LazyEngine:
         self.options = dict(options)
         self._lock = threading.Lock()
         self._engine: VariationEngine | None = None
-        self.relevant = _as_text(self.options)
-        """The options on which the pictures depend, always written in the same way."""
+        self.options_json = _dump_relevant(self.options)
+        """The options that affect the images, as JSON with sorted keys."""
 
     @cached_property
     def version(self) -> str:
-        """The version of the engine's distribution.
+        """The version of the package that provides the engine.
 
         Raises:
-            EngineNotFoundError: If there is no such engine.
+            EngineNotFoundError: If there is no engine of this name.
         """
         return engine_version(self.name)
 
     @property
     def takes_seed(self) -> bool:
-        """Whether it has the option `seed`."""
+        """Whether the engine has the option `seed`."""
         return "seed" in engine_options(self._class)
 
     def load(self) -> VariationEngine:
-        """Return the engine, made when this is called first.
+        """Return the engine. The first call creates it.
 
         Raises:
-            ImageVariationError: As `load_engine`.
+            ImageVariationError: See `load_engine`.
         """
         with self._lock:
             if self._engine is None:
-                self._engine = self._made({})
+                self._engine = self._make({})
             return self._engine
 
     def with_options(self, seed: int | None, strength: float | None) -> VariationEngine:
-        """Return one with other options, where they are not None.
+        """Return the engine, or one with other options if an argument is not None.
 
         Raises:
-            InvalidRequestError: If it refuses one.
+            InvalidRequestError: If the engine refuses an option.
         """
-        given = {"seed": seed, "strength": strength}
-        own = {name: value for name, value in given.items() if value is not None}
-        return self._made(own) if own else self.load()
+        options = {"seed": seed, "strength": strength}
+        overrides = {name: value for name, value in options.items() if value is not None}
+        return self._make(overrides) if overrides else self.load()
 
     def release(self, engine: VariationEngine) -> None:
-        """Close what `with_options` returned, if it can be closed and is no longer needed."""
+        """Close an engine from `with_options`, unless it is the shared one."""
         with self._lock:
             is_shared = engine is self._engine
         if not is_shared:
             close_engine(engine)
 
     def close(self) -> None:
-        """Close the engine, if it was made and can be closed. `load` makes a new one."""
+        """Close the shared engine if it exists. The next `load` creates a new one."""
         with self._lock:
             engine, self._engine = self._engine, None
         close_engine(engine)
 
     def __getstate__(self) -> dict[str, object]:
-        # An engine may hold connections and threads.
-        left_out = ("_class", "_engine", "_lock", "version")
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        # An engine may hold connections and threads, which do not pickle.
+        omitted_names = ("_class", "_engine", "_lock", "version")
+        return {name: value for name, value in vars(self).items() if name not in omitted_names}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _engine=None, _lock=threading.Lock())
@@ -110,17 +108,19 @@ class LazyEngine:
     def _class(self) -> type[Any]:
         return load_engine_class(self.name)
 
-    def _made(self, options: Mapping[str, object]) -> VariationEngine:
+    def _make(self, overrides: Mapping[str, object]) -> VariationEngine:
         threads = {"threads": 1} if "threads" in engine_options(self._class) else {}
-        return make_engine(self.name, self._class, {**threads, **self.options, **options})
+        return make_engine(self.name, self._class, {**threads, **self.options, **overrides})
 
 
-def _as_text(options: Mapping[str, object]) -> str:
-    relevant = {name: value for name, value in options.items() if name not in _IRRELEVANT}
+def _dump_relevant(options: Mapping[str, object]) -> str:
+    relevant_options = {
+        name: value for name, value in options.items() if name not in _IRRELEVANT_OPTIONS
+    }
     try:
-        return json.dumps(relevant, sort_keys=True)
+        return json.dumps(relevant_options, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequestError(
-            "options must be texts, numbers, True, False, None, or lists and mappings of these.",
+            "options must be strings, numbers, booleans, None, or lists and mappings of these.",
             param="options",
         ) from None

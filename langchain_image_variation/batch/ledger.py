@@ -1,8 +1,8 @@
-"""`Ledger`: what a bulk run has done, on disk, so that it can be taken up after anything.
+"""`Ledger`: records on disk what the runs of a batch have done, so that the next run can resume.
 
-It is an SQLite database beside the pictures, written by one process. Each result is a transaction.
-Its write-ahead log keeps them when the process is killed; a power cut may take the last ones, which
-loses nothing: the pictures stand by themselves, and are looked at again.
+It is an SQLite database next to the images. One process writes it, with one transaction per source.
+The write-ahead log keeps all transactions if the process is killed. A power cut may lose the last
+ones, but no images: the next run finds and checks those that the ledger does not know.
 """
 
 import sqlite3
@@ -14,13 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from langchain_image_variation.batch.rows import COLUMNS, Row
+from langchain_image_variation.batch.folders import BATCH_DIR
+from langchain_image_variation.batch.rows import COLUMNS, OutputRow
 from langchain_image_variation.exceptions import OutputError
 
-__all__ = ["LEDGER_DIR", "Known", "Ledger", "translate_sqlite_errors"]
+__all__ = ["LEDGER_NAME", "Ledger", "RecordedImage", "translate_sqlite_errors"]
 
-LEDGER_DIR = ".bulk"
-"""The folder below the output folder that holds the ledger."""
+LEDGER_NAME = f"{BATCH_DIR}/ledger.sqlite"
+"""The path of the database, relative to the outputs."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outputs (
@@ -43,57 +44,59 @@ CREATE TABLE IF NOT EXISTS rows (
     PRIMARY KEY (position, "index")
 ) WITHOUT ROWID;
 """
-_VERSION = 1
-_PAGE_ROWS = 1000
+_SCHEMA_VERSION = 1
+_ROWS_PER_QUERY = 1000
 """How many rows one query reads, so that a manifest of millions of rows needs little memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a picture."""
+class RecordedImage:
+    """What the ledger knows about an image."""
 
     output_sha256: str
     seed: int | None
 
 
 class Ledger:
-    """The results of the runs into one output folder.
+    """The results of all runs into one output folder. Use it as a context manager.
 
-    Only one process may have it open. Threads may share it. Use it as a context manager.
+    Only one process may have it open at a time. It is thread-safe.
 
     Args:
-        output_dir: An existing folder.
+        output_dir: The output folder, which must exist.
 
     Raises:
-        OutputError: If the database cannot be opened, is damaged, or is another release's.
+        OutputError: If the database cannot be opened, is corrupt, or was written by an incompatible
+            version.
     """
 
     def __init__(self, output_dir: Path) -> None:
         with translate_sqlite_errors():
-            (output_dir / LEDGER_DIR).mkdir(exist_ok=True)
-            self._shared = _SharedConnection(output_dir / LEDGER_DIR / "ledger.sqlite")
+            (output_dir / BATCH_DIR).mkdir(exist_ok=True)
+            self._connection = _SharedConnection(output_dir / LEDGER_NAME)
         try:
             self._run = self._prepare()
         except BaseException:
-            self._shared.close()
+            self._connection.close()
             raise
 
     def _prepare(self) -> int:
         """Prepare the database, and return the number of this run."""
-        with self._shared.borrow() as connection:
-            # Without this the log needs memory shared between processes, which network drives lack.
+        with self._connection.borrow() as connection:
+            # In other locking modes WAL uses shared memory, which network drives don't support.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
+            if version not in (0, _SCHEMA_VERSION):
                 raise OutputError(
-                    "The output folder was written by another release; name another folder."
+                    "The output folder was written by an incompatible version of this package. "
+                    "Choose another folder."
                 )
             connection.executescript(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-            (last,) = connection.execute("SELECT MAX(run) FROM rows").fetchone()
-        return (last or 0) + 1
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            (last_run,) = connection.execute("SELECT MAX(run) FROM rows").fetchone()
+        return (last_run or 0) + 1
 
     def __enter__(self) -> Self:
         return self
@@ -104,94 +107,96 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._shared.close()
+        self._connection.close()
 
-    def known(self, output_paths: Sequence[str]) -> dict[str, Known]:
-        """Return what is known of pictures that were made, by their path.
+    def find_images(self, output_paths: Sequence[str]) -> dict[str, RecordedImage]:
+        """Return the images at these paths that were made by any run, by path.
 
         Raises:
             OutputError: If the database cannot be read, or the ledger is closed.
         """
-        marks = ", ".join("?" * len(output_paths))
+        placeholders = ", ".join("?" * len(output_paths))
         query = (
-            f"SELECT output_path, output_sha256, seed FROM outputs WHERE output_path IN ({marks})"
+            "SELECT output_path, output_sha256, seed FROM outputs "
+            f"WHERE output_path IN ({placeholders})"
         )
-        with self._shared.borrow() as connection:
-            found = connection.execute(query, output_paths).fetchall()
-        return {path: Known(*rest) for path, *rest in found}
+        with self._connection.borrow() as connection:
+            images = connection.execute(query, output_paths).fetchall()
+        return {path: RecordedImage(*columns) for path, *columns in images}
 
     def record(self, position: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rows of one source.
 
         Args:
-            position: Where the source stands in the run, from 0.
-            rows: As `VariationBatch` returns them.
+            position: The position of the source in the run, from 0.
+            rows: The rows from `VariationBatch`.
 
         Raises:
-            OutputError: If they cannot be written, such as on a full disk, or the ledger is closed.
+            OutputError: If the rows cannot be written, such as on a full disk, or the ledger is
+                closed.
         """
-        added = [
+        new_rows = [
             {**row, "position": position, "run": self._run, "index": row["index"] or 0}
             for row in rows
         ]
-        made = [
-            {key: row[key] for key in COLUMNS} for row in added if row["output_path"] is not None
+        images = [
+            {key: row[key] for key in COLUMNS} for row in new_rows if row["output_path"] is not None
         ]
-        with self._shared.transaction() as connection:
+        with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE position = ?", (position,))
-            connection.executemany(_KEEP, made)
-            connection.executemany(_ADD, added)
+            connection.executemany(_UPSERT_IMAGE, images)
+            connection.executemany(_INSERT_ROW, new_rows)
 
-    def forget_others(self) -> None:
+    def delete_earlier_runs(self) -> None:
         """Delete the rows of earlier runs, once this run has recorded every source.
 
         Raises:
-            OutputError: If they cannot be deleted, or the ledger is closed.
+            OutputError: If the rows cannot be deleted, or the ledger is closed.
         """
-        with self._shared.transaction() as connection:
+        with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE run <> ?", (self._run,))
 
-    def rows(self) -> Iterator[Row]:
-        """Yield all rows in order: those of this run, and those of earlier ones not yet redone.
+    def rows(self) -> Iterator[OutputRow]:
+        """Yield all rows in order: of this run, and of earlier runs for sources not yet recorded.
 
         Other threads may use the ledger between two rows. A row that they record meanwhile is
-        yielded if its turn has not passed.
+        yielded unless its position has passed.
 
         Raises:
             OutputError: If the database cannot be read, or the ledger is closed.
         """
-        last = (-1, -1)
+        last_key = (-1, -1)
         while True:
-            with self._shared.borrow() as connection:
-                page = connection.execute(_PAGE, (*last, _PAGE_ROWS)).fetchall()
+            with self._connection.borrow() as connection:
+                page = connection.execute(_SELECT_PAGE, (*last_key, _ROWS_PER_QUERY)).fetchall()
             for position, index, *values in page:
                 yield dict(zip(COLUMNS, values, strict=True))
-                last = position, index
-            if len(page) < _PAGE_ROWS:
+                last_key = position, index
+            if len(page) < _ROWS_PER_QUERY:
                 return
 
     def copy_to(self, path: Path) -> None:
-        """Write a copy of the database as it is now to a new file.
+        """Write a copy of the database in its current state to a new file.
 
         Raises:
-            OutputError: If it cannot be written, or the ledger is closed.
+            OutputError: If the copy cannot be written, or the ledger is closed.
         """
-        with self._shared.borrow() as connection, closing(sqlite3.connect(path)) as copy:
+        with self._connection.borrow() as connection, closing(sqlite3.connect(path)) as copy:
             connection.backup(copy)
 
 
 class _SharedConnection:
-    """An SQLite connection that threads take turns using.
+    """An SQLite connection that threads use in turn.
 
-    `borrow` and `transaction` are the only ways to the connection, and each lends it to one thread
-    at a time. Borrowers must read all rows of a query before they give it back: a cursor is part of
-    its connection.
+    `borrow` and `transaction` are the only ways to access the connection, and each lends it to one
+    thread at a time. Borrowers must read all rows of a query before they return the connection,
+    because its cursors cannot outlive the block.
 
     Args:
         path: The database.
 
     Raises:
-        sqlite3.Error: If it cannot be opened.
+        sqlite3.Error: If the database cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,15 +214,17 @@ class _SharedConnection:
         """
         with self._lock, translate_sqlite_errors():
             if self._connection is None:
-                raise OutputError("The ledger of the output folder is closed: its run has ended.")
+                raise OutputError(
+                    "The ledger of the output folder is closed because its run has ended."
+                )
             yield self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for a transaction: all of it is written, or nothing.
+        """Lend the connection for a transaction, which is rolled back if the block raises an error.
 
         Raises:
-            OutputError: As `borrow`.
+            OutputError: See `borrow`.
         """
         with self.borrow() as connection:
             connection.execute("BEGIN")
@@ -230,23 +237,23 @@ class _SharedConnection:
                 raise
 
     def close(self) -> None:
-        """Close the connection, once no thread uses it."""
+        """Wait until no thread uses the connection, and close it."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
 
-_KEEP = """
+_UPSERT_IMAGE = """
 INSERT INTO outputs VALUES (:output_path, :output_sha256, :seed, :milliseconds)
 ON CONFLICT (output_path) DO UPDATE SET output_sha256 = excluded.output_sha256,
     milliseconds = COALESCE(excluded.milliseconds, milliseconds)
 """
-_ADD = """
+_INSERT_ROW = """
 INSERT INTO rows VALUES (:position, :index, :run, :source_path, :source_sha256, :engine,
     :engine_version, :size, :output_path, :error)
 """
-_PAGE = """
+_SELECT_PAGE = """
 SELECT position, "index",
     source_path, source_sha256, NULLIF("index", 0), seed, engine, engine_version, size,
     output_path, output_sha256, milliseconds, error
@@ -259,23 +266,23 @@ LIMIT ?
 
 @contextmanager
 def translate_sqlite_errors() -> Iterator[None]:
-    """Re-raise errors of SQLite, and of the file system around it, as `OutputError`."""
+    """Re-raise SQLite errors, and errors of the file system, as `OutputError`."""
     try:
         yield
     except sqlite3.Error as error:
-        # Only errors that SQLite itself reports have a code. Those of Python's module have none.
+        # Errors that Python's sqlite3 module raises itself have no code.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
         if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise OutputError(
-                f"The ledger of the output folder is damaged; remove its folder {LEDGER_DIR!r}. "
-                "The pictures stay, and are not made again."
+                f"The ledger of the output folder is corrupt. Delete its folder {BATCH_DIR!r}; the "
+                "images stay, and are not made again."
             ) from None
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         raise OutputError(
-            f"The ledger of the output folder cannot be used ({name}); is the disk full, or the "
-            "ledger open in another program?"
+            f"The ledger of the output folder cannot be used ({name}). Check that the disk is not "
+            "full and that no other program has the ledger open."
         ) from None
     except OSError as error:
         raise OutputError(
-            f"The ledger of the output folder cannot be made: {error.strerror}."
+            f"The ledger of the output folder cannot be created: {error.strerror}."
         ) from None

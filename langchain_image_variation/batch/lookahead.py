@@ -1,7 +1,7 @@
-"""`Look`: what a run sees of a source before its turn: its content, and what is there of it.
+"""Inspects the next sources of a run in advance: what they contain, and which outputs exist.
 
-Several sources are looked at at once and ahead of their turn, since most of it is waiting: for a
-disk, or for a server far away.
+Several sources are inspected at once, since most of the time goes to waiting for a disk or a remote
+server.
 """
 
 import hashlib
@@ -12,88 +12,102 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import TypeAlias
 
-from langchain_image_variation.batch.inputs import Entry
+from langchain_image_variation.batch.inputs import Input
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.rows import SourceRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.protocol import Source
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     MissingExtraError,
     OutputError,
 )
 
-__all__ = ["Look", "looks"]
+__all__ = ["FailedInspection", "Inspection", "inspect_sources"]
 
-_AT_ONCE = 4
-"""So many sources are looked at at once; each may be in the memory."""
+_THREADS = 4
+"""How many sources are inspected at once. Each may be in memory."""
 
-_AHEAD = 8
-"""So many looks wait at most, or are under way."""
+_MAX_PENDING = 8
+"""The maximum number of inspections that are running or waiting to be used."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is seen of a source."""
+class Inspection:
+    """What an inspection found out about a source."""
 
     position: int
-    """Where it stands in the run, from 0."""
-    source: Source
-    """The values of its row by column."""
+    """The position of the source in the run, from 0."""
+    source: SourceRow
+    """The row of the source."""
     job: Job
-    """What is asked for."""
+    """The settings for the source."""
     sha256: str
     """The SHA-256 of its bytes, in hex."""
-    paths: list[str]
-    """The names of all its pictures."""
-    seen: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of those that the ledger knows and that are there, by name, in hex. One that is
-    in other hands may have changed since."""
+    output_paths: list[str]
+    """The paths of all its variations."""
+    output_hashes: dict[str, str] = field(default_factory=dict)
+    """The SHA-256, in hex, of the variations that exist and are in the ledger, by path. A variation
+    that a worker is making may have changed since."""
 
 
-def looks(
-    entries: Iterable[Entry], batch: VariationBatch, ledger: Ledger
-) -> Generator[Look | tuple[int, Source, ImageVariationError]]:
-    """Yield a look at each source in order, or where it stands, and what is wrong with it.
+@dataclass(frozen=True, slots=True)
+class FailedInspection:
+    """Why a source cannot be used."""
+
+    position: int
+    """The position of the source in the run, from 0."""
+    source: SourceRow
+    """The row of the source."""
+    error: ImageVariationError
+    """The error."""
+
+
+_Result: TypeAlias = Inspection | FailedInspection
+
+
+def inspect_sources(
+    inputs: Iterable[Input], batch: VariationBatch, ledger: Ledger
+) -> Generator[_Result]:
+    """Inspect sources in advance, and yield the results in order.
 
     Raises:
         OutputError: If the ledger cannot be read.
-        MissingExtraError: If sources cannot be read for want of a package.
+        MissingExtraError: If a package for the sources is not installed.
     """
-    look = partial(_look, batch=batch, ledger=ledger)
-    left = enumerate(entries)
-    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look")
-    waiting: deque[Future[Look | tuple[int, Source, ImageVariationError]]] = deque()
+    inspect = partial(_inspect, batch=batch, ledger=ledger)
+    items = enumerate(inputs)
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookahead")
+    pending: deque[Future[_Result]] = deque()
     try:
-        waiting.extend(pool.submit(look, *one) for one in islice(left, _AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(look, *one) for one in islice(left, 1))
+        pending.extend(pool.submit(inspect, *item) for item in islice(items, _MAX_PENDING))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(pool.submit(inspect, *item) for item in islice(items, 1))
     finally:
-        # Whoever ends early does not wait for a server that may be gone.
+        # A run that ends early does not wait for a server that may not respond.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(
-    position: int, entry: Entry, *, batch: VariationBatch, ledger: Ledger
-) -> Look | tuple[int, Source, ImageVariationError]:
-    source = {**entry.row, "position": position}
+def _inspect(position: int, item: Input, *, batch: VariationBatch, ledger: Ledger) -> _Result:
+    source = {**item.row, "position": position}
     try:
-        if entry.error is not None:
-            raise entry.error
-        job = batch.job(source)
-        sha256 = hashlib.sha256(batch.read(job.path)[0]).hexdigest()
+        if item.error is not None:
+            raise item.error
+        job = batch.read_job(source)
+        sha256 = hashlib.sha256(batch.read_source(job.path)[0]).hexdigest()
     except MissingExtraError:
         raise
     except ImageVariationError as error:
-        return position, source, error
+        return FailedInspection(position, source, error)
     paths = batch.output_paths(job, sha256)
-    look = Look(position, source, job, sha256, paths)
-    known = list(ledger.known(paths))
-    # Those who need it are told.
+    inspection = Inspection(position, source, job, sha256, paths)
+    recorded_paths = list(ledger.find_images(paths))
+    # If an output cannot be read, the run reads it again and reports the error.
     with suppress(OutputError):
-        for path, data in zip(known, batch.outputs.read_all(known), strict=True):
+        for path, data in zip(recorded_paths, batch.outputs.read_all(recorded_paths), strict=True):
             if data is not None:
-                look.seen[path] = hashlib.sha256(data).hexdigest()
-    return look
+                inspection.output_hashes[path] = hashlib.sha256(data).hexdigest()
+    return inspection

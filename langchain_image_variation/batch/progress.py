@@ -1,81 +1,139 @@
-"""`Progress`: what has come of a bulk run so far, told to the ledger and counted."""
+"""The progress of a run: its results are recorded, counted and shown, until it should stop."""
 
+import os
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.rows import Row
+from tqdm import tqdm
 
-__all__ = ["Progress", "Summary"]
+from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.rows import OutputRow
+
+__all__ = ["LOG_INTERVAL", "RunProgress", "RunSummary", "show_progress"]
+
+LOG_INTERVAL = 300.0
+"""Seconds between two progress lines in a log."""
 
 
 @dataclass(slots=True)
-class Summary:
-    """What came of a run."""
+class RunSummary:
+    """The results of a run."""
 
-    made: int = 0
-    """Pictures made."""
-    kept: int = 0
-    """Pictures that were there."""
-    failed: Counter[str] = field(default_factory=Counter)
-    """Sources that failed, by the class of the error."""
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first error of each class."""
-    complete: bool = False
-    """Whether every source had its turn."""
+    images_made: int = 0
+    """The number of new images."""
+    images_kept: int = 0
+    """The number of images that already existed."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """The number of failed sources, by the class of the error."""
+    example_errors: dict[str, str] = field(default_factory=dict)
+    """The message of the first error of each class."""
+    is_complete: bool = False
+    """Whether every source was processed."""
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Count what came of a source."""
+    def add(self, rows: Iterable[OutputRow]) -> None:
+        """Count the rows of a source."""
         for row in rows:
             if row["error"] is not None:
-                kind, _, sentence = row["error"].partition(": ")
-                self.failed[kind] += 1
-                self.examples.setdefault(kind, sentence)
+                error_class, _, message = row["error"].partition(": ")
+                self.failures[error_class] += 1
+                self.example_errors.setdefault(error_class, message)
             elif row["milliseconds"] is None:
-                self.kept += 1
+                self.images_kept += 1
             else:
-                self.made += 1
+                self.images_made += 1
 
 
-class Progress:
-    """A run between its start and its end.
+class RunProgress:
+    """Records the results of a run, and decides when it should stop.
 
     Args:
-        ledger: Where each result is written down.
-        step: Called after each source.
-        stopped: Once it says True, no other source is begun.
-        max_failures: After so many failed sources no other is begun.
+        ledger: Records each result.
+        advance: Called after each source.
+        is_stopped: Returns True once no further source should be started.
+        max_failures: The run stops once this many sources have failed. None means no limit.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        step: Callable[[], object],
-        stopped: Callable[[], bool],
+        advance: Callable[[], object],
+        is_stopped: Callable[[], bool],
         max_failures: int | None,
     ) -> None:
-        self.summary = Summary()
+        self.summary = RunSummary()
         self.ledger = ledger
-        self._step = step
-        self._stopped = stopped
-        self._failures = 0
         self.max_failures = max_failures
-        """After so many failed sources no other is begun; None for no such limit."""
+        """The run stops once this many sources have failed. None means no limit."""
+        self._advance = advance
+        self._is_stopped = is_stopped
+        self._failures = 0
 
-    def record(self, position: int, rows: list[Row]) -> None:
-        """Write down what came of the source at a position.
+    def record(self, position: int, rows: list[OutputRow]) -> None:
+        """Record the result of the source at a position.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the ledger cannot be written.
         """
         self.ledger.record(position, rows)
         self.summary.add(rows)
-        self._failures = self.summary.failed.total()
-        self._step()
+        self._failures = self.summary.failures.total()
+        self._advance()
 
-    def is_over(self) -> bool:
-        """Say whether no other source is to be begun, from any thread."""
-        # Not the summary, which the run's own thread changes meanwhile.
-        enough = self.max_failures is not None and self._failures >= self.max_failures
-        return enough or self._stopped()
+    def should_stop(self) -> bool:
+        """Return whether no further source should be started. It is thread-safe."""
+        # The summary may be changing in the thread of the run, so this uses a separate counter.
+        too_many = self.max_failures is not None and self._failures >= self.max_failures
+        return too_many or self._is_stopped()
+
+
+@contextmanager
+def show_progress(
+    total: int, *, unit: str, log_interval: float = LOG_INTERVAL
+) -> Iterator[Callable[[], object]]:
+    """Show progress on standard error: as a bar in a terminal, as occasional lines elsewhere.
+
+    Args:
+        total: The number of items.
+        unit: What the items are called.
+        log_interval: Seconds between two lines.
+
+    Yields:
+        A function to call after each item.
+    """
+    if not sys.stderr.isatty():
+        yield _ProgressLog(total, unit, log_interval).advance
+        return
+    with tqdm(
+        desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=_terminal_width()
+    ) as bar:
+        yield bar.update
+
+
+def _terminal_width() -> int | None:
+    """Return a width for terminals that report none, as in a container, or None."""
+    try:
+        return None if os.get_terminal_size(sys.stderr.fileno()).columns else 80
+    except (OSError, ValueError):
+        return None
+
+
+class _ProgressLog:
+    def __init__(self, total: int, unit: str, interval: float) -> None:
+        self._total = total
+        self._unit = f" {unit}"
+        self._interval = interval
+        self._count = 0
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self) -> None:
+        self._count += 1
+        now = time.monotonic()
+        if now - self._last_line >= self._interval:
+            self._last_line = now
+            elapsed = now - self._start
+            line = tqdm.format_meter(self._count, self._total, elapsed, ncols=0, unit=self._unit)
+            print(line.strip(), file=sys.stderr, flush=True)

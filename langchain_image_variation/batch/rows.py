@@ -1,16 +1,30 @@
-"""The rows of a batch: a source each that goes in, and a picture each that comes out."""
+"""The rows of a batch: one per source as input, one per output image as output."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike, fsdecode
 from typing import Any, Protocol, TypeAlias
 
-from langchain_image_variation.batch.job import Job, plain_text
-from langchain_image_variation.batch.made_images import Picture
+from langchain_image_variation.batch.job import Job, escape_surrogates
+from langchain_image_variation.batch.output_images import OutputImage
 from langchain_image_variation.contract import SIZES
-from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    InvalidRequestError,
+)
 from langchain_image_variation.files.file_system import hide_password
 
-__all__ = ["COLUMNS", "Column", "Row", "Table", "columns", "error_row", "picture_row"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "OutputRow",
+    "SourceRow",
+    "Table",
+    "error_row",
+    "image_row",
+    "read_columns",
+    "unexpected_error",
+]
 
 COLUMNS = (
     "source_path",
@@ -25,17 +39,20 @@ COLUMNS = (
     "milliseconds",
     "error",
 )
-"""The columns that come out, one row a picture."""
+"""The columns of the output, which has one row per image."""
 
-_MOST = 500
-"""So many characters of an error are kept."""
+_MAX_ERROR_LENGTH = 500
+"""Longer error messages are cut to this many characters."""
 
-Row: TypeAlias = dict[str, Any]
-"""A row that comes out: the value of each of `COLUMNS`."""
+SourceRow: TypeAlias = Mapping[str, object]
+"""An input row: the values of one source by column."""
+
+OutputRow: TypeAlias = dict[str, Any]
+"""An output row: a value for each of `COLUMNS`."""
 
 
 class Column(Protocol):
-    """A list, an array, or whatever else a table has for a column."""
+    """A column of a table, such as a list or an array."""
 
     def __len__(self) -> int: ...
 
@@ -43,83 +60,98 @@ class Column(Protocol):
 
 
 class Table(Protocol):
-    """A data frame, an Arrow table, or whatever else gives its columns by their names."""
+    """A table that returns its columns by name, such as a data frame or an Arrow table."""
 
     def __getitem__(self, name: Any, /) -> Any: ...
 
 
-def columns(batch: Mapping[str, Column] | Table) -> dict[str, Column]:
-    """Return the columns of a batch by their names.
+def read_columns(batch: Mapping[str, Column] | Table) -> dict[str, Column]:
+    """Return the columns of a batch by name.
 
     Raises:
-        InvalidRequestError: If it is no table, `path` is missing, or the columns differ in length.
+        InvalidRequestError: If `batch` is not a table, has no column `path`, or has columns of
+            different lengths.
     """
     try:
-        # Of a data frame the names are what it iterates over; of an Arrow table they are not.
+        # Iterating over a data frame yields its column names. An Arrow table yields its columns.
         table: Any = batch
         names = list(getattr(table, "column_names", table))
-        found = {name: table[name] for name in names}
-        lengths = {-1 if isinstance(one, str | bytes) else len(one) for one in found.values()}
+        columns = {name: table[name] for name in names}
+        lengths = {
+            -1 if isinstance(column, str | bytes) else len(column) for column in columns.values()
+        }
     except (IndexError, KeyError, TypeError):
         lengths = {-1}
     if -1 in lengths:
         raise InvalidRequestError(
-            "The batch must be a mapping of columns, each a list or an array, or a data frame or "
-            "an Arrow table.",
+            "The batch must be a mapping of column names to lists or arrays, a data frame or an "
+            "Arrow table.",
             param="path",
         )
-    if "path" not in found:
+    if "path" not in columns:
         raise InvalidRequestError("The batch has no column 'path'.", param="path")
     if len(lengths) > 1:
         raise InvalidRequestError("The columns of the batch differ in length.", param="path")
-    return found
+    return columns
 
 
-def picture_row(job: Job, source_sha256: str, picture: Picture, *, seed: int | None) -> Row:
-    """Return what is known of a picture that is there, but for the engine.
+def image_row(job: Job, source_sha256: str, image: OutputImage, *, seed: int | None) -> OutputRow:
+    """Return the row of an output image. The caller adds the engine.
 
     Args:
-        job: What was asked for.
+        job: The job of its source.
         source_sha256: The SHA-256 of the source's bytes, in hex.
-        picture: The picture.
-        seed: Its seed, with an engine that takes one.
+        image: The image.
+        seed: The seed of the image, or None if the engine takes no seed.
     """
     return {
         **dict.fromkeys(COLUMNS),
-        "source_path": plain_text(job.path),
+        "source_path": escape_surrogates(job.path),
         "source_sha256": source_sha256,
-        "index": int(picture.output_path.rpartition("-")[2].partition(".")[0]),
+        "index": int(image.output_path.rpartition("-")[2].partition(".")[0]),
         "seed": seed,
         "size": job.size,
-        "output_path": picture.output_path,
-        "output_sha256": picture.sha256,
-        "milliseconds": picture.milliseconds,
+        "output_path": image.output_path,
+        "output_sha256": image.sha256,
+        "milliseconds": image.milliseconds,
     }
 
 
 def error_row(
-    source: Mapping[str, object], error: ImageVariationError, *, source_sha256: str | None
-) -> Row:
-    """Return what went wrong with a source, but for the engine; no size if it said none.
+    source: SourceRow, error: ImageVariationError, *, source_sha256: str | None
+) -> OutputRow:
+    """Return the row of a source that failed. The caller adds the engine and the default size.
 
     Args:
-        source: The values of its row by column.
-        error: What went wrong.
-        source_sha256: The SHA-256 of its bytes in hex, if they could be read.
+        source: The row of the source.
+        error: The error.
+        source_sha256: The SHA-256 of the source's bytes in hex, or None if it could not be read.
     """
     path, size = source.get("path"), source.get("size")
-    named = fsdecode(path) if isinstance(path, str | bytes | PathLike) else None
+    source_path = fsdecode(path) if isinstance(path, str | bytes | PathLike) else None
+    if source_path is not None:
+        source_path = escape_surrogates(hide_password(source_path))
     return {
         **dict.fromkeys(COLUMNS),
-        "source_path": None if named is None else plain_text(hide_password(named)),
+        "source_path": source_path,
         "source_sha256": source_sha256,
         "size": size if size in SIZES else None,
-        "error": _line(f"{type(error).__name__}: {error.message}"),
+        "error": _single_line(f"{type(error).__name__}: {error.message}"),
         "position": source.get("position"),
     }
 
 
-def _line(text: str) -> str:
-    """Return a text as one line that a file and a terminal can have: engines may say anything."""
-    printable = "".join(one if one.isprintable() else " " for one in text)
-    return " ".join(printable.split())[:_MOST]
+def unexpected_error(error: BaseException) -> EngineError:
+    """Return the error of a source for an exception that an engine should not raise.
+
+    This includes `SystemExit`, which would end all other sources of the process too.
+    """
+    return EngineError(
+        f"Unexpected {type(error).__name__}. This is a bug in the engine or in this package."
+    )
+
+
+def _single_line(text: str) -> str:
+    """Return a text without line breaks and control characters, since engines may send any."""
+    printable_text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable_text.split())[:_MAX_ERROR_LENGTH]

@@ -1,31 +1,31 @@
-"""`run_batch`: all sources through workers, into pictures, a ledger and a manifest."""
+"""`run_batch`: runs a batch from start to end, or resumes an earlier run into the same outputs."""
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
-from langchain_image_variation.batch.gallery import write_pages
-from langchain_image_variation.batch.hold import hold
-from langchain_image_variation.batch.inputs import GALLERY, Entry, Inputs
-from langchain_image_variation.batch.ledger import LEDGER_DIR, Ledger
-from langchain_image_variation.batch.lookahead import Look, looks
-from langchain_image_variation.batch.made_images import Picture
+from langchain_image_variation.batch.exclusive_access import exclusive_access
+from langchain_image_variation.batch.folders import BATCH_DIR, GALLERY_DIR, IMAGES_DIR
+from langchain_image_variation.batch.gallery import write_gallery
+from langchain_image_variation.batch.inputs import Input, Inputs
+from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.lookahead import Inspection, inspect_sources
 from langchain_image_variation.batch.manifest import write_manifest
-from langchain_image_variation.batch.meter import meter
-from langchain_image_variation.batch.progress import Progress, Summary
-from langchain_image_variation.batch.ray.run import Cluster, ClusterRun
-from langchain_image_variation.batch.rows import Row
-from langchain_image_variation.batch.variation_batch import PICTURES, VariationBatch
-from langchain_image_variation.batch.workers.choice import crew_for
-from langchain_image_variation.batch.workers.protocol import Workers
+from langchain_image_variation.batch.output_images import OutputImage
+from langchain_image_variation.batch.progress import RunProgress, RunSummary, show_progress
+from langchain_image_variation.batch.ray.cluster import Cluster
+from langchain_image_variation.batch.ray.run import ClusterRun
+from langchain_image_variation.batch.rows import OutputRow
+from langchain_image_variation.batch.variation_batch import VariationBatch
+from langchain_image_variation.batch.workers import Workers, start_workers
 from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["run_batch"]
 
-_LOOK_EVERY = 0.1
-"""Seconds after which a run that waits looks whether it was asked to end."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two checks whether a waiting run should stop."""
 
 
 def run_batch(
@@ -36,177 +36,186 @@ def run_batch(
     manifests: Iterable[str],
     gallery: bool = False,
     max_failures: int | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Summary:
-    """Make what is missing of all sources, and write the manifest.
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> RunSummary:
+    """Make the missing variations of all sources, and write the manifest.
 
-    Pictures that an earlier run made are looked at and kept, so a run that ended in any way is
-    taken up by running it again. A manifest is written even if it ends early; then it also has what
-    earlier runs said of sources that had no turn.
+    Images from earlier runs are verified and kept. So to resume a run, however it ended, run it
+    again. If the run stops early, it still writes the manifest, with the rows of earlier runs for
+    sources that it did not reach.
 
     Args:
         inputs: The sources.
         batch: The settings.
-        workers: How many processes, or with an engine that asks a server, calls at once; or the
-            cluster that works.
+        workers: The number of worker processes, or of concurrent calls if the engine is hosted. Or
+            the cluster to run on.
         manifests: The names of the manifests to write.
-        gallery: Whether to make pages, unless the run ends early.
-        max_failures: After so many failed sources no other is begun.
-        stopped: Once it says True, no other source is begun.
+        gallery: Whether to write the gallery, unless the run stops early.
+        max_failures: Start no further source once this many have failed.
+        is_stopped: Returns True once no further source should be started.
 
     Raises:
-        InvalidRequestError: If there is no source.
-        OutputError: If something cannot be written, or another run writes to the same folder.
+        InvalidRequestError: If there are no sources.
+        OutputError: If a file cannot be written, or another run is writing to the same outputs.
         EngineError: If the cluster cannot be reached, or fails.
-        ImageVariationError: What would happen with every further source too.
+        ImageVariationError: If an error would affect every other source too.
     """
-    # Before anything starts: these say what is wrong with the settings.
+    # Reports a wrong setting before anything is written.
     load_engine_class(batch.engine)
-    with hold(batch.outputs) as held:
-        batch.outputs.clear_leftovers((LEDGER_DIR, PICTURES, GALLERY))
+    with exclusive_access(batch.outputs) as access:
+        batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
         total = inputs.count()
         if not total:
-            raise InvalidRequestError("There is no picture to vary; name files or folders.")
-        with meter(total, of="sources") as step:
-            progress = Progress(
-                held.ledger, step, lambda: stopped() or held.is_lost(), max_failures
+            raise InvalidRequestError("No images found. Name image files or folders with images.")
+        with show_progress(total, unit="sources") as advance:
+            progress = RunProgress(
+                access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
             )
             try:
                 if isinstance(workers, Cluster):
-                    ClusterRun(batch, progress, workers).go(inputs, total)
+                    ClusterRun(batch, progress, workers).run(inputs, total)
                 else:
-                    _go_here(inputs, batch, progress, workers, held.lock)
+                    _run_locally(inputs, batch, progress, workers, access.lock)
             except ImageVariationError:
-                # What is known is written, if it can be; the error is told all the same.
+                # Write what is done so far if possible, but report the original error.
                 with contextlib.suppress(ImageVariationError):
-                    held.check()
-                    _write(manifests, batch, held.ledger)
+                    access.check()
+                    _write_manifests(manifests, batch, access.ledger)
                 raise
-        held.check()
-        if progress.summary.complete:
-            held.ledger.forget_others()
-        _write(manifests, batch, held.ledger)
-        if gallery and progress.summary.complete:
-            made = progress.summary.made + progress.summary.kept
-            with meter(made, of="pictures shown") as step:
-                rows = _counted(held.ledger.rows(), step)
-                write_pages(rows, batch.outputs, batch.read, stopped=stopped)
+        access.check()
+        if progress.summary.is_complete:
+            access.ledger.delete_earlier_runs()
+        _write_manifests(manifests, batch, access.ledger)
+        if gallery and progress.summary.is_complete:
+            images = progress.summary.images_made + progress.summary.images_kept
+            with show_progress(images, unit="images shown") as advance:
+                rows = _call_after_each(access.ledger.rows(), advance)
+                write_gallery(rows, batch.outputs, batch.read_source, is_stopped=is_stopped)
     return progress.summary
 
 
-def _go_here(
-    inputs: Iterable[Entry],
+def _run_locally(
+    inputs: Iterable[Input],
     batch: VariationBatch,
-    progress: Progress,
-    workers: int,
+    progress: RunProgress,
+    worker_count: int,
     lock: int | None,
 ) -> None:
-    crew = crew_for(batch, workers, lock)
+    workers = start_workers(batch, worker_count, lock)
     try:
-        _Run(batch, progress, crew).go(inputs)
+        _LocalRun(batch, progress, workers).run(inputs)
     except BaseException:
-        crew.stop()
+        workers.stop()
         raise
-    crew.close()
+    workers.close()
 
 
-def _counted(rows: Iterable[Row], step: Callable[[], object]) -> Iterator[Row]:
+def _call_after_each(
+    rows: Iterable[OutputRow], advance: Callable[[], object]
+) -> Iterator[OutputRow]:
     for row in rows:
         yield row
-        step()
+        advance()
 
 
-def _write(manifests: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
-    for name in manifests:
+def _write_manifests(names: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
+    for name in names:
         write_manifest(name, ledger.rows(), batch.outputs)
 
 
-class _Run:
-    """A run between its start and its end."""
+class _LocalRun:
+    """A run by workers on this machine."""
 
-    def __init__(self, batch: VariationBatch, progress: Progress, crew: Workers) -> None:
+    def __init__(self, batch: VariationBatch, progress: RunProgress, workers: Workers) -> None:
         self._batch = batch
         self._progress = progress
-        self._crew = crew
-        self._left_out = False
-        self._fatal: ImageVariationError | None = None
-        self._in_hand: dict[Future[list[Row]], tuple[int, str]] = {}
+        self._workers = workers
+        self._skipped_sources = False
+        self._fatal_error: ImageVariationError | None = None
+        self._pending: dict[Future[list[OutputRow]], tuple[int, str]] = {}
+        """The position of each source that a worker has, and the path of its first variation."""
 
-    def go(self, inputs: Iterable[Entry]) -> None:
-        """Take all sources in order, as many at once as the workers can.
+    def run(self, inputs: Iterable[Input]) -> None:
+        """Process all sources in order, as many at once as the workers have capacity for.
 
         Raises:
-            ImageVariationError: What ends the run, once what is in hand is finished.
+            ImageVariationError: An error that ends the run. It is raised once all started sources
+                are finished.
         """
-        with contextlib.closing(looks(inputs, self._batch, self._progress.ledger)) as looked:
-            for look in looked:
-                if self._is_over():
-                    self._left_out = True
+        inspections = inspect_sources(inputs, self._batch, self._progress.ledger)
+        with contextlib.closing(inspections):
+            for inspection in inspections:
+                if self._should_stop():
+                    self._skipped_sources = True
                     break
-                if isinstance(look, Look):
-                    self._begin(look)
+                if isinstance(inspection, Inspection):
+                    self._process(inspection)
                 else:
-                    position, source, error = look
-                    self._progress.record(position, [self._batch.error_row(source, error)])
-        self._finish(0)
-        self._progress.summary.complete = not self._left_out
-        if self._fatal is not None:
-            raise self._fatal
+                    row = self._batch.error_row(inspection.source, inspection.error)
+                    self._progress.record(inspection.position, [row])
+        self._wait_for_workers(max_pending=0)
+        self._progress.summary.is_complete = not self._skipped_sources
+        if self._fatal_error is not None:
+            raise self._fatal_error
 
-    def _is_over(self) -> bool:
-        return self._fatal is not None or self._progress.is_over()
+    def _should_stop(self) -> bool:
+        return self._fatal_error is not None or self._progress.should_stop()
 
-    def _begin(self, look: Look) -> None:
-        first = look.paths[0]
-        # The same pictures may be in hand for a copy of this source.
-        while any(other == first for _, other in self._in_hand.values()):
-            self._finish(len(self._in_hand) - 1)
-        if len(kept := self._kept(look)) == look.job.n:
-            self._progress.record(look.position, kept)
+    def _process(self, inspection: Inspection) -> None:
+        first_path = inspection.output_paths[0]
+        # A worker may be making the same variations for a copy of this source.
+        while any(path == first_path for _, path in self._pending.values()):
+            self._wait_for_workers(max_pending=len(self._pending) - 1)
+        if len(rows := self._kept_rows(inspection)) == inspection.job.n:
+            self._progress.record(inspection.position, rows)
             return
-        self._finish(self._crew.capacity - 1)
-        if self._is_over():
-            self._left_out = True
+        self._wait_for_workers(max_pending=self._workers.capacity - 1)
+        if self._should_stop():
+            self._skipped_sources = True
             return
-        self._in_hand[self._crew.submit(look.source)] = (look.position, first)
+        future = self._workers.submit(inspection.source)
+        self._pending[future] = (inspection.position, first_path)
 
-    def _kept(self, look: Look) -> list[Row]:
-        """Return a row for each picture that is there as it was made; remove any that is not."""
+    def _kept_rows(self, inspection: Inspection) -> list[OutputRow]:
+        """Return a row for each recorded image that is unchanged. Remove those that changed."""
         rows = []
-        for path, known in self._progress.ledger.known(look.paths).items():
-            # What was seen earlier may have been made anew since.
-            sha256 = known.output_sha256
-            if look.seen.get(path) == sha256 or self._sha256(path) == sha256:
-                picture = Picture(path, sha256, None)
+        recorded_images = self._progress.ledger.find_images(inspection.output_paths)
+        for path, recorded_image in recorded_images.items():
+            sha256 = recorded_image.output_sha256
+            # A worker may have replaced the image since the inspection, so hash it again.
+            if inspection.output_hashes.get(path) == sha256 or self._hash_output(path) == sha256:
+                image = OutputImage(path, sha256, None)
                 rows.append(
-                    self._batch.picture_row(look.job, look.sha256, picture, seed=known.seed)
+                    self._batch.image_row(
+                        inspection.job, inspection.sha256, image, seed=recorded_image.seed
+                    )
                 )
             else:
                 self._batch.outputs.remove(path)
         return rows
 
-    def _sha256(self, path: str) -> str | None:
+    def _hash_output(self, path: str) -> str | None:
         data = self._batch.outputs.read(path)
         return None if data is None else hashlib.sha256(data).hexdigest()
 
-    def _finish(self, left: int) -> None:
-        """Wait until no more sources than `left` are in hand, and write down what came of them."""
-        while len(self._in_hand) > left:
-            if self._is_over():
+    def _wait_for_workers(self, *, max_pending: int) -> None:
+        """Wait until workers have no more than `max_pending` sources, and record the results."""
+        while len(self._pending) > max_pending:
+            if self._should_stop():
                 self._withdraw()
-            done, _ = wait(self._in_hand, _LOOK_EVERY, FIRST_COMPLETED)
+            done, _ = wait(self._pending, _POLL_INTERVAL, FIRST_COMPLETED)
             for future in done:
-                position, _ = self._in_hand.pop(future)
+                position, _ = self._pending.pop(future)
                 try:
                     rows = future.result()
                 except ImageVariationError as error:
-                    self._fatal = self._fatal or error
+                    self._fatal_error = self._fatal_error or error
                 else:
                     self._progress.record(position, rows)
 
     def _withdraw(self) -> None:
-        """Take back what no worker has begun."""
-        for future in list(self._in_hand):
-            if self._crew.withdraw(future):
-                del self._in_hand[future]
-                self._left_out = True
+        """Take back the sources that no worker has started."""
+        for future in list(self._pending):
+            if self._workers.withdraw(future):
+                del self._pending[future]
+                self._skipped_sources = True

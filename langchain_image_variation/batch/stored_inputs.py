@@ -1,7 +1,7 @@
-"""`StoredInputs`: the files that a URL names: one, those of a folder and below, or of a glob.
+"""`StoredInputs`: the files that a URL means: one file, a folder and its subfolders, or a glob.
 
-Of a folder nothing is kept, as of those of this machine: the names in it are in the memory while it
-is walked. What a glob matches is looked for once, and stays there.
+Like a local folder, a folder at a URL is listed each time, and only its names are in memory
+meanwhile. The matches of a glob are searched once and kept.
 """
 
 import glob
@@ -23,133 +23,146 @@ from langchain_image_variation.files.file_system import (
 
 __all__ = ["StoredInputs"]
 
+_MAX_NAME_LENGTH = 80
+"""Error messages cut names to this many characters."""
+
 
 class StoredInputs:
-    """What a URL names. Iterating yields URLs, in the same order each time.
+    """The files that a URL means. Iterating yields URLs, in the same order each time.
 
     Args:
         url: The URL.
-        options: Passed to the file system, as fsspec's `storage_options`.
-        results: The folders of the run's own results, which are left out.
+        options: Passed to the file system, like fsspec's `storage_options`.
+        result_folders: The folders of the batch's own results, which are skipped.
 
     Raises:
-        SourceError: If there is nothing of that name, or the file system cannot be reached.
-        InvalidRequestError: If it holds a password, is of no known kind, or names results.
-        MissingExtraError: If a package for this kind of URL is missing.
+        SourceError: If nothing exists at the URL, or the file system cannot be reached.
+        InvalidRequestError: If the URL has a password or an unknown kind, or is a folder of the
+            results.
+        MissingExtraError: If a package for this kind of URL is not installed.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], results: list[FileSystem]) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any], result_folders: list[FileSystem]
+    ) -> None:
         if has_password(url):
             raise InvalidRequestError(
-                "The URL of a source holds a password, which the manifest would show; put it into "
-                "fsspec's configuration.",
+                "The URL of a source contains a password, which the manifest would show. Put it "
+                "into fsspec's configuration.",
                 param="path",
             )
         self._url = strip_trailing_slashes(url)
-        self._found: list[str] = []
-        self._short = self._url.rpartition("/")[2][:80]
+        self._matches: list[str] = []
+        self._name = _file_name(self._url)
         try:
-            self._at = FileSystem(self._url, options, param="path")
-            self._results = {own.path("") for own in results if own.files == self._at.files}
-            with self._at.translate_errors(
-                f"cannot say what {self._short!r} is; try again, or check its rights"
+            self._file_system = FileSystem(self._url, options, param="path")
+            self._result_folders = {
+                folder.path("")
+                for folder in result_folders
+                if folder.files == self._file_system.files
+            }
+            with self._file_system.translate_errors(
+                f"could not find {self._name!r}; try again, or check its permissions"
             ):
-                self._kind = self._kind_of()
+                self._kind = self._find_kind()
         except OutputError as error:
             raise SourceError(error.message) from None
-        if self._kind == "directory" and self._is_result(self._at.root):
+        if self._kind == "directory" and self._is_result_folder(self._file_system.root):
             raise InvalidRequestError(
-                "The pictures of an earlier run are varied only to another place; name one with "
-                "--output-dir.",
+                "The source folder contains this batch's own results. To make variations of them, "
+                "choose another place for the outputs with --output-dir.",
                 param="output_dir",
             )
 
     @property
-    def local(self) -> str | None:
-        """The path of this machine that the URL is, if it is one."""
-        return self._at.folder
+    def local_path(self) -> str | None:
+        """The local path that the URL means, if it means one."""
+        return self._file_system.folder
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder, of which only pictures are meant."""
+        """Whether the URL is a folder, of which only the images are used."""
         return self._kind == "directory"
 
     def __iter__(self) -> Iterator[str | ImageVariationError]:
         if self._kind == "directory":
-            yield from self._below(self._at.root)
+            yield from self._walk(self._file_system.root)
         elif self._kind == "file":
             yield self._url
         else:
-            yield from (self._as_url(path) for path in self._found)
+            yield from (self._as_url(path) for path in self._matches)
 
-    def _kind_of(self) -> str:
-        # What was listed earlier may have changed since.
-        self._at.files.invalidate_cache()
+    def _find_kind(self) -> str:
+        # The file system may have cached a listing that is out of date.
+        self._file_system.files.invalidate_cache()
         try:
-            return str(self._at.files.info(self._at.root)["type"])
+            return str(self._file_system.files.info(self._file_system.root)["type"])
         except (FileNotFoundError, NotADirectoryError):
-            if glob.has_magic(self._at.root):
-                self._found = sorted(self._matches(), key=os.fsencode)
-                if self._found:
+            if glob.has_magic(self._file_system.root):
+                self._matches = sorted(self._glob(), key=os.fsencode)
+                if self._matches:
                     return "glob"
-        raise SourceError(f"There is no file or folder {self._short!r}; check the URL.")
+        raise SourceError(f"There is no file or folder {self._name!r}; check the URL.")
 
-    def _matches(self) -> list[str]:
-        pattern = self._at.root
-        found = self._at.files.glob(pattern, detail=True)
-        # A file system that remembers what it listed would fill the memory.
-        self._at.files.invalidate_cache()
-        files = [str(path) for path, info in found.items() if info["type"] == "file"]
-        # As for files of this machine, what is hidden must be asked for.
-        asked = "/." in pattern
-        return [path for path in files if asked or "/." not in path]
+    def _glob(self) -> list[str]:
+        pattern = self._file_system.root
+        matches = self._file_system.files.glob(pattern, detail=True)
+        # Cached listings would fill the memory.
+        self._file_system.files.invalidate_cache()
+        paths = [str(path) for path, info in matches.items() if info["type"] == "file"]
+        # Like a local glob, this matches hidden files only if the pattern starts with a dot.
+        matches_hidden = "/." in pattern
+        return [path for path in paths if matches_hidden or "/." not in path]
 
-    def _below(self, folder: str) -> Iterator[str | ImageVariationError]:
+    def _walk(self, folder: str) -> Iterator[str | ImageVariationError]:
         try:
-            with self._at.translate_errors(
-                f"cannot list {_name(folder)[:80]!r}; try again, or check its rights"
+            with self._file_system.translate_errors(
+                f"could not list {_file_name(folder)!r}; try again, or check its permissions"
             ):
-                found = self._names(folder)
+                entries = self._list(folder)
         except OutputError as error:
             yield SourceError(error.message)
             return
-        for path, is_folder in found:
+        for path, is_folder in entries:
             if not is_folder:
                 yield self._as_url(path)
-            elif not self._is_result(path):
-                yield from self._below(path)
+            elif not self._is_result_folder(path):
+                yield from self._walk(path)
 
-    def _names(self, folder: str) -> list[tuple[str, bool]]:
-        """Return the paths in a folder that are not hidden, and whether they are folders."""
-        listed = self._at.files.ls(folder, detail=True)
-        # A file system that remembers what it listed would fill the memory.
-        self._at.files.invalidate_cache()
-        # An object store may list the folder itself.
-        found = {str(info["name"]).rstrip("/"): info["type"] == "directory" for info in listed}
+    def _list(self, folder: str) -> list[tuple[str, bool]]:
+        """Return the paths in a folder that are not hidden, and whether each is a folder."""
+        entries = self._file_system.files.ls(folder, detail=True)
+        # Cached listings would fill the memory.
+        self._file_system.files.invalidate_cache()
+        folder_flags = {
+            str(entry["name"]).rstrip("/"): entry["type"] == "directory" for entry in entries
+        }
         return [
-            (path, found[path])
-            for path in sorted(found, key=os.fsencode)
-            if path.lstrip("/") != folder.lstrip("/") and not _name(path).startswith(".")
+            (path, folder_flags[path])
+            for path in sorted(folder_flags, key=os.fsencode)
+            # The listing of an object store may contain the folder itself.
+            if path.lstrip("/") != folder.lstrip("/")
+            and not path.rpartition("/")[2].startswith(".")
         ]
 
-    def _is_result(self, path: str) -> bool:
-        return any(f"{path}/".startswith(f"{own}/") for own in self._results)
+    def _is_result_folder(self, path: str) -> bool:
+        return any(f"{path}/".startswith(f"{folder}/") for folder in self._result_folders)
 
     def _as_url(self, path: str) -> str:
-        """Return the URL of a path: a file system may leave out the server in what it lists."""
-        root, url = self._at.root, self._url
+        """Return the URL of a listed path, which may lack the server's name."""
+        root, url = self._file_system.root, self._url
         if self._kind != "directory":
-            root, url = _fixed(root), _fixed(url)
-        below = path.lstrip("/").removeprefix(root.strip("/")).lstrip("/")
-        return f"{url}/{below}"
+            root, url = _fixed_part(root), _fixed_part(url)
+        relative = path.lstrip("/").removeprefix(root.strip("/")).lstrip("/")
+        return f"{url}/{relative}"
 
 
-def _fixed(pattern: str) -> str:
-    """Return a glob up to its last folder before the first magic character."""
+def _fixed_part(pattern: str) -> str:
+    """Return the folders of a glob before the first part with a wildcard."""
     parts = pattern.split("/")
-    magic = next(at for at, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:magic])
+    first_magic = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:first_magic])
 
 
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2][:_MAX_NAME_LENGTH]

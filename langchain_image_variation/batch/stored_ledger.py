@@ -1,8 +1,8 @@
-"""`StoredLedger`: the ledger of a run whose outputs are in a file system, which takes whole files.
+"""`StoredLedger`: the ledger of a batch whose outputs are at a URL.
 
-It is written to a temporary folder of this machine, and its copy in the file system is renewed now
-and then. A run that is killed loses what it wrote since, which loses no picture: they stand by
-themselves, and are looked at again.
+SQLite needs a local file, so the ledger is in a temporary folder, and a copy is uploaded to the
+outputs every few minutes and at the end. A run that is killed loses what it recorded since the last
+upload, but no images: the next run finds and checks those that the ledger does not know.
 """
 
 import tempfile
@@ -13,48 +13,48 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from langchain_image_variation.batch.ledger import LEDGER_DIR, Ledger, translate_sqlite_errors
+from langchain_image_variation.batch.folders import BATCH_DIR
+from langchain_image_variation.batch.ledger import LEDGER_NAME, Ledger, translate_sqlite_errors
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.stored_outputs import OutputStorage
+from langchain_image_variation.files.stored_outputs import StoredOutputs
 
-__all__ = ["RENEWED_EVERY", "StoredLedger"]
+__all__ = ["UPLOAD_INTERVAL", "StoredLedger"]
 
-RENEWED_EVERY = 300.0
-"""Seconds between two copies, and more where a copy takes long."""
+UPLOAD_INTERVAL = 300.0
+"""The minimum number of seconds between two uploads."""
 
-_SHARE = 20
-"""At most a part of the time like this goes to copies."""
-
-_NAME = f"{LEDGER_DIR}/ledger.sqlite"
+_MIN_INTERVAL_FACTOR = 20
+"""The interval is at least this many times the duration of the last upload."""
 
 
 class StoredLedger(Ledger):
-    """A ledger that is kept in a file system.
+    """A ledger that is kept among outputs at a URL.
 
     Args:
-        outputs: Where the outputs are.
-        is_lost: Once it says True, another run may write there, and its copy is left alone.
+        outputs: The outputs.
+        is_lost: Returns True once another run may be writing to the outputs. The ledger is not
+            uploaded any more then.
 
     Raises:
-        OutputError: As `Ledger`, and if its copy cannot be read.
+        OutputError: See `Ledger`. Also if the ledger cannot be downloaded.
     """
 
-    def __init__(self, outputs: OutputStorage, *, is_lost: Callable[[], bool]) -> None:
+    def __init__(self, outputs: StoredOutputs, *, is_lost: Callable[[], bool]) -> None:
         self._outputs = outputs
         self._is_lost = is_lost
         with translate_sqlite_errors():
             self._folder = tempfile.TemporaryDirectory()
         try:
-            local = Path(self._folder.name)
+            local_folder = Path(self._folder.name)
             with translate_sqlite_errors():
-                (local / LEDGER_DIR).mkdir()
-            outputs.download(_NAME, local / _NAME)
-            super().__init__(local)
+                (local_folder / BATCH_DIR).mkdir()
+            outputs.download(LEDGER_NAME, local_folder / LEDGER_NAME)
+            super().__init__(local_folder)
         except BaseException:
             self._folder.cleanup()
             raise
-        self._renewed = time.monotonic()
-        self._wait = RENEWED_EVERY
+        self._last_upload = time.monotonic()
+        self._interval = UPLOAD_INTERVAL
 
     def __exit__(
         self,
@@ -63,38 +63,40 @@ class StoredLedger(Ledger):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            # What ended the run is told, and not what came of it. An interrupt waits for no server.
             if error is None:
-                self._renew()
+                self._upload()
             elif isinstance(error, Exception):
+                # The error that ended the run matters more than a failed upload.
                 with suppress(OutputError):
-                    self._renew()
+                    self._upload()
+            # On an interrupt nothing is uploaded, because the server may not respond.
         finally:
             super().__exit__(kind, error, traceback)
             self._folder.cleanup()
 
     def record(self, position: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write down what came of one source, and renew the copy if it is time and can be.
+        """Replace the rows of one source, and upload the ledger if it is time to.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the rows cannot be written.
         """
         super().record(position, rows)
-        if time.monotonic() - self._renewed > self._wait:
-            # What fails now may work the next time, or else at the end.
+        if time.monotonic() - self._last_upload > self._interval:
+            # A later upload may succeed.
             with suppress(OutputError):
-                self._renew()
+                self._upload()
 
-    def _renew(self) -> None:
+    def _upload(self) -> None:
         if self._is_lost():
             return
-        begun = time.monotonic()
+        start = time.monotonic()
         copy = Path(self._folder.name, "copy.sqlite")
         try:
             with translate_sqlite_errors():
                 copy.unlink(missing_ok=True)
             self.copy_to(copy)
-            self._outputs.upload(_NAME, copy)
+            self._outputs.upload(LEDGER_NAME, copy)
         finally:
-            self._renewed = time.monotonic()
-            self._wait = max(RENEWED_EVERY, _SHARE * (self._renewed - begun))
+            self._last_upload = time.monotonic()
+            duration = self._last_upload - start
+            self._interval = max(UPLOAD_INTERVAL, _MIN_INTERVAL_FACTOR * duration)

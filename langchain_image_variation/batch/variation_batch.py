@@ -1,8 +1,8 @@
-"""`VariationBatch`: variations of many pictures, as any engine for tables can call it.
+"""`VariationBatch`: makes variations of many images, for any engine that processes tables.
 
-It knows no framework: columns in, columns out, and a configuration that pickles. Pictures are
-written where it runs; only their paths and what is known of them are returned. Calling it again
-with the same rows makes only what is missing.
+It depends on no framework. It takes columns, returns columns, and pickles. Each process writes its
+images itself and returns only their paths and metadata. A second call with the same rows makes
+only the images that are missing.
 """
 
 import hashlib
@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias, get_args
 
+from langchain_image_variation.batch.folders import IMAGES_DIR
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
-from langchain_image_variation.batch.made_images import Picture, SourcePictures
+from langchain_image_variation.batch.output_images import OutputImage, OutputImages
 from langchain_image_variation.batch.rows import (
     COLUMNS,
     Column,
-    Row,
+    OutputRow,
+    SourceRow,
     Table,
-    columns,
     error_row,
-    picture_row,
+    image_row,
+    read_columns,
 )
 from langchain_image_variation.contract import (
     SIZES,
@@ -50,12 +52,9 @@ from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, read_file, read_stored_file
 
-__all__ = ["PICTURES", "VariationBatch"]
+__all__ = ["VariationBatch"]
 
-PICTURES = "pictures"
-"""The folder below the output folder that holds the pictures."""
-
-_HOPELESS = (
+_FATAL_ERRORS = (
     AuthenticationError,
     BillingLimitError,
     EndpointRemovedError,
@@ -65,54 +64,55 @@ _HOPELESS = (
     PermissionDeniedError,
     QuotaExceededError,
 )
-"""What would happen with every further picture too."""
+"""Errors that would occur for every other source too, so they are raised."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """A call of an engine, which whoever drives the flow makes."""
+class _EngineCall:
+    """A call that the flow asks its driver, sync or async, to make."""
 
     engine: VariationEngine
     request: CreateImageVariationRequest
 
 
-_Flow: TypeAlias = Generator[_Ask | list[Row], ImagesResponse, None]
+_Flow: TypeAlias = Generator[_EngineCall | list[OutputRow], ImagesResponse, None]
 
 
 class VariationBatch:
-    """Makes variations of a batch of pictures, and writes them to a folder or a file system.
+    """Makes variations of a batch of images, and writes them to a folder or a file system.
 
-    Names and seeds follow from the source's content: a picture is
-    ``pictures/ab/<source>-<job>-<index>.png``, where `<source>` begins the SHA-256 of the source's
-    bytes and `<job>` that of engine, version, options, size, fit and model. So a picture that is
-    there, whole and of the right size, is not made again, and raising `n` adds pictures. Each is
-    put in place whole.
+    File names and seeds are derived from the content of the source. A variation is written to
+    ``images/ab/<source>-<job>-<index>.png``. `<source>` is the beginning of the SHA-256 of the
+    source's bytes. `<job>` is a hash of the engine, its version and options, the size, `fit` and
+    the model. A variation that already exists intact is not made again, so raising `n` adds
+    images. Files are written atomically.
 
-    An instance pickles; its engine is made on the first call, wherever that is. An engine that
-    takes `seed` is made anew for each source, so what is slow to make belongs to its class. One
-    that takes `threads` gets one unless `options` says otherwise: whoever runs many batches runs a
-    process for each processor. What an engine takes from the environment is no part of a name. An
-    engine without `seed` is asked for further pictures alone, so one that always makes the same
-    repeats them.
+    An instance pickles. Each process creates the engine on its first call. An engine that takes
+    `seed` is created again for each source, so keep whatever is slow to set up in the engine's
+    class. An engine that takes `threads` gets one thread unless `options` says otherwise, since a
+    batch usually runs one process per processor. Settings that the engine reads from the
+    environment are not part of file names. If an engine takes no `seed`, raising `n` asks it for
+    the additional images only. If it always returns the same images, those repeat.
 
     Args:
-        output_dir: The folder to write to, made when it is needed, or a URL of any file system that
-            fsspec knows, such as "s3://bucket/prefix". The paths of sources may be such URLs too.
+        output_dir: The folder to write to, which is created when needed, or a URL of any file
+            system that fsspec supports, such as "s3://bucket/prefix". Source paths may be such URLs
+            too.
         engine: The name of an engine.
-        options: Options of the engine: texts, numbers and the like. `seed` and `strength` are
-            those of rows that name none.
-        n: How many variations of a source whose row does not say, 1 to 10.
-        size: Their width x height in pixels, if its row does not say.
-        fit: What to do with a picture that is no square PNG under 4 MB, as in `load_source`.
-        model: The model, by the engine's own names.
-        storage_options: Passed to the file systems of URLs, as fsspec's own. What fsspec is
-            configured with needs no options.
+        options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
+            rows without their own.
+        n: The number of variations of a source whose row has no `n`, from 1 to 10.
+        size: Width x height in pixels, for rows without `size`.
+        fit: How to handle an image that is not a square PNG under 4 MB. See `load_source`.
+        model: The model, in the engine's terms.
+        storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
+            don't need it for file systems that fsspec's configuration covers.
 
     Raises:
-        InvalidRequestError: If a setting is out of range, or `output_dir` a URL of no known kind or
-            with a password; `param` names it.
-        MissingExtraError: If `output_dir` is a URL, and fsspec is not installed, or the package for
-            this kind of URL.
+        InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of
+            an unknown kind or with a password. `param` names the setting.
+        MissingExtraError: If `output_dir` is a URL and fsspec, or the package for this kind of URL,
+            is not installed.
         OutputError: If the file system of `output_dir` cannot be reached.
     """
 
@@ -136,21 +136,21 @@ class VariationBatch:
             raise InvalidRequestError("model must be a non-empty string.", param="model")
         if not isinstance(engine, str):
             raise InvalidRequestError(
-                f"engine must be the name of an engine, got a {type(engine).__name__}; each worker "
-                "makes its own.",
+                "engine must be the name of an engine, because each worker creates its own; got a "
+                f"value of type {type(engine).__name__}.",
                 param="engine",
             )
-        for name, given_options in (("options", options), ("storage_options", storage_options)):
-            if not isinstance(given_options, Mapping | None):
+        for name, mapping in (("options", options), ("storage_options", storage_options)):
+            if not isinstance(mapping, Mapping | None):
                 raise InvalidRequestError(f"{name} must be a mapping.", param=name)
-        # What a row may say is checked in one place.
-        said = {"path": "all", "n": n, "size": size, "seed": (options or {}).get("seed")}
-        given = Job.read(said, n=1, size=SIZES[-1])
+        # Defaults have the same limits as the values of a row.
+        row = {"path": "unused", "n": n, "size": size, "seed": (options or {}).get("seed")}
+        defaults = Job.from_row(row, n=1, size=SIZES[-1])
         self.engine = engine
         self._engine = LazyEngine(engine, options or {})
-        self._seed = given.seed
-        self.n = given.n
-        self.size = given.size
+        self._seed = defaults.seed
+        self.n = defaults.n
+        self.size = defaults.size
         self.fit = fit
         self.model = model
         self.output_dir = output_dir
@@ -158,212 +158,212 @@ class VariationBatch:
         self.outputs = open_outputs(output_dir, self.storage_options)
 
     def __call__(self, batch: Mapping[str, Column] | Table) -> dict[str, list[Any]]:
-        """Make what is missing of a batch.
+        """Make the missing variations of a batch.
 
         Args:
-            batch: Columns of equal length, as lists or arrays, or a data frame or an Arrow table:
-                `path`, and if wanted `n`, `size`, `seed` and `strength`, where None, NaN and ""
-                mean the default. `position`, which may be anything, comes out with each picture of
-                its source.
+            batch: A mapping of columns of equal length, each a list or an array, or a data frame or
+                an Arrow table. The column `path` is required. `n`, `size`, `seed` and `strength`
+                are optional; None, NaN and "" mean the default. `position` is optional and may have
+                any values: each output row repeats the value of its source.
 
         Returns:
-            `COLUMNS`, one row a picture in order, and `position` if it was given. `index` counts
-            from 1. `seed` is that of the picture, or None with an engine that takes none.
-            `output_path` is relative to `output_dir`. `milliseconds` is the engine's time for
-            the picture, its share where several were made at once, and None if it was there
-            already. What could not be made of a source is one row with `error`, the class of the
-            error and its sentence, and without `index`.
+            `COLUMNS`, with one row per image in order, and `position` if the batch has it. `index`
+            counts from 1. `seed` is the seed of the image, or None if the engine takes no seed.
+            `output_path` is relative to `output_dir`. `milliseconds` is the engine's time for the
+            image, or an equal share if one call made several. It is None if the image already
+            existed. A source that failed has a row without `index`, whose `error` holds the class
+            and the message of the error.
 
         Raises:
-            InvalidRequestError: If the batch is no table, `path` is missing, the columns differ in
-                length, or the engine refuses an option.
-            OutputError: If a picture cannot be written or read back, such as on a full disk.
-            EngineError: If the engine cannot be made.
-            ImageVariationError: What would happen with every further picture too: no right key, a
-                budget that is used up, no such engine, model or endpoint, a package that is
-                missing.
+            InvalidRequestError: If `batch` is not a table, has no column `path`, or has columns of
+                different lengths, or if the engine refuses an option.
+            OutputError: If an image cannot be written or read back, such as on a full disk.
+            EngineError: If the engine cannot be created.
+            ImageVariationError: If an error would affect every other source too: an invalid key, an
+                exhausted budget, an unknown engine, model or endpoint, or a missing package.
         """
-        rows: list[Row] = []
-        given = columns(batch)
-        for values in zip(*given.values(), strict=True):
-            rows += self.rows(dict(zip(given, values, strict=True)))
-        names = (*COLUMNS, *(["position"] if "position" in given else []))
+        rows: list[OutputRow] = []
+        columns = read_columns(batch)
+        for values in zip(*columns.values(), strict=True):
+            rows += self.rows(dict(zip(columns, values, strict=True)))
+        names = (*COLUMNS, *(["position"] if "position" in columns else []))
         return {name: [row[name] for row in rows] for name in names}
 
-    def rows(self, source: Mapping[str, object]) -> list[Row]:
-        """Do what a call does for a single source.
+    def rows(self, source: SourceRow) -> list[OutputRow]:
+        """Make the missing variations of one source.
 
         Args:
-            source: The values of its row by column.
+            source: Its row, with the columns of a batch.
 
         Raises:
-            ImageVariationError: As a call does.
+            ImageVariationError: See `__call__`.
         """
         flow = self._flow(source)
         step = next(flow)
-        while isinstance(step, _Ask):
+        while isinstance(step, _EngineCall):
             try:
-                answer = call_engine(step.engine, step.request)
+                response = call_engine(step.engine, step.request)
             except ImageVariationError as error:
                 step = flow.throw(error)
             else:
-                step = flow.send(answer)
+                step = flow.send(response)
         return step
 
-    async def rows_async(self, source: Mapping[str, object]) -> list[Row]:
-        """Do what `rows` does without blocking the loop.
+    async def rows_async(self, source: SourceRow) -> list[OutputRow]:
+        """Make the missing variations of one source without blocking the event loop.
 
         Raises:
-            ImageVariationError: As a call does.
+            ImageVariationError: See `__call__`.
         """
-        # Few use it, and the import takes longer than many a picture.
+        # Most callers don't need asyncio, and importing it takes longer than making a small image.
         import asyncio
 
         flow = self._flow(source)
         step = await asyncio.to_thread(next, flow)
-        while isinstance(step, _Ask):
+        while isinstance(step, _EngineCall):
             try:
-                answer = await call_engine_async(step.engine, step.request)
+                response = await call_engine_async(step.engine, step.request)
             except ImageVariationError as error:
                 step = await asyncio.to_thread(flow.throw, error)
             else:
-                step = await asyncio.to_thread(flow.send, answer)
+                step = await asyncio.to_thread(flow.send, response)
         return step
 
-    def job(self, source: Mapping[str, object]) -> Job:
-        """Return what a row asks for.
+    def read_job(self, source: SourceRow) -> Job:
+        """Return the settings for a source.
 
         Raises:
-            SourceError: If it has no path.
-            InvalidRequestError: If a value is out of range.
+            SourceError: If the row has no path.
+            InvalidRequestError: If a value is invalid or out of range.
         """
-        return Job.read(source, n=self.n, size=self.size)
+        return Job.from_row(source, n=self.n, size=self.size)
 
     def output_paths(self, job: Job, source_sha256: str) -> list[str]:
-        """Return the names of all pictures of a job, relative to the output folder.
+        """Return the paths of all variations of a source, relative to the output folder.
 
         Args:
-            job: What is asked for.
+            job: The settings for the source.
             source_sha256: The SHA-256 of the source's bytes, in hex.
 
         Raises:
-            EngineNotFoundError: If there is no such engine.
+            EngineNotFoundError: If there is no engine of this name.
         """
-        said = [self.engine, self.version, self._engine.relevant, self.fit, self.model]
-        said += [job.size, str(job.seed), str(job.strength)]
-        digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
-        folder = f"{PICTURES}/{source_sha256[:2]}"
+        settings = [self.engine, self.version, self._engine.options_json, self.fit, self.model]
+        settings += [job.size, str(job.seed), str(job.strength)]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+        folder = f"{IMAGES_DIR}/{source_sha256[:2]}"
         stem = f"{folder}/{source_sha256[:24]}-{digest}"
         return [f"{stem}-{index}.png" for index in range(1, job.n + 1)]
 
     @property
     def version(self) -> str:
-        """The version of the engine's distribution.
+        """The version of the package that provides the engine.
 
         Raises:
-            EngineNotFoundError: If there is no such engine.
+            EngineNotFoundError: If there is no engine of this name.
         """
         return self._engine.version
 
     def load(self) -> VariationEngine:
-        """Return the engine, made when this is called first.
+        """Return the engine. The first call creates it.
 
         Raises:
-            ImageVariationError: As `load_engine`.
+            ImageVariationError: See `load_engine`.
         """
         return self._engine.load()
 
-    def read(self, path: str) -> tuple[bytes, str]:
-        """Return the bytes of a source, and its name without suffix.
+    def read_source(self, path: str) -> tuple[bytes, str]:
+        """Return the bytes of a source, and its file name without the suffix.
 
         Args:
-            path: The path of a file, or its URL.
+            path: The path or URL of the source.
 
         Raises:
-            SourceError: If it cannot be read.
+            SourceError: If the source cannot be read.
             MissingExtraError: If a package for the URL is missing.
         """
         return read_stored_file(path, self.storage_options) if is_url(path) else read_file(path)
 
-    def picture_row(
-        self, job: Job, source_sha256: str, picture: Picture, *, seed: int | None
-    ) -> Row:
-        """Return the row of a picture that is there.
+    def image_row(
+        self, job: Job, source_sha256: str, image: OutputImage, *, seed: int | None
+    ) -> OutputRow:
+        """Return the row of an output image.
 
         Args:
-            job: What was asked for.
+            job: The settings for its source.
             source_sha256: The SHA-256 of the source's bytes, in hex.
-            picture: The picture, under one of `output_paths`.
-            seed: The picture's seed, with an engine that takes one.
+            image: The image, at one of the `output_paths`.
+            seed: The seed of the image, or None if the engine takes no seed.
         """
-        return picture_row(job, source_sha256, picture, seed=seed) | self._made_by()
+        return image_row(job, source_sha256, image, seed=seed) | self._engine_columns()
 
     def error_row(
         self,
-        source: Mapping[str, object],
+        source: SourceRow,
         error: ImageVariationError,
         *,
         source_sha256: str | None = None,
-    ) -> Row:
-        """Return the row that says what went wrong with a source.
+    ) -> OutputRow:
+        """Return the row of a source that failed.
 
         Args:
-            source: The values of its row by column.
-            error: What went wrong.
-            source_sha256: The SHA-256 of its bytes in hex, if they could be read.
+            source: The row of the source.
+            error: The error.
+            source_sha256: The SHA-256 of the source's bytes in hex, or None if it could not be
+                read.
         """
-        row = error_row(source, error, source_sha256=source_sha256) | self._made_by()
+        row = error_row(source, error, source_sha256=source_sha256) | self._engine_columns()
         return {**row, "size": row["size"] or self.size}
 
     def close(self) -> None:
-        """Close the engine, if it was made and can be closed. The next call makes a new one."""
+        """Close the engine if it can be closed. The next call creates a new one."""
         self._engine.close()
 
-    def _made_by(self) -> Row:
+    def _engine_columns(self) -> OutputRow:
         return {"engine": self.engine, "engine_version": self.version}
 
     def _first_seed(self, job: Job, source_sha256: str) -> int | None:
-        """Return the seed of the first picture, or None if neither row nor engine knows seeds."""
+        """Return the seed of the first variation, or None if row and engine have no seed."""
         if job.seed is not None or not self._engine.takes_seed:
             return job.seed
         return int(source_sha256[:8], 16) if self._seed is None else self._seed
 
-    def _flow(self, source: Mapping[str, object]) -> _Flow:
-        """Do all for one source; yields the calls of the engine and, last, the rows."""
-        # First: if the engine cannot be made, that is no fault of the source.
+    def _flow(self, source: SourceRow) -> _Flow:
+        """Make the variations of one source: yield each engine call and, at the end, the rows."""
+        # An engine that cannot be created fails the batch, not the source.
         self.load()
         try:
-            job = self.job(source)
-            data, name = self.read(job.path)
-        except _HOPELESS:
+            job = self.read_job(source)
+            data, name = self.read_source(job.path)
+        except _FATAL_ERRORS:
             raise
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
             return
-        digest = hashlib.sha256(data).hexdigest()
-        first = self._first_seed(job, digest)
-        seeds = [None if first is None else first + at for at in range(job.n)]
-        paths = self.output_paths(job, digest)
-        pictures = SourcePictures(data, name, job, paths, self.outputs)
-        for places in pictures.missing():
+        source_sha256 = hashlib.sha256(data).hexdigest()
+        first_seed = self._first_seed(job, source_sha256)
+        seeds = [None if first_seed is None else first_seed + offset for offset in range(job.n)]
+        paths = self.output_paths(job, source_sha256)
+        outputs = OutputImages(data, name, job, paths, self.outputs)
+        for positions in outputs.find_missing():
             try:
-                request = pictures.request(len(places), fit=self.fit, model=self.model)
-                engine = self._engine.with_options(seeds[places.start], job.strength)
+                request = outputs.make_request(len(positions), fit=self.fit, model=self.model)
+                engine = self._engine.with_options(seeds[positions.start], job.strength)
                 start = time.perf_counter()
                 try:
-                    answer = yield _Ask(engine, request)
+                    response = yield _EngineCall(engine, request)
                 finally:
                     self._engine.release(engine)
-            except _HOPELESS:
+            except _FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
-                pictures.failure = error
+                outputs.error = error
                 break
-            pictures.keep(places, answer, (time.perf_counter() - start) * 1000)
+            outputs.write(positions, response, (time.perf_counter() - start) * 1000)
         rows = [
-            self.picture_row(job, digest, picture, seed=seeds[at])
-            for at, picture in sorted(pictures.there.items())
+            self.image_row(job, source_sha256, image, seed=seeds[position])
+            for position, image in sorted(outputs.images.items())
         ]
-        if pictures.failure is not None:
-            rows.append(self.error_row(source, pictures.failure, source_sha256=digest))
+        if outputs.error is not None:
+            rows.append(self.error_row(source, outputs.error, source_sha256=source_sha256))
         yield [{**row, "position": source.get("position")} for row in rows]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.protocol import CALLS
+from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -23,9 +23,9 @@ from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.progress import Summary
-    from langchain_image_variation.batch.ray.run import Cluster
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.progress import RunSummary
+    from langchain_image_variation.batch.ray.cluster import Cluster
 
 __all__ = ["FAILED", "add_batch"]
 
@@ -65,7 +65,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many processes (default: the cores), or calls at once of an engine that asks a "
-        f"server (default: {CALLS})",
+        f"server (default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
@@ -88,8 +88,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     # Only here: create and serve need none of it.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
-    from langchain_image_variation.batch.interrupts import Stopping
-    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_there
+    from langchain_image_variation.batch.interrupts import Interrupts
+    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
     from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
@@ -101,7 +101,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         fit=arguments.fit,
         model=arguments.model,
     )
-    manifests = [PARQUET] if parquet_is_there() else []
+    manifests = [PARQUET] if parquet_is_available() else []
     # One that is there would otherwise no longer be true.
     if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
@@ -113,8 +113,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):
         output_dir(batch.outputs.path)
-    stopping = Stopping()
-    with stopping.watching(), _interruptible(stopping):
+    interrupts = Interrupts()
+    with interrupts.handled(), _interruptible(interrupts):
         summary = run_batch(
             inputs,
             batch,
@@ -122,18 +122,18 @@ def _batch(arguments: argparse.Namespace) -> int:
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
-            stopped=lambda: stopping.signal is not None,
+            is_stopped=lambda: interrupts.signal is not None,
         )
     _tell(summary)
-    written = [*manifests, INDEX] if arguments.gallery and summary.complete else manifests
+    written = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
     print(*(batch.outputs.display_path(name) for name in written), sep="\n")
-    if stopping.signal is not None:
-        return 128 + stopping.signal
-    return FAILED if summary.failed else 0
+    if interrupts.signal is not None:
+        return 128 + interrupts.signal
+    return FAILED if summary.failures else 0
 
 
 @contextmanager
-def _interruptible(stopping: "Stopping") -> Iterator[None]:
+def _interruptible(interrupts: "Interrupts") -> Iterator[None]:
     """End the process at once if the block is interrupted.
 
     The interpreter would wait for threads that wait for servers. Files are put in place whole, and
@@ -143,18 +143,19 @@ def _interruptible(stopping: "Stopping") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(128 + (stopping.signal or signal.SIGINT))
+        os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _tell(summary: "Summary") -> None:
+def _tell(summary: "RunSummary") -> None:
     lines = [
-        f"{summary.made} made, {summary.kept} already there, {summary.failed.total()} failed.",
+        f"{summary.images_made} made, {summary.images_kept} already there, "
+        f"{summary.failures.total()} failed.",
         *(
-            f"  {kind}: {count}, such as: {summary.examples[kind]}"
-            for kind, count in summary.failed.most_common()
+            f"  {kind}: {count}, such as: {summary.example_errors[kind]}"
+            for kind, count in summary.failures.most_common()
         ),
     ]
-    if not summary.complete:
+    if not summary.is_complete:
         lines.append("Not every picture had its turn; the same command goes on from here.")
     # The terminal may be gone; the manifest is there.
     with suppress(OSError):
@@ -164,16 +165,16 @@ def _tell(summary: "Summary") -> None:
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     given = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
-        from langchain_image_variation.batch.ray.run import Cluster
+        from langchain_image_variation.batch.ray.cluster import Cluster
 
         return Cluster(arguments.ray or None, given, arguments.gpus)
     if arguments.gpus:
         raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
     if given is not None:
         return given
-    from langchain_image_variation.batch.workers.choice import usual_count
+    from langchain_image_variation.batch.workers import default_worker_count
 
-    return usual_count(arguments.engine)
+    return default_worker_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

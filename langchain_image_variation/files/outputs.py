@@ -1,4 +1,4 @@
-"""`Outputs`: where a batch writes its files. `OutputFolder`: a folder of this machine.
+"""`Outputs`: where a batch writes its files, and `OutputFolder`: outputs in a local folder.
 
 A file in an `OutputFolder` is written atomically and flushed to the disk, and then its folder is
 flushed too. Neither a killed process nor a power cut leaves half a file, and a file that was
@@ -21,21 +21,21 @@ __all__ = ["OutputFolder", "Outputs"]
 
 
 class Outputs(ABC):
-    """A place where files are written atomically.
+    """A place for files that are written atomically.
 
-    Names are relative paths with "/" between their parts. Folders are created when needed.
+    File names are relative paths with "/" as separator. Subfolders are created when needed.
     """
 
     @abstractmethod
     def display_path(self, name: str) -> str:
-        """Return the path or URL of a file, to be shown to a person."""
+        """Return the path or URL of a file, as shown to the user."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Return whether there is a file of that name.
+        """Return whether there is a file of this name.
 
         Raises:
-            OutputError: If the file system does not say.
+            OutputError: If this cannot be determined.
         """
 
     @abstractmethod
@@ -43,14 +43,14 @@ class Outputs(ABC):
         """Return the bytes of a file, or None if it does not exist.
 
         Raises:
-            OutputError: If the file cannot be read.
+            OutputError: If the file exists but cannot be read.
         """
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """Yield what `read` returns for several files, in order.
+        """Yield the result of `read` for several files, in order.
 
         Raises:
-            OutputError: As `read`.
+            OutputError: See `read`.
         """
         yield from map(self.read, names)
 
@@ -59,19 +59,19 @@ class Outputs(ABC):
         """Remove a file if it exists.
 
         Raises:
-            OutputError: If it cannot be removed.
+            OutputError: If the file cannot be removed.
         """
 
     @abstractmethod
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files, replacing existing files of the same names.
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files, and replace existing ones.
 
         Args:
-            files: The bytes of each file by its name.
+            files: The content of each file by its name.
 
         Raises:
-            OutputError: If a file cannot be written, for example because the disk is full. The
-                files before it stay.
+            OutputError: If a file cannot be written, such as on a full disk. The files written
+                before it stay.
         """
 
     @abstractmethod
@@ -79,18 +79,18 @@ class Outputs(ABC):
         """Open a file that appears under its name when the block ends without an error.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the file cannot be written.
         """
 
     @abstractmethod
-    def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove the temporary files of a killed process, and return how many there were.
+    def remove_temporary_files(self, folders: Iterable[str]) -> int:
+        """Remove the temporary files of killed processes, and return their number.
 
-        No other process may be writing at the same time.
+        No other process may write to the outputs meanwhile.
 
         Args:
-            folders: The folders to search with everything below them. The top folder is always
-                searched too, but not its other subfolders.
+            folders: The folders to search recursively. The top folder is always searched, but its
+                other subfolders are not.
 
         Raises:
             OutputError: If a folder cannot be read or a file cannot be removed.
@@ -98,27 +98,27 @@ class Outputs(ABC):
 
 
 class OutputFolder(Outputs):
-    """A folder of this machine, or of a drive that is mounted on it.
+    """Outputs in a local folder or on a mounted drive.
 
     Args:
-        path: The folder. It is created with the first file.
+        path: The folder. It is created when the first file is written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._requested_path = Path(path)
-        # An engine may change the current folder.
-        self.path = self._requested_path.absolute()
+        self._user_path = Path(path)
+        # An engine may change the working directory.
+        self.path = self._user_path.absolute()
 
     def display_path(self, name: str) -> str:
-        """Return the path of a file, relative if the folder was given as a relative path."""
-        return str(self._requested_path / name)
+        """Return the path of a file, relative or absolute as the user passed the folder."""
+        return str(self._user_path / name)
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file of that name."""
+        """Return whether there is a file of this name."""
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes | None:
-        """Return a file, or None if it does not exist; raise an `OutputError` if that fails."""
+        """Return the bytes of a file, or None. Raises `OutputError` if it cannot be read."""
         try:
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -127,29 +127,29 @@ class OutputFolder(Outputs):
             raise OutputError(f"{name!r} cannot be read: {error.strerror}.") from None
 
     def remove(self, name: str) -> None:
-        """Remove a file if it exists; raise an `OutputError` if that fails."""
+        """Remove a file if it exists. Raises `OutputError` if it cannot be removed."""
         try:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{name!r} cannot be removed: {error.strerror}.") from None
 
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files and flush them to the disk; raise an `OutputError` if that fails."""
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files and flush them to the disk. Raises `OutputError` if one cannot be written."""
         for name, data in files.items():
-            with self._open_atomic(name) as file:
+            with self._open_temporary(name) as file:
                 file.write(data)
         for folder in {(self.path / name).parent for name in files}:
             _sync(folder)
 
     @contextmanager
     def open_for_writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that appears when the block ends; raise an `OutputError` if that fails."""
-        with self._open_atomic(name) as file:
+        """Open a file that appears at the end of the block. Raises `OutputError` if it fails."""
+        with self._open_temporary(name) as file:
             yield file
         _sync((self.path / name).parent)
 
-    def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove a killed process's temporary files; raise an `OutputError` if that fails."""
+    def remove_temporary_files(self, folders: Iterable[str]) -> int:
+        """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
         count = 0
         try:
             for folder in (self.path, *_walk(self.path / name for name in folders)):
@@ -165,10 +165,10 @@ class OutputFolder(Outputs):
         return count
 
     @contextmanager
-    def _open_atomic(self, name: str) -> Iterator[IO[bytes]]:
+    def _open_temporary(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path / name
         try:
-            _make_folder(path.parent)
+            _create(path.parent)
             with atomic_write(path) as file:
                 yield file
         except OSError as error:
@@ -178,27 +178,28 @@ class OutputFolder(Outputs):
             ) from None
 
 
-def _make_folder(folder: Path) -> None:
-    """Create a folder and its parents, and flush them, so that they survive a power cut."""
+def _create(folder: Path) -> None:
+    """Create a folder and its parents, and flush each, so that it survives a power cut."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _create(folder.parent)
     # Another process may create it at the same time.
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     _sync(folder.parent)
 
 
-def _walk(tops: Iterable[Path]) -> Iterator[Path]:
-    for top in tops:
+def _walk(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield folders and all their subfolders."""
+    for top in folders:
         for folder, _, _ in os.walk(top):
             yield Path(folder)
 
 
 def _sync(folder: Path) -> None:
-    """Flush the entries of a folder to the disk, if the system can."""
+    """Flush a folder's entries to the disk, if the system supports it."""
     if os.name == "nt":
-        # Windows cannot open folders.
+        # Windows cannot open a folder.
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -207,6 +208,6 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        # Some network drives cannot flush folders.
+        # Some network drives don't support this.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise OutputError(f"{folder.name!r} cannot be written: {error.strerror}.") from None

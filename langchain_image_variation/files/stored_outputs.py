@@ -1,4 +1,4 @@
-"""`OutputStorage`: the outputs of a batch in any file system that fsspec knows."""
+"""`StoredOutputs`: outputs at a URL, in any file system that fsspec supports."""
 
 import os
 import tempfile
@@ -19,25 +19,26 @@ from langchain_image_variation.files.file_system import (
 )
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 
-__all__ = ["OutputStorage", "open_outputs"]
+__all__ = ["StoredOutputs", "open_outputs"]
 
 _PROBE = ".writable"
+"""The file that `create` writes to test the place."""
 
 
 def open_outputs(
     output_dir: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Outputs:
-    """Return the outputs in a folder, or at a URL of any file system that fsspec knows.
+    """Return the outputs in a folder, or at a URL of any file system that fsspec supports.
 
     Args:
-        output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" means a folder too.
-        storage_options: Passed to the file system, as fsspec's `storage_options`.
+        output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" is a folder too.
+        storage_options: Passed to the file system of a URL, like fsspec's `storage_options`.
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
-        InvalidRequestError: If `output_dir` is empty, or if it is a URL that contains a password,
-            names several file systems or an unknown one.
-        OutputError: If the file system refuses the options or cannot be reached.
+        InvalidRequestError: If `output_dir` is empty, or a URL of an unknown kind, of several file
+            systems or with a password.
+        OutputError: If the file system refuses the options, or cannot be reached.
     """
     if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fsdecode(output_dir):
         raise InvalidRequestError("output_dir must be a folder or a URL.", param="output_dir")
@@ -47,58 +48,58 @@ def open_outputs(
         )
     if not isinstance(output_dir, str) or not is_url(output_dir):
         return OutputFolder(output_dir)
-    storage = OutputStorage(output_dir, storage_options or {})
-    return storage if storage.folder is None else OutputFolder(storage.folder)
+    outputs = StoredOutputs(output_dir, storage_options or {})
+    return outputs if outputs.folder is None else OutputFolder(outputs.folder)
 
 
-class OutputStorage(Outputs):
-    """Outputs at the URL of a file system.
+class StoredOutputs(Outputs):
+    """Outputs in a file system, below a URL.
 
-    Writes are atomic if the file system can rename files (local, SFTP, SMB, HDFS) or uploads each
-    file as a whole (memory, and object stores such as S3).
+    A file appears complete or not at all if the file system renames files itself (local, SFTP, SMB,
+    HDFS) or uploads files as a whole (memory, and object stores such as S3).
 
-    An instance can be pickled. It opens the file system again in the process that uses it.
+    An instance pickles. Each process and thread opens the file system for itself.
 
     Args:
-        url: The URL, such as "s3://bucket/prefix". A missing bucket is not created.
-        options: Passed to the file system, as fsspec's `storage_options`.
+        url: The URL, such as "s3://bucket/prefix". The bucket must exist.
+        options: Passed to the file system, like fsspec's `storage_options`.
 
     Raises:
-        ImageVariationError: As `open_outputs`.
+        ImageVariationError: See `open_outputs`.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         if has_password(url):
             raise InvalidRequestError(
-                "output_dir contains a password, which manifests and messages would show; move it "
-                "to storage_options or fsspec's configuration.",
+                "output_dir contains a password, which manifests and messages would show. Put it "
+                "into storage_options or fsspec's configuration.",
                 param="output_dir",
             )
         self.url = strip_trailing_slashes(url)
         self._options = dict(options)
-        self._connection = threading.local()
-        self.kind = self._files.kind
+        self._local = threading.local()
+        self.kind = self._file_system.kind
 
     @property
     def folder(self) -> str | None:
-        """The local folder that the URL stands for, or None."""
-        return self._files.folder
+        """The local folder that the URL means, if it means one."""
+        return self._file_system.folder
 
     def subfolder(self, name: str) -> FileSystem:
-        """Return the file system of a subfolder."""
+        """Return a folder below the URL."""
         return FileSystem(self.display_path(name), self._options, param="output_dir")
 
-    def make(self) -> None:
-        """Create the folder, and check that files can be written to it.
+    def create(self) -> None:
+        """Create the folder of the URL, and check that it is writable.
 
         Raises:
-            OutputError: If that fails.
+            OutputError: If it is not.
         """
-        with self._files.translate_errors(
-            "cannot be written to; check its URL, options and permissions"
+        with self._file_system.translate_errors(
+            "could not be written to; check its address, options and permissions"
         ):
-            self._files.write_in_folder("", lambda: self._files.write(_PROBE, b""))
-        # The name is always the same, because not everyone who may write may also remove.
+            self._file_system.write_in_folder("", lambda: self._file_system.write(_PROBE, b""))
+        # The name is fixed because some users may write but not remove files.
         with suppress(OutputError):
             self.remove(_PROBE)
 
@@ -107,112 +108,117 @@ class OutputStorage(Outputs):
         return f"{self.url}/{name}"
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file of that name; raise an `OutputError` if that fails."""
+        """Return whether there is a file of this name. Raises `OutputError` if it fails."""
         with self._read_errors(name):
-            return self._files.has(name)
+            return self._file_system.has(name)
 
     def read(self, name: str) -> bytes | None:
-        """Return a file, or None if it does not exist; raise an `OutputError` if that fails."""
+        """Return the bytes of a file, or None. Raises `OutputError` if it cannot be read."""
         with self._read_errors(name):
-            return self._files.read(name)
+            return self._file_system.read(name)
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """Read several files at once; raise an `OutputError` if that fails."""
+        """Yield the result of `read` for several files. Raises `OutputError` if one fails."""
         with self._read_errors(names[0] if names else ""):
-            contents = self._files.read_all(names)
+            contents = self._file_system.read_all(names)
         yield from contents
 
     def remove(self, name: str) -> None:
-        """Remove a file if it exists; raise an `OutputError` if that fails."""
-        with self._files.translate_errors(f"could not remove {name!r}; check its permissions"):
-            self._files.remove(name)
+        """Remove a file if it exists. Raises `OutputError` if it cannot be removed."""
+        with self._file_system.translate_errors(
+            f"could not remove {name!r}; check its permissions"
+        ):
+            self._file_system.remove(name)
 
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files; raise an `OutputError` if that fails."""
-        files_by_folder: dict[str, dict[str, bytes]] = {}
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files. Raises `OutputError` if one cannot be written."""
+        folders: dict[str, dict[str, bytes]] = {}
         for name, data in files.items():
-            files_by_folder.setdefault(_folder(name), {})[name] = data
-        for folder, folder_files in files_by_folder.items():
-            with self._write_errors(next(iter(folder_files))):
-                self._files.write_in_folder(folder, partial(self._files.write_all, folder_files))
+            folders.setdefault(_folder(name), {})[name] = data
+        for folder, contents in folders.items():
+            with self._write_errors(next(iter(contents))):
+                self._file_system.write_in_folder(
+                    folder, partial(self._file_system.write_all, contents)
+                )
 
     @contextmanager
     def open_for_writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that appears when the block ends; raise an `OutputError` if that fails."""
-        # A remote file that is written in parts could be left incomplete.
+        """Open a file that appears at the end of the block. Raises `OutputError` if it fails."""
+        # A file that is uploaded in parts could be left incomplete, so it is written locally first.
         try:
             with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder, "complete")
-                with local.open("xb") as file:
+                path = Path(folder, "upload")
+                with path.open("xb") as file:
                     yield file
-                self.upload(name, local)
+                self.upload(name, path)
         except OSError as error:
             raise OutputError(
                 f"{name!r} cannot be written: {error.strerror}. Free some space for temporary "
                 "files."
             ) from None
 
-    def upload(self, name: str, local: Path) -> None:
-        """Copy a file from this machine, replacing an existing file of that name.
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a local file to the outputs, and replace an existing one.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the file cannot be written.
         """
         with self._write_errors(name):
-            self._files.write_in_folder(_folder(name), lambda: self._files.upload(name, local))
+            self._file_system.write_in_folder(
+                _folder(name), lambda: self._file_system.upload(name, path)
+            )
 
-    def download(self, name: str, local: Path) -> bool:
-        """Copy a file to this machine, and return whether it exists.
+    def download(self, name: str, path: Path) -> bool:
+        """Copy a file to a local path, and return whether it exists.
 
         Raises:
-            OutputError: If it cannot be read.
+            OutputError: If the file cannot be read.
         """
         with self._read_errors(name):
-            return self._files.download(name, local)
+            return self._file_system.download(name, path)
 
-    def clear_leftovers(self, folders: Iterable[str]) -> int:
-        """Remove a killed process's temporary files; raise an `OutputError` if that fails."""
-        if not self._files.can_rename:
+    def remove_temporary_files(self, folders: Iterable[str]) -> int:
+        """Remove the temporary files of killed processes. Raises `OutputError` if it fails."""
+        if not self._file_system.can_rename:
             return 0
         count = 0
-        with self._files.translate_errors(
-            "could not remove temporary files; check its permissions"
+        with self._file_system.translate_errors(
+            "could not list or remove temporary files; check its permissions"
         ):
-            tops = [self._files.path(name) for name in folders]
-            listings = [self._files.files.ls(self._files.root, detail=False)]
-            listings += [
-                self._files.files.find(top) for top in tops if self._files.files.exists(top)
-            ]
+            files = self._file_system.files
+            tops = [self._file_system.path(name) for name in folders]
+            listings = [files.ls(self._file_system.root, detail=False)]
+            listings += [files.find(top) for top in tops if files.exists(top)]
             for path in (path for paths in listings for path in paths):
                 if TEMPORARY_NAME.fullmatch(str(path).rpartition("/")[2]):
-                    self._files.files.rm_file(path)
+                    files.rm_file(path)
                     count += 1
         return count
 
     def _read_errors(self, name: str) -> AbstractContextManager[None]:
-        return self._files.translate_errors(
+        return self._file_system.translate_errors(
             f"could not read {name!r}; try again, or check its permissions"
         )
 
     def _write_errors(self, name: str) -> AbstractContextManager[None]:
-        return self._files.translate_errors(
+        return self._file_system.translate_errors(
             f"could not write {name!r}; free some space, or check its permissions"
         )
 
     @property
-    def _files(self) -> FileSystem:
-        # A connection must not be shared between threads, or with a forked process.
-        process, files = getattr(self._connection, "latest", (None, None))
-        if files is None or process != os.getpid():
-            files = FileSystem(self.url, self._options, param="output_dir")
-            self._connection.latest = os.getpid(), files
-        return files
+    def _file_system(self) -> FileSystem:
+        # Threads and forked processes cannot share a connection.
+        process, file_system = getattr(self._local, "file_system", (None, None))
+        if file_system is None or process != os.getpid():
+            file_system = FileSystem(self.url, self._options, param="output_dir")
+            self._local.file_system = os.getpid(), file_system
+        return file_system
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_connection"}
+        return {name: value for name, value in vars(self).items() if name != "_local"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _connection=threading.local())
+        vars(self).update(state, _local=threading.local())
 
 
 def _folder(name: str) -> str:

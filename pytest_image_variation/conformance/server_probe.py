@@ -16,7 +16,7 @@ from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import check_timeout
-from langchain_image_variation.http.deadline import deadline_at
+from langchain_image_variation.http.deadline import use_deadline
 from pytest_image_variation.conformance.answer import Answer, Picture, masked
 from pytest_image_variation.conformance.question import Field, File, Question
 from pytest_image_variation.conformance.rule import Breach, unseen
@@ -172,7 +172,7 @@ class ServerProbe:
         }
         try:
             with (
-                deadline_at(time.monotonic() + server.timeout),
+                use_deadline(time.monotonic() + server.timeout),
                 self._client(url) as client,
                 client.stream(question.method, url, **request) as response,
             ):

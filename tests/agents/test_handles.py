@@ -264,7 +264,7 @@ class TestImagesByURL:
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
         message = HumanMessage(content=[{"type": "image", "url": "https://elsewhere.example/a"}])
         answer = Talk(tool, None, message).vary("latest")
-        assert "'elsewhere.example' is not among those allowed" in answer.content
+        assert "'elsewhere.example' is not allowed" in answer.content
 
     def test_a_url_from_the_model_is_never_fetched(self, root: Path) -> None:
         """Not even from an allowed host: models damage URLs. The error says what to write."""

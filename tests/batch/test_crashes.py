@@ -10,77 +10,79 @@ import pytest
 
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
-from tests.batch.declared import made
-from tests.batch.running import (
-    begin,
-    command,
-    largest_file,
-    manifest,
-    pictures,
+from tests.batch.declared_engines import count_made_images
+from tests.batch.runs import (
+    limit_file_size,
+    output_images,
+    read_manifest,
     run,
-    run_here,
+    run_command,
+    run_hosted,
+    start_run,
     wait_until,
 )
 
 ROUNDS = 5
 KILLS = 4
-"""Runs into the same folder that are killed in one round, before one ends by itself."""
+"""Runs per round that are killed, before one runs to the end."""
 
 
 @pytest.fixture
-def many(photos: Path) -> int:
-    """Add pictures until there are sixteen."""
+def source_count(photos: Path) -> int:
+    """Add images until there are sixteen."""
     for index in range(5, 16):
         (photos / f"{index}.png").write_bytes(square_png(32 + index))
     return 16
 
 
 def log() -> Path:
-    """Return where the engine says what it makes."""
+    """Return the path of the log of the engine `logged`."""
     return Path(os.environ["ENGINE_LOG"])
 
 
-def workers() -> set[int]:
-    """Return all processes that have loaded the engine."""
-    told = log().with_name(log().name + ".processes")
-    return {int(pid) for pid in told.read_text().split()} if told.exists() else set()
+def worker_processes() -> set[int]:
+    """Return the ids of all processes that have loaded the engines."""
+    log_path = log().with_name(log().name + ".processes")
+    return {int(pid) for pid in log_path.read_text().split()} if log_path.exists() else set()
 
 
-def unfinished(out: str = "out") -> list[Path]:
-    """Return the files that have not got their name."""
+def temporary_files(out: str = "out") -> list[Path]:
+    """Return the temporary files."""
     return list(Path(out).rglob("*.part"))
 
 
-def orders(out: str = "out") -> dict[str, str]:
-    """Return which picture is made by an order, as the engine logs it."""
-    return {f"{row['source_sha256']} {row['seed']}": row["output_path"] for row in manifest(out)}
+def paths_by_log_line(out: str = "out") -> dict[str, str]:
+    """Return the path of each image by its line in the engine's log."""
+    rows = read_manifest(out)
+    return {f"{row['source_sha256']} {row['seed']}": row["output_path"] for row in rows}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round", range(ROUNDS))
-def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
-    round: int, many: int, monkeypatch: pytest.MonkeyPatch
+def test_random_kills_lose_nothing(
+    round: int, source_count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest is that of an undisturbed run; what stood when a run began was never remade."""
+    """The manifest equals that of an undisturbed run, and existing images are never made again."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.01")
-    began = time.monotonic()
+    start = time.monotonic()
     assert run("photos", "--n", "3", out="whole") == 0
-    lasts = time.monotonic() - began
-    expected, whole, path_of = manifest("whole"), pictures("whole"), orders("whole")
+    duration = time.monotonic() - start
+    expected_rows, expected_images = read_manifest("whole"), output_images("whole")
+    path_of = paths_by_log_line("whole")
     chance = random.Random(round)
     kinds = chance.sample(["run", "run", "worker", "worker"], KILLS)
     for kind in [*kinds, "none"]:
-        stood = pictures().items() if Path("out").exists() else {}.items()
-        assert stood <= whole.items()
+        images_before = output_images().items() if Path("out").exists() else {}.items()
+        assert images_before <= expected_images.items()
         log().unlink(missing_ok=True)
-        before = workers()
-        process = begin("photos", "--n", "3")
+        earlier_workers = worker_processes()
+        process = start_run("photos", "--n", "3")
         if kind != "none":
-            time.sleep(chance.uniform(0.2, 1.2) * lasts)
+            time.sleep(chance.uniform(0.2, 1.2) * duration)
         if kind == "run":
             process.kill()
         elif kind == "worker":
-            for worker in (workers() - before - {process.pid}) or ():
+            for worker in (worker_processes() - earlier_workers - {process.pid}) or ():
                 try:
                     os.kill(worker, signal.SIGKILL)
                 except ProcessLookupError:
@@ -88,12 +90,12 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
                 break
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0 or kind == "run", err
-        assert not {path_of[order] for order in made()} & dict(stood).keys()
+        assert not {path_of[line] for line in count_made_images()} & dict(images_before).keys()
         if kind == "worker":
-            assert manifest() == expected
-    assert manifest() == expected
-    assert pictures() == whole
-    assert not unfinished()
+            assert read_manifest() == expected_rows
+    assert read_manifest() == expected_rows
+    assert output_images() == expected_images
+    assert not temporary_files()
 
 
 @pytest.mark.parametrize(
@@ -103,36 +105,40 @@ def test_kills_at_random_moments_lose_nothing_and_make_nothing_twice(
         (signal.SIGTERM, 143, "hosted"),
     ],
 )
-def test_an_interrupt_finishes_what_is_in_hand(
-    number: signal.Signals, code: int, engine: str, many: int, monkeypatch: pytest.MonkeyPatch
+def test_interrupt_finishes_started_sources(
+    number: signal.Signals,
+    code: int,
+    engine: str,
+    source_count: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The manifest is written, the message says how to go on, and nothing is made twice."""
+    """The manifest is written, the message says how to continue, and nothing is made twice."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.1")
-    process = begin("photos", "--jsonl", "--engine", engine)
+    process = start_run("photos", "--jsonl", "--engine", engine)
     wait_until(log().exists, process)
-    # A terminal sends it to the whole group.
+    # A terminal sends an interrupt to the whole process group.
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert out.splitlines() == ["out/manifest.parquet", "out/manifest.jsonl"]
-    assert "Finishing what is in hand; interrupt once more to stop at once." in err
+    assert "Finishing the images in progress. Interrupt again to stop immediately." in err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
-    rows = manifest()
-    assert 0 < len(rows) == len(pictures()) < many
+    rows = read_manifest()
+    assert 0 < len(rows) == len(output_images()) < source_count
     monkeypatch.delenv("ENGINE_SECONDS")
     assert run("photos", "--jsonl", "--engine", engine) == 0
-    assert [row for row in manifest() if row in rows] == rows
-    assert len(manifest()) == len(pictures()) == many
-    assert set(made().values()) == {1}
+    assert [row for row in read_manifest() if row in rows] == rows
+    assert len(read_manifest()) == len(output_images()) == source_count
+    assert set(count_made_images().values()) == {1}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["logged", "hosted"])
-def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even amid a picture that takes long; no file is half-written, and no process stays."""
+def test_second_interrupt_stops_immediately(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even an image in progress is abandoned. No partial file and no process is left."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
-    process = begin("photos", "--engine", engine)
+    process = start_run("photos", "--engine", engine)
     wait_until(log().exists, process)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -141,147 +147,147 @@ def test_a_second_interrupt_stops_at_once(engine: str, monkeypatch: pytest.Monke
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.endswith("image-variation: interrupted; no file is half-written.\n")
-    assert pictures() == {}
-    for worker in workers():
+    assert output_images() == {}
+    for worker in worker_processes():
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_into_one_folder_are_refused(
+def test_concurrent_runs_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second says so and changes nothing; once the first is gone, another goes on at once."""
+    """The second run changes nothing. Once the first is gone, another can start immediately."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
-    process = begin("photos")
+    process = start_run("photos")
     wait_until(log().exists, process)
     assert run("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: Another run is writing to the folder 'out'; wait for its end, or name "
-        "another folder.\n"
+        "image-variation: Another run is writing to the folder 'out'. Wait until it ends, or "
+        "choose another folder.\n"
     )
     process.kill()
     process.communicate(timeout=60)
     monkeypatch.delenv("ENGINE_SECONDS")
     assert run("photos") == 0
-    assert len(pictures()) == 5
+    assert len(output_images()) == 5
 
 
-def test_leftovers_of_a_killed_run_are_removed() -> None:
-    """Of pictures and manifest; nothing else in the folder is touched."""
-    assert run_here("photos") == 0
-    ours = [Path("out", ".0123456789abcdef.part"), Path("out/pictures/ab/.0123456789abcdef.part")]
-    others = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
-    for path in (*ours, *others):
+def test_temporary_files_are_removed() -> None:
+    """Only those of a run are removed. Other files in the folder stay."""
+    assert run_hosted("photos") == 0
+    temporary_paths = [Path("out", name, ".0123456789abcdef.part") for name in (".", "images/ab")]
+    unrelated_paths = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
+    for path in (*temporary_paths, *unrelated_paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    assert run_here("photos") == 0
-    assert [path.exists() for path in (*ours, *others)] == [False, False, True, True]
+    assert run_hosted("photos") == 0
+    assert [path.exists() for path in temporary_paths] == [False, False]
+    assert [path.exists() for path in unrelated_paths] == [True, True]
 
 
-def test_a_ledger_that_may_not_grow_ends_the_run(
-    many: int, capsys: pytest.CaptureFixture[str]
+def test_ledger_that_cannot_grow_ends_the_run(
+    source_count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The next run finds the pictures that stand, known to it or not, and makes the rest."""
-    assert run_here("photos", "--n", "3", out="whole") == 0
-    path_of = {
-        f"{row['source_sha256']} {row['seed']}": row["output_path"] for row in manifest("whole")
-    }
-    with largest_file(60_000):
-        assert run_here("photos", "--n", "3") == 1
+    """The next run finds the existing images, whether recorded or not, and makes the rest."""
+    assert run_hosted("photos", "--n", "3", out="whole") == 0
+    path_of = paths_by_log_line("whole")
+    with limit_file_size(60_000):
+        assert run_hosted("photos", "--n", "3") == 1
     assert "The ledger of the output folder cannot be used" in capsys.readouterr().err
-    stood = pictures().keys()
-    assert 0 < len(stood) < 3 * many
+    first_images = output_images().keys()
+    assert 0 < len(first_images) < 3 * source_count
     log().unlink()
-    assert run_here("photos", "--n", "3") == 0
-    assert manifest() == manifest("whole")
-    # Which pictures a worker had begun when the run ended, and has to begin again, is up to chance.
-    assert {path_of[order] for order in made()} == set(path_of.values()) - stood
-    assert set(made().values()) == {1}
+    assert run_hosted("photos", "--n", "3") == 0
+    assert read_manifest() == read_manifest("whole")
+    # It depends on chance which images a worker had started when the run ended.
+    assert {path_of[line] for line in count_made_images()} == set(path_of.values()) - first_images
+    assert set(count_made_images().values()) == {1}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
-def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
-    """On a real, small file system: one line, exit 1, whole files only; with room it goes on."""
+def test_full_disk_ends_the_run(tmp_path: Path) -> None:
+    """On a small file system: one line, exit code 1, no partial files. With space it resumes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"mount -t tmpfs -o size=200k none {disk} && mkdir {disk}/out && "
-    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    if subprocess.run([*alone, script + "true"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a small disk")
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*namespace, script + "true"], capture_output=True).returncode:
+        pytest.skip("this system does not allow private mounts")
     script += f'"$@"; code=$?; cp -r {disk}/out {tmp_path}; exit $code'
-    wanted = ("photos/0.png", "photos/1.png", "--n", "3", "--engine", "local", "--workers", "1")
-    batch = command(*wanted, out=str(disk / "out"))
-    done = subprocess.run([*alone, script, "sh", *batch], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "No space left on device. Make room" in done.stderr
-    stood = pictures()
-    assert 0 < len(stood) < 6
-    assert not unfinished()
-    assert run(*wanted) == 0
-    assert stood.items() < pictures().items()
-    assert len(manifest()) == len(pictures()) == 6
+    arguments = ("photos/0.png", "photos/1.png", "--n", "3", "--engine", "local", "--workers", "1")
+    batch = run_command(*arguments, out=str(disk / "out"))
+    result = subprocess.run([*namespace, script, "sh", *batch], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert "No space left on device. Free some space" in result.stderr
+    first_images = output_images()
+    assert 0 < len(first_images) < 6
+    assert not temporary_files()
+    assert run(*arguments) == 0
+    assert first_images.items() < output_images().items()
+    assert len(read_manifest()) == len(output_images()) == 6
 
 
-def test_an_output_that_cannot_be_written_is_refused(
-    photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A folder below a file, before anything is made; and one that turns so amid the run."""
-    assert run_here("photos", out="photos/0.png/out") == 2
+def test_unwritable_output_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder below a file is refused at the start. A later write error ends the run."""
+    assert run_hosted("photos", out="photos/0.png/out") == 2
     assert capsys.readouterr().err == (
         "image-variation: The folder 'out' cannot be written to; name another for the results.\n"
     )
     Path("out").mkdir()
-    Path("out", "pictures").write_text("in the way")
-    assert run_here("photos") == 1
+    Path("out", "images").write_text("in the way")
+    assert run_hosted("photos") == 1
     err = capsys.readouterr().err
     assert (err.count("\n"), "cannot be" in err) == (1, True)
-    Path("out", "pictures").unlink()
-    assert run_here("photos") == 0
+    Path("out", "images").unlink()
+    assert run_hosted("photos") == 0
 
 
-def test_a_damaged_ledger_is_told_and_can_be_removed(capsys: pytest.CaptureFixture[str]) -> None:
-    """The pictures need it not: none is made again, and the manifest is the same."""
-    assert run_here("photos") == 0
-    before = manifest()
-    Path("out/.bulk/ledger.sqlite").write_bytes(b"no database" * 1000)
-    assert run_here("photos") == 1
-    assert "is damaged; remove its folder '.bulk'." in capsys.readouterr().err
-    shutil.rmtree("out/.bulk")
-    assert run_here("photos") == 0
-    assert manifest() == before
-    assert set(made().values()) == {1}
+def test_corrupt_ledger_can_be_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    """No image is made again, and the manifest stays the same."""
+    assert run_hosted("photos") == 0
+    rows = read_manifest()
+    Path("out/.batch/ledger.sqlite").write_bytes(b"no database" * 1000)
+    assert run_hosted("photos") == 1
+    assert "is corrupt. Delete its folder '.batch'; the images stay" in capsys.readouterr().err
+    shutil.rmtree("out/.batch")
+    assert run_hosted("photos") == 0
+    assert read_manifest() == rows
+    assert set(count_made_images().values()) == {1}
 
 
-@pytest.mark.parametrize("harm", ["cut", "other", "gone"])
-def test_a_picture_that_was_changed_is_made_again(harm: str) -> None:
-    """Also one that is a whole picture of the right size, but not the one that was made."""
-    assert run_here("photos") == 0
-    before, rows = pictures(), manifest()
-    path, other = (Path("out") / row["output_path"] for row in rows[:2])
-    data = {"cut": path.read_bytes()[:-1], "other": other.read_bytes(), "gone": None}[harm]
+@pytest.mark.parametrize("damage", ["truncated", "other", "missing"])
+def test_changed_image_is_made_again(damage: str) -> None:
+    """An image is also made again if another valid image of the same size replaced it."""
+    assert run_hosted("photos") == 0
+    images, rows = output_images(), read_manifest()
+    path, other_path = (Path("out") / row["output_path"] for row in rows[:2])
+    data = {
+        "truncated": path.read_bytes()[:-1],
+        "other": other_path.read_bytes(),
+        "missing": None,
+    }[damage]
     path.unlink()
     if data is not None:
         path.write_bytes(data)
-    assert run_here("photos") == 0
-    assert SquarePNG(path.read_bytes()).data == before[rows[0]["output_path"]]
-    assert (manifest(), pictures()) == (rows, before)
-    assert sorted(made().values()) == [1, 1, 1, 1, 2]
+    assert run_hosted("photos") == 0
+    assert SquarePNG(path.read_bytes()).data == images[rows[0]["output_path"]]
+    assert (read_manifest(), output_images()) == (rows, images)
+    assert sorted(count_made_images().values()) == [1, 1, 1, 1, 2]
 
 
 @pytest.mark.slow
-def test_without_standard_streams_nothing_is_written_into_a_file(
+def test_run_works_without_standard_streams(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is said on an interrupt goes nowhere, and not into a file that was opened instead."""
+    """The message on an interrupt does not end up in a file that got the descriptor of a stream."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.2")
     script = 'exec "$@" <&- >&- 2>&-'
-    process = subprocess.Popen(
-        ["sh", "-c", script, "sh", *command("photos", "--engine", "hosted", "--jsonl")], text=True
-    )
+    batch = run_command("photos", "--engine", "hosted", "--jsonl")
+    process = subprocess.Popen(["sh", "-c", script, "sh", *batch], text=True)
     wait_until(log().exists, process)
     process.terminate()
     assert process.wait(60) == 143
-    assert Path("out/.bulk/lock").read_bytes() == b""
-    assert 0 < len(manifest()) == len(pictures())
+    assert Path("out/.batch/lock").read_bytes() == b""
+    assert 0 < len(read_manifest()) == len(output_images())

@@ -14,30 +14,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langchain_image_variation.batch.inputs import Inputs
-from langchain_image_variation.batch.manifest_rows import MAX_LINE
+from langchain_image_variation.batch.manifest import MAX_LINE_LENGTH
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import OutputFolder
-from tests.batch.running import manifest, run_here
+from tests.batch.runs import read_manifest, run_hosted
 
 NUMBERS = count()
 
 
-def listed(*named: str, out: str = "out", column: str = "path") -> list[dict[str, object]]:
-    """Return the rows of what is named; none of them is bad."""
-    inputs = Inputs(named, outputs=OutputFolder(out), column=column)
-    entries = list(inputs)
-    assert [entry.error for entry in entries] == [None] * len(entries)
-    assert inputs.count() == len(entries)
-    return [entry.row for entry in entries]
+def list_rows(*sources: str, out: str = "out", column: str = "path") -> list[dict[str, object]]:
+    """Return the rows of inputs, none of which has an error."""
+    inputs = Inputs(sources, outputs=OutputFolder(out), column=column)
+    items = list(inputs)
+    assert [item.error for item in items] == [None] * len(items)
+    assert inputs.count() == len(items)
+    return [item.row for item in items]
 
 
-def paths(*named: str) -> list[str]:
-    """Return the paths of what is named."""
-    return [str(row["path"]) for row in listed(*named)]
+def paths(*sources: str) -> list[str]:
+    """Return the paths of inputs, none of which has an error."""
+    return [str(row["path"]) for row in list_rows(*sources)]
 
 
-def test_a_folder_is_walked_in_order(photos: Path) -> None:
-    """Pictures by their suffix, in it and below; nothing hidden, no links to folders, no pipes."""
+def test_folder_is_walked_in_order(photos: Path) -> None:
+    """Inputs are its images and those below it, but no hidden files, linked folders or pipes."""
     for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "notes.txt", ".hidden.png", ".git/x.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
@@ -54,22 +54,22 @@ def test_a_folder_is_walked_in_order(photos: Path) -> None:
     ]
 
 
-def test_results_below_the_input_are_left_out(photos: Path) -> None:
-    """A run into a folder inside its input does not vary its own results."""
-    for name in ("out/pictures/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
+def test_results_inside_the_input_are_skipped(photos: Path) -> None:
+    """A run does not make variations of its own results."""
+    for name in ("out/images/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     (photos / "0.png").rename(photos / "out" / "0.png")
-    rows = listed("photos", out="photos/out")
+    rows = list_rows("photos", out="photos/out")
     assert [row["path"] for row in rows][-2:] == ["photos/out/0.png", "photos/out/mine.png"]
     assert len(rows) == 6
-    assert len(listed("photos", out="elsewhere")) == 8
-    with pytest.raises(InvalidRequestError, match="varied only into another folder"):
-        listed("photos/out/pictures/ab", out="photos/out")
+    assert len(list_rows("photos", out="elsewhere")) == 8
+    with pytest.raises(InvalidRequestError, match="contains this batch's own results"):
+        list_rows("photos/out/images/ab", out="photos/out")
 
 
-def test_globs_are_for_those_whose_shell_knows_none(photos: Path) -> None:
-    """Matches come sorted; folders among them are not walked; a file of that name is itself."""
+def test_globs_are_expanded(photos: Path) -> None:
+    """Matches are sorted and folders among them skipped. An existing file of that name wins."""
     assert paths("photos/[12].png") == ["photos/1.png", "photos/2.png"]
     (photos / "[12].png").touch()
     assert paths("photos/[12].png") == ["photos/[12].png"]
@@ -82,20 +82,20 @@ BAD = [
     ("none.png", "There is no file or folder 'none.png'; check the path."),
     ("photos/x*.png", "There is no file or folder 'x*.png'; check the path."),
     ("\0", "There is no file or folder"),
-    ("bare.csv", "'bare.csv' has no column 'path'; name the one that holds the paths with --col"),
+    ("bare.csv", "'bare.csv' has no column 'path'; name the column that holds the paths with"),
     ("bare.jsonl", "'bare.jsonl' has no column 'path'"),
     ("bare.parquet", "'bare.parquet' has no column 'path'"),
-    ("broken.parquet", "'broken.parquet' is no readable Parquet file."),
+    ("corrupt.parquet", "'corrupt.parquet' is not a valid Parquet file."),
 ]
 
 
 @pytest.mark.parametrize(("name", "message"), BAD, ids=[message[:30] for _, message in BAD])
-def test_what_is_not_there_is_refused_at_once(name: str, message: str) -> None:
-    """Before anything is made: a mistyped name, or a manifest without paths."""
+def test_unusable_input_is_refused(name: str, message: str) -> None:
+    """A missing file or a manifest without paths is an error before anything is made."""
     Path("bare.csv").write_text("file\na.png\n")
     Path("bare.jsonl").write_text('{"file": "a.png"}\n')
     pyarrow.parquet.write_table(pyarrow.table({"file": ["a.png"]}), "bare.parquet")
-    Path("broken.parquet").write_bytes(b"PAR1")
+    Path("corrupt.parquet").write_bytes(b"PAR1")
     with pytest.raises(SourceError) as caught:
         Inputs([name], outputs=OutputFolder("out"))
     assert caught.value.message.startswith(message)
@@ -129,11 +129,11 @@ WRITERS: dict[str, Write] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_manifests_say_what_is_wanted_of_each(kind: str) -> None:
-    """Their paths are relative to their own folder; other columns are left alone."""
+def test_manifest_has_settings_for_each_source(kind: str) -> None:
+    """Paths are relative to the manifest, and other columns are ignored."""
     rows = [{"path": "0.png", "n": 2, "size": "512x512", "seed": 5, "strength": 0.5}]
     WRITERS[kind](Path("photos", f"list.{kind}"), [*rows, {"path": "/b.png"}])
-    first, second = listed(f"photos/list.{kind}")
+    first, second = list_rows(f"photos/list.{kind}")
     assert first.pop("path") == "photos/0.png"
     assert {key: str(value) for key, value in first.items()} == {
         "n": "2",
@@ -151,11 +151,11 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size
 @pytest.mark.parametrize("kind", WRITERS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.lists(NAMES, min_size=1, max_size=5))
-def test_any_name_survives_a_manifest(kind: str, tmp_path: Path, names: list[str]) -> None:
-    """New lines, quotes, commas and all of Unicode."""
+def test_manifest_may_contain_any_name(kind: str, tmp_path: Path, names: list[str]) -> None:
+    """Names may have line breaks, quotes, commas and all of Unicode."""
     manifest = tmp_path / f"{next(NUMBERS)}.{kind}"
     WRITERS[kind](manifest, [{"path": name} for name in names])
-    rows = listed(str(manifest))
+    rows = list_rows(str(manifest))
     assert [row["path"] for row in rows] == [os.path.join(tmp_path, name) for name in names]
 
 
@@ -163,40 +163,46 @@ def test_any_name_survives_a_manifest(kind: str, tmp_path: Path, names: list[str
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) -> None:
-    """A manifest that is none gives errors of the tree, and nothing else."""
+    """A file that is not a manifest gives errors of the tree, and no other exception."""
     manifest = tmp_path / f"{next(NUMBERS)}.{suffix}"
     manifest.write_bytes((b"path\n" if suffix == "csv" else b'{"path": "a"}\n') + data)
-    for entry in Inputs([str(manifest)], outputs=OutputFolder("out")):
-        assert entry.error is None or entry.error.message.startswith("Line ")
+    for item in Inputs([str(manifest)], outputs=OutputFolder("out")):
+        assert item.error is None or item.error.message.startswith("Line ")
 
 
-def test_a_bad_line_is_an_error_with_its_number() -> None:
-    """The other lines are taken."""
-    bad = ["[1]", "{", '{"path": "b.png"', "[" * 100_000, '{"path": "' + "x" * MAX_LINE + '"}']
-    Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad, '{"path": "c.png"}']))
-    found = list(Inputs(["list.jsonl"], outputs=OutputFolder("out")))
-    assert [entry.row.get("path") for entry in (found[0], found[-1])] == ["a.png", "c.png"]
-    assert [str(entry.error) for entry in found[1:-1]] == [
-        f"Line {number} of 'list.jsonl' is no JSON object." for number in range(2, 7)
+def test_bad_line_is_an_error_with_its_number() -> None:
+    """The other lines are used."""
+    bad_lines = [
+        "[1]",
+        "{",
+        '{"path": "b.png"',
+        "[" * 100_000,
+        '{"path": "' + "x" * MAX_LINE_LENGTH + '"}',
+    ]
+    Path("list.jsonl").write_text("\n".join(['{"path": "a.png"}', *bad_lines, '{"path": "c.png"}']))
+    items = list(Inputs(["list.jsonl"], outputs=OutputFolder("out")))
+    assert [item.row.get("path") for item in (items[0], items[-1])] == ["a.png", "c.png"]
+    assert [str(item.error) for item in items[1:-1]] == [
+        f"Line {number} of 'list.jsonl' is not a JSON object." for number in range(2, 7)
     ]
     Path("list.csv").write_text('path,n\na.png,1\nb.png,1,2\nc"c.png,"x"y\nd.png,1\n')
-    problems = [str(entry.error) for entry in Inputs(["list.csv"], outputs=OutputFolder("out"))]
+    problems = [str(item.error) for item in Inputs(["list.csv"], outputs=OutputFolder("out"))]
     assert problems == [
         "None",
-        "Line 3 of 'list.csv' has more fields than the first line has names.",
-        "Line 4 of 'list.csv' is no CSV.",
+        "Line 3 of 'list.csv' has more values than there are columns.",
+        "Line 4 of 'list.csv' is not valid CSV.",
         "None",
     ]
 
 
-def test_another_column_may_hold_the_paths() -> None:
-    """As that of a manifest that a run wrote, whose results are then varied."""
+def test_column_of_paths_may_have_another_name() -> None:
+    """For example, a manifest of a run can be the input for variations of its results."""
     Path("list.csv").write_text("output_path,path\na.png,b.png\n")
-    assert listed("list.csv", column="output_path") == [{"path": "a.png"}]
+    assert list_rows("list.csv", column="output_path") == [{"path": "a.png"}]
 
 
-def test_a_huge_manifest_takes_no_memory() -> None:
-    """100,000 lines are read as they are taken."""
+def test_large_manifest_needs_little_memory() -> None:
+    """Its 100,000 lines are read one at a time."""
     Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))
     inputs = Inputs(["list.csv"], outputs=OutputFolder("out"))
     blocks = [sys.getallocatedblocks() for number, _ in enumerate(inputs) if number % 1000 == 999]
@@ -204,22 +210,22 @@ def test_a_huge_manifest_takes_no_memory() -> None:
     assert max(blocks) - blocks[0] < 1000
 
 
-def test_a_folder_that_goes_away_is_an_error_of_its_own(photos: Path) -> None:
-    """What comes after it is taken."""
+def test_deleted_folder_is_an_error(photos: Path) -> None:
+    """The sources after it are used."""
     (photos / "deep").mkdir()
     (photos / "deep" / "9.png").touch()
     (photos / "last.png").touch()
-    found = iter(Inputs(["photos"], outputs=OutputFolder("out")))
-    entries = [next(found) for _ in range(5)]
+    iterator = iter(Inputs(["photos"], outputs=OutputFolder("out")))
+    items = [next(iterator) for _ in range(5)]
     (photos / "deep" / "9.png").unlink()
     (photos / "deep").rmdir()
-    entries += found
-    assert str(entries[5].error) == "The folder 'deep' cannot be read: No such file or directory."
-    assert entries[6].row == {"path": "photos/last.png"}
+    items += iterator
+    assert str(items[5].error) == "The folder 'deep' cannot be read: No such file or directory."
+    assert items[6].row == {"path": "photos/last.png"}
 
 
-def test_links_in_a_circle_are_bad_pictures_and_no_more(photos: Path) -> None:
-    """Neither one that leads to itself nor one that leads to a folder above ends the walk."""
+def test_circular_links_end_no_walk(photos: Path) -> None:
+    """A link to itself or to a parent folder is skipped or reported, and the walk goes on."""
     (photos / "a.png").symlink_to(photos / "b.png")
     (photos / "b.png").symlink_to(photos / "a.png")
     (photos / "self").symlink_to(photos)
@@ -228,42 +234,42 @@ def test_links_in_a_circle_are_bad_pictures_and_no_more(photos: Path) -> None:
     assert paths("photos/**") == files
     assert paths("photos/**/0.png") == files[:1]
     assert paths("photos/self/*.png") == [f.replace("photos", "photos/self") for f in files]
-    assert run_here("photos", "--jsonl") == 3
-    assert [row["error"] for row in manifest()[5:]] == [
+    assert run_hosted("photos", "--jsonl") == 3
+    assert [row["error"] for row in read_manifest()[5:]] == [
         "SourceError: 'a.png' cannot be read; check the path.",
         "SourceError: 'b.png' cannot be read; check the path.",
     ]
 
 
-def test_a_parquet_column_of_bytes_is_one_of_paths(photos: Path) -> None:
-    """Relative to the manifest's folder, as text is."""
+def test_parquet_paths_may_be_bytes(photos: Path) -> None:
+    """Like text, they are relative to the folder of the manifest."""
     table = pyarrow.table({"path": pyarrow.array([b"0.png"], pyarrow.binary())})
     pyarrow.parquet.write_table(table, photos / "list.parquet")
     assert paths("photos/list.parquet") == ["photos/0.png"]
 
 
-def test_manifests_that_cannot_be_meant_are_refused() -> None:
-    """One that names a column twice, one that is packed, and one that can be read only once."""
+def test_ambiguous_manifest_is_refused() -> None:
+    """A manifest with a duplicate column, a compressed one and a pipe are refused."""
     Path("twice.csv").write_text("path,n,path\na,1,b\n")
-    repeated = pyarrow.table([["a"], ["b"]], names=["path", "path"])
-    pyarrow.parquet.write_table(repeated, "twice.parquet")
+    table = pyarrow.table([["a"], ["b"]], names=["path", "path"])
+    pyarrow.parquet.write_table(table, "twice.parquet")
     Path("list.jsonl.gz").write_bytes(b"")
     os.mkfifo("pipe.csv")
-    said = {
+    messages = {
         "twice.csv": "'twice.csv' has more than one column 'path'; rename one.",
         "twice.parquet": "'twice.parquet' has more than one column 'path'; rename one.",
-        "list.jsonl.gz": "'list.jsonl.gz' is packed; unpack it first.",
-        "pipe.csv": "'pipe.csv' is no regular file; write the manifest to one.",
+        "list.jsonl.gz": "'list.jsonl.gz' is compressed; decompress it first.",
+        "pipe.csv": "'pipe.csv' is not a regular file; write the manifest to a regular file.",
     }
-    for name, message in said.items():
-        with pytest.raises(SourceError) as told:
+    for name, message in messages.items():
+        with pytest.raises(SourceError) as caught:
             Inputs([name], outputs=OutputFolder("out"))
-        assert told.value.message == message
+        assert caught.value.message == message
 
 
-def test_a_row_without_a_path_can_be_found() -> None:
-    """The error names its number and the manifest."""
+def test_missing_path_names_its_row() -> None:
+    """The error has the number of the row and the name of the manifest."""
     Path("list.jsonl").write_text('{"path": "a.png"}\n{"path": null}\n{"path": 3}\n{"n": 1}\n')
-    entries = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
-    errors = [entry.error and entry.error.message for entry in entries]
+    items = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
+    errors = [item.error and item.error.message for item in items]
     assert errors == [None, *(f"Row {n} of 'list.jsonl' has no path." for n in (2, 3, 4))]

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_image_variation.batch.job import MAX_SEED, Job, plain_text
+from langchain_image_variation.batch.job import MAX_SEED, Job, escape_surrogates
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import ImageVariationError
 
 
 def job(**row: object) -> Job:
-    """Read a row whose path is given."""
-    return Job.read({"path": "a.png", **row}, n=2, size="512x512")
+    """Read a row with a path."""
+    return Job.from_row({"path": "a.png", **row}, n=2, size="512x512")
 
 
 class _NA:
-    """Compares as pandas' NA: to no truth at all."""
+    """Cannot be compared, like pandas' NA."""
 
     def __ne__(self, other: object) -> bool:
         raise TypeError("boolean value of NA is ambiguous")
@@ -28,17 +28,17 @@ class _NA:
     __hash__ = None  # type: ignore[assignment]
 
 
-NOTHING = [
+MISSING_VALUES = [
     *(None, "", math.nan, np.float64("nan"), np.str_(""), Decimal("sNaN"), _NA()),
     pyarrow.scalar(None, pyarrow.int64()),
 ]
 
 
-@pytest.mark.parametrize("nothing", NOTHING)
-def test_a_missing_value_is_the_default(nothing: object) -> None:
-    """Whatever a table has for nothing."""
-    read = job(n=nothing, size=nothing, seed=nothing, strength=nothing)
-    assert read == Job("a.png", 2, "512x512", None, None)
+@pytest.mark.parametrize("missing", MISSING_VALUES)
+def test_missing_value_is_the_default(missing: object) -> None:
+    """Every kind of missing value of every table library is recognized."""
+    result = job(n=missing, size=missing, seed=missing, strength=missing)
+    assert result == Job("a.png", 2, "512x512", None, None)
 
 
 Spelling = Callable[[int], object]
@@ -49,32 +49,32 @@ SPELLINGS: list[Spelling] = [
 
 
 @given(st.integers(1, MAX_N), st.integers(0, 2**40), st.sampled_from(SPELLINGS))
-def test_numbers_come_in_any_spelling(n: int, seed: int, spelled: Spelling) -> None:
-    """CSV has only text, data frames turn whole numbers into floats, arrays have their own."""
-    read = job(n=spelled(n), seed=spelled(seed))
-    assert (read.n, read.seed) == (n, seed)
+def test_numbers_may_have_any_type(n: int, seed: int, spelling: Spelling) -> None:
+    """CSV has only text, data frames turn integers into floats, and arrays have scalars."""
+    result = job(n=spelling(n), seed=spelling(seed))
+    assert (result.n, result.seed) == (n, seed)
 
 
 @given(st.floats(0, 1))
-def test_strengths_come_as_numbers_and_text(strength: float) -> None:
-    """To the last bit."""
-    for given_as in (strength, repr(strength), np.float64(strength)):
-        assert job(strength=given_as).strength == strength
+def test_strength_may_be_number_or_text(strength: float) -> None:
+    """A strength is read exactly, to the last bit."""
+    for value in (strength, repr(strength), np.float64(strength)):
+        assert job(strength=value).strength == strength
 
 
 @given(st.sampled_from(["n", "size", "seed", "strength", "path"]), st.from_type(object))
 def test_any_value_is_read_or_refused(column: str, value: object) -> None:
-    """Nothing but an error of the tree comes of it, and a job keeps the limits."""
+    """The only exceptions are errors of the tree, and a job keeps the limits."""
     try:
-        read = job(**{column: value})
+        result = job(**{column: value})
     except ImageVariationError as error:
         assert len(error.message) < 200
     else:
-        assert 1 <= read.n <= MAX_N
-        assert read.size in SIZES
-        assert read.seed is None or 0 <= read.seed <= MAX_SEED
-        assert read.strength is None or 0 <= read.strength <= 1
-        assert isinstance(read.path, str)
+        assert 1 <= result.n <= MAX_N
+        assert result.size in SIZES
+        assert result.seed is None or 0 <= result.seed <= MAX_SEED
+        assert result.strength is None or 0 <= result.strength <= 1
+        assert isinstance(result.path, str)
 
 
 BAD = [
@@ -93,9 +93,9 @@ BAD = [
     ({"strength": 1.1}, "strength must be a number from 0 to 1, got 1.1."),
     ({"strength": "strong"}, "strength must be a number from 0 to 1, got 'strong'."),
     ({"size": "640x480"}, "size must be one of '256x256', '512x512', '1024x1024', got '640x480'."),
-    ({"path": None}, "The row has no path; name a picture in its column 'path'."),
-    ({"path": 7}, "The path of a row must be a text, got 7."),
-    ({"path": np.array(["a", "b"])}, "The path of a row must be a text, got a value of type nda"),
+    ({"path": None}, "The row has no path. Put the path of an image in its column 'path'."),
+    ({"path": 7}, "path must be a string, got 7."),
+    ({"path": np.array(["a", "b"])}, "path must be a string, got a value of type nda"),
     ({"n": np.array([1, 2])}, "n must be a whole number from 1 to 10, got a value of type ndarray"),
     ({"n": Decimal("Infinity")}, "n must be a whole number from 1 to 10, got a value of type Dec"),
     ({"size": np.array(["256x256"])}, "size must be one of '256x256', '512x512', '1024x1024', got"),
@@ -103,24 +103,24 @@ BAD = [
 
 
 @pytest.mark.parametrize(("row", "message"), BAD, ids=[str(row)[:30] for row, _ in BAD])
-def test_a_bad_value_is_named_with_its_limit(row: dict[str, object], message: str) -> None:
-    """And the field says which column it is."""
+def test_bad_value_names_its_limit(row: dict[str, object], message: str) -> None:
+    """`param` names the column."""
     with pytest.raises(ImageVariationError) as caught:
         job(**row)
     assert caught.value.message.startswith(message)
     assert caught.value.param == {"path": "image"}.get(*row, *row)
 
 
-def test_paths_may_be_bytes_or_path_objects() -> None:
-    """As `os.scandir` and `pathlib` give them."""
+def test_path_may_be_bytes_or_path_object() -> None:
+    """`os.scandir` and `pathlib` return them."""
     assert job(path=Path("a.png")).path == "a.png"
     assert job(path=b"\xff.png").path == "\udcff.png"
 
 
 @given(st.text(st.characters(codec=None)))
-def test_a_shown_name_can_be_written_anywhere(name: str) -> None:
-    """What is no Unicode is escaped, and all else stays."""
-    shown = plain_text(name)
-    assert shown.encode("utf-8").decode("utf-8") == shown
+def test_escaped_name_is_valid_unicode(name: str) -> None:
+    """Lone surrogates are escaped, and everything else stays."""
+    escaped_name = escape_surrogates(name)
+    assert escaped_name.encode("utf-8").decode("utf-8") == escaped_name
     if not any("\ud800" <= character <= "\udfff" for character in name):
-        assert shown == name
+        assert escaped_name == name

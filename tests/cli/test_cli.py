@@ -116,10 +116,10 @@ def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
 BAD = [
     (
         "https://example.com/cat.png --allow-host images.example --allow-host b.example",
-        "The host 'example.com' is not among those allowed; allow it if you trust it.",
+        "The host 'example.com' is not allowed; allow it if you trust it.",
     ),
     ("http://images.example/cat.png --allow-host images.example", "Only https URLs are fetched"),
-    ("photo.jpg --allow-host https://images.example", "is not the full name of a host"),
+    ("photo.jpg --allow-host https://images.example", "is not a full host name"),
     ("photo.jpg --n 0", "n must be a whole number from 1 to 10, got 0."),
     ("photo.jpg --n 11", "n must be a whole number from 1 to 10, got 11."),
     ("photo.jpg --n many", "argument --n: invalid int value: 'many'; see"),

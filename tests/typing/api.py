@@ -33,7 +33,7 @@ from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.output import SavedImage
 
 
-def bulk(columns: dict[str, list[object]]) -> list[str]:
+def run_batch(columns: dict[str, list[object]]) -> list[str]:
     """Run a batch of rows."""
     batch = VariationBatch("out", engine="local", options={"strength": 0.2}, size="256x256")
     out = batch(columns)

@@ -1,1 +1,1 @@
-"""Batch workers on a Ray cluster."""
+"""Runs a batch on a Ray cluster."""

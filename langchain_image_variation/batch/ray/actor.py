@@ -1,142 +1,151 @@
-"""`Actor`: what a run on a cluster keeps on one of its machines for a worker.
+"""`WorkerActor`: a worker on one machine of a cluster, as Ray Data calls it.
 
-It is the same crew as on one machine: a process of its own, so that a source that kills it costs
-itself and no other, or calls at once if the engine asks a server.
+It uses the same workers as a run on one machine: a process, so that a source that kills it loses
+only itself, or concurrent calls if the engine is hosted.
 """
 
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from langchain_image_variation.batch.rows import Row
+from langchain_image_variation.batch.folders import BATCH_DIR
+from langchain_image_variation.batch.rows import OutputRow, SourceRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.choice import crew_for
-from langchain_image_variation.batch.workers.protocol import Workers
+from langchain_image_variation.batch.workers import Workers, start_workers
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 
-__all__ = ["LOOK_EVERY", "MARK", "Actor", "Orders", "Outcome"]
+__all__ = ["POLL_INTERVAL", "RUN_ID_NAME", "ActorSettings", "SourceResult", "WorkerActor"]
 
-LOOK_EVERY = 0.2
-"""Seconds after which it is seen that a run is to end."""
+POLL_INTERVAL = 0.2
+"""Seconds between two checks whether the run should stop."""
 
-MARK = ".bulk/shared"
-"""The file by which a worker knows that its outputs are those of the run."""
+RUN_ID_NAME = f"{BATCH_DIR}/run-id"
+"""The file by which an actor recognizes that it sees the outputs of the run."""
 
-Outcome: TypeAlias = list[Row] | ImageVariationError | None
-"""What came of a source: its rows, an error that ends the run, or None if it had no turn."""
+SourceResult: TypeAlias = list[OutputRow] | ImageVariationError | None
+"""The rows of a source, an error that ends the run, or None if the source was not started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What a worker is told when it is started."""
+class ActorSettings:
+    """What an actor needs to know about the run."""
 
     batch: VariationBatch
-    """The settings."""
-    at_once: int
-    """How many processes, or calls at once."""
-    home: str
-    """The folder that relative paths are relative to."""
-    mark: bytes
-    """What `MARK` holds during this run."""
-    stop: Any
-    """An actor that knows whether to begin anything more."""
+    """The settings of the batch."""
+    concurrency: int
+    """The number of processes, or of concurrent calls if the engine is hosted."""
+    working_dir: str
+    """The folder that relative paths refer to."""
+    run_id: bytes
+    """The content of the file `RUN_ID_NAME` during this run."""
+    stop_flag: Any
+    """The handle of a Ray actor that knows whether the run should stop."""
     max_failures: int | None = None
-    """After so many failed sources of its own a worker begins no other, before it is told."""
+    """The actor stops on its own once this many of its sources have failed."""
 
 
-class Actor:
-    """A worker of a run on a cluster, as Ray Data calls it.
+class WorkerActor:
+    """A worker of a run on a cluster.
 
     Args:
-        orders: What it is told.
+        settings: The settings.
     """
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-        self._stopped = False
+    def __init__(self, settings: ActorSettings) -> None:
+        self._settings = settings
+        self._is_stopped = False
         self._failures = 0
-        self._looked = 0.0
-        self._crew: Workers | None = None
+        self._last_check = 0.0
+        self._workers: Workers | None = None
 
     def __call__(self, table: Any) -> Any:
-        """Work on a table of sources, and return what came of each by its position."""
+        """Process a table of sources, and return the pickled result of each by its position."""
         import pyarrow
 
         sources = table.to_pylist()
-        outcomes = [pickle.dumps(outcome) for outcome in self._outcomes(sources)]
+        results = [pickle.dumps(result) for result in self._process(sources)]
         positions = [source["position"] for source in sources]
         return pyarrow.table(
-            {"position": positions, "outcome": pyarrow.array(outcomes, pyarrow.binary())}
+            {"position": positions, "result": pyarrow.array(results, pyarrow.binary())}
         )
 
-    def _outcomes(self, sources: Sequence[Mapping[str, object]]) -> list[Outcome]:
-        outcomes: list[Outcome] = [None] * len(sources)
-        in_hand: dict[Future[list[Row]], int] = {}
-        for at, source in enumerate(sources):
-            if self._is_over():
+    def _process(self, sources: Sequence[SourceRow]) -> list[SourceResult]:
+        results: list[SourceResult] = [None] * len(sources)
+        pending: dict[Future[list[OutputRow]], int] = {}
+        for index, source in enumerate(sources):
+            if self._should_stop():
                 break
             try:
-                crew = self._started()
+                workers = self._ensure_workers()
             except ImageVariationError as error:
-                self._stopped, outcomes[at] = True, error
+                self._is_stopped, results[index] = True, error
                 break
-            in_hand[crew.submit(source)] = at
-            self._finish(in_hand, crew.capacity - 1, outcomes)
-        self._finish(in_hand, 0, outcomes)
-        return outcomes
+            pending[workers.submit(source)] = index
+            self._wait_for_workers(pending, workers.capacity - 1, results)
+        self._wait_for_workers(pending, 0, results)
+        return results
 
-    def _finish(
-        self, in_hand: dict[Future[list[Row]], int], left: int, outcomes: list[Outcome]
+    def _wait_for_workers(
+        self,
+        pending: dict[Future[list[OutputRow]], int],
+        max_pending: int,
+        results: list[SourceResult],
     ) -> None:
-        """Wait until no more sources than `left` are in hand, and note what came of them."""
-        while len(in_hand) > left:
-            if self._is_over():
-                self._withdraw(in_hand)
-            done, _ = wait(in_hand, LOOK_EVERY, FIRST_COMPLETED)
+        """Wait until no more than `max_pending` sources are pending, and store the results."""
+        while len(pending) > max_pending:
+            if self._should_stop():
+                self._withdraw(pending)
+            done, _ = wait(pending, POLL_INTERVAL, FIRST_COMPLETED)
             for future in done:
-                at = in_hand.pop(future)
+                index = pending.pop(future)
                 try:
-                    rows = outcomes[at] = future.result()
+                    rows = results[index] = future.result()
                 except ImageVariationError as error:
-                    self._stopped, outcomes[at] = True, error
+                    self._is_stopped, results[index] = True, error
                 else:
-                    self._count(rows)
+                    self._count_failures(rows)
 
-    def _count(self, rows: list[Row]) -> None:
-        """Begin nothing more after too many failures: when the run knows of them, many follow."""
+    def _count_failures(self, rows: list[OutputRow]) -> None:
+        """Stop after too many failures. Until the run learns of them, many more could follow."""
         self._failures += any(row["error"] is not None for row in rows)
-        most = self._orders.max_failures
-        self._stopped = self._stopped or (most is not None and self._failures >= most)
+        limit = self._settings.max_failures
+        self._is_stopped = self._is_stopped or (limit is not None and self._failures >= limit)
 
-    def _withdraw(self, in_hand: dict[Future[list[Row]], int]) -> None:
-        """Take back what no process has begun."""
-        assert self._crew is not None
-        for future in list(in_hand):
-            if self._crew.withdraw(future):
-                del in_hand[future]
+    def _withdraw(self, pending: dict[Future[list[OutputRow]], int]) -> None:
+        """Take back the sources that no worker has started."""
+        assert self._workers is not None
+        for future in list(pending):
+            if self._workers.withdraw(future):
+                del pending[future]
 
-    def _started(self) -> Workers:
-        if self._crew is None:
-            batch = self._orders.batch
+    def _ensure_workers(self) -> Workers:
+        """Return the workers. The first call starts them.
+
+        Raises:
+            OutputError: If this machine does not see the outputs of the run.
+            ImageVariationError: If the engine cannot be created.
+        """
+        if self._workers is None:
+            batch = self._settings.batch
             with suppress(OSError):
-                os.chdir(self._orders.home)
-            if batch.outputs.read(MARK) != self._orders.mark:
+                os.chdir(self._settings.working_dir)
+            if batch.outputs.read(RUN_ID_NAME) != self._settings.run_id:
                 raise OutputError(
-                    "A machine of the cluster does not see the output folder; name one that all of "
-                    "them share."
+                    "A machine of the cluster does not see the output folder. Choose a folder that "
+                    "all machines share."
                 )
-            self._crew = crew_for(batch, self._orders.at_once)
-        return self._crew
+            self._workers = start_workers(batch, self._settings.concurrency)
+        return self._workers
 
-    def _is_over(self) -> bool:
+    def _should_stop(self) -> bool:
         import ray
 
-        if not self._stopped and time.monotonic() - self._looked > LOOK_EVERY:
-            self._stopped = ray.get(self._orders.stop.is_set.remote())
-            self._looked = time.monotonic()
-        return self._stopped
+        if not self._is_stopped and time.monotonic() - self._last_check > POLL_INTERVAL:
+            self._is_stopped = ray.get(self._settings.stop_flag.is_set.remote())
+            self._last_check = time.monotonic()
+        return self._is_stopped

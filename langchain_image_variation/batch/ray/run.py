@@ -1,8 +1,8 @@
-"""`ClusterRun`: a bulk run whose sources are worked on by the machines of a Ray cluster.
+"""`ClusterRun`: a run whose sources are processed by the machines of a Ray cluster.
 
-Ray Data hands blocks of sources to a pool of actors, and hands those of a machine that is lost to
-others, which find the pictures that are there already. Only rows come back: here they are written
-into the same ledger as those of a run on one machine.
+Ray Data sends blocks of sources to a pool of actors. If a machine is lost, its blocks go to other
+actors, which find the images that it already wrote. The machines return only rows, and this process
+records them in the same ledger as a local run.
 """
 
 import os
@@ -11,138 +11,123 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from langchain_image_variation.batch.inputs import Entry
-from langchain_image_variation.batch.progress import Progress
-from langchain_image_variation.batch.ray.actor import LOOK_EVERY, MARK, Actor, Orders
-from langchain_image_variation.batch.ray.connection import connected, room
-from langchain_image_variation.batch.rows import Row
-from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.choice import asks_server
-from langchain_image_variation.batch.workers.protocol import CALLS
-from langchain_image_variation.exceptions import (
-    EngineError,
-    ImageVariationError,
-    InvalidRequestError,
+from langchain_image_variation.batch.inputs import Input
+from langchain_image_variation.batch.progress import RunProgress
+from langchain_image_variation.batch.ray.actor import (
+    POLL_INTERVAL,
+    RUN_ID_NAME,
+    ActorSettings,
+    SourceResult,
+    WorkerActor,
 )
+from langchain_image_variation.batch.ray.cluster import Cluster, connect, count_worker_slots
+from langchain_image_variation.batch.rows import OutputRow
+from langchain_image_variation.batch.variation_batch import VariationBatch
+from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.traits import is_hosted
+from langchain_image_variation.exceptions import EngineError, ImageVariationError
 from langchain_image_variation.files.outputs import Outputs
 
-__all__ = ["MOST_IN_A_BLOCK", "Cluster", "ClusterRun"]
+__all__ = ["MAX_BLOCK_SIZE", "ClusterRun"]
 
-MOST_IN_A_BLOCK = 64
-"""So many sources are handed out at once: what is told together, and looked at again if lost."""
+MAX_BLOCK_SIZE = 64
+"""The maximum number of sources in a block. A lost block is processed again as a whole."""
 
-_BLOCKS_A_WORKER = 8
-"""With few sources, blocks are so small that each worker gets so many."""
-
-_LEAST_GPU = 0.0001
-"""Ray counts in such steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Where and how to work.
-
-    Raises:
-        InvalidRequestError: If `gpus` is out of range.
-    """
-
-    address: str | None = None
-    """As `ray.init` takes it; None means `RAY_ADDRESS`, or the cluster this machine is part of, or
-    else this machine alone."""
-    workers: int | None = None
-    """How many; by default as many as the cluster has room for."""
-    gpus: float = 0
-    """How many GPUs each takes, or what part of one."""
-
-    def __post_init__(self) -> None:
-        whole = self.gpus in (0, 1) or (self.gpus > 1 and self.gpus % 1 == 0)
-        if not whole and not _LEAST_GPU <= self.gpus < 1:
-            raise InvalidRequestError(
-                f"gpus must be a whole number, or a part of one GPU from {_LEAST_GPU}, got "
-                f"{self.gpus:g}."
-            )
+_BLOCKS_PER_WORKER = 8
+"""If there are few sources, blocks are smaller, so that each worker gets this many."""
 
 
 class ClusterRun:
-    """A run over the machines of a cluster.
+    """A run on the machines of a cluster.
 
     Args:
         batch: The settings.
-        progress: Where results go.
-        cluster: Where and how to work.
+        progress: Records the results.
+        cluster: The cluster.
     """
 
-    def __init__(self, batch: VariationBatch, progress: Progress, cluster: Cluster) -> None:
+    def __init__(self, batch: VariationBatch, progress: RunProgress, cluster: Cluster) -> None:
         self._batch = batch
         self._progress = progress
         self._cluster = cluster
-        self._left_out = False
-        self._fatal: ImageVariationError | None = None
+        self._skipped_sources = False
+        self._fatal_error: ImageVariationError | None = None
 
-    def go(self, inputs: Iterable[Entry], total: int) -> None:
-        """Work on all sources.
+    def run(self, inputs: Iterable[Input], total: int) -> None:
+        """Process all sources.
 
         Args:
             inputs: The sources.
-            total: How many there are.
+            total: The number of sources.
 
         Raises:
             MissingExtraError: If Ray is not installed.
-            EngineError: If the cluster cannot be reached, has no room, or fails.
-            OutputError: If something cannot be written, or the folder is not shared.
-            ImageVariationError: What would happen with every further source too, once what is in
-                hand is finished.
+            EngineError: If the cluster cannot be reached, has no room for a worker, or fails.
+            OutputError: If a file cannot be written, or a machine does not see the outputs.
+            ImageVariationError: An error that would affect every other source too. It is raised
+                once all started sources are finished.
         """
-        with connected(self._cluster.address), _marked(self._batch.outputs) as mark:
-            changed = self._pass(enumerate(inputs), total, mark)
-            if changed:
-                # They are no longer what was made; now that they are removed, they are made anew.
-                again = ((at, entry) for at, entry in enumerate(inputs) if at in changed)
-                self._pass(again, len(changed), mark)
-        self._progress.summary.complete = not self._left_out
+        with connect(self._cluster.address), _shared_run_id(self._batch.outputs) as run_id:
+            changed_positions = self._process(enumerate(inputs), total, run_id)
+            if changed_positions:
+                # Some of their images were changed, and are removed now. Make them again.
+                items = (
+                    (position, item)
+                    for position, item in enumerate(inputs)
+                    if position in changed_positions
+                )
+                self._process(items, len(changed_positions), run_id)
+        self._progress.summary.is_complete = not self._skipped_sources
 
-    def _pass(self, entries: Iterable[tuple[int, Entry]], total: int, mark: bytes) -> set[int]:
-        """Work on sources; return where those stand whose pictures were changed by others."""
+    def _process(self, items: Iterable[tuple[int, Input]], total: int, run_id: bytes) -> set[int]:
+        """Process sources, and return the positions of those whose images had been changed."""
         import ray
 
-        there = room(self._cluster.gpus)
-        workers = self._cluster.workers or there
-        at_once = CALLS if asks_server(self._batch.engine) else 1
-        # A worker has the sources of one block in hand, not those of two.
-        block = max(at_once, min(MOST_IN_A_BLOCK, -(-total // (workers * _BLOCKS_A_WORKER))))
-        tables = [ray.put(table) for table in self._tables(entries, block)]
-        changed: set[int] = set()
+        slots = count_worker_slots(self._cluster.gpus)
+        workers = self._cluster.workers or slots
+        concurrency = DEFAULT_CALLS if is_hosted(load_engine_class(self._batch.engine)) else 1
+        # A worker has the sources of only one block at a time.
+        even_share = -(-total // (workers * _BLOCKS_PER_WORKER))
+        block_size = max(concurrency, min(MAX_BLOCK_SIZE, even_share))
+        tables = [ray.put(table) for table in self._make_tables(items, block_size)]
+        changed_positions: set[int] = set()
         if tables:
             workers = min(workers, len(tables))
-            stop = _stop_flag()
-            most = self._progress.max_failures
-            orders = Orders(self._batch, at_once, os.getcwd(), mark, stop, most)
-            with self._watching(stop):
-                for position, outcome in self._outcomes(tables, block, workers, orders):
-                    if isinstance(outcome, ImageVariationError):
-                        self._fatal = self._fatal or outcome
-                    elif outcome is None:
-                        self._left_out = True
-                    elif self._are_as_made(outcome):
-                        self._progress.record(position, outcome)
+            stop_flag = _make_stop_flag()
+            settings = ActorSettings(
+                batch=self._batch,
+                concurrency=concurrency,
+                working_dir=os.getcwd(),
+                run_id=run_id,
+                stop_flag=stop_flag,
+                max_failures=self._progress.max_failures,
+            )
+            with self._forward_stop(stop_flag):
+                for position, result in self._results(tables, block_size, workers, settings):
+                    if isinstance(result, ImageVariationError):
+                        self._fatal_error = self._fatal_error or result
+                    elif result is None:
+                        self._skipped_sources = True
+                    elif self._remove_changed(result):
+                        changed_positions.add(position)
                     else:
-                        changed.add(position)
-        if self._fatal is not None:
-            raise self._fatal
-        return changed
+                        self._progress.record(position, result)
+        if self._fatal_error is not None:
+            raise self._fatal_error
+        return changed_positions
 
-    def _tables(self, entries: Iterable[tuple[int, Entry]], block: int) -> Iterator[Any]:
-        """Yield the sources in tables of so many rows; what cannot even be asked for is told."""
+    def _make_tables(self, items: Iterable[tuple[int, Input]], block_size: int) -> Iterator[Any]:
+        """Yield the sources as tables. Sources with an error are recorded instead."""
         import pyarrow
 
         schema = pyarrow.schema(
             [
                 ("position", pyarrow.int64()),
-                # A name need not be Unicode.
+                # A file name may not be valid Unicode.
                 ("path", pyarrow.binary()),
                 ("n", pyarrow.int64()),
                 ("size", pyarrow.string()),
@@ -150,91 +135,101 @@ class ClusterRun:
                 ("strength", pyarrow.float64()),
             ]
         )
-        rows = self._askable(entries)
-        while table := list(islice(rows, block)):
-            yield pyarrow.Table.from_pylist(table, schema)
+        rows = self._valid_rows(items)
+        while block := list(islice(rows, block_size)):
+            yield pyarrow.Table.from_pylist(block, schema)
 
-    def _askable(self, entries: Iterable[tuple[int, Entry]]) -> Iterator[Row]:
-        for position, entry in entries:
-            if self._progress.is_over():
-                self._left_out = True
+    def _valid_rows(self, items: Iterable[tuple[int, Input]]) -> Iterator[dict[str, object]]:
+        for position, item in items:
+            if self._progress.should_stop():
+                self._skipped_sources = True
                 return
-            source = {**entry.row, "position": position}
+            source = {**item.row, "position": position}
             try:
-                if entry.error is not None:
-                    raise entry.error
-                job = self._batch.job(source)
+                if item.error is not None:
+                    raise item.error
+                job = self._batch.read_job(source)
             except ImageVariationError as error:
                 self._progress.record(position, [self._batch.error_row(source, error)])
                 continue
-            asked = {"n": job.n, "size": job.size, "seed": job.seed, "strength": job.strength}
-            yield {"position": position, "path": os.fsencode(job.path), **asked}
+            yield {
+                "position": position,
+                "path": os.fsencode(job.path),
+                "n": job.n,
+                "size": job.size,
+                "seed": job.seed,
+                "strength": job.strength,
+            }
 
-    def _outcomes(
-        self, tables: list[Any], block: int, workers: int, orders: Orders
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield what came of each source, in the order in which it is known."""
+    def _results(
+        self, tables: list[Any], block_size: int, workers: int, settings: ActorSettings
+    ) -> Iterator[tuple[int, SourceResult]]:
+        """Yield the position and result of each source, in the order in which they arrive."""
         import ray.data
         import ray.exceptions
 
-        made = ray.data.from_arrow_refs(tables).map_batches(
-            Actor,
-            batch_size=block,
+        dataset = ray.data.from_arrow_refs(tables).map_batches(
+            WorkerActor,
+            batch_size=block_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
-            fn_constructor_kwargs={"orders": orders},
+            fn_constructor_kwargs={"settings": settings},
             num_cpus=1,
             num_gpus=self._cluster.gpus or None,
         )
         try:
-            for table in made.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                 for row in table.to_pylist():
-                    yield row["position"], pickle.loads(row["outcome"])
+                    yield row["position"], pickle.loads(row["result"])
         except ray.exceptions.RayError as error:
             raise EngineError(
-                f"The Ray cluster failed ({type(error).__name__}); the same command goes on from "
-                "here. Have all its machines the same release of this package?"
+                f"The Ray cluster failed ({type(error).__name__}). Check that all machines have "
+                "the same version of this package, then run the same command again to continue."
             ) from None
 
-    def _are_as_made(self, rows: list[Row]) -> bool:
-        """Say whether pictures that were there are those in the ledger; remove those that are not.
+    def _remove_changed(self, rows: list[OutputRow]) -> bool:
+        """Remove kept images that differ from the ledger, and return whether there are any.
 
         Raises:
-            OutputError: If one cannot be removed.
+            OutputError: If an image cannot be removed.
         """
-        kept = {
+        kept_hashes = {
             row["output_path"]: row["output_sha256"]
             for row in rows
             if row["output_path"] is not None and row["milliseconds"] is None
         }
-        known = self._progress.ledger.known(list(kept))
-        changed = [path for path, one in known.items() if one.output_sha256 != kept[path]]
-        for path in changed:
+        recorded_images = self._progress.ledger.find_images(list(kept_hashes))
+        changed_paths = [
+            path
+            for path, image in recorded_images.items()
+            if image.output_sha256 != kept_hashes[path]
+        ]
+        for path in changed_paths:
             self._batch.outputs.remove(path)
-        return not changed
+        return bool(changed_paths)
 
     @contextmanager
-    def _watching(self, stop: Any) -> Iterator[None]:
-        """Tell the workers to begin nothing more, once the run is to end in the block."""
+    def _forward_stop(self, stop_flag: Any) -> Iterator[None]:
+        """During the block, set the flag for the actors once the run should stop."""
         done = threading.Event()
 
-        def watch() -> None:
-            while not done.wait(LOOK_EVERY):
-                if self._fatal is not None or self._progress.is_over():
-                    stop.set.remote()
+        def forward() -> None:
+            while not done.wait(POLL_INTERVAL):
+                if self._fatal_error is not None or self._progress.should_stop():
+                    stop_flag.set.remote()
                     return
 
-        watcher = threading.Thread(target=watch, name="stop", daemon=True)
-        watcher.start()
+        thread = threading.Thread(target=forward, name="forward-stop", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             done.set()
-            watcher.join()
+            thread.join()
 
 
-class _Flag:
-    """Whether anything more is to be begun."""
+class _StopFlag:
+    """Whether the run should stop."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -246,26 +241,26 @@ class _Flag:
         return self._is_set
 
 
-def _stop_flag() -> Any:
-    """Return a flag that lives on this machine, so that it lives as long as the run."""
+def _make_stop_flag() -> Any:
+    """Return the handle of a flag that lives on this machine, so that no lost machine ends it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = ray.get_runtime_context().get_node_id()
-    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-    return ray.remote(_Flag).options(num_cpus=0, scheduling_strategy=strategy).remote()
+    node_id = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(_StopFlag).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
 @contextmanager
-def _marked(outputs: Outputs) -> Iterator[bytes]:
-    """Put a file among the outputs for the block, by which workers know it.
+def _shared_run_id(outputs: Outputs) -> Iterator[bytes]:
+    """For the block, write a random ID to the outputs, by which actors recognize them.
 
-    What it holds is new each time: a folder of the same name on a machine that does not share this
-    one may have such a file from a run of its own.
+    It is new for each run. A folder of the same name on a machine that does not share this one may
+    contain the ID of another run.
     """
-    mark = secrets.token_hex(16).encode()
-    outputs.put({MARK: mark})
+    run_id = secrets.token_hex(16).encode()
+    outputs.write_all({RUN_ID_NAME: run_id})
     try:
-        yield mark
+        yield run_id
     finally:
-        outputs.remove(MARK)
+        outputs.remove(RUN_ID_NAME)

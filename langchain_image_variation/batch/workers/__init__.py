@@ -1,1 +1,72 @@
-"""Batch workers: their protocol, local processes, and calls in this process."""
+"""Batch workers: local processes for engines that compute, concurrent calls for hosted engines."""
+
+from concurrent.futures import Future
+from typing import Protocol
+
+from langchain_image_variation.batch.rows import OutputRow, SourceRow
+from langchain_image_variation.batch.variation_batch import VariationBatch
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.processors import processor_count
+from langchain_image_variation.engines.traits import is_hosted
+
+__all__ = ["DEFAULT_CALLS", "Workers", "default_worker_count", "start_workers"]
+
+DEFAULT_CALLS = 8
+"""The default number of concurrent calls to a hosted engine."""
+
+
+class Workers(Protocol):
+    """Make the variations of sources."""
+
+    capacity: int
+    """How many sources to submit at once, so that no worker has to wait for the next one."""
+
+    def submit(self, source: SourceRow) -> "Future[list[OutputRow]]":
+        """Start a source. The future has its rows, or the error that ends the run."""
+        ...
+
+    def withdraw(self, future: "Future[list[OutputRow]]") -> bool:
+        """Take a source back if no worker has started it, and return whether this succeeded."""
+        ...
+
+    def close(self) -> None:
+        """End the workers. All sources must be finished."""
+        ...
+
+    def stop(self) -> None:
+        """End the workers immediately, even if they have sources."""
+        ...
+
+
+def default_worker_count(engine: str) -> int:
+    """Return the default number of workers on this machine.
+
+    It is `DEFAULT_CALLS` for a hosted engine, otherwise the number of processors that this process
+    may use.
+
+    Raises:
+        ImageVariationError: See `load_engine_class`.
+    """
+    return DEFAULT_CALLS if is_hosted(load_engine_class(engine)) else processor_count()
+
+
+def start_workers(batch: VariationBatch, count: int, lock: int | None = None) -> Workers:
+    """Start the kind of workers that suits the engine.
+
+    Args:
+        batch: The settings.
+        count: The number of processes or concurrent calls.
+        lock: The file descriptor of the output folder's lock, which worker processes hold too.
+
+    Raises:
+        ImageVariationError: See `load_engine_class`. Also if a hosted engine cannot be created.
+    """
+    # Imported late because worker processes import this package and need neither. Importing asyncio
+    # alone takes longer than making a small image.
+    if is_hosted(load_engine_class(batch.engine)):
+        from langchain_image_variation.batch.workers.calls import ConcurrentCalls
+
+        return ConcurrentCalls(batch, count)
+    from langchain_image_variation.batch.workers.processes import WorkerProcesses
+
+    return WorkerProcesses(batch, count, lock)

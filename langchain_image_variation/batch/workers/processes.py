@@ -1,6 +1,5 @@
-"""`Processes`: workers that are processes, for engines that compute."""
+"""`WorkerProcesses`: worker processes for engines that compute. Handles the death of a worker."""
 
-import contextlib
 import os
 import queue
 import signal
@@ -8,46 +7,51 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeAlias
 
-from langchain_image_variation.batch.rows import Row
+from langchain_image_variation.batch.rows import OutputRow, SourceRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.pipe import receive, send
-from langchain_image_variation.batch.workers.protocol import Source
+from langchain_image_variation.batch.workers.process_pipe import receive, send
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["ATTEMPTS", "Processes"]
+__all__ = ["MAX_ATTEMPTS", "WorkerProcesses"]
 
-ATTEMPTS = 3
-"""How often a source is tried whose worker dies, and a worker started that does not come up."""
+MAX_ATTEMPTS = 3
+"""How many times a source is tried if its worker dies, and how many times a worker is started."""
 
-_LEAVE = 10.0
-"""Seconds that an engine has to close, once nothing is in hand."""
+_CLOSE_TIMEOUT = 10.0
+"""Seconds that an engine has to close at the end of a run."""
 
-_ONE_THREAD = {name: "1" for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_SINGLE_THREAD = {
+    name: "1" for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+}
+"""Environment variables that keep numeric libraries to one thread per process."""
+
+_Process: TypeAlias = subprocess.Popen[bytes]
 
 
-class Processes:
-    """A process for each processor, each with one thread for arithmetic.
+class WorkerProcesses:
+    """Workers that are processes, usually one per processor, each with one thread for arithmetic.
 
-    One that dies is started again, and its source is tried again; when it has died `ATTEMPTS` times
-    on the same source, that is the source's error.
+    If a process dies, it is restarted and its source is tried again. If a source kills
+    `MAX_ATTEMPTS` processes in a row, it fails.
 
     Args:
         batch: The settings.
-        count: How many.
-        lock: The descriptor of the lock of the output folder, which they keep as long as they live,
-            or None.
+        count: The number of processes.
+        lock: The file descriptor of the output folder's lock, which the processes hold while they
+            live.
     """
 
     def __init__(self, batch: VariationBatch, count: int, lock: int | None = None) -> None:
         self.capacity = 2 * count
         self._batch = batch
         self._lock = lock
-        self._sources: queue.SimpleQueue[tuple[Source, Future[list[Row]]] | None]
+        self._sources: queue.SimpleQueue[tuple[SourceRow, Future[list[OutputRow]]] | None]
         self._sources = queue.SimpleQueue()
-        self._living: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self._processes: set[_Process] = set()
+        self._is_stopped = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"worker-{index}", daemon=True)
             for index in range(count)
@@ -55,150 +59,147 @@ class Processes:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, source: Source) -> "Future[list[Row]]":
-        """Begin with a source."""
-        future: Future[list[Row]] = Future()
+    def submit(self, source: SourceRow) -> "Future[list[OutputRow]]":
+        """Start a source as soon as a process is free."""
+        future: Future[list[OutputRow]] = Future()
         self._sources.put((source, future))
         return future
 
-    def withdraw(self, future: "Future[list[Row]]") -> bool:
-        """Take a source back if no process has it."""
+    def withdraw(self, future: "Future[list[OutputRow]]") -> bool:
+        """Take a source back if no process has it, and return whether this succeeded."""
         return future.cancel()
 
     def close(self) -> None:
-        """End them, once nothing is in hand."""
+        """End the processes. All sources must be finished."""
         for _ in self._threads:
             self._sources.put(None)
         for thread in self._threads:
             thread.join()
 
     def stop(self) -> None:
-        """Kill them."""
-        self._stopped = True
-        for process in list(self._living):
+        """Kill the processes."""
+        self._is_stopped = True
+        for process in list(self._processes):
             _kill(process)
         self.close()
 
     def _serve(self) -> None:
-        """Give sources to a process of this thread's own, one at a time."""
-        process: subprocess.Popen[bytes] | None = None
+        """Send sources, one at a time, to a process that belongs to this thread."""
+        process: _Process | None = None
         while (item := self._sources.get()) is not None:
             source, future = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                process, outcome = self._outcome(process, source)
+                process, result = self._process(process, source)
             except Exception as error:
-                process, outcome = None, error
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
+                process, result = None, error
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
-                future.set_result(outcome)
+                future.set_result(result)
         if process is not None:
-            _dismiss(process)
-            self._end(process)
+            _ask_to_exit(process)
+            self._reap(process)
 
-    def _outcome(
-        self, process: "subprocess.Popen[bytes] | None", source: Source
-    ) -> tuple["subprocess.Popen[bytes] | None", Any]:
-        """Return what came of a source, and the process that still lives, if one does."""
-        how = ""
-        for _ in range(ATTEMPTS):
-            process = process or self._started()
+    def _process(self, process: _Process | None, source: SourceRow) -> tuple[_Process | None, Any]:
+        """Return the process for the next source, if it is alive, and the result of this one."""
+        exit_status = ""
+        for _ in range(MAX_ATTEMPTS):
+            process = process or self._start()
             try:
-                return process, _answer(process, source)
+                return process, _exchange(process, source)
             except (EOFError, OSError):
-                how = self._end(process)
+                exit_status = self._reap(process)
                 process = None
-        died = EngineError(f"The worker's process ended {how}, {ATTEMPTS} times in a row.")
-        return None, [self._batch.error_row(source, died)]
+        error = EngineError(
+            f"The worker process died {MAX_ATTEMPTS} times in a row ({exit_status})."
+        )
+        return None, [self._batch.error_row(source, error)]
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> _Process:
         """Return a process that is ready for sources.
 
         Raises:
-            EngineError: If none can be started, or the run was stopped.
+            EngineError: If no process can be started, or the run was stopped.
         """
-        how = "and was stopped"
-        for _ in range(ATTEMPTS):
-            if self._stopped:
+        exit_status = "stopped"
+        for _ in range(MAX_ATTEMPTS):
+            if self._is_stopped:
                 break
-            process = self._spawned()
+            process = self._spawn()
             try:
-                _answer(process, self._batch)
+                _exchange(process, self._batch)
                 return process
             except (EOFError, OSError):
-                how = self._end(process)
-        raise EngineError(f"The workers' processes cannot be started: the last one ended {how}.")
+                exit_status = self._reap(process)
+        raise EngineError(
+            f"The worker processes cannot be started. The last one ended early ({exit_status})."
+        )
 
-    def _spawned(self) -> "subprocess.Popen[bytes]":
-        # The child finds what this process does; its own folder is nothing to import from.
+    def _spawn(self) -> _Process:
+        # The child imports what this process can import. -P keeps the working directory out.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        kept = [] if os.name == "nt" or self._lock is None else [str(self._lock)]
+        locks = [] if os.name == "nt" or self._lock is None else [self._lock]
+        module = "langchain_image_variation.batch.workers.process_main"
         try:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "langchain_image_variation.batch.workers.process_main",
-                    *kept,
-                ],
+                [sys.executable, "-P", "-m", module, *map(str, locks)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-                # A terminal sends an interrupt to all processes of a group.
+                env={**os.environ, **_SINGLE_THREAD, "PYTHONPATH": path},
+                # A terminal sends an interrupt to all processes of its group. Only the run gets it.
                 start_new_session=True,
-                pass_fds=[int(descriptor) for descriptor in kept],
+                pass_fds=locks,
             )
         except OSError as error:
-            raise EngineError(f"A worker cannot be started: {error.strerror}.") from None
-        self._living.add(process)
-        if self._stopped:
-            # It came too late to be among those that were killed.
+            raise EngineError(f"A worker process cannot be started: {error.strerror}.") from None
+        self._processes.add(process)
+        if self._is_stopped:
+            # `stop` did not see this process.
             _kill(process)
         return process
 
-    def _end(self, process: "subprocess.Popen[bytes]") -> str:
-        """Let a process end, and say how it did."""
-        self._living.discard(process)
+    def _reap(self, process: _Process) -> str:
+        """Wait for a process to end, and return its exit status."""
+        self._processes.discard(process)
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            # What could not be sent any more is sent once more here, and cannot.
-            with contextlib.suppress(OSError):
+            # Closing flushes the pipe. If sending failed, this fails again.
+            with suppress(OSError):
                 pipe.close()
         code = process.wait()
-        # What its engine started and left, which may hold memory, or a GPU.
+        # Processes that its engine left behind may hold memory or a GPU.
         _kill(process)
-        return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _dismiss(process: "subprocess.Popen[bytes]") -> None:
-    """Let a process that has nothing in hand close its engine, and end."""
+def _ask_to_exit(process: _Process) -> None:
+    """Let an idle process close its engine and exit. Kill it if it does not."""
     assert process.stdin is not None
     try:
         send(process.stdin, None)
-        process.wait(_LEAVE)
+        process.wait(_CLOSE_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired):
         _kill(process)
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process, and what its engine started."""
+def _kill(process: _Process) -> None:
+    """Kill a process and everything that its engine started."""
     if os.name == "nt":
         process.kill()
         return
-    # Its group bears its number.
-    with contextlib.suppress(OSError):
+    # The process leads its own group, which has its number.
+    with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _answer(process: "subprocess.Popen[bytes]", message: object) -> Any:
-    """Send a message, and return what the process says to it.
+def _exchange(process: _Process, message: object) -> Any:
+    """Send a message, and return the answer.
 
     Raises:
-        EOFError: If it has ended.
-        OSError: If it has.
+        EOFError: If the process has ended.
+        OSError: If the process has ended.
     """
     assert process.stdin is not None and process.stdout is not None
     send(process.stdin, message)

@@ -5,33 +5,33 @@ from pathlib import Path
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.batch.declared import declare_engines
+from tests.batch.declared_engines import declare_engines
 from tests.batch.ray.nodes import Nodes
 from tests.extras import skip_without
 
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Start a cluster of two nodes on this machine, which know the engines of the tests."""
+    """Start a cluster of two nodes, with the engines and file systems of the tests."""
     skip_without("ray")
-    from tests.batch.shelf import declare_shelf
+    from tests.batch.file_systems import declare_file_systems
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
-        declare_shelf(tmp_path_factory.mktemp("shelf"), monkeypatch)
+        declare_file_systems(tmp_path_factory.mktemp("shelf"), monkeypatch)
         monkeypatch.setenv("ENGINE_SECONDS", "0.1")
-        with Nodes.started() as nodes:
+        with Nodes.start() as nodes:
             yield nodes
 
 
 @pytest.fixture(autouse=True)
 def engines() -> None:
-    """Declare none for a single test: the cluster knows those of the session."""
+    """Override the fixture of `tests.batch`: the engines are declared once for the cluster."""
 
 
 @pytest.fixture(autouse=True)
 def photos(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a fresh folder, with sixteen pictures in its folder `photos`, and an empty log."""
+    """Change to an empty folder with a subfolder `photos` of sixteen images, and return that."""
     monkeypatch.chdir(tmp_path)
     Path(os.environ["ENGINE_LOG"]).unlink(missing_ok=True)
     folder = tmp_path / "photos"

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, each with a processor."""
+"""A Ray cluster of two nodes on this machine, each with one processor."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ __all__ = ["Nodes"]
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 _HEALTH = {
-    # A lost node is known as lost after a second instead of ten or more.
+    # A lost node is detected after about a second instead of ten or more.
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 300,
     "health_check_timeout_ms": 2000,
@@ -24,10 +24,10 @@ _HEALTH = {
 
 
 class Nodes:
-    """The nodes.
+    """The nodes of a cluster.
 
     Args:
-        cluster: A `ray.cluster_utils.Cluster`, with its head.
+        cluster: A `ray.cluster_utils.Cluster` with a head node.
     """
 
     def __init__(self, cluster: Any) -> None:
@@ -37,8 +37,8 @@ class Nodes:
 
     @classmethod
     @contextmanager
-    def started(cls) -> Iterator["Nodes"]:
-        """Start the nodes for the block."""
+    def start(cls) -> Iterator["Nodes"]:
+        """Start the nodes, and stop them after the block."""
         from ray.cluster_utils import Cluster
 
         head = {
@@ -52,17 +52,17 @@ class Nodes:
         finally:
             cluster.shutdown()
 
-    def kill_one(self) -> None:
-        """Kill all processes of the node that is not the head, at once."""
+    def kill_second(self) -> None:
+        """Kill all processes of the second node at once."""
         self._cluster.remove_node(self._second, allow_graceful=False)
 
-    def start_one(self) -> None:
-        """Start another in the place of one that was killed."""
+    def restart_second(self) -> None:
+        """Start a new second node after it was killed."""
         self._second = self._cluster.add_node(**_NODE)
 
     @contextmanager
-    def one_with_gpu(self) -> Iterator[None]:
-        """Have a third node for the block, which says that it has two processors and a GPU."""
+    def extra_node_with_gpu(self) -> Iterator[None]:
+        """Add a third node for the block, which claims to have two processors and a GPU."""
         third = {
             **_NODE,
             "num_cpus": 2,
@@ -76,21 +76,26 @@ class Nodes:
             self._cluster.remove_node(node)
 
     @contextmanager
-    def one_that_does_not_see(self, folder: Path) -> Iterator[None]:
-        """Have a third node for the block, to which a folder is another, of a run that was killed.
+    def extra_node_without(self, folder: Path) -> Iterator[None]:
+        """Add a third node for the block, which sees another folder in place of this one.
 
-        The test is skipped where this system lets nobody have mounts of their own.
+        That folder contains the files of a killed run. Skips the test if this system does not allow
+        private mounts.
         """
-        alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+        namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
         mount = f'mount -t tmpfs none "{folder}"'
-        if not which("unshare") or subprocess.run([*alone, mount], capture_output=True).returncode:
-            pytest.skip("this system lets nobody mount a folder")
+        if (
+            not which("unshare")
+            or subprocess.run([*namespace, mount], capture_output=True).returncode
+        ):
+            pytest.skip("this system does not allow private mounts")
         ray = str(Path(sys.executable).with_name("ray"))
         start = [ray, "start", f"--address={self.address}", "--num-cpus=1", "--block"]
         process = subprocess.Popen(
             [
-                *alone,
-                f'{mount} && mkdir "{folder}/.bulk" && touch "{folder}/.bulk/shared" && exec "$@"',
+                *namespace,
+                f'{mount} && mkdir "{folder}/.batch" && touch "{folder}/.batch/run-id" '
+                '&& exec "$@"',
                 *("sh", *start, "--object-store-memory=80000000", "--disable-usage-stats"),
             ],
             stdout=subprocess.DEVNULL,
@@ -98,15 +103,15 @@ class Nodes:
             start_new_session=True,
         )
         try:
-            while self._living() < 3:
+            while self._count_alive() < 3:
                 assert process.poll() is None
                 time.sleep(0.1)
             yield
         finally:
             process.terminate()
             process.wait(30)
-            while self._living() > 2:
+            while self._count_alive() > 2:
                 time.sleep(0.1)
 
-    def _living(self) -> int:
+    def _count_alive(self) -> int:
         return sum(node["Alive"] for node in self._cluster.global_state.node_table())

@@ -1,6 +1,6 @@
-"""Engines that a distribution of its own declares, as any foreign one's are; a process finds them.
+"""Engines for tests. A distribution declares them, so that every process finds them.
 
-`logged` tells a file of each picture that it makes, and has seeds. The others behave badly.
+`logged` has seeds, and logs each image that it makes. Most of the others misbehave.
 """
 
 import os
@@ -11,9 +11,9 @@ import pytest
 
 from tests.batch.distribution import declare
 
-__all__ = ["declare_engines", "made"]
+__all__ = ["count_made_images", "declare_engines"]
 
-_POINTS = """[langchain_image_variation.engines]
+_ENTRY_POINTS = """[langchain_image_variation.engines]
 logged = engines_of_tests:Logged
 closing = engines_of_tests:Closing
 dying = engines_of_tests:Dying
@@ -38,12 +38,12 @@ with open(os.environ["ENGINE_LOG"] + ".processes", "a") as log:
 
 
 def flat(request, seed, strength=None):
-    said = f"{request.image.sha256} {seed} {strength}".encode()
-    return _flat_png(request.side, tuple(hashlib.sha256(said).digest()[:3]))
+    text = f"{request.image.sha256} {seed} {strength}".encode()
+    return _flat_png(request.side, tuple(hashlib.sha256(text).digest()[:3]))
 
 
 class Logged:
-    """Flat pictures by content and seed; each is a line in a file, written when it is begun."""
+    """Makes single-color images from content and seed. Logs each before it is made."""
 
     def __init__(self, *, seed=0, strength=0.5):
         self.seed, self.strength = seed, strength
@@ -52,12 +52,12 @@ class Logged:
         seeds = range(self.seed, self.seed + request.n)
         with open(os.environ["ENGINE_LOG"], "a") as log:
             log.write("".join(f"{request.image.sha256} {seed}\\n" for seed in seeds))
-        if where := os.environ.get("NODE"):
-            with open(os.environ["ENGINE_LOG"] + ".places", "a") as log:
-                log.write(f"{os.getpid()} {where} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+        if node := os.environ.get("NODE"):
+            with open(os.environ["ENGINE_LOG"] + ".nodes", "a") as log:
+                log.write(f"{os.getpid()} {node} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
         time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)) * request.n)
-        if removed := os.environ.get("ENGINE_REMOVES"):
-            pathlib.Path(removed).unlink(missing_ok=True)
+        if path := os.environ.get("ENGINE_REMOVES"):
+            pathlib.Path(path).unlink(missing_ok=True)
         pngs = [flat(request, seed, self.strength) for seed in seeds]
         return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
 
@@ -67,7 +67,7 @@ class Logged:
 
 
 class Slow(InstantEngine):
-    """Takes its time to be made, and writes down that it was made and closed."""
+    """Takes a moment to be made, and logs when it is made and closed."""
 
     def __init__(self):
         self.log("made")
@@ -76,13 +76,13 @@ class Slow(InstantEngine):
     def close(self):
         self.log("closed")
 
-    def log(self, what):
+    def log(self, event):
         with open(os.environ["ENGINE_LOG"], "a") as log:
-            log.write(what + "\\n")
+            log.write(event + "\\n")
 
 
 class Closing(InstantEngine):
-    """Writes down that it was closed, and fails at that."""
+    """Logs that it is closed, and raises an error."""
 
     def close(self):
         with open(os.environ["ENGINE_LOG"], "a") as log:
@@ -98,26 +98,26 @@ class Dying(InstantEngine):
 
 
 class Exiting(InstantEngine):
-    """Asks the program to end."""
+    """Raises SystemExit."""
 
     def create_variation(self, request):
         sys.exit("enough")
 
 
 class Forking(InstantEngine):
-    """Starts two processes that outlive it, and with ENGINE_ENDS ends its own."""
+    """Starts two processes that outlive it. With ENGINE_ENDS it then ends its own."""
 
     def create_variation(self, request):
-        told = pathlib.Path(os.environ["ENGINE_LOG"])
-        before = told.read_text().count("\\n") if told.exists() else 0
+        log_path = pathlib.Path(os.environ["ENGINE_LOG"])
+        lines = log_path.read_text().count("\\n") if log_path.exists() else 0
         if not os.fork():
-            with told.open("a", buffering=1) as log:
+            with log_path.open("a", buffering=1) as log:
                 os.fork()
                 log.write(f"{os.getpid()}\\n")
                 time.sleep(600)
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            if told.exists() and told.read_text().count("\\n") == before + 2:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if log_path.exists() and log_path.read_text().count("\\n") == lines + 2:
                 break
             time.sleep(0.01)
         if os.environ.get("ENGINE_ENDS"):
@@ -126,35 +126,35 @@ class Forking(InstantEngine):
 
 
 class Fading(InstantEngine):
-    """The last picture of an answer cannot be read."""
+    """Returns a last image that cannot be read."""
 
     def create_variation(self, request):
-        answer = super().create_variation(request)
-        answer.data[-1] = Image(url="https://gone.example/1.png")
-        return answer
+        response = super().create_variation(request)
+        response.data[-1] = Image(url="https://gone.example/1.png")
+        return response
 
 
 class Hosted(Logged):
-    """Claims to ask a server, and writes down how many calls there were at once."""
+    """Claims to be hosted, and logs the maximum number of concurrent calls."""
 
     base_url = "https://images.example/v1"
-    now, most, lock = 0, 0, threading.Lock()
+    calls, max_calls, lock = 0, 0, threading.Lock()
 
     def create_variation(self, request):
         with Hosted.lock:
-            Hosted.now += 1
-            Hosted.most = max(Hosted.most, Hosted.now)
-            with open(os.environ["ENGINE_LOG"] + ".most", "w") as log:
-                log.write(f"{os.getpid()} {Hosted.most}")
+            Hosted.calls += 1
+            Hosted.max_calls = max(Hosted.max_calls, Hosted.calls)
+            with open(os.environ["ENGINE_LOG"] + ".calls", "w") as log:
+                log.write(f"{os.getpid()} {Hosted.max_calls}")
         try:
             return super().create_variation(request)
         finally:
             with Hosted.lock:
-                Hosted.now -= 1
+                Hosted.calls -= 1
 
 
 class Noisy(InstantEngine):
-    """Prints, and reads what is none of its business."""
+    """Prints to standard output and reads from standard input."""
 
     def create_variation(self, request):
         print("stray output")
@@ -164,16 +164,16 @@ class Noisy(InstantEngine):
 
 
 class Refused(InstantEngine):
-    """Has no right key."""
+    """Fails with a wrong key."""
 
     def create_variation(self, request):
         error = AuthenticationError("The key is wrong.")
-        error.held = threading.Lock()
+        error.unpicklable = threading.Lock()
         raise error
 
 
 class Wandering(InstantEngine):
-    """Leaves the folder in which it was started."""
+    """Changes the working directory."""
 
     def create_variation(self, request):
         os.chdir("/")
@@ -182,17 +182,17 @@ class Wandering(InstantEngine):
 
 
 def declare_engines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Declare the engines to this process and to those that it starts.
+    """Declare the engines for this process and its children.
 
     Args:
-        folder: Where the distribution is put; the log is beside it.
-        monkeypatch: Undoes it.
+        folder: Where to put the distribution and the log.
+        monkeypatch: Undoes the declaration.
     """
-    declare(folder, "engines", _POINTS, _MODULE, monkeypatch)
+    declare(folder, "engines", _ENTRY_POINTS, _MODULE, monkeypatch)
     monkeypatch.setenv("ENGINE_LOG", str(folder / "engine.log"))
 
 
-def made() -> Counter[str]:
-    """Return how often each picture was made: its source's content and its seed."""
+def count_made_images() -> Counter[str]:
+    """Return how often each image was made, by the hash of its source and its seed."""
     log = Path(os.environ["ENGINE_LOG"])
     return Counter(log.read_text().splitlines() if log.exists() else [])

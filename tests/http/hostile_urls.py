@@ -1,8 +1,8 @@
-# ruff: noqa: RUF001  # Characters that look like others are what is tested.
-"""URLs and addresses that are never fetched where only `images.example` is allowed."""
+# ruff: noqa: RUF001  # The tests are about lookalike characters.
+"""URLs and addresses that are never fetched if only `images.example` is allowed."""
 
 HOSTILE_URLS = [
-    # Other schemes, and what only looks like https.
+    # Other schemes, and lookalikes of https.
     ("http://images.example/cat.png", "Only https"),
     ("ftp://images.example/cat.png", "Only https"),
     ("file:///etc/passwd", "Only https"),
@@ -15,34 +15,34 @@ HOSTILE_URLS = [
     ("httpſ://images.example/", "Only https"),
     ("https+unix://images.example/", "Only https"),
     # Backslashes, white space and control characters.
-    ("https://127.0.0.1\\@images.example/", "The URL holds"),
-    ("https://images.example\\@127.0.0.1/", "The URL holds"),
-    ("https://images.example\\.evil.example/", "The URL holds"),
-    ("https:// images.example/", "The URL holds"),
-    ("https://images.example /", "The URL holds"),
-    ("https://images.example/a b.png", "The URL holds"),
-    ("https://images.example/\r\nHost: evil.example", "The URL holds"),
-    ("https://images.example\t.evil.example/", "The URL holds"),
-    ("https://images.example\n@evil.example/", "The URL holds"),
-    ("https://images.example\0.evil.example/", "The URL holds"),
-    ("https://images.example\x7f/", "The URL holds"),
-    ("https://images.example\x85/", "The URL holds"),
-    ("https://images.example\u00a0.evil.example/", "The URL holds"),
-    ("https://images.example\u2028.evil.example/", "The URL holds"),
-    ("https://images.example/\ud800", "The URL holds"),
-    # User info, and what is made to look like the host.
-    ("https://user@images.example/", "The URL has a user"),
-    ("https://user:secret@images.example/", "The URL has a user"),
-    ("https://images.example@evil.example/", "The URL has a user"),
-    ("https://images.example:443@evil.example/", "The URL has a user"),
-    ("https://@images.example/", "The URL has a user"),
+    ("https://127.0.0.1\\@images.example/", "The URL contains a backslash"),
+    ("https://images.example\\@127.0.0.1/", "The URL contains a backslash"),
+    ("https://images.example\\.evil.example/", "The URL contains a backslash"),
+    ("https:// images.example/", "The URL contains a backslash"),
+    ("https://images.example /", "The URL contains a backslash"),
+    ("https://images.example/a b.png", "The URL contains a backslash"),
+    ("https://images.example/\r\nHost: evil.example", "The URL contains a backslash"),
+    ("https://images.example\t.evil.example/", "The URL contains a backslash"),
+    ("https://images.example\n@evil.example/", "The URL contains a backslash"),
+    ("https://images.example\0.evil.example/", "The URL contains a backslash"),
+    ("https://images.example\x7f/", "The URL contains a backslash"),
+    ("https://images.example\x85/", "The URL contains a backslash"),
+    ("https://images.example\u00a0.evil.example/", "The URL contains a backslash"),
+    ("https://images.example\u2028.evil.example/", "The URL contains a backslash"),
+    ("https://images.example/\ud800", "The URL contains a backslash"),
+    # User info, and lookalikes of the host.
+    ("https://user@images.example/", "The URL contains a user"),
+    ("https://user:secret@images.example/", "The URL contains a user"),
+    ("https://images.example@evil.example/", "The URL contains a user"),
+    ("https://images.example:443@evil.example/", "The URL contains a user"),
+    ("https://@images.example/", "The URL contains a user"),
     ("https://images.example%40evil.example/", "'images.example%40"),
     ("https://images.example%2eevil.example/", "'images.example%2e"),
     ("https://images.example%00.evil.example/", "'images.example%00"),
     ("https://evil.example#@images.example/", "The host 'evil.example'"),
     ("https://evil.example?@images.example/", "The host 'evil.example'"),
     ("https://evil.example/@images.example/", "The host 'evil.example'"),
-    # Hosts near the one that is allowed.
+    # Hosts similar to the allowed one.
     ("https://evil.example/cat.png", "The host 'evil.example'"),
     ("https://sub.images.example/", "The host 'sub.images.example'"),
     ("https://images.example.evil.example/", "The host 'images.example.evil"),
@@ -59,9 +59,9 @@ HOSTILE_URLS = [
     ("https://?images.example", "'' is not"),
     ("https://" + "a." * 200 + "example/", "'a.a."),
     ("https://" + "a" * 64 + ".example/", "'aaa"),
-    ("https://images.example/" + "a" * 9000, "The URL has more than"),
-    ("https://images.example/" + "€" * 3000, "The URL, encoded"),
-    # Letters, digits and dots that merely look the part.
+    ("https://images.example/" + "a" * 9000, "The URL is longer than"),
+    ("https://images.example/" + "€" * 3000, "The encoded URL"),
+    # Lookalike letters, digits and dots.
     ("https://іmages.example/", "The host 'xn--"),  # a Cyrillic i
     ("https://ｉｍａｇｅｓ.example/", "'ｉｍ"),
     ("https://images。example/", "'images。"),
@@ -83,33 +83,33 @@ HOSTILE_URLS = [
     ("https://images.example:/", "Only port 443"),
     ("https://images.example:443:80/", "Only port 443"),
     ("https://images.example:６６/", "Only port 443"),
-    # IP addresses, in every spelling a resolver understands.
-    ("https://93.184.215.14/", "Pictures are fetched by host name"),
-    ("https://127.0.0.1/", "Pictures are fetched by host name"),
-    ("https://127.1/", "Pictures are fetched by host name"),
-    ("https://127.0.1/", "Pictures are fetched by host name"),
-    ("https://0/", "Pictures are fetched by host name"),
-    ("https://0x7f.1/", "Pictures are fetched by host name"),
-    ("https://0x7f000001/", "Pictures are fetched by host name"),
-    ("https://0X7F.0X0.0X0.0X1/", "Pictures are fetched by host name"),
-    ("https://127.0.0.0x1/", "Pictures are fetched by host name"),
-    ("https://127.0.0.0x/", "Pictures are fetched by host name"),
-    ("https://2130706433/", "Pictures are fetched by host name"),
-    ("https://017700000001/", "Pictures are fetched by host name"),
-    ("https://0177.0.0.1/", "Pictures are fetched by host name"),
-    ("https://127.0.0.1./", "Pictures are fetched by host name"),
-    ("https://0127.0.0.1.5/", "Pictures are fetched by host name"),
-    ("https://169.254.169.254/latest/meta-data/", "Pictures are fetched by host name"),
-    ("https://[::1]/", "Pictures are fetched by host name"),
-    ("https://[::ffff:127.0.0.1]/", "Pictures are fetched by host name"),
-    ("https://[fe80::1%25eth0]/", "Pictures are fetched by host name"),
-    ("https://[2606:4700::1111]:443/", "Pictures are fetched by host name"),
-    ("https://[v1.fe80::a]/", "Pictures are fetched by host name"),
-    ("https://[images.example]/", "Pictures are fetched by host name"),
+    # IP addresses in every spelling that resolvers understand.
+    ("https://93.184.215.14/", "Images are fetched by host name"),
+    ("https://127.0.0.1/", "Images are fetched by host name"),
+    ("https://127.1/", "Images are fetched by host name"),
+    ("https://127.0.1/", "Images are fetched by host name"),
+    ("https://0/", "Images are fetched by host name"),
+    ("https://0x7f.1/", "Images are fetched by host name"),
+    ("https://0x7f000001/", "Images are fetched by host name"),
+    ("https://0X7F.0X0.0X0.0X1/", "Images are fetched by host name"),
+    ("https://127.0.0.0x1/", "Images are fetched by host name"),
+    ("https://127.0.0.0x/", "Images are fetched by host name"),
+    ("https://2130706433/", "Images are fetched by host name"),
+    ("https://017700000001/", "Images are fetched by host name"),
+    ("https://0177.0.0.1/", "Images are fetched by host name"),
+    ("https://127.0.0.1./", "Images are fetched by host name"),
+    ("https://0127.0.0.1.5/", "Images are fetched by host name"),
+    ("https://169.254.169.254/latest/meta-data/", "Images are fetched by host name"),
+    ("https://[::1]/", "Images are fetched by host name"),
+    ("https://[::ffff:127.0.0.1]/", "Images are fetched by host name"),
+    ("https://[fe80::1%25eth0]/", "Images are fetched by host name"),
+    ("https://[2606:4700::1111]:443/", "Images are fetched by host name"),
+    ("https://[v1.fe80::a]/", "Images are fetched by host name"),
+    ("https://[images.example]/", "Images are fetched by host name"),
     ("https://localhost/", "'localhost' is not"),
     ("https://metadata/", "'metadata' is not"),
 ]
-"""Each with the start of its reason: "The host" where only the list of hosts refuses it."""
+"""URLs with the start of the reason. "The host" means that only the list of hosts refuses it."""
 
 HOSTILE_ADDRESSES = [
     *("0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "127.0.0.1", "127.255.0.1"),
@@ -118,7 +118,7 @@ HOSTILE_ADDRESSES = [
     *("192.0.0.1", "192.0.0.9", "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.1.1"),
     *("198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1"),
     *("224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
-    # Spellings that only a lax reader takes.
+    # Spellings that only lenient parsers accept.
     *("127.1", "0x7f.1", "2130706433", "017700000001", "0177.0.0.1", "8.8.8.08", "8.8.8.8 ", ""),
     *("8.8.8.8/32", "８.8.8.8", "images.example"),
     # IPv6, with an IPv4 address embedded: mapped, compatible, translated, NAT64.
@@ -127,9 +127,9 @@ HOSTILE_ADDRESSES = [
     # 6to4, Teredo, ISATAP.
     *("2002:7f00:1::", "2002:a9fe:a9fe::1", "2002:808:808::1", "2001::1", "2001:0:7f00:1::"),
     *("2606:4700::5efe:7f00:1", "2606:4700::200:5efe:a00:1"),
-    # Further ranges that nobody on the internet has.
+    # Other ranges that are not in use on the internet.
     *("100::1", "2001:2::1", "2001:10::1", "2001:20::1", "2001:db8::1", "3ffe::1", "3fff::1"),
     *("5f00::1", "4000::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fe80::1%1"),
     *("2606:4700::1111%eth0", "fec0::1", "ff02::1", "ff0e::1", "[2606:4700::1111]"),
 ]
-"""Answers of a resolver, none of which is a public address."""
+"""Answers of a resolver that are not public addresses."""

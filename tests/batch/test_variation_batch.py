@@ -23,26 +23,26 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.pixels import decode, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
-from tests.batch.declared import made
-from tests.batch.running import largest_file
+from tests.batch.declared_engines import count_made_images
+from tests.batch.runs import limit_file_size
 from tests.images.compressed import encodings
 
 Columns = dict[str, list[Any]]
 
 
 def batch(**settings: Any) -> VariationBatch:
-    """Return a batch with the engine that logs."""
-    usual = {"output_dir": "out", "engine": "logged", "n": 2, "size": "256x256"}
-    return VariationBatch(**{**usual, **settings})
+    """Return a batch with the engine `logged`."""
+    defaults = {"output_dir": "out", "engine": "logged", "n": 2, "size": "256x256"}
+    return VariationBatch(**{**defaults, **settings})
 
 
-def pictures() -> set[str]:
-    """Return all files in the output folder."""
+def output_files() -> set[str]:
+    """Return the paths of all files in the output folder."""
     return {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()}
 
 
-def test_columns_go_in_and_come_out() -> None:
-    """One row a picture; each is on disk, of the size asked for, and as its row says."""
+def test_columns_in_and_columns_out() -> None:
+    """The output has one row per image. Each image on disk has the size and hash of its row."""
     out = batch()({"path": ["photos/0.png", "photos/1.png"], "position": [7, 8]})
     assert tuple(out) == (*COLUMNS, "position")
     assert out["source_path"] == ["photos/0.png"] * 2 + ["photos/1.png"] * 2
@@ -51,98 +51,100 @@ def test_columns_go_in_and_come_out() -> None:
     assert set(out["engine_version"]) == {"1.0"}
     assert set(out["size"]) == {"256x256"}
     assert set(out["error"]) == {None}
-    assert all(spent > 0 for spent in out["milliseconds"])
+    assert all(milliseconds > 0 for milliseconds in out["milliseconds"])
     for path, digest in zip(out["output_path"], out["output_sha256"], strict=True):
         data = (Path("out") / path).read_bytes()
         assert (SquarePNG(data).side, hashlib.sha256(data).hexdigest()) == (256, digest)
-    assert pictures() == set(out["output_path"])
+    assert output_files() == set(out["output_path"])
 
 
-def test_threads_that_share_a_batch_share_its_engine() -> None:
-    """It is made once and closed once, though all threads begin at the same time."""
-    shared, begin = batch(engine="slow"), Barrier(4)
+def test_threads_share_one_engine() -> None:
+    """The engine is created once and closed once, even if all threads start together."""
+    shared_batch, start = batch(engine="slow"), Barrier(4)
 
     def rows(number: int) -> list[Any]:
-        begin.wait(60)
-        return shared.rows({"path": f"photos/{number}.png"})
+        start.wait(60)
+        return shared_batch.rows({"path": f"photos/{number}.png"})
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(rows, range(4)))
-    assert [row["error"] for rows in found for row in rows] == [None] * 8
+        results = list(pool.map(rows, range(4)))
+    assert [row["error"] for rows in results for row in rows] == [None] * 8
     assert Path(os.environ["ENGINE_LOG"]).read_text().split() == ["made"]
-    shared.close()
+    shared_batch.close()
     assert Path(os.environ["ENGINE_LOG"]).read_text().split() == ["made", "closed"]
 
 
-def test_seeds_and_names_follow_from_the_content(photos: Path) -> None:
-    """The same picture elsewhere, under another name and in another run, gives the same files."""
+def test_content_determines_seeds_and_names(photos: Path) -> None:
+    """The same image under another name, in another run, gives the same files."""
     (photos / "copy.jpg").write_bytes((photos / "0.png").read_bytes())
-    one = batch()({"path": ["photos/0.png"]})
-    other = VariationBatch("other", engine="logged", n=2, size="256x256")(
+    rows = batch()({"path": ["photos/0.png"]})
+    copy_rows = VariationBatch("other", engine="logged", n=2, size="256x256")(
         {"path": ["photos/copy.jpg"]}
     )
     for column in ("source_sha256", "seed", "output_path", "output_sha256"):
-        assert one[column] == other[column]
+        assert rows[column] == copy_rows[column]
     digest = hashlib.sha256((photos / "0.png").read_bytes()).hexdigest()
-    assert one["source_sha256"] == [digest] * 2
-    assert one["seed"] == [int(digest[:8], 16), int(digest[:8], 16) + 1]
+    assert rows["source_sha256"] == [digest] * 2
+    assert rows["seed"] == [int(digest[:8], 16), int(digest[:8], 16) + 1]
 
 
-def test_how_a_source_is_compressed_changes_no_pixel(photos: Path) -> None:
-    """With the same seed; names and manifest follow from the source's file, which is the user's."""
+def test_source_compression_changes_no_pixel(photos: Path) -> None:
+    """With the same seed, only names and hashes depend on the encoding of the source."""
     files = encodings(decode(SquarePNG((photos / "0.png").read_bytes())))
-    for at, data in enumerate(files):
-        (photos / f"{at}.png").write_bytes(data)
-    paths = [f"photos/{at}.png" for at in range(len(files))]
+    for index, data in enumerate(files):
+        (photos / f"{index}.png").write_bytes(data)
+    paths = [f"photos/{index}.png" for index in range(len(files))]
     out = batch(engine="instant", n=1)({"path": paths, "seed": [7] * len(files)})
-    made = [decode(SquarePNG((Path("out") / path).read_bytes())) for path in out["output_path"]]
-    assert len({pixel_sha256(image) for image in made}) == 1
+    images = [decode(SquarePNG((Path("out") / path).read_bytes())) for path in out["output_path"]]
+    assert len({pixel_sha256(image) for image in images}) == 1
     assert len(set(out["output_path"])) == len(set(out["source_sha256"])) == len(files)
 
 
-def test_what_is_there_is_not_made_again() -> None:
-    """A second call makes nothing, and says the same but for the time."""
+def test_existing_images_are_not_made_again() -> None:
+    """A second call makes nothing, and returns the same rows except for the times."""
     first, second = (batch()({"path": ["photos/0.png"]}) for _ in range(2))
     assert second.pop("milliseconds") == [None, None]
     del first["milliseconds"]
     assert first == second
-    assert set(made().values()) == {1}
+    assert set(count_made_images().values()) == {1}
 
 
 @pytest.mark.parametrize("engine", ["logged", "instant"])
-def test_more_pictures_are_added_to_those_that_are_there(engine: str) -> None:
-    """Raising n makes the further ones alone, with the seeds that follow."""
-    few = batch(n=2, engine=engine)({"path": ["photos/0.png"]})
-    many = batch(n=5, engine=engine)({"path": ["photos/0.png"]})
-    assert many["output_sha256"][:2] == few["output_sha256"]
-    assert len(set(many["output_sha256"])) == 5
+def test_raising_n_adds_images(engine: str) -> None:
+    """Only the additional images are made, with the seeds that follow."""
+    two = batch(n=2, engine=engine)({"path": ["photos/0.png"]})
+    five = batch(n=5, engine=engine)({"path": ["photos/0.png"]})
+    assert five["output_sha256"][:2] == two["output_sha256"]
+    assert len(set(five["output_sha256"])) == 5
     if engine == "logged":
-        assert (len(made()), set(made().values())) == (5, {1})
+        assert (len(count_made_images()), set(count_made_images().values())) == (5, {1})
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut", "other size", "damaged"])
-def test_a_picture_that_is_not_whole_is_made_again(harm: str) -> None:
-    """It alone; what comes of it is what was there."""
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "corrupt"])
+def test_damaged_image_is_made_again(damage: str) -> None:
+    """Only that image is made, and it is identical to the original."""
     first = batch(n=3)({"path": ["photos/0.png"]})
     path = Path("out") / first["output_path"][1]
     data = path.read_bytes()
-    if harm == "gone":
+    if damage == "missing":
         path.unlink()
     else:
-        other = Path("photos/0.png").read_bytes()
+        other_image = Path("photos/0.png").read_bytes()
         path.write_bytes(
-            {"cut": data[:-1], "other size": other, "damaged": data[:-20] + b"\0" + data[-19:]}[
-                harm
-            ]
+            {
+                "truncated": data[:-1],
+                "other size": other_image,
+                "corrupt": data[:-20] + b"\0" + data[-19:],
+            }[damage]
         )
     second = batch(n=3)({"path": ["photos/0.png"]})
     assert second["output_sha256"] == first["output_sha256"]
     assert path.read_bytes() == data
-    assert sorted(made().values()) == [1, 1, 2]
+    assert sorted(count_made_images().values()) == [1, 1, 2]
 
 
 def test_other_settings_make_other_files() -> None:
-    """Nothing is taken for what was made otherwise, and nothing is replaced."""
+    """Images made with other settings are neither reused nor replaced."""
     kinds: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),
         ({"size": "512x512"}, {}),
@@ -157,24 +159,24 @@ def test_other_settings_make_other_files() -> None:
     outs = [batch(**settings)({"path": ["photos/0.png"], **row}) for settings, row in kinds]
     assert len({path for out in outs for path in out["output_path"]}) == 2 * len(kinds)
     assert [out["seed"][0] for out in outs[5:8]] == [5, outs[0]["seed"][0], 5]
-    again = batch(size="512x512")({"path": ["photos/0.png"]})
+    other_rows = batch(size="512x512")({"path": ["photos/0.png"]})
     assert (
-        again["output_path"]
+        other_rows["output_path"]
         == batch()({"path": ["photos/0.png"], "size": ["512x512"]})["output_path"]
     )
 
 
-def test_a_key_or_the_number_of_threads_changes_no_name() -> None:
-    """What no picture depends on is no part of its name."""
-    job = batch().job({"path": "photos/0.png"})
-    one = VariationBatch("out", options={"threads": 1, "api_key": "sk-1"})
-    other = VariationBatch("out", options={"threads": 2, "api_key": "sk-2", "timeout": 3})
-    assert one.output_paths(job, "ab" * 32) == other.output_paths(job, "ab" * 32)
-    assert one.version == __version__
+def test_irrelevant_options_change_no_name() -> None:
+    """Options that do not affect the images are not part of their names."""
+    job = batch().read_job({"path": "photos/0.png"})
+    first = VariationBatch("out", options={"threads": 1, "api_key": "sk-1"})
+    second = VariationBatch("out", options={"threads": 2, "api_key": "sk-2", "timeout": 3})
+    assert first.output_paths(job, "ab" * 32) == second.output_paths(job, "ab" * 32)
+    assert first.version == __version__
 
 
-def test_arrays_are_columns_too() -> None:
-    """As Ray and data frames give them, with NaN where there is nothing."""
+def test_columns_may_be_arrays() -> None:
+    """Ray and data frames pass arrays, with NaN for missing values."""
     out = batch()(
         {
             "path": np.array(["photos/0.png", "photos/1.png"]),
@@ -189,8 +191,8 @@ def test_arrays_are_columns_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["arrow", "pandas"])
-def test_tables_are_batches_too(kind: str) -> None:
-    """As Ray, Dask and Spark give them; what they lack is the default."""
+def test_batch_may_be_a_table(kind: str) -> None:
+    """Arrow tables and data frames work, and missing columns and values get the defaults."""
     table = pyarrow.table({"path": ["photos/0.png", "photos/1.png"], "seed": [None, 7]})
     if kind == "pandas":
         table = pytest.importorskip("pandas").DataFrame(table.to_pydict())
@@ -199,59 +201,59 @@ def test_tables_are_batches_too(kind: str) -> None:
     assert out["seed"] == [int(out["source_sha256"][0][:8], 16), 7]
 
 
-def test_it_pickles_before_and_after_its_use() -> None:
-    """What arrives elsewhere has the settings and makes its own engine."""
-    fresh = batch()
-    fresh({"path": ["photos/0.png"]})
-    copy = pickle.loads(pickle.dumps(fresh))
-    assert copy.load() is not fresh.load()
+def test_batch_pickles_after_use() -> None:
+    """The copy has the same settings and creates its own engine."""
+    original = batch()
+    original({"path": ["photos/0.png"]})
+    copy = pickle.loads(pickle.dumps(original))
+    assert copy.load() is not original.load()
     assert copy({"path": ["photos/0.png"]})["error"] == [None, None]
 
 
-def test_the_engine_of_a_source_is_closed_after_it() -> None:
-    """One with connections of its own would otherwise leak them, a source each."""
+def test_engine_of_each_source_is_closed() -> None:
+    """Otherwise its connections would leak, once per source."""
     sources = {"path": ["photos/0.png", "photos/1.png"]}
     assert batch()(sources)["error"] == [None] * 4
-    done = Path(os.environ["ENGINE_LOG"] + ".closed").read_text()
-    assert done == "closed\nclosed\n"
+    log = Path(os.environ["ENGINE_LOG"] + ".closed").read_text()
+    assert log == "closed\nclosed\n"
 
 
 @pytest.mark.parametrize("seed", [2**63 - 1, 1.5, True, "x"])
-def test_a_seed_of_all_is_held_to_that_of_a_row(seed: object) -> None:
-    """A ledger and a manifest have 64-bit integers."""
+def test_seed_option_has_the_limits_of_a_row(seed: object) -> None:
+    """Ledger and manifest store 64-bit integers."""
     with pytest.raises(InvalidRequestError, match="seed must be a whole number"):
         batch(options={"seed": seed})
 
 
-def test_an_error_is_one_line_of_plain_text() -> None:
-    """Whatever an engine says, so that a manifest and a terminal can have it."""
+def test_error_is_a_single_line() -> None:
+    """A manifest and a terminal can show the error, whatever the engine puts into it."""
     row = batch().error_row({"path": "a"}, EngineError("bad \udcff\n\x1bname " + "x" * 9999))
     assert row["error"].startswith("EngineError: bad name xxx")
     assert len(row["error"]) == 500
 
 
-def test_a_folder_stays_where_it_was_when_the_batch_was_made(
+def test_relative_output_folder_is_fixed_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine may go to another folder."""
-    made = batch()
+    """An engine may change the working directory later."""
+    relative_batch = batch()
     monkeypatch.chdir("/")
-    assert made({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
-    assert len(list((tmp_path / "out" / "pictures").rglob("*.png"))) == 2
+    assert relative_batch({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
+    assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 2
 
 
-async def test_without_blocking_a_loop() -> None:
-    """The async twin gives the same rows."""
+async def test_async_calls_return_the_same_rows() -> None:
+    """`rows_async` returns what `rows` returns."""
     source = {"path": "photos/0.png"}
     rows = await batch().rows_async(source)
-    again = await batch().rows_async(source)
-    assert [{**row, "milliseconds": None} for row in rows] == again == batch().rows(source)
-    (bad,) = await batch().rows_async({"path": "photos"})
-    assert bad["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
+    second_rows = await batch().rows_async(source)
+    assert [{**row, "milliseconds": None} for row in rows] == second_rows == batch().rows(source)
+    (error_row,) = await batch().rows_async({"path": "photos"})
+    assert error_row["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
 
 
-def test_a_bad_picture_is_a_row_with_its_error(photos: Path) -> None:
-    """The others are made; the sentence names no path."""
+def test_bad_image_is_a_row_with_an_error(photos: Path) -> None:
+    """The other images are made, and the message contains no absolute path."""
     (photos / "corrupt.png").write_bytes(corrupt_png())
     (photos / "text.png").write_text("hello")
     (photos / "wide.png").write_bytes(non_square_png())
@@ -266,8 +268,8 @@ def test_a_bad_picture_is_a_row_with_its_error(photos: Path) -> None:
     assert not any(str(photos) in str(error) for error in out["error"])
 
 
-def test_what_a_row_gets_wrong_is_its_own_error() -> None:
-    """A limit that is passed, or an option that the engine does not have."""
+def test_bad_value_fails_only_its_row() -> None:
+    """A value out of range, or an option that the engine does not have, is an error of that row."""
     rows: dict[str, list[Any]] = {"path": ["photos/0.png"] * 4, "n": [11, 1, 1, 1]}
     rows |= {"strength": [None, 2, None, None], "seed": [None, None, -1, None]}
     out = batch()(rows)
@@ -279,16 +281,16 @@ def test_what_a_row_gets_wrong_is_its_own_error() -> None:
     assert out["index"][1:] == [1, 2]
 
 
-def test_a_picture_that_cannot_be_read_does_not_cost_the_others() -> None:
-    """They are kept and told, and the error beside them."""
+def test_unreadable_result_keeps_the_others() -> None:
+    """The other images of the response are written, and the error is one more row."""
     out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
     assert out["index"] == [1, 2, None]
     assert out["error"][2].startswith("OutputError: The result holds no image")
     assert out["source_sha256"][2] == out["source_sha256"][0]
 
 
-def test_what_would_happen_every_time_is_raised() -> None:
-    """So that a run ends at the first picture and not with a million rows."""
+def test_errors_of_every_source_are_raised() -> None:
+    """A batch stops at the first source instead of writing a million error rows."""
     rows = {"path": ["photos/0.png"]}
     with pytest.raises(AuthenticationError, match="The key is wrong"):
         batch(engine="refused")(rows)
@@ -300,16 +302,16 @@ def test_what_would_happen_every_time_is_raised() -> None:
         batch(engine="lacking")(rows)
 
 
-def test_a_full_disk_is_raised_and_leaves_no_half_file() -> None:
-    """Once there is room, the rest is made."""
-    with largest_file(50), pytest.raises(OutputError, match="cannot be written: File too large"):
+def test_full_disk_leaves_no_partial_file() -> None:
+    """The error is raised, and once there is space the missing images are made."""
+    with limit_file_size(50), pytest.raises(OutputError, match="cannot be written: File too large"):
         batch(engine="instant")({"path": ["photos/0.png"]})
-    assert pictures() == set()
+    assert output_files() == set()
     assert batch(engine="instant")({"path": ["photos/0.png"]})["error"] == [None, None]
 
 
-def test_a_folder_that_cannot_be_written_is_raised(photos: Path) -> None:
-    """Such as one below a file."""
+def test_unwritable_folder_is_raised(photos: Path) -> None:
+    """An output folder below a file cannot be created."""
     with pytest.raises(OutputError, match="cannot be"):
         VariationBatch(photos / "0.png" / "out", engine="instant")({"path": ["photos/0.png"]})
 
@@ -322,38 +324,41 @@ BAD = [
     ({"output_dir": None}, "output_dir must be a folder or a URL"),
     ({"output_dir": "a\0b"}, "output_dir must be a folder or a URL"),
     ({"output_dir": ""}, "output_dir is empty"),
-    ({"engine": object()}, "engine must be the name of an engine, got a object"),
+    (
+        {"engine": object()},
+        "engine must be the name of an engine, because each worker creates",
+    ),
     ({"options": [1]}, "options must be a mapping"),
     ({"storage_options": "ab"}, "storage_options must be a mapping"),
     ({"model": ""}, "model must be"),
-    ({"options": {"progress": print, "prompt": object()}}, "options must be texts"),
+    ({"options": {"progress": print, "prompt": object()}}, "options must be strings"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD, ids=[text for _, text in BAD])
-def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
-    """Before anything is sent anywhere."""
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    """The constructor checks all settings."""
     with pytest.raises(InvalidRequestError, match=message):
         batch(**settings)
 
 
 def test_bad_columns_are_refused() -> None:
-    """Without paths, of unequal length, or none at all."""
-    for none in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
-        with pytest.raises(InvalidRequestError, match="must be a mapping of columns"):
-            batch()(none)  # type: ignore[arg-type]
+    """The batch must be a table with paths and with columns of equal length."""
+    for bad_batch in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
+        with pytest.raises(InvalidRequestError, match="must be a mapping of column names"):
+            batch()(bad_batch)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="no column 'path'"):
         batch()({"image": ["photos/0.png"]})
     with pytest.raises(InvalidRequestError, match="differ in length"):
         batch()({"path": ["photos/0.png"], "n": [1, 2]})
 
 
-def test_engines_that_take_threads_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the options say otherwise; there is a process for each processor."""
+def test_engines_with_threads_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The options may say otherwise. Usually there is one process per processor."""
     assert getattr(batch(engine="local").load(), "threads", None) == 1
     two = batch(engine="local", options={"threads": 2})
-    made = two.load()
-    assert getattr(made, "threads", None) == 2
+    engine = two.load()
+    assert getattr(engine, "threads", None) == 2
     two.close()
-    assert two.load() is not made
+    assert two.load() is not engine
     assert os.listdir() == ["photos"]

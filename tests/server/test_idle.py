@@ -1,4 +1,4 @@
-"""Clients that do not go on, and too many of them: against the server as a process of its own."""
+"""Idle clients, and too many connections, with the server in a process of its own."""
 
 import socket
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.server.test_process import POSIX, connect, post, request
+from tests.server.test_process import POSIX, connect, post, raw_request
 
 pytestmark = pytest.mark.slow
 SCRIPT = """
@@ -31,18 +31,18 @@ class Noise:
         pngs = [buffer.getvalue()] * request.n
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
 app = create_app(Noise(), store_dir=sys.argv[1])
-say = lambda address: print(address, flush=True)
-run_app(app, host="127.0.0.1", port=0, ready=say, patience=float(sys.argv[2]))
+ready = lambda address: print(address, flush=True)
+run_app(app, host="127.0.0.1", port=0, ready=ready, idle_timeout=float(sys.argv[2]))
 """
 
 
 @contextmanager
-def impatient(
-    store: Path, *files: str, patience: float = 1
+def run_server(
+    store: Path, *files: str, idle_timeout: float = 1
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server that waits some seconds for each client, perhaps with a limit on open files."""
+    """Run a server with an idle timeout, and with a limit on open files if one is given."""
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(store), str(patience), *files],
+        [sys.executable, "-c", SCRIPT, str(store), str(idle_timeout), *files],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,53 +54,53 @@ def impatient(
             running.kill()
 
 
-def test_a_client_that_does_not_go_on_is_left(tmp_path: Path) -> None:
+def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
     """Whether it sends nothing, half a head or half a second one, or does not read."""
-    with impatient(tmp_path) as (_, address), ExitStack() as stack:
-        silent, half, second, deaf = (stack.enter_context(connect(address)) for _ in range(4))
+    with run_server(tmp_path) as (_, address), ExitStack() as stack:
+        silent, half, second, unread = (stack.enter_context(connect(address)) for _ in range(4))
         half.sendall(b"GET /healthz HTTP/1.1\r\nhost: ")
-        large = request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
-        deaf.sendall(large)
+        large = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
+        unread.sendall(large)
         whole = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
         second.sendall(whole + whole[:10])
-        alive = stack.enter_context(connect(address))
+        active = stack.enter_context(connect(address))
         for _ in range(15):
-            alive.sendall(whole)
+            active.sendall(whole)
             answer = b""
             while not answer.endswith(b"}"):
-                answer += alive.recv(65536)
+                answer += active.recv(65536)
             time.sleep(0.1)
-        # Whatever was on its way can be read, and then there is an end.
-        for client in (silent, half, second, deaf):
+        # What was on its way can be read. Then the connection ends.
+        for client in (silent, half, second, unread):
             client.settimeout(5)
             with suppress(ConnectionResetError):
                 while client.recv(65536):
                     pass
 
 
-def test_a_client_that_reads_slowly_has_its_answer(tmp_path: Path) -> None:
-    """Some of it now and then is enough; of a picture's file too."""
-    # Longer than a busy machine may keep this test from reading.
-    patience = 5
-    with impatient(tmp_path, patience=patience) as (_, address), ExitStack() as stack:
-        large = request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
+def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
+    """Also if it reads an image file."""
+    # Longer than this test may be kept from reading on a busy machine.
+    idle_timeout = 5
+    with run_server(tmp_path, idle_timeout=idle_timeout) as (_, address), ExitStack() as stack:
+        large = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
         url = post(address).json()["data"][0]["url"].removeprefix(address)
         file = f"GET {url} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
-        received: dict[socket.socket, bytearray] = {}
+        answers: dict[socket.socket, bytearray] = {}
         for sent in (large, file):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             client.connect(("127.0.0.1", int(address.rpartition(":")[2])))
             client.sendall(sent.replace(b"host: ", b"connection: close\r\nhost: "))
-            received[client] = bytearray()
+            answers[client] = bytearray()
         for _ in range(7):
-            time.sleep(patience / 6)
-            for client in received:
-                received[client] += client.recv(200_000)
-        for client in received:
+            time.sleep(idle_timeout / 6)
+            for client in answers:
+                answers[client] += client.recv(200_000)
+        for client in answers:
             while piece := client.recv(1_000_000):
-                received[client] += piece
-    for answer in received.values():
+                answers[client] += piece
+    for answer in answers.values():
         head, _, body = answer.partition(b"\r\n\r\n")
         assert f"content-length: {len(body)}".encode() in head
         assert len(body) > 3_000_000
@@ -108,13 +108,13 @@ def test_a_client_that_reads_slowly_has_its_answer(tmp_path: Path) -> None:
 
 @POSIX
 def test_more_connections_than_files(tmp_path: Path) -> None:
-    """Those that are too many are refused, none is waited for, and the log stays small."""
-    with impatient(tmp_path, "150") as (running, address), ExitStack() as stack:
+    """Surplus connections are refused at once, and the log stays empty."""
+    with run_server(tmp_path, "150") as (running, address), ExitStack() as stack:
         clients = [stack.enter_context(connect(address)) for _ in range(55)]
-        refused = post(address)
-        assert refused.status_code == 503
-        assert "too many connections" in refused.json()["error"]["message"]
-        assert refused.headers["retry-after"] == "1"
+        refusal = post(address)
+        assert refusal.status_code == 503
+        assert "too many connections" in refusal.json()["error"]["message"]
+        assert refusal.headers["retry-after"] == "1"
         clients += [stack.enter_context(connect(address)) for _ in range(300)]
         for client in clients:
             client.settimeout(10)

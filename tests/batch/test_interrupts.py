@@ -1,0 +1,58 @@
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from langchain_image_variation.batch.interrupts import Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_second_signal_raises_an_interrupt(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first signal is only noted. After the block the previous handlers are back."""
+    handler = signal.getsignal(number)
+    interrupts = Interrupts()
+    with interrupts.handled():
+        signal.raise_signal(number)
+        assert interrupts.signal == number
+        assert "Interrupt again to stop immediately" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is handler
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    """Signals that `nohup` or a shell ignores stay ignored."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupts = Interrupts()
+        with interrupts.handled():
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+        assert interrupts.signal is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+
+
+@contextmanager
+def close_temporarily(descriptor: int) -> Iterator[None]:
+    """Close a descriptor for the block."""
+    copy = os.dup(descriptor)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(copy, descriptor)
+        os.close(copy)
+
+
+def test_message_needs_no_terminal() -> None:
+    """The terminal that started the run may be closed."""
+    interrupts = Interrupts()
+    with interrupts.handled(), close_temporarily(2):
+        signal.raise_signal(signal.SIGTERM)
+    assert interrupts.signal == signal.SIGTERM
