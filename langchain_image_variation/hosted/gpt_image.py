@@ -32,7 +32,7 @@ from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
-from langchain_image_variation.images.pixels import on_white
+from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["DEFAULT_GPT_IMAGE", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
@@ -175,7 +175,7 @@ class GptImageEngine:
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + self._endpoint.deadline
         form = self._form(request)
-        image_file = yield Work(lambda: on_white(request.image).data)
+        image_file = yield Work(lambda: flatten_on_white(request.image).data)
         answers = []
         reporter = progress_reporter()
         n_left = request.n

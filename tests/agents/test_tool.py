@@ -31,7 +31,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.hosted.variations import VariationsEngine
-from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
@@ -442,7 +442,7 @@ def test_an_agent_varies_and_survives_a_mistake(root: Path) -> None:
 def test_a_server_gets_the_visible_image(root: Path) -> None:
     """Colors hidden by alpha would be visible to a model that drops alpha."""
     (root / "faint.png").write_bytes(square_png(mode="RGBA"))
-    expected = on_white(load_source(root / "faint.png").png).data
+    expected = flatten_on_white(load_source(root / "faint.png").png).data
     with raw_server(response(200, success(1))) as server:
         engine = load_engine("variations", base_url=server.base_url)
         ImageVariationTool(root_dir=root, engine=engine).invoke(call(image="faint.png"))

@@ -75,7 +75,7 @@ def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
         assert lines[0] == f"  OPENAI_BASE_URL={address}/v1\n"
         assert lines[1] == f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)\n"
         assert lines[2].startswith("  OPENAI_API_KEY=")
-        assert "anyone who reaches this address may use it" in lines[3]
+        assert "anyone who can reach this address can use it" in lines[3]
         assert post(address).status_code == 200
 
 
@@ -85,7 +85,7 @@ def test_it_prints_an_address_that_works(tmp_path: Path) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
         lines = [running.stdout.readline() for _ in range(3)]
-        assert lines[2].startswith("On other machines, put this machine's address")
+        assert lines[2].startswith("On other machines, use this machine's address")
 
 
 def test_a_rebound_name_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_agent_varies_an_image(
     designer(model, tmp_path).invoke({"messages": [("user", "Vary the vase, twice.")]})
     (request,) = image_variation_env.journal
     assert request.fields["n"] == "2"
-    assert request.picture.size == (64, 64)
+    assert request.image.size == (64, 64)
     assert len(list((tmp_path / "variations").iterdir())) == 2
 
 
