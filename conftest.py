@@ -1,21 +1,21 @@
-"""Load the pytest plugins that this project's tests use, if they are installed."""
+"""Load the pytest plugins that the tests of this project use, as far as they are installed."""
 
 import argparse
 from pathlib import Path
 
 import pytest
 
-# pytest loads no plugin by itself here: those that come with other libraries take seconds to
-# import, in each process. The tools of langchain-tests need `benchmark` and `recording`.
+# pyproject.toml turns off plugin autoloading, because the plugins of some libraries take seconds to
+# import in each process. langchain-tests needs `benchmark` and `recording` for its tool tests.
 _PLUGINS = ("asyncio", "benchmark", "hypothesispytest", "recording", "xdist")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Load the plugins that are installed, and accept the settings of those that are not."""
+    """Load the installed plugins, and accept the settings of the others."""
     config = pluginmanager.get_plugin("pytestconfig")
     assert isinstance(config, pytest.Config)
-    # The settings are those of this project's pyproject.toml. A run of another project may collect
-    # the conformance kit from here.
+    # The settings are in this project's pyproject.toml. Another project has its own, even if it
+    # collects the conformance kit from this checkout.
     if config.rootpath != Path(__file__).parent:
         return
     for name in _PLUGINS:

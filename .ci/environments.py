@@ -1,4 +1,4 @@
-"""Commands and environments of the gate: a fresh copy of the tree, uv, and pytest's results."""
+"""The gate's commands and environments: a fresh copy of the tree, uv, and pytest's results."""
 
 import json
 import os
@@ -17,31 +17,31 @@ from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
 
-unchecked: list[str] = []
-"""What was not checked because this machine lacks it, in order."""
+gaps: list[str] = []
+"""What could not be checked because this machine lacks something, in order."""
 outcomes: Counter[str] = Counter()
-"""How many tests passed, failed, and so on, in this step."""
+"""The number of tests that passed, failed and so on in this step."""
 skips: list[str] = []
-"""The reasons for which tests were skipped in this step."""
+"""Why tests were skipped in this step."""
 STOP_SECONDS = 10
-"""How long an interrupted command may take to end before it is killed."""
+"""How long an interrupted command may take to exit before it is killed."""
 
-# What other steps install and check.
-_ELSEWHERE = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
-_ELSEWHERE += "aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
+# Skip reasons that name what other steps install and check.
+_OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
+_OTHER_STEPS += "aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 
 
 def run(
     *command: str | Path, settings: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> str:
-    """Run a command in the copy of the tree, print its output as it comes, and return it.
+    """Run a command in the copy of the tree, print its output as it arrives, and return it.
 
-    An exception while it runs, such as an interruption, also ends what the command has started.
+    An exception while it runs, such as an interruption, also stops the command's children.
 
     Args:
         command: The program and its arguments.
         settings: Environment variables.
-        cwd: The folder to run in, if it is not the copy's root.
+        cwd: The folder to run in, by default the root of the copy.
 
     Raises:
         CalledProcessError: The command failed.
@@ -78,7 +78,7 @@ def run(
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
-    """End a command and the processes of its session, and wait for the command."""
+    """Stop a command and the processes of its session, and wait for the command."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -87,41 +87,41 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def note_unchecked(what: str) -> None:
-    """Add to what was not checked, once."""
-    if what not in unchecked:
-        unchecked.append(what)
+    """Add something that could not be checked, unless it is listed already."""
+    if what not in gaps:
+        gaps.append(what)
 
 
 def _read_summary(output: str) -> None:
-    """Add up the results in pytest's closing lines, and note why tests were skipped."""
+    """Add up the results in pytest's summary lines, and note why tests were skipped."""
     for line in re.findall(r"^(?:=+ )?(\d+ [a-z]+.* in [\d.]+s)\b", output, re.M):
         for number, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", line):
             outcomes[outcome] += int(number)
-    # What the conformance kit says of a server is not about this machine.
-    skipped = r"^SKIPPED \[\d+\] (?!pytest_image_variation)\S+: (.*)$"
-    for reason in re.findall(skipped, output, re.M):
-        if not re.search(_ELSEWHERE, reason, re.I):
+    # The conformance kit's skips are about a server, not about this machine.
+    pattern = r"^SKIPPED \[\d+\] (?!pytest_image_variation)\S+: (.*)$"
+    for reason in re.findall(pattern, output, re.M):
+        if not re.search(_OTHER_STEPS, reason, re.I):
             skips.append(reason)
 
 
 @cache
 def work() -> Path:
-    """Return the folder of this run, which `main` removes."""
+    """Return the temporary folder of this run. `main` removes it."""
     return Path(tempfile.mkdtemp(prefix="gate-"))
 
 
 @cache
 def tree() -> Path:
-    """Return a fresh copy of the tree, without what earlier runs left there."""
-    left_over = (".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "installed")
+    """Return a fresh copy of the tree, without the leftovers of earlier runs."""
+    leftovers = (".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "installed", "site")
     source = Path(__file__).resolve().parents[1]
-    ignore = shutil.ignore_patterns(*left_over)
+    ignore = shutil.ignore_patterns(*leftovers)
     return Path(shutil.copytree(source, work() / "tree", symlinks=True, ignore=ignore))
 
 
 @cache
 def uv() -> Path:
-    """Install uv, which makes an environment in seconds."""
+    """Install uv, which creates an environment in seconds."""
     run(sys.executable, "-m", "venv", work() / "uv")
     run(work() / "uv/bin/pip", "install", "--quiet", "uv")
     return work() / "uv/bin/uv"
@@ -135,7 +135,7 @@ def require(python: Path, *requirements: str) -> None:
 
 @cache
 def environment(name: str, *requirements: str, base: str = sys.executable) -> Path:
-    """Make an environment once, and return its Python."""
+    """Create an environment, unless it exists, and return its Python."""
     folder = tree() / f".venv{name and '-'}{name}"
     run(uv(), "venv", "--quiet", "--clear", "--no-python-downloads", "--python", base, folder)
     require(folder / "bin/python", *requirements)
@@ -144,7 +144,7 @@ def environment(name: str, *requirements: str, base: str = sys.executable) -> Pa
 
 @cache
 def readme_environment() -> Path:
-    """Return the Python that the README's second command made, or one with the same packages."""
+    """Return the Python of the README's second command, or one with the same packages."""
     python = tree() / ".venv/bin/python"
     if (tree() / ".venv/bin/pytest").exists():
         return python
@@ -152,13 +152,13 @@ def readme_environment() -> Path:
 
 
 def readme_commands(readme: str) -> list[tuple[str, list[str]]]:
-    """Return the README's commands that set up an environment, and the lines each one prints."""
+    """Return the README's commands that create an environment, each with the lines it prints."""
     commands = re.findall(r"^\$ (python3 -m venv .*)\n((?:(?![$`]).*\n)*)", readme, re.M)
     return [(command, printed.splitlines()) for command, printed in commands]
 
 
 def check_printed(output: str, expected: list[str]) -> None:
-    """Compare the last lines that a command printed with those that the README shows.
+    """Compare the last lines of a command's output with those in the README.
 
     Raises:
         AssertionError: They differ.
@@ -169,10 +169,10 @@ def check_printed(output: str, expected: list[str]) -> None:
 
 @cache
 def interpreters() -> dict[tuple[int, int], str]:
-    """Return one CPython for each version from 3.11 up that this machine has.
+    """Return one installed CPython for each version from 3.11 on.
 
-    uv finds those on the path. Some of them run nothing, such as some of pyenv's shims and links
-    to programs that were removed, so each one is asked for its version.
+    uv finds the interpreters on the path. Some do not run, such as pyenv's shims or links to
+    removed programs, so each one is asked for its version.
 
     Raises:
         CalledProcessError: uv failed.

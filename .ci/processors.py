@@ -1,4 +1,4 @@
-"""Run the engines as other processors would, as far as this one can imitate them."""
+"""Run the engines as on other processors, as far as this processor can imitate them."""
 
 import platform
 import re
@@ -12,7 +12,7 @@ from environments import check_printed, note_unchecked, readme_commands, run, tr
 
 
 def kernels() -> list[dict[str, str]]:
-    """Return the settings under which numpy computes as on other processors."""
+    """Return the environment variables that make numpy compute as on other processors."""
     if platform.machine() not in ("x86_64", "AMD64"):
         note_unchecked("OpenBLAS's x86-64 kernels, since this processor is not x86-64")
         return [{}]
@@ -30,7 +30,7 @@ def kernels() -> list[dict[str, str]]:
     return settings
 
 
-# Each numpy has names of its own for what it can leave out, and warns about all others.
+# Each numpy version has its own names for the features to disable, and warns about others.
 LIST_CPU_FEATURES = """
 import numpy
 try:
@@ -49,18 +49,18 @@ print("OpenBLAS", *([blas[0]["version"], blas[0]["architecture"]] if blas else [
 
 
 def check_engine(python: Path, kernel: dict[str, str], *tests: str) -> None:
-    """Run tests and the README's first command under a kernel's settings, and compare pixels.
+    """Run tests and the README's first command with a kernel's settings, and compare pixels.
 
     Raises:
-        AssertionError: OpenBLAS used another kernel, or the command printed other names than the
-            README shows.
+        AssertionError: OpenBLAS used another kernel, or the command printed other file names than
+            the README shows.
         CalledProcessError: A test failed, or a pixel differs.
     """
     if "NPY_DISABLE_CPU_FEATURES" in kernel:
         features = subprocess.check_output([python, "-c", LIST_CPU_FEATURES], text=True)
         kernel = {**kernel, "NPY_DISABLE_CPU_FEATURES": features.strip()}
     used_kernel = run(python, "-c", SHOW_VERSIONS, settings=kernel).split()[-1]
-    # Newer releases of OpenBLAS call their kernel Prescott by the name Katmai.
+    # Newer releases of OpenBLAS report the kernel Prescott as Katmai.
     used_kernel = used_kernel.replace("Katmai", "Prescott")
     expected_kernel = kernel.get("OPENBLAS_CORETYPE", used_kernel)
     if used_kernel == "none":

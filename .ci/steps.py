@@ -4,12 +4,13 @@
     bash .ci/run lint types     # those two
     bash .ci/run --list         # what each one checks
 
-It needs Python and a package registry. Where a program or an interpreter is missing, the last lines
-say what was not checked.
+It needs Python and a package registry. If a program or an interpreter is missing, the last lines
+list what could not be checked.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from environments import (
     SUPPORTED,
     check_printed,
     environment,
+    gaps,
     interpreters,
     note_unchecked,
     outcomes,
@@ -36,27 +38,29 @@ from environments import (
     run,
     skips,
     tree,
-    unchecked,
     uv,
     work,
 )
 from processors import check_engine, kernels, oldest
+from site_check import check_site
 
 SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
-"""Other servers that can serve the app."""
+"""Other ASGI servers for the app."""
+COVERAGE_FLOORS = {"langchain_image_variation": 0, "pytest_image_variation": 0}
+"""The lowest coverage of each package in percent, a little below the measured figures."""
 
 STEPS: dict[str, Callable[[], None]] = {}
 
 
 def step(check: Callable[[], None]) -> Callable[[], None]:
-    """Add a step under its function's name; its docstring is its line in the list."""
+    """Add a step with its function's name. The docstring is its line in `--list`."""
     STEPS[check.__name__.replace("_", "-")] = check
     return check
 
 
 @step
 def install() -> None:
-    """The README's first command, word for word, and what it prints."""
+    """The README's first command, word for word, and its output."""
     command, expected = readme_commands((tree() / "README.md").read_text())[0]
     check_printed(run("bash", "-euo", "pipefail", "-c", command), expected)
     for folder in (".venv", "variations"):
@@ -65,7 +69,7 @@ def install() -> None:
 
 @step
 def tests() -> None:
-    """The README's second command, word for word, which runs the plain tests."""
+    """The README's second command, word for word: the plain tests."""
     command, _ = readme_commands((tree() / "README.md").read_text())[1]
     run("bash", "-euo", "pipefail", "-c", command)
 
@@ -77,7 +81,7 @@ def slow() -> None:
     require(python, *SERVERS)
     clients = {}
     if shutil.which("npm"):
-        # A registry that cannot be reached costs the tests of these SDKs alone.
+        # If the registry cannot be reached, only the tests of these SDKs are skipped.
         with suppress(subprocess.CalledProcessError):
             run(".ci/clients", tree() / ".ci/installed")
             clients["IMAGE_VARIATION_CLIENTS"] = str(tree() / ".ci/installed")
@@ -93,7 +97,7 @@ def browser() -> None:
 
 @step
 def lint() -> None:
-    """Ruff's rules and its format."""
+    """Ruff's rules and format."""
     require(readme_environment(), "--editable", ".[gate]")
     ruff = readme_environment().with_name("ruff")
     run(ruff, "check", ".")
@@ -108,13 +112,26 @@ def types() -> None:
 
 
 @step
+def docs() -> None:
+    """The documentation builds without warnings, and its pages load nothing from other hosts."""
+    # The theme prints a notice about MkDocs 2, which pyproject.toml excludes.
+    settings = {"NO_MKDOCS_2_WARNING": "1"}
+    lowest = ("--resolution", "lowest-direct")
+    for name, resolution in (("docs-floors", lowest), ("docs", ())):
+        python = environment(name, *resolution, "--editable", ".[docs]")
+        run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
+    check_site(tree() / "site")
+    shutil.rmtree(tree() / "site")
+
+
+@step
 def pythons() -> None:
-    """The other Pythons: oldest and newest run all tests, the rest the plain and batch tests."""
+    """Other Pythons: oldest and newest run all tests, the rest the plain and batch tests."""
     for major, minor in SUPPORTED:
         if (major, minor) not in interpreters():
             note_unchecked(f"Python {major}.{minor}, which is not installed")
     for version, base in interpreters().items():
-        # The steps `tests`, `slow` and `types` run on this one.
+        # This one runs in the steps `tests`, `slow` and `types`.
         if version == sys.version_info[:2]:
             continue
         name = "{}.{}".format(*version)
@@ -130,7 +147,7 @@ def pythons() -> None:
 
 @step
 def floors() -> None:
-    """The plain tests with the lowest versions that are allowed, and with the fewest extras."""
+    """The plain tests with the lowest allowed versions and the fewest extras."""
     base = interpreters()[min(interpreters())]
     lowest = ("--resolution", "lowest-direct", "--editable")
     run(environment("floors", *lowest, ".[test]", base=base), "-m", "pytest", "--quiet", "-n", "2")
@@ -138,27 +155,43 @@ def floors() -> None:
     for extras in ("batch,fsspec,pytest,server", "pytest"):
         python = environment(f"floors-{extras}", *lowest, f".[{extras}]", base=base)
         run(python, "-m", "pytest", "--quiet")
+        # Without a URL the kit skips every rule, but pytest must start in the checkout.
+        run(python, "-m", "pytest", "--quiet", "--pyargs", "pytest_image_variation.conformance")
+
+
+@step
+def coverage() -> None:
+    """Branch coverage of the plain tests, including their subprocesses; has a floor."""
+    require(readme_environment(), "--editable", ".[gate]")
+    python = (readme_environment(), "-m")
+    # pytest-cov would start after pytest has loaded the plugin, and miss its first lines.
+    run(*python, "coverage", "run", "-m", "pytest", "--quiet", "-n", "2")
+    run(*python, "coverage", "combine", "--quiet")
+    for package, floor in COVERAGE_FLOORS.items():
+        report = run(*python, "coverage", "report", "--format=total", f"--include={package}/*")
+        figure = float(report.split()[-1])
+        assert figure >= floor, f"{package}: {figure} %, below the floor of {floor} %."
 
 
 @step
 def processors() -> None:
-    """The engines as on four kinds of processors, with the newest and oldest numpy and Pillow."""
+    """The engines as on four processors, with the newest and the oldest numpy and Pillow."""
     require(readme_environment(), "threadpoolctl")
     for kernel in kernels():
         check_engine(readme_environment(), kernel, "tests/engines")
     base = interpreters()[min(interpreters())]
     pins = oldest((tree() / "pyproject.toml").read_text())
     python = environment("oldest-numpy", "--editable", ".[test]", "threadpoolctl", *pins, base=base)
-    # The engine `local` computes; the tests of the other engines take longer and do not.
+    # Only the engine `local` computes. The tests of the other engines would take longer.
     local = [str(path) for path in sorted((tree() / "tests/engines").glob("test_local*.py"))]
     for kernel in kernels():
         check_engine(python, kernel, *local)
 
 
 def neighbors() -> Path:
-    """Return the Python of an environment with the plugin's neighbors and the newest vcrpy.
+    """Return the Python of an environment with other pytest plugins and the newest vcrpy.
 
-    langchain-tests keeps that vcrpy out of the tests' own environment.
+    langchain-tests does not allow that vcrpy in the environment of the tests.
     """
     plugins = (
         "aimock-pytest cassetter hypothesis langchain openai[aiohttp] pytest-asyncio pytest-httpx "
@@ -169,18 +202,18 @@ def neighbors() -> Path:
 
 @step
 def plugins() -> None:
-    """The pytest plugin beside its neighbors, on the newest vcrpy, and in random order."""
-    # Two of the neighbors cannot be loaded together, so each test loads its own.
+    """The pytest plugin with other plugins, on the newest vcrpy, and in random order."""
+    # Two of the plugins cannot be loaded together, so each test loads its own.
     loaded = ("-p", "pytest_randomly", "-p", "pytest_socket")
     run(neighbors(), "-m", "pytest", "--quiet", *loaded, "--all", "tests/plugin")
-    # This neighbor cannot be installed beside the newest SDK.
+    # openai-responses cannot be installed with the newest SDK.
     needed = ("--editable", ".[pytest,server]", "hypothesis", "openai-responses", "pytest-asyncio")
-    tests = ("--all", "tests/plugin/test_manners.py", "-k", "openai_responses")
+    tests = ("--all", "tests/plugin/test_coexistence.py", "-k", "openai_responses")
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
 def run_cluster_tests(*arguments: str, seconds: int) -> None:
-    """Run tests in the environment with Ray, for at most so many seconds."""
+    """Run tests in the environment with Ray, with a time limit."""
     limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
     run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
@@ -194,7 +227,7 @@ def notebook() -> None:
 
 @step
 def llama_index() -> None:
-    """LlamaIndex, which takes 130 MB: its tests, its README blocks and its types."""
+    """LlamaIndex, which takes 130 MB: its tests, its page's blocks and its types."""
     needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
     files = [
@@ -203,7 +236,7 @@ def llama_index() -> None:
     ]
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
-    run(*pytest, "tests/test_readme.py", "-k", "llama_index")
+    run(*pytest, "tests/docs", "-k", "llama_index or llama-index")
     package = [
         f"langchain_image_variation/{name}.py"
         for name in ("agents/llama_index_messages", "agents/tool_spec")
@@ -225,14 +258,14 @@ def ray() -> None:
 
 @step
 def s3() -> None:
-    """Batches from and to S3, which moto serves on loopback, and over pandas data frames."""
+    """Batches from and to S3, served by moto on loopback, and from pandas data frames."""
     require(cluster_environment(), "moto[server]", "s3fs")
     run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_variation_batch.py", seconds=300)
 
 
 @step
 def wheel() -> None:
-    """A downstream project's tests on the wheel, which sdist and checkout build alike."""
+    """A downstream project's tests on the wheel; sdist and checkout build the same wheel."""
     build = (uv(), "build", "--quiet", "--python", sys.executable, "--out-dir")
     run(*build, work() / "dist")
     run(*build, work() / "direct", "--wheel")
@@ -242,9 +275,15 @@ def wheel() -> None:
         return {(file.filename, file.file_size) for file in zipfile.ZipFile(path).infolist()}
 
     assert contents(built) == contents(direct), contents(built) ^ contents(direct)
+    with zipfile.ZipFile(built) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = archive.read(metadata).decode()
+    # A package index shows it without the tree around it.
+    assert "# langchain-image-variation" in description
+    assert not re.search(r"\]\((?!https:)", description), "The description has a relative link."
     python = environment("downstream", f"{built}[pytest,server]", "langchain", "openai")
     run(python, "-m", "pytest", "--quiet", cwd=tree() / "examples/downstream")
-    # The conformance kit is in the wheel; without an address it skips every rule.
+    # The wheel contains the conformance kit. Without a URL it skips every rule.
     kit = ("--pyargs", "pytest_image_variation.conformance")
     run(python, "-m", "pytest", "--quiet", *kit, cwd=tree() / "examples/downstream")
 
@@ -253,15 +292,15 @@ def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog=".ci/run", description="Check the project.")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="a step to run (default: all)")
-    parser.add_argument("--list", action="store_true", help="say what each step checks, and exit")
+    parser.add_argument("--list", action="store_true", help="list the steps and exit")
     options = parser.parse_args()
     if unknown := [name for name in options.steps if name not in STEPS]:
-        parser.error(f"no step is named {unknown[0]!r}; --list shows their names")
+        parser.error(f"unknown step {unknown[0]!r}; --list shows all steps")
     return options
 
 
 def handle_signals() -> None:
-    """Have signals end the gate by an exception, so that it removes what it made."""
+    """Turn signals into exceptions, so that the gate removes its files before it exits."""
 
     def leave(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -276,7 +315,7 @@ def handle_signals() -> None:
 
 
 def passes(name: str) -> bool:
-    """Run a step, and return whether it passed; print why if it did not."""
+    """Run a step, print why if it fails, and return whether it passed."""
     print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
     try:
         STEPS[name]()
@@ -288,11 +327,11 @@ def passes(name: str) -> bool:
 
 
 def main() -> int:
-    """Run the steps in the order of the list, and return 1 if one of them failed.
+    """Run the steps in the order of `--list`, and return 1 if one of them failed.
 
     Raises:
-        KeyboardInterrupt: SIGINT came. The summary says in which step.
-        SystemExit: SIGTERM or SIGHUP came, or the command line is wrong.
+        KeyboardInterrupt: On SIGINT. The summary names the interrupted step.
+        SystemExit: On SIGTERM or SIGHUP, or if the command line is wrong.
     """
     options = parse_options()
     if options.list:
@@ -302,15 +341,15 @@ def main() -> int:
     handle_signals()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTEST_ADDOPTS"] = "-rs"
-    # The first steps make the environment that the later ones use, and `install` removes it.
-    chosen = [name for name in STEPS if not options.steps or name in options.steps]
+    # The first steps create the environment that later ones use, and `install` removes it.
+    selected = [name for name in STEPS if not options.steps or name in options.steps]
     main_run = {"tests", "slow"}
     counts: Counter[str] = Counter()
     times, failed = [], []
-    began = time.monotonic()
-    name, conclusion = chosen[0], f"All checks passed: {', '.join(chosen)}"
+    gate_start = time.monotonic()
+    name, conclusion = selected[0], f"All checks passed: {', '.join(selected)}"
     try:
-        for name in chosen:
+        for name in selected:
             outcomes.clear()
             skips.clear()
             start = time.monotonic()
@@ -320,9 +359,9 @@ def main() -> int:
                     conclusion = f"FAILED: {', '.join(failed)}"
             finally:
                 times.append(f"{time.monotonic() - start:6.0f} s  {name}")
-                # Each test counts once, as other steps run the same ones elsewhere. A failure
-                # counts in every step.
-                if main_run.intersection(chosen) and name not in main_run:
+                # Other steps run the same tests again, so only `tests` and `slow` count passes.
+                # Failures count in every step.
+                if main_run.intersection(selected) and name not in main_run:
                     del outcomes["passed"], outcomes["skipped"]
                 counts.update(outcomes)
             if name in ("tests", "slow", "browser"):
@@ -336,15 +375,17 @@ def main() -> int:
     finally:
         shutil.rmtree(work(), ignore_errors=True)
         print("\n== summary", *times, sep="\n")
-        for missing in unchecked:
-            print("NOT CHECKED HERE:", missing)
+        for gap in gaps:
+            print("NOT CHECKED HERE:", gap)
         print(conclusion)
         totals = [f"{number} {outcome}" for outcome, number in counts.items()] or ["no tests ran"]
         if failed:
-            totals.append(f"{len(failed)} of {len(chosen)} steps failed")
+            totals.append(f"{len(failed)} of {len(selected)} steps failed")
         if conclusion.startswith("INTERRUPTED"):
             totals.append(f"interrupted in {name}")
-        print(f"===== {', '.join(totals)} in {time.monotonic() - began:.2f}s =====", flush=True)
+        print(
+            f"===== {', '.join(totals)} in {time.monotonic() - gate_start:.2f}s =====", flush=True
+        )
     return 1 if failed else 0
 
 

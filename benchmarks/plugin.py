@@ -26,9 +26,9 @@ import vcr
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.loopback import Loopback
-from pytest_image_variation.recording import cassette_dir
 from pytest_image_variation.replay import replaying
 from pytest_image_variation.samples import square_png
+from pytest_image_variation.vcr_settings import cassette_dir
 
 LOAD_BAR = 15.0
 REPLAY_BAR = 2.0

@@ -1,14 +1,16 @@
-"""What the server costs outside the engine, beside a bare Starlette app that only reads the form.
+"""What the server costs besides the engine, compared with a bare Starlette app.
 
-Claim: the time of a request that uploads 1 MB, without the engine's own, is at most 1.5 times that
-of an app that reads the form and answers: by the clock, and by the CPU time of the server. Each
-runs in a process of its own, in turns. Requests a second, the 99th percentile of their times and
-the server's memory are shown at 1, 16 and 256 connections; with `--load`, memory under slow
-connections, large uploads, small requests and large answers.
+The bare app reads the form and answers. Claim: a request that uploads 1 MB takes at most 1.5 times
+as long on our server, without the time of the engine. This is measured by the clock and by the CPU
+time of the server. Each server runs in a process of its own, one after the other.
+
+The benchmark also shows requests per second, the 99th percentile of their times and the memory of
+the server at 1, 16 and 256 connections. With `--load`, it shows the memory with slow connections,
+large uploads, small requests and large answers.
 
     python benchmarks/server.py [--rounds N] [--load]
 
-Exits with 1 if the bar is missed. Linux only: memory and CPU time are read from /proc.
+Exits with 1 if a bar is missed. Linux only: it reads memory and CPU time from /proc.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from pytest_image_variation.samples import square_png
 
 BAR = 1.5
 CONNECTIONS = (1, 16, 256)
-# As long as the SDKs send: the shorter it is, the longer is it looked for.
+# As long as those of the SDKs. The parser takes longer to look for a shorter one.
 BOUNDARY = b"9051914041544843365972754266aaaa"
 REQUESTS = {1: 200, 16: 400, 256: 800}
 BARE = """
@@ -57,28 +59,28 @@ with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
 """
 
 
-class Served:
+class ServerProcess:
     """A server in a process of its own."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         self._process = process
         self.port = port
 
-    def memory(self, which: str = "VmRSS") -> float:
-        """Return the resident memory now, or with VmHWM at most so far, in MB."""
+    def memory(self, field: str = "VmRSS") -> float:
+        """Return the resident memory in MB: now, or its peak so far with VmHWM."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        (line,) = [line for line in status.splitlines() if line.startswith(which)]
+        (line,) = [line for line in status.splitlines() if line.startswith(field)]
         return int(line.split()[1]) / 1024
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used so far."""
+        """Return the CPU time so far, in seconds."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def served(*command: str) -> Iterator[Served]:
-    """Run a server that prints its address in its first line."""
+def running_server(*command: str) -> Iterator[ServerProcess]:
+    """Run a server that prints its address in its first line of output."""
     with subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -88,13 +90,13 @@ def served(*command: str) -> Iterator[Served]:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().partition(" at ")[2].partition("/v1.")[0]
-            yield Served(process, int(address.rpartition(":")[2]))
+            yield ServerProcess(process, int(address.rpartition(":")[2]))
         finally:
             process.kill()
 
 
 class BlindEngine(InstantEngine):
-    """The engine `instant` on a tiny source: decoding the one sent would cost more than serving."""
+    """The engine `instant` with a tiny source. Decoding the uploaded one would cost too much."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,18 +118,18 @@ def serve(queue: int, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def ours(queue: int = 1000) -> Iterator[Served]:
-    """Run our server with an engine that costs next to nothing."""
+def our_server(queue: int = 1000) -> Iterator[ServerProcess]:
+    """Run our server with an engine that takes almost no time."""
     with tempfile.TemporaryDirectory() as folder:
-        with served(__file__, "--serve", str(queue), folder) as server:
+        with running_server(__file__, "--serve", str(queue), folder) as server:
             yield server
 
 
-def request(picture: bytes, **fields: str) -> bytes:
-    """Return a whole request."""
+def raw_request(image: bytes, **fields: str) -> bytes:
+    """Return the bytes of a request."""
     form = {"response_format": "b64_json", "size": "256x256", **fields}
     parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
-    parts.append(b'"image"; filename="a.png"\r\ncontent-type: image/png\r\n\r\n' + picture)
+    parts.append(b'"image"; filename="a.png"\r\ncontent-type: image/png\r\n\r\n' + image)
     head = b"--%b\r\ncontent-disposition: form-data; name=" % BOUNDARY
     body = b"".join(head + part + b"\r\n" for part in parts) + b"--%b--\r\n" % BOUNDARY
     return (
@@ -137,46 +139,49 @@ def request(picture: bytes, **fields: str) -> bytes:
     )
 
 
-async def answered(reader: asyncio.StreamReader) -> int:
-    """Read one answer whole, and return its status."""
+async def read_status(reader: asyncio.StreamReader) -> int:
+    """Read a whole answer, and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
     await reader.readexactly(length)
     return int(head[9:12])
 
 
-async def ask(port: int, body: bytes, times: int, taken: list[float]) -> list[int]:
-    """Send a request so many times over one connection."""
+async def send_requests(port: int, body: bytes, count: int, durations: list[float]) -> list[int]:
+    """Send a request several times over one connection, and return the statuses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     statuses = []
-    for _ in range(times):
+    for _ in range(count):
         start = time.perf_counter()
         writer.write(body)
         await writer.drain()
-        statuses.append(await answered(reader))
-        taken.append(time.perf_counter() - start)
+        statuses.append(await read_status(reader))
+        durations.append(time.perf_counter() - start)
     writer.close()
     return statuses
 
 
 async def hammer(port: int, body: bytes, connections: int, total: int) -> tuple[float, list[float]]:
-    """Return requests a second over so many connections, and the time of each."""
-    taken: list[float] = []
+    """Return the requests per second over several connections, and the time of each."""
+    durations: list[float] = []
     start = time.perf_counter()
-    each = [ask(port, body, max(1, total // connections), taken) for _ in range(connections)]
+    each = [
+        send_requests(port, body, max(1, total // connections), durations)
+        for _ in range(connections)
+    ]
     statuses = [status for answers in await asyncio.gather(*each) for status in answers]
     assert set(statuses) == {200}, set(statuses)
-    return len(taken) / (time.perf_counter() - start), taken
+    return len(durations) / (time.perf_counter() - start), durations
 
 
-def engine_seconds(picture: bytes) -> tuple[float, float]:
-    """Return what the engine itself takes, by the clock and of the CPU."""
-    wanted = CreateImageVariationRequest(image=SquarePNG(picture), size="256x256")
+def engine_seconds(image: bytes) -> tuple[float, float]:
+    """Return the time that the engine takes, by the clock and of the CPU."""
+    request = CreateImageVariationRequest(image=SquarePNG(image), size="256x256")
     engine = BlindEngine()
-    engine.create_variation(wanted)
+    engine.create_variation(request)
     clock, cpu = time.perf_counter(), time.process_time()
     for _ in range(REQUESTS[1]):
-        engine.create_variation(wanted)
+        engine.create_variation(request)
     return (
         (time.perf_counter() - clock) / REQUESTS[1],
         (time.process_time() - cpu) / REQUESTS[1],
@@ -184,60 +189,63 @@ def engine_seconds(picture: bytes) -> tuple[float, float]:
 
 
 def request_seconds(
-    start: contextlib.AbstractContextManager[Served], body: bytes
+    start: contextlib.AbstractContextManager[ServerProcess], body: bytes
 ) -> tuple[float, float]:
-    """Return what a request takes at one connection, by the clock and of the server's CPU."""
+    """Return the time of a request at one connection, by the clock and of the server's CPU."""
     with start as peer:
         asyncio.run(hammer(peer.port, body, 1, REQUESTS[1] // 4))
         cpu = peer.cpu()
-        _, taken = asyncio.run(hammer(peer.port, body, 1, REQUESTS[1]))
-        return statistics.mean(taken), (peer.cpu() - cpu) / REQUESTS[1]
+        _, durations = asyncio.run(hammer(peer.port, body, 1, REQUESTS[1]))
+        return statistics.mean(durations), (peer.cpu() - cpu) / REQUESTS[1]
 
 
-def compared(rounds: int, picture: bytes) -> dict[str, float]:
-    """Print what a request costs either, and return the ratios without the engine's own time.
+def compare(rounds: int, image: bytes) -> dict[str, float]:
+    """Print what a request costs on each server, and return the ratios without the engine's time.
 
-    Either server starts anew each round: by luck, malloc gives a process's memory back after each
-    request or never, which makes a bare app take 1.2 or 2.7 ms. So the sums of all rounds count.
+    Both servers are restarted in each round. By chance, malloc returns a process's memory to the
+    system after each request or never, so a bare app takes 1.2 or 2.7 ms. The sums of all rounds
+    count.
     """
-    body = request(picture)
-    found = [
+    body = raw_request(image)
+    measurements = [
         (
-            engine_seconds(picture),
-            request_seconds(ours(), body),
-            request_seconds(served("-c", BARE), body),
+            engine_seconds(image),
+            request_seconds(our_server(), body),
+            request_seconds(running_server("-c", BARE), body),
         )
         for _ in range(rounds)
     ]
     ratios = {}
     print(f"1 MB upload, means of {rounds} rounds of {REQUESTS[1]} requests, in ms (least, most):")
-    for index, what in enumerate(("clock", "CPU")):
-        columns = [[times[index] * 1000 for times in each] for each in zip(*found, strict=True)]
-        engine, mine, theirs = (
+    for index, clock_name in enumerate(("clock", "CPU")):
+        columns = [
+            [times[index] * 1000 for times in each] for each in zip(*measurements, strict=True)
+        ]
+        engine, ours, bare = (
             f"{statistics.mean(column):.2f} ({min(column):.2f}, {max(column):.2f})"
             for column in columns
         )
-        print(f"{what:>8}: ours {mine}, of that the engine {engine}; bare {theirs}")
-        ratios[what] = (sum(columns[1]) - sum(columns[0])) / sum(columns[2])
+        print(f"{clock_name:>8}: ours {ours}, of which engine {engine}; bare {bare}")
+        ratios[clock_name] = (sum(columns[1]) - sum(columns[0])) / sum(columns[2])
     return ratios
 
 
-def print_table(picture: bytes) -> None:
-    """Print requests a second, the 99th percentile and memory at each number of connections."""
+def print_table(image: bytes) -> None:
+    """Print requests per second, the 99th percentile and memory for each number of connections."""
     print(f"{'':>12}{'requests/s':>12}{'p99 ms':>10}{'peak MB':>10}")
     for connections in CONNECTIONS:
-        with ours() as server:
-            rate, taken = asyncio.run(
-                hammer(server.port, request(picture), connections, REQUESTS[connections])
+        with our_server() as server:
+            rate, durations = asyncio.run(
+                hammer(server.port, raw_request(image), connections, REQUESTS[connections])
             )
-            p99 = sorted(taken)[int(len(taken) * 0.99)] * 1000
+            p99 = sorted(durations)[int(len(durations) * 0.99)] * 1000
             peak = server.memory("VmHWM")
             print(f"{connections:>12}{rate:12.0f}{p99:10.1f}{peak:10.0f}")
 
 
 async def drip(port: int, connections: int, seconds: float) -> None:
-    """Hold connections that send a byte a second of a large upload."""
-    head, _, rest = request(bytes(100_000)).partition(b"\r\n\r\n")
+    """Hold connections that each send one byte per second of a large upload."""
+    head, _, rest = raw_request(bytes(100_000)).partition(b"\r\n\r\n")
     streams = []
     for _ in range(connections):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -251,63 +259,63 @@ async def drip(port: int, connections: int, seconds: float) -> None:
         writer.close()
 
 
-async def burst(port: int, body: bytes, connections: int, times: int) -> dict[int, int]:
-    """Return how often each status came."""
-    each = await asyncio.gather(*(ask(port, body, times, []) for _ in range(connections)))
-    found = [status for answers in each for status in answers]
-    return {status: found.count(status) for status in sorted(set(found))}
+async def burst(port: int, body: bytes, connections: int, count: int) -> dict[int, int]:
+    """Return how often each status was received."""
+    each = await asyncio.gather(*(send_requests(port, body, count, []) for _ in range(connections)))
+    statuses = [status for answers in each for status in answers]
+    return {status: statuses.count(status) for status in sorted(set(statuses))}
 
 
-async def awaited(
+async def put_under_load(
     load: Callable[[int], Awaitable[dict[int, int] | None]], port: int
 ) -> dict[int, int] | None:
-    """Put a server under a load."""
+    """Put a server under a load, and return how often each status was received."""
     return await load(port)
 
 
 def print_load() -> None:
-    """Print the server's memory before, and at most during, each kind of load."""
+    """Print the server's memory before each kind of load, and its peak."""
     large = megabyte(1140)
     kinds: dict[str, Callable[[int], Awaitable[dict[int, int] | None]]] = {
-        "500 connections, a byte a second": lambda port: drip(port, 500, 10),
-        "200 uploads of 4 MB at once": lambda port: burst(port, request(large), 200, 1),
-        "10,000 small requests": lambda port: burst(port, request(square_png(8)), 50, 200),
+        "500 connections, one byte per second": lambda port: drip(port, 500, 10),
+        "200 uploads of 4 MB at once": lambda port: burst(port, raw_request(large), 200, 1),
+        "10,000 small requests": lambda port: burst(port, raw_request(square_png(8)), 50, 200),
         "16 answers of ten 1024x1024": lambda port: burst(
-            port, request(square_png(8), n="10", size="1024x1024"), 16, 1
+            port, raw_request(square_png(8), n="10", size="1024x1024"), 16, 1
         ),
     }
     for name, load in kinds.items():
-        with ours(queue=16) as server:
+        with our_server(queue=16) as server:
             before = server.memory()
-            statuses = asyncio.run(awaited(load, server.port))
+            statuses = asyncio.run(put_under_load(load, server.port))
             peak = server.memory("VmHWM")
-            print(f"{name:34}{before:6.0f} MB before, {peak:4.0f} MB at most; {statuses or ''}")
+            print(f"{name:38}{before:6.0f} MB before, {peak:4.0f} MB peak; {statuses or ''}")
 
 
 def main() -> int:
-    """Measure, print, and return 1 if the bar is missed."""
+    """Measure, print, and return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--load", action="store_true", help="measure memory under load too")
+    parser.add_argument("--load", action="store_true", help="also measure memory under load")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         queue, folder = arguments.serve
         serve(int(queue), Path(folder))
         return 0
-    picture = megabyte()
-    ratios = compared(arguments.rounds, picture)
-    print_table(picture)
+    image = megabyte()
+    ratios = compare(arguments.rounds, image)
+    print_table(image)
     if arguments.load:
         print_load()
-    for what, ratio in ratios.items():
-        missed = " MISSED" if ratio > BAR else ""
-        print(f"ours / bare by {what}: {ratio:.2f} (bar {BAR:.2f}){missed}")
+    for clock_name, ratio in ratios.items():
+        verdict = " MISSED" if ratio > BAR else ""
+        print(f"ours / bare by {clock_name}: {ratio:.2f} (bar {BAR:.2f}){verdict}")
     return 1 if max(ratios.values()) > BAR else 0
 
 
 def megabyte(side: int = 591) -> bytes:
-    """Return a square PNG file of about 1 MB, or of nearly 4 for a side of 1140."""
+    """Return a square PNG file of about 1 MB, or almost 4 MB for a side of 1140."""
     buffer = io.BytesIO()
     noise = [Image.effect_noise((side, side), 90) for _ in range(3)]
     Image.merge("RGB", noise).save(buffer, "PNG", compress_level=1)

@@ -1,11 +1,12 @@
-"""An agent varies a photo that its user put into the conversation, and goes on from a variation.
+"""An agent varies a photo from its user, and then one of the variations.
 
-It runs offline: the model follows a script, in which it also names a picture that does not exist
-and asks for too many. Results go to the folder "variations" where it is run:
+It runs offline. The model follows a script, in which it also makes two mistakes: it names an image
+that does not exist, and it asks for too many variations. The results are saved in the folder
+"variations" of the working directory:
 
     pip install . 'langchain>=1.3.9' && python examples/agent.py [PHOTO]
 
-For a real model, change the line that begins with `model =`, for example to
+To use a real model, change the line that starts with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.
 """
 
@@ -21,17 +22,17 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_image_variation import ImageVariationTool
 
 PHOTO = Path(__file__).parent / "chelsea.png"
-ASKED = (
-    "Make four small variations of this photo, then two of the second of them, "
-    "and then one more of the last picture."
+PROMPT = (
+    "Make four small variations of this photo, then two variations of the second one, "
+    "and then one more of the last image."
 )
 
 
 class Scripted(GenericFakeChatModel):
-    """A model that says what is in a list, whatever it is asked."""
+    """A model that gives the answers of a script, whatever the question."""
 
     def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
-        """Take any tools: the script knows them."""
+        """Accept any tools: the script knows them."""
         return self
 
 
@@ -43,28 +44,28 @@ def calls(**arguments: Any) -> AIMessage:
 
 SCRIPT = [
     calls(image="latest", n=4),
-    calls(image="cat_final_v2.png", n=2),  # No such picture: the answer lists those there are.
-    calls(image="img_3", n=20),  # img_1 is the photo, so the second variation; 20 are too many.
+    calls(image="cat_final_v2.png", n=2),  # Does not exist: the error lists the images.
+    calls(image="img_3", n=20),  # The second variation: img_1 is the photo. 20 is too many.
     calls(image="img_3", n=2),
     calls(image="latest"),
-    AIMessage("Four variations, two of the second, and one more of the last picture."),
+    AIMessage("Four variations, two of the second, and one more of the last image."),
 ]
 
 model = Scripted(messages=iter(SCRIPT))
 
 
 def main() -> None:
-    """Put the photo into a conversation, run the agent, and print what happens."""
+    """Run the agent on a message with the photo, and print what happens."""
     photo = Path(sys.argv[1]) if len(sys.argv) > 1 else PHOTO
-    picture = {
+    image = {
         "type": "image",
         "base64": base64.b64encode(photo.read_bytes()).decode("ascii"),
         "mime_type": "image/png" if photo.suffix.lower() == ".png" else "image/jpeg",
     }
-    question = HumanMessage([{"type": "text", "text": ASKED}, picture])
+    question = HumanMessage([{"type": "text", "text": PROMPT}, image])
     agent = create_agent(model, tools=[ImageVariationTool(max_n=4)])
-    print(f"user: {ASKED} [{photo.name}]")
-    # The conversation's identity: its results are kept in a folder of its own.
+    print(f"user: {PROMPT} [{photo.name}]")
+    # The thread_id gives the conversation its own folder of results.
     config = {"configurable": {"thread_id": photo.stem}}
     for step in agent.stream({"messages": [question]}, config, stream_mode="updates"):
         for update in step.values():
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def show(message: BaseMessage) -> None:
-    """Print a message, and what a program reads from the artifact of a tool's."""
+    """Print a message with its tool calls, or with the paths of the new images."""
     for call in getattr(message, "tool_calls", ()):
         print(f"model calls {call['name']}: {call['args']}")
     if message.text:

@@ -1,13 +1,13 @@
-"""A graph that makes four variations of a photo, and waits until a human has approved one.
+"""A graph that makes four variations of a photo, and waits for a human to approve one.
 
-What happened is stored in the file "approval.sqlite" where it is run, so that the approval may come
-from another process, days later; then the graph makes the approved variation's own, larger:
+The state is stored in the file "approval.sqlite" of the working directory, so the approval may come
+from another process, days later. The graph then makes larger variations of the approved one:
 
     pip install . 'langgraph>=1.2' 'langgraph-checkpoint-sqlite>=3.0.1'
     python examples/approval.py vary [PHOTO]
     python examples/approval.py approve NUMBER
 
-Its steps call the tool themselves. A model could as well: see agent.py.
+Here the steps of the graph call the tool. In agent.py, a model calls it.
 """
 
 import argparse
@@ -24,23 +24,23 @@ from langgraph.types import Command, interrupt
 from langchain_image_variation import ImageVariationTool
 
 PHOTO = Path(__file__).parent / "chelsea.png"
-# The conversation's identity: it names what is stored, and the folder of the results.
+# The thread_id identifies the stored state, and the folder of results.
 CONFIG = {"configurable": {"thread_id": "approval"}}
 
 
 def calls(image: str, n: int, size: str) -> dict[str, Any]:
-    """Return a step that asks for variations, as a model would."""
+    """Return an update of the state that calls the tool, as a model would."""
     call = {"name": "image_variation", "args": {"image": image, "n": n, "size": size}, "id": image}
     return {"messages": [AIMessage("", tool_calls=[call])]}
 
 
 def ask_for_four(state: MessagesState) -> dict[str, Any]:
-    """Ask for four variations of the picture that came last: the photo."""
+    """Ask for four variations of the newest image: the photo."""
     return calls("latest", 4, "256x256")
 
 
 def approve(state: MessagesState) -> Command[Literal["make", "__end__"]]:
-    """Wait for a human; with the number of a variation go on from that, with 0 stop here."""
+    """Wait for a human. Continue with the variation of that number, or stop if it is 0."""
     images = state["messages"][-1].artifact["images"]
     number = interrupt([image["path"] for image in images])
     if not 1 <= number <= len(images):
@@ -49,7 +49,7 @@ def approve(state: MessagesState) -> Command[Literal["make", "__end__"]]:
 
 
 def graph(checkpointer: SqliteSaver) -> Any:
-    """Return the graph: make four, have one approved, make two of that."""
+    """Return the graph: make four variations, wait for approval, make two of the approved one."""
     tools = ToolNode([ImageVariationTool()])
     builder = StateGraph(MessagesState)
     builder.add_node("ask", ask_for_four)
@@ -64,32 +64,32 @@ def graph(checkpointer: SqliteSaver) -> Any:
 
 
 def vary(photo: Path) -> None:
-    """Start anew with a photo, and print which pictures wait for approval."""
-    picture = {
+    """Start with a photo, and print the variations that wait for approval."""
+    image = {
         "type": "image",
         "base64": base64.b64encode(photo.read_bytes()).decode("ascii"),
         "mime_type": "image/png" if photo.suffix.lower() == ".png" else "image/jpeg",
     }
     with SqliteSaver.from_conn_string("approval.sqlite") as checkpointer:
         checkpointer.delete_thread("approval")
-        result = graph(checkpointer).invoke({"messages": [HumanMessage([picture])]}, CONFIG)
-    print("Which of these is approved? Say: approval.py approve NUMBER, with 0 for none.")
+        result = graph(checkpointer).invoke({"messages": [HumanMessage([image])]}, CONFIG)
+    print("Approve one of these: approval.py approve NUMBER. Use 0 to approve none.")
     for number, path in enumerate(result["__interrupt__"][0].value, start=1):
         print(f"{number} {path}")
 
 
-def go_on(number: int) -> None:
-    """Go on with the answer of a human, and print what was made."""
+def resume(number: int) -> None:
+    """Continue with the answer of a human, and print what was made."""
     with SqliteSaver.from_conn_string("approval.sqlite") as checkpointer:
-        graph_ = graph(checkpointer)
-        if not graph_.get_state(CONFIG).interrupts:
-            raise SystemExit("Nothing waits for approval here; say: approval.py vary")
-        result = graph_.invoke(Command(resume=number), CONFIG)
+        approval_graph = graph(checkpointer)
+        if not approval_graph.get_state(CONFIG).interrupts:
+            raise SystemExit("Nothing waits for approval. Start with: approval.py vary")
+        result = approval_graph.invoke(Command(resume=number), CONFIG)
     print(result["messages"][-1].text)
 
 
 def main() -> None:
-    """Read what to do from the command line, and do it."""
+    """Run the step that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("vary").add_argument("photo", nargs="?", type=Path, default=PHOTO)
@@ -98,7 +98,7 @@ def main() -> None:
     if arguments.step == "vary":
         vary(arguments.photo)
     else:
-        go_on(arguments.number)
+        resume(arguments.number)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Draw every photo of this folder and four variations of each on one sheet: contact-sheet.jpg.
+"""Draw the photos of this folder and four variations of each on one sheet: contact-sheet.jpg.
 
-Run it from anywhere: python examples/contact_sheet.py [--strength 0.5] [--output sheet.jpg]
+You can run it from anywhere: python examples/contact_sheet.py [--strength 0.5] [--output sheet.jpg]
 """
 
 import argparse
@@ -20,7 +20,7 @@ PHOTOS = ("astronaut.png", "chelsea.png", "lake.jpg", "tea-garden.jpg")
 
 
 def main() -> None:
-    """Make the variations, seeds 1 to 4, and write the sheet."""
+    """Make variations with the seeds 1 to 4, and write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strength", type=float, default=0.5)
     parser.add_argument("--output", type=Path, default=FOLDER / "contact-sheet.jpg")

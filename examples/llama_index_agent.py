@@ -1,10 +1,11 @@
-"""A session with an agent of LlamaIndex that varies a photo, offline, with a scripted model.
+"""A LlamaIndex agent varies a photo, and then one of the variations.
 
-Run it with the extra installed: `pip install '.[llama-index]'`, then
-`python examples/llama_index_agent.py`. The pictures are saved in `examples/variations`.
+It runs offline, with a model that follows a script. The results are saved in `examples/variations`:
 
-For a real model, install LlamaIndex's package for it, and put it where `main` makes the scripted
-one, such as `llm = OpenAI(model="gpt-5")` of `llama_index.llms.openai`.
+    pip install '.[llama-index]' && python examples/llama_index_agent.py
+
+To use a real model, install LlamaIndex's package for it, and change the line in `main` that starts
+with `llm =`, for example to `llm = OpenAI(model="gpt-5")` from `llama_index.llms.openai`.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def scripted_answer(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
-    """Answer as a model might that guesses a file name, reads the error, and goes on."""
+    """Answer like a model that guesses a file name, reads the error, and corrects itself."""
     last = messages[-1]
     if last.role == "tool":
         text = str(last.content)
@@ -34,8 +35,8 @@ def scripted_answer(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
             return asks(image="latest", n=3, size="256x256")
         return ChatMessage(role="assistant", content=f"Done: {names(text)}.")
     if "second" in str(last.content):
-        made = next(m for m in reversed(messages) if m.role == "tool")
-        return asks(image=names(str(made.content)).split(", ")[1], size="256x256")
+        answer = next(m for m in reversed(messages) if m.role == "tool")
+        return asks(image=names(str(answer.content)).split(", ")[1], size="256x256")
     return asks(image="cat.png", n=3, size="256x256")
 
 
@@ -46,17 +47,17 @@ def asks(**arguments: Any) -> ChatMessage:
 
 
 def names(text: str) -> str:
-    """Return the names of the new pictures in an answer of the tool."""
-    found = re.search(r"pixels: (.*?)\. They", text)
-    return found[1] if found else "nothing"
+    """Return the names of the new images in an answer of the tool."""
+    match = re.search(r"pixels: (.*?)\. They", text)
+    return match[1] if match else "nothing"
 
 
 async def say(agent: FunctionAgent, memory: Memory, *blocks: TextBlock | ImageBlock) -> None:
-    """Say something to the agent, and print what happens."""
+    """Send a message to the agent, and print what happens."""
     handler = agent.run(user_msg=ChatMessage(role="user", blocks=[*blocks]), memory=memory)
     async for event in handler.stream_events():
         if isinstance(event, ImageVariationProgress):
-            print(f"  picture {event.done} of {event.n}")
+            print(f"  image {event.done} of {event.n}")
         elif isinstance(event, ToolCallResult):
             print(f"  {event.tool_name}: {event.tool_output.content}")
         elif isinstance(event, ToolCall):
@@ -65,7 +66,7 @@ async def say(agent: FunctionAgent, memory: Memory, *blocks: TextBlock | ImageBl
 
 
 async def main() -> None:
-    """Upload a photo, have it varied, and then one of its variations."""
+    """Ask for variations of a photo, and then of one of the variations."""
     llm = MockFunctionCallingLLM(response_generator=scripted_answer)
     spec = ImageVariationToolSpec(root_dir=HERE, engine=load_engine("local", seed=7), max_n=4)
     agent = FunctionAgent(tools=[*spec.to_tool_list()], llm=llm)

@@ -1,10 +1,10 @@
-"""Vary every picture of a folder on a Ray cluster; once more, and only what is missing is made.
+"""Vary every image of a folder on a Ray cluster. A second run makes only what is missing.
 
     python examples/ray_batch.py photos out
     python examples/ray_batch.py photos out --engine NAME --gpus 1 --workers 8
 
-Both folders must be shared by all machines of the cluster. An engine that needs a GPU gets one a
-worker, or with --gpus 0.5 half of one.
+All machines of the cluster must share both folders. With --gpus 1, each worker gets a GPU; with
+--gpus 0.5, two workers share one.
 """
 
 import argparse
@@ -18,7 +18,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("photos", type=Path)
 parser.add_argument("out", type=Path)
 parser.add_argument("--engine", default="local")
-parser.add_argument("--gpus", type=float, default=0, help="of each worker")
+parser.add_argument("--gpus", type=float, default=0, help="for each worker")
 parser.add_argument("--workers", type=int, default=2)
 options = parser.parse_args()
 

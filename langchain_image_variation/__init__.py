@@ -1,6 +1,6 @@
-"""Image variations that work again: one to ten pictures from one, without a prompt.
+"""Image variations that work again: one to ten new images from one image, without a prompt.
 
-The public names below are loaded on first use, so importing this package costs next to nothing.
+The public names are loaded on first use, so importing this package is almost free.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
 
-# Without those that need an extra, which `import *` would then need too.
+# Names that need an extra are left out, because `import *` would need the extra too.
 __all__ = [
     "AsyncImageVariationClient",
     "AsyncVariationEngine",
@@ -79,7 +79,7 @@ _EXTRAS = {
         *("starlette", "uvicorn"),
     ),
 }
-"""The packages beside our own dependencies that a name needs."""
+"""The optional packages that a name needs."""
 
 
 def __getattr__(name: str) -> object:
@@ -89,9 +89,11 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    # Here, as importing this package should cost next to nothing.
+    # Imported here so that importing this package stays fast.
     from importlib.util import find_spec
 
-    # `help` and others look at whatever is listed, and would fail.
-    absent = {name for name, needed in _EXTRAS.items() if not all(map(find_spec, needed))}
-    return sorted({*globals(), *_MODULES} - absent)
+    # `help` and similar tools load every name that is listed, and would fail.
+    unavailable_names = {
+        name for name, packages in _EXTRAS.items() if not all(map(find_spec, packages))
+    }
+    return sorted({*globals(), *_MODULES} - unavailable_names)

@@ -1,12 +1,12 @@
-"""`python -m langchain_image_variation` is the same program as `image-variation`."""
+"""Runs the `image-variation` program with `python -m langchain_image_variation`."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line and return its exit code, 130 if the user interrupts."""
+    """Run the command line and return its exit code. It is 130 if the user interrupts."""
     try:
-        # An interrupt may come while this still imports.
+        # Imported here so that an interrupt during the imports is caught too.
         from langchain_image_variation.cli import main as run
 
         return run()

@@ -1,9 +1,10 @@
 """The wire contract of `POST /v1/images/variations`: request and response bodies.
 
-Names, limits and defaults are those of the operation `createImageVariation` and its schemas
-`CreateImageVariationRequest`, `ImagesResponse` and `Image` in the vendor's OpenAPI file. Writing is
-strict: a request exists only if every field is legal, and a body is written with the contract's
-keys alone. Reading is lenient: unknown keys and values are kept, and `null` is accepted wherever a
+Names, limits and defaults come from the operation `createImageVariation` and its schemas
+`CreateImageVariationRequest`, `ImagesResponse` and `Image` in the vendor's OpenAPI file.
+
+Writing is strict: every field of a request must be valid, and a response is written with the keys
+of the contract only. Reading is lenient: unknown keys are kept, and `null` is accepted wherever a
 real server might send it.
 """
 
@@ -60,36 +61,36 @@ Size = Literal["256x256", "512x512", "1024x1024"]
 """The sizes of a variation, width x height in pixels."""
 
 ResponseFormat = Literal["url", "b64_json"]
-"""How a variation is returned: as an address, or as base64 inside the JSON."""
+"""How a variation is returned: as a URL, or as base64 inside the JSON."""
 
 SIZES: tuple[Size, ...] = get_args(Size)
 DEFAULT_MODEL = "dall-e-2"
-"""The model of a request that names none. Every engine takes it."""
+"""The model of a request that does not name one. Every engine accepts it."""
 MAX_N = 10
-"""The most variations one request may ask for."""
+"""The most variations per request."""
 
 
 class CreateImageVariationRequest(BaseModel):
-    """A legal request for variations of a picture. `None` for a field means its default.
+    """A valid request for variations of an image. If a field is None, its default is used.
 
     Raises:
-        InvalidRequestError: If a field is missing, unknown or out of range; `param` names it.
+        InvalidRequestError: If a field is missing, unknown or out of range. `param` names it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     image: SquarePNG
-    """The picture to vary."""
+    """The image to vary."""
     model: Annotated[StrictStr, Field(min_length=1)] = DEFAULT_MODEL
-    """The model to use, by the engine's own names; every engine takes "dall-e-2"."""
+    """One of the engine's models. Every engine accepts "dall-e-2"."""
     n: Annotated[StrictInt, Field(ge=1, le=MAX_N)] = 1
-    """How many variations to make, 1 to 10."""
+    """The number of variations, 1 to 10."""
     response_format: ResponseFormat = "url"
-    """How to return them: "url" or "b64_json"."""
+    """How to return the variations: "url" or "b64_json"."""
     size: Size = "1024x1024"
-    """Width x height of each variation in pixels."""
+    """The width and height of each variation in pixels."""
     user: StrictStr | None = None
-    """An identifier of the end user, for hosted engines that monitor abuse."""
+    """An ID of the end user, for hosted engines that monitor abuse."""
 
     @property
     def side(self) -> int:
@@ -97,7 +98,7 @@ class CreateImageVariationRequest(BaseModel):
         return int(self.size.partition("x")[0])
 
     def to_form(self) -> dict[str, str]:
-        """Return the fields beside `image` as a multipart form carries them, in wire order."""
+        """Return the fields of the multipart form, except `image`, in the order of the wire."""
         form = {
             "model": self.model,
             "n": str(self.n),
@@ -113,11 +114,11 @@ class CreateImageVariationRequest(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _raise_in_our_tree(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _translate_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(data)
         except ValidationError as error:
-            raise _first_broken_rule(error) from None
+            raise _first_invalid_field(error) from None
 
 
 _RULES = {
@@ -130,8 +131,8 @@ _RULES = {
 }
 
 
-def _first_broken_rule(error: ValidationError) -> InvalidRequestError:
-    """Say the first broken rule in our own words: pydantic's echo whole values and a link."""
+def _first_invalid_field(error: ValidationError) -> InvalidRequestError:
+    """Return our own error for the first invalid field. Pydantic's messages repeat whole values."""
     first = error.errors(include_url=False, include_context=False)[0]
     if not first["loc"]:
         return InvalidRequestError("The request must be a mapping of its fields.")
@@ -148,43 +149,43 @@ def _first_broken_rule(error: ValidationError) -> InvalidRequestError:
     )
 
 
-def _usable(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+def _value_or_none(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     try:
         return handler(value)
     except ValidationError:
         return None
 
 
-_OrNone = WrapValidator(_usable)
-"""For values beside the pictures: one of a wrong type is dropped, and does not cost the answer."""
+_OrNone = WrapValidator(_value_or_none)
+"""Reads a value of a wrong type as None, so that the images of a response are not lost."""
 
 OptionalText = Annotated[str | None, _OrNone]
-"""A text that may be missing, null or of another type."""
+"""A string. It is None if it is missing, null or of another type."""
 _Count = Annotated[int | None, _OrNone]
 
 
 class LenientBody(BaseModel):
-    """A body as real servers send it: unknown keys are kept."""
+    """A body as real servers send it. Unknown keys are kept."""
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
 
 class UsageInputTokensDetails(LenientBody):
-    """Tokens of the request, by kind."""
+    """The tokens of the request, by kind."""
 
     image_tokens: _Count = None
     text_tokens: _Count = None
 
 
 class UsageOutputTokensDetails(LenientBody):
-    """Tokens of the answer, by kind."""
+    """The tokens of the response, by kind."""
 
     image_tokens: _Count = None
     text_tokens: _Count = None
 
 
 class Usage(LenientBody):
-    """What a token-billed model used for the request."""
+    """The tokens of a request, for models that are billed by token."""
 
     input_tokens: _Count = None
     input_tokens_details: Annotated[UsageInputTokensDetails | None, _OrNone] = None
@@ -273,11 +274,13 @@ class Image(LenientBody):
         elif not self.b64_json:
             encoded = ""
         if not encoded:
-            raise OutputError("The result holds no image; ask for response_format 'b64_json'.")
+            raise OutputError("The result has no image; request response_format 'b64_json'.")
         try:
             # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
-            wrapped = "\n" in encoded or " " in encoded
-            return base64.b64decode("".join(encoded.split()) if wrapped else encoded, validate=True)
+            is_wrapped = "\n" in encoded or " " in encoded
+            return base64.b64decode(
+                "".join(encoded.split()) if is_wrapped else encoded, validate=True
+            )
         except (binascii.Error, ValueError):
             raise OutputError("The result is not valid base64.") from None
 
@@ -287,10 +290,10 @@ def _data_url(png: bytes) -> str:
 
 
 class ImagesResponse(LenientBody):
-    """The answer to a request: when it was made, and the variations."""
+    """The response to a request: the variations, and when they were made."""
 
     created: _Count = None
-    """When the answer was made, in seconds since 1970 (UTC)."""
+    """When the response was made, in seconds since 1970 (UTC)."""
     data: list[Image] = Field(default_factory=list)
     """The variations, in order."""
     background: OptionalText = None
@@ -328,19 +331,19 @@ class ImagesResponse(LenientBody):
         response_format: ResponseFormat,
         seeds: Sequence[int] | None = None,
     ) -> Self:
-        """Make the answer of an engine that has no server: `url` becomes a `data:` URL.
+        """Make the response of an engine that has no server. A `url` becomes a `data:` URL.
 
         Args:
             pngs: The bytes of each PNG file, in order.
-            response_format: The form that was asked for.
-            seeds: The seed of each picture.
+            response_format: The requested form.
+            seeds: The seed of each image.
 
         Raises:
-            ValueError: If there are not as many seeds as pictures.
+            ValueError: If the numbers of seeds and images differ.
         """
         images = []
-        given: Sequence[int | None] = [None] * len(pngs) if seeds is None else seeds
-        for png, seed in zip(pngs, given, strict=True):
+        image_seeds: Sequence[int | None] = [None] * len(pngs) if seeds is None else seeds
+        for png, seed in zip(pngs, image_seeds, strict=True):
             if response_format == "b64_json":
                 image = Image(b64_json=base64.b64encode(png).decode("ascii"))
             else:
@@ -350,12 +353,12 @@ class ImagesResponse(LenientBody):
         return cls(created=int(time.time()), data=images)
 
     def to_json(self) -> str:
-        """Return the body as the vendor wrote it: two spaces of indent, a final newline.
+        """Return the body as the vendor wrote it: indented by two spaces, with a final newline.
 
         Keys outside the contract and keys without a value are left out.
 
         Raises:
-            OutputError: If `created` is missing, or an entry has not exactly one form.
+            OutputError: If `created` is missing, or if an entry does not have exactly one form.
         """
         if self.created is None:
             raise OutputError("The response has no 'created' time, so it cannot be written.")
@@ -365,10 +368,10 @@ class ImagesResponse(LenientBody):
 
     @classmethod
     def from_json(cls, body: str | bytes) -> Self:
-        """Read a body, keeping what the contract does not know.
+        """Read a body, including keys outside the contract.
 
         Raises:
-            OutputError: If the body is no JSON, or no object of this shape.
+            OutputError: If the body is not JSON, or not an object of this shape.
         """
         try:
             content = from_json(body)
@@ -378,17 +381,17 @@ class ImagesResponse(LenientBody):
 
     @classmethod
     def from_content(cls, content: object) -> Self:
-        """Read a body that has been parsed.
+        """Read a body that is already parsed.
 
         Raises:
-            OutputError: If it is no object of this shape.
+            OutputError: If it is not an object of this shape.
         """
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the body"
-            raise OutputError(f"The answer is not an ImagesResponse: see {where}.") from None
+            location = ".".join(str(part) for part in first["loc"]) or "the body"
+            raise OutputError(f"The response is not an ImagesResponse: see {location}.") from None
 
 
 _TOKENS = {"image_tokens", "text_tokens"}
@@ -401,4 +404,4 @@ _WRITTEN: dict[str, Any] = {
         "output_tokens_details": _TOKENS,
     },
 }
-"""The contract's own keys, the only ones that `ImagesResponse.to_json` writes."""
+"""The keys of the contract. `ImagesResponse.to_json` writes only these."""

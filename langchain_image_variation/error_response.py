@@ -1,4 +1,4 @@
-"""The wire contract's error bodies: the schemas `Error` and `ErrorResponse`."""
+"""The error bodies of the contract: the schemas `Error` and `ErrorResponse`."""
 
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ __all__ = ["Error", "ErrorResponse"]
 
 
 class Error(LenientBody):
-    """What went wrong, inside an `ErrorResponse`. All four keys are always written."""
+    """The error inside an `ErrorResponse`. All four keys are always written."""
 
     message: OptionalText = None
     type: OptionalText = None
@@ -19,27 +19,27 @@ class Error(LenientBody):
     code: OptionalText = None
 
 
-def _first_broken_field(detail: dict[str, Any]) -> Error:
-    """Read an item of `detail` as FastAPI lists broken fields."""
-    where, message = detail.get("loc"), detail.get("msg")
-    field = str(where[-1]) if isinstance(where, list) and where else None
+def _from_validation_error(detail: dict[str, Any]) -> Error:
+    """Read an item of `detail`, FastAPI's list of invalid fields."""
+    location, message = detail.get("loc"), detail.get("msg")
+    field = str(location[-1]) if isinstance(location, list) and location else None
     if field is not None and isinstance(message, str):
         message = f"{field}: {message}"
     return Error.model_validate({"message": message, "param": field})
 
 
 class ErrorResponse(LenientBody):
-    """The body of every answer that is not a success."""
+    """The body of every response that is not a success."""
 
     error: Error
 
     @classmethod
     def from_json(cls, body: str | bytes) -> Self:
-        """Read the body of an answer that is not a success, whatever its shape.
+        """Read the body of an error response of any shape.
 
         Servers send the contract's envelope, `{"error": "text"}`, `{"detail": …}`,
-        `{"message": …}`, a page of HTML or nothing. What is not understood is left out, so this
-        raises nothing.
+        `{"message": …}`, an HTML page or nothing. Anything else is ignored, so this method never
+        raises an error.
         """
         try:
             content = from_json(body)
@@ -54,29 +54,29 @@ class ErrorResponse(LenientBody):
             if isinstance(text, str):
                 return cls(error=Error(message=text))
             if isinstance(text, list) and text and isinstance(text[0], dict):
-                return cls(error=_first_broken_field(text[0]))
+                return cls(error=_from_validation_error(text[0]))
         return cls(error=Error())
 
     @classmethod
     def from_exception(cls, error: ImageVariationError) -> Self:
-        """Return the body that stands for an error of the tree."""
+        """Return the error body for an exception."""
         return cls(
             error=Error(message=error.message, type=error.type, param=error.param, code=error.code)
         )
 
     def to_exception(self, status_code: int) -> ImageVariationError:
-        """Return the error of the tree that this body stands for, with the answer's status."""
+        """Return the exception for this error body and the status of the response."""
         error = self.error
         return error_from_wire(
             status_code,
             error.message or "",
-            # Some gateways send an empty string for null.
+            # Some gateways send an empty string instead of null.
             type=error.type or None,
             code=error.code or None,
             param=error.param or None,
         )
 
     def to_json(self) -> str:
-        """Return the body as the vendor writes it: all four keys, two spaces of indent."""
-        known = self.error.model_dump(include={"message", "type", "param", "code"})
-        return ErrorResponse(error=Error(**known)).model_dump_json(indent=2)
+        """Return the body as the vendor writes it: all four keys, indented by two spaces."""
+        fields = self.error.model_dump(include={"message", "type", "param", "code"})
+        return ErrorResponse(error=Error(**fields)).model_dump_json(indent=2)

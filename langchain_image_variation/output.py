@@ -1,8 +1,8 @@
-"""From an `ImagesResponse` to PNG files, a contact sheet and a notebook's display.
+"""Saves an `ImagesResponse` as PNG files, and draws a contact sheet of it.
 
-File names are made here, from the source's name and the image's pixels, so no answer can choose
-where it is written, and the same pixels get the same name on every machine. A file appears under
-its name whole or not at all, and never replaces another file.
+File names are made from the name of the source and a hash of the pixels. A response therefore never
+chooses where it is written, and the same pixels get the same name on every machine. Files are
+written atomically and never replace another file.
 """
 
 import hashlib
@@ -50,40 +50,39 @@ __all__ = [
 ]
 
 THUMBNAIL_SIDE = 512
-"""A thumbnail has at most this many pixels a side."""
+"""The largest width and height of a thumbnail, in pixels."""
 
 T = TypeVar("T")
 
 _WRITERS = 4
-"""So many files are written at once: a disk takes four in little more time than one."""
+"""How many files are written at the same time: four take a disk little longer than one."""
 
 RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
-"""The names that `place_images` makes: nothing in them means anything to a file system."""
+"""Matches the names that `place_images` makes. No file system treats them specially."""
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
-"""Puts a file in place whole, by name, unless the name is taken. Returns the content of that name:
-the new bytes, or those that were there before, or None if it is not a file. May raise an
-`OutputError`."""
+"""Writes a file by name and atomically, unless the name is taken. Returns the content under that
+name: the new bytes, the existing bytes, or None if it is not a file. May raise an `OutputError`."""
 
 _HEADER = struct.Struct(">16xII")
-"""The beginning of a PNG file, up to its width and height in pixels."""
+"""The start of a PNG file, up to and including its width and height."""
 
 _GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
-# The end of a result's name. What could be a date is left alone.
-_RESULT = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
+# The end of the name of a result. A number that could be a date is not taken for a hash.
+_HASH_AND_INDEX = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
 
 DATED_NAME = re.compile(rf".*-{_DATE}-[0-9]+\.png", re.DOTALL)
-"""Names whose hash could be a date: they may be those of somebody's own pictures."""
+"""Matches names whose hash could be a date, because they may be a user's own images."""
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
-    """Make a folder for results, with its parents, and check that files can be written there.
+    """Create a folder for results and its parents, and check that files can be written to it.
 
     Raises:
-        OutputError: If it cannot be made, is no folder, or is not writable.
+        OutputError: If it cannot be created, is not a folder, or is not writable.
     """
     path = Path(directory)
     try:
@@ -91,16 +90,16 @@ def make_output_dir(directory: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except FileExistsError:
-        raise OutputError(f"{path.name!r} is a file; name a folder for the results.") from None
+        raise OutputError(f"{path.name!r} is a file; choose a folder for the results.") from None
     except (OSError, ValueError):
         raise OutputError(
-            f"The folder {path.name!r} cannot be written to; name another for the results."
+            f"The folder {path.name!r} cannot be written to; choose another one for the results."
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """A variation that was put somewhere."""
+    """A variation that a `Place` has written."""
 
     name: str
     """The name of its file."""
@@ -111,7 +110,7 @@ class PlacedImage:
     height: int
     """In pixels."""
     seed: int | None
-    """The seed that made it, where the engine has one."""
+    """The seed that made it, if the engine has seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class SavedImage:
     height: int
     """In pixels."""
     seed: int | None
-    """The seed that made it, where the engine has one."""
+    """The seed that made it, if the engine has seeds."""
 
 
 def save_images(
@@ -134,72 +133,73 @@ def save_images(
 ) -> list[SavedImage]:
     """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
 
-    The hash is the beginning of `images.pixels.pixel_sha256`, so it does not depend on how the file
-    is compressed. If a file of that name holds the same pixels, it is kept.
-    If it holds anything else, it is kept too, and the new file gets more digits of the hash. A
-    result that came as JPEG or WebP is written as PNG. If the name is that of an earlier result,
-    its own hash and index are dropped.
+    The hash is the start of `images.pixels.pixel_sha256`, so it does not depend on how the file is
+    compressed. If a file of that name has the same pixels, it is kept. If it has other content, it
+    is kept too, and the new file gets more digits of the hash. JPEG and WebP results are written as
+    PNG. If `name` is the name of an earlier result, its hash and index are dropped.
 
     Args:
-        response: The answer of an engine.
-        directory: The folder to write to; made if it is missing.
-        name: What to begin the names with, usually `Source.name`. Characters that could trouble a
+        response: The response of an engine.
+        directory: The folder to write to. It is created if it does not exist.
+        name: The start of each file name, usually `Source.name`. Characters that could confuse a
             file system, a terminal or a shell are replaced.
 
     Raises:
-        OutputError: If an entry holds no readable picture, after all others were written, or if a
-            file cannot be written. Pictures written before that stay.
+        OutputError: If an entry is not a readable image (the others are written first), or if a
+            file cannot be written. Files that are already written stay.
     """
     folder = make_output_dir(directory)
     return [
         SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
-        for image in place_images(response, partial(place_file, folder), name=name, at_once=True)
+        for image in place_images(response, partial(place_file, folder), name=name, concurrent=True)
     ]
 
 
 def place_images(
-    response: ImagesResponse, place: Place, *, name: str = "image", at_once: bool = False
+    response: ImagesResponse, place: Place, *, name: str = "image", concurrent: bool = False
 ) -> list[PlacedImage]:
-    """Do what `save_images` does, wherever `place` puts the files.
+    """Do the same as `save_images`, but write the files with `place`.
 
     Args:
         response: As in `save_images`.
-        place: Puts one file in place.
+        place: Writes one file.
         name: As in `save_images`.
-        at_once: Whether `place` may be called by several threads at once.
+        concurrent: Whether several threads may call `place` at the same time.
 
     Raises:
         OutputError: As `save_images`.
     """
-    placed: list[PlacedImage] = []
-    failure: ImageVariationError | None = None
+    placed_images: list[PlacedImage] = []
+    unreadable_error: ImageVariationError | None = None
     jobs = [
-        partial(_placed_image, image, place, name, str(index))
+        partial(_place_image, image, place, name, str(index))
         for index, image in enumerate(response.data, start=1)
     ]
-    others = _begun(jobs[1:]) if at_once else jobs[1:]
-    broken: OutputError | None = None
-    for outcome in [*jobs[:1], *others]:
+    other_jobs = _start(jobs[1:]) if concurrent else jobs[1:]
+    write_error: OutputError | None = None
+    for job in [*jobs[:1], *other_jobs]:
         try:
-            placed.append(outcome())
-        except _UnreadableError as unreadable:
-            failure = failure or unreadable.error
+            placed_images.append(job())
+        except _UnreadableError as error:
+            unreadable_error = unreadable_error or error.cause
         except OutputError as error:
-            broken = broken or error
-    if broken is not None:
-        raise broken
-    if failure is not None:
-        names = ", ".join(image.name for image in placed) or "none"
-        raise OutputError(f"{failure.message} Saved of this answer: {names}.") from failure
-    return placed
+            write_error = write_error or error
+    if write_error is not None:
+        raise write_error
+    if unreadable_error is not None:
+        names = ", ".join(image.name for image in placed_images) or "none"
+        raise OutputError(
+            f"{unreadable_error.message} Saved images: {names}."
+        ) from unreadable_error
+    return placed_images
 
 
-def _begun(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
-    """Have jobs done by other threads, and return what waits for the result of each."""
+def _start(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
+    """Start jobs in other threads, and return a function for each that waits for its result."""
     try:
         return [_writers.submit(job).result for job in jobs]
     except RuntimeError:
-        # The interpreter is shutting down: what was begun is done once more, which changes nothing.
+        # The interpreter is shutting down. A job that has already started runs twice, without harm.
         return list(jobs)
 
 
@@ -207,12 +207,12 @@ def _new_writers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_WRITERS - 1, thread_name_prefix="image-variation-writer")
 
 
-# Kept, since starting a thread takes as long as writing a picture. It starts them when needed.
+# Kept, because starting a thread takes as long as writing an image. Threads start when needed.
 _writers = _new_writers()
 
 
 def _replace_writers() -> None:
-    """Make new writers in a forked child, which has none of its parent's threads."""
+    """Make new writers in a forked child, which does not have the threads of its parent."""
     global _writers
     _writers = _new_writers()
 
@@ -222,13 +222,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def save_png(image: Image.Image, directory: Path, *, name: str, suffix: str) -> Path:
-    """Write one image as `<name>-<hash>-<suffix>.png`, atomically, and return its path.
+    """Write one image as `<name>-<hash>-<suffix>.png`, and return its path.
 
     Args:
         image: An image in a plain mode.
         directory: An existing folder.
-        name: What to begin the file's name with; made safe first.
-        suffix: What to end it with, such as an index.
+        name: The start of the file name. Unsafe characters are replaced.
+        suffix: The end of the file name, such as an index.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -241,34 +241,34 @@ def save_png(image: Image.Image, directory: Path, *, name: str, suffix: str) -> 
 def place_png(
     data: bytes, image: Image.Image, place: Place, *, name: str, suffix: str
 ) -> tuple[str, bytes]:
-    """Do what `save_png` does, wherever `place` puts the file.
+    """Do the same as `save_png`, but write the file with `place`.
 
     Args:
         data: The bytes of a PNG file.
         image: Its pixels in a plain mode.
-        place: Puts the file in place.
+        place: Writes the file.
         name: As in `save_png`.
         suffix: As in `save_png`.
 
     Returns:
-        The file's name and its content: `data`, or that of an earlier file of the same pixels.
+        The file's name and its content: `data`, or the bytes of an existing file with these pixels.
 
     Raises:
         OutputError: As `save_png`.
     """
     digest = pixel_sha256(image)
     for length in _HASH_LENGTHS:
-        file = f"{_safe(name)}-{digest[:length]}-{suffix}.png"
+        file = f"{_safe_name(name)}-{digest[:length]}-{suffix}.png"
         content = place(file, data)
         if content is not None and (content == data or _has_pixels(content, image.size, digest)):
             return file, content
-    raise OutputError(f"{file!r} exists with other content; remove it or name another folder.")
+    raise OutputError(f"{file!r} exists with other content; remove it or choose another folder.")
 
 
 def _has_pixels(content: bytes, size: tuple[int, int], digest: str) -> bool:
-    """Say whether a file is a PNG of this size, in pixels, whose `pixel_sha256` is the digest."""
-    # Other sizes are not decoded, so that a file costs no more memory than the new image. EXIF may
-    # turn an image on its side.
+    """Return whether a file is a PNG of this size, in pixels, with this `pixel_sha256`."""
+    # A file of another size is not decoded, so it takes no more memory than the new image. EXIF may
+    # swap width and height.
     if not content.startswith(SIGNATURE) or len(content) < _HEADER.size:
         return False
     if sorted(_HEADER.unpack_from(content)) != sorted(size):
@@ -280,18 +280,18 @@ def _has_pixels(content: bytes, size: tuple[int, int], digest: str) -> bool:
 
 
 class ContactSheet:
-    """One picture that shows the source and its variations side by side, numbered.
+    """An image of the source and its numbered variations, side by side.
 
-    In a notebook, the object as the last line of a cell shows the sheet.
+    In a notebook, a cell that ends with a `ContactSheet` shows it.
 
     Args:
-        source: The picture that was varied.
-        response: The answer of an engine.
-        tile: The width and height of each picture on the sheet, in pixels.
-        columns: How many pictures are side by side; by default up to 4, and 5 of 5.
+        source: The source image.
+        response: The response of an engine.
+        tile: The width and height of each image on the sheet, in pixels.
+        columns: The images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
-        OutputError: If an entry of the answer holds no readable picture.
+        OutputError: If an entry of the response is not a readable image.
     """
 
     def __init__(
@@ -304,19 +304,19 @@ class ContactSheet:
     ) -> None:
         variations = [decode_result(image.read()) for image in response.data]
         labels = ["source", *(str(index + 1) for index in range(len(variations)))]
-        self.image: Image.Image = _sheet(
-            [decode(source), *variations], labels, tile, columns or _columns(len(labels))
+        self.image: Image.Image = _draw_sheet(
+            [decode(source), *variations], labels, tile, columns or _default_columns(len(labels))
         )
 
     @classmethod
     def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
-        """Return a sheet as a JPEG file of at most `THUMBNAIL_SIDE` pixels a side.
+        """Return a sheet as a JPEG file, at most `THUMBNAIL_SIDE` pixels wide and high.
 
         Raises:
-            OutputError: If an entry of the answer holds no readable picture.
+            OutputError: If an entry of the response is not a readable image.
         """
-        pictures = len(response.data) + 1
-        sides = {columns: _tile(pictures, columns) for columns in range(1, pictures + 1)}
+        count = len(response.data) + 1
+        sides = {columns: _thumbnail_tile(count, columns) for columns in range(1, count + 1)}
         columns = max(sides, key=lambda columns: sides[columns])
         sheet = cls(source, response, tile=sides[columns], columns=columns)
         buffer = io.BytesIO()
@@ -337,13 +337,13 @@ class ContactSheet:
 
 
 class _UnreadableError(Exception):
-    """An entry holds no readable picture, which costs no other."""
+    """Raised if an entry is not a readable image. The other entries are still written."""
 
-    def __init__(self, error: ImageVariationError) -> None:
-        self.error = error
+    def __init__(self, cause: ImageVariationError) -> None:
+        self.cause = cause
 
 
-def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
+def _place_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
     try:
         data, pixels = as_png(image.read())
     except ImageVariationError as error:
@@ -353,42 +353,45 @@ def _placed_image(image: Variation, place: Place, name: str, suffix: str) -> Pla
     return PlacedImage(file, sha256, *pixels.size, image.seed)
 
 
-def _safe(name: str) -> str:
-    """Keep letters, digits, dot, dash and underscore; a name never begins with a dot or dash."""
+def _safe_name(name: str) -> str:
+    """Replace unsafe characters in a name, which then never begins with a dot or a dash."""
     return (
-        re.sub(r"[^\w.-]+", "-", _RESULT.sub("", name)).strip("-.")[:_STEM_LENGTH].strip("-.")
+        re.sub(r"[^\w.-]+", "-", _HASH_AND_INDEX.sub("", name))
+        .strip("-.")[:_STEM_LENGTH]
+        .strip("-.")
         or "image"
     )
 
 
-def _columns(pictures: int) -> int:
-    return min(pictures, 5 if pictures == 5 else 4)
+def _default_columns(count: int) -> int:
+    return min(count, 5 if count == 5 else 4)
 
 
-def _tile(pictures: int, columns: int) -> int:
-    """Return the side of the pictures on a thumbnail, in pixels, with so many columns."""
-    rows = -(-pictures // columns)
-    across = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
-    return min(across, (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION)
+def _thumbnail_tile(count: int, columns: int) -> int:
+    """Return the side of each image on a thumbnail with this many columns, in pixels."""
+    rows = -(-count // columns)
+    width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
+    height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
+    return min(width, height)
 
 
-def _sheet(
-    pictures: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
+def _draw_sheet(
+    images: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
 ) -> Image.Image:
-    # Here, since whoever imports the tool seldom draws, and waits for every import.
+    # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     gap, caption = _GAP, _CAPTION
     width = columns * (tile + gap) + gap
     height = rows * (tile + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         row, column = divmod(index, columns)
         x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
         draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
-        small = picture.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(small, (x, y + caption), small)
+        thumbnail = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (x, y + caption), thumbnail)
     return sheet

@@ -132,7 +132,7 @@ def load_source(
     if isinstance(source, Image.Image):
         if fit == "strict":
             raise InvalidImageError("fit='strict' accepts PNG files only, got a PIL image.")
-        return _converted(source, fit, name or _stem(getattr(source, "filename", "")))
+        return _convert(source, fit, name or _stem(getattr(source, "filename", "")))
     data, default_name = _read(source, urls)
     name = name or default_name
     if data.startswith(chunks.SIGNATURE):
@@ -140,31 +140,35 @@ def load_source(
     if fit == "strict":
         _check_strictly(data)
     with _open_supported(data) as image:
-        return _converted(image, fit, name)
+        return _convert(image, fit, name)
 
 
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
     end = chunks.find_end(data)
     whole_file, has_trailing_bytes = data[:end], end < len(data)
-    visible = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
-    header, names = chunks.check_order(chunks.read_chunks(visible))
+    visible_data = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
+    header, names = chunks.check_order(chunks.read_chunks(visible_data))
     if header.width * header.height > MAX_SOURCE_PIXELS:
         raise _too_many_pixels(header.width, header.height)
     if fit == "strict":
         _check_strictly(data)
     steps = _dropped_parts(whole_file)
-    bare = chunks.strip_metadata(visible)
-    fits = header.width == header.height <= MAX_PNG_SIDE and len(bare) < MAX_PNG_BYTES
-    if fits and not _may_need_normalizing(header, names):
-        check_scanlines(bare)
-        return Source(SquarePNG(bare), name, _note(name, steps, rewritten=has_trailing_bytes))
+    bare_data = chunks.strip_metadata(visible_data)
+    fits_contract = header.width == header.height <= MAX_PNG_SIDE and len(bare_data) < MAX_PNG_BYTES
+    if fits_contract and not _may_need_normalizing(header, names):
+        check_scanlines(bare_data)
+        return Source(
+            SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
+        )
     with translate_decoder_errors(
         InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
     ):
-        image = open_png(visible)
-        if fits and is_normalized(image):
-            return Source(SquarePNG(bare), name, _note(name, steps, rewritten=has_trailing_bytes))
-    return _converted(image, fit, name, steps)
+        image = open_png(visible_data)
+        if fits_contract and is_normalized(image):
+            return Source(
+                SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
+            )
+    return _convert(image, fit, name, steps)
 
 
 def _may_need_normalizing(header: chunks.Header, names: set[bytes]) -> bool:
@@ -200,10 +204,10 @@ _SRGB_CICP = bytes([1, 13, 0, 1])
 """The primaries, transfer function, matrix and range of sRGB (ITU-T H.273)."""
 
 
-def _note(name: str, steps: list[str], *, rewritten: bool) -> str:
+def _note(name: str, steps: list[str], *, is_rewritten: bool) -> str:
     if steps:
         return f"{name}: {', '.join(steps)}."
-    return f"{name}: rewrote it as a valid PNG." if rewritten else ""
+    return f"{name}: rewrote it as a valid PNG." if is_rewritten else ""
 
 
 def _too_many_pixels(width: int, height: int) -> InvalidImageError:
@@ -340,8 +344,8 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
         )
     # Imported here because few sources are URLs, and httpx is slow to import.
     from langchain_image_variation.http.address import parse_url
+    from langchain_image_variation.http.fetch import fetch
     from langchain_image_variation.http.flow import Driver
-    from langchain_image_variation.http.url_policy import fetch
 
     if urls.transport is not None and not hasattr(urls.transport, "handle_request"):
         raise InvalidRequestError("urls must have a sync transport here.", param="urls")
@@ -369,10 +373,10 @@ def _stem(name: object) -> str:
 
 def _open_supported(data: bytes) -> Image.Image:
     """Open an image in a supported format without decoding it, unless that takes too much work."""
-    unsupported = SourceError(
+    unsupported_error = SourceError(
         f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
     )
-    with translate_decoder_errors(unsupported):
+    with translate_decoder_errors(unsupported_error):
         try:
             return open_image(data, FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -381,9 +385,7 @@ def _open_supported(data: bytes) -> Image.Image:
             ) from None
 
 
-def _converted(
-    image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[str] = ()
-) -> Source:
+def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[str] = ()) -> Source:
     """Make an image square, encode it, and describe each step in the note."""
     width, height = image.size
     if not width or not height:
@@ -405,4 +407,4 @@ def _converted(
             "does not do. Pass fit='crop' or fit='pad'."
         )
     steps += filter(None, (fit_step, scale_step))
-    return Source(png, name, _note(name, steps, rewritten=False))
+    return Source(png, name, _note(name, steps, is_rewritten=False))

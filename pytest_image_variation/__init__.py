@@ -1,1 +1,1 @@
-"""Helps test suites around image variations: pictures that keep and that break the contract."""
+"""A pytest plugin for programs that request image variations, and a conformance kit."""

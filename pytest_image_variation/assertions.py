@@ -1,4 +1,4 @@
-"""`assert_images_response`: an answer checked against the contract, each picture included."""
+"""`assert_images_response`: checks a response against the contract, including its images."""
 
 import base64
 import binascii
@@ -14,7 +14,10 @@ from langchain_image_variation.images.png import SquarePNG
 
 __all__ = ["assert_images_response"]
 
-_Broken = list[tuple[str, str, str]]
+_Rows = list[tuple[str, str, str]]
+"""Each violation as a row: the field, what was expected, what was found."""
+
+_LONGEST_VALUE = 60
 
 
 def assert_images_response(
@@ -25,26 +28,27 @@ def assert_images_response(
     response_format: ResponseFormat = "url",
     read: Callable[[str], bytes] | None = None,
 ) -> None:
-    """Check that an answer is what a request for `n` pictures must get.
+    """Check that a response is what a request for `n` images must get.
 
-    Checked are the status, `created`, the number of entries, that each has its picture in the form
-    asked for and in no other, and that each picture is a PNG of exactly the size. A key of another
-    form may be there as null.
+    The checks cover the status, `created`, the number of entries, that each entry has its image in
+    the requested format and in no other, and that each image is a PNG of exactly the requested
+    size. The key of the other format may be present if it is null.
 
     Args:
-        response: The answer, as the vendor's SDK, our client, or an HTTP library returns it, or as
-            the parsed or unparsed JSON.
-        n: How many pictures were asked for.
-        size: Which size was asked for.
-        response_format: Which form was asked for.
-        read: Fetches the picture of a url. Without it, only the form of urls is checked, except
-            for the results of our own client, which are there already. What it raises is raised.
+        response: The response, as the vendor's SDK, our client or an HTTP library returns it, or
+            its JSON, parsed or not.
+        n: The number of images in the request.
+        size: The size in the request.
+        response_format: The format in the request.
+        read: Downloads the image at a URL; its exceptions are not caught. Without it, only the
+            form of URLs is checked, except in the results of our own client, which can download
+            their images.
 
     Raises:
-        ValueError: If `size` or `response_format` is none of the contract's, or `n` no whole number
-            from 1.
-        AssertionError: If a rule is broken; the message lists each field, what was expected there
-            and what was found.
+        ValueError: If `size` or `response_format` is not in the contract, or `n` is not a positive
+            integer.
+        AssertionError: If the response breaks a rule. The message lists each field with what was
+            expected and what was found.
     """
     __tracebackhide__ = True
     for name, value, legal in (
@@ -54,25 +58,25 @@ def assert_images_response(
         if value not in legal:
             raise ValueError(f"{name} must be one of {', '.join(legal)}, got {str(value)[:60]!r}.")
     if type(n) is not int or n < 1:
-        raise ValueError(f"n must be a whole number from 1, got {str(n)[:60]!r}.")
-    broken: _Broken = []
-    content = _content(response, broken)
+        raise ValueError(f"n must be a positive integer, got {str(n)[:60]!r}.")
+    rows: _Rows = []
+    content = _read_content(response, rows)
     if content is not None:
-        _check_content(content, n, broken)
+        _check_content(content, n, rows)
         entries = content.get("data")
+        images = getattr(response, "data", None)
         for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            own = getattr(response, "data", None)
-            picture = own[index] if isinstance(own, list) and len(own) > index else None
-            _check_entry(f"data[{index}]", entry, picture, (size, response_format, read), broken)
-    if broken:
-        raise AssertionError(_report(broken))
+            image = images[index] if isinstance(images, list) and len(images) > index else None
+            _check_entry(f"data[{index}]", entry, image, (size, response_format, read), rows)
+    if rows:
+        raise AssertionError(_report(rows))
 
 
-def _content(response: Any, broken: _Broken) -> Mapping[str, Any] | None:
-    """Return the JSON object of an answer in whatever shape it came."""
+def _read_content(response: Any, rows: _Rows) -> Mapping[str, Any] | None:
+    """Return the JSON object of a response, whatever type the response has."""
     status = getattr(response, "status_code", getattr(response, "status", 200))
     if status != 200:
-        broken.append(("status", "200", repr(status)))
+        rows.append(("status", "200", repr(status)))
     content = response
     if hasattr(response, "model_dump"):
         content = response.model_dump(mode="json")
@@ -84,96 +88,98 @@ def _content(response: Any, broken: _Broken) -> Mapping[str, Any] | None:
         except ValueError:
             content = None
     if inspect.iscoroutinefunction(getattr(response, "json", None)):
-        broken.append(("the body", "a JSON object", "an answer not read yet: await its json()"))
+        rows.append(("body", "a JSON object", "an unread response: pass `await response.json()`"))
         return None
     if not isinstance(content, Mapping):
-        broken.append(("the body", "a JSON object", _shown(content, "no JSON")))
+        rows.append(("body", "a JSON object", _shorten(content, "no JSON")))
         return None
     return content
 
 
-def _check_content(content: Mapping[str, Any], n: int, broken: _Broken) -> None:
+def _check_content(content: Mapping[str, Any], n: int, rows: _Rows) -> None:
     created = content.get("created")
     if type(created) is not int:
-        broken.append(("created", "a whole number of seconds", _shown(created)))
+        rows.append(("created", "an integer, in seconds", _shorten(created)))
     entries = content.get("data")
     if not isinstance(entries, list):
-        broken.append(("data", "a list", _shown(entries)))
+        rows.append(("data", "a list", _shorten(entries)))
     elif len(entries) != n:
-        broken.append(("data", f"{n} entries", f"{len(entries)}"))
+        rows.append(("data", f"{n} entries", f"{len(entries)}"))
 
 
 def _check_entry(
-    where: str,
+    field: str,
     entry: Any,
-    picture: Any,
-    wanted: tuple[Size, ResponseFormat, Callable[[str], bytes] | None],
-    broken: _Broken,
+    image: Any,
+    expected: tuple[Size, ResponseFormat, Callable[[str], bytes] | None],
+    rows: _Rows,
 ) -> None:
-    size, response_format, read = wanted
+    size, response_format, read = expected
     if not isinstance(entry, Mapping):
-        broken.append((where, "an object", _shown(entry)))
+        rows.append((field, "an object", _shorten(entry)))
         return
     other = "url" if response_format == "b64_json" else "b64_json"
     if entry.get(other) is not None:
-        broken.append((f"{where}.{other}", "none", _shown(entry[other])))
+        rows.append((f"{field}.{other}", "nothing", _shorten(entry[other])))
     value = entry.get(response_format)
-    where = f"{where}.{response_format}"
+    field = f"{field}.{response_format}"
     if not isinstance(value, str):
-        broken.append((where, "a string", _shown(value)))
+        rows.append((field, "a string", _shorten(value)))
         return
     try:
-        data = _read(value, response_format, picture, read)
+        data = _read_image(value, response_format, image, read)
     except (ImageVariationError, ValueError) as error:
-        broken.append((where, f"a PNG of {size}", str(error)))
+        rows.append((field, f"a PNG of {size}", str(error)))
         return
     if data is not None:
-        _check_picture(where, data, size, broken)
+        _check_image(field, data, size, rows)
 
 
-def _read(
-    value: str, response_format: ResponseFormat, picture: Any, read: Callable[[str], bytes] | None
+def _read_image(
+    value: str, response_format: ResponseFormat, image: Any, read: Callable[[str], bytes] | None
 ) -> bytes | None:
-    """Return the file of an entry, or None where it cannot be had.
+    """Return the file of an entry, or None if there is no way to download it.
 
     Raises:
-        ValueError: If the value is not of the form that was asked for.
+        ValueError: If the value does not have the requested format.
         ImageVariationError: If our own client could not download it.
     """
     if response_format == "b64_json":
         try:
             return base64.b64decode(value, validate=True)
         except binascii.Error:
-            raise ValueError("no base64") from None
+            raise ValueError("invalid base64") from None
     if value.startswith("data:image/png;base64,"):
         return base64.b64decode(value.partition(",")[2])
     address = urlsplit(value)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"no address: {value[:60]!r}")
+        raise ValueError(f"not an http or https URL: {value[:60]!r}")
     if read is not None:
         return read(value)
-    return picture.read() if hasattr(picture, "read") else None
+    return image.read() if hasattr(image, "read") else None
 
 
-def _check_picture(where: str, data: bytes, size: Size, broken: _Broken) -> None:
+def _check_image(field: str, data: bytes, size: Size, rows: _Rows) -> None:
     try:
         side = SquarePNG(data).side
     except InvalidImageError as error:
-        broken.append((where, f"a PNG of {size}", error.message))
+        rows.append((field, f"a PNG of {size}", error.message))
         return
     if f"{side}x{side}" != size:
-        broken.append((where, f"a PNG of {size}", f"one of {side}x{side}"))
+        rows.append((field, f"a PNG of {size}", f"one of {side}x{side}"))
 
 
-def _shown(value: object, otherwise: str = "nothing") -> str:
+def _shorten(value: object, if_none: str = "nothing") -> str:
     if value is None:
-        return otherwise
+        return if_none
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]}… ({type(value).__name__})"
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    return f"{text[:40]}… ({type(value).__name__})"
 
 
-def _report(broken: _Broken) -> str:
-    rows = [("field", "expected", "got"), *broken]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
-    return "\n".join(["The answer is not what was asked for.", *lines])
+def _report(rows: _Rows) -> str:
+    table = [("field", "expected", "got"), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(2)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in table]
+    return "\n".join(["The response does not match the request.", *lines])

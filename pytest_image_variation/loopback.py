@@ -1,7 +1,7 @@
 """The real app on 127.0.0.1, in a thread, with a journal and faults on demand.
 
-One server serves any number of tests at once: each has a `View` of its own under an address of its
-own, so that no test sees another's faults or requests.
+One server serves any number of tests at once. Each test has its own `View` at its own base URL, so
+no test sees the faults or requests of another.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.server import create_app
-from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Play, Unexpected
-from pytest_image_variation.form import Form
-from pytest_image_variation.scenarios import Answer, Maker
+from pytest_image_variation.expectations import Match, ReceivedRequest, UnexpectedRequest
+from pytest_image_variation.forms import Form
+from pytest_image_variation.scenarios import Answer, AnswerSource
+from pytest_image_variation.session import Session
 
 __all__ = ["Loopback", "View"]
 
 API_KEY = "sk-image-variation-loopback"
-"""A key to send; the server takes any."""
+"""A key for clients. The server accepts any key."""
 
 _QUEUE = 10_000
 _LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
-class View(Door):
-    """A test's own view of a server.
+class View(Session):
+    """A test's own view of the loopback server.
 
-    As long as no scenario is asked for, the server answers any request as the app does: legal ones
-    with pictures, others with the error that says what is wrong.
+    Until a scenario is named, the app answers every request: legal ones with images, others with
+    the error that explains what is wrong.
     """
 
     def __init__(self, apps: "_Apps", base_url: str) -> None:
@@ -52,22 +52,22 @@ class View(Door):
         self._delay = 0.0
 
     def fail_next(self, name: str, *, times: int = 1) -> None:
-        """Answer the next requests with a fault, whatever they ask.
+        """Answer the next requests with a fault, whatever they contain.
 
         Args:
             name: A scenario whose kind is "fault", such as "rate_limit".
-            times: How often.
+            times: How many times to play it.
 
         Raises:
-            ValueError: If there is no such fault, or `times` is no whole number from 1.
+            ValueError: If the fault does not exist, or `times` is not a positive integer.
         """
         self.expectations.fail_next(name, times)
 
     def delay(self, seconds: float) -> None:
-        """Let every answer from now on wait so long; 0 ends it.
+        """Delay every response from now on. 0 ends the delay.
 
         Raises:
-            ValueError: If that is no number of seconds from 0 to 3600.
+            ValueError: If `seconds` is not a number from 0 to 3600.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ValueError(f"seconds must be a number, got {type(seconds).__name__}.")
@@ -76,76 +76,77 @@ class View(Door):
         self._delay = float(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI has it."""
+        """Serve one request: the ASGI entry point."""
         request = Request(scope, receive)
         try:
             body = await request.body()
         except ClientDisconnect:
             return
         form = Form.parse(request.headers.get("content-type"), body)
-        asked = Asked.of(
+        received = ReceivedRequest.from_form(
             scope["method"], scope["path"], form, has_key="authorization" in request.headers
         )
-        exchange = self.enter(asked, request.headers)
+        exchange = self.add_to_journal(received, request.headers)
 
-        async def marked(message: Message) -> None:
+        async def send_and_close(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                # A client that is never closed would keep its socket, and Python warns of that.
+                # A client that nobody closes would keep its socket open, and Python would warn.
                 headers = [*message["headers"], (b"connection", b"close")]
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
-            # Reading what was given out is no request for pictures.
-            play = None if asked.method in ("GET", "HEAD") else self.expectations.take(asked)
-        except Unexpected as error:
-            await _refused(error)(scope, receive, marked)
+            # GET and HEAD download images or list models, which no scenario expects.
+            reads = received.method in ("GET", "HEAD")
+            match = None if reads else self.expectations.match(received)
+        except UnexpectedRequest as error:
+            await _bad_request(error)(scope, receive, send_and_close)
             return
-        exchange.scenario = None if play is None else play.scenario.name
+        exchange.scenario = None if match is None else match.scenario.name
         if self._delay:
             await asyncio.sleep(self._delay)
-        await self._answer(play, body, scope, receive, marked)
+        await self._answer(match, body, scope, receive, send_and_close)
 
     async def _answer(
-        self, play: Play | None, body: bytes, scope: Scope, receive: Receive, send: Send
+        self, match: Match | None, body: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        answer = Answer() if play is None else play.answer
-        if answer.made_by == "table":
+        answer = Answer() if match is None else match.answer
+        if answer.source == "table":
             await _from_table(answer)(scope, receive, send)
             return
-        app = self._apps[answer.made_by]
+        app = self._apps[answer.source]
         if answer.error is not None and answer.error.code == "invalid_api_key":
-            scope = _with_a_key(scope)
-        again = _again(body, receive)
+            scope = _with_wrong_key(scope)
+        receive = _replay_body(body, receive)
         if answer.nulls or answer.cut:
-            start, made = await _collected(app, scope, again)
-            await _changed(answer, start, made, send)
+            start, content = await _collect(app, scope, receive)
+            await _send_modified(answer, start, content, send)
         else:
-            await app(scope, again, send)
+            await app(scope, receive, send)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body that was read already."""
-    given = False
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that starts with a body that was read before."""
+    replayed = False
 
-    async def receive_again() -> Message:
-        nonlocal given
-        if given:
+    async def receive_body_first() -> Message:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return receive_again
+    return receive_body_first
 
 
-def _with_a_key(scope: Scope) -> Scope:
-    """Return a request that has some key, so that it can be wrong."""
+def _with_wrong_key(scope: Scope) -> Scope:
+    """Return a request with a wrong key, even if it had none."""
     others = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
     return {**scope, "headers": [*others, (b"authorization", b"Bearer wrong")]}
 
 
-def _refused(error: Unexpected) -> Response:
+def _bad_request(error: UnexpectedRequest) -> Response:
     return Response(error.to_json(), 400, media_type="application/json")
 
 
@@ -156,8 +157,8 @@ def _from_table(answer: Answer) -> Response:
     return Response(answer.to_bytes(), answer.status, headers)
 
 
-async def _collected(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
-    """Return what an app answers: the message that starts it, and the whole body."""
+async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """Return an app's response: the message that starts it, and the whole body."""
     start: Message = {}
     body = b""
 
@@ -172,7 +173,7 @@ async def _collected(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Mess
     return start, body
 
 
-async def _changed(answer: Answer, start: Message, body: bytes, send: Send) -> None:
+async def _send_modified(answer: Answer, start: Message, body: bytes, send: Send) -> None:
     if start["status"] == 200 and answer.nulls:
         content = json.loads(body)
         content["data"] = [
@@ -183,22 +184,22 @@ async def _changed(answer: Answer, start: Message, body: bytes, send: Send) -> N
     headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
     length = (b"content-length", str(len(body)).encode())
     await send({**start, "headers": [*headers, length]})
-    sent = body[: len(body) // 2] if answer.cut else body
-    # uvicorn closes the connection of an app that ends before its answer does.
-    await send({"type": "http.response.body", "body": sent, "more_body": answer.cut})
+    content = body[: len(body) // 2] if answer.cut else body
+    # uvicorn closes the connection if the app returns before its response is complete.
+    await send({"type": "http.response.body", "body": content, "more_body": answer.cut})
 
 
 class _Apps:
-    """The apps that answer, each made when it is needed first."""
+    """The apps behind the scenarios, each created on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __getitem__(self, maker: Maker) -> ASGIApp:
-        match maker:
+    def __getitem__(self, source: AnswerSource) -> ASGIApp:
+        match source:
             case "app with another key":
                 return self._locked
-            case "app whose addresses expire at once":
+            case "app with expired URLs":
                 return self._expiring
         return self._open
 
@@ -221,12 +222,12 @@ class _Apps:
 
 
 class Loopback:
-    """A server on a free port of 127.0.0.1, in a thread, for as long as it is open.
+    """A server on a free port of 127.0.0.1, in a thread, until it is closed.
 
-    Use it as a context manager, or call `close`. `view` gives each test an address of its own.
+    Use it as a context manager, or call `close`. `view` gives each test its own base URL.
 
     Raises:
-        OSError: If no socket may be opened.
+        OSError: If a socket cannot be opened.
     """
 
     def __init__(self) -> None:
@@ -238,8 +239,8 @@ class Loopback:
         except BaseException:
             self._folder.cleanup()
             raise
-        # Else the body of an answer waits for the client to acknowledge its head. asyncio does the
-        # same, but not for sockets that come from `create_server`.
+        # Without this, a response's body waits until the client acknowledges the headers. asyncio
+        # sets it too, but not for sockets from `create_server`.
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = self._listener.getsockname()[1]
         self._server = _Server(self._route)
@@ -249,11 +250,11 @@ class Loopback:
         self._thread.start()
         if not self._server.ready.wait(30) or not self._server.started:
             self.close()
-            raise OSError("The server did not start; what it raised is in the log of uvicorn.")
+            raise OSError("The loopback server did not start. See uvicorn's log for the reason.")
 
     @contextmanager
     def view(self) -> Iterator[View]:
-        """Give an address of its own to one test, while the block runs."""
+        """Give one test its own base URL while the block runs."""
         key = secrets.token_hex(4)
         view = View(self._apps, f"http://127.0.0.1:{self._port}/{key}/v1")
         self._views[key] = view
@@ -263,8 +264,8 @@ class Loopback:
             del self._views[key]
 
     def close(self) -> None:
-        """Stop serving. Connections are closed, and pictures given as addresses are removed."""
-        self._server.end()
+        """Stop the server, close its connections, and remove the files behind image URLs."""
+        self._server.stop()
         self._thread.join(10)
         self._folder.cleanup()
 
@@ -280,23 +281,23 @@ class Loopback:
         self.close()
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the view whose name its path begins with."""
+        """Pass a request to the view that its path begins with."""
         _, key, rest = f"{scope['path']}//".split("/", 2)
         view = self._views.get(key)
         if view is None:
-            over = Unexpected("The test that this address belonged to is over.")
-            await _refused(over)(scope, receive, send)
+            error = UnexpectedRequest("The test that this base URL belonged to has ended.")
+            await _bad_request(error)(scope, receive, send)
             return
         path = f"/{rest.removesuffix('//').removesuffix('/')}"
-        below = {**scope, "path": path, "raw_path": path.encode(), "root_path": f"/{key}"}
-        await view(below, receive, send)
+        scope = {**scope, "path": path, "raw_path": path.encode(), "root_path": f"/{key}"}
+        await view(scope, receive, send)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it ends as soon as it is told to."""
+    """A uvicorn server that stops without delay."""
 
     def __init__(self, app: ASGIApp) -> None:
-        # Its own logging settings would change those of an app that the tests are about.
+        # No log_config: it would change the logging of the program under test.
         config = uvicorn.Config(
             app,
             http="h11",
@@ -316,53 +317,53 @@ class _Server(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         thread = threading.get_ident()
 
-        def elsewhere(record: logging.LogRecord) -> bool:
-            # An answer that nobody waits for any more ends with the server.
+        def is_unexpected(record: logging.LogRecord) -> bool:
+            # When the server stops, it cancels responses that nobody waits for any more.
             if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
                 return False
-            # An app that ends before its answer does is what a cut body is made of.
+            # The scenario cut_body works by returning before the response is complete.
             return record.thread != thread or record.exc_info is not None
 
         loggers = [logging.getLogger(name) for name in _LOGGERS]
         for logger in loggers:
-            logger.addFilter(elsewhere)
+            logger.addFilter(is_unexpected)
         try:
             asyncio.run(self.serve(sockets))
         finally:
             for logger in loggers:
-                logger.removeFilter(elsewhere)
+                logger.removeFilter(is_unexpected)
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._over = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.ready.set()
 
     async def main_loop(self) -> None:
-        await self._over.wait()
+        await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        # A client may have its answer while the file that was sent is still being closed.
-        await self._ended(0.2)
+        # A client may have its response while the app still closes the file that it sent.
+        await self._wait_for_tasks(0.2)
         for task in list(self.server_state.tasks):
             task.cancel()
-        await self._ended(5)
+        await self._wait_for_tasks(5)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        # A transport is closed in the next turn of the loop, and says so in the one after.
+        # A transport closes in the next iteration of the loop, and reports it in the one after.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    async def _ended(self, seconds: float) -> None:
-        """Wait until no request is answered any more, but not for longer."""
+    async def _wait_for_tasks(self, seconds: float) -> None:
+        """Wait until all requests are answered, but at most for this long."""
         if self.server_state.tasks:
             await asyncio.wait(list(self.server_state.tasks), timeout=seconds)
 
-    def end(self) -> None:
-        """Stop, from any thread."""
+    def stop(self) -> None:
+        """Stop the server. Safe to call from any thread."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # It has ended already.
-                self._loop.call_soon_threadsafe(self._over.set)
+            with suppress(RuntimeError):  # The loop is closed already.
+                self._loop.call_soon_threadsafe(self._stopping.set)

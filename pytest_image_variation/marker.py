@@ -1,68 +1,70 @@
-"""The marker `image_variation`: the scenarios that a test plays, and what does not fail it."""
+"""The marker `image_variation`: the scenarios that a test plays, and what it tolerates."""
 
 from typing import Any, NoReturn
 
 import pytest
 
-__all__ = ["LEVELS", "LINES", "settings", "stop"]
+__all__ = ["LEVELS", "LINES", "fail", "settings"]
 
 LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
-"""The markers of the conformance kit's rules."""
+"""The markers for the rules of the conformance kit."""
 
 LINES = (
-    "image_variation(*scenarios, allow_unused=False, allow_unexpected=False): the scenarios of "
-    "image variations that the test plays, from cassettes or on image_variation_server, and what "
-    "does not fail it.",
-    *(f"{level}: a rule of the conformance kit that has this level." for level in LEVELS),
+    "image_variation(*scenarios, allow_unused=False, allow_unexpected=False): play these image "
+    "variation scenarios, from cassettes or on image_variation_server. The test fails if a "
+    "scenario stays unused or a request is unexpected, unless you allow it.",
+    *(f"{level}: a rule of the conformance kit with this level." for level in LEVELS),
 )
-"""What pytest is told of all markers."""
+"""The descriptions for `pytest --markers`."""
 
-_RELAXED = ("allow_unused", "allow_unexpected")
+_ALLOWANCES = ("allow_unused", "allow_unexpected")
 
 
-def stop(message: str) -> NoReturn:
-    """Fail the test with a message alone."""
+def fail(message: str) -> NoReturn:
+    """Fail the test with a message and no traceback."""
     pytest.fail(message, pytrace=False)
 
 
 def settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
-    """Return the scenarios that the nearest marker names, and what the markers allow."""
+    """Return the scenarios that the closest marker names, and what all markers allow."""
     names: tuple[str, ...] = ()
-    allowed = dict.fromkeys(_RELAXED, False)
+    allowances = dict.fromkeys(_ALLOWANCES, False)
     for marker in _farthest_first(item):
         names = marker.args or names
         for name, value in marker.kwargs.items():
-            if name not in _RELAXED:
-                stop(f"The marker image_variation takes {' and '.join(_RELAXED)}, not {name}.")
+            if name not in _ALLOWANCES:
+                fail(f"The marker image_variation takes {' and '.join(_ALLOWANCES)}, not {name}.")
             if not isinstance(value, bool):
-                stop(f"{name} of the marker image_variation must be True or False, got {value!r}.")
-            allowed[name] = value
-    return names, allowed
+                fail(f"{name} of the marker image_variation must be True or False, got {value!r}.")
+            allowances[name] = value
+    return names, allowances
 
 
 def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
-    """Return the markers of a test: of module, class, function, and last those of its case."""
-    case = [getattr(mark, "mark", mark) for mark in _of_case(item)]
-    stacked = len(_naming(item.own_markers)) - len(_naming(case))
-    if stacked > 1 or any(len(_naming(_written_at(node))) > 1 for node in item.listchain()[:-1]):
-        stop(
-            "Several markers image_variation at one place name scenarios; name them all in one, in "
-            "the order in which they are played."
+    """Return a test's markers: those of its module first, those of its parameters last."""
+    of_parameters = [getattr(mark, "mark", mark) for mark in _parameter_marks(item)]
+    of_function = len(_naming(item.own_markers)) - len(_naming(of_parameters))
+    ambiguous = any(len(_naming(_pytestmark(node))) > 1 for node in item.listchain()[:-1])
+    if of_function > 1 or ambiguous:
+        fail(
+            "Several image_variation markers in one place name scenarios. Name all of them in one "
+            "marker, in the order in which they are played."
         )
-    every = [mark for node in item.listchain() for mark in node.own_markers]
-    return [mark for mark in every if mark.name == "image_variation"]
+    marks = [mark for node in item.listchain() for mark in node.own_markers]
+    return [mark for mark in marks if mark.name == "image_variation"]
 
 
-def _written_at(node: Any) -> list[Any]:
-    """Return the markers that a module or a class has itself; those of its bases are others."""
-    written = vars(getattr(node, "obj", None) or object).get("pytestmark", [])
-    marks = written if isinstance(written, list | tuple) else [written]
+def _pytestmark(node: Any) -> list[Any]:
+    """Return the markers of a module or a class itself, without those of its base classes."""
+    value = vars(getattr(node, "obj", None) or object).get("pytestmark", [])
+    marks = value if isinstance(value, list | tuple) else [value]
     return [getattr(mark, "mark", mark) for mark in marks]
 
 
-def _of_case(item: pytest.Item) -> Any:
+def _parameter_marks(item: pytest.Item) -> Any:
     return item.callspec.marks if hasattr(item, "callspec") else ()
 
 
 def _naming(marks: list[pytest.Mark]) -> list[pytest.Mark]:
+    """Return the markers that name scenarios."""
     return [mark for mark in marks if mark.name == "image_variation" and mark.args]

@@ -1,4 +1,4 @@
-"""The options of the plugin, and what is checked of them before any test runs."""
+"""The command-line options of the plugin, and their checks before any test runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,31 +15,31 @@ def add(parser: pytest.Parser) -> None:
     group.addoption(
         "--image-variation-url",
         metavar="URL",
-        help="run the tests against a live server, up to and with its /v1, instead of ours",
+        help="run the tests against this live server instead of ours; the URL includes /v1",
     )
     group.addoption(
         "--image-variation-api-key",
         metavar="KEY",
-        help="the key for the live server; better set IMAGE_VARIATION_API_KEY",
+        help="the live server's API key; prefer the variable IMAGE_VARIATION_API_KEY",
     )
     group.addoption(
         "--image-variation-model",
         metavar="NAME",
-        help="the model that image_variation_client and image_variation_tool ask for",
+        help="the model that image_variation_client and image_variation_tool request",
     )
     group.addoption(
         "--image-variation-record",
         metavar="DIR",
-        help="write what the live server answers as cassettes, DIR/<module>/<test>.yaml",
+        help="record the live server's responses as DIR/<module>/<test>.yaml",
     )
-    _add_for_the_kit(group)
+    _add_kit_options(group)
 
 
-def _add_for_the_kit(group: pytest.OptionGroup) -> None:
+def _add_kit_options(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--image-variation-capabilities",
         metavar="WORDS",
-        help="what the server of --image-variation-url claims for the conformance kit, such as "
+        help="what the server of --image-variation-url supports, for the conformance kit, such as "
         "'url=no max_n=4 sizes=512x512 url_ttl=2'",
     )
     group.addoption(
@@ -47,72 +47,74 @@ def _add_for_the_kit(group: pytest.OptionGroup) -> None:
         metavar="SECONDS",
         type=float,
         default=300.0,
-        help="how long the conformance kit waits for an answer of that server (default: 300)",
+        help="how long the conformance kit waits for a response (default: 300)",
     )
     group.addoption(
         "--image-variation-level",
         choices=("must", "should", "may"),
         default="should",
-        help="the weakest level of rules that fails when broken; those below are expected to",
+        help="the weakest level whose broken rules fail; below it, they xfail (default: should)",
     )
     group.addoption(
         "--image-variation-skips",
         metavar="FILE",
         action="append",
         default=[],
-        help="ids of rules to skip, one a line; what follows a # is the reason",
+        help="skip the rules with these ids: one per line, with an optional reason after a #",
     )
     group.addoption(
         "--image-variation-xfails",
         metavar="FILE",
         action="append",
         default=[],
-        help="ids of rules that are known to be broken, in the same form",
+        help="expect the rules with these ids to be broken; same format",
     )
     group.addoption(
         "--image-variation-report",
         metavar="FILE",
-        help="write what came of each rule as JSON",
+        help="write the outcome of each rule as JSON",
     )
 
 
 def check(config: pytest.Config) -> None:
-    """End the run if an option makes no sense.
+    """Check the options.
 
     Raises:
-        pytest.UsageError: If so; the message names the option and what it takes.
+        pytest.UsageError: If an option has an invalid value. The message names the option and
+            what it takes.
     """
     url = config.getoption("--image-variation-url")
     if config.getoption("--image-variation-record") and not url:
         raise pytest.UsageError("--image-variation-record needs --image-variation-url.")
-    _check_for_the_kit(config)
+    _check_kit_options(config)
 
 
-def _check_for_the_kit(config: pytest.Config) -> None:
-    claimed = config.getoption("--image-variation-capabilities")
-    if claimed:
+def _check_kit_options(config: pytest.Config) -> None:
+    capabilities = config.getoption("--image-variation-capabilities")
+    if capabilities:
         from pytest_image_variation.conformance.capabilities import Capabilities
 
-        _checked("--image-variation-capabilities", lambda: Capabilities.parse(claimed))
+        _usage_error("--image-variation-capabilities", lambda: Capabilities.parse(capabilities))
     if config.getoption("--image-variation-url"):
-        from pytest_image_variation.conformance.server import named
+        from pytest_image_variation.conformance.server_tests import server_of
 
-        _checked("The server of --image-variation-url", lambda: named(config))
+        _usage_error("--image-variation-url", lambda: server_of(config))
     lists = [
         *config.getoption("--image-variation-skips"),
         *config.getoption("--image-variation-xfails"),
     ]
     if lists:
-        from pytest_image_variation.conformance.lists import read_list
+        from pytest_image_variation.conformance.rule_lists import read_list
 
-        # Here, since of xdist's processes the first must say so.
-        _checked(None, lambda: [read_list(Path(path)) for path in lists])
+        # Checked here because with xdist the main process must report it.
+        _usage_error(None, lambda: [read_list(Path(path)) for path in lists])
     _check_report(config)
 
 
-def _checked(option: str | None, read: Callable[[], object]) -> None:
+def _usage_error(option: str | None, read_value: Callable[[], object]) -> None:
+    """Read a value, and turn a ValueError into a UsageError that names the option."""
     try:
-        read()
+        read_value()
     except ValueError as error:
         raise pytest.UsageError(f"{option}: {error}" if option else str(error)) from None
 
@@ -120,15 +122,16 @@ def _checked(option: str | None, read: Callable[[], object]) -> None:
 def _check_report(config: pytest.Config) -> None:
     report = config.getoption("--image-variation-report")
     if report:
-        # An hour later would be too late to say so.
+        # Find out now rather than after the tests, which may take an hour.
         try:
             if Path(report).is_dir():
                 raise IsADirectoryError
             Path(report).parent.mkdir(parents=True, exist_ok=True)
-            # What was reported before stays until there is something new.
+            # Do not touch the file itself: it keeps an earlier report until there is a new one.
             with TemporaryFile(dir=Path(report).parent):
                 pass
         except OSError:
             raise pytest.UsageError(
-                f"--image-variation-report: {Path(report).name!r} cannot be written there."
+                f"--image-variation-report: cannot write {Path(report).name!r} there. Check that "
+                "the folder is writable and that the path is not a folder."
             ) from None

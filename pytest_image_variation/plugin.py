@@ -1,7 +1,7 @@
-"""The pytest plugin `image_variation`: options, the marker, and the fixtures.
+"""The pytest plugin `image_variation`: its options, marker and fixtures.
 
-Loading it imports pytest and nothing else that is not in the standard library; a fixture imports
-what it needs when it is used.
+Loading the plugin imports only pytest and the standard library. Each fixture imports what it needs
+when it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_image_variation import marker, options
-from pytest_image_variation.marker import stop
+from pytest_image_variation.marker import fail
 
 if TYPE_CHECKING:
     from langchain_image_variation import (
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
         ImageVariationClient,
         ImageVariationTool,
     )
-    from pytest_image_variation.live import Live
+    from pytest_image_variation.live_session import LiveSession
     from pytest_image_variation.loopback import Loopback, View
     from pytest_image_variation.replay import Replay
 
 __all__: list[str] = []
 
-_PLAYED = pytest.StashKey[Any]()
+_SESSION = pytest.StashKey[Any]()
 _PASSED = pytest.StashKey[bool]()
-_TOLD = pytest.StashKey[list[str] | None]()
-_EITHER = (
-    "A test has either image_variation_server or image_variation_cassette; one that asks for a "
-    "fixture by its name as it runs, and has a marker, names image_variation_server in its "
-    "signature too."
+_REPORTED = pytest.StashKey[list[str] | None]()
+_ONE_SESSION_ONLY = (
+    "A test can use image_variation_server or image_variation_cassette, but not both. If a test "
+    "has the marker and calls request.getfixturevalue('image_variation_server'), add "
+    "image_variation_server to its arguments."
 )
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
-# The whole text of the SDK's warning is "deprecated".
-_QUIET = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
+# The SDK warns that create_variation is deprecated; the whole text is "deprecated".
+_IGNORE_SDK_WARNING = pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning")
 _FIXTURES = "image_variation_"
 
 
@@ -55,12 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and check the options."""
     for line in marker.LINES:
         config.addinivalue_line("markers", line)
-    config.pluginmanager.register(_Outcomes(config), "image_variation_outcomes")
+    config.pluginmanager.register(_KitReporter(config), "image_variation_outcomes")
     options.check(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Apply the lists of the kit; let the vendor's SDK call in tests what it says is deprecated."""
+    """Apply the kit's lists, and ignore the SDK's deprecation in tests that use a fixture."""
     rules = [
         item
         for item in items
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         and "rule" in getattr(getattr(item, "callspec", None), "params", ())
     ]
     if rules:
-        _about_rules(config, rules)
+        _prepare_rules(config, rules)
     if not config.pluginmanager.has_plugin("warnings"):
         return
     for item in items:
@@ -76,89 +76,87 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if any(item.get_closest_marker(name) for name in ("image_variation", "vcr")) or any(
             name.startswith(_FIXTURES) for name in names
         ):
-            item.add_marker(_QUIET, append=False)
+            item.add_marker(_IGNORE_SDK_WARNING, append=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that passed, but whose scenarios were not met."""
+    """Fail a test that passed although its scenarios were not met."""
     item.stash[_PASSED] = False
     try:
         yield
     except BaseException:
-        # Its own reason comes first; that a request was refused may be why. What it did not come
-        # to use says nothing.
-        if _PLAYED in item.stash and (problems := _problems(item, unused=False)):
+        # The test's own failure comes first, but an unexpected request may be its cause. Unused
+        # scenarios are not, since the test did not run to its end.
+        if _SESSION in item.stash and (problems := _problems(item, unused=False)):
             item.add_report_section("call", "image variations", "\n".join(problems))
         raise
-    if _PLAYED in item.stash:
-        problems = item.stash[_TOLD] = _problems(item)
+    if _SESSION in item.stash:
+        problems = item.stash[_REPORTED] = _problems(item)
         if problems:
-            stop("\n".join(problems))
+            fail("\n".join(problems))
     item.stash[_PASSED] = True
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
-    """Give pytest-recording's cassettes our matchers."""
-    from pytest_image_variation import recording
+    """Register our matchers with pytest-recording."""
+    from pytest_image_variation.vcr_settings import multipart, multipart_pixels
 
-    vcr.register_matcher("multipart", recording.multipart)
-    vcr.register_matcher("multipart_pixels", recording.multipart_pixels)
+    vcr.register_matcher("multipart", multipart)
+    vcr.register_matcher("multipart_pixels", multipart_pixels)
 
 
-def _about_rules(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say in each report which rule it is about, and mark the tests that a list names."""
-    from pytest_image_variation.conformance import lists, report
+def _prepare_rules(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Attach each test's rule to its report, and mark the tests that a list names."""
+    from pytest_image_variation.conformance import report, rule_lists
 
     for item in items:
         rule = item.callspec.params["rule"]  # type: ignore[attr-defined]  # of parametrized tests
         item.user_properties.append((report.RULE, report.as_property(rule)))
-    lists.apply_lists(
+    rule_lists.apply_lists(
         items,
         config.getoption("--image-variation-skips"),
         config.getoption("--image-variation-xfails"),
     )
 
 
-class _Outcomes:
-    """What came of the rules of the conformance kit, in this process or in those of xdist."""
+class _KitReporter:
+    """Reports the outcomes of the conformance kit's rules, also across xdist workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._tally: Any = None
-        self._unwritten = False
+        self._write_failed = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take note of a test of a rule."""
+        """Count a test of a rule."""
         rule = dict(report.user_properties).get("image_variation_rule")
         if rule is not None:
-            self._told().add(report, rule)
+            self._get_tally().add(report, rule)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the report of what was run."""
+        """Write the JSON report."""
         option = self._config.getoption
         path = option("--image-variation-report")
         if not path or option("--collect-only") or hasattr(self._config, "workerinput"):
             return
         try:
-            self._told().write(Path(path), option("--image-variation-url"), exitstatus)
+            self._get_tally().write(Path(path), option("--image-variation-url"), exitstatus)
         except OSError:
-            self._unwritten = True
+            self._write_failed = True
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Tell how many rules of each level are kept."""
+        """Print how many rules of each level passed or failed."""
         if self._tally is not None:
             terminalreporter.section("conformance of image variations")
             for line in self._tally.lines():
                 terminalreporter.write_line(line)
-        if self._unwritten:
-            terminalreporter.write_line(
-                "The report of --image-variation-report could not be written."
-            )
+        if self._write_failed:
+            terminalreporter.write_line("Could not write the report of --image-variation-report.")
 
-    def _told(self) -> Any:
+    def _get_tally(self) -> Any:
         if self._tally is None:
             from pytest_image_variation.conformance.report import Tally
 
@@ -166,45 +164,47 @@ class _Outcomes:
         return self._tally
 
 
-# What a test plays...
+# Servers and cassettes...
 
 
 @pytest.fixture(scope="session")
-def image_variation_loopback() -> Iterator[_Lazy]:
-    """The server of all tests; its `view()` gives an address to a fixture of any scope.
+def image_variation_loopback() -> Iterator[_LazyLoopback]:
+    """The server behind all tests. Its `view()` gives a fixture of any scope its own base URL.
 
-    A view fails no test by itself: `view.expectations.problems()` tells what was not met.
+    A view does not fail tests by itself: check `view.expectations.problems()`.
     """
-    server = _Lazy(_imported("loopback", "image_variation_server", "pytest,server").Loopback)
+    server = _LazyLoopback(
+        _import_for("loopback", "image_variation_server", "pytest,server").Loopback
+    )
     with pytest.MonkeyPatch.context() as patch:
-        # To the end of the session, since views are used at the same time.
-        _without_proxy(patch)
+        # Until the session ends, because several views may be in use at once.
+        _bypass_proxy(patch)
         yield server
     server.close()
 
 
-class _Lazy:
-    """Starts the server with the first view, so that only a test that may not, fails for it."""
+class _LazyLoopback:
+    """Starts the server with the first view, so that a blocked socket fails only its own test."""
 
     def __init__(self, start: Callable[[], Loopback]) -> None:
         self._start = start
         self._server: Loopback | None = None
 
     def view(self) -> AbstractContextManager[View]:
-        """Give an address of its own to one test, while the block runs."""
+        """Give one test its own base URL while the block runs."""
         if self._server is None:
-            self._server = self._started()
+            self._server = self._try_start()
         if self._server is None:
-            stop(
-                "image_variation_server needs a socket, and pytest-socket blocks them; pass "
+            fail(
+                "image_variation_server needs a socket, but pytest-socket blocks sockets. Pass "
                 "--allow-hosts=127.0.0.1, or use image_variation_cassette, which needs none."
             )
         return self._server.view()
 
-    def _started(self) -> Loopback | None:
+    def _try_start(self) -> Loopback | None:
         try:
             with warnings.catch_warnings():
-                # pytest-socket's error warns when it is made.
+                # pytest-socket warns when it creates its error.
                 warnings.simplefilter("ignore", UserWarning)
                 return self._start()
         except RuntimeError as error:
@@ -213,70 +213,70 @@ class _Lazy:
         return None
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the server."""
         if self._server is not None:
             self._server.close()
 
 
 @pytest.fixture
-def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | Live]:
-    """A validating server on 127.0.0.1, of this test alone.
+def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | LiveSession]:
+    """A validating server on 127.0.0.1, for this test only.
 
-    It answers as the vendor's did, and has `base_url`, `api_key`, `journal`, `scenario(name)`,
-    `fail_next(name)` and `delay(seconds)`.
+    It responds as the vendor's server did. It has `base_url`, `api_key`, `journal`,
+    `scenario(name)`, `fail_next(name)` and `delay(seconds)`.
     """
     if request.config.getoption("--image-variation-url"):
-        yield from _live(request)
+        yield from _live_session(request)
         return
     loopback = request.getfixturevalue("image_variation_loopback")
     with pytest.MonkeyPatch.context() as patch, loopback.view() as view:
-        _without_proxy(patch)
-        yield from _played(request, view)
+        _bypass_proxy(patch)
+        yield from _play(request, view)
 
 
 @pytest.fixture
-def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay | Live]:
-    """The recorded scenarios, played to every HTTP client of the process without a socket.
+def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay | LiveSession]:
+    """The recorded scenarios, replayed to every HTTP client of the process without a socket.
 
     It has `base_url`, `api_key`, `journal` and `scenario(name)`.
     """
     if request.config.getoption("--image-variation-url"):
-        yield from _live(request)
+        yield from _live_session(request)
         return
     if "image_variation_server" in request.fixturenames:
-        stop(_EITHER)
-    with _imported("replay", "image_variation_cassette", "pytest").replaying() as replay:
-        yield from _played(request, replay)
+        fail(_ONE_SESSION_ONLY)
+    with _import_for("replay", "image_variation_cassette", "pytest").replaying() as replay:
+        yield from _play(request, replay)
 
 
 @pytest.fixture(autouse=True)
-def _image_variation_marked(request: pytest.FixtureRequest) -> None:
-    """Play the scenarios that a marker names."""
+def _image_variation_marker(request: pytest.FixtureRequest) -> None:
+    """Play the scenarios that the marker names."""
     if request.node.get_closest_marker("image_variation") is not None:
         names, _ = marker.settings(request.node)
         if names:
-            _door(request)
+            _session_of(request)
 
 
 @pytest.fixture
 def image_variation_env(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> View | Replay | Live:
-    """`OPENAI_BASE_URL` and `OPENAI_API_KEY` name what the test plays: cassettes or the server."""
-    door: View | Replay | Live = _door(request)
-    monkeypatch.setenv("OPENAI_BASE_URL", door.base_url)
-    monkeypatch.setenv("OPENAI_API_KEY", door.api_key)
+) -> View | Replay | LiveSession:
+    """Sets `OPENAI_BASE_URL` and `OPENAI_API_KEY` to the test's cassettes or server."""
+    session: View | Replay | LiveSession = _session_of(request)
+    monkeypatch.setenv("OPENAI_BASE_URL", session.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", session.api_key)
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
         monkeypatch.delenv(name, raising=False)
-    return door
+    return session
 
 
-# What asks...
+# Clients...
 
 
 @pytest.fixture
 def image_variation_client(request: pytest.FixtureRequest) -> Iterator[ImageVariationClient]:
-    """An `ImageVariationClient` of what the test plays."""
+    """An `ImageVariationClient` for the test's cassettes or server."""
     from langchain_image_variation import ImageVariationClient
 
     with ImageVariationClient(**_client_settings(request)) as client:
@@ -287,13 +287,13 @@ def image_variation_client(request: pytest.FixtureRequest) -> Iterator[ImageVari
 def image_variation_async_client(
     request: pytest.FixtureRequest,
 ) -> Iterator[AsyncImageVariationClient]:
-    """An `AsyncImageVariationClient` of what the test plays, for asyncio and trio."""
+    """An `AsyncImageVariationClient` for the test's cassettes or server, on asyncio or trio."""
     import httpx
 
     from langchain_image_variation import AsyncImageVariationClient
 
     settings = _client_settings(request)
-    # With no connection kept there is nothing to close, once the test's event loop is gone.
+    # Keep no connections: nothing could close them after the test's event loop is gone.
     limits = httpx.Limits(max_keepalive_connections=0)
     http_client = httpx.AsyncClient(limits=limits)
     yield AsyncImageVariationClient(**settings, http_client=http_client)
@@ -303,10 +303,10 @@ def image_variation_async_client(
 def image_variation_tool(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[ImageVariationTool]:
-    """An `ImageVariationTool` over what the test plays, in a folder that has `square.png`."""
+    """An `ImageVariationTool` for the same; its folder contains `square.png`."""
     from langchain_image_variation import ImageVariationClient, ImageVariationTool
 
-    # The fixture square_png may be the suite's own.
+    # Not the fixture square_png, which the suite may override.
     (tmp_path / "square.png").write_bytes(_sample("square_png"))
     with ImageVariationClient(**_client_settings(request), normalize=True) as client:
         yield ImageVariationTool(root_dir=tmp_path, engine=client)
@@ -314,7 +314,7 @@ def image_variation_tool(
 
 @pytest.fixture(scope="session")
 def assert_images_response() -> Callable[..., None]:
-    """`assert_images_response(response, n=…, size=…, response_format=…)`, from `assertions`."""
+    """`assert_images_response(response, n=…, size=…, response_format=…)` checks a response."""
     from pytest_image_variation import assertions
 
     return assertions.assert_images_response
@@ -325,7 +325,7 @@ def assert_images_response() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def square_png() -> bytes:
-    """A legal picture: a square PNG of 64 pixels."""
+    """A valid image: a square PNG of 64x64 pixels."""
     return _sample("square_png")
 
 
@@ -349,7 +349,7 @@ def truncated_png() -> bytes:
 
 @pytest.fixture(scope="session")
 def corrupt_png() -> bytes:
-    """A square PNG whose pixels cannot be inflated."""
+    """A square PNG whose pixels cannot be decompressed."""
     return _sample("corrupt_png")
 
 
@@ -362,68 +362,66 @@ def jpeg() -> bytes:
 def _sample(name: str) -> bytes:
     from pytest_image_variation import samples
 
-    made: bytes = getattr(samples, name)()
-    return made
+    data: bytes = getattr(samples, name)()
+    return data
 
 
-# Behind the fixtures...
+# Implementation...
 
 
-def _imported(module: str, fixture: str, extras: str) -> Any:
-    """Import what a fixture needs, or name the extras that bring what is missing."""
+def _import_for(module: str, fixture: str, extras: str) -> Any:
+    """Import a module for a fixture, or fail the test with the extras to install."""
     try:
         return import_module(f"pytest_image_variation.{module}")
     except ImportError as error:
-        # The server's own error names what it misses in a message.
+        # Our own MissingExtraError has no `name`, but the error that it wraps does.
         missing = (error.name or getattr(error.__context__, "name", None) or "").partition(".")[0]
         if missing in ("", "pytest_image_variation"):
             raise
-    stop(
-        f"{fixture} needs {missing}, which is not installed: "
+    fail(
+        f"{fixture} needs {missing}, which is not installed. Run: "
         f"pip install 'langchain-image-variation[{extras}]'"
     )
 
 
-def _door(request: pytest.FixtureRequest) -> Any:
-    """Return what a test plays: what it names itself, or the cassettes of its marker."""
+def _session_of(request: pytest.FixtureRequest) -> Any:
+    """Return the session that a test names, or the one that its marker implies."""
     names, _ = marker.settings(request.node)
-    wants_server = "image_variation_server" in request.fixturenames
-    wants_cassette = bool(names) or "image_variation_cassette" in request.fixturenames
+    has_server = "image_variation_server" in request.fixturenames
+    has_cassette = bool(names) or "image_variation_cassette" in request.fixturenames
     return request.getfixturevalue(
-        "image_variation_cassette"
-        if wants_cassette and not wants_server
-        else "image_variation_server"
+        "image_variation_cassette" if has_cassette and not has_server else "image_variation_server"
     )
 
 
-def _played(request: pytest.FixtureRequest, door: Any) -> Iterator[Any]:
-    """Ask for the scenarios of the test's marker, and check them when the test is over."""
+def _play(request: pytest.FixtureRequest, session: Any) -> Iterator[Any]:
+    """Expect the scenarios of the test's marker, and check them when the test ends."""
     item = request.node
-    if _PLAYED in item.stash:
-        stop(_EITHER)
+    if _SESSION in item.stash:
+        fail(_ONE_SESSION_ONLY)
     names, _ = marker.settings(item)
     for name in names:
-        mistake = _mistake(door, name)
-        if mistake:
-            stop(mistake)
-    item.stash[_PLAYED] = door
+        error = _expect(session, name)
+        if error:
+            fail(error)
+    item.stash[_SESSION] = session
     if request.config.pluginmanager.has_plugin("warnings"):
-        # For a fixture that was asked for as the test runs: now, and in the phases to come.
+        # A test may request the fixture while it runs: ignore the warning now and in later phases.
         warnings.filterwarnings("ignore", "deprecated$", DeprecationWarning)
-        item.add_marker(_QUIET, append=False)
-    yield door
-    # What came after the test, from another fixture that was torn down or from a thread.
-    told = item.stash.get(_TOLD, None)
-    late = [] if told is None else [p for p in _problems(item) if p not in told]
-    # A test that is run again begins anew.
-    del item.stash[_PLAYED]
-    item.stash[_TOLD] = None
-    if late:
-        stop("\n".join(late))
+        item.add_marker(_IGNORE_SDK_WARNING, append=False)
+    yield session
+    # Requests may still come after the test, from another fixture's teardown or from a thread.
+    reported = item.stash.get(_REPORTED, None)
+    late_problems = [] if reported is None else [p for p in _problems(item) if p not in reported]
+    # Reset, in case the test runs again.
+    del item.stash[_SESSION]
+    item.stash[_REPORTED] = None
+    if late_problems:
+        fail("\n".join(late_problems))
 
 
-def _without_proxy(patch: pytest.MonkeyPatch) -> None:
-    """Let clients reach 127.0.0.1 directly where the environment names a proxy."""
+def _bypass_proxy(patch: pytest.MonkeyPatch) -> None:
+    """Let clients reach 127.0.0.1 directly if the environment names a proxy."""
     if not any(os.environ.get(name) for name in _PROXIES):
         return
     others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
@@ -432,10 +430,10 @@ def _without_proxy(patch: pytest.MonkeyPatch) -> None:
             patch.setenv(name, f"{others},127.0.0.1".lstrip(","))
 
 
-def _mistake(door: Any, name: str) -> str:
-    """Ask for a scenario, and return what is wrong with its name."""
+def _expect(session: Any, name: str) -> str:
+    """Expect a scenario, and return the error in its name, or an empty string."""
     try:
-        door.scenario(name)
+        session.scenario(name)
     except ValueError as error:
         return str(error)
     return ""
@@ -443,42 +441,44 @@ def _mistake(door: Any, name: str) -> str:
 
 def _problems(item: pytest.Item, *, unused: bool = True) -> list[str]:
     _, allowed = marker.settings(item)
-    problems: list[str] = item.stash[_PLAYED].expectations.problems(
+    problems: list[str] = item.stash[_SESSION].expectations.problems(
         unused=unused and not allowed["allow_unused"], unexpected=not allowed["allow_unexpected"]
     )
     return problems
 
 
-def _live(request: pytest.FixtureRequest) -> Iterator[Live]:
-    live = _imported("live", "--image-variation-url", "pytest")
+def _live_session(request: pytest.FixtureRequest) -> Iterator[LiveSession]:
+    live_session = _import_for("live_session", "--image-variation-url", "pytest")
     config = request.config
     key = config.getoption("--image-variation-api-key") or os.environ.get("IMAGE_VARIATION_API_KEY")
-    door = live.Live(config.getoption("--image-variation-url").rstrip("/"), key or "none")
+    session = live_session.LiveSession(
+        config.getoption("--image-variation-url").rstrip("/"), key or "none"
+    )
     folder = config.getoption("--image-variation-record")
     path = None
     if folder is not None:
-        path = _cassette(folder, request.node.nodeid)
-    # A test that fails leaves what was recorded before.
-    with live.recording(door, path, keep=lambda: request.node.stash.get(_PASSED, False)):
-        yield from _played(request, door)
+        path = _cassette_path(folder, request.node.nodeid)
+    # A test that fails does not replace an earlier recording.
+    with live_session.record(session, path, keep=lambda: request.node.stash.get(_PASSED, False)):
+        yield from _play(request, session)
 
 
-def _cassette(folder: str, test: str) -> Path:
-    """Return where a test's recording is written: a file of its own, under a name for any disk."""
-    module, _, name = test.partition("::")
-    function, bracket, case = name.partition("[")
-    named = function.replace("::", ".") + bracket + case
-    safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in named)
-    if safe != named:
-        safe += f"-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+def _cassette_path(folder: str, test: str) -> Path:
+    """Return the path of a test's recording: unique, and valid on every file system."""
+    module, _, test_name = test.partition("::")
+    function, bracket, parameters = test_name.partition("[")
+    name = function.replace("::", ".") + bracket + parameters
+    safe = "".join(c if c.isalnum() or c in "._-[]" else "_" for c in name)
+    if safe != name:
+        safe += f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return Path(folder, *Path(module).with_suffix("").parts, f"{safe}.yaml")
 
 
 def _client_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    door = _door(request)
+    session = _session_of(request)
     return {
-        "base_url": door.base_url,
-        "api_key": door.api_key,
+        "base_url": session.base_url,
+        "api_key": session.api_key,
         "organization": "",
         "project": "",
         "model": request.config.getoption("--image-variation-model"),

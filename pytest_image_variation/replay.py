@@ -1,7 +1,7 @@
-"""Plays the cassettes in process: no socket is opened, whatever client is used.
+"""Replays the cassettes inside the process, to any HTTP client, without opening a socket.
 
-vcrpy catches what httpx, httpx2, requests, urllib and aiohttp send; which answer a request gets is
-decided by the scenarios that the test asked for.
+vcrpy intercepts the requests of httpx, httpx2, requests, urllib and aiohttp. The scenarios that
+the test expects decide which response each request gets.
 """
 
 import threading
@@ -19,133 +19,148 @@ from vcr.request import Request
 from vcr.serializers import yamlserializer
 
 from langchain_image_variation.http.deadline import DeadlineTransport
-from pytest_image_variation.door import Door
-from pytest_image_variation.expectation import Asked, Expectations, Play, Unexpected
-from pytest_image_variation.persister import Nothing
-from pytest_image_variation.recording import cassette_dir
-from pytest_image_variation.vcr_form import form_of, headers_of
+from pytest_image_variation.expectations import (
+    Expectations,
+    Match,
+    ReceivedRequest,
+    UnexpectedRequest,
+)
+from pytest_image_variation.forms import form_of, headers_of
+from pytest_image_variation.session import Session
+from pytest_image_variation.vcr_settings import cassette_dir
 
 __all__ = ["BASE_URL", "Replay", "replaying"]
 
 BASE_URL = "https://image-variation.example/v1"
-"""The address under which the cassettes were recorded. A request of another fits them too."""
+"""The base URL in the cassettes. Requests to other addresses match them too."""
 
 _Response = dict[str, Any]
-_ELSEWHERE = (
-    " Cassettes catch all HTTP of the process; if this is to reach its address, "
-    "image_variation_server catches nothing."
+_HINT = (
+    " Cassettes intercept all HTTP of the process. To let this request through, use "
+    "image_variation_server, which intercepts nothing."
 )
 
 
-class Replay(Door):
-    """A test's scenarios, played from the cassettes.
+class Replay(Session):
+    """A session with the cassettes.
 
-    Any address will do for a client, but the pictures that are given as url are at `BASE_URL`.
+    Clients may use any address. Image URLs in responses are below `BASE_URL`.
     """
 
     def __init__(self) -> None:
         super().__init__(BASE_URL, "sk-image-variation-cassette")
-        self.expectations = Expectations(_ELSEWHERE)
-        # By the request, which is kept so that its id stays its own.
-        self._answers: dict[int, tuple[Any, _Response]] = {}
+        self.expectations = Expectations(_HINT)
+        # By the request's id. The request is kept too, so that no other one gets the same id.
+        self._responses: dict[int, tuple[Any, _Response]] = {}
         self._files: dict[str, _Response] = {}
         self._lock = threading.Lock()
 
     def scenario(self, name: str, *, times: int = 1) -> None:
-        """Expect requests that fit a scenario, and answer them from its cassette.
+        """Expect requests that match a scenario, and answer them from its cassette.
 
         Raises:
-            ValueError: If there is no such scenario, or `times` is no whole number from 1.
+            ValueError: If the scenario does not exist, or `times` is not a positive integer.
             FileNotFoundError: If the installation lacks the cassettes.
         """
         super().scenario(name, times=times)
-        self._files.update(_loaded(name)[1])
+        self._files.update(_load(name)[1])
 
     def fail_next(self, name: str, *, times: int = 1) -> None:
-        """Refuse: a cassette has no server that could fail out of turn.
+        """Raise an error: only a server can fail out of order.
 
         Raises:
-            ValueError: Always; the message names what to call instead.
+            ValueError: Always. The message names the method to call instead.
         """
         raise ValueError(
-            f"Only image_variation_server can fail whatever is asked; from cassettes, a fault is "
-            f"played in its turn: scenario({name!r})."
+            f"fail_next() needs image_variation_server. With cassettes, play the fault in order: "
+            f"scenario({name!r})."
         )
 
-    def answer(self, request: Any) -> _Response:
-        """Return the answer to a request of vcrpy; asked about the same one again, the same."""
+    def respond(self, request: Any) -> _Response:
+        """Return the response to a vcrpy request, which is the same for the same request."""
         with self._lock:
-            if id(request) not in self._answers:
-                self._answers[id(request)] = request, self._answered(request)
-            return self._answers[id(request)][1]
+            if id(request) not in self._responses:
+                self._responses[id(request)] = request, self._new_response(request)
+            return self._responses[id(request)][1]
 
-    def _answered(self, request: Any) -> _Response:
-        address = urlsplit(request.uri)
-        headers = headers_of(request)
-        asked = Asked.of(
-            request.method, address.path, form_of(request), has_key="authorization" in headers
+    def _new_response(self, vcr_request: Any) -> _Response:
+        address = urlsplit(vcr_request.uri)
+        headers = headers_of(vcr_request)
+        request = ReceivedRequest.from_form(
+            vcr_request.method,
+            address.path,
+            form_of(vcr_request),
+            has_key="authorization" in headers,
         )
-        exchange = self.enter(asked, headers)
+        exchange = self.add_to_journal(request, headers)
         try:
             response = self._files.get(f"{address.path}?{address.query}")
             if request.method != "GET" or response is None:
-                play = self._play(asked)
-                exchange.scenario = play.scenario.name
-                response = _loaded(play.scenario.name)[0][play.index]
-        except Unexpected as error:
-            response = _refused(error)
+                match = self._match(request)
+                exchange.scenario = match.scenario.name
+                response = _load(match.scenario.name)[0][match.index]
+        except UnexpectedRequest as error:
+            response = _bad_request(error)
         exchange.status = response["status"]["code"]
         return response
 
-    def _play(self, asked: Asked) -> Play:
-        play = self.expectations.take(asked)
-        if play is None:
-            message = f"{asked.method} {asked.path} came before any scenario was asked for."
-            self.expectations.note(message)
-            raise Unexpected(message)
-        return play
+    def _match(self, request: ReceivedRequest) -> Match:
+        match = self.expectations.match(request)
+        if match is None:
+            message = (
+                f"Unexpected {request.method} {request.path}: the test has not named a scenario "
+                "yet."
+            )
+            self.expectations.add_unexpected(message)
+            raise UnexpectedRequest(message)
+        return match
 
 
 @contextmanager
 def replaying() -> Iterator[Replay]:
-    """Play cassettes to every client of this process while the block runs.
+    """Replay cassettes to every HTTP client of this process while the block runs.
 
-    vcrpy takes its patch of urllib3 off for a moment whenever a connection is made, so of several
-    threads that use requests at once, one may get through to the network. A thread that uses
-    another client, or a single one that uses requests, is safe.
+    vcrpy removes its patch of urllib3 for a moment whenever a connection is made. If several
+    threads use requests at the same time, one of them may reach the network. Threads that use
+    other clients, and a single thread that uses requests, are safe.
     """
     replay = Replay()
-    with _Playing.use(
+    with _ReplayedCassette.use(
         path="scenarios",
-        persister=Nothing,
         record_mode=RecordMode.NONE,
-        custom_patches=((DeadlineTransport, "handle_request", _patched(replay)),),
+        custom_patches=((DeadlineTransport, "handle_request", _replaying_transport(replay)),),
     ) as cassette:
         cassette.replay = replay
         yield replay
 
 
-class _Playing(Cassette):  # type: ignore[misc]  # vcrpy is not typed
-    """vcrpy's cassette as its patches see it: it has an answer to everything."""
+class _ReplayedCassette(Cassette):  # type: ignore[misc]  # vcrpy is not typed
+    """To vcrpy's patches, a cassette with a response to every request."""
 
     replay: Replay
+
+    def _load(self) -> None:
+        """Read no file: the scenarios name the cassettes to play."""
+
+    def _save(self, force: bool = False) -> None:
+        """Write no file."""
 
     def can_play_response_for(self, request: Any) -> bool:
         return True
 
     def play_response(self, request: Any) -> _Response:
-        # Clients may change what they get.
-        response = self.replay.answer(request)
+        # Clients may modify the response.
+        response = self.replay.respond(request)
         return {**response, "headers": dict(response["headers"]), "body": dict(response["body"])}
 
 
-def _patched(replay: Replay) -> Any:
-    """Return what our own client's transport does instead of sending: vcrpy does not know it."""
+def _replaying_transport(replay: Replay) -> Any:
+    """Return a method for our own client's transport, which vcrpy does not know."""
 
     def handle_request(self: DeadlineTransport, request: httpx.Request) -> httpx.Response:
         body = request.read()
-        asked = Request(request.method, str(request.url), body, dict(request.headers))
-        response = replay.answer(asked)
+        vcr_request = Request(request.method, str(request.url), body, dict(request.headers))
+        response = replay.respond(vcr_request)
         headers = [(name, v) for name, values in response["headers"].items() for v in values]
         content = httpx.ByteStream(response["body"]["string"])
         return httpx.Response(response["status"]["code"], headers=headers, stream=content)
@@ -154,22 +169,22 @@ def _patched(replay: Replay) -> Any:
 
 
 @lru_cache
-def _loaded(name: str) -> tuple[list[_Response], dict[str, _Response]]:
-    """Return what a cassette holds: the answers in order, and what is at each address."""
+def _load(name: str) -> tuple[list[_Response], dict[str, _Response]]:
+    """Return a cassette's responses to POST in order, and its files by path and query."""
     requests, responses, *_ = FilesystemPersister.load_cassette(
         cassette_dir() / f"{name}.yaml", yamlserializer
     )
-    answers, files = [], {}
+    posted, files = [], {}
     for request, response in zip(requests, responses, strict=True):
         if request.method == "POST":
-            answers.append(response)
+            posted.append(response)
         else:
             address = urlsplit(request.uri)
             files[f"{address.path}?{address.query}"] = response
-    return answers, files
+    return posted, files
 
 
-def _refused(error: Unexpected) -> _Response:
+def _bad_request(error: UnexpectedRequest) -> _Response:
     return {
         "status": {"code": 400, "message": "Bad Request"},
         "headers": {"Content-Type": ["application/json"]},

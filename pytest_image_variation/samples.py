@@ -1,7 +1,7 @@
-"""Deterministic pictures for tests: legal ones, and one for each rule of the contract they break.
+"""Deterministic images for tests: valid ones, and one for each way to break the contract.
 
-Every function returns the bytes of a file. The same arguments give the same pixels everywhere; the
-bytes may differ between builds of zlib.
+Every function returns the bytes of a file. The same arguments give the same pixels everywhere, but
+the bytes may differ between builds of zlib.
 """
 
 import io
@@ -22,21 +22,20 @@ __all__ = [
 
 
 def square_png(side: int = 64, mode: str = "RGB") -> bytes:
-    """Return a legal square PNG: a few coloured shapes on a gradient.
+    """Return a valid square PNG: a few colored shapes on a gradient.
 
     Args:
         side: Width and height in pixels.
-        mode: A mode that Pillow writes as PNG, such as "RGB", "RGBA", "L", "LA", "P" or "1".
+        mode: A mode that Pillow can write as PNG, such as "RGB", "RGBA", "L", "LA", "P" or "1".
     """
-    return _png(_picture(side, side).convert(mode))
+    return _png(_draw(side, side).convert(mode))
 
 
 def non_square_png(width: int = 96, height: int = 64) -> bytes:
     """Return a valid PNG that is not square."""
-    return _png(_picture(width, height).convert("RGB"))
+    return _png(_draw(width, height).convert("RGB"))
 
 
-@cache
 @cache
 def oversized_png() -> bytes:
     """Return a valid square PNG of more than 4 MB: 1280x1280 pixels of noise."""
@@ -51,33 +50,33 @@ def truncated_png(side: int = 64) -> bytes:
 
 
 def corrupt_png(side: int = 64) -> bytes:
-    """Return a square PNG whose chunks are all in order, but whose pixels cannot be inflated."""
+    """Return a square PNG with valid chunks whose pixels cannot be decompressed."""
     data = square_png(side)
-    at = data.index(b"IDAT")
-    length = int.from_bytes(data[at - 4 : at])
+    start = data.index(b"IDAT")
+    length = int.from_bytes(data[start - 4 : start])
     chunk = b"IDAT" + b"\xff" * length
-    return data[:at] + chunk + zlib.crc32(chunk).to_bytes(4) + data[at + length + 8 :]
+    return data[:start] + chunk + zlib.crc32(chunk).to_bytes(4) + data[start + length + 8 :]
 
 
 def jpeg(width: int = 96, height: int = 64) -> bytes:
-    """Return a JPEG photo's worth of trouble: neither PNG nor square."""
+    """Return a JPEG, which is neither PNG nor square."""
     buffer = io.BytesIO()
-    _picture(width, height).convert("RGB").save(buffer, "JPEG", quality=90)
+    _draw(width, height).convert("RGB").save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _picture(width: int, height: int) -> Image.Image:
-    ramp = Image.linear_gradient("L").resize((width, height))
-    turned = Image.linear_gradient("L").rotate(90).resize((width, height))
+def _draw(width: int, height: int) -> Image.Image:
+    vertical = Image.linear_gradient("L").resize((width, height))
+    horizontal = Image.linear_gradient("L").rotate(90).resize((width, height))
     opaque = Image.new("L", (width, height), 255)
-    picture = Image.merge("RGBA", (ramp, turned, opaque.point(lambda _: 128), opaque))
-    draw = ImageDraw.Draw(picture)
+    image = Image.merge("RGBA", (vertical, horizontal, opaque.point(lambda _: 128), opaque))
+    draw = ImageDraw.Draw(image)
     w, h = width - 1, height - 1
     draw.ellipse((w // 8, h // 8, w // 2, h // 2), fill=(220, 40, 30, 255))
     draw.rectangle((w // 2, h // 2, w * 7 // 8, h * 7 // 8), fill=(20, 90, 200, 255))
     draw.line((0, h, w, 0), fill=(250, 240, 80, 255), width=max(1, width // 24))
     draw.rectangle((0, 0, w // 6, h // 6), fill=(0, 0, 0, 0))
-    return picture
+    return image
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,7 +1,7 @@
-"""The scenarios: what a request asks and what it is answered, by the same names everywhere.
+"""The scenarios: a named request and its answers, the same everywhere.
 
-The cassettes, the replay in process and the server on loopback all go by this one table, so a
-name means the same at each.
+The cassettes, the replay and the loopback server all follow this one table, so a name means the
+same in each.
 """
 
 import json
@@ -13,42 +13,42 @@ from typing import Literal
 __all__ = ["DEFAULTS", "SCENARIOS", "Answer", "Error", "Flaw", "Scenario", "scenario"]
 
 Flaw = Literal["not_png", "too_large", "not_square", "corrupt"]
-"""What can be wrong with a picture; "corrupt" is a PNG whose structure is broken."""
+"""What can be wrong with an image. "corrupt" is a PNG with an invalid structure."""
 
-Maker = Literal["app", "app with another key", "app whose addresses expire at once", "table"]
+AnswerSource = Literal["app", "app with another key", "app with expired URLs", "table"]
 
 DEFAULTS: Mapping[str, str] = {"n": "1", "response_format": "url", "size": "1024x1024"}
-"""The values of the fields that a request leaves out."""
+"""The values of fields that a request leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """The error of an answer, as the contract has it."""
+    """An error in the contract's format."""
 
     type: str
     code: str | None = None
     param: str | None = None
     message: str | None = None
-    """The text, where clients read it; None leaves it to the app."""
+    """The text, if clients depend on it. None leaves it to the app."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: either the app's own to such a request, or one that the table holds whole."""
+    """One answer: the app's own to such a request, or one that this table defines completely."""
 
     status: int = 200
     error: Error | None = None
-    made_by: Maker = "app"
+    source: AnswerSource = "app"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    """The body, where it is neither a success nor an error of the contract."""
+    """The body, if it is neither a success nor an error in the contract's format."""
     nulls: bool = False
-    """Whether each entry has the keys it does not use too, as null."""
+    """Whether each entry also has its unused keys, as null."""
     cut: bool = False
-    """Whether the connection ends in the middle of the body."""
+    """Whether the connection closes in the middle of the body."""
 
     def to_bytes(self) -> bytes:
-        """Return the body of an answer that the table holds."""
+        """Return the body of an answer that the table defines."""
         if self.error is None:
             return self.body or b""
         error = {
@@ -62,47 +62,47 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is asked, and what it is answered."""
+    """A request, and the answers to it."""
 
     name: str
     kind: Literal["success", "refusal", "fault"]
-    """Whether a legal request gets its pictures, an illegal one is refused, or something else goes
-    wrong, whatever is asked."""
+    """Whether a legal request gets its images, an illegal one is refused, or something else goes
+    wrong, whatever the request is."""
     about: str
-    """One line for a table."""
+    """A short description."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The form fields beside the picture that a client sends."""
+    """The form fields that a client sends, other than the image."""
     sample: str | None = "square_png"
-    """Which function of `pytest_image_variation.samples` makes the picture, or None for none."""
+    """The function of `pytest_image_variation.samples` for the image, or None for no image."""
     breaks: str | None = None
-    """What a refusal is about: a field, "key", or a field that does not exist."""
+    """What a refusal is about: a field of the contract, "key", or a field that it lacks."""
     flaw: Flaw | None = None
-    """What is wrong with the picture, where that is what a refusal is about."""
+    """What is wrong with the image, if the refusal is about the image."""
     answers: tuple[Answer, ...] = (Answer(),)
-    """The answers to the request and to the same request sent again."""
+    """The answers to the request and to its retries, in order."""
 
     @property
     def selective(self) -> bool:
-        """Whether only a request with these very fields fits, since its pictures must fit it."""
+        """Whether a request must have exactly these fields, because its images depend on them."""
         return self.kind == "success" or any(
-            answer.made_by != "table" and answer.status == 200 and not answer.cut
+            answer.source != "table" and answer.status == 200 and not answer.cut
             for answer in self.answers
         )
 
 
 def scenario(name: str) -> Scenario:
-    """Return the scenario of a name.
+    """Return the scenario with a name.
 
     Raises:
-        ValueError: If there is none; the message says which names are like it.
+        ValueError: If it does not exist. The message suggests similar names.
     """
     try:
         return SCENARIOS[name]
     except (KeyError, TypeError):
-        near = get_close_matches(str(name), SCENARIOS, n=3, cutoff=0.5)
-        hint = f"; do you mean {' or '.join(map(repr, near))}?" if near else "."
+        similar = get_close_matches(str(name), SCENARIOS, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
         raise ValueError(
-            f"There is no scenario {str(name)[:60]!r}{hint} All names: {', '.join(SCENARIOS)}."
+            f"Unknown scenario {str(name)[:60]!r}.{hint} The scenarios are: {', '.join(SCENARIOS)}."
         ) from None
 
 
@@ -115,24 +115,24 @@ def _successes() -> Iterator[Scenario]:
                     "response_format": response_format,
                     "size": f"{side}x{side}",
                 }
-                pictures = "one picture" if n == 1 else f"{n} pictures"
+                images = "one image" if n == 1 else f"{n} images"
                 yield Scenario(
                     name=f"success_{short}_n{n}" + (f"_{side}" if side != 1024 else ""),
                     kind="success",
-                    about=f"{pictures} of {side} pixels as {response_format}",
-                    # What has its default is not sent.
+                    about=f"{images} of {side} pixels as {response_format}",
+                    # Fields with their default are not sent.
                     fields={k: v for k, v in fields.items() if DEFAULTS[k] != v},
                 )
     yield Scenario(
         name="success_user",
         kind="success",
-        about="one picture as url, for a request with `user`",
+        about="one image as url, for a request with `user`",
         fields={"user": "user-1234"},
     )
     yield Scenario(
         name="success_null_fields",
         kind="success",
-        about="one picture as b64_json; `url` and `revised_prompt` are there, and null",
+        about="one image as b64_json; `url` and `revised_prompt` are null",
         fields={"response_format": "b64_json"},
         answers=(Answer(nulls=True),),
     )
@@ -148,10 +148,10 @@ def _refused(param: str | None, code: str | None = None) -> tuple[Answer, ...]:
 
 def _refusals() -> Iterator[Scenario]:
     for name, sample, flaw, about in (
-        ("not_png", "jpeg", "not_png", "the picture is no PNG"),
-        ("corrupt_image", "truncated_png", "corrupt", "the PNG is cut off or otherwise broken"),
-        ("not_square", "non_square_png", "not_square", "the picture is not square"),
-        ("too_large", "oversized_png", "too_large", "the picture has 4 MB or more"),
+        ("not_png", "jpeg", "not_png", "the image is not a PNG"),
+        ("corrupt_image", "truncated_png", "corrupt", "the PNG is truncated or otherwise corrupt"),
+        ("not_square", "non_square_png", "not_square", "the image is not square"),
+        ("too_large", "oversized_png", "too_large", "the image has 4 MB or more"),
     ):
         yield Scenario(
             name=name,
@@ -165,7 +165,7 @@ def _refusals() -> Iterator[Scenario]:
     yield Scenario(
         name="missing_image",
         kind="refusal",
-        about="there is no picture",
+        about="the request has no image",
         sample=None,
         breaks="image",
         fields={"n": "1"},
@@ -174,14 +174,14 @@ def _refusals() -> Iterator[Scenario]:
     for name, field_, value, about in (
         ("n_0", "n", "0", "n is 0"),
         ("n_11", "n", "11", "n is 11"),
-        ("wrong_size", "size", "300x300", "size is none of the three"),
+        ("wrong_size", "size", "300x300", "size is not one of the three"),
         (
             "wrong_response_format",
             "response_format",
             "png",
-            "response_format is neither of the two",
+            "response_format is not one of the two",
         ),
-        ("unknown_field", "prompt", "a cat", "a field that the contract does not know"),
+        ("unknown_field", "prompt", "a cat", "a field that is not in the contract"),
     ):
         yield Scenario(
             name=name,
@@ -202,15 +202,15 @@ def _refusals() -> Iterator[Scenario]:
     yield Scenario(
         name="missing_key",
         kind="refusal",
-        about="no key is sent",
+        about="the request has no key",
         breaks="key",
-        answers=(Answer(401, Error(_INVALID), made_by="app with another key"),),
+        answers=(Answer(401, Error(_INVALID), source="app with another key"),),
     )
 
 
 _JSON = {"content-type": "application/json"}
-# Short, so that tests of retries are.
-_SOON = {**_JSON, "retry-after-ms": "10", "retry-after": "1"}
+# Short, so that tests of retries are fast.
+_RETRY_SOON = {**_JSON, "retry-after-ms": "10", "retry-after": "1"}
 _RATE_LIMIT = Answer(
     429,
     Error(
@@ -219,7 +219,7 @@ _RATE_LIMIT = Answer(
         message="Rate limit exceeded for images per minute. Limit: 5/1min. Current: 6/1min.",
     ),
     "table",
-    _SOON,
+    _RETRY_SOON,
 )
 _IMAGE_RATE_LIMIT = Answer(
     429,
@@ -241,7 +241,7 @@ _SERVER_ERROR = Answer(
     "table",
     {**_JSON, "retry-after-ms": "10"},
 )
-_EXPIRED = Answer(made_by="app whose addresses expire at once")
+_EXPIRED = Answer(source="app with expired URLs")
 
 
 def _fault(name: str, about: str, *answers: Answer, **fields: str) -> Scenario:
@@ -253,33 +253,31 @@ def _table(status: int, error: Error, headers: Mapping[str, str] = _JSON) -> Ans
 
 
 def _faults() -> Iterator[Scenario]:
-    wrong_key = Answer(401, Error(_INVALID, "invalid_api_key"), made_by="app with another key")
+    wrong_key = Answer(401, Error(_INVALID, "invalid_api_key"), source="app with another key")
     yield _fault("wrong_key", "401: the key is wrong", wrong_key)
     budget = Error(
         _INVALID, "billing_hard_limit_reached", message="Billing hard limit has been reached"
     )
     yield _fault("budget_exhausted", "400: the budget is used up", _table(400, budget))
-    yield _fault("rate_limit", "429, with the time to wait in the headers", _RATE_LIMIT)
+    yield _fault("rate_limit", "429, with the delay in the headers", _RATE_LIMIT)
     yield _fault(
         "rate_limit_then_success",
-        "429, and when asked again one picture as b64_json",
+        "429, then one image as b64_json on retry",
         _RATE_LIMIT,
         Answer(),
         response_format="b64_json",
     )
-    yield _fault(
-        "image_rate_limit", "429, with the time to wait only in the text", _IMAGE_RATE_LIMIT
-    )
+    yield _fault("image_rate_limit", "429, with the delay only in the message", _IMAGE_RATE_LIMIT)
     refused = Error(
         _INVALID,
         "content_policy_violation",
         message="Your input image may contain content that is not allowed by our safety system.",
     )
-    yield _fault("content_refused", "400: the picture is refused", _table(400, refused))
+    yield _fault("content_refused", "400: the image is refused", _table(400, refused))
     yield _fault("server_error", "500", _SERVER_ERROR)
     yield _fault(
         "server_error_then_success",
-        "500, and when asked again one picture as b64_json",
+        "500, then one image as b64_json on retry",
         _SERVER_ERROR,
         Answer(),
         response_format="b64_json",
@@ -287,31 +285,29 @@ def _faults() -> Iterator[Scenario]:
     overloaded = Error("server_error", message="The engine is currently overloaded.")
     yield _fault(
         "unavailable",
-        "503, with the time to wait in the headers",
-        _table(503, overloaded, _SOON),
+        "503, with the delay in the headers",
+        _table(503, overloaded, _RETRY_SOON),
     )
     page = b"<html>\n<head><title>504 Gateway Time-out</title></head>\n<body></body>\n</html>\n"
     html = {"content-type": "text/html"}
-    yield _fault(
-        "gateway_timeout", "504 with a page of HTML", Answer(504, None, "table", html, page)
-    )
+    yield _fault("gateway_timeout", "504 with an HTML page", Answer(504, None, "table", html, page))
     yield _fault(
         "cut_body",
-        "200, and the connection ends in the middle of the body",
+        "200, and the connection closes in the middle of the body",
         Answer(cut=True),
         response_format="b64_json",
     )
     garbage = Answer(200, None, "table", _JSON, b"}{ this is no JSON\n")
-    yield _fault("garbage_body", "200 with a body that is no JSON", garbage)
-    yield _fault("url_expired", "200; the address of the picture answers 403", _EXPIRED)
+    yield _fault("garbage_body", "200 with a body that is not JSON", garbage)
+    yield _fault("url_expired", "200, and the image URL answers 403", _EXPIRED)
     yield _fault(
         "endpoint_removed",
-        "an empty 404, as the vendor has answered since it removed the endpoint",
+        "an empty 404, the vendor's answer since it removed the endpoint",
         Answer(404, None, "table"),
     )
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    made.name: made for make in (_successes, _refusals, _faults) for made in make()
+    each.name: each for make in (_successes, _refusals, _faults) for each in make()
 }
 """All scenarios by name."""

@@ -1,4 +1,4 @@
-"""One way to call the sync and the async client, so that a test of either is a test of both."""
+"""One way to call the sync and the async client, so that one test covers both."""
 
 import asyncio
 import base64
@@ -32,10 +32,10 @@ class Caller:
     def __call__(
         self, handler: Handler | None = None, fields: dict[str, Any] | None = None, **settings: Any
     ) -> ImagesResponse:
-        """Call through a `MockTransport` with `handler`, or without one, through real sockets."""
+        """Call through a `MockTransport` with `handler`, or over real sockets without one."""
         settings = {"base_url": BASE_URL, **settings}
-        given = {"image": SquarePNG(PNG), "size": "256x256", **(fields or {})}
-        request = CreateImageVariationRequest(**given)
+        arguments = {"image": SquarePNG(PNG), "size": "256x256", **(fields or {})}
+        request = CreateImageVariationRequest(**arguments)
         if self.kind == "sync":
             return _sync(handler, request, settings)
         if self.kind == "trio":
@@ -75,24 +75,24 @@ def _trio(call: Any) -> ImagesResponse:
 
 
 def b64(data: bytes = PNG) -> str:
-    """Return a picture file in base64."""
+    """Return an image file in base64."""
     return base64.b64encode(data).decode()
 
 
-def success(n: int = 1, data: bytes = PNG, **more: object) -> bytes:
-    """Return the body of an answer with n pictures."""
-    content = {"created": 1, "data": [{"b64_json": b64(data)}] * n, **more}
+def success(n: int = 1, data: bytes = PNG, **extra: object) -> bytes:
+    """Return the body of an answer with n images."""
+    content = {"created": 1, "data": [{"b64_json": b64(data)}] * n, **extra}
     return json.dumps(content, indent=2).encode()
 
 
-def failure(message: str, **more: str | None) -> bytes:
-    """Return the body of an error in the vendor's envelope."""
+def failure(message: str, **extra: str | None) -> bytes:
+    """Return an error body in the vendor's envelope."""
     keys = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return json.dumps({"error": {**keys, **more}}, indent=2).encode()
+    return json.dumps({"error": {**keys, **extra}}, indent=2).encode()
 
 
 def answering(*answers: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
-    """Return a handler that answers with each in turn, the last for ever, and what it was sent."""
+    """Return a handler that gives each answer in turn and repeats the last, and its requests."""
     seen: list[httpx.Request] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -106,16 +106,16 @@ def answering(*answers: httpx.Response | Exception) -> tuple[Handler, list[httpx
 
 
 def ok(body: bytes | None = None, **headers: str) -> httpx.Response:
-    """Return a success, by default with one picture."""
+    """Return a success, by default with one image."""
     return httpx.Response(200, content=success() if body is None else body, headers=headers)
 
 
 def parts(request: httpx.Request) -> list[tuple[str, str, bytes]]:
-    """Return each part of a form: its name, its other headers, its content."""
+    """Return the name, the other headers and the content of each part of a form."""
     boundary = request.headers["content-type"].partition("boundary=")[2].encode()
-    found = []
+    form_parts = []
     for part in request.content.split(b"--" + boundary)[1:-1]:
         head, _, content = part.strip(b"\r\n").partition(b"\r\n\r\n")
-        name, _, rest = head.decode().partition('name="')[2].partition('"')
-        found.append((name, rest, content))
-    return found
+        name, _, headers = head.decode().partition('name="')[2].partition('"')
+        form_parts.append((name, headers, content))
+    return form_parts

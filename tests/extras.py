@@ -1,4 +1,4 @@
-"""Which extra brings a package that a test needs and that is not installed."""
+"""Skips tests whose packages are not installed, and names the extra that installs them."""
 
 import re
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ _PACKAGES = {
     ),
     "test": (
         "aiohttp",
+        "fastapi",
         "hypothesis",
         "langchain",
         "langchain_tests",
@@ -38,7 +39,7 @@ _PACKAGES = {
         "xdist",
     ),
 }
-_ABSENT = {
+_MISSING = {
     package: extra
     for extra, packages in _PACKAGES.items()
     for package in packages
@@ -47,42 +48,45 @@ _ABSENT = {
 
 
 def skip_without(package: str) -> None:
-    """Skip the test, or the module of tests, that needs a package which is not installed."""
-    if package in _ABSENT:
-        pytest.skip(_reason(package), allow_module_level=True)
+    """Skip the test or the test module if a package is not installed."""
+    if package in _MISSING:
+        pytest.skip(_message(package), allow_module_level=True)
 
 
 def skip_without_imports(source: str, *plugins: str) -> None:
-    """Skip the test whose inner suite imports, or loads as a plugin, what is not installed."""
-    imported = re.findall(r"^ *(?:from|import) (.+)", source, re.MULTILINE)
-    for package in _ABSENT:
-        named = re.compile(rf"\b{package}\b")
-        if any(named.search(line) for line in imported) or any(map(named.match, plugins)):
+    """Skip the test if its inner suite imports, or loads as a plugin, a missing package."""
+    imports = re.findall(r"^ *(?:from|import) (.+)", source, re.MULTILINE)
+    for package in _MISSING:
+        pattern = re.compile(rf"\b{package}\b")
+        if any(map(pattern.search, imports)) or any(map(pattern.match, plugins)):
             skip_without(package)
 
 
 @contextmanager
-def skipping_what_lacks_an_extra() -> Iterator[None]:
-    """Skip the test, or the module of tests, if the block fails for want of an extra's package."""
+def skip_if_extra_is_missing() -> Iterator[None]:
+    """Skip the test or the test module if the block fails because a package is missing."""
     try:
         yield
     except Exception as error:
-        if reason := _reason_for(error):
+        if reason := _skip_reason(error):
             pytest.skip(reason, allow_module_level=True)
         raise
 
 
-def _reason_for(error: BaseException | None) -> str | None:
-    """Return what an error says of a package that is absent; pytest wraps errors of imports."""
+def _skip_reason(error: BaseException | None) -> str | None:
+    """Return why to skip, if an error or its cause is about a missing package.
+
+    pytest wraps import errors, so the cause counts too.
+    """
     if isinstance(error, MissingExtraError):
         extra = re.search(r"langchain-image-variation\[([\w-]+)\]", error.message)
-        return error.message if extra and extra[1] in _ABSENT.values() else None
+        return error.message if extra and extra[1] in _MISSING.values() else None
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        return _reason(package) if package in _ABSENT else None
-    return _reason_for(error.__cause__) if error is not None else None
+        return _message(package) if package in _MISSING else None
+    return _skip_reason(error.__cause__) if error is not None else None
 
 
-def _reason(package: str) -> str:
-    extra = f"langchain-image-variation[{_ABSENT[package]}]"
+def _message(package: str) -> str:
+    extra = f"langchain-image-variation[{_MISSING[package]}]"
     return f"the package {package!r} is not installed; run: pip install '{extra}'"

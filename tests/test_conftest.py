@@ -27,19 +27,19 @@ def test_quick(): pass
         (["test_it.py::test_slow"], 1),
     ],
 )
-def test_slow_tests_run_only_if_you_ask_for_them(
+def test_slow_tests_need_to_be_selected(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str], passed: int
 ) -> None:
-    """An option, their file or their id asks for them; a plain run says how many it left out."""
+    """You can use an option, their file or their id. A plain run reports the deselected ones."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nmarkers = slow: takes long")
     pytester.makeconftest(Path(conftest.__file__).read_text())
     pytester.makepyfile(test_it=SUITE)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
-    left_out = 0 if "::" in "".join(arguments) else 2 - passed
-    result.assert_outcomes(passed=passed, deselected=left_out)
+    deselected = 0 if "::" in "".join(arguments) else 2 - passed
+    result.assert_outcomes(passed=passed, deselected=deselected)
 
 
-def test_no_case_of_hypothesis_is_timed() -> None:
+def test_hypothesis_has_no_deadline() -> None:
     """A slow machine fails no test."""
     assert settings().deadline is None

@@ -18,8 +18,8 @@ from pytest_image_variation.samples import square_png
 PNG = SquarePNG(square_png())
 
 
-def test_defaults_are_those_of_the_contract() -> None:
-    """Only the picture is required; the rest has the contract's defaults."""
+def test_defaults_follow_the_contract() -> None:
+    """Only the image is required. The other fields have the contract's defaults."""
     request = CreateImageVariationRequest(image=PNG)
     assert request.model == "dall-e-2"
     assert (request.n, request.response_format, request.size) == (1, "url", "1024x1024")
@@ -36,7 +36,7 @@ def test_null_means_the_default() -> None:
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 def test_side_is_the_size_in_pixels(size: str) -> None:
-    """The side of each size is a number of pixels."""
+    """The side of each size is its number of pixels."""
     request = CreateImageVariationRequest.model_validate({"image": PNG, "size": size})
     assert f"{request.side}x{request.side}" == size
 
@@ -68,8 +68,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=[m[:30] for _, _, m in BAD])
-def test_refuses_a_bad_field(fields: dict[str, Any], param: str, message: str) -> None:
-    """Each broken rule names the field, the rule and the value, and never echoes a long one."""
+def test_an_invalid_field_is_refused(fields: dict[str, Any], param: str, message: str) -> None:
+    """The error names the field, the rule and the value, and never repeats a long value."""
     data = {"image": PNG, **fields} if fields else {}
     with pytest.raises(InvalidRequestError) as caught:
         CreateImageVariationRequest(**data)
@@ -79,8 +79,8 @@ def test_refuses_a_bad_field(fields: dict[str, Any], param: str, message: str) -
 
 
 @pytest.mark.parametrize("data", [None, 3, "text", b"bytes", [1]])
-def test_refuses_what_is_no_mapping(data: object) -> None:
-    """A request read from something else than a mapping is refused with our error."""
+def test_a_request_must_be_a_mapping(data: object) -> None:
+    """A request that is read from another type is refused with our own error."""
     with pytest.raises(InvalidRequestError, match="mapping"):
         CreateImageVariationRequest.model_validate(data)
 
@@ -93,7 +93,7 @@ _FIELDS = st.sampled_from(["image", "model", "n", "response_format", "size", "us
 
 @given(st.dictionaries(_FIELDS, _VALUES | st.lists(_VALUES, max_size=2), max_size=7))
 def test_any_fields_are_a_request_or_our_error(fields: dict[str, Any]) -> None:
-    """No mapping whatever raises anything but InvalidRequestError."""
+    """No mapping raises anything except InvalidRequestError."""
     try:
         request = CreateImageVariationRequest.model_validate(fields)
     except InvalidRequestError as error:
@@ -104,8 +104,8 @@ def test_any_fields_are_a_request_or_our_error(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("response_format", ["url", "b64_json"])
-def test_an_engine_without_a_server_answers_in_either_form(response_format: Any) -> None:
-    """`url` becomes a data: URL; both forms give back the same bytes, and the seeds."""
+def test_from_pngs_supports_both_forms(response_format: Any) -> None:
+    """`url` becomes a data: URL. Both forms return the same bytes and the seeds."""
     response = ImagesResponse.from_pngs(
         [b"one", b"two"], response_format=response_format, seeds=[7, 8]
     )
@@ -115,8 +115,8 @@ def test_an_engine_without_a_server_answers_in_either_form(response_format: Any)
     assert forms == [(response_format == "b64_json", response_format == "url")] * 2
 
 
-def test_writes_only_the_keys_of_the_contract_as_the_vendor_did() -> None:
-    """The body has `created` and `data` alone, two spaces of indent and a final newline."""
+def test_writes_json_as_the_vendor_did() -> None:
+    """The body has only `created` and `data`, two spaces of indent and a final newline."""
     response = ImagesResponse.from_pngs([b"x"], response_format="b64_json", seeds=[3])
     body = response.to_json()
     assert body == json.dumps(json.loads(body), indent=2) + "\n"
@@ -127,7 +127,7 @@ def test_writes_only_the_keys_of_the_contract_as_the_vendor_did() -> None:
 
 
 def test_reads_leniently_and_writes_strictly() -> None:
-    """Unknown keys and values and nulls are kept on reading and left out on writing."""
+    """Unknown keys, unknown values and nulls are kept when reading and dropped when writing."""
     body = {
         "created": 5,
         "data": [{"url": "https://x/y.png", "b64_json": None, "revised_prompt": None, "score": 1}],
@@ -161,7 +161,7 @@ def test_reads_leniently_and_writes_strictly() -> None:
     ],
 )
 def test_reads_nulls_and_fractions(body: str, expected: tuple[int | None, int]) -> None:
-    """Null data is no data, and a fraction of a second is dropped."""
+    """Null data is read as empty, and the fraction of a second is dropped."""
     response = ImagesResponse.from_json(body)
     assert (response.created, len(response.data)) == expected
 
@@ -170,8 +170,8 @@ def test_reads_nulls_and_fractions(body: str, expected: tuple[int | None, int]) 
     ("body", "where"),
     [(b"", "the body"), ("<html>", "the body"), ("[]", "the body"), ('{"data":[1]}', "data.0")],
 )
-def test_a_body_of_another_shape_is_our_error(body: str | bytes, where: str) -> None:
-    """What is no ImagesResponse is an OutputError that says where it goes wrong."""
+def test_a_body_of_another_shape_is_refused(body: str | bytes, where: str) -> None:
+    """The error is an OutputError that names the location of the problem."""
     with pytest.raises(OutputError, match=where):
         ImagesResponse.from_json(body)
 
@@ -184,8 +184,8 @@ def test_a_body_of_another_shape_is_our_error(body: str | bytes, where: str) -> 
         ImagesResponse(created=1, data=[Image(url="u", b64_json="eA==")]),
     ],
 )
-def test_does_not_write_what_the_contract_forbids(response: ImagesResponse) -> None:
-    """A body without a time, or with none or both forms of a picture, is not written."""
+def test_an_invalid_response_is_not_written(response: ImagesResponse) -> None:
+    """A body without a time, or with an entry of no form or both forms, is not written."""
     with pytest.raises(OutputError):
         response.to_json()
 
@@ -201,8 +201,8 @@ def test_does_not_write_what_the_contract_forbids(response: ImagesResponse) -> N
         Image(url="data:image/png;base64,???"),
     ],
 )
-def test_reading_an_entry_without_a_picture_is_our_error(image: Image) -> None:
-    """An entry that holds no picture is an OutputError."""
+def test_an_entry_without_an_image_is_our_error(image: Image) -> None:
+    """Reading an entry without an image raises an OutputError."""
     with pytest.raises(OutputError):
         image.read()
 
@@ -211,26 +211,26 @@ def test_reading_an_entry_without_a_picture_is_our_error(image: Image) -> None:
     "value", [5, 1.5, True, "text", [1], {"input_tokens": 1.5}, {"input_tokens_details": 7}]
 )
 @pytest.mark.parametrize("key", ["background", "quality", "size", "usage", "created"])
-def test_an_odd_value_beside_the_pictures_does_not_cost_the_answer(key: str, value: Any) -> None:
-    """Whatever a server puts beside the pictures, they can be read."""
+def test_odd_values_do_not_lose_the_images(key: str, value: Any) -> None:
+    """The images can be read, whatever a server sends in the other keys."""
     body = json.dumps({"created": 1, "data": [{"b64_json": "eA=="}], key: value})
     assert ImagesResponse.from_json(body).data[0].read() == b"x"
 
 
-def test_line_breaks_in_base64_are_no_obstacle() -> None:
-    """Some servers wrap the lines of base64."""
+def test_base64_may_have_line_breaks() -> None:
+    """Some servers wrap base64 in lines."""
     assert Image(b64_json="eHh4\neHh4\r\n").read() == b"xxxxxx"
 
 
-def test_a_response_is_shown_without_its_pictures() -> None:
-    """Neither base64 nor an address with a signature appears in a repr."""
+def test_the_repr_does_not_show_images() -> None:
+    """A repr contains neither base64 nor a signed URL."""
     response = ImagesResponse.from_pngs([square_png()], response_format="url")
     assert len(repr(response)) < 200
     assert "base64" not in repr(response)
 
 
-def test_every_picture_needs_its_seed() -> None:
-    """An engine that gives fewer seeds than pictures is told so."""
+def test_every_image_needs_its_seed() -> None:
+    """Fewer seeds than images are an error."""
     with pytest.raises(ValueError, match="shorter"):
         ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])
 

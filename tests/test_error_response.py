@@ -26,7 +26,7 @@ from langchain_image_variation.error_response import ErrorResponse
 def test_reads_the_error_bodies_of_real_servers(
     body: str | bytes, message: str, code: str | None
 ) -> None:
-    """Every shape of error body is read without an error; all four keys are written."""
+    """Every shape of error body is read without an error, and all four keys are written."""
     response = ErrorResponse.from_json(body)
     error = response.to_exception(400)
     assert (error.message, error.code) == (message, code)

@@ -29,12 +29,12 @@ TREE = [
 @pytest.mark.parametrize("error_class", [c for c in TREE if c is not ImageVariationError])
 def test_every_error_survives_the_wire(error_class: type[ImageVariationError]) -> None:
     """Each class becomes an error body and is read back as the same class with the same values."""
-    sent = error_class("n must be at most 10, got 11.", param="n")
-    body = ErrorResponse.from_exception(sent).to_json()
-    received = ErrorResponse.from_json(body).to_exception(sent.status_code)
-    assert type(received) is error_class
-    assert vars(received) == vars(sent)
-    assert str(received) == "n must be at most 10, got 11."
+    sent_error = error_class("n must be at most 10, got 11.", param="n")
+    body = ErrorResponse.from_exception(sent_error).to_json()
+    received_error = ErrorResponse.from_json(body).to_exception(sent_error.status_code)
+    assert type(received_error) is error_class
+    assert vars(received_error) == vars(sent_error)
+    assert str(received_error) == "n must be at most 10, got 11."
 
 
 def test_every_error_is_exported_and_in_the_tree() -> None:

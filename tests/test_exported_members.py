@@ -24,8 +24,8 @@ OF_THE_EXTRA = (
 )
 
 
-def test_the_root_exports_sorted_names_that_all_resolve() -> None:
-    """Every public name can be loaded, but for an extra that is missing; the list is in order."""
+def test_the_root_exports_names_that_resolve() -> None:
+    """Every public name can be loaded if its extra is installed. The list is sorted."""
     names = langchain_image_variation.__all__
     assert names == sorted(names)
     for name in (*names, "create_app", "ImageVariationToolSpec"):
@@ -41,13 +41,13 @@ def test_the_root_exports_sorted_names_that_all_resolve() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_declare_sorted_documented_names(name: str) -> None:
-    """Each module lists what it exports, in order, and documents every class and function."""
+    """Each module lists its public names in order, and documents every class and function."""
     if name in OF_THE_EXTRA and not EXTRA:
         pytest.skip("LlamaIndex is not installed")
     module = importlib.import_module(name)
-    exported: list[str] = module.__all__ if hasattr(module, "__all__") else []
-    constants = [n for n in exported if n.isupper()]
-    rest = [n for n in exported if n not in constants]
+    exported_names: list[str] = module.__all__ if hasattr(module, "__all__") else []
+    constants = [n for n in exported_names if n.isupper()]
+    rest = [n for n in exported_names if n not in constants]
     assert constants + rest == sorted(constants) + sorted(rest)
     assert module.__doc__
     for exported_name in rest:
@@ -57,7 +57,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "absent"),
+    ("statement", "forbidden"),
     [
         ("import langchain_image_variation", "pydantic httpx numpy PIL langchain_core tqdm"),
         ("import langchain_image_variation.exceptions", "pydantic httpx numpy PIL"),
@@ -77,38 +77,44 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
         ),
     ],
 )
-def test_an_import_brings_no_more_than_it_needs(statement: str, absent: str) -> None:
-    """Heavy libraries are loaded by the one module that needs them, and not before."""
-    code = f"{statement}; import sys; print([m for m in {absent.split()!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
+def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> None:
+    """Heavy libraries are loaded by the module that needs them, and not earlier."""
+    code = f"{statement}; import sys; print([m for m in {forbidden.split()!r} if m in sys.modules])"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.stdout == "[]\n", completed.stderr
 
 
-def test_all_names_can_be_imported_without_any_extra() -> None:
-    """`import *` takes those that need none."""
+def test_import_star_needs_no_extra() -> None:
+    """`import *` imports the names that do not need an extra."""
     extras = "llama_index", "starlette", "uvicorn", "fsspec", "pytest"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({extras!r}))\n"
         "from langchain_image_variation import *\nprint(ImageVariationTool.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "ImageVariationTool\n", done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.stdout == "ImageVariationTool\n", completed.stderr
 
 
 @pytest.mark.parametrize("module", ["langchain_image_variation", OF_THE_EXTRA[1]])
-def test_without_the_extra_of_the_tool_spec(module: str) -> None:
-    """An ImportError names it."""
+def test_the_tool_spec_names_its_missing_extra(module: str) -> None:
+    """Without the package, importing the tool spec raises an error that names the extra."""
     script = f"import sys; sys.modules['llama_index'] = None\nfrom {module} import "
     code = f"{script} ImageVariationToolSpec"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "MissingExtraError: The tool spec needs the package 'llama_index" in done.stderr
-    assert "pip install 'langchain-image-variation[llama-index]'" in done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "MissingExtraError: The tool spec needs the package 'llama_index" in completed.stderr
+    assert "pip install 'langchain-image-variation[llama-index]'" in completed.stderr
 
 
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What needs an extra that is not installed is left out of what `help` looks at."""
+    """Names whose extra is not installed are hidden from `help`."""
     monkeypatch.setitem(sys.modules, "llama_index", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    seen = dict(inspect.getmembers(langchain_image_variation))
-    assert {*langchain_image_variation.__all__} <= {*seen}
-    assert not {"ImageVariationToolSpec", "create_app"} & {*seen}
+    members = dict(inspect.getmembers(langchain_image_variation))
+    assert {*langchain_image_variation.__all__} <= {*members}
+    assert not {"ImageVariationToolSpec", "create_app"} & {*members}

@@ -1,6 +1,6 @@
-"""Thousands of corrupt pictures and paths raise no errors but ours, and open no other file.
+"""Thousands of corrupt images and paths raise only our own errors, and open no other file.
 
-The slow tests try more of them. With `-s`, pytest prints how many were read and refused.
+The slow tests try more of them. With `-s`, pytest prints how many were loaded and refused.
 """
 
 import base64
@@ -22,19 +22,19 @@ from PIL import Image
 
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
-from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, ImageSource, load_source
 from tests.images import corrupt, valid
-from tests.images.encoder import joined, split
+from tests.images.encoder import join_chunks, split_chunks
 
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 Chunks = list[tuple[bytes, bytes]]
 
 
-def _others() -> Iterator[bytes]:
-    """Yield small pictures in the other formats."""
+def _other_formats() -> Iterator[bytes]:
+    """Yield small images in the other formats."""
     image = Image.linear_gradient("L").resize((12, 12)).convert("RGB")
     frames = [image.rotate(angle) for angle in (90, 180)]
     exif = Image.Exif()
@@ -56,125 +56,139 @@ def _others() -> Iterator[bytes]:
         yield buffer.getvalue()
 
 
-VALID = [picture.png() for _, picture in valid.pictures()]
-VALID += [picture.png() for _, picture in valid.oblong()]
+VALID = [sample.png() for _, sample in valid.images()]
+VALID += [sample.png() for _, sample in valid.oblong_images()]
 CORRUPT = [data for files in corrupt.groups().values() for _, data in files]
-OTHERS = list(_others())
-NAMES = sorted({name for data in VALID for name, _ in split(data)} | {b"fcTL", b"fdAT", b"NEWc"})
+OTHER_FORMATS = list(_other_formats())
+NAMES = sorted(
+    {name for data in VALID for name, _ in split_chunks(data)} | {b"fcTL", b"fdAT", b"NEWc"}
+)
 NUMBERS = [0, 1, 2, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1]
 
 
-def _flipped(data: bytes, at: int, extra: bytes) -> bytes:
-    changed = bytearray(data)
-    if changed:
-        changed[at % len(data)] ^= extra[0] or 1
-    return bytes(changed)
+def _flip(data: bytes, index: int, extra: bytes) -> bytes:
+    result = bytearray(data)
+    if result:
+        result[index % len(data)] ^= extra[0] or 1
+    return bytes(result)
 
 
-def _inserted(data: bytes, at: int, extra: bytes) -> bytes:
-    at %= len(data) + 1
-    return data[:at] + extra + data[at:]
+def _insert(data: bytes, index: int, extra: bytes) -> bytes:
+    index %= len(data) + 1
+    return data[:index] + extra + data[index:]
 
 
-def _removed(data: bytes, at: int, extra: bytes) -> bytes:
-    at %= len(data) + 1
-    return data[:at] + data[at + len(extra) :]
+def _remove(data: bytes, index: int, extra: bytes) -> bytes:
+    index %= len(data) + 1
+    return data[:index] + data[index + len(extra) :]
 
 
-def _cut(data: bytes, at: int, extra: bytes) -> bytes:
-    return data[: at % (len(data) + 1)]
+def _cut(data: bytes, index: int, extra: bytes) -> bytes:
+    return data[: index % (len(data) + 1)]
 
 
-def _numbered(data: bytes, at: int, extra: bytes) -> bytes:
-    at %= len(data) + 1
+def _write_number(data: bytes, index: int, extra: bytes) -> bytes:
+    index %= len(data) + 1
     number = NUMBERS[extra[0] % len(NUMBERS)]
     order = "big" if extra[-1] % 2 else "little"
-    return data[:at] + number.to_bytes(4, order) + data[at + 4 :]  # type: ignore[arg-type]  # one of both
+    return data[:index] + number.to_bytes(4, order) + data[index + 4 :]  # type: ignore[arg-type]  # one of both
 
 
-BYTES = [_flipped, _inserted, _removed, _cut, _numbered]
+BYTES = [_flip, _insert, _remove, _cut, _write_number]
 
 
-def _content(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
+def _change_content(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
     """Change the content of a chunk."""
-    name, body = chunks[at % len(chunks)]
-    changed = BYTES[other % len(BYTES)](body, other >> 3, extra)
-    return [*chunks[: at % len(chunks)], (name, changed), *chunks[at % len(chunks) + 1 :]]
+    name, body = chunks[index % len(chunks)]
+    result = BYTES[choice % len(BYTES)](body, choice >> 3, extra)
+    return [*chunks[: index % len(chunks)], (name, result), *chunks[index % len(chunks) + 1 :]]
 
 
-def _scanlines(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
+def _change_scanlines(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
     """Change the pixels before they are compressed."""
     body = b"".join(body for name, body in chunks if name == b"IDAT")
     try:
         raw = zlib.decompress(body)
     except zlib.error:
         return chunks
-    packed = zlib.compress(BYTES[other % len(BYTES)](raw, at, extra), 1)
+    compressed = zlib.compress(BYTES[choice % len(BYTES)](raw, index, extra), 1)
     idat = [name for name, _ in chunks].index(b"IDAT")
     rest = [item for item in chunks if item[0] != b"IDAT"]
-    return [*rest[:idat], (b"IDAT", packed), *rest[idat:]]
+    return [*rest[:idat], (b"IDAT", compressed), *rest[idat:]]
 
 
-def _dropped(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    return [*chunks[: at % len(chunks)], *chunks[at % len(chunks) + 1 :]]
+def _drop(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    return [*chunks[: index % len(chunks)], *chunks[index % len(chunks) + 1 :]]
 
 
-def _moved(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    rest = _dropped(chunks, at, other, extra)
-    other %= len(rest) + 1
-    return [*rest[:other], chunks[at % len(chunks)], *rest[other:]]
+def _move(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    rest = _drop(chunks, index, choice, extra)
+    choice %= len(rest) + 1
+    return [*rest[:choice], chunks[index % len(chunks)], *rest[choice:]]
 
 
-def _doubled(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    other %= len(chunks) + 1
-    return [*chunks[:other], chunks[at % len(chunks)], *chunks[other:]]
+def _double(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    choice %= len(chunks) + 1
+    return [*chunks[:choice], chunks[index % len(chunks)], *chunks[choice:]]
 
 
-def _spliced(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    """Put in a chunk of another file."""
-    theirs = split(VALID[other % len(VALID)])
-    at %= len(chunks) + 1
-    return [*chunks[:at], theirs[other // 7 % len(theirs)], *chunks[at:]]
+def _splice(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    """Insert a chunk of another file."""
+    donor = split_chunks(VALID[choice % len(VALID)])
+    index %= len(chunks) + 1
+    return [*chunks[:index], donor[choice // 7 % len(donor)], *chunks[index:]]
 
 
-def _renamed(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    at %= len(chunks)
-    return [*chunks[:at], (NAMES[other % len(NAMES)], chunks[at][1]), *chunks[at + 1 :]]
+def _rename(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    index %= len(chunks)
+    return [*chunks[:index], (NAMES[choice % len(NAMES)], chunks[index][1]), *chunks[index + 1 :]]
 
 
-def _added(chunks: Chunks, at: int, other: int, extra: bytes) -> Chunks:
-    """Put in a chunk that means something, with content that may not."""
-    at %= len(chunks) + 1
-    return [*chunks[:at], (NAMES[other % len(NAMES)], extra), *chunks[at:]]
+def _add(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
+    """Insert a chunk with a known name and random content."""
+    index %= len(chunks) + 1
+    return [*chunks[:index], (NAMES[choice % len(NAMES)], extra), *chunks[index:]]
 
 
-CHUNKS = [_content, _content, _scanlines, _dropped, _moved, _doubled, _spliced, _renamed, _added]
+CHUNKS = [
+    _change_content,
+    _change_content,
+    _change_scanlines,
+    _drop,
+    _move,
+    _double,
+    _splice,
+    _rename,
+    _add,
+]
 
-_WHOLE = st.integers(0, 2**20)
+_NUMBERS = st.integers(0, 2**20)
 _EXTRA = st.binary(min_size=1, max_size=40)
-_CHANGES = st.lists(st.tuples(st.sampled_from(CHUNKS), _WHOLE, _WHOLE, _EXTRA), max_size=3)
-_DAMAGE = st.tuples(st.sampled_from(BYTES), _WHOLE, _EXTRA)
+_CHANGES = st.lists(st.tuples(st.sampled_from(CHUNKS), _NUMBERS, _NUMBERS, _EXTRA), max_size=3)
+_DAMAGE = st.tuples(st.sampled_from(BYTES), _NUMBERS, _EXTRA)
 
 
-def _changed(data: bytes, changes: list[tuple[Callable[..., Chunks], int, int, bytes]]) -> bytes:
-    chunks = split(data)
-    for change, at, other, extra in changes:
-        chunks = change(chunks, at, other, extra) or chunks
-    return joined(chunks)
+def _apply_changes(
+    data: bytes, changes: list[tuple[Callable[..., Chunks], int, int, bytes]]
+) -> bytes:
+    chunks = split_chunks(data)
+    for change, index, choice, extra in changes:
+        chunks = change(chunks, index, choice, extra) or chunks
+    return join_chunks(chunks)
 
 
-def _damaged(data: bytes, damage: list[tuple[Callable[..., bytes], int, bytes]]) -> bytes:
-    for change, at, extra in damage:
-        data = change(data, at, extra)
+def _apply_damage(data: bytes, damage: list[tuple[Callable[..., bytes], int, bytes]]) -> bytes:
+    for change, index, extra in damage:
+        data = change(data, index, extra)
     return data
 
 
-# Most have right checksums, so that what lies behind the check is reached.
-_PICTURES = (
-    st.builds(_changed, st.sampled_from(VALID), _CHANGES)
-    | st.builds(_changed, st.sampled_from(VALID), _CHANGES)
-    | st.builds(_damaged, st.sampled_from(VALID + CORRUPT), st.lists(_DAMAGE, max_size=2))
-    | st.builds(_damaged, st.sampled_from(OTHERS), st.lists(_DAMAGE, max_size=4))
+# Most have correct checksums, so that the code after the checksum test is reached.
+_IMAGES = (
+    st.builds(_apply_changes, st.sampled_from(VALID), _CHANGES)
+    | st.builds(_apply_changes, st.sampled_from(VALID), _CHANGES)
+    | st.builds(_apply_damage, st.sampled_from(VALID + CORRUPT), st.lists(_DAMAGE, max_size=2))
+    | st.builds(_apply_damage, st.sampled_from(OTHER_FORMATS), st.lists(_DAMAGE, max_size=4))
 )
 _FORMS: dict[str, Callable[[bytes], ImageSource]] = {
     "bytes": bytes,
@@ -183,39 +197,41 @@ _FORMS: dict[str, Callable[[bytes], ImageSource]] = {
 }
 
 Event = tuple[str, object, object]
-"""What happened, to what, and how: of a file that is opened, its path and the flags."""
+"""The name of an event and its first and last argument: the path and flags of an open file."""
 
-_watched: tuple[int, list[Event]] = 0, []
-_WATCHED = {"open", "os.listdir", "os.scandir", "socket.connect", "subprocess.Popen", "os.exec"}
+_recorder: tuple[int, list[Event]] = 0, []
+_EVENTS = {"open", "os.listdir", "os.scandir", "socket.connect", "subprocess.Popen", "os.exec"}
 
 
 def _audit(event: str, args: tuple[object, ...]) -> None:
-    # Threads that other tests have left behind may do what they like.
-    if event in _WATCHED and threading.get_ident() == _watched[0]:
-        _watched[1].append((event, args[0], args[-1]))
+    # Threads that other tests left behind are ignored.
+    if event in _EVENTS and threading.get_ident() == _recorder[0]:
+        _recorder[1].append((event, args[0], args[-1]))
 
 
 @contextmanager
-def watched() -> Iterator[list[Event]]:
-    """List which files are opened inside the block, and which warnings are given."""
-    global _watched
-    seen: list[Event] = []
-    _watched = threading.get_ident(), seen
+def record_events() -> Iterator[list[Event]]:
+    """Record the files that are opened in the block, and the warnings."""
+    global _recorder
+    events: list[Event] = []
+    _recorder = threading.get_ident(), events
     try:
-        with warnings.catch_warnings(record=True) as given:
+        with warnings.catch_warnings(record=True) as recorded_warnings:
             warnings.simplefilter("always")
-            yield seen
+            yield events
     finally:
-        _watched = 0, []
-    # What other tests have left open may be found just now.
-    ours = [warning for warning in given if warning.category is not ResourceWarning]
-    seen += [("warning", warning.message, None) for warning in ours]
+        _recorder = 0, []
+    # Files that other tests left open may be collected now.
+    our_warnings = [
+        warning for warning in recorded_warnings if warning.category is not ResourceWarning
+    ]
+    events += [("warning", warning.message, None) for warning in our_warnings]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hook() -> Iterator[Counter[str]]:
-    """Install the hook, import what is imported at first use, and say how much was tried."""
-    for data in (*VALID, *OTHERS):
+    """Install the audit hook after all lazy imports, and print the number of inputs at the end."""
+    for data in (*VALID, *OTHER_FORMATS):
         decode(load_source(data).png)
     sys.addaudithook(_audit)
     counts: Counter[str] = Counter()
@@ -230,44 +246,44 @@ _SETTINGS = settings(
 
 
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_any_picture_is_read_or_refused(hook: Counter[str], cases: int) -> None:
-    """Nothing but our own errors, no warning, no file; others see of it what we do, and no more."""
+def test_any_image_is_loaded_or_refused(hook: Counter[str], cases: int) -> None:
+    """Only our own errors, no warning, no file. Other programs see the same pixels as we do."""
 
     @settings(_SETTINGS, max_examples=cases)
-    @given(_PICTURES, st.sampled_from([*_FORMS]), st.sampled_from(["crop", "pad", "strict"]))
+    @given(_IMAGES, st.sampled_from([*_FORMS]), st.sampled_from(["crop", "pad", "strict"]))
     def check(data: bytes, form: str, fit: Fit) -> None:
-        read_or_refuse(hook, data, form, fit)
+        check_image(hook, data, form, fit)
 
     check()
 
 
-def read_or_refuse(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None:
-    """Read a picture, and compare it with what Pillow shows, unless it is refused."""
+def check_image(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None:
+    """Load an image and compare it with what Pillow shows, unless it is refused."""
     source = _FORMS[form](data)
-    with watched() as seen:
+    with record_events() as events:
         try:
             png = load_source(source, fit=fit).png
-            assert {name for name, _ in split(png.data)} <= PIXELS
+            assert {name for name, _ in split_chunks(png.data)} <= PIXELS
             pixels = decode(png).convert("RGBA").tobytes()
             if png.bit_depth < 16:
-                # Programs that know nothing of us see the same, also where alpha shows nothing.
-                others = Image.open(io.BytesIO(png.data)).convert("RGBA")
-                assert others.tobytes() == pixels
+                # Other programs see the same pixels, even those that alpha hides.
+                pillow_image = Image.open(io.BytesIO(png.data)).convert("RGBA")
+                assert pillow_image.tobytes() == pixels
             hook["loaded"] += 1
         except ImageVariationError as error:
             assert error.message.isprintable()
             assert len(error.message) < 300
             hook["refused"] += 1
         try:
-            on_white(SquarePNG(data))
+            flatten_on_white(SquarePNG(data))
         except ImageVariationError as error:
             assert error.message.isprintable()
-    assert seen == []
+    assert events == []
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
-    """Return a folder of pictures with links out of it, and pictures beside it."""
+    """Return a folder of images with links that lead out of it, and images next to it."""
     base = tmp_path_factory.mktemp("outside")
     root = base / "root"
     (root / "sub").mkdir(parents=True)
@@ -303,13 +319,15 @@ _PIECES = st.sampled_from(
         *("out", "loop", "results", "latest", "img_1", "*", "?", "'", '"', "`", "...."),
     ]
 )
-_GOOD = st.sampled_from(["cat.png", "sub/dog.png", "in.png", "sub/../cat.png", "out/root/cat.png"])
-_ROUND = st.lists(st.sampled_from([".", "sub/..", "out/root", "../root", ""]), max_size=3)
+_EXISTING = st.sampled_from(
+    ["cat.png", "sub/dog.png", "in.png", "sub/../cat.png", "out/root/cat.png"]
+)
+_DETOURS = st.lists(st.sampled_from([".", "sub/..", "out/root", "../root", ""]), max_size=3)
 _PATHS = (
     st.lists(_PIECES | st.text(max_size=4), max_size=10).map("".join)
     | st.lists(_PIECES, max_size=6).map("/".join)
     | st.builds(
-        lambda pieces, name: "/".join([*pieces, name]), st.lists(_PIECES, max_size=2), _GOOD
+        lambda pieces, name: "/".join([*pieces, name]), st.lists(_PIECES, max_size=2), _EXISTING
     )
 )
 
@@ -318,36 +336,36 @@ _PATHS = (
 def test_any_path_is_under_the_root_or_refused(
     hook: Counter[str], folder: ImageFolder, cases: int
 ) -> None:
-    """No text leads to a file outside the root being opened, and none raises another error."""
+    """No text opens a file outside the root, and none raises another error."""
 
     @settings(_SETTINGS, max_examples=cases)
     @given(_PATHS)
     def check(text: str) -> None:
-        find_or_refuse(hook, folder, text)
+        check_path(hook, folder, text)
 
     check()
 
 
-def find_or_refuse(hook: Counter[str], folder: ImageFolder, text: str) -> None:
-    """Open a path, which must lie under the root, unless it is refused."""
+def check_path(hook: Counter[str], folder: ImageFolder, text: str) -> None:
+    """Open a path. It must be under the root, or be refused."""
     root = folder.root.resolve()
-    inside = {path.stat().st_ino for path in (root / "cat.png", root / "sub" / "dog.png")}
+    allowed_inodes = {path.stat().st_ino for path in (root / "cat.png", root / "sub" / "dog.png")}
     for name in (text, f"{root}/{text}"):
-        with watched() as seen:
+        with record_events() as events:
             try:
                 if (file := folder.open(name)) is None:
                     hook["path refused"] += 1
                 else:
                     with file:
-                        assert os.fstat(file.fileno()).st_ino in inside
+                        assert os.fstat(file.fileno()).st_ino in allowed_inodes
                         load_source(file)
                     hook["path found"] += 1
             except SourceError as error:
                 assert error.message.isprintable()
                 hook["path refused"] += 1
-        for event, path, flags in seen:
+        for event, path, flags in events:
             assert event == "open"
-            # Either it is whole and resolved, or one step from a folder that was opened before.
+            # The path is complete and resolved, or one step from a folder that is already open.
             step = isinstance(flags, int) and flags & os.O_NOFOLLOW and os.sep not in str(path)
             assert step or Path(str(path)) == root or Path(str(path)).is_relative_to(root)
             assert os.path.realpath(str(path)) == path or step

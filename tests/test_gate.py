@@ -1,4 +1,4 @@
-"""The gate's own machinery; a script runs it with small steps."""
+"""The gate itself, run by a script with small steps."""
 
 import os
 import runpy
@@ -53,7 +53,7 @@ sys.exit(steps.main())
 
 
 def start_gate(folder: Path, *steps: str) -> "subprocess.Popen[str]":
-    """Start the gate with the steps of the script, in a folder."""
+    """Start the gate with steps of the script in a folder."""
     folder.joinpath("tmp").mkdir()
     return subprocess.Popen(
         [sys.executable, "-c", STEPS, *steps],
@@ -66,15 +66,15 @@ def start_gate(folder: Path, *steps: str) -> "subprocess.Popen[str]":
 
 
 def gate(folder: Path, *steps: str) -> tuple[int, list[str]]:
-    """Return the exit code of the gate with these steps, and the lines that it prints."""
+    """Run the gate with these steps, and return its exit code and its output lines."""
     with start_gate(folder, *steps) as process:
         output, errors = process.communicate(timeout=60)
     assert errors == ""
     return process.returncode, output.splitlines()
 
 
-def test_steps_run_once_and_in_the_order_of_the_list(tmp_path: Path) -> None:
-    """A step may remove an environment that later ones make anew."""
+def test_steps_run_once_in_list_order(tmp_path: Path) -> None:
+    """A step may remove an environment that later steps create again."""
     code, lines = gate(tmp_path, "lint", "tests", "lint")
     assert code == 0
     assert [line for line in lines if line.startswith("== ")] == [
@@ -87,8 +87,8 @@ def test_steps_run_once_and_in_the_order_of_the_list(tmp_path: Path) -> None:
     assert lines[-1].startswith("===== 3 passed, 1 skipped in ")
 
 
-def test_any_exception_fails_its_step_alone(tmp_path: Path) -> None:
-    """The later steps run, and the last line counts the failures of every step."""
+def test_exception_fails_only_its_step(tmp_path: Path) -> None:
+    """Later steps run, and the last line counts the failures of all steps."""
     code, lines = gate(tmp_path, "tests", "broken", "lint")
     assert code == 1
     assert "StopIteration" in lines
@@ -103,10 +103,10 @@ def test_any_exception_fails_its_step_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, -2), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_an_interrupted_gate_ends_its_commands_and_says_where(
+def test_interrupted_gate_stops_its_commands(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """It ends what they started, removes its folder, and prints a summary."""
+    """It stops their children too, removes its folder, and prints a summary."""
     fifo = tmp_path / "gate.fifo"
     os.mkfifo(fifo)
     with start_gate(tmp_path, "broken", "endless") as process:
@@ -125,13 +125,44 @@ def test_an_interrupted_gate_ends_its_commands_and_says_where(
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
-def test_the_oldest_versions_can_be_installed_on_each_python(
+def test_oldest_versions_exist_for_each_python(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One numpy and one Pillow apply: the markers stay."""
+    """The markers leave one numpy and one Pillow for each version."""
     monkeypatch.syspath_prepend(CI)
     oldest = runpy.run_path(str(CI / "processors.py"))["oldest"]
     pins = map(Requirement, oldest((ROOT / "pyproject.toml").read_text()))
     environment = {"python_version": version}
     names = [pin.name for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
     assert sorted(names) == ["numpy", "pillow"]
+
+
+def test_the_site_check_finds_other_hosts(tmp_path: Path) -> None:
+    """It reports scripts, styles, fonts, images and diagrams, and no links that readers follow."""
+    foreign_references = runpy.run_path(str(CI / "site_check.py"))["foreign_references"]
+    tmp_path.joinpath("index.html").write_text(
+        """
+        <link rel="canonical" href="https://docs.example.com/">
+        <a href="https://example.com/">a link</a>
+        <script src="assets/own.js"></script><img src="https:own.png"><img src="a//b.png">
+        <link rel="preconnect" href="https://fonts.example.com">
+        <script src="//cdn.example.com/a.js"></script>
+        <img srcset="own.png 1x, https://cdn.example.com/b.png 2x">
+        <svg><use xlink:href="https://cdn.example.com/c.svg"></use></svg>
+        <style>body { background: url("https://cdn.example.com/d.png") }</style>
+        <p style="background: url(//cdn.example.com/e.png)" class="mermaid"></p>
+        """
+    )
+    tmp_path.joinpath("own.css").write_text(
+        "@import 'https://fonts.example.com/f.css'; @font-face { src: url(own.woff) }"
+    )
+    assert list(foreign_references(tmp_path)) == [
+        "index.html: https://fonts.example.com",
+        "index.html: //cdn.example.com/a.js",
+        "index.html: https://cdn.example.com/b.png",
+        "index.html: https://cdn.example.com/c.svg",
+        "index.html: https://cdn.example.com/d.png",
+        "index.html: //cdn.example.com/e.png",
+        "index.html: a Mermaid diagram",
+        "own.css: https://fonts.example.com/f.css",
+    ]

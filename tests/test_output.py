@@ -21,21 +21,23 @@ PNG = SquarePNG(square_png())
 
 
 def answer(n: int) -> ImagesResponse:
-    """Return an answer of the instant engine."""
+    """Return a response of the instant engine."""
     request = CreateImageVariationRequest(image=PNG, n=n, size="256x256")
     return InstantEngine().create_variation(request)
 
 
 def entries(*files: bytes) -> ImagesResponse:
-    """Return an answer that holds these files."""
+    """Return a response with these files."""
     return ImagesResponse.from_pngs(files, response_format="b64_json")
 
 
-def test_writes_each_variation_under_a_name_of_its_own(tmp_path: Path) -> None:
-    """Names are source name, pixel hash and index; contents are those of the answer."""
+def test_each_variation_has_its_own_name(tmp_path: Path) -> None:
+    """A name consists of the source's name, the pixel hash and the index."""
     response = answer(3)
-    saved = save_images(response, tmp_path / "new" / "folder", name="cat")
-    for index, (image, expected) in enumerate(zip(saved, response.data, strict=True), start=1):
+    saved_images = save_images(response, tmp_path / "new" / "folder", name="cat")
+    for index, (image, expected) in enumerate(
+        zip(saved_images, response.data, strict=True), start=1
+    ):
         pixels = pixel_sha256(decode_result(expected.read()))
         assert image.path.name == f"cat-{pixels[:8]}-{index}.png"
         assert image.path.read_bytes() == expected.read()
@@ -45,7 +47,7 @@ def test_writes_each_variation_under_a_name_of_its_own(tmp_path: Path) -> None:
 
 
 def test_writing_again_changes_nothing(tmp_path: Path) -> None:
-    """The same answer written twice leaves the same files, untouched."""
+    """Writing the same response twice leaves the same files untouched."""
     first = save_images(answer(2), tmp_path)
     times = [image.path.stat().st_mtime_ns for image in first]
     assert save_images(answer(2), tmp_path) == first
@@ -53,8 +55,8 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [b"something else", square_png(65), square_png()[:-40], b""])
-def test_never_replaces_a_different_picture(tmp_path: Path, other: bytes) -> None:
-    """If other content has the name, the hash in the name grows until it is free."""
+def test_never_replaces_another_image(tmp_path: Path, other: bytes) -> None:
+    """If the name is taken by other content, the hash in the name gets longer."""
     image = decode(PNG)
     data = encode(image)
     first = save_png(image, tmp_path, name="cat", suffix="1")
@@ -69,8 +71,8 @@ def test_never_replaces_a_different_picture(tmp_path: Path, other: bytes) -> Non
         save_png(image, tmp_path, name="cat", suffix="1")
 
 
-def test_the_same_pixels_are_there_already(tmp_path: Path) -> None:
-    """However they are compressed: the first file stays, and the hash returned is that file's."""
+def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
+    """The first file stays, however the pixels are compressed, and its hash is returned."""
     image = decode(SquarePNG(square_png(24)))
     first, *others = encodings(image)
     (kept,) = save_images(entries(first), tmp_path, name="cat")
@@ -82,8 +84,8 @@ def test_the_same_pixels_are_there_already(tmp_path: Path) -> None:
     assert kept.sha256 == hashlib.sha256(first).hexdigest()
 
 
-def test_another_compression_changes_no_name(tmp_path: Path) -> None:
-    """The names that another machine gives are the same."""
+def test_names_do_not_depend_on_compression(tmp_path: Path) -> None:
+    """Every machine makes the same names."""
     image = decode(SquarePNG(square_png(24)))
     names = {
         save_images(entries(data), tmp_path / str(at), name="cat")[0].path.name
@@ -92,8 +94,8 @@ def test_another_compression_changes_no_name(tmp_path: Path) -> None:
     assert names == {f"cat-{pixel_sha256(image)[:8]}-1.png"}
 
 
-def test_an_image_that_its_file_turns_is_there_already_too(tmp_path: Path) -> None:
-    """The sides in the header are then those of the image before it is turned."""
+def test_a_rotated_file_counts_as_the_same_image(tmp_path: Path) -> None:
+    """Its header has the width and height before EXIF is applied."""
     exif = Image.Exif()
     exif[0x0112] = 6
     files = []
@@ -103,14 +105,14 @@ def test_an_image_that_its_file_turns_is_there_already_too(tmp_path: Path) -> No
             buffer, "PNG", exif=exif, compress_level=level
         )
         files.append(buffer.getvalue())
-    saved = [save_images(entries(data), tmp_path)[0] for data in files]
+    saved_images = [save_images(entries(data), tmp_path)[0] for data in files]
     assert files[0] != files[1]
-    assert saved[0] == saved[1]
-    assert (saved[0].width, saved[0].height) == (64, 96)
+    assert saved_images[0] == saved_images[1]
+    assert (saved_images[0].width, saved_images[0].height) == (64, 96)
 
 
-def test_the_sheet_s_name_follows_from_its_pixels(tmp_path: Path) -> None:
-    """So it does not depend on how source, variations and sheet are compressed."""
+def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
+    """It does not depend on how source, variations and sheet are compressed."""
     for data in encodings(decode(SquarePNG(square_png(24)))):
         sheet = ContactSheet(SquarePNG(data), entries(data), tile=32)
         path = sheet.save(tmp_path, name="cat")
@@ -135,37 +137,37 @@ def test_the_sheet_s_name_follows_from_its_pixels(tmp_path: Path) -> None:
     ],
 )
 def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
-    """No name leads out of the folder, hides a file, or troubles a terminal or a shell."""
-    (saved,) = save_images(answer(1), tmp_path, name=name)
-    assert saved.path.parent == tmp_path
-    assert saved.path.name.rpartition("-")[0].rpartition("-")[0] == stem
+    """No name leaves the folder, hides a file, or confuses a terminal or a shell."""
+    (saved_images,) = save_images(answer(1), tmp_path, name=name)
+    assert saved_images.path.parent == tmp_path
+    assert saved_images.path.name.rpartition("-")[0].rpartition("-")[0] == stem
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])
 def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
-    """Some servers put JPEG or WebP into b64_json; name and file are those of the same pixels."""
+    """Some servers send JPEG or WebP in b64_json. The result is a PNG with the same pixels."""
     buffer = io.BytesIO()
     decode(PNG).save(buffer, format)
     pixels = decode_result(buffer.getvalue())
-    (saved,) = save_images(entries(buffer.getvalue()), tmp_path)
-    with Image.open(saved.path) as image:
+    (saved_images,) = save_images(entries(buffer.getvalue()), tmp_path)
+    with Image.open(saved_images.path) as image:
         assert (image.format, image.size) == ("PNG", (64, 64))
         assert image.tobytes() == pixels.tobytes()
-    assert saved.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
-    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved]
+    assert saved_images.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
+    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved_images]
 
 
 @pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
-def test_an_unreadable_picture_does_not_cost_the_others(tmp_path: Path, data: bytes) -> None:
-    """They may have been paid for: they are written, and the error says which."""
+def test_an_unreadable_image_does_not_lose_the_others(tmp_path: Path, data: bytes) -> None:
+    """The other images may be paid for. They are written, and the error lists them."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
-    with pytest.raises(OutputError, match=r"not a readable PNG.* Saved of this answer: image-"):
+    with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: image-"):
         save_images(response, tmp_path)
     assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode(PNG))[:8]}-1.png"]
 
 
-def test_a_file_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) -> None:
-    """A name that is taken is an error; what can be written of the answer is."""
+def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
+    """A name that is taken is an error, but the other images are written."""
     digest = pixel_sha256(decode_result(answer(1).data[0].read()))
     for length in (8, 16, 64):
         (tmp_path / f"image-{digest[:length]}-1.png").mkdir()
@@ -174,15 +176,15 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) 
     assert len(list(tmp_path.glob("image-*-2.png"))) == 1
 
 
-def test_an_answer_with_addresses_says_what_to_ask_for(tmp_path: Path) -> None:
-    """An entry that is only an address is refused with the next step."""
+def test_a_response_with_urls_names_the_next_step(tmp_path: Path) -> None:
+    """An entry that has only a URL is refused, and the error says what to request."""
     response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])
     with pytest.raises(OutputError, match="b64_json"):
         save_images(response, tmp_path)
 
 
 def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
-    """A file in the place of the folder, or of its parent, is an error without a whole path."""
+    """If the folder or its parent is a file, the error does not show a whole path."""
     (tmp_path / "taken").write_text("")
     for directory in (tmp_path / "taken", tmp_path / "taken" / "below", tmp_path / "nul\0"):
         with pytest.raises(OutputError) as caught:
@@ -190,34 +192,34 @@ def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_failed_write_leaves_no_part_behind(tmp_path: Path) -> None:
-    """A name that the file system refuses is our error, and no temporary file stays."""
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """A name that the file system refuses is our own error, and no temporary file stays."""
     with pytest.raises(OutputError, match="cannot be written"):
         save_png(decode(PNG), tmp_path, name="cat", suffix="1/2")
     assert os.listdir(tmp_path) == []
 
 
-def test_many_writers_of_one_picture_agree(tmp_path: Path) -> None:
-    """Threads that write the same pixels at once, compressed differently, get one whole file."""
+def test_concurrent_writers_of_one_image_agree(tmp_path: Path) -> None:
+    """Threads that write the same pixels with different compression get the same file."""
     files = encodings(decode(SquarePNG(square_png(32))))
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(save_images, entries(data), tmp_path) for data in files * 3]
-    (saved,) = {job.result()[0] for job in jobs}
-    assert os.listdir(tmp_path) == [saved.path.name]
-    assert saved.path.read_bytes() in files
-    assert saved.sha256 == hashlib.sha256(saved.path.read_bytes()).hexdigest()
+    (saved_images,) = {job.result()[0] for job in jobs}
+    assert os.listdir(tmp_path) == [saved_images.path.name]
+    assert saved_images.path.read_bytes() in files
+    assert saved_images.sha256 == hashlib.sha256(saved_images.path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])
-def test_the_contact_sheet_shows_source_and_variations(tmp_path: Path, n: int) -> None:
-    """The source comes first, then each variation in its colour, in order."""
+def test_the_sheet_shows_source_and_variations(tmp_path: Path, n: int) -> None:
+    """The source comes first, then each variation in order."""
     response = answer(n)
     sheet = ContactSheet(PNG, response, tile=64)
     columns = 5 if n == 4 else min(n + 1, 4)
     for index, image in enumerate(response.data, start=1):
         row, column = divmod(index, columns)
-        with Image.open(io.BytesIO(image.read())) as picture:
-            expected = picture.convert("RGB").getpixel((0, 0))
+        with Image.open(io.BytesIO(image.read())) as variation:
+            expected = variation.convert("RGB").getpixel((0, 0))
         at = (8 + column * 72 + 32, 8 + row * 92 + 20 + 32)
         assert sheet.image.getpixel(at) == expected
     path = sheet.save(tmp_path, name="cat")
@@ -225,8 +227,8 @@ def test_the_contact_sheet_shows_source_and_variations(tmp_path: Path, n: int) -
     assert path.name.endswith("-sheet.png")
 
 
-def test_the_contact_sheet_shows_itself_in_a_notebook() -> None:
-    """The notebook's display hook gives the sheet as PNG bytes."""
+def test_a_notebook_shows_the_sheet() -> None:
+    """The display hook of a notebook returns the sheet as a PNG."""
     sheet = ContactSheet(PNG, answer(2))
     with Image.open(io.BytesIO(sheet._repr_png_())) as image:
         assert image.size == sheet.image.size

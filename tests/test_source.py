@@ -38,12 +38,12 @@ from pytest_image_variation.samples import (
     square_png,
     truncated_png,
 )
-from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
+from tests.http.hostile_urls import HOSTILE_ADDRESSES, HOSTILE_URLS
 from tests.images.encoder import SIGNATURE, chunk
 
 
-def saved(format: str, image: Image.Image, **options: Any) -> bytes:
-    """Return the bytes of a picture in a format."""
+def encode_as(format: str, image: Image.Image, **options: Any) -> bytes:
+    """Return the bytes of an image in a format."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
@@ -52,8 +52,8 @@ def saved(format: str, image: Image.Image, **options: Any) -> bytes:
 SMALL = Image.new("RGB", (4, 4))
 
 
-def test_a_square_png_passes_byte_for_byte(tmp_path: Path) -> None:
-    """A source that is legal already is not touched, in whichever form it comes."""
+def test_a_valid_png_is_returned_unchanged(tmp_path: Path) -> None:
+    """A source that is already valid keeps its bytes, in every form of source."""
     data = square_png()
     path = tmp_path / "cat.square.png"
     path.write_bytes(data)
@@ -63,19 +63,19 @@ def test_a_square_png_passes_byte_for_byte(tmp_path: Path) -> None:
             "data:image/png;base64," + base64.b64encode(data).decode(),
             "DATA:," + "".join(f"%{byte:02x}" for byte in data),
         ]
-        loaded = [load_source(source, fit="strict") for source in sources]
-    assert {item.png.data for item in loaded} == {data}
-    assert {item.note for item in loaded} == {""}
-    names = [item.name for item in loaded]
+        loaded_sources = [load_source(source, fit="strict") for source in sources]
+    assert {item.png.data for item in loaded_sources} == {data}
+    assert {item.note for item in loaded_sources} == {""}
+    names = [item.name for item in loaded_sources]
     assert names == [*["cat.square"] * 2, *["image"] * 4, "cat.square", *["image"] * 2]
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_crops_every_known_format_to_the_centre(format: str) -> None:
-    """A wide picture of any known format becomes its central square, and the note says so."""
+def test_every_format_is_cropped_to_the_center(format: str) -> None:
+    """A wide image in any supported format becomes its center square, and the note says so."""
     wide = Image.new("RGB", (90, 30), "white")
     wide.paste("red", (30, 0, 60, 30))
-    source = load_source(saved(format, wide))
+    source = load_source(encode_as(format, wide))
     pixels = decode(source.png).convert("RGB")
     assert pixels.size == (30, 30)
     for corner in ((1, 1), (28, 28)):
@@ -86,11 +86,11 @@ def test_crops_every_known_format_to_the_centre(format: str) -> None:
     assert ("converted" in source.note) == (format != "PNG")
 
 
-def test_pads_with_black_or_with_transparency() -> None:
-    """Padding keeps the whole picture, between black bars or, beside alpha, clear ones."""
+def test_padding_is_black_or_transparent() -> None:
+    """Padding keeps the whole image. The bars are black, or transparent if the image has alpha."""
     for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("L", 0)):
         tall = Image.new(mode, (10, 30), "white")
-        source = load_source(saved("PNG", tall), fit="pad")
+        source = load_source(encode_as("PNG", tall), fit="pad")
         pixels = decode(source.png)
         assert (pixels.size, pixels.mode) == ((30, 30), mode)
         assert pixels.getpixel((0, 15)) == bar == pixels.getpixel((29, 15))
@@ -100,17 +100,17 @@ def test_pads_with_black_or_with_transparency() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad"])
-def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
+def test_an_image_over_4_mb_is_scaled_down(fit: Any) -> None:
     """Noise, which hardly compresses, ends under 4 MB but well above half of it.
 
     What scaling puts under alpha is white, as everywhere.
     """
     image = Image.open(io.BytesIO(oversized_png()))
     if fit == "pad":
-        clear = Image.new("L", image.size, 255)
-        clear.paste(0, (0, 0, 100, 100))
-        image.putalpha(clear)
-    source = load_source(saved("PNG", image, compress_level=1), fit=fit)
+        transparent_alpha = Image.new("L", image.size, 255)
+        transparent_alpha.paste(0, (0, 0, 100, 100))
+        image.putalpha(transparent_alpha)
+    source = load_source(encode_as("PNG", image, compress_level=1), fit=fit)
     if fit == "pad":
         assert decode(source.png).getpixel((50, 50)) == (255, 255, 255, 0)
     assert MAX_PNG_BYTES / 2 < len(source.png.data) < MAX_PNG_BYTES
@@ -130,10 +130,10 @@ def test_a_picture_over_4_mb_is_scaled_down_until_it_fits(fit: Any) -> None:
         ("RGB", 1800, 8, 1544),
     ],
 )
-def test_the_side_of_a_scaled_picture_is_the_same_with_every_zlib(
+def test_the_scaled_side_does_not_depend_on_zlib(
     mode: str, side: int, values: int, expected: int
 ) -> None:
-    """It follows from the pixels, for another length of the file would give another image."""
+    """The side depends on the pixels alone, because each zlib compresses them differently."""
     samples = random.Random(0).randbytes(side * side * len(mode))
     samples = samples.translate(bytes(value % values for value in range(256)))
     noise = Image.frombytes(mode, (side, side), samples)
@@ -141,39 +141,39 @@ def test_the_side_of_a_scaled_picture_is_the_same_with_every_zlib(
 
 
 @pytest.mark.slow
-def test_a_large_flat_picture_keeps_its_pixels() -> None:
-    """4000x4000 flat pixels are a small file, so nothing is scaled."""
-    flat = saved("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
+def test_a_large_flat_image_keeps_its_pixels() -> None:
+    """4000x4000 pixels of one color are a small file, so nothing is scaled."""
+    flat = encode_as("PNG", Image.new("RGB", (4000, 4000), "teal"), compress_level=1)
     assert load_source(flat).png.side == 4000
-    jpeg_4000 = saved("JPEG", Image.new("RGB", (4000, 3000), "teal"))
+    jpeg_4000 = encode_as("JPEG", Image.new("RGB", (4000, 3000), "teal"))
     assert load_source(jpeg_4000).png.side == 3000
 
 
 def test_takes_the_first_frame_of_an_animation() -> None:
-    """Of an animated GIF the first frame is taken, and the note says so."""
+    """The first frame of an animated GIF is loaded, and the note says so."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue", "lime")]
-    source = load_source(saved("GIF", frames[0], save_all=True, append_images=frames[1:]))
+    source = load_source(encode_as("GIF", frames[0], save_all=True, append_images=frames[1:]))
     assert decode(source.png).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
     assert source.note == "image: converted GIF to PNG, took the first frame."
 
 
-def test_an_animation_with_a_broken_second_frame_is_refused() -> None:
-    """A GIF that is cut anywhere behind its first frame is read, or refused with our own error."""
+def test_a_gif_cut_after_its_first_frame() -> None:
+    """It is loaded, or refused with our own error, wherever it is cut."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    whole = saved("GIF", frames[0], save_all=True, append_images=frames[1:])
-    second = whole.rindex(b",")
-    for length in range(second, len(whole)):
+    gif = encode_as("GIF", frames[0], save_all=True, append_images=frames[1:])
+    second = gif.rindex(b",")
+    for length in range(second, len(gif)):
         with contextlib.suppress(InvalidImageError):
-            assert decode(load_source(whole[:length]).png).size == (20, 20)
+            assert decode(load_source(gif[:length]).png).size == (20, 20)
     with pytest.raises(InvalidImageError, match="corrupt GIF"):
-        load_source(whole[: second + 3])
+        load_source(gif[: second + 3])
 
 
 @pytest.mark.parametrize(
     ("mode", "plain"), [("LA", "LA"), ("P", "RGB"), ("CMYK", "RGB"), ("1", "L")]
 )
 def test_takes_pil_images_of_any_mode(mode: str, plain: str) -> None:
-    """A PIL image is taken as it is in memory; its alpha and its greyness are kept."""
+    """A PIL image keeps its alpha, and a gray one stays gray."""
     image = Image.new(mode, (12, 8))
     source = load_source(image)
     assert decode(source.png).mode == plain
@@ -181,15 +181,15 @@ def test_takes_pil_images_of_any_mode(mode: str, plain: str) -> None:
     assert image.size == (12, 8)
 
 
-def test_a_pil_image_opened_from_a_file_keeps_its_name(tmp_path: Path) -> None:
-    """The name of a PIL image's file becomes the name of the source."""
+def test_a_pil_image_keeps_its_file_name(tmp_path: Path) -> None:
+    """The file name of a PIL image becomes the name of the source."""
     (tmp_path / "dog.jpg").write_bytes(jpeg())
     with Image.open(tmp_path / "dog.jpg") as image:
         assert load_source(image).name == "dog"
 
 
-def test_a_broken_png_that_pillow_can_read_is_written_anew() -> None:
-    """Bytes after the end make a PNG illegal; converting mends it, strict refuses it."""
+def test_bytes_after_the_end_of_a_png_are_removed() -> None:
+    """They make a PNG invalid. Converting removes them, and fit='strict' refuses the file."""
     source = load_source(square_png() + b"tail")
     assert source.note == "image: rewrote it as a valid PNG."
     with pytest.raises(InvalidImageError, match=r"4 bytes follow IEND\. fit='crop' or fit='pad'"):
@@ -206,30 +206,30 @@ STRICT = [
 
 @pytest.mark.parametrize(("data", "message"), STRICT, ids=[message for _, message in STRICT])
 def test_strict_refuses_what_breaks_a_rule(data: bytes, message: str) -> None:
-    """With fit='strict' nothing is converted: the rule and what was found are named."""
+    """With fit='strict', nothing is converted. The error names the rule and the value."""
     with pytest.raises(InvalidImageError, match=message):
         load_source(data, fit="strict")
 
 
-def test_strict_refuses_what_would_have_to_be_scaled() -> None:
-    """A picture that EXIF turns is encoded anew, and with fit='strict' never scaled."""
+def test_strict_never_scales() -> None:
+    """With fit='strict', an image that EXIF turns is encoded again, but never scaled down."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    data = saved("PNG", Image.new("1", (4100, 4100)), exif=exif)
+    data = encode_as("PNG", Image.new("1", (4100, 4100)), exif=exif)
     with pytest.raises(InvalidImageError, match="must be scaled down after its EXIF"):
         load_source(data, fit="strict")
 
 
 def test_strict_refuses_a_pil_image() -> None:
-    """A PIL image is no PNG file, so strict refuses it."""
+    """A PIL image is not a PNG file, so fit='strict' refuses it."""
     with pytest.raises(InvalidImageError, match="PNG files only"):
         load_source(Image.new("RGB", (8, 8)), fit="strict")
 
 
 # Headers that claim 20,000x10,000 pixels.
 PNG_CLAIM = SIGNATURE + chunk(b"IHDR", struct.pack(">II5B", 20_000, 10_000, 8, 2, 0, 0, 0))
-PNG_CLAIM += saved("PNG", SMALL)[len(PNG_CLAIM) :]
-GIF_CLAIM = saved("GIF", SMALL).replace(
+PNG_CLAIM += encode_as("PNG", SMALL)[len(PNG_CLAIM) :]
+GIF_CLAIM = encode_as("GIF", SMALL).replace(
     struct.pack("<HH", *SMALL.size), struct.pack("<HH", 20_000, 10_000)
 )
 
@@ -265,7 +265,7 @@ BAD: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("source", "message"), BAD, ids=[message for _, message in BAD])
 def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
-    """Each kind of unusable source has its own short message."""
+    """Each kind of invalid source has its own short message."""
     with pytest.raises(ImageVariationError) as caught:
         load_source(source)
     assert message in str(caught.value)
@@ -273,30 +273,30 @@ def test_refuses_a_bad_source_and_says_why(source: Any, message: str) -> None:
     assert caught.value.status_code == 400
 
 
-def test_a_pil_image_of_too_many_pixels_is_refused() -> None:
-    """As a file of so many is."""
+def test_a_pil_image_with_too_many_pixels_is_refused() -> None:
+    """The limit for files applies to PIL images too."""
     with pytest.raises(InvalidImageError, match="90,000,000 pixels; the limit is 89,478,485"):
         load_source(Image.new("1", (9000, 10_000)))
 
 
 def _every_format() -> dict[str, bytes]:
-    """Return a picture in each format that Pillow can write here without further programs."""
+    """Return an image in each format that Pillow can write without other programs."""
     Image.init()
-    found = {}
+    files = {}
     for format in Image.SAVE:
         for mode in ("RGB", "1"):
             with contextlib.suppress(Exception):
-                found[format] = saved(format, Image.new(mode, (16, 16)))
+                files[format] = encode_as(format, Image.new(mode, (16, 16)))
                 break
-    return found
+    return files
 
 
-def test_only_the_known_formats_are_opened_whatever_they_are_called(tmp_path: Path) -> None:
-    """A file is what its first bytes say: none is opened for its suffix, none refused for it."""
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    """The first bytes decide about the format. A suffix neither opens a file nor refuses it."""
     path = tmp_path / "cat.png"
-    found = _every_format()
-    assert found.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
-    for format, data in found.items():
+    files = _every_format()
+    assert files.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
+    for format, data in files.items():
         path.write_bytes(data)
         if format in (*FORMATS, "MPO"):
             assert load_source(path).png.side == 16
@@ -312,27 +312,29 @@ DISGUISED = [
 
 
 @pytest.mark.parametrize("data", DISGUISED, ids=[ascii(data[:9]) for data in DISGUISED])
-def test_a_picture_further_on_makes_no_picture_of_a_file(data: bytes) -> None:
-    """Drawings, pages, archives and scripts are refused, also if a PNG is inside."""
+def test_a_png_inside_another_file_is_not_loaded(data: bytes) -> None:
+    """Drawings, pages, archives and scripts are refused, even if they contain a PNG."""
     with pytest.raises(SourceError, match="Unsupported or corrupt image"):
         load_source(data)
 
 
-@pytest.mark.parametrize("data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), saved("TIFF", SMALL)])
-def test_the_signature_alone_makes_no_png(data: bytes) -> None:
-    """What begins as a PNG and goes on as something else is a corrupt PNG, and nothing else."""
+@pytest.mark.parametrize(
+    "data", [jpeg(), b"%PDF-1.4", b"<svg/>", bytes(200), encode_as("TIFF", SMALL)]
+)
+def test_a_png_signature_is_not_enough(data: bytes) -> None:
+    """A file that begins as a PNG and continues as something else is a corrupt PNG."""
     with pytest.raises(InvalidImageError, match="corrupt PNG file"):
         load_source(b"\x89PNG\r\n\x1a\n" + data)
 
 
-def test_refuses_a_fit_that_does_not_exist() -> None:
-    """A misspelt fit is an error that lists the right ones."""
+def test_an_unknown_fit_is_refused() -> None:
+    """The error for a misspelled fit lists the valid ones."""
     with pytest.raises(SourceError, match="'strict', 'crop' or 'pad', got 'stretch'"):
         load_source(square_png(), fit="stretch")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_refuses_a_folder_a_pipe_and_a_device(tmp_path: Path) -> None:
-    """What is not a regular file is refused at once; a FIFO without a writer does not hang."""
+    """Only regular files are read. A FIFO without a writer does not block."""
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path, "folder"),
@@ -344,7 +346,7 @@ def test_refuses_a_folder_a_pipe_and_a_device(tmp_path: Path) -> None:
 
 
 def test_refuses_a_closed_file(tmp_path: Path) -> None:
-    """A closed file is refused with our error, and errors never show a whole path."""
+    """A closed file is refused with our own error, which never shows a whole path."""
     path = tmp_path / "cat.png"
     path.write_bytes(square_png())
     file = path.open("rb")
@@ -356,8 +358,8 @@ def test_refuses_a_closed_file(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_reads_no_more_than_the_cap() -> None:
-    """An endless file is read only up to the cap, then refused."""
+def test_reading_stops_at_the_limit() -> None:
+    """An endless file is read up to the limit and then refused."""
 
     class Endless(io.RawIOBase):
         asked = 0
@@ -373,61 +375,63 @@ def test_reads_no_more_than_the_cap() -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    """A tiny GIF that claims 65535x65535 pixels is refused by its header, naming the limit."""
+    """A tiny GIF that claims 65535x65535 pixels is refused because of its header."""
     screen = b"GIF89a" + b"\xff\xff\xff\xff" + b"\x80\0\0" + b"\0" * 6
     with pytest.raises(InvalidImageError, match="89,478,485 pixels"):
         load_source(screen + b",\0\0\0\0\xff\xff\xff\xff\0\2\2\4\1\0;")
 
 
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 400_000), (30_000, 10)])
-def test_padding_a_long_strip_stays_small(size: tuple[int, int]) -> None:
+def test_padding_a_long_strip_takes_little_memory(size: tuple[int, int]) -> None:
     """A strip that would need a square of gigabytes is scaled down before it is padded."""
-    source = load_source(saved("PNG", Image.new("1", size, 1)), fit="pad")
+    source = load_source(encode_as("PNG", Image.new("1", size, 1)), fit="pad")
     assert source.png.side == 4096
     assert f"padded {size[0]}x{size[1]} to a square of 4096x4096" in source.note
 
 
 @pytest.mark.slow
-def test_a_huge_picture_is_scaled_before_it_is_encoded() -> None:
-    """A picture that must be converted ends at 4096 pixels or fewer, and the note says so."""
-    source = load_source(saved("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))
+def test_a_huge_image_is_scaled_down_first() -> None:
+    """A converted image has at most 4096 pixels per side, and the note says so."""
+    source = load_source(encode_as("PNG", Image.new("L", (8300, 8200), 7), compress_level=1))
     assert source.png.side == 4096
     assert decode(source.png).getextrema() == (7, 7)
     assert source.note.endswith("to the centered 8200x8200, scaled 8200x8200 down to 4096x4096.")
 
 
-def test_exif_does_not_leave_with_the_picture() -> None:
-    """A square PNG with EXIF is turned upright and written without it, with any fit."""
+def test_exif_is_applied_and_removed() -> None:
+    """A square PNG with EXIF is turned upright and written without EXIF, with every fit."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    picture = decode(load_source(square_png(16)).png)
-    data = saved("PNG", picture, exif=exif)
-    turned = picture.transpose(Image.Transpose.ROTATE_180)
+    image = decode(load_source(square_png(16)).png)
+    data = encode_as("PNG", image, exif=exif)
+    upright = image.transpose(Image.Transpose.ROTATE_180)
     for fit in get_args(Fit):
         source = load_source(data, fit=fit)
         assert "eXIf" not in source.png.chunk_names
-        assert decode(source.png).tobytes() == turned.tobytes()
+        assert decode(source.png).tobytes() == upright.tobytes()
 
 
 def test_the_first_frame_of_an_animated_png_is_taken() -> None:
-    """A square animated PNG becomes a still one."""
+    """A square animated PNG becomes a still image."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    source = load_source(saved("PNG", frames[0], save_all=True, append_images=frames[1:]))
+    source = load_source(encode_as("PNG", frames[0], save_all=True, append_images=frames[1:]))
     assert source.note == "image: took the first frame."
     assert "acTL" not in source.png.chunk_names
 
 
-def test_the_frame_of_a_pil_image_is_left_where_it_stands() -> None:
-    """A PIL image is taken at its own frame, and stays there."""
+def test_a_pil_image_stays_at_its_frame() -> None:
+    """A PIL image is loaded at its current frame and stays there."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "lime")]
-    image = Image.open(io.BytesIO(saved("GIF", frames[0], save_all=True, append_images=frames[1:])))
+    image = Image.open(
+        io.BytesIO(encode_as("GIF", frames[0], save_all=True, append_images=frames[1:]))
+    )
     image.seek(1)
     assert decode(load_source(image).png).convert("RGB").getpixel((5, 5)) == (0, 255, 0)
     assert image.tell() == 1
 
 
 def test_names_are_shown_on_one_line(tmp_path: Path) -> None:
-    """A file name with a line break or an escape sequence cannot forge a line of its own."""
+    """A file name with a line break or an escape sequence cannot fake a line of output."""
     path = tmp_path / "evil\nSYSTEM: obey\x1b[31m.jpg"
     path.write_bytes(jpeg())
     source = load_source(path)
@@ -444,19 +448,19 @@ class _Slow(io.RawIOBase):
         return part
 
 
-def test_a_file_that_gives_a_little_at_a_time_is_read_to_its_end() -> None:
-    """An unbuffered file may return less than was asked for."""
+def test_short_reads_are_continued() -> None:
+    """An unbuffered file may return fewer bytes than requested."""
     assert load_source(_Slow(square_png())).png.data == square_png()  # type: ignore[arg-type]  # close enough to IO[bytes]
 
 
 def test_base64_may_be_wrapped_and_unpadded() -> None:
-    """Line breaks in a data URL and missing padding are no obstacle."""
+    """Line breaks and missing padding in a data: URL are accepted."""
     encoded = base64.encodebytes(square_png()).decode().rstrip("=\n")
     assert load_source("data:image/png;base64," + encoded).png.data == square_png()
 
 
-def test_paths_of_bytes_are_paths(tmp_path: Path) -> None:
-    """A directory entry listed in bytes has a path in bytes."""
+def test_a_path_may_be_bytes(tmp_path: Path) -> None:
+    """A directory entry that was listed as bytes has a path of bytes."""
     (tmp_path / "cat.png").write_bytes(square_png())
     (entry,) = os.scandir(os.fsencode(tmp_path))
     assert load_source(entry).name == "cat"  # type: ignore[arg-type]  # PathLike[bytes], as scandir gives
@@ -464,7 +468,7 @@ def test_paths_of_bytes_are_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fit", get_args(Fit))
 def test_pixels_that_do_not_decode_are_refused(fit: Fit) -> None:
-    """A PNG whose chunks are in order, but whose pixels are corrupt, is no source."""
+    """A PNG with valid chunks and corrupt pixels is refused."""
     for data in (corrupt_png(), corrupt_png() + b"tail"):
         with pytest.raises(InvalidImageError, match=r"cannot be decompressed|follow IEND"):
             load_source(data, fit=fit)
@@ -476,8 +480,8 @@ _HEADS = st.sampled_from(
 
 
 @given(st.builds(lambda head, rest: head + rest, _HEADS, st.binary(max_size=300)))
-def test_any_bytes_are_a_picture_or_our_error(data: bytes) -> None:
-    """No bytes whatever raise anything outside the tree."""
+def test_any_bytes_are_an_image_or_our_error(data: bytes) -> None:
+    """No bytes raise an error outside the tree."""
     try:
         load_source(data)
     except ImageVariationError as error:
@@ -485,14 +489,14 @@ def test_any_bytes_are_a_picture_or_our_error(data: bytes) -> None:
 
 
 @given(st.text(max_size=80) | st.text(max_size=80).map("data:".__add__))
-def test_any_text_is_a_picture_or_our_error(text: str) -> None:
-    """No text whatever raises anything outside the tree."""
+def test_any_text_is_an_image_or_our_error(text: str) -> None:
+    """No text raises an error outside the tree."""
     with pytest.raises(ImageVariationError):
         load_source(text)
 
 
 class Web:
-    """A policy that allows `images.example`, and what came of it: names resolved, requests sent."""
+    """A policy that allows `images.example`, and records resolved names and sent requests."""
 
     def __init__(self, *answers: httpx.Response, addresses: list[list[str]] | None = None) -> None:
         self.resolved: list[str] = []
@@ -518,7 +522,7 @@ class Web:
     "url", [u for u, _ in HOSTILE_URLS], ids=[ascii(u)[:60] for u, _ in HOSTILE_URLS]
 )
 def test_no_hostile_url_is_fetched(url: str) -> None:
-    """Nothing is resolved or sent for a URL that is not plainly one of the allowed host."""
+    """Nothing is resolved or sent unless the URL clearly belongs to the allowed host."""
     web = Web()
     with pytest.raises(SourceError) as caught:
         load_source(url, urls=web.urls)
@@ -528,15 +532,15 @@ def test_no_hostile_url_is_fetched(url: str) -> None:
 
 @pytest.mark.parametrize("address", HOSTILE_ADDRESSES)
 def test_no_hostile_address_is_connected_to(address: str) -> None:
-    """An allowed host is not fetched from if its name leads to such an address."""
+    """An allowed host is not fetched from if its name resolves to a private address."""
     web = Web(addresses=[["93.184.215.14", address]])
     with pytest.raises(SourceError, match="an address that is not public"):
         load_source("https://images.example/cat.png", urls=web.urls)
     assert web.requests == []
 
 
-def test_loads_a_picture_from_an_allowed_host() -> None:
-    """It is treated as a file of the URL's last segment, whatever type was declared."""
+def test_loads_an_image_from_an_allowed_host() -> None:
+    """The name comes from the last segment of the URL. The declared type is ignored."""
     headers = {"content-type": "image/gif"}
     web = Web(httpx.Response(200, content=jpeg(), headers=headers))
     source = load_source("https://Images.example/a/my%20cat.jpg?size=large", urls=web.urls)
@@ -557,13 +561,13 @@ def test_loads_a_picture_from_an_allowed_host() -> None:
     ],
 )
 def test_the_name_of_a_url_is_safe_to_show(path: str, name: str) -> None:
-    """It is one line, short, and has nothing of the path or the query."""
+    """The name is one short line, and contains nothing of the path or the query."""
     web = Web(httpx.Response(200, content=square_png()))
     assert load_source(f"https://images.example{path}?sig=1", urls=web.urls).name == name
 
 
-def test_a_name_that_changes_its_address_is_connected_to_where_it_was_checked() -> None:
-    """DNS that answers publicly when asked first, and privately afterwards, gains nothing."""
+def test_dns_rebinding_does_not_work() -> None:
+    """The checked address is used, even if a second lookup would return a private one."""
     addresses = [["93.184.215.14"], ["127.0.0.1"]]
     web = Web(httpx.Response(200, content=square_png()), addresses=addresses)
     assert load_source("https://images.example/cat.png", urls=web.urls).png.data == square_png()
@@ -586,8 +590,8 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("answer", "message"), ANSWERS, ids=[message for _, message in ANSWERS])
-def test_a_url_without_a_picture_is_a_bad_source(answer: httpx.Response, message: str) -> None:
-    """Whatever goes wrong is the source's fault: the error is the one of other bad sources."""
+def test_a_url_without_an_image_is_a_bad_source(answer: httpx.Response, message: str) -> None:
+    """Every failure of a download is a SourceError."""
     web = Web(answer)
     with pytest.raises(SourceError) as caught:
         load_source("https://images.example/cat.png?sig=secret", urls=web.urls)
@@ -604,15 +608,15 @@ class _AsyncOnly(httpx.AsyncBaseTransport):
 @pytest.mark.parametrize(
     "urls", [URLPolicy(hosts=None), URLPolicy(hosts=["a.example"], transport=_AsyncOnly()), True]
 )
-def test_sources_need_a_list_of_hosts_and_a_sync_transport(urls: Any) -> None:
-    """A policy that suits other uses is refused before anything is resolved."""
+def test_the_policy_needs_hosts_and_a_sync_transport(urls: Any) -> None:
+    """A policy without these is refused before anything is resolved."""
     with pytest.raises(InvalidRequestError) as caught:
         load_source("https://a.example/cat.png", urls=urls)
     assert caught.value.param == "urls"
 
 
-def test_other_sources_are_loaded_beside_urls() -> None:
-    """A policy for URLs changes nothing for what is no URL."""
+def test_a_policy_does_not_affect_other_sources() -> None:
+    """A policy for URLs does not change how other sources are loaded."""
     assert load_source(square_png(), urls=URLPolicy(hosts=[])).png.data == square_png()
 
 
@@ -667,8 +671,8 @@ _PIECES = st.sampled_from(
         st.lists(_PIECES | st.text(max_size=3), max_size=8),
     )
 )
-def test_any_text_is_fetched_from_the_allowed_host_or_not_at_all(text: str) -> None:
-    """No text raises anything outside the tree, and none but the plain URL leads to a request."""
+def test_any_text_is_fetched_only_from_the_host(text: str) -> None:
+    """No text raises an error outside the tree, and only the plain URL causes a request."""
     web = Web()
     with pytest.raises(ImageVariationError):
         load_source(text, urls=web.urls)

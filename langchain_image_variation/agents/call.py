@@ -34,7 +34,7 @@ from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
-from langchain_image_variation.images.pixels import on_white
+from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import ContactSheet
 from langchain_image_variation.source import Source
 
@@ -216,7 +216,7 @@ def _prepare(
     label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
-        source = replace(source, png=on_white(source.png))
+        source = replace(source, png=flatten_on_white(source.png))
     # Checked before the engine works, so that its work is not lost.
     results.ensure_writable()
     request = CreateImageVariationRequest(

@@ -79,7 +79,7 @@ class Results(ABC):
             OutputError: If an image of the response cannot be read, or a file cannot be written.
         """
         placed_images = place_images(
-            response, self._write, name=name, at_once=self._writes_in_parallel
+            response, self._write, name=name, concurrent=self._writes_in_parallel
         )
         if self._max_results is not None:
             self._delete_oldest(self._max_results, {image.name for image in placed_images})

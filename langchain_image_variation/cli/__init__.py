@@ -1,8 +1,9 @@
 """The command line: `image-variation create`, `batch`, `serve` and `engines`.
 
-Results go to standard output; notes, progress and errors to standard error. Exit codes: 0 done,
-2 bad input or usage, 1 an engine's or an output's failure, 3 a batch in which some pictures failed.
-Interrupting the program gives 130.
+Results go to standard output. Notes, progress and errors go to standard error.
+
+Exit codes: 0 success; 1 an engine failed or a result could not be written; 2 invalid input or
+usage; 3 some images of a batch failed; 130 the user interrupted the program.
 """
 
 import argparse
@@ -11,14 +12,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from inspect import getdoc
 from typing import Any, NoReturn
 
 from langchain_image_variation import __version__
 from langchain_image_variation.cli.batch import add_batch
 from langchain_image_variation.cli.create import add_create
+from langchain_image_variation.cli.engines import add_engines
 from langchain_image_variation.cli.serve import add_serve
-from langchain_image_variation.engines.loading import engine_names, load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["main"]
@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: The arguments after the program's name; by default those of the process.
+        argv: The arguments after the program's name. By default, those of the process.
 
     Raises:
-        KeyboardInterrupt: If the user interrupts. No file is half-written then.
+        KeyboardInterrupt: If the user interrupts. No incomplete file is left.
     """
-    # Pillow's warning about a broken file would stand beside our own line about it.
+    # Our own message about a corrupt file is enough.
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-    _mend_streams()
+    _repair_streams()
     try:
         arguments = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], int | None] = arguments.run
@@ -48,20 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"image-variation: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidRequestError) else 1
     except OSError as error:
-        # Only standard output is written without an error of our own. Without this, Python tries
+        # Only writes to standard output raise an OSError here. Without the next line, Python tries
         # to write the rest again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            # Whoever reads our output has enough.
+            # The reader of our output, such as `head`, has stopped.
             return 0
         print(f"image-variation: cannot write the output: {error.strerror}.", file=sys.stderr)
         return 1
 
 
-def _mend_streams() -> None:
-    """Make printing safe when a stream is closed or cannot show every character."""
-    # A file that is opened must not get the number of one that is closed: what is meant for
-    # standard error would be written into it.
+def _repair_streams() -> None:
+    """Make printing safe if a stream is closed or cannot show every character."""
+    # If standard error is closed, the next file to be opened would get its descriptor, and error
+    # messages would end up in that file.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -78,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; argparse would print the whole usage first."""
+        """Print the error in one line. By default, argparse prints the usage first."""
         line = " ".join(message.split())
         line = line if len(line) <= 200 else line[:200] + "..."
         self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
@@ -87,24 +87,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="image-variation",
-        description="Make variations of a picture, on this machine, without a key.",
+        description="Make variations of an image on this machine, without an API key.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_create(commands.add_parser("create", help="make variations of a picture"))
-    add_batch(commands.add_parser("batch", help="make variations of many pictures"))
-    add_serve(commands.add_parser("serve", help="serve POST /v1/images/variations"))
-    engines = commands.add_parser("engines", help="list the engines and whether they are usable")
-    engines.set_defaults(run=_engines)
+    add_create(commands.add_parser("create", help="make variations of an image"))
+    add_batch(commands.add_parser("batch", help="make variations of many images"))
+    add_serve(commands.add_parser("serve", help="run a server for POST /v1/images/variations"))
+    add_engines(commands.add_parser("engines", help="list the engines and what they need"))
     return parser
-
-
-def _engines(arguments: argparse.Namespace) -> None:
-    names = engine_names()
-    width = max(map(len, names), default=0)
-    for name in names:
-        try:
-            about = (getdoc(load_engine_class(name)) or "").partition("\n")[0]
-            print(f"{name:{width}}  usable      {about}")
-        except ImageVariationError as error:
-            print(f"{name:{width}}  not usable  {error}")

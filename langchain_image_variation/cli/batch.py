@@ -1,4 +1,4 @@
-"""`image-variation batch`: variations of many pictures."""
+"""`image-variation batch`: makes variations of many images."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from langchain_image_variation.cli.options import (
     add_engine,
     add_fit,
     engine_options,
-    output_dir,
+    make_output_folder,
 )
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "add_batch"]
 
 FAILED = 3
-"""The exit code of a run in which some sources failed."""
+"""The exit code of a batch in which some sources failed."""
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -40,52 +40,62 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "photos",
         nargs="+",
         metavar="PHOTOS",
-        help="pictures, folders, globs, and manifests: JSON Lines, CSV or Parquet with a column of "
-        "paths, and if wanted n, size, seed and strength; or URLs of these, such as "
+        help="images, folders, glob patterns, or manifests (JSON Lines, CSV or Parquet with a "
+        "column of paths and, optionally, n, size, seed and strength); or URLs of these, such as "
         "s3://bucket/photos",
     )
     add(
-        "--n", type=int, default=1, metavar="N", help=f"how many of each, 1 to {MAX_N} (default: 1)"
+        "--n",
+        type=int,
+        default=1,
+        metavar="N",
+        help=f"variations of each, 1 to {MAX_N} (default: 1)",
     )
-    add("--size", default=SIZES[-1], help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
-    add("--model", help="a model, by the engine's own names (default: dall-e-2)")
+    add(
+        "--size",
+        default=SIZES[-1],
+        help=f"size in pixels: {', '.join(SIZES)} (default: {SIZES[-1]})",
+    )
+    add("--model", help="one of the engine's models (default: dall-e-2)")
     add_engine(parser)
     add_fit(parser)
     add(
         "--output-dir",
         default=OUTPUT_DIR,
         metavar="DIR",
-        help="where to write, and to go on where an earlier run ended: a folder, or a URL of any "
-        f"file system that fsspec knows (default: {OUTPUT_DIR})",
+        help="a folder, or a URL of any file system that fsspec knows; an unfinished batch in it "
+        f"is continued (default: {OUTPUT_DIR})",
     )
-    add("--column", default="path", help="the column of a manifest with the paths (default: path)")
-    add("--jsonl", action="store_true", help="write the manifest as JSON Lines too")
+    add(
+        "--column",
+        default="path",
+        help="the column of a manifest that has the paths (default: path)",
+    )
+    add("--jsonl", action="store_true", help="also write the manifest as JSON Lines")
     add(
         "--workers",
         type=int,
         metavar="N",
-        help="how many processes (default: the cores), or calls at once of an engine that asks a "
-        f"server (default: {DEFAULT_CALLS})",
+        help="number of processes (default: the number of cores) or, for a hosted engine, of "
+        f"concurrent calls (default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="let a Ray cluster work that shares these folders or reads these URLs (default: "
-        "RAY_ADDRESS, or the one this machine is part of); --workers is then how many of it "
-        "(default: its cores, or GPUs)",
+        help="run on a Ray cluster that shares these folders or can read these URLs (default: "
+        "RAY_ADDRESS, or the cluster of this machine); --workers is then the number of Ray "
+        "workers (default: its cores, or GPUs)",
     )
-    add(
-        "--gpus", type=float, default=0, metavar="G", help="how many each worker of a cluster takes"
-    )
-    add("--max-failures", type=int, metavar="N", help="stop once so many pictures failed")
-    add("--gallery", action="store_true", help="make pages with thumbnails that a browser shows")
+    add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
+    add("--max-failures", type=int, metavar="N", help="stop after this many images failed")
+    add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     parser.set_defaults(run=_batch)
 
 
 def _batch(arguments: argparse.Namespace) -> int:
-    # Only here: create and serve need none of it.
+    # Imported here because the other commands do not need these modules.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
     from langchain_image_variation.batch.interrupts import Interrupts
@@ -102,7 +112,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         model=arguments.model,
     )
     manifests = [PARQUET] if parquet_is_available() else []
-    # One that is there would otherwise no longer be true.
+    # An existing JSON Lines manifest would otherwise become outdated.
     if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
     if not manifests:
@@ -112,9 +122,9 @@ def _batch(arguments: argparse.Namespace) -> int:
         )
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):
-        output_dir(batch.outputs.path)
+        make_output_folder(batch.outputs.path)
     interrupts = Interrupts()
-    with interrupts.handled(), _interruptible(interrupts):
+    with interrupts.handled(), _exit_on_interrupt(interrupts):
         summary = run_batch(
             inputs,
             batch,
@@ -124,19 +134,19 @@ def _batch(arguments: argparse.Namespace) -> int:
             max_failures=_at_least_1("max-failures", arguments.max_failures),
             is_stopped=lambda: interrupts.signal is not None,
         )
-    _tell(summary)
-    written = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
-    print(*(batch.outputs.display_path(name) for name in written), sep="\n")
+    _print_summary(summary)
+    names = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
+    print(*(batch.outputs.display_path(name) for name in names), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
     return FAILED if summary.failures else 0
 
 
 @contextmanager
-def _interruptible(interrupts: "Interrupts") -> Iterator[None]:
-    """End the process at once if the block is interrupted.
+def _exit_on_interrupt(interrupts: "Interrupts") -> Iterator[None]:
+    """Exit the process immediately if the block is interrupted.
 
-    The interpreter would wait for threads that wait for servers. Files are put in place whole, and
+    A normal exit would wait for threads that wait for servers. Files are written atomically and the
     worker processes have ended, so there is nothing to clean up.
     """
     try:
@@ -146,32 +156,32 @@ def _interruptible(interrupts: "Interrupts") -> Iterator[None]:
         os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _tell(summary: "RunSummary") -> None:
+def _print_summary(summary: "RunSummary") -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
         f"{summary.failures.total()} failed.",
         *(
-            f"  {kind}: {count}, such as: {summary.example_errors[kind]}"
+            f"  {kind}: {count}, for example: {summary.example_errors[kind]}"
             for kind, count in summary.failures.most_common()
         ),
     ]
     if not summary.is_complete:
-        lines.append("Not every picture had its turn; the same command goes on from here.")
-    # The terminal may be gone; the manifest is there.
+        lines.append("The batch is not complete. Run the same command again to continue.")
+    # The terminal may be gone, but the manifest is written.
     with suppress(OSError):
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _workers(arguments: argparse.Namespace) -> "int | Cluster":
-    given = _at_least_1("workers", arguments.workers)
+    workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
 
-        return Cluster(arguments.ray or None, given, arguments.gpus)
+        return Cluster(arguments.ray or None, workers, arguments.gpus)
     if arguments.gpus:
-        raise InvalidRequestError("--gpus says what each worker of a cluster takes; add --ray.")
-    if given is not None:
-        return given
+        raise InvalidRequestError("--gpus sets the GPUs of each Ray worker; add --ray.")
+    if workers is not None:
+        return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
     return default_worker_count(arguments.engine)

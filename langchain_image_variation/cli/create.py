@@ -1,4 +1,4 @@
-"""`image-variation create`: variations of one picture."""
+"""`image-variation create`: makes variations of one image."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from langchain_image_variation.cli.options import (
     add_engine,
     add_fit,
     engine_options,
-    output_dir,
+    make_output_folder,
 )
 from langchain_image_variation.contract import (
     MAX_N,
@@ -43,27 +43,30 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "--image",
         required=True,
         metavar="PHOTO",
-        help="the picture: PNG, JPEG, WebP, GIF, BMP or TIFF",
+        help="the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file",
     )
     add(
         "--allow-host",
         action="append",
         metavar="HOST",
-        help="let PHOTO be an https URL of this host; may be given more than once",
+        help="allow PHOTO to be an https URL on this host; repeatable",
     )
-    add("--n", type=int, metavar="N", help=f"how many variations, 1 to {MAX_N} (default: 1)")
-    add("--size", help=f"{', '.join(SIZES)} pixels (default: {SIZES[-1]})")
-    add("--response-format", help=f"with --json: {' or '.join(get_args(ResponseFormat))}")
-    add("--model", help="a model, by the engine's own names (default: dall-e-2)")
-    add("--user", help="an identifier of the end user, for hosted engines")
+    add("--n", type=int, metavar="N", help=f"number of variations, 1 to {MAX_N} (default: 1)")
+    add("--size", help=f"size in pixels: {', '.join(SIZES)} (default: {SIZES[-1]})")
+    add(
+        "--response-format",
+        help=f"with --json: {' or '.join(get_args(ResponseFormat))} (default: url)",
+    )
+    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--user", help="an ID of the end user, for hosted engines")
     add_engine(parser)
     add_fit(parser)
     add(
         "--output-dir",
         metavar="DIR",
-        help=f"where to write (default: {OUTPUT_DIR}; with --json: nowhere)",
+        help=f"folder for the results (default: {OUTPUT_DIR}; none with --json)",
     )
-    add("--json", action="store_true", help="print the contract's JSON instead of file names")
+    add("--json", action="store_true", help="print the JSON response instead of file names")
     parser.set_defaults(run=_create)
 
 
@@ -77,20 +80,20 @@ def _create(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         user=arguments.user,
     )
-    directory = _output_dir(arguments)
+    folder = _output_folder(arguments)
     engine = load_engine(arguments.engine, **engine_options(arguments))
     try:
         with _progress_bar(request.n) as show:
             response = call_engine(engine, request, progress=show)
     finally:
         close_engine(engine)
-    # Notes wait until nothing can be wrong with the input any more: an error is one line alone.
+    # Printed only now, so that an error is the only line of output.
     if source.note:
         print(source.note, file=sys.stderr)
     seed = response.data[0].seed if response.data else None
     if seed is not None and arguments.seed is None:
         print(f"Make these again with --seed {seed}.", file=sys.stderr)
-    paths = [] if directory is None else _save(source, response, directory)
+    paths = [] if folder is None else _save(source, response, folder)
     if arguments.json:
         print(response.to_json(), end="")
     else:
@@ -100,25 +103,24 @@ def _create(arguments: argparse.Namespace) -> None:
 def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
     if arguments.allow_host is None:
         return None
-    # Only here, since httpx takes long to import, and few runs need it.
+    # Imported here because few runs need it, and httpx is slow to import.
     from langchain_image_variation.http.url_policy import URLPolicy
 
     return URLPolicy(hosts=arguments.allow_host)
 
 
-def _output_dir(arguments: argparse.Namespace) -> Path | None:
-    named: str | None = arguments.output_dir
-    if named is None and arguments.json:
+def _output_folder(arguments: argparse.Namespace) -> Path | None:
+    directory: str | None = arguments.output_dir
+    if directory is None and arguments.json:
         return None
-    return output_dir(OUTPUT_DIR if named is None else named)
+    return make_output_folder(OUTPUT_DIR if directory is None else directory)
 
 
 @contextmanager
 def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
     """Show a bar on a terminal while the block runs. The callback updates it."""
-    pictures = "1 variation" if n == 1 else f"{n} variations"
     with tqdm(
-        desc=pictures,
+        desc="1 variation" if n == 1 else f"{n} variations",
         total=1.0,
         file=sys.stderr,
         disable=not sys.stderr.isatty(),
@@ -132,7 +134,7 @@ def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _save(source: Source, response: ImagesResponse, directory: Path) -> list[Path]:
-    saved = save_images(response, directory, name=source.name)
-    sheet = ContactSheet(source.png, response).save(directory, name=source.name)
-    return [*(image.path for image in saved), sheet]
+def _save(source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
+    saved_images = save_images(response, folder, name=source.name)
+    sheet = ContactSheet(source.png, response).save(folder, name=source.name)
+    return [*(image.path for image in saved_images), sheet]

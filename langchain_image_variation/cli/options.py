@@ -1,4 +1,4 @@
-"""Which engine a command uses, and what it is told."""
+"""Options that several commands share: the engine, how to fit an image, the output folder."""
 
 import argparse
 from collections.abc import Iterator
@@ -14,66 +14,77 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.output import make_output_dir
 from langchain_image_variation.source import Fit
 
-__all__ = ["OUTPUT_DIR", "add_engine", "add_fit", "engine_options", "extra", "output_dir"]
+__all__ = [
+    "OUTPUT_DIR",
+    "add_engine",
+    "add_fit",
+    "engine_options",
+    "make_output_folder",
+    "translate_import_errors",
+]
 
 OUTPUT_DIR = "variations"
-"""Where results go by default."""
+"""The default folder for results."""
 
 _ENGINE_OPTIONS = ("seed", "strength", "light", "server", "base_url", "prompt")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which engine to use, and what it is told."""
+    """Add the arguments for the engine and its options."""
     add = parser.add_argument
-    add("--engine", default="local", help="see `image-variation engines` (default: local)")
+    add(
+        "--engine",
+        default="local",
+        help="the engine; `image-variation engines` lists them (default: local)",
+    )
     add("--seed", type=int, help="make the same variations again")
-    add("--strength", type=float, help="0 (nearly a copy) to 1 (default: 0.5)")
+    add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
     add(
         "--light",
         action=argparse.BooleanOptionalAction,
-        help="vary tone and colour a little too (default: yes)",
+        help="also vary tone and color slightly (default: yes)",
     )
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
-    add("--base-url", metavar="URL", help="with a hosted engine: where its server is")
-    add("--prompt", help="with --engine gpt-image: what to tell the model")
+    add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
+    add("--prompt", help="with --engine gpt-image: the prompt for the model")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that says what to do with a picture that does not fit the contract."""
+    """Add the argument for images that do not fit the contract."""
     parser.add_argument(
         "--fit",
         choices=get_args(Fit),
         default="crop",
-        help="what to do with a picture that is no square PNG under 4 MB (default: crop)",
+        help="what to do with an image that is not a square PNG under 4 MB (default: crop)",
     )
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of the engine that were given."""
-    named = {name: getattr(arguments, name) for name in _ENGINE_OPTIONS}
-    return {name: value for name, value in named.items() if value is not None}
+    """Return the engine options that the user has set."""
+    options = {name: getattr(arguments, name) for name in _ENGINE_OPTIONS}
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def output_dir(named: str | Path) -> Path:
-    """Make the output folder before any work is done, so that none is lost.
+def make_output_folder(path: str | Path) -> Path:
+    """Create the output folder before the work begins, so that no result is lost.
 
     Raises:
-        InvalidRequestError: If it cannot be made or written to.
+        InvalidRequestError: If it cannot be created or written to.
     """
-    if named == "":
-        raise InvalidRequestError("--output-dir is empty; name a folder.", param="output_dir")
+    if path == "":
+        raise InvalidRequestError("--output-dir is empty; pass a folder.", param="output_dir")
     try:
-        return make_output_dir(named)
+        return make_output_dir(path)
     except OutputError as error:
         raise InvalidRequestError(error.message, param="output_dir") from None
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Say which extra brings the package that an import in the block misses.
+def translate_import_errors(extra: str) -> Iterator[None]:
+    """Name the extra to install if an import in the block fails.
 
     Raises:
-        MissingExtraError: If one is missing.
+        MissingExtraError: If a package is not installed.
     """
     try:
         yield
@@ -81,5 +92,5 @@ def extra(name: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingExtraError.for_package(
-            "This command", error.name, f"langchain-image-variation[{name}]"
+            "This command", error.name, f"langchain-image-variation[{extra}]"
         ) from None

@@ -1,4 +1,4 @@
-"""`image-variation serve`: the endpoint, on this machine."""
+"""`image-variation serve`: runs the server on this machine."""
 
 import argparse
 import logging
@@ -6,7 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from langchain_image_variation.cli.options import add_engine, engine_options, extra
+from langchain_image_variation.cli.options import (
+    add_engine,
+    engine_options,
+    translate_import_errors,
+)
 from langchain_image_variation.engines.loading import load_engine
 
 __all__ = ["add_serve"]
@@ -16,52 +20,63 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`."""
     add = parser.add_argument
     add_engine(parser)
-    add("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="the port; 0 takes a free one (default: 8000)")
+    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    add("--port", type=int, default=8000, help="the port; 0 picks a free one (default: 8000)")
     add(
         "--api-key",
         metavar="KEY",
         default=os.environ.get("IMAGE_VARIATION_API_KEY") or None,
-        help="the key clients must send; better set IMAGE_VARIATION_API_KEY, which is not listed",
+        help="the key that clients must send; prefer the environment variable "
+        "IMAGE_VARIATION_API_KEY, which process lists do not show",
     )
     add(
         "--url-ttl",
         type=float,
         default=3600.0,
         metavar="SECONDS",
-        help="how long the address of a result works (default: 3600)",
+        help="how long the URL of a result is valid (default: 3600)",
     )
-    add("--public-url", metavar="URL", help="what addresses of results begin with, behind a proxy")
+    add(
+        "--public-url",
+        metavar="URL",
+        help="the public address of the server, if it is behind a proxy",
+    )
     add(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name by which clients may call the server while it has no key, besides"
-        " localhost, the address of --host and the host of --public-url; repeatable",
+        help="another name of the server that clients may use while it has no key, besides "
+        "localhost, the address of --host and the host of --public-url; repeatable",
     )
     add(
         "--workers",
         type=int,
         metavar="N",
-        help="engine calls at once, in threads of the one process (default: the cores)",
+        help="concurrent engine calls, in threads of one process (default: the number of cores)",
     )
-    add("--queue", type=int, default=16, metavar="N", help="requests that wait (default: 16)")
-    add("--store-dir", metavar="DIR", help="where pictures given as addresses are kept")
+    add(
+        "--queue",
+        type=int,
+        default=16,
+        metavar="N",
+        help="the most requests that wait (default: 16)",
+    )
+    add("--store-dir", metavar="DIR", help="the folder for images that are returned as URLs")
     add(
         "--upload-timeout",
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="how long a request may take to come in (default: 60)",
+        help="how long a client may take to send a request (default: 60)",
     )
-    add("--json-log", action="store_true", help="log lines as JSON")
+    add("--json-log", action="store_true", help="write log lines as JSON")
     parser.set_defaults(run=_serve)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    # Only here: the server is an extra.
-    with extra("server"):
+    # Imported here because the server is an extra.
+    with translate_import_errors("server"):
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
@@ -80,12 +95,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     _log_to_stderr(
         JSONLines() if arguments.json_log else logging.Formatter("%(asctime)s %(message)s")
     )
-    run_app(app, host=arguments.host, port=arguments.port, ready=_say_where(arguments.api_key))
+    run_app(
+        app, host=arguments.host, port=arguments.port, ready=_address_printer(arguments.api_key)
+    )
 
 
-def _log_to_stderr(form: logging.Formatter) -> None:
+def _log_to_stderr(formatter: logging.Formatter) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(form)
+    handler.setFormatter(formatter)
     for name, level in (
         ("langchain_image_variation.server", logging.INFO),
         ("uvicorn", logging.WARNING),
@@ -97,26 +114,26 @@ def _log_to_stderr(form: logging.Formatter) -> None:
         logger.propagate = False
 
 
-def _say_where(api_key: str | None) -> Callable[[str], None]:
-    """Return what says, once the server listens, how to use it."""
+def _address_printer(api_key: str | None) -> Callable[[str], None]:
+    """Return a function that prints how to use the server at an address."""
 
-    def say(address: str) -> None:
-        # One listens at all addresses of the machine, and calls none of them so.
-        here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-        everywhere, address = here != address, here
-        print(f"Image variations at {address}/v1. Ctrl-C ends. In a client's environment, set:")
+    def print_address(address: str) -> None:
+        # A server can listen on these addresses, but a client cannot call them.
+        local_address = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        is_public, address = local_address != address, local_address
+        print(f"Serving image variations at {address}/v1. Press Ctrl-C to stop. Clients need:")
         print(f"  OPENAI_BASE_URL={address}/v1")
         print(f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)")
         print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
-        if everywhere and api_key is None:
+        if is_public and api_key is None:
             print(
-                "On other machines, put this machine's address in its place, or its name, if you "
-                "allowed it with --allowed-host."
+                "On other machines, use this machine's address instead, or a name that you allow "
+                "with --allowed-host."
             )
-        elif everywhere:
-            print("On other machines, put this machine's name or address in its place.")
+        elif is_public:
+            print("On other machines, use this machine's name or address instead.")
         if api_key is None:
-            print("There is no key: anyone who reaches this address may use it.")
+            print("No key is set: anyone who can reach this address can use it.")
         sys.stdout.flush()
 
-    return say
+    return print_address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
@@ -56,10 +56,18 @@ async def call_engine_async(
     request: CreateImageVariationRequest,
     *,
     progress: ProgressListener | None = None,
+    wait_when_cancelled: bool = False,
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop. A sync engine runs in a thread.
 
     If the call is cancelled, so is `engines.context.cancellation`, and the engine can stop.
+
+    Args:
+        engine: The engine.
+        request: What to ask for.
+        progress: As in `call_engine`.
+        wait_when_cancelled: Whether a cancelled call ends only when the thread of a sync engine
+            does. By default the call ends at once, and the thread goes on until the engine stops.
 
     Raises:
         ImageVariationError: As `call_engine`.
@@ -70,12 +78,26 @@ async def call_engine_async(
     reporter = ProgressReporter(request.n, progress)
     try:
         with call_context(reporter, cancelled), _failures(engine, reporter):
-            answer: Any = await asyncio.to_thread(engine.create_variation, request)
+            work = asyncio.to_thread(engine.create_variation, request)
+            answer: Any = await (_await_to_end(work, cancelled) if wait_when_cancelled else work)
             if isawaitable(answer):
                 answer = await answer
     finally:
         cancelled.set()
     return _checked_answer(answer, request, reporter)
+
+
+async def _await_to_end(work: Coroutine[Any, Any, Any], cancelled: threading.Event) -> Any:
+    """Await work in a thread. If the caller is cancelled, tell the engine and wait for it."""
+    import asyncio
+
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait([task])
+        raise
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.engines import VariationEngine
-from langchain_image_variation.engines.traits import engine_options
+from langchain_image_variation.engines.traits import engine_options, required_options
 from langchain_image_variation.exceptions import (
     EngineError,
     EngineNotFoundError,
@@ -79,7 +79,7 @@ def make_engine(
 
     Raises:
         EngineError: If it cannot be constructed.
-        InvalidRequestError: If it has no such option, or refuses its value.
+        InvalidRequestError: If it has no such option, lacks a required one, or refuses a value.
     """
     option_names = engine_options(engine_class)
     for option in options:
@@ -87,6 +87,11 @@ def make_engine(
             hint = f"Its options are {', '.join(option_names)}" if option_names else "It has none"
             raise InvalidRequestError(
                 f"The engine {name!r} has no option {option!r}. {hint}.", param=option
+            )
+    for option in required_options(engine_class):
+        if option not in options:
+            raise InvalidRequestError(
+                f"The engine {name!r} needs the option {option!r}.", param=option
             )
     with _failures(f"The engine {name!r} cannot be constructed"):
         return cast(VariationEngine, engine_class(**options))

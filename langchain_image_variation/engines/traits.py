@@ -31,6 +31,7 @@ __all__ = [
     "has_fingerprint",
     "is_hosted",
     "read_fingerprint",
+    "required_options",
 ]
 
 MAX_FINGERPRINT = 10_000
@@ -62,6 +63,16 @@ def engine_models(engine: object) -> tuple[str, ...] | None:
 def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
     """Return the names of an engine's options: the parameters of its constructor."""
     return tuple(signature(engine_class).parameters)
+
+
+def required_options(engine_class: type[Any]) -> tuple[str, ...]:
+    """Return the names of the options that an engine cannot be made without."""
+    return tuple(
+        name
+        for name, parameter in signature(engine_class).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
 
 
 def close_engine(engine: object) -> None:

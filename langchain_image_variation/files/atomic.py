@@ -20,6 +20,7 @@ __all__ = [
     "place_file",
     "temporary_name",
     "unlink_temporary_names",
+    "write_error",
 ]
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -96,10 +97,15 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
             return _content(path)
         return data
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OutputError(
-            f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
-        ) from None
+        raise write_error(name, error) from None
+
+
+def write_error(name: str, error: OSError) -> OutputError:
+    """Return the error for a file that cannot be written."""
+    reason = error.strerror or type(error).__name__
+    return OutputError(
+        f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
+    )
 
 
 def unlink_temporary_names(directory: Path, file: os.stat_result) -> None:

@@ -48,8 +48,8 @@ def hide_password(url: str) -> str:
 
 def strip_trailing_slashes(url: str) -> str:
     """Return a URL without slashes at its end, unless it is a root such as "file:///"."""
-    stripped = url.rstrip("/")
-    return url if stripped.endswith(":") else stripped
+    trimmed_url = url.rstrip("/")
+    return url if trimmed_url.endswith(":") else trimmed_url
 
 
 class FileSystem:
@@ -79,9 +79,9 @@ class FileSystem:
 
         files_class = type(self.files)
         innermost = self.files
-        while (wrapped := getattr(innermost, "fs", None)) is not None:
+        while (inner := getattr(innermost, "fs", None)) is not None:
             # Some file systems wrap another one.
-            innermost = wrapped
+            innermost = inner
         self._is_async = bool(files_class.async_impl and getattr(innermost, "async_impl", False))
         self.can_rename = not files_class.async_impl and files_class.mv is not AbstractFileSystem.mv
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, write_error
 
 __all__ = ["OutputFolder", "Outputs"]
 
@@ -172,10 +172,7 @@ class OutputFolder(Outputs):
             with atomic_write(path) as file:
                 yield file
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
-            ) from None
+            raise write_error(name, error) from None
 
 
 def _create(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Clients and engines that ask a server, and the endpoint they speak to."""
+"""The client and the engines that call a server."""

@@ -2,10 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
 
 import httpx
-from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.error_response import ErrorResponse
@@ -16,8 +14,9 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     OutputError,
 )
+from langchain_image_variation.hosted.headers import HeaderValues, collect_secrets
 from langchain_image_variation.hosted.json_text import JSONText
-from langchain_image_variation.hosted.retry import advice, retry_after
+from langchain_image_variation.hosted.retry import read_retry_advice, retry_after
 
 __all__ = ["MAX_ANSWER_BYTES", "Answer"]
 
@@ -37,15 +36,16 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
-        secrets: Keys that were sent. No error shows them, even if the server repeats them.
+        sent_headers: The headers of the request. No error shows a key in them, even if the server
+            repeats it.
         max_bytes: The most bytes to read.
     """
 
     def __init__(
-        self, path: str, secrets: Sequence[SecretStr], max_bytes: int = MAX_ANSWER_BYTES
+        self, path: str, sent_headers: HeaderValues, max_bytes: int = MAX_ANSWER_BYTES
     ) -> None:
         self._path = path
-        self._secrets = secrets
+        self._sent_headers = sent_headers
         self._max_bytes = max_bytes
         self._status = 0
         self._headers = httpx.Headers()
@@ -61,7 +61,7 @@ class Answer:
     @property
     def retry_advice(self) -> bool | None:
         """Whether the server asks for a retry, or None if it does not say."""
-        return advice(self._headers)
+        return read_retry_advice(self._headers)
 
     def start(self, response: httpx.Response) -> None:
         """Take the status and the headers.
@@ -112,12 +112,14 @@ class Answer:
         if not self.is_success:
             raise self._error(self._status)
         try:
-            content = self._json.content()
-            images = ImagesResponse.from_content(content)
+            images = ImagesResponse.from_content(self._json.content())
         except (ValueError, OutputError):
             raise self._not_images() from None
         if not images.data:
-            if isinstance(content, dict) and content.get("error"):
+            holds_error = bool((images.model_extra or {}).get("error"))
+            # It may repeat a key, which the variables of a traceback must not show.
+            del images
+            if holds_error:
                 # Some gateways answer 200 with an error inside.
                 raise self._error(EngineResponseError.default_status_code)
             raise self._with_headers(EngineResponseError("The server's answer contains no images."))
@@ -140,7 +142,7 @@ class Answer:
         if status == 404 and error.message.startswith("Invalid URL"):
             error = self._path_not_found()
         elif error.message in (f"HTTP {status}", "Not Found", "Method Not Allowed"):
-            error = self._explained(error)
+            error = self._explain(error)
         error.message = _one_line(self._without_secrets(error.message))
         error.type = self._without_secrets(error.type)
         error.code = error.code and self._without_secrets(error.code)
@@ -149,13 +151,13 @@ class Answer:
         return self._with_headers(error)
 
     def _without_secrets(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in collect_secrets(self._sent_headers):
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret.get_secret_value(), "…")
         return text
 
-    def _explained(self, error: ImageVariationError) -> ImageVariationError:
+    def _explain(self, error: ImageVariationError) -> ImageVariationError:
         """Explain a status whose body does not."""
         if self._status == 404 and not self._is_html():
             return self._path_not_found()

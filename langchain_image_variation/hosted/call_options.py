@@ -50,7 +50,7 @@ class CallOptions:
         Raises:
             InvalidRequestError: If one of them cannot be sent; `param` names it.
         """
-        headers = check_headers("extra_headers", extra_headers, of_one_call=True)
+        headers = check_headers("extra_headers", extra_headers, per_call=True)
         extra_headers = None
         fields = dict(check_parameters("extra_body", extra_body))
         if "image" in fields:
@@ -67,8 +67,10 @@ class CallOptions:
             form=form_fields(fields),
         )
 
-    def applied_to(self, endpoint: Endpoint) -> Endpoint:
+    def override(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint with the options of this call."""
+        if self.timeout is None and not self.headers and not self.query:
+            return endpoint
         return replace(
             endpoint,
             timeout=endpoint.timeout if self.timeout is None else self.timeout,

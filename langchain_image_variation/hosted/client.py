@@ -6,6 +6,7 @@ shape of the vendor's SDK: ``client.images.create_variation(image=open("image.pn
 
 from collections.abc import Callable, Mapping
 from copy import copy as shallow_copy
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -71,9 +72,7 @@ class _BaseClient(Generic[H]):
 
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
         # From here on no variable shows their values, which may be keys.
-        default_headers = headers.check_headers(
-            "default_headers", default_headers, of_one_call=False
-        )
+        default_headers = headers.check_headers("default_headers", default_headers, per_call=False)
         if base_url is None:
             base_url = settings.read_environment("OPENAI_BASE_URL")
         if base_url is None:
@@ -146,17 +145,17 @@ class _BaseClient(Generic[H]):
         if api_key is not None:
             api_key = check_key(api_key, None)
         if default_headers is not None and set_default_headers is not None:
-            raise _both_given("default_headers")
+            raise _conflict_error("default_headers")
         if default_query is not None and set_default_query is not None:
-            raise _both_given("default_query")
+            raise _conflict_error("default_query")
         if set_default_headers is None:
             headers = {
                 **endpoint.default_headers,
-                **check_headers("default_headers", default_headers, of_one_call=False),
+                **check_headers("default_headers", default_headers, per_call=False),
             }
         else:
             headers = dict(
-                check_headers("set_default_headers", set_default_headers, of_one_call=False)
+                check_headers("set_default_headers", set_default_headers, per_call=False)
             )
         # They may hold keys, which the variables of a traceback must not show.
         del default_headers, set_default_headers
@@ -178,6 +177,7 @@ class _BaseClient(Generic[H]):
             default_query=default_query,
         )
         client = shallow_copy(self)
+        vars(client).pop("images", None)  # It belongs to the original.
         client._flow = ClientFlow(
             new_endpoint,
             model=flow.model if model is None else model,
@@ -186,11 +186,11 @@ class _BaseClient(Generic[H]):
             result_urls=flow.result_urls if result_urls is None else result_urls,
         )
         client._urls = self._urls if urls is None else urls
-        changes_host = (new_endpoint.base_url.scheme, new_endpoint.base_url.host) != (
+        is_other_host = (new_endpoint.base_url.scheme, new_endpoint.base_url.host) != (
             endpoint.base_url.scheme,
             endpoint.base_url.host,
         )
-        if http_client is not None or (changes_host and self._owns_connections):
+        if http_client is not None or (is_other_host and self._owns_connections):
             client._open_session(new_endpoint.base_url, http_client)
         return client
 
@@ -206,7 +206,7 @@ class _BaseClient(Generic[H]):
     @property
     def base_url(self) -> str:
         """The server's address, without a query."""
-        return self._flow.endpoint.shown_url
+        return self._flow.endpoint.display_url
 
     @property
     def fingerprint(self) -> str:
@@ -219,7 +219,7 @@ class _BaseClient(Generic[H]):
         return f"{type(self).__name__}({detail})"
 
 
-def _both_given(name: str) -> InvalidRequestError:
+def _conflict_error(name: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"Pass either {name}, which adds to the client's, or set_{name}, which replaces them.",
         param=name,
@@ -266,7 +266,8 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
             cut short. A server that ignores `Idempotency-Key` then bills twice.
         default_headers: Sent with every request to the server, but not with downloads. They take
             precedence over the headers that the client makes of its other settings.
-        default_query: Query parameters, added to the URL of every request to the server.
+        default_query: Query parameters, added to the URL of every request to the server. httpx
+            logs URLs, so pass keys as headers.
         extra_fields: Form fields that the server takes beyond the contract.
         normalize: Whether to convert results to PNG of exactly the requested size. Set this if
             you use the client as an engine.
@@ -293,7 +294,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
     def _owns_connections(self) -> bool:
         return self._session.owns_client
 
-    @property
+    @cached_property
     def images(self) -> "Images":
         """The call in the shape of the vendor's SDK."""
         return Images(self)
@@ -362,7 +363,7 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
     def _owns_connections(self) -> bool:
         return self._session.owns_client
 
-    @property
+    @cached_property
     def images(self) -> "AsyncImages":
         """The call in the shape of the vendor's async SDK."""
         return AsyncImages(self)

@@ -63,40 +63,40 @@ class ClientFlow:
         )
 
     def request(
-        self, request: CreateImageVariationRequest, build: Callable[..., httpx.Request]
+        self, request: CreateImageVariationRequest, build_request: Callable[..., httpx.Request]
     ) -> Flow[ImagesResponse]:
         """Post a request and download the results that the answer names.
 
         Args:
             request: The request.
-            build: `build_request` of the session.
+            build_request: `build_request` of the session.
 
         Raises:
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
-        return self._post(request, self.endpoint, {}, build)
+        return self._post(request, self.endpoint, {}, build_request)
 
     def sdk_call(
         self,
         load_image: Callable[[], SquarePNG],
         fields: Mapping[str, object],
         options: CallOptions,
-        build: Callable[..., httpx.Request],
+        build_request: Callable[..., httpx.Request],
     ) -> Flow[ImagesResponse]:
         """Load an image, make a request of it and the other arguments, and post the request."""
         image = yield Work(load_image)
         request = CreateImageVariationRequest.model_validate(
             {"image": image, **fields, **options.contract_fields}
         )
-        endpoint = options.applied_to(self.endpoint)
-        return (yield from self._post(request, endpoint, options.form, build))
+        endpoint = options.override(self.endpoint)
+        return (yield from self._post(request, endpoint, options.form, build_request))
 
     def _post(
         self,
         request: CreateImageVariationRequest,
         endpoint: Endpoint,
         extra_form: FormFields,
-        build: Callable[..., httpx.Request],
+        build_request: Callable[..., httpx.Request],
     ) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + endpoint.deadline
         form = request.to_form()
@@ -106,12 +106,16 @@ class ClientFlow:
             _PATH,
             {**form, **self.extra_fields, **extra_form},
             request.image.data,
-            build=build,
+            build_request=build_request,
             deadline=deadline,
         )
         for image in answer.data:
             yield from download(
-                image, endpoint, policy=self.result_urls, build=build, deadline=deadline
+                image,
+                endpoint,
+                policy=self.result_urls,
+                build_request=build_request,
+                deadline=deadline,
             )
         if self.normalize:
             yield Work(lambda: normalize(answer, request.side))

@@ -15,8 +15,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.http.fetch import ImageBody, RedirectError, fetch
 from langchain_image_variation.http.flow import Flow, Send
-from langchain_image_variation.http.url_policy import Picture, Redirected, URLPolicy, fetch
+from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["download"]
 
@@ -26,7 +27,7 @@ def download(
     endpoint: Endpoint,
     *,
     policy: URLPolicy,
-    build: Callable[..., httpx.Request],
+    build_request: Callable[..., httpx.Request],
     deadline: float,
 ) -> Flow[None]:
     """Download a result, so that `image.read` returns its bytes or raises why it cannot.
@@ -38,7 +39,7 @@ def download(
         image: The result to download, changed in place. One in base64 is only checked.
         endpoint: The server that answered. Its own URLs are fetched whatever their address.
         policy: What applies to URLs of other hosts.
-        build: `build_request` of the session.
+        build_request: `build_request` of the session.
         deadline: In seconds of `time.monotonic`.
     """
     url = image.url or ""
@@ -47,7 +48,7 @@ def download(
             _check_format(image)
         elif _is_on_server(url, endpoint):
             image.set_downloaded(
-                (yield from _fetch_from_server(url, endpoint, policy, build, deadline))
+                (yield from _fetch_from_server(url, endpoint, policy, build_request, deadline))
             )
         elif url.startswith(("https://", "http://")):
             image.set_downloaded((yield from _fetch_from_other_host(url, policy, deadline)))
@@ -73,20 +74,20 @@ def _fetch_from_server(
     url: str,
     endpoint: Endpoint,
     policy: URLPolicy,
-    build: Callable[..., httpx.Request],
+    build_request: Callable[..., httpx.Request],
     deadline: float,
 ) -> Flow[bytes]:
     """Fetch a result from the server that made it, without the key, which the URL replaces."""
     host = endpoint.base_url.host
     target = httpx.URL(url)
     for _ in range(policy.max_redirects + 1):
-        body = Picture(host, policy.max_bytes)
+        body = ImageBody(host, policy.max_bytes)
         headers = {"accept": "image/*", "accept-encoding": "identity"}
-        request = build("GET", target, headers=headers)
+        request = build_request("GET", target, headers=headers)
         try:
             yield Send(request, body, endpoint.timeout, deadline)
             return body.read()
-        except Redirected as redirect:
+        except RedirectError as redirect:
             target = target.join(redirect.location)
             if not _is_on_server(str(target), endpoint):
                 return (yield from _fetch_from_other_host(str(target), policy, deadline))

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import httpx
 from pydantic import SecretStr
@@ -22,7 +23,6 @@ from langchain_image_variation.hosted.headers import (
     HeaderValues,
     is_secret,
     reveal,
-    secrets_of,
 )
 from langchain_image_variation.hosted.parameters import (
     FormFields,
@@ -97,7 +97,7 @@ class Endpoint:
         )
 
     @property
-    def shown_url(self) -> str:
+    def display_url(self) -> str:
         """The base URL without its query, which may hold a key."""
         return str(self.base_url.copy_with(query=None))
 
@@ -139,7 +139,7 @@ class Endpoint:
         form: FormFields,
         image: bytes,
         *,
-        build: Callable[..., httpx.Request],
+        build_request: Callable[..., httpx.Request],
         deadline: float,
     ) -> Flow[ImagesResponse]:
         """Post an image with a form, retry as `Retries` decides, and return the server's answer.
@@ -148,7 +148,7 @@ class Endpoint:
             path: What to add to the base URL.
             form: The fields other than `image`, in the order to send them.
             image: The bytes of a PNG file.
-            build: `build_request` of the session.
+            build_request: `build_request` of the session.
             deadline: In seconds of `time.monotonic`.
 
         Raises:
@@ -163,35 +163,35 @@ class Endpoint:
         }
         attempt = 0
         while True:
-            request = build(
+            request = build_request(
                 "POST",
                 self._url(path),
                 headers=reveal(headers),
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, [self.api_key, *secrets_of(headers)])
-            lost = False
+            answer = Answer(path, headers)
+            answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
-                lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
+                answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
                 failure = self._connection_failure(error, answer.is_success)
                 may_retry = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
-                lost, failure, may_retry = answer.is_success, error, True
-            delay = self.retries.delay(failure, attempt, advised=answer.retry_advice, lost=lost)
-            remaining = deadline - time.monotonic()
-            if delay is None or delay >= remaining or not may_retry:
-                raise _with_missed_delay(failure, delay, remaining)
+                answer_lost, failure, may_retry = answer.is_success, error, True
+            delay = self.retries.delay(
+                failure, attempt, server_advice=answer.retry_advice, answer_lost=answer_lost
+            )
+            time_left = deadline - time.monotonic()
+            if delay is None or delay >= time_left or not may_retry:
+                raise _with_missed_delay(failure, delay, time_left)
             yield Wait(delay)
             attempt += 1
 
     def _url(self, path: str) -> httpx.URL:
-        base, question, query = self.base_url.raw_path.partition(b"?")
-        raw_path = base.rstrip(b"/") + path.encode() + question + query
-        url = self.base_url.copy_with(raw_path=raw_path)
+        url = _append_path(self.base_url, path)
         if not self.default_query:
             return url  # Merging would encode its query again.
         return url.copy_merge_params(tuple(flatten(self.default_query)))
@@ -237,14 +237,21 @@ class Endpoint:
         )
 
 
+# httpx needs longer to build a URL than we need for the rest of a request.
+@lru_cache(maxsize=64)
+def _append_path(base_url: httpx.URL, path: str) -> httpx.URL:
+    base, question, query = base_url.raw_path.partition(b"?")
+    return base_url.copy_with(raw_path=base.rstrip(b"/") + path.encode() + question + query)
+
+
 def _with_missed_delay(
-    failure: ImageVariationError, delay: float | None, remaining: float
+    failure: ImageVariationError, delay: float | None, time_left: float
 ) -> ImageVariationError:
     """Add to the message if the server asked for a longer wait than the deadline allows."""
-    if delay is not None and delay >= remaining and failure.retry_after is not None:
+    if delay is not None and delay >= time_left and failure.retry_after is not None:
         failure.message += (
             f" The server asks to wait {failure.retry_after:,.0f} s, but only "
-            f"{max(remaining, 0):,.0f} s of the deadline are left."
+            f"{max(time_left, 0):,.0f} s of the deadline are left."
         )
         failure.args = (failure.message,)
     return failure

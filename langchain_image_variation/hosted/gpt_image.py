@@ -1,7 +1,7 @@
-"""The `gpt-image` engine: GPT Image through `/images/edits`, as the vendor advises since 2026.
+"""The engine `gpt-image`: GPT Image through `/images/edits`.
 
-The vendor documents an edit with the prompt "Create a variation of this image" as the replacement
-of the endpoint that it removed.
+When the vendor removed image variations in 2026, it documented an edit with the prompt "Create a
+variation of this image" as the replacement.
 """
 
 import time
@@ -32,19 +32,19 @@ from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
-from langchain_image_variation.images.pixels import on_white
+from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["DEFAULT_GPT_IMAGE", "DEFAULT_PROMPT", "MAX_PROMPT", "GptImageEngine", "InputFidelity"]
 
 DEFAULT_GPT_IMAGE = "gpt-image-2"
-"""Not among the models that the vendor shuts down on 2026-12-01."""
+"""The vendor shuts down older models on 2026-12-01, but not this one."""
 
 DEFAULT_PROMPT = "Create a variation of this image"
 """The vendor's own prompt for this migration."""
 
 MAX_PROMPT = 32_000
-"""A prompt may have at most this many characters."""
+"""The most characters of a prompt."""
 
 InputFidelity = Literal["low", "high"]
 
@@ -55,7 +55,7 @@ _FIDELITIES: dict[str, tuple[str, ...]] = {
     "gpt-image-1.5": ("low", "high"),
     "gpt-image-1-mini": ("low",),
 }
-_TAKEN = (
+_RESERVED = (
     "image",
     "input_fidelity",
     "model",
@@ -70,23 +70,23 @@ _TAKEN = (
 class GptImageEngine:
     """Asks GPT Image, a hosted model that is billed; needs OPENAI_API_KEY.
 
-    A picture is sent as a person sees it on a white page: without alpha, in which the models see a
-    mask, and without metadata. Pictures of 256 and 512 pixels are made at 1024, the least the
-    models make, and scaled down. The arguments that `ImageVariationClient` has too are explained
-    there.
+    The image is sent as it looks on a white page, without metadata and without alpha, which the
+    models would take for a mask. Sizes 256 and 512 are made at 1024, the smallest size of the
+    models, and scaled down. `ImageVariationClient` explains the arguments that are not listed here.
 
     Args:
-        prompt: What the model is told to do.
+        prompt: The instruction for the model.
         model: The model of requests that name none, or "dall-e-2".
-        input_fidelity: How closely to keep to the picture, where the model takes it: "low" or
-            "high" with gpt-image-1.5, "low" with gpt-image-1-mini.
-        n_per_call: The most pictures to ask for in one call; a request for more is split. If a
-            later call fails, what the earlier ones made is lost, though billed.
-        base_url: By default `OPENAI_BASE_URL`, or else the vendor's.
-        extra_fields: Further form fields, such as ``{"quality": "low"}``.
+        input_fidelity: How closely to follow the image, if the model has this setting: "low" or
+            "high" for gpt-image-1.5, "low" for gpt-image-1-mini.
+        n_per_call: The most images of one call. A request for more takes several calls. If a later
+            call fails, the images of the earlier ones are lost, although they were billed.
+        base_url: By default `OPENAI_BASE_URL`, or the vendor's address if that is not set.
+        extra_fields: Form fields beyond the contract, such as ``{"quality": "low"}``.
 
     Raises:
-        AuthenticationError: If there is no key for the vendor's server, or none that can be sent.
+        AuthenticationError: If the vendor's server is used without a key, or a header cannot carry
+            the key.
         InvalidRequestError: If a setting is out of range.
     """
 
@@ -112,7 +112,7 @@ class GptImageEngine:
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
         if not isinstance(prompt, str) or not 0 < len(prompt) <= MAX_PROMPT:
             raise InvalidRequestError(
-                f"prompt must be a text of 1 to {MAX_PROMPT:,} characters.", param="prompt"
+                f"prompt must be a string of 1 to {MAX_PROMPT:,} characters.", param="prompt"
             )
         self._n_per_call = check_whole_number("n_per_call", n_per_call, 1, MAX_N)
         if base_url is None:
@@ -135,17 +135,17 @@ class GptImageEngine:
         self._result_urls = result_urls or URLPolicy(hosts=None)
         self._model = settings.check_model(model) or DEFAULT_GPT_IMAGE
         self._input_fidelity = input_fidelity
-        self._extra_fields = settings.check_extra_fields(extra_fields, _TAKEN)
+        self._extra_fields = settings.check_extra_fields(extra_fields, _RESERVED)
         self._session = Session(self._endpoint.base_url, http_client)
 
     @property
     def base_url(self) -> str:
         """The server's address, without a query."""
-        return self._endpoint.shown_url
+        return self._endpoint.display_url
 
     @property
     def fingerprint(self) -> str:
-        """A hash of prompt, model, fields and server; neither the key nor `http_client` counts."""
+        """A hash of prompt, model, fields and server, but not of the key or `http_client`."""
         return digest(
             endpoint=self._endpoint.fingerprint,
             extra_fields=self._extra_fields,
@@ -158,54 +158,54 @@ class GptImageEngine:
         """Ask the model for variations.
 
         Raises:
-            InvalidRequestError: If the model does not take the `input_fidelity` that was set, or
-                the server refuses the request.
-            ContentPolicyError: If the model refuses the picture.
-            PermissionDeniedError: If the organisation is not verified for the model.
-            RateLimitError: If there are still too many requests, or pictures a minute, after all
+            InvalidRequestError: If the model does not support the `input_fidelity` that is set, or
+                the server rejects the request.
+            ContentPolicyError: If the model rejects the image.
+            PermissionDeniedError: If the organization is not verified for the model.
+            RateLimitError: If there are still too many requests, or images per minute, after all
                 attempts.
             ImageVariationError: As `ImageVariationClient.create_variation`.
         """
         return self._session.run(self._flow(request), cancellation())
 
     def close(self) -> None:
-        """Close the connections, but not those of an `http_client` of the caller's."""
+        """Close the connections, except those of an `http_client` that you passed."""
         self._session.close()
 
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
         deadline = time.monotonic() + self._endpoint.deadline
         form = self._form(request)
-        picture = yield Work(lambda: on_white(request.image).data)
+        image_file = yield Work(lambda: flatten_on_white(request.image).data)
         answers = []
         reporter = progress_reporter()
-        left = request.n
-        while left > 0:
-            n = min(left, self._n_per_call)
-            left -= n
+        n_left = request.n
+        while n_left > 0:
+            n = min(n_left, self._n_per_call)
+            n_left -= n
             answer = yield from self._endpoint.post(
                 _PATH,
                 {**form, "n": str(n)},
-                picture,
-                build=self._session.build_request,
+                image_file,
+                build_request=self._session.build_request,
                 deadline=deadline,
             )
             answers.append(answer)
             for _ in answer.data:
                 reporter.image_finished()
-        merged = _merged(answers)
-        for image in merged.data:
+        response = _merge(answers)
+        for image in response.data:
             yield from download(
                 image,
                 self._endpoint,
                 policy=self._result_urls,
-                build=self._session.build_request,
+                build_request=self._session.build_request,
                 deadline=deadline,
             )
-        yield Work(lambda: normalize(merged, request.side))
-        merged.size, merged.output_format = request.size, "png"
+        yield Work(lambda: normalize(response, request.side))
+        response.size, response.output_format = request.size, "png"
         if request.response_format == "url":
-            use_data_urls(merged)
-        return merged
+            use_data_urls(response)
+        return response
 
     def _form(self, request: CreateImageVariationRequest) -> dict[str, str]:
         model = self._model if request.model == DEFAULT_MODEL else request.model
@@ -216,43 +216,43 @@ class GptImageEngine:
             "size": f"{_SIDE}x{_SIDE}",
         }
         if self._input_fidelity is not None:
-            form["input_fidelity"] = _checked_fidelity(self._input_fidelity, model)
+            form["input_fidelity"] = _check_fidelity(self._input_fidelity, model)
         if request.user is not None:
             form["user"] = request.user
         return form | self._extra_fields
 
 
-def _checked_fidelity(fidelity: str, model: str) -> str:
-    taken = next((taken for name, taken in _FIDELITIES.items() if model.startswith(name)), ())
-    if fidelity not in taken:
-        known = f"only {' or '.join(map(repr, taken))}" if taken else "none"
+def _check_fidelity(fidelity: str, model: str) -> str:
+    choices = next((values for name, values in _FIDELITIES.items() if model.startswith(name)), ())
+    if fidelity not in choices:
+        choice_text = f"only {' or '.join(map(repr, choices))}" if choices else "no value"
         raise InvalidRequestError(
-            f"{shown(model)} takes {known} as input_fidelity, got {shown(fidelity)}.",
+            f"{shown(model)} supports {choice_text} as input_fidelity, got {shown(fidelity)}.",
             param="input_fidelity",
         )
     return fidelity
 
 
-def _merged(answers: list[ImagesResponse]) -> ImagesResponse:
-    """Return the answers of the calls as one, with the tokens of all of them."""
-    first, *others = answers
-    for other in others:
-        first.data.extend(other.data)
-        if first.usage is not None and other.usage is not None:
+def _merge(answers: list[ImagesResponse]) -> ImagesResponse:
+    """Merge the answers of several calls into the first one, and add up their tokens."""
+    first, *rest = answers
+    for answer in rest:
+        first.data.extend(answer.data)
+        if first.usage is not None and answer.usage is not None:
             first.usage = Usage.model_validate(
-                _sum(first.usage.model_dump(), other.usage.model_dump())
+                _add_up(first.usage.model_dump(), answer.usage.model_dump())
             )
     return first
 
 
-def _sum(one: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    total = dict(one)
-    for key, value in other.items():
-        known = total.get(key)
-        if isinstance(known, dict) and isinstance(value, dict):
-            total[key] = _sum(known, value)
-        elif isinstance(known, int) and isinstance(value, int):
-            total[key] = known + value
-        elif known is None:
+def _add_up(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
+    total = dict(first)
+    for key, value in second.items():
+        subtotal = total.get(key)
+        if isinstance(subtotal, dict) and isinstance(value, dict):
+            total[key] = _add_up(subtotal, value)
+        elif isinstance(subtotal, int) and isinstance(value, int):
+            total[key] = subtotal + value
+        elif subtotal is None:
             total[key] = value
     return total

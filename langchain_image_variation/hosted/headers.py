@@ -7,7 +7,14 @@ from pydantic import SecretStr
 
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 
-__all__ = ["HeaderValues", "check_headers", "is_header_text", "is_secret", "reveal", "secrets_of"]
+__all__ = [
+    "HeaderValues",
+    "check_headers",
+    "collect_secrets",
+    "is_header_text",
+    "is_secret",
+    "reveal",
+]
 
 HeaderValues = Mapping[str, SecretStr]
 """Values by lower-case name."""
@@ -38,14 +45,14 @@ _SECRET_NAME = re.compile("auth|cookie|key|secret|token")
 
 
 def check_headers(
-    param: str, values: Mapping[str, str | SecretStr] | None, *, of_one_call: bool
+    param: str, values: Mapping[str, str | SecretStr] | None, *, per_call: bool
 ) -> HeaderValues:
     """Return headers by lower-case name. If two names differ only in case, the later one counts.
 
     Args:
         param: The argument that holds them.
         values: Its value.
-        of_one_call: Whether they are sent with one call alone, so that they may identify it.
+        per_call: Whether they are sent with one call alone, so that they may identify it.
 
     Raises:
         InvalidRequestError: If a name is not a token, a value is not printable ASCII, or the client
@@ -67,7 +74,7 @@ def check_headers(
                 f"{param} must not set {name}: the client sets it to match what it sends.",
                 param=param,
             )
-        if lower_name == _IDEMPOTENCY_KEY and not of_one_call:
+        if lower_name == _IDEMPOTENCY_KEY and not per_call:
             raise InvalidRequestError(
                 f"{param} must not set {name}, which identifies one call; pass it to the call in "
                 "extra_headers.",
@@ -100,12 +107,13 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None and name != _IDEMPOTENCY_KEY
 
 
-def secrets_of(headers: HeaderValues) -> list[SecretStr]:
+def collect_secrets(headers: HeaderValues) -> list[SecretStr]:
     """Return the values that no message may show."""
     secrets = []
     for name, value in headers.items():
         if is_secret(name):
             text = value.get_secret_value()
-            # A server may repeat a key without its scheme, as in "Bearer key".
-            secrets += [SecretStr(text), SecretStr(text.rpartition(" ")[2])]
+            # A server may repeat the key alone, out of "Bearer key" or "cookie=key; other=key".
+            parts = [text.rpartition(" ")[2], *(pair.partition("=")[2] for pair in text.split(";"))]
+            secrets += [SecretStr(text), *(SecretStr(part) for part in parts)]
     return secrets

@@ -73,7 +73,7 @@ class JSONText:
             return
         string, self._string = self._string, None
         if len(string) >= _MIN_LONG_STRING:
-            self._long_strings.append(_decoded(string))
+            self._long_strings.append(_decode(string))
             string = bytearray(f"{_PLACEHOLDER}{len(self._long_strings) - 1}".encode())
         self._frame += b'"' + string + b'"'
 
@@ -100,7 +100,7 @@ def _count_final_backslashes(string: bytearray) -> int:
     return len(string) - end
 
 
-def _decoded(string: bytearray) -> str:
+def _decode(string: bytearray) -> str:
     if b"\\" in string:
         return str(from_json(b'"' + bytes(string) + b'"'))
     return string.decode("utf-8")

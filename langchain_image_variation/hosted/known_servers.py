@@ -6,7 +6,7 @@ from langchain_image_variation.contract import MAX_N, ResponseFormat
 from langchain_image_variation.exceptions import InvalidRequestError, shown
 from langchain_image_variation.hosted.settings import check_base_url
 
-__all__ = ["SERVERS", "UNKNOWN_SERVER", "Server", "server_at", "server_named"]
+__all__ = ["SERVERS", "UNKNOWN_SERVER", "Server", "server_by_name", "server_by_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ UNKNOWN_SERVER = Server("The server")
 """Any other server, of which nothing is assumed."""
 
 
-def server_named(name: str) -> Server:
+def server_by_name(name: str) -> Server:
     """Return a server by its name.
 
     Raises:
@@ -76,7 +76,7 @@ def server_named(name: str) -> Server:
     return SERVERS[name]
 
 
-def server_at(base_url: str | None) -> Server:
+def server_by_url(base_url: str | None) -> Server:
     """Return the server that a base URL leads to, or `UNKNOWN_SERVER`.
 
     Raises:

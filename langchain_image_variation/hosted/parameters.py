@@ -47,8 +47,8 @@ def _check_value(param: str, name: str, value: Any, depth: int) -> None:
         for item in value.values() if isinstance(value, Mapping) else value:
             _check_value(param, name, item, depth + 1)
         return
-    plain = isinstance(value, str | int | float) or value is None
-    if not plain or (isinstance(value, str) and not is_encodable(value)):
+    is_plain = isinstance(value, str | int | float) or value is None
+    if not is_plain or (isinstance(value, str) and not is_encodable(value)):
         raise InvalidRequestError(
             f"{param} must give {shown(name)} as a string, number, boolean or None, or as a list "
             f"or mapping of these, got {shown(value)}.",

@@ -15,16 +15,16 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
 )
 
-__all__ = ["Retries", "advice", "retry_after"]
+__all__ = ["Retries", "read_retry_advice", "retry_after"]
 
 _FIRST_DELAY = 0.5
-_LONGEST_DELAY = 8.0
-_NEVER = (BillingLimitError, ContentPolicyError, QuotaExceededError)
-_PASSING = {408, 409, 429}
+_MAX_DELAY = 8.0
+_PERMANENT_ERRORS = (BillingLimitError, ContentPolicyError, QuotaExceededError)
+_RETRIED_STATUSES = {408, 409, 429}
 _NOT_IMPLEMENTED = 501
 
-# "Please try again in 12s", "in 1m30.5s", "in 250ms": image rate limits say it in their text alone.
-_IN_TEXT = re.compile(
+# "Please try again in 12s", "in 1m30.5s", "in 250ms". Image rate limits say it only in the text.
+_DELAY_IN_TEXT = re.compile(
     r"(?:try again|retry) (?:in|after) (?:about )?(?=\d)"
     r"(?:(?P<h>\d+) ?h(?:ours?)?(?![a-z]) ?)?"
     r"(?:(?P<m>\d+) ?m(?:in(?:ute)?s?)?(?![a-z]) ?)?"
@@ -38,62 +38,64 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 class Retries:
     """How often a request is sent again, and after which failures.
 
-    Sent again are requests that met a failing connection, 408, 409, 429 or 5xx but 501; never one
-    that met a used-up budget or quota, or a refusal of what the picture shows.
+    A request is retried after a failed connection, 408, 409, 429, or 5xx other than 501. It is
+    never retried if a budget or quota is used up, or if the server rejects what the image shows.
     """
 
     max_retries: int = 2
-    """How many times one request may be sent again."""
+    """The most retries of one request."""
     resend_lost: bool = False
-    """Whether to send again when the answer was lost, though it may have been billed."""
+    """Whether to retry if the answer was lost, although it may have been billed."""
 
     def delay(
         self,
         error: ImageVariationError,
         attempt: int,
         *,
-        advised: bool | None = None,
-        lost: bool = False,
+        server_advice: bool | None = None,
+        answer_lost: bool = False,
     ) -> float | None:
-        """Return after how many seconds to send again, or None for not at all.
+        """Return the seconds to wait before the next attempt, or None if there is none.
 
-        The delay is what the server asked for, or if that is nothing, exponential with full jitter:
-        evenly drawn from 0 to 0.5, 1, 2, 4 and then 8 seconds.
+        The delay is what the server asked for. If it asked for nothing, the delay is exponential
+        with full jitter: random, from 0 up to 0.5, 1, 2, 4 and then 8 seconds.
 
         Args:
             error: The failure.
-            attempt: How many times the request was sent before, 0 for the first failure.
-            advised: What the server's `x-should-retry` said.
-            lost: Whether the server may have made the pictures, and the answer got lost.
+            attempt: The number of retries so far.
+            server_advice: The value of the server's `x-should-retry`.
+            answer_lost: Whether the server may have made the images although the answer was lost.
         """
-        if attempt >= self.max_retries or isinstance(error, _NEVER):
+        if attempt >= self.max_retries or isinstance(error, _PERMANENT_ERRORS):
             return None
-        if lost:
-            again = self.resend_lost
-        elif advised is not None:
-            again = advised
+        if answer_lost:
+            should_retry = self.resend_lost
+        elif server_advice is not None:
+            should_retry = server_advice
         else:
             status = error.status_code
-            again = status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED)
-        if not again:
+            should_retry = status in _RETRIED_STATUSES or (
+                status >= 500 and status != _NOT_IMPLEMENTED
+            )
+        if not should_retry:
             return None
-        # "At once" is no time to wait: without a delay of our own, all attempts would be over in an
-        # instant.
+        # A server that asks for 0 seconds gets our own delay. Otherwise all attempts would be over
+        # in an instant.
         return error.retry_after or random.uniform(
-            0, min(_FIRST_DELAY * 2 ** min(attempt, 10), _LONGEST_DELAY)
+            0, min(_FIRST_DELAY * 2 ** min(attempt, 10), _MAX_DELAY)
         )
 
 
 def retry_after(headers: Mapping[str, str], message: str) -> float | None:
-    """Return after how many seconds the server wants the request again, if it says so.
+    """Return the seconds after which the server wants the request again, or None.
 
-    Read are, in this order, `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110,
+    This reads, in this order: `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110,
     section 10.2.3), and "try again in N s" in the error's message.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    # Two headers of a name are joined by a comma, which a date has too.
+    # httpx joins two headers of the same name by a comma. A date contains one, too.
     value = headers.get("retry-after")
     seconds = _number((value or "").partition(",")[0])
     if seconds is not None:
@@ -102,16 +104,16 @@ def retry_after(headers: Mapping[str, str], message: str) -> float | None:
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
         except (ValueError, OverflowError):
-            pass  # A broken header is no header.
-    found = _IN_TEXT.search(message)
-    if found is None:
+            pass  # An invalid header counts as none.
+    match = _DELAY_IN_TEXT.search(message)
+    if match is None:
         return None
-    parts = {unit: float(text) for unit, text in found.groupdict().items() if text is not None}
-    return sum(_SECONDS[unit] * amount for unit, amount in parts.items()) if parts else None
+    amounts = {unit: float(text) for unit, text in match.groupdict().items() if text is not None}
+    return sum(_SECONDS[unit] * amount for unit, amount in amounts.items()) if amounts else None
 
 
-def advice(headers: Mapping[str, str]) -> bool | None:
-    """Return what `x-should-retry` says, or None."""
+def read_retry_advice(headers: Mapping[str, str]) -> bool | None:
+    """Return the value of `x-should-retry`, or None if the server does not send it."""
     return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
 
 

@@ -170,13 +170,13 @@ def check_model(value: str | None) -> str | None:
 
 
 def check_extra_fields(
-    values: Mapping[str, FormValue] | None, reserved: tuple[str, ...]
+    values: Mapping[str, FormValue] | None, reserved_names: tuple[str, ...]
 ) -> dict[str, str]:
     """Return the form fields that a server takes beyond the contract, as texts.
 
     Args:
         values: The fields.
-        reserved: The names of fields that other arguments set.
+        reserved_names: The names of fields that other arguments set.
 
     Raises:
         InvalidRequestError: If a name is reserved, or a value is not a string, number or boolean.
@@ -187,7 +187,7 @@ def check_extra_fields(
         )
     form = {}
     for name, value in (values or {}).items():
-        if name in reserved:
+        if name in reserved_names:
             raise InvalidRequestError(
                 f"extra_fields must not contain {name!r}; the call sets that field.",
                 param="extra_fields",

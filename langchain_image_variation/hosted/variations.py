@@ -15,7 +15,11 @@ from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer_images import use_data_urls
 from langchain_image_variation.hosted.client import ImageVariationClient
-from langchain_image_variation.hosted.known_servers import UNKNOWN_SERVER, server_at, server_named
+from langchain_image_variation.hosted.known_servers import (
+    UNKNOWN_SERVER,
+    server_by_name,
+    server_by_url,
+)
 from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["VariationsEngine"]
@@ -60,11 +64,11 @@ class VariationsEngine:
         http_client: httpx.Client | None = None,
     ) -> None:
         if server is not None:
-            self._server = server_named(server)
+            self._server = server_by_name(server)
         elif base_url is not None:
-            self._server = server_at(base_url)
+            self._server = server_by_url(base_url)
         else:
-            self._server = server_at(settings.read_environment("OPENAI_BASE_URL"))
+            self._server = server_by_url(settings.read_environment("OPENAI_BASE_URL"))
         key_variable = self._server.key_variable
         if self._server is UNKNOWN_SERVER:
             key_variable = "OPENAI_API_KEY"

@@ -1,1 +1,1 @@
-"""HTTP below the contract: flows and their drivers, deadlines, addresses that may be fetched."""
+"""Guarded HTTP: flows and their drivers, deadlines, and the fetching of images from URLs."""

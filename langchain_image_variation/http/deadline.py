@@ -1,7 +1,7 @@
-"""A transport of httpx that keeps a deadline, whatever the other side does.
+"""An httpx transport that keeps a deadline, whatever the server does.
 
-httpx bounds each read and write, so a server that sends a byte now and then is never late. Here the
-time left until the deadline bounds them all, and one of them that comes after it times out.
+httpx limits each read and write, so a server that sends a byte now and then never times out. This
+transport limits each operation to the time that remains until the deadline.
 """
 
 import socket
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import httpcore
 import httpx
 
-__all__ = ["DeadlineTransport", "deadline_at", "in_time", "timeouts"]
+__all__ = ["DeadlineTransport", "call_with_timeout", "phase_timeouts", "use_deadline"]
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ _DEADLINE: ContextVar[float] = ContextVar("_DEADLINE", default=_NEVER)
 
 
 @contextmanager
-def deadline_at(deadline: float) -> Iterator[None]:
-    """Hold what a `DeadlineTransport` does inside the block to a deadline.
+def use_deadline(deadline: float) -> Iterator[None]:
+    """Set the deadline for everything that a `DeadlineTransport` does in the block.
 
     Args:
         deadline: In seconds of `time.monotonic`.
@@ -40,34 +40,34 @@ def deadline_at(deadline: float) -> Iterator[None]:
         _DEADLINE.reset(token)
 
 
-def timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float | None]:
-    """Return httpx's extension "timeout", in which no phase outlasts the deadline."""
-    left = max(deadline - monotonic(), 0.001)
-    if left == _NEVER:
+def phase_timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float | None]:
+    """Return httpx's request extension "timeout", in which no phase outlasts the deadline."""
+    time_left = max(deadline - monotonic(), 0.001)
+    if time_left == _NEVER:
         return timeout.as_dict()
     return {
-        phase: left if seconds is None else min(seconds, left)
+        phase: time_left if seconds is None else min(seconds, time_left)
         for phase, seconds in timeout.as_dict().items()
     }
 
 
-def in_time(function: Callable[[], T], seconds: float | None) -> T:
-    """Call a function that cannot be interrupted, and leave it behind when the time is up.
+def call_with_timeout(function: Callable[[], T], seconds: float | None) -> T:
+    """Call a function that cannot be interrupted, in a thread that is abandoned if it is late.
 
     Raises:
-        TimeoutError: If it takes longer.
+        TimeoutError: If the function takes longer than `seconds`.
     """
-    answers = SimpleQueue[tuple[T | None, Exception | None]]()
+    outcomes = SimpleQueue[tuple[T | None, Exception | None]]()
 
     def call() -> None:
         try:
-            answers.put((function(), None))
-        except Exception as error:  # It is raised in the thread that waits.
-            answers.put((None, error))
+            outcomes.put((function(), None))
+        except Exception as error:  # Raised again in the waiting thread.
+            outcomes.put((None, error))
 
     Thread(target=call, daemon=True).start()
     try:
-        result, failure = answers.get(timeout=seconds)
+        result, failure = outcomes.get(timeout=seconds)
     except Empty:
         raise TimeoutError from None
     if failure is not None:
@@ -76,12 +76,12 @@ def in_time(function: Callable[[], T], seconds: float | None) -> T:
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """What `httpx.HTTPTransport` is, with every operation bounded by `deadline_at`.
+    """A replacement for `httpx.HTTPTransport` that keeps the deadline of `use_deadline`.
 
     Args:
-        ssl_context: For https; by default that of httpcore.
-        backend: What opens connections; by default plain sockets.
-        proxy: An http or https proxy to go through; by default none.
+        ssl_context: For https. By default httpcore's.
+        backend: Opens the connections. By default plain sockets.
+        proxy: An http or https proxy to go through. By default none.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class DeadlineTransport(httpx.BaseTransport):
         """Send a request.
 
         Raises:
-            httpx.TransportError: As `httpx.HTTPTransport`; a `httpx.TimeoutException` once the
-                deadline has passed.
+            httpx.TransportError: As `httpx.HTTPTransport`, with an `httpx.TimeoutException` once
+                the deadline has passed.
         """
         assert isinstance(request.stream, httpx.SyncByteStream)
-        sent = httpcore.Request(
+        core_request = httpcore.Request(
             method=request.method,
             url=_core_url(request.url),
             headers=request.headers.raw,
@@ -125,13 +125,13 @@ class DeadlineTransport(httpx.BaseTransport):
             extensions=request.extensions,
         )
         with _httpx_errors():
-            answer = self._pool.handle_request(sent)
-        assert isinstance(answer.stream, Iterable)
+            response = self._pool.handle_request(core_request)
+        assert isinstance(response.stream, Iterable)
         return httpx.Response(
-            status_code=answer.status,
-            headers=answer.headers,
-            stream=_Stream(answer.stream),
-            extensions=answer.extensions,
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Stream(response.stream),
+            extensions=response.extensions,
         )
 
     def close(self) -> None:
@@ -165,35 +165,35 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        """Try one address of a host after the other, each for no longer than is left."""
-        addresses = _addresses(host, port, _left(timeout, httpcore.ConnectTimeout))
+        """Try the addresses of a host in turn, each for the time that remains."""
+        addresses = _resolve(host, port, _time_left(timeout, httpcore.ConnectTimeout))
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
-            left = _left(timeout, httpcore.ConnectTimeout)
+            time_left = _time_left(timeout, httpcore.ConnectTimeout)
             try:
                 stream = self._backend.connect_tcp(
-                    address, port, left, local_address, socket_options
+                    address, port, time_left, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _Deadlined(stream)
+                return _DeadlineStream(stream)
         raise failure
 
 
-class _Deadlined(httpcore.NetworkStream):
+class _DeadlineStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _time_left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # In pieces, since a peer that reads slowly would renew the time with each of its reads.
+        # In pieces: within one write, each read of a slow peer would start the timeout again.
         view = memoryview(buffer)
         for start in range(0, len(view), _PIECE):
             piece = bytes(view[start : start + _PIECE])
-            self._stream.write(piece, _left(timeout, httpcore.WriteTimeout))
+            self._stream.write(piece, _time_left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -204,8 +204,8 @@ class _Deadlined(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        left = _left(timeout, httpcore.ConnectTimeout)
-        return _Deadlined(self._stream.start_tls(ssl_context, server_hostname, left))
+        time_left = _time_left(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, time_left))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -214,19 +214,21 @@ class _Deadlined(httpcore.NetworkStream):
 _PIECE = 256 * 1024
 
 
-def _addresses(host: str, port: int, seconds: float | None) -> list[str]:
-    """Resolve a name in time. The resolver has timeouts of its own, much longer than ours."""
+def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
+    """Return the addresses of a host. The resolver's own timeouts are much longer than ours."""
     try:
         return [str(ip_address(host))]
     except ValueError:
         pass  # It is a name.
     try:
-        found = in_time(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds)
+        infos = call_with_timeout(
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds
+        )
     except TimeoutError:
         raise httpcore.ConnectTimeout("the resolver is too slow") from None
     except (OSError, UnicodeError):
         raise httpcore.ConnectError("no such host") from None
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys(str(address[0]) for *_, address in infos))
 
 
 def _core_url(url: httpx.URL) -> httpcore.URL:
@@ -235,17 +237,17 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
     )
 
 
-def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
-    """Return the seconds an operation may take, or raise if the deadline has passed."""
-    left = _DEADLINE.get() - monotonic()
-    if left <= 0:
-        raise late("deadline")
-    if left == _NEVER:
+def _time_left(timeout: float | None, error_class: type[httpcore.TimeoutException]) -> float | None:
+    """Return the seconds that an operation may take, or raise if the deadline has passed."""
+    time_left = _DEADLINE.get() - monotonic()
+    if time_left <= 0:
+        raise error_class("deadline")
+    if time_left == _NEVER:
         return timeout
-    return left if timeout is None else min(timeout, left)
+    return time_left if timeout is None else min(timeout, time_left)
 
 
-# The special before the general, as in httpx.
+# Subclasses come before their base classes, as in httpx.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (httpcore.ConnectTimeout, httpx.ConnectTimeout),
     (httpcore.ReadTimeout, httpx.ReadTimeout),
@@ -264,8 +266,8 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 def _httpx_errors() -> Iterator[None]:
     try:
         yield
-    except tuple(ours for ours, _ in _ERRORS) as error:
-        for ours, theirs in _ERRORS:
-            if isinstance(error, ours):
-                raise theirs(str(error)) from error
+    except tuple(core_class for core_class, _ in _ERRORS) as error:
+        for core_class, httpx_class in _ERRORS:
+            if isinstance(error, core_class):
+                raise httpx_class(str(error)) from error
         raise

@@ -1,7 +1,7 @@
-"""Flows and their drivers: what a client does is written once, and driven sync or async.
+"""Flows and their drivers: a client's logic is written once and runs sync or async.
 
-A flow is a generator. It yields steps; a driver performs each and sends back its result, or throws
-its error; what the flow returns is the result. This is how httpx itself writes `Auth`.
+A flow is a generator that yields steps. A driver performs each step and sends its result back into
+the flow, or throws its error into it. httpx writes its `Auth` classes in the same way.
 """
 
 import time
@@ -17,7 +17,7 @@ import anyio.to_thread
 import httpx
 
 from langchain_image_variation.exceptions import EngineError
-from langchain_image_variation.http.deadline import DeadlineTransport, deadline_at, timeouts
+from langchain_image_variation.http.deadline import DeadlineTransport, phase_timeouts, use_deadline
 
 __all__ = ["AsyncDriver", "Body", "Driver", "Flow", "Send", "Transport", "Wait", "Work"]
 
@@ -27,23 +27,23 @@ T = TypeVar("T")
 
 
 class Body(Protocol):
-    """What takes an answer as it comes in. Either method may raise to end the reading."""
+    """Receives a response piece by piece. Either method may raise to stop the reading."""
 
     def start(self, response: httpx.Response) -> None:
         """Take the status and the headers."""
         ...
 
     def feed(self, piece: bytes) -> bool:
-        """Take a piece of the decoded body; return False if no more is wanted."""
+        """Take a piece of the decoded body. Return False to stop the reading."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request and read its answer into `body`.
+    """Send a request and read the response into `body`.
 
-    The driver throws an `httpx.TransportError` if that fails, an `httpx.TimeoutException` once the
-    deadline has passed, and whatever `body` raises.
+    The driver throws an `httpx.TransportError` if this fails, an `httpx.TimeoutException` once the
+    deadline has passed, and any error that `body` raises.
     """
 
     request: httpx.Request
@@ -52,45 +52,45 @@ class Send:
     deadline: float
     """In seconds of `time.monotonic`."""
     direct: bool = False
-    """Whether to go around the caller's client: no proxy, cookie, header or log line of its own."""
+    """Whether to bypass the httpx client, with its proxy, cookies, headers and log lines."""
     transport: Transport | None = None
-    """With `direct`, the transport to use; by default a new one, closed afterwards."""
+    """The transport of a direct request. By default a new one, which is closed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing for so many seconds."""
+    """Pause the flow for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Call a function that blocks or computes, and return what it returns."""
+    """Call a function that blocks or computes, and send its return value back."""
 
     function: Callable[[], Any]
 
 
 Flow = Generator[Send | Wait | Work, Any, T]
-"""A generator of steps that returns a `T`."""
+"""A generator of steps. Its return value is the result."""
 
 
 class Driver:
     """Performs the steps of flows in the caller's thread.
 
     Args:
-        client: What sends requests that are not `direct`.
-        gone: Says whether nobody waits for the result any more; the next step is an error then.
+        client: Sends the requests that are not direct. None if all of them are.
+        is_cancelled: Returns whether the call was cancelled. The next step then raises an error.
     """
 
     def __init__(
-        self, client: httpx.Client | None, gone: Callable[[], bool] = lambda: False
+        self, client: httpx.Client | None, is_cancelled: Callable[[], bool] = lambda: False
     ) -> None:
         self._client = client
-        self._gone = gone
+        self._is_cancelled = is_cancelled
 
     def run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end and return its result."""
+        """Run a flow to its end and return its result."""
         try:
             step = next(flow)
             while True:
@@ -99,16 +99,16 @@ class Driver:
                     result = self._perform(step)
                 except Exception as error:  # The flow decides what an error means.
                     failure = error
-                # Not in the handler, or the flow's own errors would carry this one with them.
+                # Outside the handler, so that the flow's own errors do not chain this one.
                 step = flow.send(result) if failure is None else flow.throw(failure)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
 
     def _perform(self, step: Send | Wait | Work) -> Any:
-        if self._gone():
-            raise _nobody_waits()
+        if self._is_cancelled():
+            raise _cancelled_error()
         if isinstance(step, Send):
             return self._send(step)
         if isinstance(step, Wait):
@@ -116,8 +116,8 @@ class Driver:
         return step.function()
 
     def _send(self, step: Send) -> None:
-        step.request.extensions["timeout"] = timeouts(step.timeout, step.deadline)
-        with deadline_at(step.deadline):
+        step.request.extensions["timeout"] = phase_timeouts(step.timeout, step.deadline)
+        with use_deadline(step.deadline):
             if step.direct:
                 self._send_directly(step)
                 return
@@ -136,24 +136,24 @@ class Driver:
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._gone():
-                raise _nobody_waits()
-            time.sleep(min(left, _NAP))
+        while (time_left := end - time.monotonic()) > 0:
+            if self._is_cancelled():
+                raise _cancelled_error()
+            time.sleep(min(time_left, _POLL_INTERVAL))
 
 
 class AsyncDriver:
     """Performs the steps of flows on an event loop of asyncio or trio.
 
     Args:
-        client: What sends requests that are not `direct`.
+        client: Sends the requests that are not direct. None if all of them are.
     """
 
     def __init__(self, client: httpx.AsyncClient | None) -> None:
         self._client = client
 
     async def run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end and return its result."""
+        """Run a flow to its end and return its result."""
         try:
             step = next(flow)
             while True:
@@ -162,10 +162,10 @@ class AsyncDriver:
                     result = await self._perform(step)
                 except Exception as error:  # The flow decides what an error means.
                     failure = error
-                # Not in the handler, or the flow's own errors would carry this one with them.
+                # Outside the handler, so that the flow's own errors do not chain this one.
                 step = flow.send(result) if failure is None else flow.throw(failure)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
 
@@ -177,7 +177,7 @@ class AsyncDriver:
         return await anyio.to_thread.run_sync(step.function, abandon_on_cancel=True)
 
     async def _send(self, step: Send) -> None:
-        step.request.extensions["timeout"] = timeouts(step.timeout, step.deadline)
+        step.request.extensions["timeout"] = phase_timeouts(step.timeout, step.deadline)
         try:
             with anyio.fail_after(max(step.deadline - time.monotonic(), 0) + _GRACE):
                 if step.direct:
@@ -202,15 +202,15 @@ class AsyncDriver:
 
 
 _GRACE = 0.1
-"""Seconds after the deadline at which an async step is cut off: what times out by itself until then
-closes its connection, and httpcore does not when it is cancelled in a TLS handshake."""
+"""Seconds after the deadline at which an async step is cancelled. Until then it may time out on its
+own, which closes the connection. Cancelling a TLS handshake does not make httpcore close it."""
 
-_NAP = 0.2
-"""Seconds after which a waiting thread looks whether anybody still waits for it."""
+_POLL_INTERVAL = 0.2
+"""Seconds between two checks of a waiting thread whether its call was cancelled."""
 
 
-def _nobody_waits() -> EngineError:
-    return EngineError("Nobody waits for the answer any more.")
+def _cancelled_error() -> EngineError:
+    return EngineError("The call was cancelled.")
 
 
 def _read(step: Send, response: httpx.Response) -> None:
@@ -228,7 +228,7 @@ def _read(step: Send, response: httpx.Response) -> None:
 async def _read_async(step: Send, response: httpx.Response) -> None:
     try:
         step.body.start(response)
-        # Left to the garbage collector, a generator that is not at its end would trouble trio.
+        # trio warns about a generator that the garbage collector has to finish.
         async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
             async for piece in pieces:
                 if not step.body.feed(piece):

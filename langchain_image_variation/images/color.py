@@ -32,8 +32,8 @@ def read_profile(image: Image.Image) -> bytes | None:
     cHRM (PNG specification, third edition, 4.3). A profile is made from gAMA and cHRM, even if one
     of them is missing. Values that make no sense are ignored.
     """
-    if embedded := image.info.get("icc_profile"):
-        return bytes(embedded)
+    if embedded_profile := image.info.get("icc_profile"):
+        return bytes(embedded_profile)
     gamma = image.info.get("gamma")
     points = image.info.get("chromaticity")
     if "srgb" in image.info or (gamma is None and points is None):
@@ -77,15 +77,15 @@ def convert_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(pixels, source, target, outputMode="RGB")
+        srgb_image = ImageCms.profileToProfile(pixels, source, target, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image
-    assert converted is not None
+    assert srgb_image is not None
     if gray:
-        converted = converted.convert("L")
+        srgb_image = srgb_image.convert("L")
     if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
+        srgb_image.putalpha(alpha)
+    return srgb_image
 
 
 def _primaries(points: Sequence[float]) -> list[tuple[float, ...]] | None:
@@ -102,12 +102,12 @@ def _primaries(points: Sequence[float]) -> list[tuple[float, ...]] | None:
             cones = np.array(_BRADFORD)
             gains = cones @ _D50 / (cones @ white)
             xyz = np.transpose(corners) * scales
-            adapted = np.linalg.solve(cones, gains[:, None] * (cones @ xyz))
+            adapted_primaries = np.linalg.solve(cones, gains[:, None] * (cones @ xyz))
     except np.linalg.LinAlgError:
         return None
-    if not np.isfinite(adapted).all() or np.abs(adapted).max() > 100:
+    if not np.isfinite(adapted_primaries).all() or np.abs(adapted_primaries).max() > 100:
         return None
-    return [tuple(column) for column in adapted.T]
+    return [tuple(column) for column in adapted_primaries.T]
 
 
 def _icc(space: bytes, tags: dict[bytes, bytes]) -> bytes:

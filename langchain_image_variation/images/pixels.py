@@ -43,9 +43,9 @@ __all__ = [
     "decode",
     "decode_result",
     "encode",
+    "flatten_on_white",
     "is_normalized",
     "normalize",
-    "on_white",
     "open_image",
     "open_png",
     "pixel_sha256",
@@ -144,7 +144,7 @@ def _adapt_transparency(data: bytes, header: Header) -> bytes:
     return replace_chunks(data, b"tRNS", convert)
 
 
-def on_white(png: SquarePNG) -> SquarePNG:
+def flatten_on_white(png: SquarePNG) -> SquarePNG:
     """Return an image as a person sees it on a white page, without alpha and without metadata.
 
     Send this to models of others: it looks the same, however they treat alpha, profiles or EXIF.
@@ -317,17 +317,17 @@ def whiten_hidden_colors(image: Image.Image) -> bool:
     """
     if image.mode not in ("LA", "RGBA"):
         return False
-    changed = False
+    has_changed = False
     for top, part in _strips(image):
         *colors, alpha = part.split()
-        hidden = alpha.point([255] * _VISIBLE_ALPHA + [0] * (256 - _VISIBLE_ALPHA))
-        if hidden.getbbox() is not None:
-            whitened = [ImageChops.lighter(color, hidden) for color in colors]
-            cleaned = Image.merge(part.mode, [*whitened, alpha])
-            if cleaned.tobytes() != part.tobytes():
-                image.paste(cleaned, (0, top))
-                changed = True
-    return changed
+        hidden_mask = alpha.point([255] * _VISIBLE_ALPHA + [0] * (256 - _VISIBLE_ALPHA))
+        if hidden_mask.getbbox() is not None:
+            white_colors = [ImageChops.lighter(color, hidden_mask) for color in colors]
+            white_part = Image.merge(part.mode, [*white_colors, alpha])
+            if white_part.tobytes() != part.tobytes():
+                image.paste(white_part, (0, top))
+                has_changed = True
+    return has_changed
 
 
 _STRIP = 256
@@ -419,14 +419,16 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     import numpy as np
 
     samples = np.asarray(image)
-    finite = samples[np.isfinite(samples)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    finite_samples = samples[np.isfinite(samples)]
+    low, high = (finite_samples.min(), finite_samples.max()) if finite_samples.size else (0, 0)
     if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0, 65535
     scale = 255 / (float(high) - float(low)) if high > low else 0.0
-    scaled = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
-    gray = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        gray.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+    scaled_samples = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
+    gray = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))
+    transparent_value = image.info.get("transparency")
+    if isinstance(transparent_value, int):
+        gray.putalpha(
+            Image.fromarray(np.where(samples == transparent_value, 0, 255).astype(np.uint8))
+        )
     return gray

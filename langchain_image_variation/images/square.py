@@ -75,13 +75,13 @@ def _encode_within_limit(image: Image.Image, original_side: int) -> tuple[Square
     """
     safe_side = math.isqrt(_SAFE_SAMPLES // len(image.getbands())) - 1
     side = min(image.width, MAX_CONVERTED_SIDE)
-    scaled = _scale_down(image, side)
-    while side > safe_side and (size := _largest_png_size(scaled)) >= MAX_PNG_BYTES:
+    scaled_image = _scale_down(image, side)
+    while side > safe_side and (size := _largest_png_size(scaled_image)) >= MAX_PNG_BYTES:
         fitting_side = math.isqrt(side * side * MAX_PNG_BYTES // size)
         # A smaller image has more bytes per pixel, so this takes a few steps.
         side = max(safe_side, min(fitting_side, side * 97 // 100))
-        scaled = _scale_down(image, side)
-    data = encode(scaled)
+        scaled_image = _scale_down(image, side)
+    data = encode(scaled_image)
     if len(data) >= MAX_PNG_BYTES:
         # No known zlib compresses this badly.
         side = safe_side
@@ -93,9 +93,9 @@ def _encode_within_limit(image: Image.Image, original_side: int) -> tuple[Square
 def _scale_down(image: Image.Image, side: int) -> Image.Image:
     if side >= image.width:
         return image
-    scaled = image.resize((side, side), Image.Resampling.LANCZOS)
-    whiten_hidden_colors(scaled)
-    return scaled
+    scaled_image = image.resize((side, side), Image.Resampling.LANCZOS)
+    whiten_hidden_colors(scaled_image)
+    return scaled_image
 
 
 def _largest_png_size(image: Image.Image) -> int:

@@ -91,10 +91,10 @@ def _check_jpeg(data: bytes) -> None:
             "Save it again without its metadata."
         )
     header_end = segments[len(header)].start if len(header) < len(segments) else len(data)
-    stray = header_end - 2 - sum(segment.end - segment.start for segment in header)
-    if stray > MAX_JPEG_STRAY_BYTES:
+    stray_bytes = header_end - 2 - sum(segment.end - segment.start for segment in header)
+    if stray_bytes > MAX_JPEG_STRAY_BYTES:
         raise InvalidImageError(
-            f"image is a JPEG file with {stray:,} bytes between its segments; the limit is "
+            f"image is a JPEG file with {stray_bytes:,} bytes between its segments; the limit is "
             f"{MAX_JPEG_STRAY_BYTES:,}. Save it again."
         )
     _check_frame(header)

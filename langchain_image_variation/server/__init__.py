@@ -1,4 +1,4 @@
-"""The server: `POST /v1/images/variations` is back, over any engine. Needs the extra `server`."""
+"""The server: `POST /v1/images/variations` with any engine. Needs the extra `server`."""
 
 from langchain_image_variation.exceptions import MissingExtraError
 

@@ -1,4 +1,4 @@
-"""The app: `POST /v1/images/variations` and what belongs to it, over any engine."""
+"""The app: `POST /v1/images/variations` and its other endpoints, with any engine."""
 
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -23,12 +23,16 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
-from langchain_image_variation.server.envelope import Envelope, failed, not_routed
+from langchain_image_variation.server.early_answer import EarlyAnswer
+from langchain_image_variation.server.envelope import (
+    Envelope,
+    error_response,
+    routing_error_response,
+)
 from langchain_image_variation.server.handlers import Handlers
-from langchain_image_variation.server.linger import Linger
 from langchain_image_variation.server.metrics import Metrics
-from langchain_image_variation.server.queue import EngineQueue
-from langchain_image_variation.server.store import PictureStore
+from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.turns import Turns
 
 __all__ = ["create_app"]
 
@@ -46,29 +50,32 @@ def create_app(
     store_max_bytes: int = 1024**3,
     upload_timeout: float = 60.0,
 ) -> Starlette:
-    """Return an ASGI app on which the vendor's SDKs work as they did on the vendor's server.
+    """Return an ASGI app that the vendor's SDKs can call as they called the vendor's server.
+
+    The app can be mounted below a path of another app. Starlette and FastAPI do not run the
+    lifespan of a mounted app, so expired images are then removed when new ones are stored.
 
     Args:
-        engine: What makes the variations, or its name.
-        api_key: The key that clients must send; by default anyone who reaches the app may use it.
-        url_ttl: Seconds for which the address of a result works.
-        public_url: What the addresses of results begin with, where that is not what the client
-            itself calls the server.
-        hosts: The names and IP addresses by which clients may call the app while it has no key,
-            besides the loopback names, the host of `public_url` and, if the app is reached over
-            a network, any IP address. A request with another `Host` header gets a 403, because it
-            may come from a web page whose name was made to resolve to this machine (DNS
-            rebinding). Give names in full, without port; there are no wildcards.
-        workers: The most engine calls at once; by default as many as there are cores.
-        queue: The most requests that wait for their turn; one more is answered 429.
-        store_dir: Where pictures are kept whose addresses were given out; by default a folder in
-            the user's cache.
-        store_max_bytes: The most bytes that all those pictures together may have.
-        upload_timeout: Seconds that a request's body may take to come in; after them it is answered
-            408.
+        engine: The engine, or its name.
+        api_key: The key that clients must send. By default, anyone who can reach the app may use
+            it.
+        url_ttl: How many seconds the URL of an image works.
+        public_url: What the URLs of images begin with. By default, the address that the client
+            calls.
+        hosts: Further names and IP addresses by which clients may call the app while it has no key.
+            The loopback names and the host of `public_url` are always allowed, and so is any IP
+            address if the app is reached over a network. A request with another `Host` header gets
+            a 403, because it could come from a web page whose name resolves to this machine (DNS
+            rebinding). Give full names without a port. Wildcards are not supported.
+        workers: The most engine calls at once. By default, the number of processors.
+        queue: The most requests that wait for the engine. Further ones get a 429.
+        store_dir: The folder of the images that clients get as URLs. By default, a folder in the
+            user's cache.
+        store_max_bytes: The most bytes of all these images together. The oldest are removed first.
+        upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
 
     Raises:
-        InvalidRequestError: If a setting is out of range; `param` names it.
+        InvalidRequestError: If a setting is out of range. `param` names it.
         EngineNotFoundError: If there is no engine of that name.
         OutputError: If the folder cannot be used.
     """
@@ -80,13 +87,14 @@ def create_app(
     check_seconds("url_ttl", url_ttl)
     check_seconds("upload_timeout", upload_timeout)
     if store_dir == "":
-        raise InvalidRequestError("store_dir is empty; name a folder.", param="store_dir")
-    folder = Path(store_dir) if store_dir is not None else _usual_folder()
+        raise InvalidRequestError("store_dir must not be empty. Name a folder.", param="store_dir")
+    directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     engine = load_engine(engine) if isinstance(engine, str) else engine
-    turns = EngineQueue(engine, workers=workers or processor_count(), limit=queue)
+    turns = Turns(workers=workers or processor_count(), queue=queue)
     metrics = Metrics(turns)
-    store = PictureStore(folder, ttl=url_ttl, max_bytes=store_max_bytes)
+    store = ImageStore(directory, ttl=url_ttl, max_bytes=store_max_bytes)
     handlers = Handlers(
+        engine,
         turns,
         store=store,
         metrics=metrics,
@@ -106,16 +114,16 @@ def create_app(
             Route("/metrics", handlers.metrics_text),
             Route("/openapi.json", handlers.openapi),
         ],
-        middleware=[Middleware(Linger), Middleware(Envelope, metrics=metrics)],
-        lifespan=lambda _: _tidying(store),
+        middleware=[Middleware(EarlyAnswer), Middleware(Envelope, metrics=metrics)],
+        lifespan=lambda _: _tidy_store(store),
         exception_handlers={
-            ImageVariationError: failed,  # type: ignore[dict-item]  # it takes only these
-            HTTPException: not_routed,  # type: ignore[dict-item]  # it takes only these
+            ImageVariationError: error_response,  # type: ignore[dict-item]  # takes only these
+            HTTPException: routing_error_response,  # type: ignore[dict-item]  # takes only these
         },
     )
-    # A redirect to the address without its slash would name whatever Host the client sent.
+    # A redirect would send the client to the Host that it sent, which may not be this server.
     app.router.redirect_slashes = False
-    app.state.draining = False
+    app.state.is_draining = False
     app.state.turns = turns
     app.state.access = access
     app.state.engine_url = engine_base_url(engine)
@@ -123,12 +131,12 @@ def create_app(
 
 
 @asynccontextmanager
-async def _tidying(store: PictureStore) -> AsyncIterator[None]:
-    """Remove pictures whose time is over, though nothing is asked for."""
+async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
+    """Remove expired images from time to time, even if there are no requests."""
 
     async def tidy() -> None:
         while True:
-            await anyio.sleep(store.look_seconds)
+            await anyio.sleep(store.tidy_seconds)
             await anyio.to_thread.run_sync(store.tidy)
 
     async with anyio.create_task_group() as tasks:
@@ -137,5 +145,5 @@ async def _tidying(store: PictureStore) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-def _usual_folder() -> Path:
+def _default_store_dir() -> Path:
     return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"

@@ -1,7 +1,6 @@
-"""Around every request: an id, the time it took, a line in the log, and errors as the contract's.
+"""What surrounds every request: an id, its duration, a line in the log, and errors as answers.
 
-`Envelope` is an ASGI middleware. Whatever is raised inside becomes an error body with all four keys
-and, if it was unforeseen, shows nothing of the inside.
+Every error becomes an error body with all four keys. An unexpected error shows no internals.
 """
 
 import logging
@@ -23,20 +22,20 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.server.connection import CROWDED
+from langchain_image_variation.server.idle import CROWDED
 from langchain_image_variation.server.metrics import Metrics
 
-__all__ = ["Envelope", "failed", "not_routed"]
+__all__ = ["Envelope", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
-_VERSION = b"2020-10-01"  # What the vendor's own answers always said.
+_VERSION = b"2020-10-01"  # The vendor sent the same in all its answers.
 
 
 class Envelope:
-    """The outermost layer of the app.
+    """An ASGI middleware that surrounds every request.
 
     Args:
-        app: What is inside.
+        app: The app inside.
         metrics: Where requests are counted.
     """
 
@@ -54,83 +53,94 @@ class Envelope:
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                spent = f"{(time.perf_counter() - start) * 1000:.0f}".encode()
+                milliseconds = f"{(time.perf_counter() - start) * 1000:.0f}".encode()
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", spent),
+                    (b"openai-processing-ms", milliseconds),
                     (b"openai-version", _VERSION),
                 ]
             await send(message)
 
         try:
             if scope["state"].get(CROWDED):
-                error = ServiceUnavailableError("There are too many connections; try again soon.")
+                error = ServiceUnavailableError(
+                    "The server has too many connections. Please try again in 1s."
+                )
                 error.retry_after = 1.0
                 response = _response(error)
                 response.headers["connection"] = "close"
-                await response(scope, receive, send_marked)
+                await response(scope, receive, send_with_headers)
                 return
-            await self._app(scope, receive, send_marked)
+            await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
         except Exception as error:
-            unforeseen = _unforeseen(error, request_id)
+            engine_error = _log_unexpected(error, request_id)
             if not status:
-                await _response(unforeseen)(scope, receive, send_marked)
+                await _response(engine_error)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - start
-            self._metrics.count(scope["path"], status, seconds)
+            self._metrics.count(_path_in_app(scope), status, seconds)
             self._log(scope, status, seconds, request_id)
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         line = {
             "method": scope["method"],
             "path": scope["path"],
-            # Nobody was there any more to take an answer.
+            # The client disconnected before it got an answer.
             "status": status or 499,
             "ms": round(seconds * 1000, 1),
             "request_id": request_id,
         }
-        # A path may hold line breaks.
+        # A path can contain line breaks.
         LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
 
 
-async def failed(request: Request, error: ImageVariationError) -> Response:
-    """Return the answer that stands for an error of the tree, in the vendor's envelope."""
+def _path_in_app(scope: Scope) -> str:
+    """Return a request's path without the path below which the app is mounted or proxied."""
+    path: str = scope["path"]
+    suffix = path.removeprefix(scope.get("root_path", "").rstrip("/"))
+    return suffix if suffix.startswith("/") else path
+
+
+async def error_response(request: Request, error: ImageVariationError) -> Response:
+    """Return the answer for an error of our own tree."""
     if error.status_code == 500:
-        # An engine's bug comes with what it raised, which is for the operator alone.
-        error = _unforeseen(error.__cause__ or error, request.state.request_id)
+        # The cause of a bug in an engine is for the operator only.
+        error = _log_unexpected(error.__cause__ or error, request.state.request_id)
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}
         LOGGER.warning("request %(request_id)s failed: %(error)s", line)
     return _response(error)
 
 
-async def not_routed(request: Request, error: HTTPException) -> Response:
-    """Return the vendor's own form of 404 and 405."""
-    # Not by `request.url`, which a made-up Host header breaks.
-    address = f"{request.method} {request.scope['path']}"[:200]
+async def routing_error_response(request: Request, error: HTTPException) -> Response:
+    """Return the answer for an unknown path (404) or a wrong method (405), as the vendor's."""
+    # `request.url` breaks if the Host header is invalid.
+    endpoint = f"{request.method} {request.scope['path']}"[:200]
     if error.status_code == 404:
-        failure: ImageVariationError = NotFoundError(f"Invalid URL ({address})")
+        wire_error: ImageVariationError = NotFoundError(f"Invalid URL ({endpoint})")
     else:
-        allowed = (error.headers or {}).get("Allow", "")
-        failure = InvalidRequestError(f"{address} is not allowed; allowed is {allowed}.")
-        failure.status_code = error.status_code
-    response = _response(failure)
+        methods = (error.headers or {}).get("Allow", "")
+        wire_error = InvalidRequestError(f"Method not allowed ({endpoint}). Use {methods}.")
+        wire_error.status_code = error.status_code
+    response = _response(wire_error)
     response.headers.update(error.headers or {})
     return response
 
 
-def _unforeseen(error: BaseException, request_id: str) -> ImageVariationError:
-    """Tell the log what happened, and the client no more than that the fault is ours."""
+def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationError:
+    """Log an error, and return the one that the client may see."""
     line = {"request_id": request_id}
     LOGGER.error("request %(request_id)s failed", line, exc_info=error)
-    return EngineError(f"The server failed; its operator finds why in its log, at {request_id}.")
+    return EngineError(
+        f"The server failed. Its operator can find the cause in the log, under {request_id}."
+    )
 
 
 def _response(error: ImageVariationError) -> Response:

@@ -1,15 +1,14 @@
-"""What each address of the app answers."""
+"""The app's endpoints."""
 
 import asyncio
 import base64
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Any, TypeVar
+from urllib.parse import quote
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from langchain_image_variation.contract import (
@@ -18,36 +17,39 @@ from langchain_image_variation.contract import (
     Image,
     ImagesResponse,
 )
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    EngineError,
     ExpiredURLError,
     ImageVariationError,
     InvalidImageError,
     ModelNotFoundError,
+    NotFoundError,
+    PermissionDeniedError,
     ServiceUnavailableError,
     shown,
 )
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.disconnect import cancel_on_disconnect, leave_on_cancel
+from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import drain, read_request
+from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
-from langchain_image_variation.server.picture import PictureAnswer
 from langchain_image_variation.server.playground import playground_page
-from langchain_image_variation.server.queue import EngineQueue
-from langchain_image_variation.server.replay import DAY, Replay
-from langchain_image_variation.server.store import PictureStore
+from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.turns import Turns
 
 __all__ = ["Handlers"]
 
-T = TypeVar("T")
-
-_LOADING = 4
-_AT_ONCE = 0.05
-"""Seconds of work during which nobody looks whether the client is still there."""
-
-_REPLAY_BYTES = 256 * 1024 * 1024
-# As the vendor's storage says it; clients look for these words.
+_MAX_LOADING = 4
+"""How many requests load their image into memory at once."""
+_IDEMPOTENCY_BYTES = 256 * 1024 * 1024
+# The body of the vendor's storage. Clients look for these words.
 _EXPIRED = (
     '<?xml version="1.0" encoding="utf-8"?>\n<Error><Code>AuthenticationFailed</Code>'
     "<Message>{message}</Message><AuthenticationErrorDetail>Signature not valid in the specified "
@@ -56,64 +58,57 @@ _EXPIRED = (
 
 
 class Handlers:
-    """The app's addresses, over one queue, one store and one memory of answers.
+    """The app's endpoints, which share one engine and one store.
 
     Args:
-        turns: Where requests wait for the engine.
-        store: Where pictures are kept that are given as addresses.
-        metrics: What is told at `/metrics`.
-        access: What a request must bring along.
-        public_url: What addresses of pictures begin with, or None for what the client calls us.
-        models: The names that requests may give, or None if the engine takes any.
-        upload_timeout: The seconds that a body may take to come in.
+        engine: The engine.
+        turns: Limits how many requests use the engine.
+        store: Keeps the images that clients get as URLs.
+        metrics: What `/metrics` shows.
+        access: Decides which requests may pass.
+        public_url: Where clients reach the app, or None to use the address that they call.
+        models: The models that requests may name, or None if the engine takes any.
+        upload_timeout: How many seconds a client may take to send a body.
     """
 
     def __init__(
         self,
-        turns: EngineQueue,
+        engine: VariationEngine | AsyncVariationEngine,
+        turns: Turns,
         *,
-        store: PictureStore,
+        store: ImageStore,
         metrics: Metrics,
         access: Access,
         public_url: str | None,
         models: Sequence[str] | None,
         upload_timeout: float,
     ) -> None:
+        self._engine = engine
         self._turns = turns
         self._store = store
         self._metrics = metrics
         self._access = access
         self._public_url = public_url
         self._models = models or (DEFAULT_MODEL,)
-        self._document = openapi_document(models, with_key=access.with_key)
+        self._openapi = openapi_document(models, requires_key=access.requires_key)
         self._upload_timeout = upload_timeout
-        self._loading = asyncio.Semaphore(_LOADING)
-        self._replay = Replay(_REPLAY_BYTES, wait=turns.seat)
+        self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
+        self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
         self._page, self._page_headers = playground_page()
-        self._since = int(time.time())
+        self._start_time = int(time.time())
 
     async def create_variation(self, request: Request) -> Response:
         """`POST /v1/images/variations`."""
-        try:
-            self._access.check(request)
-            self._check_room(request)
-        except ImageVariationError:
-            # So the connection can be kept; an answer before a body's end closes it, by `Linger`.
-            await drain(request, timeout=self._upload_timeout)
-            raise
-        admit = partial(self._check_room, request)
-        wanted = await read_request(
-            request, timeout=self._upload_timeout, loading=self._loading, admit=admit
-        )
-        asked = wanted.model_copy(update={"response_format": "b64_json"})
-        finish = partial(self._body, wanted=wanted, request=request)
+        form = await self._receive_form(request)
         key = request.headers.get("idempotency-key")
-        # An answer of addresses is of no use when they have expired.
-        seconds = self._store.ttl if wanted.response_format == "url" else DAY
-        call = partial(self._turns.call, asked, finish)
-        answer = self._replay.answer(key, wanted, call, seconds=min(seconds, DAY))
-        body = await _unless_gone(request, answer)
-        return Response(body, media_type="application/json")
+        # An answer is useless once the URLs in it have expired.
+        seconds = min(DAY, self._store.ttl) if form.response_format == "url" else DAY
+        with cancel_on_disconnect(request):
+            async with self._idempotency.answer(key, form, seconds=seconds) as answer:
+                if answer.body is None:
+                    work = self._make_body(form, self._base_url(request))
+                    answer.body = await leave_on_cancel(work)
+        return Response(answer.body, media_type="application/json")
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""
@@ -131,29 +126,25 @@ class Handlers:
         return JSONResponse(self._model(name))
 
     async def file(self, request: Request) -> Response:
-        """`GET /files/{name}`: a result, for as long as its address works."""
+        """`GET /files/{name}`: an image, until its URL expires."""
         self._access.check_host(request)
-        query = request.query_params
+        name, query = request.path_params["name"], request.query_params
         try:
-            file, length, seconds = await anyio.to_thread.run_sync(
-                self._store.find,
-                request.path_params["name"],
-                query.get("se", ""),
-                query.get("sig", ""),
+            image = await anyio.to_thread.run_sync(
+                self._store.open, name, query.get("se", ""), query.get("sig", "")
             )
         except ExpiredURLError as error:
             body = _EXPIRED.format(message=error.message)
             headers = {"x-ms-error-code": "AuthenticationFailed"}
             return Response(body, 403, headers, media_type="application/xml")
-        name = request.path_params["name"]
-        return PictureAnswer(request, file, length=length, name=name, seconds=seconds)
+        return ImageFileResponse(request, image, name=name)
 
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 when ready, 503 while draining."""
         self._access.check_host(request)
-        draining = request.app.state.draining
-        status = "draining" if draining else "ready"
-        return JSONResponse({"status": status}, 503 if draining else 200)
+        is_draining = request.app.state.is_draining
+        status = "draining" if is_draining else "ready"
+        return JSONResponse({"status": status}, 503 if is_draining else 200)
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -161,77 +152,97 @@ class Handlers:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def playground(self, request: Request) -> Response:
-        """`GET /`: a page to try it by hand."""
+        """`GET /`: a page to try the server in a browser."""
         self._access.check_host(request)
         return HTMLResponse(self._page, headers=self._page_headers)
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
         self._access.check_host(request)
-        return JSONResponse(self._document)
+        url = self._base_url(request) if self._public_url else _root_path(request)
+        return JSONResponse({**self._openapi, "servers": [{"url": url or "/"}]})
 
-    def _check_room(self, request: Request) -> None:
-        """Refuse what could not be served, before it takes any memory."""
-        if request.app.state.draining:
-            raise ServiceUnavailableError("The server is shutting down; try another, or later.")
-        # There may be an answer already for one with a key.
-        if not request.headers.get("idempotency-key"):
-            self._turns.check_room()
+    async def _receive_form(self, request: Request) -> CreateImageVariationRequest:
+        """Check whether a request may call the engine, and read its form."""
 
-    def _base(self, request: Request) -> str:
-        if self._public_url is not None:
-            return self._public_url.rstrip("/")
-        return str(request.base_url).rstrip("/")
+        def check_capacity() -> None:
+            self._check_capacity(request)
 
-    def _body(
-        self, answer: ImagesResponse, wanted: CreateImageVariationRequest, request: Request
+        try:
+            self._access.check(request)
+            check_capacity()
+        except ImageVariationError:
+            # An answer before the end of the body would close the connection.
+            await drain(request, timeout=self._upload_timeout)
+            raise
+        return await read_request(
+            request,
+            timeout=self._upload_timeout,
+            loading_slot=self._loading_slots,
+            admit=check_capacity,
+        )
+
+    async def _make_body(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
+        """Wait for a turn, call the engine and return the body of the answer."""
+        async with self._turns.turn():
+            response = await self._call_engine(form)
+            return await asyncio.to_thread(self._build_body, response, form, base_url)
+
+    async def _call_engine(self, form: CreateImageVariationRequest) -> ImagesResponse:
+        engine_request = form.model_copy(update={"response_format": "b64_json"})
+        try:
+            return await call_engine_async(self._engine, engine_request, wait_when_cancelled=True)
+        except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
+            # They are about the key or the address of a hosted engine, not those of our client.
+            raise EngineError("The engine is not set up correctly.") from error
+
+    def _build_body(
+        self, response: ImagesResponse, form: CreateImageVariationRequest, base_url: str
     ) -> bytes:
-        """Return the body of a success: each picture PNG of the size wanted, in the form wanted."""
+        """Return the body for an engine's response: each image as PNG of the size in the form."""
         images = []
-        for made in answer.data:
-            png = _png(made.read(), wanted.side)
-            if wanted.response_format == "url":
-                images.append(Image(url=f"{self._base(request)}/files/{self._store.add(png)}"))
+        for image in response.data:
+            png = _resized_png(image.read(), form.side)
+            if form.response_format == "url":
+                images.append(Image(url=f"{base_url}/files/{self._store.add(png)}"))
             else:
                 images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
+
+    def _check_capacity(self, request: Request) -> None:
+        """Refuse a request that cannot be served now, before it takes any memory."""
+        if request.app.state.is_draining:
+            raise ServiceUnavailableError(
+                "The server is shutting down. Try again later, or use another server."
+            )
+        # With a key, there may be an answer already.
+        if not request.headers.get("idempotency-key"):
+            self._turns.check_queue()
+
+    def _base_url(self, request: Request) -> str:
+        """Return where the client reaches the app, without a final slash."""
+        if self._public_url is not None:
+            return self._public_url.rstrip("/")
+        return str(request.base_url.replace(path=_root_path(request)))
 
     def _model(self, name: str) -> dict[str, object]:
         return {
             "id": name,
             "object": "model",
-            "created": self._since,
+            "created": self._start_time,
             "owned_by": "langchain-image-variation",
         }
 
 
-def _png(data: bytes, side: int) -> bytes:
-    """Return a picture of an engine as PNG of that side; one that is so already is not decoded."""
+def _root_path(request: Request) -> str:
+    """Return the path below which the app is mounted or proxied, without a final slash."""
+    # `request.base_url` leaves out the path of a `Mount`.
+    return quote(request.scope.get("root_path", "").rstrip("/"))
+
+
+def _resized_png(data: bytes, side: int) -> bytes:
+    """Return an image of an engine as PNG with this side. If it is one, it is not decoded."""
     with suppress(InvalidImageError):
         if SquarePNG(data).side == side:
             return data
     return as_png(data, side)[0]
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work while the client is there, and stop it when the client goes away."""
-    loop = asyncio.get_running_loop()
-    watchers: list[asyncio.Task[None]] = []
-    with anyio.CancelScope() as scope:
-        # What is done at once is not worth a task.
-        begin = loop.call_later(
-            _AT_ONCE, lambda: watchers.append(loop.create_task(_watch(request, scope)))
-        )
-        try:
-            return await work
-        finally:
-            begin.cancel()
-            for watcher in watchers:
-                watcher.cancel()
-    raise ClientDisconnect
-
-
-async def _watch(request: Request, scope: anyio.CancelScope) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()

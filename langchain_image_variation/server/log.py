@@ -8,10 +8,10 @@ __all__ = ["JSONLines"]
 
 
 class JSONLines(logging.Formatter):
-    """Makes one line of JSON of each record, with the traceback in it if there is one.
+    """Formats each record as one line of JSON, which includes the traceback if there is one.
 
-    The server's own records become their fields: of a request `method`, `path`, `status`, `ms` and
-    `request_id`. Any other has its text as `message`.
+    The server's own records become their fields. For a request, these are `method`, `path`,
+    `status`, `ms` and `request_id`. The text of any other record becomes `message`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

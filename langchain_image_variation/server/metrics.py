@@ -1,12 +1,12 @@
-"""What Prometheus may ask: requests by address and status, their seconds, the queue."""
+"""Metrics for Prometheus: requests by path and status, how long they took, and the queue."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from langchain_image_variation.server.queue import EngineQueue
+from langchain_image_variation.server.turns import Turns
 
 __all__ = ["Metrics"]
 
-_ADDRESSES = (
+_PATHS = (
     "/v1/images/variations",
     "/v1/models",
     "/files",
@@ -17,9 +17,9 @@ _ADDRESSES = (
 
 
 class Metrics:
-    """The counters of one app, apart from those of any other in the process."""
+    """The metrics of one app, separate from those of other apps in the process."""
 
-    def __init__(self, queue: EngineQueue) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "image_variation_requests",
@@ -29,20 +29,23 @@ class Metrics:
         )
         self._seconds = Histogram(
             "image_variation_request_seconds",
-            "Seconds from a request's head to the end of its answer.",
+            "Seconds from the head of a request to the end of its answer.",
             ("path",),
             registry=self._registry,
         )
-        for name, about in (("running", "Engine calls that run."), ("waiting", "Those that wait.")):
-            gauge = Gauge(f"image_variation_{name}", about, registry=self._registry)
-            gauge.set_function(lambda name=name: getattr(queue, name))  # type: ignore[misc]  # bound now
+        for name, description in (
+            ("running", "Engine calls in progress."),
+            ("waiting", "Requests that wait for the engine."),
+        ):
+            gauge = Gauge(f"image_variation_{name}", description, registry=self._registry)
+            gauge.set_function(lambda name=name: getattr(turns, f"{name}_count"))  # type: ignore[misc]  # bound now
 
     def count(self, path: str, status: int, seconds: float) -> None:
-        """Count a request; a path of a stranger's making counts as "other"."""
-        known = next((a for a in _ADDRESSES if path == a or path.startswith(f"{a}/")), "other")
-        self._requests.labels(known, status or 499).inc()
-        self._seconds.labels(known).observe(seconds)
+        """Count a request. An unknown path counts as "other"."""
+        label = next((p for p in _PATHS if path == p or path.startswith(f"{p}/")), "other")
+        self._requests.labels(label, status or 499).inc()
+        self._seconds.labels(label).observe(seconds)
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

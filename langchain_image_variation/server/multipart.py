@@ -1,6 +1,6 @@
-"""The fields of a multipart form and its one picture, taken in piece by piece.
+"""A multipart form with one image, parsed piece by piece.
 
-The form is RFC 7578's: in UTF-8, a file being a part with a file name.
+Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file.
 """
 
 import tempfile
@@ -21,33 +21,33 @@ _MAX_FIELD_BYTES = 16 * 1024
 
 
 class MultipartForm:
-    """A form while it comes in, and afterwards.
+    """A form, while its pieces arrive and afterwards.
 
     Args:
-        content_type: The header of that name.
-        in_memory: Whether the picture stays in memory while it comes in, or goes to a temporary
-            file: writing each piece takes longer than all the rest.
+        content_type: The `Content-Type` header.
+        in_memory: Whether to keep the image in memory while it arrives. Otherwise it goes to a
+            temporary file, which takes longer than everything else.
 
     Raises:
-        InvalidRequestError: If the header names no boundary.
+        InvalidRequestError: If the header has no boundary.
     """
 
     def __init__(self, content_type: str, *, in_memory: bool) -> None:
         self.fields: dict[str, str] = {}
-        """The fields beside `image`, without those that are empty."""
-        # Joined, it is copied once; fresh memory is what an upload costs most.
-        self._picture: list[memoryview] = []
+        """The fields except `image`. Empty ones are left out."""
+        # Joining them copies each byte only once. New memory is the largest cost of an upload.
+        self._image_pieces: list[memoryview] = []
         self._file: IO[bytes] | None = None if in_memory else tempfile.TemporaryFile()
-        self._complete = False
-        self._seen: set[str] = set()
+        self._has_image = False
+        self._names: set[str] = set()
         self._headers: dict[bytes, bytes] = {}
         self._header = bytearray(), bytearray()
         self._name = ""
-        self._part = bytearray()
+        self._value = bytearray()
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             self.close()
-            raise _broken()
+            raise _invalid_form_error()
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -63,46 +63,44 @@ class MultipartForm:
             )
         except FormParserError:
             self.close()
-            raise _broken() from None
+            raise _invalid_form_error() from None
 
     async def feed(self, piece: bytes) -> None:
-        """Take in the next piece of the body.
+        """Parse the next piece of the body.
 
         Raises:
-            InvalidRequestError: If it breaks a rule of forms or of the contract; `param` names the
-                field.
+            InvalidRequestError: If the form is invalid or breaks a rule of the contract. `param`
+                names the field.
         """
         try:
             self._parser.write(piece)
         except FormParserError:
-            raise _broken() from None
-        if self._file is not None and (written := self._taken()):
-            await anyio.to_thread.run_sync(self._file.write, written)
+            raise _invalid_form_error() from None
+        if self._file is not None and (data := self._take_image_data()):
+            await anyio.to_thread.run_sync(self._file.write, data)
 
-    async def picture(self) -> bytes:
-        """Return the bytes of `image`, and forget them.
+    async def image(self) -> bytes:
+        """Return the bytes of `image`, once.
 
         Raises:
             InvalidRequestError: If the form has no `image`.
         """
-        if not self._complete:
-            raise InvalidRequestError(
-                "image is missing; send one picture as a file.", param="image"
-            )
+        if not self._has_image:
+            raise InvalidRequestError("image is missing. Send one image as a file.", param="image")
         if self._file is not None:
             self._file.seek(0)
             return await anyio.to_thread.run_sync(self._file.read)
-        return self._taken()
+        return self._take_image_data()
 
     def close(self) -> None:
         """Remove the temporary file, if there is one."""
         if self._file is not None:
             self._file.close()
 
-    def _taken(self) -> bytes:
-        """Return what of the picture is in memory, and forget it."""
-        picture, self._picture = self._picture, []
-        return b"".join(picture)
+    def _take_image_data(self) -> bytes:
+        """Return the part of the image that is in memory, once."""
+        pieces, self._image_pieces = self._image_pieces, []
+        return b"".join(pieces)
 
     def _on_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
@@ -119,49 +117,51 @@ class MultipartForm:
         disposition = self._headers.get(b"content-disposition", b"").decode("latin-1")
         options = parse_options_header(disposition)[1]
         if b"name" not in options:
-            raise _broken()
+            raise _invalid_form_error()
         self._name = name = _text(options[b"name"])
-        # Some clients send no other form of the name; what it says does not matter.
+        # Some clients send only the extended form of the name. Its value does not matter.
         is_file = b"filename" in options or "filename*=" in disposition
         if name not in FIELDS:
             raise InvalidRequestError(
-                f"{shown(name)} is not a field of the request; the fields are {', '.join(FIELDS)}.",
+                f"{shown(name)} is not a field of this request. The fields are: "
+                f"{', '.join(FIELDS)}.",
                 param=name[:40],
             )
         if is_file != (name == "image"):
             kind = "a file, with a file name" if name == "image" else "a plain field, not a file"
             raise InvalidRequestError(f"{name} must be sent as {kind}.", param=name)
-        if name in self._seen:
-            raise InvalidRequestError(f"{name} is there more than once.", param=name)
-        self._seen.add(name)
-        self._part.clear()
+        if name in self._names:
+            raise InvalidRequestError(f"{name} was sent more than once.", param=name)
+        self._names.add(name)
+        self._value.clear()
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "image":
-            self._picture.append(memoryview(data)[start:end])
+            self._image_pieces.append(memoryview(data)[start:end])
             return
-        self._part += data[start:end]
-        if len(self._part) > _MAX_FIELD_BYTES:
+        self._value += data[start:end]
+        if len(self._value) > _MAX_FIELD_BYTES:
             raise InvalidRequestError(
-                f"{self._name} has more than {_MAX_FIELD_BYTES:,} bytes, the limit.",
+                f"{self._name} must have at most {_MAX_FIELD_BYTES:,} bytes.",
                 param=self._name,
             )
 
     def _on_part_end(self) -> None:
         if self._name == "image":
-            self._complete = True
-        elif self._part:
-            self.fields[self._name] = _text(self._part)
+            self._has_image = True
+        elif self._value:
+            self.fields[self._name] = _text(self._value)
 
 
 def _text(data: bytes | bytearray) -> str:
     try:
         return data.decode()
     except UnicodeError:
-        raise InvalidRequestError("The multipart form is not in UTF-8; send it so.") from None
+        raise InvalidRequestError("The multipart form must be encoded in UTF-8.") from None
 
 
-def _broken() -> InvalidRequestError:
+def _invalid_form_error() -> InvalidRequestError:
     return InvalidRequestError(
-        "The body is no valid multipart form, with a boundary that its Content-Type names."
+        "The body is not a valid multipart form. It must use the boundary that its Content-Type "
+        "names."
     )

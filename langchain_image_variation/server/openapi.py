@@ -1,42 +1,42 @@
-"""The app described: an OpenAPI 3.1 document, from the contract's own constants."""
+"""The app's OpenAPI 3.1 document, built from the constants of the contract."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from langchain_image_variation import __version__
 from langchain_image_variation.contract import MAX_N, SIZES, CreateImageVariationRequest
-from langchain_image_variation.server.replay import MAX_KEY_LENGTH
+from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
 
 __all__ = ["openapi_document"]
 
 _ERRORS = {
-    "400": "A rule of the contract is broken; `param` names the field.",
-    "401": "The key is missing or wrong.",
-    "403": "The address has expired or was never given out. Without a key: the Host is not "
-    "one of the server's names, or a page of another origin calls.",
-    "404": "There is no such thing here.",
-    "405": "The method is not allowed at this address.",
-    "408": "The body took too long to come in.",
-    "409": "The Idempotency-Key was used for another request.",
-    "413": "The body is longer than any legal request.",
-    "416": "The result has no such part.",
-    "429": "As many requests wait as may.",
+    "400": "A field breaks a rule of the contract. `param` names it.",
+    "401": "The API key is missing or incorrect.",
+    "403": "The URL of the image has expired or is invalid. Or the server has no key, and the Host "
+    "is not one of its names or the request comes from a web page of another origin.",
+    "404": "Not found.",
+    "405": "Method not allowed.",
+    "408": "The body took too long to arrive.",
+    "409": "The Idempotency-Key was used for a different request.",
+    "413": "The body is longer than that of any valid request.",
+    "416": "The range starts beyond the end of the image.",
+    "429": "The queue is full.",
     "500": "The engine or the server failed.",
-    "502": "The engine's server cannot be reached.",
+    "502": "The server of a hosted engine cannot be reached.",
     "503": "The server is shutting down, or the engine is not ready.",
-    "504": "The engine's server did not answer in time.",
+    "504": "The server of a hosted engine did not answer in time.",
 }
 _WHOLE = {"type": "integer", "minimum": 0}
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 
-def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[str, Any]:
-    """Return the description of the app.
+def openapi_document(models: Sequence[str] | None, *, requires_key: bool) -> dict[str, Any]:
+    """Return the document, without `servers`.
 
     Args:
-        models: The names that a request may give, or None for any.
-        with_key: Whether clients must send a key.
+        models: The models that requests may name, or None for any.
+        requires_key: Whether clients must send an API key.
     """
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -48,7 +48,7 @@ def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[st
         "paths": _paths(),
         "components": {"schemas": _schemas(models)},
     }
-    if with_key:
+    if requires_key:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
         for path, operations in document["paths"].items():
@@ -67,11 +67,11 @@ def openapi_document(models: Sequence[str] | None, *, with_key: bool) -> dict[st
 def _paths() -> dict[str, Any]:
     return {
         "/v1/images/variations": {"post": _create_variation()},
-        "/v1/models": {"get": _read("listModels", "The models.", _json("ModelList"))},
+        "/v1/models": {"get": _get("listModels", "List the models.", _json("ModelList"))},
         "/v1/models/{model}": {
-            "get": _read(
+            "get": _get(
                 "retrieveModel",
-                "A model.",
+                "Get a model.",
                 _json("Model"),
                 "404",
                 parameters=[_parameter("model", "path", {**_TEXT, "minLength": 1})],
@@ -80,10 +80,10 @@ def _paths() -> dict[str, Any]:
         "/files/{name}": {"get": _file()},
         "/healthz": {"get": _health()},
         "/metrics": {
-            "get": _read("metrics", "Figures for Prometheus.", {"text/plain": {"schema": _TEXT}})
+            "get": _get("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": _TEXT}})
         },
         "/openapi.json": {
-            "get": _read(
+            "get": _get(
                 "describe", "This document.", {"application/json": {"schema": {"type": "object"}}}
             )
         },
@@ -98,7 +98,7 @@ def _create_variation() -> dict[str, Any]:
     codes = ("400", "403", "408", "409", "413", "429", "500", "502", "503", "504")
     return {
         "operationId": "createImageVariation",
-        "summary": "Make variations of a picture.",
+        "summary": "Create variations of an image.",
         "parameters": [
             _parameter(
                 "Idempotency-Key", "header", {**_TEXT, "maxLength": MAX_KEY_LENGTH}, required=False
@@ -121,20 +121,20 @@ def _create_variation() -> dict[str, Any]:
 
 
 def _file() -> dict[str, Any]:
-    picture: dict[str, Any] = {"image/png": {"schema": {}}}
+    image: dict[str, Any] = {"image/png": {"schema": {}}}
     parameters = [
         _parameter("name", "path", {**_TEXT, "minLength": 1}),
         _parameter("se", "query", _TEXT),
         _parameter("sig", "query", _TEXT),
     ]
-    operation = _read("readFile", "A result.", picture, "404", parameters=parameters)
+    operation = _get("readFile", "Get an image.", image, "404", parameters=parameters)
     operation["responses"] |= {
-        "206": {"description": "Part of a result.", "content": picture},
+        "206": {"description": "A part of the image.", "content": image},
         "403": {
             "description": _ERRORS["403"],
             "content": {"application/xml": {"schema": {}}},
         },
-        "304": {"description": "The result is the one whose ETag was sent."},
+        "304": {"description": "The image matches the ETag in the request."},
         "416": _error("416"),
     }
     return operation
@@ -142,28 +142,31 @@ def _file() -> dict[str, Any]:
 
 def _health() -> dict[str, Any]:
     status = {"application/json": {"schema": _object({"status": {"enum": ["ready", "draining"]}})}}
-    operation = _read("health", "It is ready.", status)
-    operation["responses"]["503"] = {"description": "It is shutting down.", "content": status}
+    operation = _get("health", "The server is ready.", status)
+    operation["responses"]["503"] = {
+        "description": "The server is shutting down.",
+        "content": status,
+    }
     return operation
 
 
-def _read(
+def _get(
     name: str,
-    about: str,
+    description: str,
     content: dict[str, Any],
     *codes: str,
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    success = {"description": about, "content": content}
+    success = {"description": description, "content": content}
     responses = {"200": success, **{code: _error(code) for code in codes}}
-    operation = {"operationId": name, "summary": about, "responses": responses}
+    operation = {"operationId": name, "summary": description, "responses": responses}
     return {**operation, "parameters": parameters} if parameters else operation
 
 
 def _parameter(
-    name: str, where: str, schema: dict[str, Any], *, required: bool = True
+    name: str, location: str, schema: dict[str, Any], *, required: bool = True
 ) -> dict[str, Any]:
-    return {"name": name, "in": where, "required": required, "schema": schema}
+    return {"name": name, "in": location, "required": required, "schema": schema}
 
 
 def _error(code: str) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
     model = _object(
         {"id": _TEXT, "object": {"const": "model"}, "created": _WHOLE, "owned_by": _TEXT}
     )
-    listed = {"object": {"const": "list"}, "data": {"type": "array", "items": _schema("Model")}}
+    model_list = {"object": {"const": "list"}, "data": {"type": "array", "items": _schema("Model")}}
     error = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
     image: dict[str, Any] = {
         "oneOf": [
@@ -194,7 +197,7 @@ def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
         "Image": image,
         "ErrorResponse": _object({"error": _schema("Error")}),
         "Error": _object(error),
-        "ModelList": _object(listed),
+        "ModelList": _object(model_list),
         "Model": model,
     }
 
@@ -202,19 +205,19 @@ def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
 def _request(models: Sequence[str] | None) -> dict[str, Any]:
     fields = CreateImageVariationRequest.model_fields
     image = {"type": "string", "contentMediaType": "image/png", "format": "binary"}
-    about: dict[str, dict[str, Any]] = {
+    properties: dict[str, dict[str, Any]] = {
         "image": {**image, "description": "A square PNG file of less than 4 MB."},
-        # Web forms send empty fields, and those count as absent.
+        # Web forms send empty fields. They count as absent.
         "model": {**_TEXT, "enum": [*models, ""]} if models else dict(_TEXT),
         "n": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_N}, {"const": ""}]},
         "response_format": {**_TEXT, "enum": ["url", "b64_json", ""]},
         "size": {**_TEXT, "enum": [*SIZES, ""]},
-        "user": {**_TEXT, "description": "An identifier of the end user."},
+        "user": {**_TEXT, "description": "An identifier for the end user."},
     }
-    for name, schema in about.items():
+    for name, schema in properties.items():
         if not fields[name].is_required() and fields[name].default is not None:
             schema["default"] = fields[name].default
-    return {**_object(about), "required": ["image"]}
+    return {**_object(properties), "required": ["image"]}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

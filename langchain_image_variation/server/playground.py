@@ -1,4 +1,4 @@
-"""The page at `/`: pictures and a form, in one file without outside resources."""
+"""The page at `/`, to try the server in a browser. It is one file and loads nothing else."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def playground_page() -> tuple[str, dict[str, str]]:
-    """Return the page, and the headers under which a browser runs its own script and no other."""
+    """Return the page, and headers with which a browser runs only the page's own script."""
     page = files(__package__).joinpath("playground.html").read_text("utf-8")
     sources = {
         f"{kind}-src": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

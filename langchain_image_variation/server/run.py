@@ -1,7 +1,6 @@
-"""Running the app on uvicorn, and ending it so that nobody loses an answer."""
+"""Running the app on uvicorn, and ending it without losing an answer."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -17,24 +16,25 @@ import uvicorn
 from starlette.applications import Starlette
 
 from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.server.connection import Connection
+from langchain_image_variation.server.idle import Connection
 
-__all__ = ["listening", "run_app"]
+__all__ = ["listen", "run_app"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT, _LARGE = 32 * 1024 * 1024, 8 * 1024 * 1024
 _BACKLOG = 2048
-_MOST_CONNECTIONS = 1000
-_ACCEPTED_AT_ONCE = 16
-_UNSENT_IN_SYSTEM = 128 * 1024
+_MAX_CONNECTIONS = 1000
+_MAX_ACCEPTS = 16
+"""How many connections asyncio accepts before it looks at any of them."""
+_FREED_BYTES = 16 * 1024 * 1024
+_MAX_UNSENT_BYTES = 128 * 1024
+"""How much of an answer waits in the operating system."""
 _FORCED_EXIT_CHECK = 0.1
 """Seconds between two checks for a second signal while the server shuts down."""
 
 
-class _Draining(uvicorn.Server):
-    """Ends on a signal when what runs is finished; what is new is refused until then.
+class _Server(uvicorn.Server):
+    """Drains on a signal: it finishes the calls in progress and refuses new ones.
 
-    A second signal ends it at once.
+    A second signal ends it immediately.
     """
 
     def __init__(
@@ -42,56 +42,56 @@ class _Draining(uvicorn.Server):
         config: uvicorn.Config,
         app: Starlette,
         ready: Callable[[str], None],
-        patience: float,
+        idle_timeout: float,
     ) -> None:
         super().__init__(config)
         self._state = app.state
         self._ready = ready
-        self._patience = patience
+        self._idle_timeout = idle_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Engines run in these threads, and asyncio has few of its own.
+        # Engines run in these threads. By default, asyncio may start fewer.
         threads = ThreadPoolExecutor(self._state.turns.workers, thread_name_prefix="engine")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
         for listener in sockets or []:
-            # asyncio takes one number for how many connections wait and how many it accepts at
-            # once, before any of them is looked at and may be closed.
+            # asyncio has one setting for the length of the queue and for how many connections it
+            # accepts before it looks at any of them. The latter must be small.
             listener.listen(_BACKLOG)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._state.draining:
+        if self._state.is_draining:
             self.should_exit = self.force_exit = True
             return
-        self._state.draining = True
-        # uvicorn raises the signals it has caught once more at its end; this one was answered.
+        self._state.is_draining = True
+        # At its end, uvicorn raises the signals again that it has caught. SIGTERM is handled here.
         if sig != signal.SIGTERM:
             self._captured_signals.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
         turns = self._state.turns
-        if self._state.draining and not turns.running and not turns.waiting:
+        if self._state.is_draining and not turns.running_count and not turns.waiting_count:
             self.should_exit = True
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
-                connection.check(self._patience)
+                connection.close_if_idle(self._idle_timeout)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        finishing = asyncio.ensure_future(super().shutdown(sockets))
-        while not finishing.done():
+        shutdown_task = asyncio.ensure_future(super().shutdown(sockets))
+        while not shutdown_task.done():
             if self.force_exit:
-                # From Python 3.12 on, uvicorn's wait for its listeners includes their connections,
-                # which it leaves open: answers would still be finished and sent.
+                # Since Python 3.12, uvicorn also waits for open connections here, and would finish
+                # and send the answers.
                 for connection in list(self.server_state.connections):
                     connection.transport.abort()
-            await asyncio.wait([finishing], timeout=_FORCED_EXIT_CHECK)
-        await finishing
+            await asyncio.wait([shutdown_task], timeout=_FORCED_EXIT_CHECK)
+        await shutdown_task
         if self.force_exit:
-            # uvicorn leaves the app's lifespan out then. It would be cancelled with a traceback.
+            # uvicorn skips this. The lifespan would be cancelled, with a traceback.
             await self.lifespan.shutdown()
 
 
@@ -101,95 +101,93 @@ def run_app(
     host: str,
     port: int,
     ready: Callable[[str], None],
-    grace: int = 10,
-    patience: float = 30.0,
+    shutdown_timeout: int = 10,
+    idle_timeout: float = 30.0,
 ) -> None:
-    """Serve until a signal comes: SIGTERM or SIGINT.
+    """Serve an app until SIGTERM or SIGINT.
 
-    What runs is finished then and what is new is refused with 503; a second signal ends at once.
+    After the signal, calls in progress are finished and new ones get a 503. A second signal ends
+    the server immediately.
 
     Args:
-        app: What `create_app` returned.
-        host: The address to listen at.
-        port: The port to listen at; 0 takes a free one.
-        ready: Called with the address, once the server listens.
-        grace: When the engine is done after a signal, connections have so many seconds to take
-            their answers.
-        patience: A connection on which the client does not go on, neither sends the head of a
-            request nor reads an answer, is closed after so many seconds.
+        app: The app, from `create_app`.
+        host: The address to listen on.
+        port: The port to listen on. 0 takes a free one.
+        ready: Called with the server's address once it listens.
+        shutdown_timeout: How many seconds clients have to read their answers, once the engine has
+            finished after a signal.
+        idle_timeout: How many seconds a client may be idle before its connection is closed. An idle
+            client neither sends the head of a request nor reads its answer.
 
     Raises:
-        InvalidRequestError: If the address cannot be listened at, or the app's engine asks this
-            very address.
+        InvalidRequestError: If the server cannot listen on that address, or if the engine would
+            call the server itself.
         KeyboardInterrupt: After SIGINT.
     """
-    listener = listening(host, port)
-    if _leads_to(app.state.engine_url, listener):
+    listener = listen(host, port)
+    if _reaches(app.state.engine_url, listener):
         listener.close()
         raise InvalidRequestError(
-            "The engine would ask this very server and wait for ever; set base_url (--base-url, or "
-            f"OPENAI_BASE_URL) to another, or listen at another port than {port}.",
+            "The engine would call this server itself and wait forever. Set base_url (--base-url, "
+            f"or OPENAI_BASE_URL) to another server, or listen on another port than {port}.",
             param="base_url",
         )
     _keep_freed_memory()
     app.state.access.listen_at(host)
     config = uvicorn.Config(
         app,
-        http=partial(Connection, most=_most_connections()),  # type: ignore[arg-type]  # it makes them
+        http=partial(Connection, max_connections=_max_connections()),  # type: ignore[arg-type]  # as its class
         ws="none",
-        backlog=_ACCEPTED_AT_ONCE,
+        backlog=_MAX_ACCEPTS,
         access_log=False,
-        # Who calls this has set up the log already.
+        # The caller has configured the log.
         log_config=None,
         server_header=False,
         timeout_keep_alive=30,
-        # For whoever does not read his answer, or has begun to send and does not go on.
-        timeout_graceful_shutdown=grace,
+        timeout_graceful_shutdown=shutdown_timeout,
     )
     with listener:
-        _Draining(config, app, ready, patience).run(sockets=[listener])
+        _Server(config, app, ready, idle_timeout).run(sockets=[listener])
 
 
-def _most_connections() -> int:
-    """Return how many connections there may be, each of which may have one file open too."""
+def _max_connections() -> int:
+    """Return how many connections the limit on open files allows. Each may have one file open."""
     if sys.platform == "win32":
-        return _MOST_CONNECTIONS
+        return _MAX_CONNECTIONS
     import resource
 
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 4 * _MOST_CONNECTIONS
-    files = files if most == resource.RLIM_INFINITY else min(files, most)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 4 * _MAX_CONNECTIONS
+    files = files if hard_limit == resource.RLIM_INFINITY else min(files, hard_limit)
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-    return max(1, min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard_limit))
+    return max(1, min(_MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
 
 
 def _keep_freed_memory() -> None:
-    """Let malloc keep 32 MB that were freed.
+    """Let malloc keep up to 32 MB of freed memory.
 
-    By default glibc gives an upload's memory back after each request, and taking it anew costs more
-    than reading the form. Other systems have no such setting.
+    Otherwise glibc returns the memory of each upload to the system, and getting it again costs more
+    than reading the form. Freeing a large block raises the limit to twice the size of the block:
+    see M_MMAP_THRESHOLD in mallopt(3). On other systems this has no effect.
     """
-    with suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    bytes(_FREED_BYTES)
 
 
-def _leads_to(url: str | None, listener: socket.socket) -> bool:
-    """Say whether who asks this address reaches that socket."""
+def _reaches(url: str | None, listener: socket.socket) -> bool:
+    """Return whether a call of this URL would reach that socket."""
     parts = urlsplit(url or "")
     host, port = listener.getsockname()[:2]
     if parts.hostname is None or (parts.port or {"http": 80}.get(parts.scheme, 443)) != port:
         return False
     with suppress(OSError, UnicodeError):
-        for family, _, _, _, there in socket.getaddrinfo(parts.hostname, port):
-            if host in (there[0], "0.0.0.0", "::") and _is_of_this_machine(family, str(there[0])):
+        for family, _, _, _, peer in socket.getaddrinfo(parts.hostname, port):
+            if host in (peer[0], "0.0.0.0", "::") and _is_local(family, str(peer[0])):
                 return True
     return False
 
 
-def _is_of_this_machine(family: int, address: str) -> bool:
+def _is_local(family: int, address: str) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))
@@ -198,31 +196,33 @@ def _is_of_this_machine(family: int, address: str) -> bool:
     return True
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Args:
-        host: The address to listen at.
-        port: The port to listen at; 0 takes a free one.
+        host: The address to listen on.
+        port: The port to listen on. 0 takes a free one.
 
     Raises:
-        InvalidRequestError: If there is no host, or the address cannot be listened at.
+        InvalidRequestError: If the host is empty, or the server cannot listen on that address.
     """
     if not host:
-        raise InvalidRequestError("host is empty; 0.0.0.0 is all addresses of this machine.")
+        raise InvalidRequestError(
+            "host must not be empty. Use 0.0.0.0 to listen on all addresses of this machine."
+        )
     host = host.removeprefix("[").removesuffix("]") if ":" in host else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None)
-        # The name of a host fails with numbers of its own, below zero.
+        # Looking up the name of a host fails with other numbers, which are negative.
         reason = os.strerror(number) if number and number > 0 else "no such address or port"
-        raise InvalidRequestError(f"Cannot listen at {host}:{port}: {reason}.") from None
-    # Connections inherit it. asyncio sets it only for sockets that name their protocol; without it
-    # an answer's body waits for the client to acknowledge its head, 40 ms on Linux.
+        raise InvalidRequestError(f"Cannot listen on {host}:{port}: {reason}.") from None
+    # Connections inherit this. asyncio sets it only for sockets that name their protocol. Without
+    # it, the body of an answer waits until the client has acknowledged the head, 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Else the system takes megabytes of an answer, and only says much later that some were read.
+    # Otherwise the system takes megabytes of an answer, and tells us late that some were read.
     with suppress(AttributeError, OSError):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_IN_SYSTEM)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
     return listener

@@ -1,4 +1,4 @@
-"""Pictures that are given as addresses: files of a folder, under signed names that expire."""
+"""The images that clients get as URLs: files in a folder, under signed names that expire."""
 
 import hashlib
 import hmac
@@ -10,35 +10,47 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
 from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 
-__all__ = ["PictureStore"]
+__all__ = ["ImageStore", "StoredImage"]
 
 _KEY_BYTES = 32
 _SUFFIX = ".png"
 _MODE = 0o600
-# What the store writes itself; whatever else is in the folder is not touched.
-_OURS = re.compile(r"[0-9a-f]{64}\.png|" + TEMPORARY_NAME.pattern)
-_MOST_LOOK_SECONDS = 60.0
+# The files that the store writes. It never touches any other file in the folder.
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.png|" + TEMPORARY_NAME.pattern)
+_MAX_TIDY_SECONDS = 60.0
 _PART_SECONDS = 600.0
+"""How long a file may take to be written."""
 
 
-class PictureStore:
-    """Keeps pictures for a while, in a folder that outlives the process.
+class StoredImage(NamedTuple):
+    """An image of the store, ready to be read."""
 
-    An address is a file's name, the millisecond at which it expires, and an HMAC-SHA256 (RFC 2104)
-    of both with a key that is kept in the folder too. Files are written whole or not at all, and
-    carry as their time of change until when they are kept, so that stores of one folder need not
-    agree on their settings. What is too much is removed when more comes, what is too
-    old then too, and by `tidy`.
+    file: BinaryIO
+    """The open file. It can be read to its end even if the store removes it meanwhile."""
+    length: int
+    """How many bytes the file has."""
+    seconds: int
+    """For how many more seconds its URL works."""
+
+
+class ImageStore:
+    """Keeps images for a while, in a folder that outlives the process.
+
+    A URL holds the name of a file, the time when the URL expires in milliseconds, and an
+    HMAC-SHA256 (RFC 2104) of both. The folder holds the key for it. Each file's mtime is its expiry
+    time, so stores with different settings can share a folder. Files are written atomically.
+    Expired files, and the oldest ones if there are too many, are removed when an image is added;
+    `tidy` removes them too.
 
     Args:
-        directory: The folder; made if it is missing, for this user alone.
-        ttl: Seconds for which an address works.
-        max_bytes: The most bytes that all pictures together may have; the oldest go first.
+        directory: The folder. If it is missing, it is made, and only this user can read it.
+        ttl: For how many seconds a URL works.
+        max_bytes: The most bytes of all images together.
 
     Raises:
         OutputError: If the folder cannot be used.
@@ -47,127 +59,135 @@ class PictureStore:
     def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
         self._directory = directory
         self.ttl = ttl
-        """Seconds for which an address works."""
-        self.look_seconds = min(_MOST_LOOK_SECONDS, ttl)
-        """How often what is too old is looked for."""
+        """For how many seconds a URL works."""
+        self.tidy_seconds = min(_MAX_TIDY_SECONDS, ttl)
+        """How often to look for expired files."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._room = 0
-        self._next_look = 0.0
+        self._free_bytes = 0
+        self._next_scan = 0.0
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._key = _key(directory / "key")
-            self._make_room(0)
+            self._key = _load_key(directory / "key")
+            self._evict(0)
         except OSError:
             raise OutputError(
-                f"The folder {directory.name!r} cannot be used for pictures; name another."
+                f"The folder {directory.name!r} cannot be used to store images. Choose another one."
             ) from None
 
     def add(self, png: bytes) -> str:
-        """Keep a picture and return its address, relative to where pictures are served.
+        """Store an image, and return the last part of its URL.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the image cannot be written.
         """
-        until = time.time() + self.ttl
-        expires = int(until * 1000)
+        expiry = time.time() + self.ttl
+        milliseconds = int(expiry * 1000)
         name = hashlib.sha256(png).hexdigest()
         path = self._directory / f"{name}{_SUFFIX}"
         try:
             with self._lock:
-                self._make_room(len(png))
-                # Within the lock: another thread may be about to remove it as too old.
-                is_kept = _kept(path, until)
-            if not is_kept:
-                with atomic_write(path, mode=_MODE, mtime=until) as file:
+                self._evict(len(png))
+                # With the lock, or another thread could be about to remove the file as expired.
+                exists = _extend(path, expiry)
+            if not exists:
+                with atomic_write(path, mode=_MODE, mtime=expiry) as file:
                     file.write(png)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise OutputError(f"The picture cannot be kept: {reason}.") from None
-        return f"{name}{_SUFFIX}?se={expires}&sig={self._signature(name, expires)}"
+            raise OutputError(f"The image cannot be stored: {reason}.") from None
+        return f"{name}{_SUFFIX}?se={milliseconds}&sig={self._signature(name, milliseconds)}"
 
-    def find(self, file_name: str, expires: str, signature: str) -> tuple[BinaryIO, int, int]:
-        """Return the file of an address, open, its bytes, and for how many seconds more it works.
+    def open(self, file_name: str, expires: str, signature: str) -> StoredImage:
+        """Open the image of a URL. A symbolic link is never followed.
 
-        Once open it stays whole, even if it makes room for others meanwhile.
+        Args:
+            file_name: The name of the file.
+            expires: The `se` of the URL.
+            signature: The `sig` of the URL.
 
         Raises:
-            ExpiredURLError: If its time is over, or it was not given out here.
-            NotFoundError: If the picture had to make room for others.
+            ExpiredURLError: If the URL has expired, or the signature is wrong.
+            NotFoundError: If the image was evicted.
         """
         name = file_name.removesuffix(_SUFFIX)
-        # Compared as bytes, for text of a stranger may hold any character.
-        known = expires.isdecimal() and hmac.compare_digest(
+        # Compared as bytes: a client can send any characters.
+        is_signed = expires.isdecimal() and hmac.compare_digest(
             self._signature(name, int(expires[:15])).encode(), signature.encode()
         )
-        left = int(expires[:15]) / 1000 - time.time() if known else 0
-        if left <= 0:
-            raise ExpiredURLError("The address of the picture has expired, or was never given out.")
+        seconds = int(expires[:15]) / 1000 - time.time() if is_signed else 0
+        if seconds <= 0:
+            raise ExpiredURLError("The URL of this image has expired or is invalid.")
         try:
-            file = (self._directory / f"{name}{_SUFFIX}").open("rb")
-            return file, os.fstat(file.fileno()).st_size, int(left)
+            file = open(self._directory / f"{name}{_SUFFIX}", "rb", opener=_open_file)
         except OSError:
-            raise NotFoundError("The picture is gone; it made room for newer ones.") from None
+            raise NotFoundError("This image was removed to make room for newer ones.") from None
+        return StoredImage(file, os.fstat(file.fileno()).st_size, int(seconds))
 
     def tidy(self) -> None:
-        """Remove what has expired; a folder that cannot be read now is left for the next time."""
+        """Remove expired files. If the folder cannot be read now, the next call tries again."""
         with self._lock, suppress(OSError):
-            self._next_look = 0.0
-            self._make_room(0)
+            self._next_scan = 0.0
+            self._evict(0)
 
-    def _signature(self, name: str, expires: int) -> str:
-        text = f"{name}\n{expires}".encode()
+    def _signature(self, name: str, milliseconds: int) -> str:
+        text = f"{name}\n{milliseconds}".encode()
         return hmac.new(self._key, text, hashlib.sha256).hexdigest()
 
-    def _make_room(self, length: int) -> None:
-        """Remove what has expired, and the oldest of what is too much.
+    def _evict(self, length: int) -> None:
+        """Remove expired files, and the oldest ones until an image of this length fits.
 
-        A folder may hold very many files, so it is looked through now and then, or when it must be
-        full.
+        A folder can hold very many files. It is only scanned from time to time, and when it could
+        be full.
         """
-        self._room -= length
-        if self._room >= 0 and time.monotonic() < self._next_look:
+        self._free_bytes -= length
+        if self._free_bytes >= 0 and time.monotonic() < self._next_scan:
             return
         files = sorted(self._files())
         now = time.time()
         total = length + sum(size for _, size, _ in files)
-        for until, size, path in files:
-            if until >= now and total <= self._max_bytes:
+        for expiry, size, path in files:
+            if expiry >= now and total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= size
-        self._room = self._max_bytes - total
-        self._next_look = time.monotonic() + self.look_seconds
+        self._free_bytes = self._max_bytes - total
+        self._next_scan = time.monotonic() + self.tidy_seconds
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Yield until when each file is kept, its bytes, and its path."""
+        """Yield the expiry, the size and the path of each file."""
         for path in self._directory.iterdir():
-            if _OURS.fullmatch(path.name):
-                # Another process may remove it meanwhile.
+            if _FILE_NAME.fullmatch(path.name):
+                # Another process may have removed it.
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    # One that is being written has its own time still.
+                    # The mtime of a file that is being written is not its expiry yet.
                     grace = _PART_SECONDS if path.suffix == ".part" else 0.0
                     yield status.st_mtime + grace, status.st_size, path
 
 
-def _key(path: Path) -> bytes:
-    """Return the folder's key, made by whoever comes first."""
+def _load_key(path: Path) -> bytes:
+    """Return the folder's key. The first process makes it."""
     if not path.exists():
         # Unlike a rename, a link never replaces the key of another process.
         with suppress(FileExistsError), atomic_write(path, publish=os.link, mode=_MODE) as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
-        raise OSError("the key is broken")
+        raise OSError("the key is corrupt")
     return key
 
 
-def _kept(path: Path, until: float) -> bool:
-    """Keep a file that is there already at least as long."""
+def _open_file(path: str, flags: int) -> int:
+    # Windows has no such flag, and only administrators can make symbolic links there.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _extend(path: Path, expiry: float) -> bool:
+    """Keep a file at least until a time. Return whether it exists."""
     try:
-        if path.stat().st_mtime < until:
-            os.utime(path, (until, until))
+        if path.stat().st_mtime < expiry:
+            os.utime(path, (expiry, expiry))
     except FileNotFoundError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a client is asked to do, and what comes of it."""
+"""Calls a client's function on the loopback server, and keeps what it sent and returned."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.conformance.rule import Breach, unseen
-from pytest_image_variation.door import Exchange
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.rule import Violation, skip
+from pytest_image_variation.session import Exchange
 
 if TYPE_CHECKING:
     from pytest_image_variation.loopback import Loopback
 
-__all__ = ["Call", "ClientProbe", "CreateVariation"]
+__all__ = ["ALWAYS", "Call", "ClientProbe", "CreateVariation"]
 
-MANY = 50
-"""More often than any client tries."""
+ALWAYS = 50
+"""How often to play a fault that never ends: more often than any client retries."""
 
-_SHOWN = 5
+_MAX_LINES = 5
 
 
 class CreateVariation(Protocol):
-    """The function of a client that is checked, sync or async."""
+    """The function of a client under test, sync or async."""
 
     def __call__(
         self, base_url: str, api_key: str, image: bytes, **fields: Any
     ) -> Iterable[bytes] | Awaitable[Iterable[bytes]]:
-        """Return the files of the variations; whatever goes wrong is raised."""
+        """Return the files of the variations. Raise an exception if anything fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the function, and what came of it."""
+    """A call of the function, and its outcome."""
 
     requests: Sequence[Exchange]
-    """What the server was asked, in order."""
+    """The requests that the server received, in order."""
     api_key: str
-    """The key that it was to send."""
-    pictures: object = None
-    """What it returned, as a list if it can be one."""
+    """The key that the function got."""
+    images: object = None
+    """The return value, as a list if it is iterable."""
     error: Exception | None = None
-    """What it raised."""
-    unexpected: Sequence[str] = field(default=())
-    """What the server says of requests that are not what was to be asked."""
+    """The exception that the function raised."""
+    unexpected_requests: Sequence[str] = field(default=())
+    """The server's messages about requests that match no scenario."""
 
-    def asked(self) -> Self:
-        """Return this call, if it asked for variations.
+    def require_requests(self) -> Self:
+        """Return this call if it requested variations.
 
         Raises:
-            Unseen: If it did not.
+            SkipCheck: If it did not.
         """
         if not any(request.method == "POST" for request in self.requests):
-            unseen("Nothing was asked; see client-asks.")
+            skip("The client sent no request; see client-asks.")
         return self
 
     @property
@@ -63,26 +63,26 @@ class Call:
         """The requests for variations.
 
         Raises:
-            Unseen: If there is none.
+            SkipCheck: If there are none.
         """
-        return [request for request in self.asked().requests if request.method == "POST"]
+        return [r for r in self.require_requests().requests if r.method == "POST"]
 
-    def served(self) -> Sequence[bytes]:
-        """Return the pictures.
+    def require_images(self) -> Sequence[bytes]:
+        """Return the images.
 
         Raises:
-            Breach: If there are none.
+            Violation: If the function raised, or did not return a list of bytes.
         """
         if self.error is not None:
-            raise Breach(f"{type(self.error).__name__}: {self.error}"[:300])
-        pictures = self.pictures
+            raise Violation(f"{type(self.error).__name__}: {self.error}"[:300])
+        images = self.images
         if (
-            not isinstance(pictures, list)
-            or not pictures
-            or not all(isinstance(data, bytes) for data in pictures)
+            not isinstance(images, list)
+            or not images
+            or not all(isinstance(data, bytes) for data in images)
         ):
-            raise Breach(f"it returned {pictures!r}"[:100])
-        return pictures
+            raise Violation(f"it returned {images!r}"[:100])
+        return images
 
 
 class ClientProbe:
@@ -90,7 +90,7 @@ class ClientProbe:
 
     Args:
         create: The function.
-        loopback: The server that it is to ask.
+        loopback: The server that it talks to.
     """
 
     def __init__(self, create: CreateVariation, loopback: Loopback) -> None:
@@ -98,77 +98,84 @@ class ClientProbe:
         self._loopback = loopback
         self._exchanges: Sequence[Exchange] = ()
 
-    def asked(self) -> Sequence[str]:
-        """Return what the function asked the last time that it was called, and got."""
-        return [_line(exchange) for exchange in self._exchanges[:_SHOWN]]
+    def request_lines(self) -> Sequence[str]:
+        """Return a line for each of the first requests of the last call."""
+        return [_line(exchange) for exchange in self._exchanges[:_MAX_LINES]]
 
     def call(
-        self, *, fault: str | None = None, times: int = 1, play: str | None = None, **fields: Any
+        self,
+        *,
+        fault: str | None = None,
+        times: int = 1,
+        scenario: str | None = None,
+        **fields: Any,
     ) -> Call:
-        """Call the function once, on a server of its own.
+        """Call the function once, with its own view of the server.
 
         Args:
-            fault: The scenario by which the server fails.
-            times: How often it does.
-            play: The scenario that the server expects.
-            **fields: What the function is called with.
+            fault: The fault with which the server responds first.
+            times: How many times it does.
+            scenario: The scenario that the server expects.
+            **fields: The fields to call the function with.
         """
         with self._loopback.view() as view:
             if fault is not None:
                 view.fail_next(fault, times=times)
-            if play is not None:
-                view.scenario(play)
-            pictures: object = None
+            if scenario is not None:
+                view.scenario(scenario)
+            images: object = None
             error = None
             try:
-                pictures = self._returned(view.base_url, view.api_key, fields)
-            except Exception as raised:
-                error = raised
+                images = self._result(view.base_url, view.api_key, fields)
+            except Exception as exception:
+                error = exception
             problems = view.expectations.problems(unused=False)
             self._exchanges = view.journal
-            return Call(view.journal, view.api_key, pictures, error, problems)
+            return Call(view.journal, view.api_key, images, error, problems)
 
     def works(self) -> bool:
-        """Whether the function returns pictures where nothing is wrong."""
+        """Return whether the function returns images if nothing fails."""
         try:
-            return bool(self.call(response_format="b64_json", size="256x256").served())
-        except Breach:
+            return bool(self.call(response_format="b64_json", size="256x256").require_images())
+        except Violation:
             return False
 
-    def refused(self, fault: str, **fields: Any) -> Call:
+    def require_error(self, fault: str, **fields: Any) -> Call:
         """Call the function on a server that always fails.
 
         Raises:
-            Breach: If it does not raise.
-            Unseen: If it raises in any case.
+            Violation: If the function does not raise.
+            SkipCheck: If the function raises even if nothing fails.
         """
-        asked = {"response_format": "b64_json", "size": "256x256", **fields}
-        call = self.call(fault=fault, times=MANY, **asked)
+        fields = {"response_format": "b64_json", "size": "256x256", **fields}
+        call = self.call(fault=fault, times=ALWAYS, **fields)
         if call.error is None:
-            found = call.pictures
-            what = f"{len(found)} pictures" if isinstance(found, list) else repr(found)
-            raise Breach(f"it returned {what}"[:100])
+            images = call.images
+            result = f"{len(images)} images" if isinstance(images, list) else repr(images)
+            raise Violation(f"it returned {result}"[:100])
         if not self.works():
-            unseen("The function raises where nothing is wrong; see client-b64.")
+            skip("The function raises even if nothing fails; see client-b64.")
         return call
 
-    def _returned(self, base_url: str, api_key: str, fields: Mapping[str, Any]) -> object:
-        """Return what the function does, with nothing left to be done."""
-        returned: Any = self._create(base_url, api_key, picture("rgb.png"), **fields)
-        if isawaitable(returned):
-            returned = asyncio.run(_awaited(returned))
-        # A generator asks only as it is read.
-        lists = isinstance(returned, Iterable) and not isinstance(returned, bytes | str)
-        return list(returned) if lists else returned
+    def _result(self, base_url: str, api_key: str, fields: Mapping[str, Any]) -> object:
+        """Return the function's result, after awaiting it and reading it to the end."""
+        result: Any = self._create(base_url, api_key, make_image("rgb.png"), **fields)
+        if isawaitable(result):
+            result = asyncio.run(_wait_for(result))
+        # A generator sends its requests only while it is read.
+        is_iterable = isinstance(result, Iterable) and not isinstance(result, bytes | str)
+        return list(result) if is_iterable else result
 
 
 def _line(exchange: Exchange) -> str:
     fields = [f"{name}={value[:40]!r}" for name, value in exchange.fields.items()]
-    image = exchange.picture
+    image = exchange.image
     size = "of no size" if image is None or image.size is None else "{}x{}".format(*image.size)
-    sent = [] if image is None else [f"image={image.mode} {size}"]
-    return " ".join([exchange.method, exchange.path, *fields, *sent, f"-> {exchange.status}"])
+    image_field = [] if image is None else [f"image={image.mode} {size}"]
+    return " ".join(
+        [exchange.method, exchange.path, *fields, *image_field, f"-> {exchange.status}"]
+    )
 
 
-async def _awaited(returned: Awaitable[object]) -> object:
-    return await returned
+async def _wait_for(result: Awaitable[object]) -> object:
+    return await result

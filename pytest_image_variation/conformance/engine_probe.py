@@ -1,4 +1,4 @@
-"""What is asked of an engine, and what it answers."""
+"""Sends requests to an engine, and keeps its responses."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from langchain_image_variation.engines import AsyncVariationEngine, VariationEng
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.rule import Violation
 
 __all__ = ["Engine", "EngineProbe"]
 
@@ -23,36 +23,36 @@ Engine = VariationEngine | AsyncVariationEngine
 
 
 class EngineProbe:
-    """Asks an engine.
+    """Sends requests to an engine.
 
     Args:
         engine: The engine, sync or async.
-        capabilities: What it claims to do.
-        deterministic: Whether it claims the same bytes for the same request.
+        capabilities: What it supports.
+        deterministic: Whether the same request always gives the same bytes.
 
     Raises:
-        ValueError: If it claims no size that a request can ask for.
+        ValueError: If it supports no size of the contract.
     """
 
     def __init__(
         self, engine: Engine, capabilities: Capabilities, *, deterministic: bool = False
     ) -> None:
         if not any(size in SIZES for size in capabilities.sizes):
-            raise ValueError(f"Of an engine, sizes must have one of {', '.join(SIZES)}.")
+            raise ValueError(f"An engine's sizes must include one of {', '.join(SIZES)}.")
         self.engine = engine
         self.capabilities = capabilities
         self.deterministic = deterministic
-        self._answers: dict[CreateImageVariationRequest, object] = {}
-        # One loop for all: an async engine may keep connections, which belong to theirs.
+        self._outcomes: dict[CreateImageVariationRequest, object] = {}
+        # One loop for all calls, because an async engine's connections belong to a loop.
         self._runner = asyncio.Runner()
-        self._asked: Sequence[CreateImageVariationRequest] = ()
+        self._last_requests: Sequence[CreateImageVariationRequest] = ()
 
     def close(self) -> None:
-        """End the loop on which an async engine was asked."""
+        """Close the event loop."""
         self._runner.close()
 
-    def asked(self) -> Sequence[str]:
-        """Return the requests that were sent together last."""
+    def request_lines(self) -> Sequence[str]:
+        """Return a line for each request that was last sent."""
         return [
             " ".join(
                 [
@@ -60,83 +60,83 @@ class EngineProbe:
                     f"image={request.image.side}x{request.image.side}",
                 ]
             )
-            for request in self._asked
+            for request in self._last_requests
         ]
 
     def request(self, name: str = "rgb.png", **fields: Any) -> CreateImageVariationRequest:
-        """Return a legal request for one picture of the smallest size, or what is asked for."""
-        usual = {
-            "image": SquarePNG(picture(name)),
+        """Return a legal request, by default for one image of the first supported size."""
+        defaults = {
+            "image": SquarePNG(make_image(name)),
             "response_format": self.capabilities.response_format,
             "size": next(size for size in self.capabilities.sizes if size in SIZES),
         }
-        return CreateImageVariationRequest.model_validate({**usual, **fields})
+        return CreateImageVariationRequest.model_validate({**defaults, **fields})
 
     def outcomes(
         self, *requests: CreateImageVariationRequest, at_once: bool = False
     ) -> Sequence[object]:
-        """Return what each request comes to: what the engine returns or raises.
+        """Send requests, and return what the engine returns or raises for each of them.
 
         Args:
             *requests: The requests.
-            at_once: Whether all are asked at the same time.
+            at_once: Whether to send all of them at the same time.
         """
-        self._asked = requests
-        return self._runner.run(self._outcomes(requests, at_once))
+        self._last_requests = requests
+        return self._runner.run(self._call_all(requests, at_once))
 
-    def answer(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
-        """Return the answer to a request, which is asked only if it was not before.
+    def response(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
+        """Return the response to a request, which is sent only the first time.
 
         Raises:
-            Breach: If there is none.
+            Violation: If the engine returns something else, or raises.
         """
         request = self.request(name, **fields)
-        self._asked = (request,)
-        if request not in self._answers:
-            (self._answers[request],) = self.outcomes(request)
-        return self.served(self._answers[request])
+        self._last_requests = (request,)
+        if request not in self._outcomes:
+            (self._outcomes[request],) = self.outcomes(request)
+        return self.require_response(self._outcomes[request])
 
-    def served(self, outcome: object) -> ImagesResponse:
-        """Return an outcome that is an answer.
+    def require_response(self, outcome: object) -> ImagesResponse:
+        """Return an outcome if it is a response.
 
         Raises:
-            Breach: If it is none.
+            Violation: If it is something else.
         """
         if isinstance(outcome, ImagesResponse):
             return outcome
-        self.breach(outcome)
+        self.fail(outcome)
 
-    def breach(self, outcome: object) -> Never:
-        """Say what an outcome is.
+    def fail(self, outcome: object) -> Never:
+        """Report an outcome that breaks a rule.
 
         Raises:
-            Breach: Always.
+            Violation: Always.
         """
         if isinstance(outcome, ImageVariationError):
-            raise Breach(f"{type(outcome).__name__}: {outcome.message}")
-        raise Breach(f"{type(outcome).__name__}: {outcome}"[:300])
+            raise Violation(f"{type(outcome).__name__}: {outcome.message}")
+        raise Violation(f"{type(outcome).__name__}: {outcome}"[:300])
 
-    def pictures(self, answer: ImagesResponse) -> list[bytes]:
-        """Return the files of an answer.
+    def images(self, response: ImagesResponse) -> list[bytes]:
+        """Return the files of a response.
 
         Raises:
-            Breach: If one cannot be read.
+            Violation: If one cannot be read.
         """
         try:
-            return [image.read() for image in answer.data]
+            return [image.read() for image in response.data]
         except ImageVariationError as error:
-            raise Breach(f"{type(error).__name__}: {error.message}") from None
+            raise Violation(f"{type(error).__name__}: {error.message}") from None
 
-    async def _outcomes(
+    async def _call_all(
         self, requests: Sequence[CreateImageVariationRequest], at_once: bool
     ) -> list[object]:
         if at_once:
-            return list(await asyncio.gather(*map(self._outcome, requests)))
-        return [await self._outcome(request) for request in requests]
+            return list(await asyncio.gather(*map(self._call, requests)))
+        return [await self._call(request) for request in requests]
 
-    async def _outcome(self, request: CreateImageVariationRequest) -> object:
+    async def _call(self, request: CreateImageVariationRequest) -> object:
         try:
-            answer: object = await asyncio.to_thread(self.engine.create_variation, request)
-            return await answer if isawaitable(answer) else answer
+            response: object = await asyncio.to_thread(self.engine.create_variation, request)
+            return await response if isawaitable(response) else response
         except Exception as error:
             return error

@@ -1,4 +1,4 @@
-"""Rules about engines: those of the Protocol `VariationEngine`."""
+"""Rules about engines: what the Protocol `VariationEngine` promises."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,155 +13,162 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.engine_probe import EngineProbe
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.conformance.rule import Breach, Level, Rule, unseen
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.rule import Level, Rule, Violation, skip
 
 __all__ = ["RULES"]
 
-_AT_ONCE = 4
+_CONCURRENT = 4
 
 
 def _returns(probe: EngineProbe) -> None:
-    probe.answer()
+    probe.response()
 
 
 def _count(probe: EngineProbe, n: int) -> None:
-    found = len(probe.answer(n=n).data)
-    if found != n:
-        raise Breach(f"{found} for n={n}")
+    count = len(probe.response(n=n).data)
+    if count != n:
+        raise Violation(f"{count} for n={n}")
 
 
 def _size(size: str, probe: EngineProbe) -> None:
     if size not in probe.capabilities.sizes:
-        unseen(f"The engine does not claim the size {size}.")
-    for data in probe.pictures(probe.answer(size=size)):
-        found = _seen(data)[1]
-        if found != size:
-            raise Breach(f"{found}")
+        skip(f"The size {size} is not among the engine's capabilities.")
+    for data in probe.images(probe.response(size=size)):
+        actual = _format_and_size(data)[1]
+        if actual != size:
+            raise Violation(f"{actual}")
 
 
 def _png(probe: EngineProbe) -> None:
-    for data in probe.pictures(probe.answer()):
-        kind = _seen(data)[0]
-        if kind != "PNG":
-            raise Breach(f"{kind}")
+    for data in probe.images(probe.response()):
+        format = _format_and_size(data)[0]
+        if format != "PNG":
+            raise Violation(f"{format}")
 
 
-def _seen(data: bytes) -> tuple[str | None, str | None]:
-    """Return the format and the size of a file whose every pixel can be read."""
+def _format_and_size(data: bytes) -> tuple[str | None, str | None]:
+    """Return the format and size of an image, or None if a pixel cannot be decoded."""
     try:
         with open_image(data) as image:
             image.load()
             return image.format, f"{image.width}x{image.height}"
-    # What Pillow raises for broken files differs by format.
+    # Pillow's exceptions for corrupt files differ by format.
     except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, None
 
 
-def _form(probe: EngineProbe, wanted: str, other: str) -> None:
-    if not getattr(probe.capabilities, wanted):
-        unseen(f"The engine does not claim {wanted}.")
-    for entry in probe.answer(response_format=wanted).data:
-        if not getattr(entry, wanted):
-            raise Breach(f"an entry without {wanted}")
+def _response_format(probe: EngineProbe, expected: str, other: str) -> None:
+    if not getattr(probe.capabilities, expected):
+        skip(f"{expected} is not among the engine's capabilities.")
+    for entry in probe.response(response_format=expected).data:
+        if not getattr(entry, expected):
+            raise Violation(f"an entry has no {expected}")
         if getattr(entry, other):
-            raise Breach(f"an entry with {other} too")
+            raise Violation(f"an entry also has {other}")
 
 
-def _reads(probe: EngineProbe) -> None:
+def _url_downloads(probe: EngineProbe) -> None:
     if not probe.capabilities.url:
-        unseen("The engine does not claim url.")
-    probe.pictures(probe.answer(response_format="url"))
+        skip("url is not among the engine's capabilities.")
+    probe.images(probe.response(response_format="url"))
 
 
 def _created(probe: EngineProbe) -> None:
-    if probe.answer().created is None:
-        raise Breach("there is none")
+    if probe.response().created is None:
+        raise Violation("there is none")
 
 
 def _distinct(probe: EngineProbe) -> None:
     n = min(3, probe.capabilities.max_n)
     if n == 1:
-        unseen("The engine does not claim n=2.")
-    found = probe.pictures(probe.answer(n=n))
-    if len(set(found)) != len(found):
-        raise Breach("two are the same bytes")
+        skip("n=2 is not among the engine's capabilities.")
+    images = probe.images(probe.response(n=n))
+    if len(set(images)) != len(images):
+        raise Violation("two have the same bytes")
 
 
 def _takes(id: str, level: Level, name: str, text: str) -> Rule[EngineProbe]:
-    return Rule(f"engine-takes-{id}", level, text, lambda probe: _serves(probe, name))
+    return Rule(f"engine-takes-{id}", level, text, lambda probe: _accepts(probe, name))
 
 
-def _serves(probe: EngineProbe, name: str) -> None:
-    probe.answer(name)
+def _accepts(probe: EngineProbe, name: str) -> None:
+    probe.response(name)
 
 
 def _user(probe: EngineProbe) -> None:
-    probe.answer(user="conformance \u00e9")
+    probe.response(user="conformance \u00e9")
 
 
 def _own_errors(probe: EngineProbe) -> None:
     (outcome,) = probe.outcomes(probe.request("broken-pixels.png"))
-    # An engine that does not look at the pixels may answer.
+    # An engine that does not read the pixels may succeed.
     if isinstance(outcome, Exception) and not isinstance(outcome, ImageVariationError):
-        probe.breach(outcome)
+        probe.fail(outcome)
 
 
 def _model(probe: EngineProbe) -> None:
     (outcome,) = probe.outcomes(probe.request(model="conformance-no-such-model"))
     if not isinstance(outcome, ModelNotFoundError):
-        probe.breach(outcome)
+        probe.fail(outcome)
 
 
 def _same_again(probe: EngineProbe) -> None:
     if not probe.deterministic:
-        unseen("The engine does not claim to be deterministic.")
+        skip("The engine is not declared deterministic.")
     request = probe.request()
-    first, second = (probe.pictures(probe.served(o)) for o in probe.outcomes(request, request))
+    first, second = (
+        probe.images(probe.require_response(outcome))
+        for outcome in probe.outcomes(request, request)
+    )
     if first != second:
-        raise Breach("the second time there are other bytes")
+        raise Violation("the second response has other bytes")
 
 
-def _first_are_the_same(probe: EngineProbe) -> None:
+def _first_is_the_same(probe: EngineProbe) -> None:
     if not probe.deterministic or probe.capabilities.max_n == 1:
-        unseen("The engine does not claim to be deterministic, or more than one picture.")
+        skip("The engine is not declared deterministic, or returns only one image.")
     outcomes = probe.outcomes(probe.request(), probe.request(n=2))
-    one, two = (probe.pictures(probe.served(outcome)) for outcome in outcomes)
+    one, two = (probe.images(probe.require_response(outcome)) for outcome in outcomes)
     if one != two[:1]:
-        raise Breach("the first of two is another")
+        raise Violation("the first of two images is different")
 
 
-def _follows_the_picture(probe: EngineProbe) -> None:
+def _depends_on_image(probe: EngineProbe) -> None:
     outcomes = probe.outcomes(probe.request(), probe.request("2048.png"))
-    one, other = (probe.pictures(probe.served(outcome)) for outcome in outcomes)
-    if one == other:
-        raise Breach("two pictures have the same variation")
+    first, second = (probe.images(probe.require_response(outcome)) for outcome in outcomes)
+    if first == second:
+        raise Violation("two different images have the same variation")
 
 
 def _no_copy(probe: EngineProbe) -> None:
-    if picture("256.png") in probe.pictures(probe.answer("256.png")):
-        raise Breach("it is the picture itself")
+    if make_image("256.png") in probe.images(probe.response("256.png")):
+        raise Violation("it is the source image")
 
 
 def _at_once(probe: EngineProbe) -> None:
-    most = probe.capabilities.max_n
-    counts = [index % min(3, most) + 1 for index in range(_AT_ONCE)]
-    pictures = ["rgb.png", "256.png"] * (_AT_ONCE // 2)
+    max_n = probe.capabilities.max_n
+    counts = [index % min(3, max_n) + 1 for index in range(_CONCURRENT)]
+    names = ["rgb.png", "256.png"] * (_CONCURRENT // 2)
     requests = [
         probe.request(name, n=n, user=f"conformance-{index}")
-        for index, (name, n) in enumerate(zip(pictures, counts, strict=True))
+        for index, (name, n) in enumerate(zip(names, counts, strict=True))
     ]
-    answers = [probe.served(outcome) for outcome in probe.outcomes(*requests, at_once=True)]
-    found = [len(answer.data) for answer in answers]
-    if found != counts:
-        raise Breach(f"{found} pictures for {counts}")
+    responses = [
+        probe.require_response(outcome) for outcome in probe.outcomes(*requests, at_once=True)
+    ]
+    actual = [len(response.data) for response in responses]
+    if actual != counts:
+        raise Violation(f"{actual} images for n={counts}")
     if not probe.deterministic:
         return
-    alone = [probe.served(outcome) for outcome in probe.outcomes(*requests)]
-    for index, pair in enumerate(zip(answers, alone, strict=True)):
-        mixed, right = map(probe.pictures, pair)
-        if mixed != right:
-            raise Breach(f"request {index + 1} of {_AT_ONCE} has other pictures than alone")
+    sequential = [probe.require_response(outcome) for outcome in probe.outcomes(*requests)]
+    for index, pair in enumerate(zip(responses, sequential, strict=True)):
+        images, expected = map(probe.images, pair)
+        if images != expected:
+            raise Violation(
+                f"request {index + 1} of {_CONCURRENT} got other images than when sent alone"
+            )
 
 
 def _sizes() -> Iterator[Rule[EngineProbe]]:
@@ -169,80 +176,80 @@ def _sizes() -> Iterator[Rule[EngineProbe]]:
         yield Rule(
             f"engine-size-{size}",
             "MUST",
-            f"For {size}, each picture is so to the pixel.",
+            f"For {size}, each image has exactly that size.",
             partial(_size, size),
         )
 
 
 RULES: tuple[Rule[EngineProbe], ...] = (
     Rule("engine-returns", "MUST", "It returns an ImagesResponse.", _returns),
-    Rule("engine-n-one", "MUST", "For n=1 there is one picture.", lambda p: _count(p, 1)),
+    Rule("engine-n-one", "MUST", "For n=1, there is one image.", lambda probe: _count(probe, 1)),
     Rule(
         "engine-n-most",
         "MUST",
-        "For the largest n, there are as many pictures.",
+        "For the largest n, there are that many images.",
         lambda probe: _count(probe, probe.capabilities.max_n),
     ),
     *_sizes(),
-    Rule("engine-png", "MUST", "Each picture is a PNG that can be decoded.", _png),
+    Rule("engine-png", "MUST", "Each image is a PNG that can be decoded.", _png),
     Rule(
         "engine-b64",
         "MUST",
-        "For b64_json, each entry has that alone.",
-        lambda probe: _form(probe, "b64_json", "url"),
+        "For b64_json, each entry has only b64_json.",
+        lambda probe: _response_format(probe, "b64_json", "url"),
     ),
     Rule(
         "engine-url",
         "MUST",
-        "For url, each entry has that alone; without a server it is a data: URL.",
-        lambda probe: _form(probe, "url", "b64_json"),
+        "For url, each entry has only url. An engine without a server returns data: URLs.",
+        lambda probe: _response_format(probe, "url", "b64_json"),
     ),
-    Rule("engine-url-read", "MUST", "A picture given as url can be read.", _reads),
-    Rule("engine-created", "MUST", "The answer says in created when it was made.", _created),
-    Rule("engine-distinct", "SHOULD", "The pictures of one answer differ.", _distinct),
-    _takes("rgba", "MUST", "rgba.png", "It takes pictures with an alpha channel."),
-    _takes("grey", "MUST", "grey.png", "It takes grey pictures."),
-    _takes("palette", "MUST", "palette.png", "It takes pictures with a palette."),
-    _takes("sixteen-bit", "MUST", "sixteen-bit.png", "It takes 16 bits a sample."),
-    _takes("one-pixel", "MUST", "one-pixel.png", "It takes a picture of one pixel."),
-    _takes("2048", "MUST", "2048.png", "It takes a picture larger than what is asked for."),
-    Rule("engine-user", "MUST", "user may be any text.", _user),
+    Rule("engine-url-read", "MUST", "An image returned as url can be read.", _url_downloads),
+    Rule("engine-created", "MUST", "The response has created, the time of creation.", _created),
+    Rule("engine-distinct", "SHOULD", "The images in one response differ.", _distinct),
+    _takes("rgba", "MUST", "rgba.png", "It accepts images with an alpha channel."),
+    _takes("grey", "MUST", "grey.png", "It accepts grayscale images."),
+    _takes("palette", "MUST", "palette.png", "It accepts images with a palette."),
+    _takes("sixteen-bit", "MUST", "sixteen-bit.png", "It accepts 16 bits per sample."),
+    _takes("one-pixel", "MUST", "one-pixel.png", "It accepts an image of one pixel."),
+    _takes("2048", "MUST", "2048.png", "It accepts an image larger than the requested size."),
+    Rule("engine-user", "MUST", "user can be any text.", _user),
     Rule(
         "engine-own-errors",
         "MUST",
-        "A picture that cannot be decoded is an ImageVariationError, and no other error.",
+        "An image that cannot be decoded raises an ImageVariationError, and no other error.",
         _own_errors,
     ),
     Rule(
         "engine-model",
         "SHOULD",
-        "A model that does not exist is a ModelNotFoundError, and no other is taken instead.",
+        "An unknown model raises a ModelNotFoundError, and is not replaced by another.",
         _model,
     ),
     Rule(
         "engine-same-again",
         "MUST",
-        "If it claims so, the same request has the same bytes again.",
+        "If it is declared deterministic, the same request gets the same bytes again.",
         _same_again,
     ),
     Rule(
         "engine-first-the-same",
         "SHOULD",
-        "If it claims so, the first picture is the same however many are asked for.",
-        _first_are_the_same,
+        "If it is declared deterministic, the first image does not depend on n.",
+        _first_is_the_same,
     ),
     Rule(
         "engine-follows",
         "SHOULD",
-        "Another picture has another variation.",
-        _follows_the_picture,
+        "Different images have different variations.",
+        _depends_on_image,
     ),
-    Rule("engine-no-copy", "SHOULD", "A variation is not the picture itself.", _no_copy),
+    Rule("engine-no-copy", "SHOULD", "A variation is not the source image.", _no_copy),
     Rule(
         "engine-at-once",
         "MUST",
-        f"{_AT_ONCE} requests at once have their own pictures, each its number of them.",
+        f"Each of {_CONCURRENT} concurrent requests gets its own images, as many as it requested.",
         _at_once,
     ),
 )
-"""All of them."""
+"""All rules of this module."""

@@ -1,227 +1,227 @@
-"""Rules about the answer to a request that is refused."""
+"""Rules about the response to a request that is refused."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pytest_image_variation.conformance.answer import Answer
-from pytest_image_variation.conformance.question import Question
-from pytest_image_variation.conformance.request_rules import serves
-from pytest_image_variation.conformance.rule import Rule, unseen
+from pytest_image_variation.conformance.probe_request import ProbeRequest
+from pytest_image_variation.conformance.probe_response import ProbeResponse
+from pytest_image_variation.conformance.request_rules import require_service
+from pytest_image_variation.conformance.rule import Rule, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES"]
 
 _KEYS = ("message", "type", "param", "code")
 _LONGEST_MESSAGE = 1000
-_INSIDE = ("Traceback", "site-packages", "/home/", "/usr/lib", "/app/")
+_INTERNALS = ("Traceback", "site-packages", "/home/", "/usr/lib", "/app/")
 
 
-def _refused(probe: ServerProbe) -> Answer:
-    """Return the answer at which most rules look: to the first illegal request that is refused.
+def _refusal(probe: ServerProbe) -> ProbeResponse:
+    """Return the response that most rules check: to the first illegal request that is refused.
 
     Raises:
-        Unseen: If the server serves them all.
+        SkipCheck: If the server accepts all of them.
     """
     for n in ("-7", "seven"):
-        answer = probe.variation(n=n)
-        if answer.status >= 400:
-            return answer
-    unseen("The server refuses too little; see refuse-n-negative and refuse-n-word.")
+        response = probe.variation(n=n)
+        if response.status >= 400:
+            return response
+    skip("The server accepts illegal values of n; see refuse-n-negative and refuse-n-word.")
 
 
-def _about(probe: ServerProbe, *, picture: str = "rgb.png", **fields: str) -> Answer:
-    """Return the answer to an illegal request, if what is wrong with it is why it is refused.
+def _refusal_of(probe: ServerProbe, *, image: str = "rgb.png", **fields: str) -> ProbeResponse:
+    """Return the response to an illegal request that is refused because it is illegal.
 
     Raises:
-        Unseen: If it is served, or if everything is refused.
+        SkipCheck: If the server accepts it, or refuses every request.
     """
-    serves(probe)
-    answer = probe.variation(picture=picture, **fields)
-    if answer.status < 400:
-        unseen("The server serves that request; see the rules whose names begin with refuse.")
-    return answer
+    require_service(probe)
+    response = probe.variation(image=image, **fields)
+    if response.status < 400:
+        skip("The server accepts that request; see the rules that start with refuse.")
+    return response
 
 
-def _error(answer: Answer) -> Mapping[str, object]:
-    if answer.error is None:
-        unseen("There is no error in the contract's envelope to look at; see error-envelope.")
-    return answer.error
+def _error(response: ProbeResponse) -> Mapping[str, object]:
+    if response.error is None:
+        skip("The response has no error object to check; see error-envelope.")
+    return response.error
 
 
 def _content_type(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    kind = answer.headers.get("content-type", "none")
-    plain = kind.partition(";")[0].strip().lower()
-    answer.must(plain == "application/json", lambda: f"it is {answer.shown(kind)}")
+    response = _refusal(probe)
+    kind = response.headers.get("content-type", "none")
+    is_json = kind.partition(";")[0].strip().lower() == "application/json"
+    response.require(is_json, lambda: f"it is {response.quote(kind)}")
 
 
 def _envelope(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    answer.must(answer.error is not None, lambda: str(answer))
+    response = _refusal(probe)
+    response.require(response.error is not None, lambda: str(response))
 
 
 def _message(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    message = _error(answer).get("message")
-    answer.must(
-        isinstance(message, str) and bool(message), lambda: f"message is {answer.shown(message)}"
+    response = _refusal(probe)
+    message = _error(response).get("message")
+    response.require(
+        isinstance(message, str) and bool(message), lambda: f"message is {response.quote(message)}"
     )
 
 
 def _type(probe: ServerProbe) -> None:
-    serves(probe)
-    answer = _refused(probe)
-    found = _error(answer).get("type")
-    answer.must(found == "invalid_request_error", lambda: f"type is {answer.shown(found)}")
+    require_service(probe)
+    response = _refusal(probe)
+    type_ = _error(response).get("type")
+    response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
 
 
 def _all_keys(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    missing = [key for key in _KEYS if key not in _error(answer)]
-    answer.must(not missing, f"{', '.join(missing)} is left out")
+    response = _refusal(probe)
+    missing = [key for key in _KEYS if key not in _error(response)]
+    response.require(not missing, f"it lacks {', '.join(missing)}")
 
 
 def _null(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    empty = [key for key in _KEYS if _error(answer).get(key) == ""]
-    answer.must(not empty, f"{', '.join(empty)} is an empty text")
+    response = _refusal(probe)
+    empty = [key for key in _KEYS if _error(response).get(key) == ""]
+    response.require(not empty, f"{', '.join(empty)} is an empty string")
 
 
 def _only_error(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    _error(answer)
-    others = sorted(answer.json.keys() - {"error"})
-    answer.must(not others, lambda: f"there is {answer.shown(others)} too")
+    response = _refusal(probe)
+    _error(response)
+    others = sorted(response.json.keys() - {"error"})
+    response.require(not others, lambda: f"the body also has {response.quote(others)}")
 
 
-def _names(param: str, value: str) -> Rule[ServerProbe]:
+def _names_param(param: str, value: str) -> Rule[ServerProbe]:
     def check(probe: ServerProbe) -> None:
-        answer = _about(probe, **{param: value})
-        found = answer.known_error.param
-        answer.must(found == param, lambda: f"param is {answer.shown(found)}")
+        response = _refusal_of(probe, **{param: value})
+        actual = response.parsed_error.param
+        response.require(actual == param, lambda: f"param is {response.quote(actual)}")
 
-    text = f"The error about {param} has its name as param."
+    text = f"The error for an illegal {param} names it in param."
     return Rule(f"error-param-{param.replace('_', '-')}", "SHOULD", text, check)
 
 
-def _names_picture(probe: ServerProbe) -> None:
-    answer = _about(probe, picture="photo.jpg", user="conformance-error")
-    found = answer.known_error.param
-    answer.must(found == "image", lambda: f"param is {answer.shown(found)}")
+def _names_image(probe: ServerProbe) -> None:
+    response = _refusal_of(probe, image="photo.jpg", user="conformance-error")
+    param = response.parsed_error.param
+    response.require(param == "image", lambda: f"param is {response.quote(param)}")
 
 
-def _picture_code(probe: ServerProbe) -> None:
-    answer = _about(probe, picture="photo.jpg", user="conformance-error")
-    found = answer.known_error.code
-    answer.must(found == "invalid_image_format", lambda: f"code is {answer.shown(found)}")
+def _image_code(probe: ServerProbe) -> None:
+    response = _refusal_of(probe, image="photo.jpg", user="conformance-error")
+    code = response.parsed_error.code
+    response.require(code == "invalid_image_format", lambda: f"code is {response.quote(code)}")
 
 
 def _model_code(probe: ServerProbe) -> None:
-    answer = _about(probe, model="conformance-no-such-model-either")
-    error = answer.known_error
-    known = error.code == "model_not_found" or (error.code, error.param) == (
+    response = _refusal_of(probe, model="conformance-no-such-model-either")
+    error = response.parsed_error
+    is_right = error.code == "model_not_found" or (error.code, error.param) == (
         "invalid_value",
         "model",
     )
-    answer.must(known, lambda: f"code is {answer.shown(error.code)}")
+    response.require(is_right, lambda: f"code is {response.quote(error.code)}")
 
 
 def _request_id(probe: ServerProbe) -> None:
-    answer = _refused(probe)
-    answer.must(bool(answer.headers.get("x-request-id")), "there is none")
+    response = _refusal(probe)
+    response.require(bool(response.headers.get("x-request-id")), "there is none")
 
 
 def _final(probe: ServerProbe) -> None:
-    serves(probe)
-    answer = _refused(probe)
-    retry = answer.headers.get("x-should-retry", "")
-    answer.must(retry != "true", "x-should-retry is true")
-    answer.must("retry-after" not in answer.headers, "there is a retry-after")
+    require_service(probe)
+    response = _refusal(probe)
+    retry = response.headers.get("x-should-retry", "")
+    response.require(retry != "true", "x-should-retry is true")
+    response.require("retry-after" not in response.headers, "there is a retry-after")
 
 
 def _short(probe: ServerProbe) -> None:
-    # Text that a client sent must not fill its log, nor a page that shows the message.
-    answer = _about(probe, size="x" * 5000)
-    length = len(answer.known_error.message or "")
-    answer.must(length <= _LONGEST_MESSAGE, f"the message has {length:,} characters")
+    # A client's own text must not fill its log, or a page that shows the message.
+    response = _refusal_of(probe, size="x" * 5000)
+    length = len(response.parsed_error.message or "")
+    response.require(length <= _LONGEST_MESSAGE, f"the message has {length:,} characters")
 
 
-def _nothing_inside(probe: ServerProbe) -> None:
-    answer = probe.variation(picture="cut-off.png", user="conformance-error")
-    if answer.status < 400:
-        unseen("The server serves that request; see refuse-cut-off.")
-    text = answer.content.decode("utf-8", "replace")
-    found = [word for word in _INSIDE if word in text]
-    answer.must(not found, lambda: str(answer))
+def _no_internals(probe: ServerProbe) -> None:
+    response = probe.variation(image="cut-off.png", user="conformance-error")
+    if response.status < 400:
+        skip("The server accepts that request; see refuse-cut-off.")
+    text = response.content.decode("utf-8", "replace")
+    internals = [word for word in _INTERNALS if word in text]
+    response.require(not internals, lambda: str(response))
 
 
-def _elsewhere(probe: ServerProbe) -> None:
-    serves(probe)
-    question = replace(Question("GET"), path="/images/conformance-no-such-address")
-    probe.ask(question).refused(404)
+def _unknown_path(probe: ServerProbe) -> None:
+    require_service(probe)
+    request = replace(ProbeRequest("GET"), path="/images/conformance-no-such-address")
+    probe.send(request).require_refusal(404)
 
 
 def _recovers(probe: ServerProbe) -> None:
-    serves(probe)
-    for picture in ("cut-off.png", "text.png", "empty.png"):
-        probe.variation(picture=picture)
-    probe.variation(user="conformance-after-errors").succeeded()
+    require_service(probe)
+    for image in ("cut-off.png", "text.png", "empty.png"):
+        probe.variation(image=image)
+    probe.variation(user="conformance-after-errors").require_success()
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
     Rule("error-content-type", "MUST", "An error is application/json.", _content_type),
     Rule("error-envelope", "MUST", 'The body of an error is {"error": {…}}.', _envelope),
-    Rule("error-message", "MUST", "An error has a message, a text.", _message),
+    Rule("error-message", "MUST", "An error has a message, a non-empty string.", _message),
     Rule(
         "error-type",
         "MUST",
-        "The error of an illegal request has the type invalid_request_error.",
+        "The error for an illegal request has the type invalid_request_error.",
         _type,
     ),
     Rule("error-all-keys", "SHOULD", "An error has message, type, param and code.", _all_keys),
-    Rule("error-null", "SHOULD", "What an error does not say is null, not an empty text.", _null),
-    Rule("error-alone", "SHOULD", "There is nothing beside the error in its body.", _only_error),
-    _names("n", "99"),
-    _names("size", "640x480"),
-    _names("response_format", "jpeg"),
+    Rule("error-null", "SHOULD", "Keys of an error without a value are null, not empty.", _null),
+    Rule("error-alone", "SHOULD", "The body of an error has nothing but the error.", _only_error),
+    _names_param("n", "99"),
+    _names_param("size", "640x480"),
+    _names_param("response_format", "jpeg"),
     Rule(
         "error-param-image",
         "SHOULD",
-        "The error about the picture has image as param.",
-        _names_picture,
+        "The error for an illegal image has the param image.",
+        _names_image,
     ),
     Rule(
         "error-code-image",
         "SHOULD",
-        "The error about the picture has the code invalid_image_format.",
-        _picture_code,
+        "The error for an illegal image has the code invalid_image_format.",
+        _image_code,
     ),
     Rule(
         "error-code-model",
         "SHOULD",
-        "The error about the model has the code model_not_found, or invalid_value and param model.",
+        "An unknown model gets the code model_not_found, or invalid_value with the param model.",
         _model_code,
     ),
     Rule("error-request-id", "SHOULD", "An error has the header x-request-id.", _request_id),
     Rule(
         "error-final",
         "SHOULD",
-        "The error of an illegal request does not tell clients to try again.",
+        "The error for an illegal request does not tell clients to retry.",
         _final,
     ),
-    Rule("error-short", "SHOULD", "A message stays short, whatever was sent.", _short),
+    Rule("error-short", "SHOULD", "A message is short, whatever the request contains.", _short),
     Rule(
         "error-nothing-inside",
         "SHOULD",
-        "An error shows nothing of the server's inside: no traceback, no path.",
-        _nothing_inside,
+        "An error shows no internals of the server, such as a traceback or a path.",
+        _no_internals,
     ),
-    Rule("error-no-address", "SHOULD", "An address that does not exist is 404.", _elsewhere),
+    Rule("error-no-address", "SHOULD", "An unknown path gets a 404.", _unknown_path),
     Rule(
         "error-recovers",
         "MUST",
-        "After broken pictures, legal requests are served as before.",
+        "After corrupt images, legal requests still get images.",
         _recovers,
     ),
 )
-"""All of them."""
+"""All rules of this module."""

@@ -1,4 +1,4 @@
-"""What came of each rule, for people and for machines."""
+"""The outcome of each rule, as a table and as JSON."""
 
 import json
 from collections import Counter
@@ -12,72 +12,73 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.files.atomic import atomic_write
 from pytest_image_variation.conformance.rule import LEVELS, Rule
-from pytest_image_variation.conformance.target import Server
-from pytest_image_variation.conformance.verdict import BREACH
+from pytest_image_variation.conformance.rule_tests import VIOLATION
+from pytest_image_variation.conformance.server import Server
 
 __all__ = ["RULE", "Row", "Tally", "as_property"]
 
 RULE = "image_variation_rule"
-"""The property of a test's report that says which rule it is about."""
+"""The property of a test report that holds the rule of the test."""
 
-_OUTCOMES = ("kept", "broken", "expected", "not seen", "failed")
+_OUTCOMES = ("passed", "failed", "xfailed", "skipped", "error")
 
 
 @dataclass(slots=True)
 class Row:
-    """What came of one rule in one test."""
+    """The outcome of one rule in one test."""
 
     test: str
-    """The node id."""
+    """The node id of the test."""
     id: str
     level: str
     rule: str
-    """The rule in a sentence."""
+    """The rule in one sentence."""
     outcome: str
-    """"kept", "broken", "expected" (broken, as was expected), "not seen" or "failed" (the test
-    itself, so that nothing is known of the rule)."""
+    """"passed", "failed", "xfailed" (failed as expected), "skipped", or "error" (the test itself
+    failed, so the rule was not checked)."""
     got: str | None = None
-    """What was found instead, if it is broken; why, if it was not seen or the test failed."""
-    asked: list[str] = field(default_factory=list)
-    """What a client that breaks it asked, or what was asked of an engine."""
+    """What was found instead, or why the rule was not checked."""
+    requests: list[str] = field(default_factory=list)
+    """The requests that a client sent or an engine got, if the rule is broken."""
     curl: list[str] = field(default_factory=list)
-    """How to ask a server again."""
+    """Command lines that repeat the requests to a server."""
 
 
 class Tally:
-    """The outcomes of a session."""
+    """The outcomes of a test session."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
 
     def add(self, report: pytest.TestReport, rule: Mapping[str, str]) -> None:
-        """Take the report of one phase of a test of a rule."""
-        breach = dict(report.user_properties).get(BREACH)
-        outcome, got = _outcome(report, breach)
+        """Add the report of one phase of a test."""
+        violation = dict(report.user_properties).get(VIOLATION)
+        outcome, got = _outcome(report, violation)
         if outcome is None:
             return
         row = Row(report.nodeid, rule["id"], rule["level"], rule["rule"], outcome, got)
-        if isinstance(breach, dict) and outcome in ("broken", "expected"):
-            row.got, row.asked, row.curl = breach["got"], breach["asked"], breach["curl"]
+        if isinstance(violation, dict) and outcome in ("failed", "xfailed"):
+            row.got, row.curl = violation["got"], violation["curl"]
+            row.requests = violation["requests"]
         self._rows[report.nodeid] = row
 
     def lines(self) -> Iterable[str]:
-        """Yield a table of the outcomes by level, and what is broken."""
+        """Yield a table of the outcomes by level, then each rule that did not pass."""
         yield "        " + "".join(f"{outcome:>10}" for outcome in _OUTCOMES)
         for level in LEVELS:
             counts = self._counts(level)
             yield f"{level:<8}" + "".join(f"{counts[outcome]:>10}" for outcome in _OUTCOMES)
         for row in self._rows.values():
-            if row.outcome in ("broken", "expected", "failed"):
+            if row.outcome in ("failed", "xfailed", "error"):
                 yield f"{row.level} {row.outcome}: {row.id}: {row.rule}"
 
     def write(self, path: Path, target: str | None, exit_status: int) -> None:
-        """Write all that is known as JSON, whole or not at all.
+        """Write all outcomes as JSON, completely or not at all.
 
         Args:
             path: The file.
-            target: The address of the server, if there is one for all.
-            exit_status: That of pytest, which is 2 if it was interrupted.
+            target: The base URL of the server, if one server was checked.
+            exit_status: pytest's exit status, which is 2 if it was interrupted.
 
         Raises:
             OSError: If the file cannot be written.
@@ -99,28 +100,28 @@ class Tally:
 
 
 def as_property(rule: Rule[Any]) -> dict[str, str]:
-    """Return what a test's report has of its rule."""
+    """Return a rule as the property of a test report."""
     return {"id": rule.id, "level": rule.level, "rule": rule.text}
 
 
-def _outcome(report: pytest.TestReport, breach: object) -> tuple[str | None, str | None]:
-    """Return what a phase of a test says of its rule, if anything, and why."""
+def _outcome(report: pytest.TestReport, violation: object) -> tuple[str | None, str | None]:
+    """Return the outcome of a rule and its reason, or None if this phase does not decide it."""
     if report.failed and str(report.longrepr).startswith("[XPASS(strict)]"):
-        # Its test fails, but for the list, which is out of date.
-        return "kept", "It was expected to be broken."
-    if report.failed and breach is not None and report.when == "call":
-        return "broken", None
+        # The rule passed. Only its test fails, because the list is out of date.
+        return "passed", "It was expected to fail."
+    if report.failed and violation is not None and report.when == "call":
+        return "failed", None
     if report.failed:
         crash = getattr(report.longrepr, "reprcrash", None)
-        return "failed", str(crash.message if crash else report.longrepr).strip().splitlines()[0]
+        return "error", str(crash.message if crash else report.longrepr).strip().splitlines()[0]
     if report.skipped and hasattr(report, "wasxfail"):
-        return "expected", None
+        return "xfailed", None
     if report.skipped:
-        return "not seen", _reason(report)
-    return ("kept", None) if report.when == "call" else (None, None)
+        return "skipped", _skip_reason(report)
+    return ("passed", None) if report.when == "call" else (None, None)
 
 
-def _reason(report: pytest.TestReport) -> str:
+def _skip_reason(report: pytest.TestReport) -> str:
     longrepr = report.longrepr
     reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
     return reason.removeprefix("Skipped: ")

@@ -1,35 +1,35 @@
-"""A rule of the contract with the check that sees whether it is kept."""
+"""A rule of the contract, with the check that tests it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NoReturn, Protocol, TypeVar, get_args
 
-__all__ = ["LEVELS", "Breach", "Level", "Rule", "Subject", "Unseen", "unseen"]
+__all__ = ["LEVELS", "Level", "Rule", "SkipCheck", "Subject", "Violation", "skip"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
-"""As in RFC 2119. A MUST is what the vendor's specification says and its recorded answers show; a
-SHOULD is what some programs rely on, or what spares their authors a search; a MAY is an extra."""
+"""As in RFC 2119. The vendor's specification and its recorded responses require a MUST. Some
+programs rely on a SHOULD, or it saves their authors a search. A MAY is an extra."""
 
 LEVELS: tuple[Level, ...] = get_args(Level)
-"""The levels, the strongest first."""
+"""The levels, strongest first."""
 
 S = TypeVar("S")
 
 
 class Subject(Protocol):
-    """What is checked, and asked for that."""
+    """The probe of a server, a client or an engine under test."""
 
-    def asked(self) -> Sequence[str]:
-        """Return what was asked last, a line for each request, where no curl can ask it again."""
+    def request_lines(self) -> Sequence[str]:
+        """Return a line for each request of the last check, if curl cannot repeat it."""
         ...
 
 
-class Breach(AssertionError):
+class Violation(AssertionError):
     """A rule is broken.
 
     Attributes:
         got: What was found instead.
-        curl: The requests that show it, as command lines; the last is the one that does.
+        curl: Command lines that repeat the requests. The last one shows the violation.
     """
 
     def __init__(self, got: str, curl: Sequence[str] = ()) -> None:
@@ -38,27 +38,27 @@ class Breach(AssertionError):
         self.curl = tuple(curl)
 
 
-class Unseen(Exception):
-    """Whether the rule is kept cannot be seen here; the message says why."""
+class SkipCheck(Exception):
+    """A rule cannot be checked here; the message says why."""
 
 
-def unseen(why: str) -> NoReturn:
-    """Leave a check, since there is nothing to see.
+def skip(reason: str) -> NoReturn:
+    """Leave a check that cannot be made.
 
     Raises:
-        Unseen: Always.
+        SkipCheck: Always.
     """
-    raise Unseen(why)
+    raise SkipCheck(reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[S]):
-    """A rule, and how it is checked."""
+    """A rule, and how to check it."""
 
     id: str
     """Short and unique, for lists and reports."""
     level: Level
     text: str
-    """The rule itself, in a sentence."""
+    """The rule in one sentence."""
     check: Callable[[S], None]
-    """Raises `Breach` if the rule is broken, and `Unseen` if that cannot be seen."""
+    """Raises `Violation` if the rule is broken, and `SkipCheck` if it cannot be checked."""

@@ -1,106 +1,53 @@
-"""`ServerConformanceTests`: what a server gets wrong."""
+"""The server under test, as you describe it."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
-import pytest
+import httpx
 
+from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.hosted import settings
-from pytest_image_variation.conformance import (
-    answer_rules,
-    error_rules,
-    request_rules,
-    traffic_rules,
-    url_rules,
-)
 from pytest_image_variation.conformance.capabilities import Capabilities
-from pytest_image_variation.conformance.rule import Rule
-from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.conformance.target import Server
-from pytest_image_variation.conformance.verdict import judge, parameters, subject_of
 
-__all__ = ["SERVER_RULES", "ServerConformanceTests", "named"]
+__all__ = ["Server"]
 
-SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
-    rule.id: rule
-    for rules in (
-        answer_rules.RULES,
-        request_rules.RULES,
-        url_rules.RULES,
-        error_rules.RULES,
-        traffic_rules.RULES,
-    )
-    for rule in rules
-}
-"""All rules about servers by id."""
-
-_PROBES = pytest.StashKey[dict[Hashable, ServerProbe]]()
+_MAX_TIMEOUT = 24 * 3600
 
 
-class ServerConformanceTests:
-    """One test for each rule about servers; a subclass gives it the fixture `server`.
-
-    The fixture returns a `Server`. Without one of its own, the server is that of
-    `--image-variation-url`.
-    """
-
-    @pytest.fixture
-    def server(self, request: pytest.FixtureRequest) -> Server:
-        """The server of the command line."""
-        server = named(request.config)
-        if server is None:
-            pytest.skip(
-                "No server is named; pass --image-variation-url http://HOST:PORT/v1, up to and "
-                "with its /v1."
-            )
-        return server
-
-    @pytest.mark.parametrize("rule", parameters(SERVER_RULES.values()))
-    def test_rule(
-        self, rule: Rule[ServerProbe], server: Server, request: pytest.FixtureRequest
-    ) -> None:
-        """The server keeps the rule."""
-        # The tests of a class share what was asked already, as long as it is the same server.
-        probes = request.session.stash.setdefault(_PROBES, {})
-        subject = subject_of(request.node)
-        probe = probes.get(subject)
-        if probe is None or probe.server != server:
-            probe = probes[subject] = ServerProbe(server)
-        if rule.id != "answer-status" and not probe.answers:
-            if rule.id == _first_of(request.node):
-                pytest.fail("The server does not answer; answer-status says more.", pytrace=False)
-            pytest.skip("The server does not answer; see answer-status.")
-        judge(rule, probe, request.node)
-
-
-def _first_of(item: pytest.Item) -> str | None:
-    """Return the rule that has to fail for all, where answer-status is not chosen to be checked."""
-    ids = [
-        other.callspec.params["rule"].id  # type: ignore[attr-defined]  # of parametrized tests
-        for other in item.session.items
-        if other.parent is item.parent
-        and "rule" in getattr(getattr(other, "callspec", None), "params", ())
-    ]
-    return None if "answer-status" in ids else ids[0]
-
-
-def named(config: pytest.Config) -> Server | None:
-    """Return the server of the command line, or None if it names none.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server to check.
 
     Raises:
-        ValueError: As `Server` and `Capabilities`.
+        ValueError: If `base_url` is not an http or https URL, or has a user name or a query; if
+            `api_key` has a character that headers do not allow; or if `timeout` is not more than
+            0 and at most one day.
     """
 
-    def option(name: str) -> Any:
-        return config.getoption(f"--image-variation-{name}", None)
+    base_url: str
+    """Up to and including "/v1". A trailing "/images/variations" is removed."""
+    api_key: str | None = field(default=None, repr=False)
+    """The key that the server requires, or None if it requires none."""
+    model: str | None = None
+    """The model to request, or None to use the server's default."""
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    """What the server supports."""
+    transport: httpx.BaseTransport | None = None
+    """Sends the requests instead of the network. It must enforce `timeout` itself."""
+    timeout: float = 300.0
+    """The most seconds for one response, from the first byte sent to the last byte received."""
 
-    url = option("url")
-    if not url:
-        return None
-    return Server(
-        url,
-        api_key=option("api-key") or settings.read_environment("IMAGE_VARIATION_API_KEY"),
-        model=option("model"),
-        capabilities=Capabilities.parse(option("capabilities") or ""),
-        timeout=option("timeout"),
-    )
+    def __post_init__(self) -> None:
+        """Check the values, and normalize the base URL."""
+        try:
+            url = settings.check_base_url(self.base_url)
+            settings.check_key(self.api_key, None)
+        except ImageVariationError as error:
+            raise ValueError(error.message) from None
+        if url.query:
+            raise ValueError("base_url must not have a query. Remove it and everything after it.")
+        if not 0 < self.timeout <= _MAX_TIMEOUT:
+            raise ValueError(
+                f"timeout must be more than 0 and at most {_MAX_TIMEOUT:,} seconds, got "
+                f"{self.timeout:g}."
+            )
+        object.__setattr__(self, "base_url", str(url.copy_with(query=None)))

@@ -1,4 +1,4 @@
-"""What is asked of a server, each question once."""
+"""Sends requests to a server, equal ones only once, and keeps its responses."""
 
 import base64
 import binascii
@@ -16,123 +16,127 @@ from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import check_timeout
-from langchain_image_variation.http.deadline import deadline_at
-from pytest_image_variation.conformance.answer import Answer, Picture, masked
-from pytest_image_variation.conformance.question import Field, File, Question
-from pytest_image_variation.conformance.rule import Breach, unseen
-from pytest_image_variation.conformance.target import Server
+from langchain_image_variation.http.deadline import use_deadline
+from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
+from pytest_image_variation.conformance.probe_response import (
+    ProbeResponse,
+    ReturnedImage,
+    mask_key,
+)
+from pytest_image_variation.conformance.rule import Violation, skip
+from pytest_image_variation.conformance.server import Server
 
 __all__ = ["ServerProbe"]
 
-_WAITS = 5
-_WAIT = 1.0
-_LONGEST_WAIT = 60.0
+_MAX_RETRIES = 5
+_RETRY_SECONDS = 1.0
+_MAX_RETRY_SECONDS = 60.0
 
 
 class ServerProbe:
-    """Asks a server, each question once.
+    """Sends requests to a server, equal ones only once.
 
     Args:
-        server: The server to be asked.
+        server: The server to check.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.capabilities = server.capabilities
-        self.run = uuid.uuid4().hex[:12]
-        """Tells this run from others, for what a server remembers."""
-        self._known: dict[Question, Answer | Breach] = {}
+        self.run_id = uuid.uuid4().hex[:12]
+        """Distinguishes this run from earlier ones, for servers that remember requests."""
+        self._responses: dict[ProbeRequest, ProbeResponse | Violation] = {}
         self._lock = threading.Lock()
-        self._in_vain = False
+        self._rate_limited = False
 
     @property
     def size(self) -> str:
-        """The size of which most pictures are asked for."""
+        """The size in most requests."""
         return self.capabilities.sizes[0]
 
     @property
-    def answers(self) -> bool:
-        """Whether the server answers at all, whatever."""
+    def is_reachable(self) -> bool:
+        """Whether the server answers at all."""
         try:
             self.variation()
-        except Breach:
+        except Violation:
             return False
         return True
 
     @property
-    def serves(self) -> bool:
-        """Whether the plainest request gets pictures, whatever they are."""
-        return self.answers and bool(self.variation().entries)
+    def serves_images(self) -> bool:
+        """Whether the simplest request gets images, whatever they are."""
+        return self.is_reachable and bool(self.variation().entries)
 
-    def asked(self) -> Sequence[str]:
-        """Return nothing: each breach has the command line that asks again."""
+    def request_lines(self) -> Sequence[str]:
+        """Return nothing, since each violation has a curl command line."""
         return ()
 
-    def knows(self, question: Question) -> bool:
-        """Whether a question was asked already."""
+    def has_sent(self, request: ProbeRequest) -> bool:
+        """Return whether a request was sent already."""
         with self._lock:
-            return question in self._known
+            return request in self._responses
 
-    def ask(self, question: Question) -> Answer:
-        """Return the answer to a question; it is asked only if it was not before.
+    def send(self, request: ProbeRequest) -> ProbeResponse:
+        """Return the response to a request, which is sent only the first time.
 
-        An answer that says to come back later is waited for, a few times.
+        A 429 is retried a few times, after the delay that the server gives.
 
         Raises:
-            Breach: If there is no answer.
+            Violation: If there is no response.
         """
         with self._lock:
-            known = self._known.get(question)
-        if known is None:
-            known = self._asked(question)
+            response = self._responses.get(request)
+        if response is None:
+            response = self._send_with_retries(request)
             with self._lock:
-                self._known[question] = known
-        if isinstance(known, Breach):
-            raise Breach(known.got, known.curl)
-        return known
+                self._responses[request] = response
+        if isinstance(response, Violation):
+            raise Violation(response.got, response.curl)
+        return response
 
-    def legal(self, *, picture: str | None = "rgb.png", **fields: str | None) -> Question:
-        """Return a question that keeps every rule, but for what the arguments say.
+    def legal_request(self, *, image: str | None = "rgb.png", **fields: str | None) -> ProbeRequest:
+        """Return a request that follows every rule, except for the changes in the arguments.
 
         Args:
-            picture: The picture's name, or None for none.
-            **fields: Fields that are sent instead of the usual ones; None leaves one out.
+            image: The name of the image, or None for no image.
+            **fields: Replacements for the default fields. None removes a field.
         """
-        usual = {
+        defaults = {
             "model": self.server.model,
             "n": None,
             "response_format": self.capabilities.response_format,
             "size": self.size,
         }
-        sent = {**usual, **fields}
-        parts: list[Field | File] = [Field(k, v) for k, v in sent.items() if v is not None]
-        return Question(parts=(*parts, *([File(picture)] if picture else [])))
+        values = {**defaults, **fields}
+        parts: list[Field | File] = [Field(k, v) for k, v in values.items() if v is not None]
+        return ProbeRequest(parts=(*parts, *([File(image)] if image else [])))
 
-    def variation(self, *, picture: str | None = "rgb.png", **fields: str | None) -> Answer:
-        """Ask `legal`.
-
-        Raises:
-            Breach: If there is no answer.
-        """
-        return self.ask(self.legal(picture=picture, **fields))
-
-    def pictures(self, answer: Answer) -> list[Picture]:
-        """Return the pictures of an answer, whether base64 or addresses.
+    def variation(self, *, image: str | None = "rgb.png", **fields: str | None) -> ProbeResponse:
+        """Send `legal_request` with these arguments.
 
         Raises:
-            Unseen: If there are none to look at.
+            Violation: If there is no response.
         """
-        if answer.status != 200 or not answer.entries:
-            unseen("There are no pictures to look at; see answer-status and answer-data.")
-        return [Picture.of(self._file(entry)) for entry in answer.entries]
+        return self.send(self.legal_request(image=image, **fields))
 
-    def read(self, url: str) -> Answer:
-        """Read an address from an answer, without the key.
+    def images(self, response: ProbeResponse) -> list[ReturnedImage]:
+        """Return the images of a response, whether it has base64 or URLs.
 
         Raises:
-            Breach: If there is no answer.
+            SkipCheck: If it has no images that can be read.
         """
-        return self.ask(Question("GET", url, key="none"))
+        if response.status != 200 or not response.entries:
+            skip("There are no images to check; see answer-status and answer-data.")
+        return [ReturnedImage.from_bytes(self._file(entry)) for entry in response.entries]
+
+    def download(self, url: str) -> ProbeResponse:
+        """Download a URL from a response, without the key.
+
+        Raises:
+            Violation: If there is no response.
+        """
+        return self.send(ProbeRequest("GET", url, key="none"))
 
     def _file(self, entry: Mapping[str, Any]) -> bytes:
         encoded, url = entry.get("b64_json"), entry.get("url")
@@ -140,79 +144,80 @@ class ServerProbe:
             try:
                 return base64.b64decode(encoded.rpartition("base64,")[2])
             except (binascii.Error, ValueError):
-                unseen("There is no base64 to look at; see b64-plain.")
+                skip("The base64 is invalid; see b64-plain.")
         if isinstance(url, str) and url.startswith(("http://", "https://")):
-            answer = self.read(url)
-            if answer.status == 200:
-                return answer.content
-        unseen("There is no picture that can be read; see b64-string and url-read.")
+            response = self.download(url)
+            if response.status == 200:
+                return response.content
+        skip("There is no image that can be read; see b64-string and url-read.")
 
-    def _asked(self, question: Question) -> Answer | Breach:
-        """Ask, and ask again while the server says to come back later."""
-        for wait in range(_WAITS + 1):
-            found = self._sent(question)
-            if isinstance(found, Breach) or found.status != 429:
+    def _send_with_retries(self, request: ProbeRequest) -> ProbeResponse | Violation:
+        for retry in range(_MAX_RETRIES + 1):
+            response = self._send_once(request)
+            if isinstance(response, Violation) or response.status != 429:
                 break
-            if wait == _WAITS or self._in_vain:
-                # It would be in vain each time.
-                self._in_vain = True
+            if retry == _MAX_RETRIES or self._rate_limited:
+                # Waiting did not help, so do not wait for later requests either.
+                self._rate_limited = True
                 break
-            seconds = retry_after(found.headers, str(found))
-            time.sleep(_WAIT if seconds is None else min(seconds, _LONGEST_WAIT))
-        return found
+            seconds = retry_after(response.headers, str(response))
+            time.sleep(_RETRY_SECONDS if seconds is None else min(seconds, _MAX_RETRY_SECONDS))
+        return response
 
-    def _sent(self, question: Question) -> Answer | Breach:
+    def _send_once(self, request: ProbeRequest) -> ProbeResponse | Violation:
         server = self.server
-        curl = masked(question.curl(server.base_url, with_key=bool(server.api_key)), server.api_key)
-        url, body = question.url(server.base_url), question.content()
-        request: dict[str, Any] = {
-            "headers": {**_AS_CURL, **question.all_headers(server.api_key)},
-            "content": iter([body or b""]) if question.chunked else body,
+        curl = request.curl(server.base_url, with_key=bool(server.api_key))
+        curl = mask_key(curl, server.api_key)
+        url, body = request.url(server.base_url), request.content()
+        arguments: dict[str, Any] = {
+            "headers": {**_CURL_HEADERS, **request.all_headers(server.api_key)},
+            "content": iter([body or b""]) if request.chunked else body,
             "timeout": check_timeout(server.timeout),
         }
         try:
             with (
-                deadline_at(time.monotonic() + server.timeout),
+                use_deadline(time.monotonic() + server.timeout),
                 self._client(url) as client,
-                client.stream(question.method, url, **request) as response,
+                client.stream(request.method, url, **arguments) as response,
             ):
                 content = bytearray()
                 for piece in response.iter_bytes():
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
-                        return Breach(f"an answer of more than {MAX_ANSWER_BYTES:,} bytes", [curl])
-        # What is no address raises ValueErrors of several kinds.
+                        got = f"a response of more than {MAX_ANSWER_BYTES:,} bytes"
+                        return Violation(got, [curl])
+        # An invalid URL raises several kinds of ValueError.
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            return Breach(f"no answer: {_why(error, server.timeout)}", [curl])
+            return Violation(f"no response: {_explain(error, server.timeout)}", [curl])
         status, headers = response.status_code, response.headers
-        return Answer(status, headers, bytes(content), curl, server.api_key)
+        return ProbeResponse(status, headers, bytes(content), curl, server.api_key)
 
     @contextmanager
     def _client(self, url: str) -> Iterator[httpx.Client]:
-        """Give a client for one question: no connection is kept, and no cookie."""
+        """Return a client for one request, so that no connection or cookie is reused."""
         if self.server.transport is not None:
-            # It is not ours to close.
+            # Not closed here: it belongs to the caller.
             yield httpx.Client(transport=self.server.transport)
             return
         with new_client(httpx.URL(url)) as client:
             yield client
 
 
-# httpx would ask for compression, which curl does not.
-_AS_CURL = {"accept": "*/*", "accept-encoding": "identity"}
+# httpx would ask for a compressed response; curl does not.
+_CURL_HEADERS = {"accept": "*/*", "accept-encoding": "identity"}
 
 
-def _why(error: Exception, timeout: float) -> str:
+def _explain(error: Exception, timeout: float) -> str:
     kind = type(error).__name__
     if isinstance(error, httpx.TimeoutException):
-        return f"{kind}; it had {timeout:g} seconds"
+        return f"{kind} after {timeout:g} seconds"
     if isinstance(error, httpx.ConnectError):
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            return f"{kind}; its certificate is not trusted, or it does not speak TLS"
-        return f"{kind}; is the server running, and is its address right?"
+            return f"{kind}. The certificate is not trusted, or the server does not speak TLS."
+        return f"{kind}. Check that the server is running and that the URL is right."
     if isinstance(error, httpx.TransportError):
-        return f"{kind}; the connection ended, or what came is no HTTP"
-    return f"{kind}; this is no address"
+        return f"{kind}. The connection was closed, or the response is not HTTP."
+    return f"{kind}. The URL is invalid."

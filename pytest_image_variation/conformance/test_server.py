@@ -1,6 +1,6 @@
-"""The rules about servers, for the server that `--image-variation-url` names."""
+"""The tests that pytest collects for the server of `--image-variation-url`."""
 
-from pytest_image_variation.conformance.server import ServerConformanceTests
+from pytest_image_variation.conformance.server_tests import ServerConformanceTests
 
 
 class TestServer(ServerConformanceTests):

@@ -1,151 +1,154 @@
-"""Rules about keys, many requests at once, requests that are sent again, and the models."""
+"""Rules about keys, concurrent requests, repeated requests and models."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from pytest_image_variation.conformance.answer import Answer
-from pytest_image_variation.conformance.question import WRONG_KEY, Key, Question
-from pytest_image_variation.conformance.request_rules import serves
-from pytest_image_variation.conformance.rule import Level, Rule, unseen
+from pytest_image_variation.conformance.probe_request import WRONG_KEY, Key, ProbeRequest
+from pytest_image_variation.conformance.probe_response import ProbeResponse
+from pytest_image_variation.conformance.request_rules import require_service
+from pytest_image_variation.conformance.rule import Level, Rule, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES"]
 
-_AT_ONCE = 8
+_CONCURRENT = 8
 
 
 # Keys...
 
 
-def _with_key(probe: ServerProbe, key: Key, **fields: str) -> Answer:
+def _with_key(probe: ServerProbe, key: Key, **fields: str) -> ProbeResponse:
     if not probe.server.api_key:
-        unseen("The server is said to want no key; pass --image-variation-api-key if it does.")
-    serves(probe)
-    return probe.ask(replace(probe.legal(**fields), key=key))
+        skip("The server requires no key. If it does, pass --image-variation-api-key.")
+    require_service(probe)
+    return probe.send(replace(probe.legal_request(**fields), key=key))
 
 
-def _refused_key(key: Key, **fields: str) -> Callable[[ServerProbe], None]:
-    return lambda probe: _unauthorized(_with_key(probe, key, **fields))
+def _refuses_key(key: Key, **fields: str) -> Callable[[ServerProbe], None]:
+    def check(probe: ServerProbe) -> None:
+        _with_key(probe, key, **fields).require_refusal(401)
+
+    return check
 
 
-def _unauthorized(answer: Answer) -> None:
-    answer.refused(401)
-
-
-def _seen(probe: ServerProbe, key: Key) -> Answer:
-    answer = _with_key(probe, key)
-    if answer.status != 401:
-        unseen("There is no 401 to look at; see key-missing and key-wrong.")
-    return answer
+def _unauthorized(probe: ServerProbe, key: Key) -> ProbeResponse:
+    response = _with_key(probe, key)
+    if response.status != 401:
+        skip("There is no 401 to check; see key-missing and key-wrong.")
+    return response
 
 
 def _missing_type(probe: ServerProbe) -> None:
-    answer = _seen(probe, "none")
-    found = answer.known_error.type
-    answer.must(found == "invalid_request_error", lambda: f"type is {answer.shown(found)}")
+    response = _unauthorized(probe, "none")
+    type_ = response.parsed_error.type
+    response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
 
 
 def _wrong_code(probe: ServerProbe) -> None:
-    answer = _seen(probe, "wrong")
-    found = answer.known_error.code
-    answer.must(found == "invalid_api_key", lambda: f"code is {answer.shown(found)}")
+    response = _unauthorized(probe, "wrong")
+    code = response.parsed_error.code
+    response.require(code == "invalid_api_key", lambda: f"code is {response.quote(code)}")
 
 
 def _authenticate(probe: ServerProbe) -> None:
-    answer = _seen(probe, "none")
-    found = answer.headers.get("www-authenticate", "")
-    answer.must(
-        found.lower().startswith("bearer"), f"it is {answer.shown(found)}" if found else "none"
+    response = _unauthorized(probe, "none")
+    value = response.headers.get("www-authenticate", "")
+    response.require(
+        value.lower().startswith("bearer"),
+        f"it is {response.quote(value)}" if value else "there is none",
     )
 
 
 def _not_shown(probe: ServerProbe) -> None:
-    answer = _seen(probe, "wrong")
-    shown = WRONG_KEY.encode() in answer.content
-    answer.must(not shown, "the whole key that was sent is in the answer")
+    response = _unauthorized(probe, "wrong")
+    shows_key = WRONG_KEY.encode() in response.content
+    response.require(not shows_key, "the response contains the whole key that was sent")
 
 
 def _lower_case(probe: ServerProbe) -> None:
-    _with_key(probe, "lower case").succeeded()
+    _with_key(probe, "lower case").require_success()
 
 
-# Many at once, and once more...
+# Concurrent and repeated requests...
 
 
 def _at_once(probe: ServerProbe) -> None:
-    serves(probe)
-    most = probe.capabilities.max_n
-    counts = [index % min(3, most) + 1 for index in range(_AT_ONCE)]
-    questions = [
-        probe.legal(n=str(n), user=f"conformance-at-once-{index}") for index, n in enumerate(counts)
+    require_service(probe)
+    max_n = probe.capabilities.max_n
+    counts = [index % min(3, max_n) + 1 for index in range(_CONCURRENT)]
+    requests = [
+        probe.legal_request(n=str(n), user=f"conformance-at-once-{index}")
+        for index, n in enumerate(counts)
     ]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = list(pool.map(probe.ask, questions))
-    for n, answer in zip(counts, answers, strict=True):
-        answer.succeeded()
-        found = len(answer.entries)
-        answer.must(
-            found == n,
-            f"of {_AT_ONCE} requests at once, one for n={n} was answered with {found} pictures",
+    with ThreadPoolExecutor(_CONCURRENT) as pool:
+        responses = list(pool.map(probe.send, requests))
+    for n, response in zip(counts, responses, strict=True):
+        response.require_success()
+        entries = len(response.entries)
+        response.require(
+            entries == n,
+            f"one of {_CONCURRENT} concurrent requests had n={n} and got {entries} images",
         )
 
 
-def _same_key(probe: ServerProbe, again: int = 0, *, user: str = "conformance-twice") -> Answer:
-    headers = (("idempotency-key", f"conformance-twice-{probe.run}"),)
-    question = probe.legal(user=user)
-    return probe.ask(replace(question, headers=headers, again=again))
+def _send_twice(
+    probe: ServerProbe, attempt: int = 0, *, user: str = "conformance-twice"
+) -> ProbeResponse:
+    headers = (("idempotency-key", f"conformance-twice-{probe.run_id}"),)
+    request = probe.legal_request(user=user)
+    return probe.send(replace(request, headers=headers, attempt=attempt))
 
 
 def _idempotent(probe: ServerProbe) -> None:
-    serves(probe)
-    first, second = (_same_key(probe, again).succeeded() for again in (0, 1))
-    second.must(second.content == first.content, "the second answer is another")
+    require_service(probe)
+    first, second = (_send_twice(probe, attempt).require_success() for attempt in (0, 1))
+    second.require(second.content == first.content, "the second response is different")
 
 
 def _conflict(probe: ServerProbe) -> None:
-    serves(probe)
-    _same_key(probe)
-    _same_key(probe, user="conformance-not-twice").refused(409)
+    require_service(probe)
+    _send_twice(probe)
+    _send_twice(probe, user="conformance-not-twice").require_refusal(409)
 
 
 # Models...
 
 
-def _models(probe: ServerProbe) -> Answer:
-    serves(probe)
-    return probe.ask(Question("GET", "/models"))
+def _get_models(probe: ServerProbe) -> ProbeResponse:
+    require_service(probe)
+    return probe.send(ProbeRequest("GET", "/models"))
 
 
-def _listed(probe: ServerProbe) -> list[Any]:
-    content = _models(probe).json
+def _listed_models(probe: ServerProbe) -> list[Any]:
+    content = _get_models(probe).json
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
-        unseen("There is no list of models to look at; see models-list.")
+        skip("There is no list of models to check; see models-list.")
     return data
 
 
-def _list(probe: ServerProbe) -> None:
-    answer = _models(probe).succeeded()
-    content = answer.json
+def _models_list(probe: ServerProbe) -> None:
+    response = _get_models(probe).require_success()
+    content = response.json
     data = content.get("data") if isinstance(content, dict) else None
-    whole = isinstance(data, list) and all(
+    have_ids = isinstance(data, list) and all(
         isinstance(model, dict) and isinstance(model.get("id"), str) for model in data
     )
-    answer.must(whole and content.get("object") == "list", lambda: str(answer))
+    response.require(have_ids and content.get("object") == "list", lambda: str(response))
 
 
-def _asked_for(probe: ServerProbe) -> None:
-    wanted = probe.server.model or "dall-e-2"
-    names = [model.get("id") for model in _listed(probe) if isinstance(model, dict)]
-    answer = _models(probe)
-    answer.must(wanted in names, lambda: f"there is no {wanted!r} among {answer.shown(names)}")
+def _requested_model(probe: ServerProbe) -> None:
+    model = probe.server.model or "dall-e-2"
+    ids = [each.get("id") for each in _listed_models(probe) if isinstance(each, dict)]
+    response = _get_models(probe)
+    response.require(model in ids, lambda: f"{model!r} is not in {response.quote(ids)}")
 
 
-def _no_model(probe: ServerProbe) -> None:
-    _listed(probe)
-    probe.ask(Question("GET", "/models/conformance-no-such-model")).refused(404)
+def _unknown_model(probe: ServerProbe) -> None:
+    _listed_models(probe)
+    probe.send(ProbeRequest("GET", "/models/conformance-no-such-model")).require_refusal(404)
 
 
 def _rule(
@@ -155,55 +158,57 @@ def _rule(
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
-    _rule("key-missing", "MUST", "Without its key a request is 401.", _refused_key("none")),
-    _rule("key-wrong", "MUST", "With another key a request is 401.", _refused_key("wrong")),
-    _rule("key-scheme", "SHOULD", "The key counts as Bearer alone.", _refused_key("basic")),
+    _rule("key-missing", "MUST", "A request without a key gets a 401.", _refuses_key("none")),
+    _rule("key-wrong", "MUST", "A request with a wrong key gets a 401.", _refuses_key("wrong")),
+    _rule(
+        "key-scheme", "SHOULD", "The key works only with the scheme Bearer.", _refuses_key("basic")
+    ),
     _rule(
         "key-first",
         "SHOULD",
-        "A request with another key is 401 whatever else is wrong with it.",
-        _refused_key("wrong", n="0"),
+        "A request with a wrong key gets a 401, whatever else is wrong with it.",
+        _refuses_key("wrong", n="0"),
     ),
     _rule(
         "key-lower-case",
         "SHOULD",
-        "The word bearer may be in lower case (RFC 9110, section 11.1).",
+        "The scheme Bearer may be in lower case (RFC 9110, section 11.1).",
         _lower_case,
     ),
     _rule(
         "key-missing-type",
         "SHOULD",
-        "The error without a key has the type invalid_request_error.",
+        "The error for a missing key has the type invalid_request_error.",
         _missing_type,
     ),
     _rule(
         "key-wrong-code",
         "SHOULD",
-        "The error about another key has the code invalid_api_key.",
+        "The error for a wrong key has the code invalid_api_key.",
         _wrong_code,
     ),
     _rule("key-authenticate", "SHOULD", "A 401 has www-authenticate: Bearer.", _authenticate),
-    _rule("key-not-shown", "SHOULD", "No answer repeats a key.", _not_shown),
+    _rule("key-not-shown", "SHOULD", "No response contains a key.", _not_shown),
     _rule(
         "at-once",
         "MUST",
-        f"{_AT_ONCE} requests at once are each answered with their own number of pictures.",
+        f"Each of {_CONCURRENT} concurrent requests gets its own number of images.",
         _at_once,
     ),
     _rule(
         "idempotent",
         "MAY",
-        "A request that is sent again with the same Idempotency-Key has the same answer.",
+        "A request repeated with the same Idempotency-Key gets the same response.",
         _idempotent,
     ),
     _rule(
         "idempotent-conflict",
         "MAY",
-        "Another request with an Idempotency-Key that was used is 409.",
+        "A different request with a used Idempotency-Key gets a 409.",
         _conflict,
     ),
-    _rule("models-list", "SHOULD", "/models lists the models, each with its id.", _list),
-    _rule("models-asked-for", "SHOULD", "The model asked for is in the list.", _asked_for),
-    _rule("models-none", "MAY", "A model that does not exist is 404.", _no_model),
+    _rule("models-list", "SHOULD", "/models lists the models, each with an id.", _models_list),
+    _rule("models-asked-for", "SHOULD", "The requested model is in the list.", _requested_model),
+    _rule("models-none", "MAY", "An unknown model gets a 404.", _unknown_model),
 )
-"""All of them."""
+"""All rules of this module."""

@@ -1,62 +1,64 @@
-"""Rules about pictures that are given as addresses."""
+"""Rules about images that are returned as URLs."""
 
 import time
 from dataclasses import replace
 
 import httpx
 
-from pytest_image_variation.conformance.answer import Answer, Picture
-from pytest_image_variation.conformance.question import Question
-from pytest_image_variation.conformance.request_rules import serves
-from pytest_image_variation.conformance.rule import Breach, Rule, unseen
+from pytest_image_variation.conformance.probe_request import ProbeRequest
+from pytest_image_variation.conformance.probe_response import ProbeResponse, ReturnedImage
+from pytest_image_variation.conformance.request_rules import require_service
+from pytest_image_variation.conformance.rule import Rule, Violation, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
 __all__ = ["RULES"]
 
-_LATE_SECONDS = 1.5
+_GRACE_SECONDS = 1.5
 _POLL_SECONDS = 0.1
 
 
-def _answer(probe: ServerProbe, n: int = 1, **fields: str) -> Answer:
+def _response(probe: ServerProbe, n: int = 1, **fields: str) -> ProbeResponse:
     if not probe.capabilities.url:
-        unseen("The server does not claim url.")
-    answer = probe.variation(response_format="url", n=str(n), **fields)
-    if answer.status != 200 or not answer.entries:
-        unseen("There are no addresses to look at; see url-string.")
-    return answer
+        skip("url is not among the server's capabilities.")
+    response = probe.variation(response_format="url", n=str(n), **fields)
+    if response.status != 200 or not response.entries:
+        skip("There are no URLs to check; see url-string.")
+    return response
 
 
-def _address(answer: Answer) -> str:
-    """Return the first address that can be read over HTTP.
+def _first_url(response: ProbeResponse) -> str:
+    """Return the URL of the first entry.
 
     Raises:
-        Unseen: If there is none.
+        SkipCheck: If it is not an http or https URL.
     """
-    url = answer.entries[0].get("url")
-    if not isinstance(url, str) or not _is_whole(url):
-        unseen("There is no address that could be read; see url-string and url-absolute.")
+    url = response.entries[0].get("url")
+    if not isinstance(url, str) or not _is_absolute(url):
+        skip("There is no URL that can be downloaded; see url-string and url-absolute.")
     return url
 
 
 def _string(probe: ServerProbe) -> None:
     if not probe.capabilities.url:
-        unseen("The server does not claim url.")
-    serves(probe)
-    answer = probe.variation(response_format="url", n="1").served()
-    for index, entry in enumerate(answer.entries):
+        skip("url is not among the server's capabilities.")
+    require_service(probe)
+    response = probe.variation(response_format="url", n="1").require_images()
+    for index, entry in enumerate(response.entries):
         url = entry.get("url")
-        answer.must(isinstance(url, str) and bool(url), f"data[{index}].url is {answer.shown(url)}")
+        response.require(
+            isinstance(url, str) and bool(url), f"data[{index}].url is {response.quote(url)}"
+        )
 
 
 def _absolute(probe: ServerProbe) -> None:
-    answer = _answer(probe)
-    url = answer.entries[0].get("url")
+    response = _response(probe)
+    url = response.entries[0].get("url")
     if not isinstance(url, str):
-        unseen("There is no address to look at; see url-string.")
-    answer.must(_is_whole(url), f"it is {answer.shown(url)}")
+        skip("There is no URL to check; see url-string.")
+    response.require(_is_absolute(url), f"it is {response.quote(url)}")
 
 
-def _is_whole(url: str) -> bool:
+def _is_absolute(url: str) -> bool:
     try:
         address = httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError):
@@ -65,157 +67,157 @@ def _is_whole(url: str) -> bool:
 
 
 def _alone(probe: ServerProbe) -> None:
-    answer = _answer(probe)
-    answer.must(not answer.entries[0].get("b64_json"), "there is a b64_json too")
+    response = _response(probe)
+    response.require(not response.entries[0].get("b64_json"), "it also has a b64_json")
 
 
-def _read(probe: ServerProbe) -> None:
-    _file(probe, check=True)
+def _downloads(probe: ServerProbe) -> None:
+    _download(probe, check=True)
 
 
-def _file(probe: ServerProbe, *, check: bool = False) -> Answer:
-    """Return what the address gives.
+def _download(probe: ServerProbe, *, check: bool = False) -> ProbeResponse:
+    """Return the response with the file.
 
     Raises:
-        Unseen: If it gives nothing, unless that is what is checked.
-        Breach: If it gives nothing, and that is.
+        SkipCheck: If the download fails, unless `check` is set.
+        Violation: If the download fails and `check` is set.
     """
-    url = _address(_answer(probe))
-    _read_at_once(probe, url)
-    file = probe.read(url)
+    url = _first_url(_response(probe))
+    _send_all_downloads(probe, url)
+    file = probe.download(url)
     if check:
-        file.succeeded()
+        file.require_success()
     if file.status != 200:
-        unseen("The address cannot be read; see url-read.")
+        skip("The URL cannot be downloaded; see url-read.")
     return file
 
 
-def _read_at_once(probe: ServerProbe, url: str) -> None:
-    """Ask all that is asked of an address, since it may end before the rule's turn."""
-    for question in (_whole(url), _whole(url, again=1), _bare(url), _start(url)):
+def _send_all_downloads(probe: ServerProbe, url: str) -> None:
+    """Send every request that any rule makes for a URL, since it may expire before their turn."""
+    for request in (_whole(url), _whole(url, attempt=1), _without_query(url), _first_bytes(url)):
         try:
-            probe.ask(question)
-        except Breach:
-            # The rule says so that asks it.
+            probe.send(request)
+        except Violation:
+            # The rule that needs the response reports this.
             continue
 
 
-def _whole(url: str, again: int = 0) -> Question:
-    return Question("GET", url, key="none", again=again)
+def _whole(url: str, attempt: int = 0) -> ProbeRequest:
+    return ProbeRequest("GET", url, key="none", attempt=attempt)
 
 
-def _bare(url: str) -> Question:
-    return Question("GET", url.partition("?")[0], key="none")
+def _without_query(url: str) -> ProbeRequest:
+    return ProbeRequest("GET", url.partition("?")[0], key="none")
 
 
-def _start(url: str) -> Question:
-    return Question("GET", url, key="none", headers=(("range", "bytes=0-7"),))
+def _first_bytes(url: str) -> ProbeRequest:
+    return ProbeRequest("GET", url, key="none", headers=(("range", "bytes=0-7"),))
 
 
-def _picture(probe: ServerProbe) -> None:
-    file = _file(probe)
-    picture = Picture.of(file.content)
-    file.must(
-        (picture.kind, picture.size) == ("PNG", probe.size),
-        f"it is {picture.kind or 'no picture'}{f' of {picture.size}' if picture.size else ''}",
+def _image(probe: ServerProbe) -> None:
+    file = _download(probe)
+    image = ReturnedImage.from_bytes(file.content)
+    size = f" of {image.size}" if image.size else ""
+    file.require(
+        (image.format, image.size) == ("PNG", probe.size),
+        f"it is {image.format or 'not an image'}{size}",
     )
 
 
 def _content_type(probe: ServerProbe) -> None:
-    file = _file(probe)
+    file = _download(probe)
     kind = file.headers.get("content-type", "none")
-    file.must(
-        kind.partition(";")[0].strip().lower() == "image/png", lambda: f"it is {file.shown(kind)}"
-    )
+    is_png = kind.partition(";")[0].strip().lower() == "image/png"
+    file.require(is_png, lambda: f"it is {file.quote(kind)}")
 
 
 def _again(probe: ServerProbe) -> None:
-    first = _file(probe)
-    url = _address(_answer(probe))
-    second = probe.ask(_whole(url, again=1)).succeeded()
-    second.must(second.content == first.content, "the second time it is another file")
+    first = _download(probe)
+    url = _first_url(_response(probe))
+    second = probe.send(_whole(url, attempt=1)).require_success()
+    second.require(second.content == first.content, "the second download is a different file")
 
 
-def _each_its_own(probe: ServerProbe) -> None:
+def _distinct(probe: ServerProbe) -> None:
     if probe.capabilities.max_n < 2:
-        unseen("The server does not claim n=2.")
-    answer = _answer(probe, 2)
-    urls = [entry.get("url") for entry in answer.entries]
+        skip("n=2 is not among the server's capabilities.")
+    response = _response(probe, 2)
+    urls = [entry.get("url") for entry in response.entries]
     if len(urls) != 2:
-        unseen("There are not two addresses to compare; see n-two.")
-    answer.must(urls[0] != urls[1], "both are the same")
+        skip("There are not two URLs to compare; see n-two.")
+    response.require(urls[0] != urls[1], "both are the same")
 
 
 def _signed(probe: ServerProbe) -> None:
-    _file(probe)
-    url = _address(_answer(probe))
+    _download(probe)
+    url = _first_url(_response(probe))
     if not url.partition("?")[2]:
-        unseen("The address has no query that could be left out.")
-    bare = probe.ask(_bare(url))
-    bare.must(400 <= bare.status < 500, lambda: f"{bare.status}")
+        skip("The URL has no query to leave out.")
+    response = probe.send(_without_query(url))
+    response.require(400 <= response.status < 500, lambda: f"{response.status}")
 
 
-def _part(probe: ServerProbe) -> None:
-    whole = _file(probe).content
-    part = probe.ask(_start(_address(_answer(probe))))
-    part.must(part.status == 206, lambda: f"{part.status}")
-    part.must(part.content == whole[:8], lambda: f"{len(part.content)} bytes")
+def _range(probe: ServerProbe) -> None:
+    whole = _download(probe).content
+    part = probe.send(_first_bytes(_first_url(_response(probe))))
+    part.require(part.status == 206, lambda: f"{part.status}")
+    part.require(part.content == whole[:8], lambda: f"{len(part.content)} bytes")
 
 
-def _expired(probe: ServerProbe) -> Answer:
-    """Return what an address gives when its time is over."""
+def _after_expiry(probe: ServerProbe) -> ProbeResponse:
+    """Return the response to a download after the URL has expired."""
     seconds = probe.capabilities.url_ttl
     if seconds is None:
-        unseen(
-            "How long an address works is not claimed; declare url_ttl=SECONDS, and let the server "
-            "end its addresses after a few."
+        skip(
+            "The lifetime of URLs is not declared. Configure the server to expire them after a few "
+            "seconds, and set url_ttl=SECONDS in the capabilities."
         )
-    url = _address(_answer(probe, user="conformance-expiry"))
-    last = _whole(url, again=-1)
-    if not probe.knows(last):
+    url = _first_url(_response(probe, user="conformance-expiry"))
+    last = _whole(url, attempt=-1)
+    if not probe.has_sent(last):
         time.sleep(seconds)
-        # Servers count in whole seconds.
-        for again in range(round(_LATE_SECONDS / _POLL_SECONDS)):
-            if probe.ask(replace(last, again=again + 2)).status != 200:
+        # Servers count in whole seconds, so the URL may work a little longer.
+        for attempt in range(round(_GRACE_SECONDS / _POLL_SECONDS)):
+            if probe.send(replace(last, attempt=attempt + 2)).status != 200:
                 break
             time.sleep(_POLL_SECONDS)
-    return probe.ask(last)
+    return probe.send(last)
 
 
 def _expires(probe: ServerProbe) -> None:
-    file = _expired(probe)
-    file.must(file.status == 403, lambda: f"{file.status}")
+    file = _after_expiry(probe)
+    file.require(file.status == 403, lambda: f"{file.status}")
 
 
 def _expires_in_words(probe: ServerProbe) -> None:
-    file = _expired(probe)
+    file = _after_expiry(probe)
     if file.status != 403:
-        unseen("The address does not expire with 403; see url-expires.")
-    file.must(b"AuthenticationFailed" in file.content, lambda: str(file))
+        skip("The expired URL does not answer 403; see url-expires.")
+    file.require(b"AuthenticationFailed" in file.content, lambda: str(file))
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
     Rule("url-string", "MUST", "For url, each entry has url, a string.", _string),
-    Rule("url-absolute", "MUST", "url is a whole http or https address.", _absolute),
-    Rule("url-alone", "MUST", "For url, no entry has b64_json beside it.", _alone),
-    Rule("url-read", "MUST", "The address can be read without a key.", _read),
-    Rule("url-picture", "MUST", "The address gives a PNG of the size asked for.", _picture),
-    Rule("url-content-type", "SHOULD", "The address gives image/png.", _content_type),
-    Rule("url-again", "MUST", "The address can be read more than once.", _again),
-    Rule("url-each-its-own", "MUST", "Two pictures have two addresses.", _each_its_own),
+    Rule("url-absolute", "MUST", "url is an absolute http or https URL.", _absolute),
+    Rule("url-alone", "MUST", "For url, no entry has a b64_json as well.", _alone),
+    Rule("url-read", "MUST", "The URL can be downloaded without a key.", _downloads),
+    Rule("url-picture", "MUST", "The URL returns a PNG of the requested size.", _image),
+    Rule("url-content-type", "SHOULD", "The URL returns image/png.", _content_type),
+    Rule("url-again", "MUST", "The URL can be downloaded more than once.", _again),
+    Rule("url-each-its-own", "MUST", "Two images have two different URLs.", _distinct),
     Rule(
         "url-signed",
         "SHOULD",
-        "Without its query an address gives nothing: nobody can guess it.",
+        "Without its query, a URL does not work, so nobody can guess it.",
         _signed,
     ),
-    Rule("url-part", "MAY", "A part of the file can be asked for, with Range.", _part),
-    Rule("url-expires", "MUST", "When its time is over, an address gives 403.", _expires),
+    Rule("url-part", "MAY", "A part of the file can be requested with Range.", _range),
+    Rule("url-expires", "MUST", "An expired URL answers 403.", _expires),
     Rule(
         "url-expires-in-words",
         "SHOULD",
-        "What an address gives then has the word AuthenticationFailed, for which clients look.",
+        "The body for an expired URL contains AuthenticationFailed, which clients look for.",
         _expires_in_words,
     ),
 )
-"""All of them."""
+"""All rules of this module."""

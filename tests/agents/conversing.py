@@ -1,4 +1,4 @@
-"""Conversations for tests: pictures in messages, and what an agent puts into a call."""
+"""Conversations for tests: images in messages, and what an agent injects into a call."""
 
 import base64
 from pathlib import Path
@@ -11,15 +11,15 @@ from langchain_image_variation.agents.tool import ImageVariationTool
 from tests.agents.scripted import asks, call
 
 
-def upload(picture: bytes) -> HumanMessage:
-    """Return a message of a user with a picture."""
-    data = base64.b64encode(picture).decode("ascii")
+def upload(image: bytes) -> HumanMessage:
+    """Return a user message with an image."""
+    data = base64.b64encode(image).decode("ascii")
     block = {"type": "image", "base64": data, "mime_type": "image/png"}
     return HumanMessage(content=[{"type": "text", "text": "Vary this."}, block])
 
 
 def runtime(state: Any, call_id: str | None = None) -> ToolRuntime[Any, Any]:
-    """Return what an agent puts into a call, with a state."""
+    """Return what an agent injects into a call, with the given state."""
     return ToolRuntime(
         state=state,
         context=None,
@@ -31,12 +31,12 @@ def runtime(state: Any, call_id: str | None = None) -> ToolRuntime[Any, Any]:
 
 
 class Talk:
-    """A conversation of one user with an agent, in which only the tool is real.
+    """A conversation between one user and an agent, in which only the tool is real.
 
     Args:
         tool: The tool.
-        thread: The identity of the conversation, where it has one.
-        messages: Those it begins with.
+        thread: The `thread_id` of the conversation, if it has one.
+        messages: The messages that it starts with.
     """
 
     def __init__(
@@ -46,28 +46,28 @@ class Talk:
         self.messages: list[BaseMessage] = list(messages)
         self._config: Any = {"configurable": {"thread_id": thread}} if thread else {}
 
-    def _asked(self, **arguments: Any) -> dict[str, Any]:
+    def _next_call(self, **arguments: Any) -> dict[str, Any]:
         message = asks(size="256x256", **arguments)
         self.messages.append(message)
-        (asked,) = message.tool_calls
-        given = runtime({"messages": self.messages}, asked["id"])
-        return {**call(**asked["args"], runtime=given), "id": asked["id"]}
+        (tool_call,) = message.tool_calls
+        injected_runtime = runtime({"messages": self.messages}, tool_call["id"])
+        return {**call(**tool_call["args"], runtime=injected_runtime), "id": tool_call["id"]}
 
     def vary(self, image: str, **arguments: Any) -> ToolMessage:
-        """Have the model call the tool, and return the message that the tool answers with."""
-        answer = self.tool.invoke(self._asked(image=image, **arguments), self._config)
+        """Let the model call the tool, and return the message of the tool."""
+        answer = self.tool.invoke(self._next_call(image=image, **arguments), self._config)
         assert isinstance(answer, ToolMessage)
         self.messages.append(answer)
         return answer
 
     async def avary(self, image: str, **arguments: Any) -> ToolMessage:
-        """Do what `vary` does, on the loop."""
-        answer = await self.tool.ainvoke(self._asked(image=image, **arguments), self._config)
+        """Do what `vary` does, on the event loop."""
+        answer = await self.tool.ainvoke(self._next_call(image=image, **arguments), self._config)
         assert isinstance(answer, ToolMessage)
         self.messages.append(answer)
         return answer
 
 
 def files(message: ToolMessage, root: Path) -> list[bytes]:
-    """Return the pictures that a call made."""
+    """Return the files of the images that a call made."""
     return [(root / image["path"]).read_bytes() for image in message.artifact["images"]]

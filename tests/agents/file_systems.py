@@ -1,4 +1,4 @@
-"""File systems of fsspec for tests: an object store that is asked on a loop, and broken ones."""
+"""File systems for tests, registered with fsspec: an async object store, and some that fail."""
 
 import time
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ SECRET = "AKIA-verysecret at /home/somebody"
 
 
 class ForeignError(Exception):
-    """What a library below a file system may raise, with more in it than anyone should see."""
+    """An error of a library below a file system. Its text must not be shown."""
 
 
 class Bucket(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """An object store: whole objects by key, no folders, no rename, everything async."""
+    """An object store: whole objects by key, without folders or renames, and async."""
 
     protocol = "bucket"
     objects: ClassVar[dict[str, tuple[float, bytes]]] = {}
-    asked: ClassVar[list[str]] = []
+    requested_keys: ClassVar[list[str]] = []
     failing: ClassVar[set[str]] = set()
     buckets: ClassVar[set[str]] = set()
 
     def _key(self, operation: str, path: str) -> str:
         key = str(self._strip_protocol(path))
-        self.asked.append(key)
+        self.requested_keys.append(key)
         if operation in self.failing:
             raise ForeignError(f"{operation} {key} denied to {SECRET}")
         return key
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        # As that of S3 does.
+        # As s3fs does.
         self.buckets.add(self._key("makedirs", path).partition("/")[0])
 
     async def _info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -61,16 +61,16 @@ class Bucket(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         prefix = f"{self._key('list', path)}/"
-        found = {k: v for k, v in self.objects.items() if k.startswith(prefix)}
+        matches = {k: v for k, v in self.objects.items() if k.startswith(prefix)}
         return [
-            {"name": key, "type": "file", "size": len(data), "updated": changed}
-            for key, (changed, data) in found.items()
+            {"name": key, "type": "file", "size": len(data), "updated": timestamp}
+            for key, (timestamp, data) in matches.items()
             if "/" not in key.removeprefix(prefix)
         ]
 
 
 class WithoutMoves(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """Files of this machine, none of which can be renamed."""
+    """Local files that cannot be renamed."""
 
     protocol = "stuck"
 
@@ -84,7 +84,7 @@ class WithoutMoves(LocalFileSystem):  # type: ignore[misc]  # fsspec has no type
 
 
 class Closed(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A file system that cannot even be opened."""
+    """A file system that cannot be opened."""
 
     protocol = "closed"
 
@@ -94,11 +94,11 @@ class Closed(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
 
 @contextmanager
 def bucket() -> Iterator[type[Bucket]]:
-    """Make fsspec know these file systems; the bucket is empty and works."""
+    """Register these file systems with fsspec. The bucket is empty and works."""
     for kind in (Bucket, WithoutMoves, Closed):
         fsspec.register_implementation(kind.protocol, kind, clobber=True)
     Bucket.objects.clear()
-    Bucket.asked.clear()
+    Bucket.requested_keys.clear()
     Bucket.failing.clear()
     Bucket.buckets.clear()
     Bucket.buckets.update(("kept", "user:hunter2@kept"))

@@ -1,4 +1,4 @@
-"""Agents of LlamaIndex for tests: a model that follows a script, and what it says."""
+"""Agents of LlamaIndex for tests, with a model that follows a script."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ Turn = Callable[[Sequence[ChatMessage]], ChatMessage]
 
 
 def scripted(*script: Turn) -> MockFunctionCallingLLM:
-    """Return LlamaIndex's own model for tests, which answers by functions of the messages."""
+    """Return LlamaIndex's own mock model. A function of the messages makes each answer."""
     turns = iter(script)
 
     def answer(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
@@ -36,29 +36,29 @@ def scripted(*script: Turn) -> MockFunctionCallingLLM:
 
 
 def asks(*calls: dict[str, Any], tool: str = "image_variation", **arguments: Any) -> Turn:
-    """Return a turn that calls the tool once, or at once with each of some arguments."""
+    """Return a turn that calls the tool once, or several times in parallel."""
     blocks = [
-        ToolCallBlock(tool_call_id=uuid4().hex, tool_name=tool, tool_kwargs=each)
-        for each in calls or (arguments,)
+        ToolCallBlock(tool_call_id=uuid4().hex, tool_name=tool, tool_kwargs=kwargs)
+        for kwargs in calls or (arguments,)
     ]
     return lambda _: ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
 
 
 def reasons(**arguments: Any) -> Turn:
-    """Return a turn that calls the tool as a model without tool calls does, for ReAct."""
+    """Return a turn that calls the tool in the text format of ReAct."""
     text = f"Thought: I try.\nAction: image_variation\nAction Input: {json.dumps(arguments)}"
     return lambda _: ChatMessage(role=MessageRole.ASSISTANT, content=text)
 
 
 def says(text: str = "Done.") -> Turn:
-    """Return a turn that ends a run of either kind of agent."""
+    """Return a turn that ends the run of either kind of agent."""
     content = f"Thought: I can answer without any more tools.\nAnswer: {text}"
     return lambda _: ChatMessage(role=MessageRole.ASSISTANT, content=content)
 
 
-def upload(*pictures: bytes) -> ChatMessage:
-    """Return a message of a user with pictures."""
-    images = [ImageBlock(image=picture) for picture in pictures]
+def upload(*pngs: bytes) -> ChatMessage:
+    """Return a user message with images."""
+    images = [ImageBlock(image=png) for png in pngs]
     return ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="Vary this."), *images])
 
 
@@ -67,11 +67,11 @@ async def outputs(
     message: ChatMessage | str | None = "Go on.",
     **options: Any,
 ) -> list[ToolOutput]:
-    """Run an agent to its end, and return what its tools gave back, in order."""
+    """Run an agent to its end, and return the outputs of its tools, in order."""
     handler = agent.run(user_msg=message, **options)
-    found = [event async for event in handler.stream_events() if isinstance(event, ToolCallResult)]
+    all_events = [event async for event in handler.stream_events()]
     assert isinstance(await handler, AgentOutput)
-    return [event.tool_output for event in found]
+    return [event.tool_output for event in all_events if isinstance(event, ToolCallResult)]
 
 
 async def events(
@@ -80,8 +80,8 @@ async def events(
     message: ChatMessage | str,
     **options: Any,
 ) -> list[Any]:
-    """Run an agent to its end, and return the events of one kind."""
+    """Run an agent to its end, and return its events of one kind."""
     handler = agent.run(user_msg=message, **options)
-    found = [event async for event in handler.stream_events() if isinstance(event, kind)]
+    matches = [event async for event in handler.stream_events() if isinstance(event, kind)]
     await handler
-    return found
+    return matches

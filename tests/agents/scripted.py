@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 
 class Scripted(BaseChatModel):
-    """A chat model that answers by a list of functions of the conversation so far."""
+    """A chat model. A function of the conversation so far makes each of its answers."""
 
     script: list[Callable[[Sequence[BaseMessage]], AIMessage]]
 
@@ -19,7 +19,7 @@ class Scripted(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
-        """Take any tools: the script knows them."""
+        """Accept any tools: the script knows them."""
         return self
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
@@ -28,11 +28,11 @@ class Scripted(BaseChatModel):
 
 
 def call(**arguments: Any) -> dict[str, Any]:
-    """Return a call of the tool as a model makes it."""
+    """Return a call of the tool, as a model makes it."""
     return {"name": "image_variation", "args": arguments, "id": "call_1", "type": "tool_call"}
 
 
 def asks(*calls: dict[str, Any], **arguments: Any) -> AIMessage:
-    """Return a model's message that calls the tool once, or at once with each of some arguments."""
-    asked = [{**call(**each), "id": f"call_{uuid4()}"} for each in calls or (arguments,)]
-    return AIMessage("", tool_calls=asked)
+    """Return a model's message that calls the tool once, or several times in parallel."""
+    tool_calls = [{**call(**kwargs), "id": f"call_{uuid4()}"} for kwargs in calls or (arguments,)]
+    return AIMessage("", tool_calls=tool_calls)

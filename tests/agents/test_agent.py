@@ -36,18 +36,18 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "source": {"type": "base64", "media_type": "image/png", "data": ENCODED},
     },
 }
-Said = Callable[[Sequence[BaseMessage]], AIMessage]
+Answer = Callable[[Sequence[BaseMessage]], AIMessage]
 
 
-class Recording(InstantEngine):
-    """The instant engine, which keeps the hashes of the pictures it was given."""
+class RecordingEngine(InstantEngine):
+    """The instant engine. It keeps the hashes of the images it got."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.hashes: list[str] = []
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Return flat pictures."""
-        self.seen.append(hashlib.sha256(request.image.data).hexdigest())
+        """Return images of one color."""
+        self.hashes.append(hashlib.sha256(request.image.data).hexdigest())
         return super().create_variation(request)
 
 
@@ -58,27 +58,27 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def scripted(*script: AIMessage | Said) -> Scripted:
-    """Return a model that says one after the other, and then that it is done."""
+def scripted(*script: AIMessage | Answer) -> Scripted:
+    """Return a model that gives these answers one by one, and then says that it is done."""
 
-    def said(message: AIMessage | Said) -> Said:
+    def as_function(message: AIMessage | Answer) -> Answer:
         return (lambda _: message) if isinstance(message, AIMessage) else message
 
-    return Scripted(script=[said(message) for message in (*script, AIMessage("Done."))])
+    return Scripted(script=[as_function(message) for message in (*script, AIMessage("Done."))])
 
 
 def question(*blocks: dict[str, Any]) -> Any:
-    """Return what a user asks an agent, with pictures."""
+    """Return a user's message to an agent, with images."""
     return {"messages": [HumanMessage([{"type": "text", "text": "Vary this."}, *blocks])]}
 
 
 def answers(result: dict[str, Any]) -> list[ToolMessage]:
-    """Return what the tool answered, in order."""
+    """Return the messages of the tool, in order."""
     return [message for message in result["messages"] if isinstance(message, ToolMessage)]
 
 
 def graph(model: Scripted, tool: ImageVariationTool, checkpointer: Any = None) -> Any:
-    """Return an agent as one builds it from LangGraph's own parts."""
+    """Return an agent built from LangGraph's own parts."""
     builder = StateGraph(MessagesState)
     builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
     builder.add_node("tools", ToolNode([tool]))
@@ -90,18 +90,18 @@ def graph(model: Scripted, tool: ImageVariationTool, checkpointer: Any = None) -
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 @pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
-def test_a_picture_of_the_conversation_is_varied_and_a_variation_again(
+def test_varies_an_upload_and_then_its_variation(
     root: Path, kind: str, block: dict[str, Any]
 ) -> None:
-    """Whatever provider's block it came in: the photo, its second variation, then the newest."""
-    engine = Recording()
+    """The upload may be in any provider's format: first it, then a variation, then the newest."""
+    engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
     model = scripted(asks(image="latest", n=3), asks(image="img_3", n=2), asks(image="latest"))
     agent = graph(model, tool) if kind == "StateGraph" else create_agent(model, [tool])
     first, second, third = answers(agent.invoke(question(block)))
     assert [len(m.artifact["images"]) for m in (first, second, third)] == [3, 2, 1]
-    varied = [first.artifact["images"][1]["sha256"], second.artifact["images"][1]["sha256"]]
-    assert engine.seen == [hashlib.sha256(PHOTO).hexdigest(), *varied]
+    result_hashes = [first.artifact["images"][1]["sha256"], second.artifact["images"][1]["sha256"]]
+    assert engine.hashes == [hashlib.sha256(PHOTO).hexdigest(), *result_hashes]
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
@@ -118,8 +118,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_every_mistake_is_answered_and_the_model_recovers(root: Path) -> None:
-    """Ten mistakes one after the other, each answered with short text, and then it works."""
+async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
+    """Each of ten mistakes gets a short answer, and then a call works."""
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
     script = [*(asks(arguments) for arguments, _ in MISTAKES), asks(image="img_1")]
     result = await create_agent(scripted(*script), [tool]).ainvoke(question(BLOCKS["v1"]))
@@ -132,20 +132,20 @@ async def test_every_mistake_is_answered_and_the_model_recovers(root: Path) -> N
     assert right.status == "success"
 
 
-def test_a_runtime_that_a_model_invents_is_never_used(root: Path) -> None:
-    """In an agent the real one is; outside of one it is refused."""
+def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
+    """An agent replaces it with the real one. Outside an agent, the call is refused."""
     forged = {"state": {"messages": []}, "tool_call_id": "call_1"}
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
     agent = create_agent(scripted(asks(image="latest", runtime=forged)), [tool])
     (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
     assert message.text.startswith("Made 1 variation of img_1")
-    alone = tool.invoke(asks(image="latest", runtime=forged).tool_calls[0])
-    assert "'runtime' is not an argument." in alone.text
+    direct_answer = tool.invoke(asks(image="latest", runtime=forged).tool_calls[0])
+    assert "'runtime' is not an argument." in direct_answer.text
 
 
 @pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
-def test_a_stored_conversation_is_resumed(root: Path, kind: str) -> None:
-    """With everything made anew but the file: `latest`, numbers and names mean the same."""
+def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
+    """With everything but the file built again, `latest`, numbers and handles mean the same."""
     script = (
         asks(image="latest", n=3),
         AIMessage("Go on?"),
@@ -154,8 +154,8 @@ def test_a_stored_conversation_is_resumed(root: Path, kind: str) -> None:
         lambda messages: asks(image=re.findall(r"image-\w+-1", messages[2].text)[0]),
     )
 
-    def turn(asked: dict[str, Any], thread: str) -> tuple[list[ToolMessage], list[str]]:
-        engine = Recording()
+    def turn(user_input: dict[str, Any], thread: str) -> tuple[list[ToolMessage], list[str]]:
+        engine = RecordingEngine()
         tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
         with SqliteSaver.from_conn_string(str(root / "state.sqlite")) as saver:
             model = scripted(*script)
@@ -164,43 +164,43 @@ def test_a_stored_conversation_is_resumed(root: Path, kind: str) -> None:
             else:
                 agent = create_agent(model, [tool], checkpointer=saver)
             config = RunnableConfig(configurable={"thread_id": thread})
-            return answers(agent.invoke(asked, config)), engine.seen
+            return answers(agent.invoke(user_input, config)), engine.hashes
 
-    (first,), seen = turn(question(BLOCKS["v1"]), "ours")
-    assert seen == [hashlib.sha256(PHOTO).hexdigest()]
-    messages, seen = turn({"messages": [HumanMessage("Go on.")]}, "ours")
+    (first,), hashes = turn(question(BLOCKS["v1"]), "ours")
+    assert hashes == [hashlib.sha256(PHOTO).hexdigest()]
+    messages, hashes = turn({"messages": [HumanMessage("Go on.")]}, "ours")
     assert messages[0].artifact == first.artifact
-    made = [image["sha256"] for image in first.artifact["images"]]
-    assert seen == [made[2], made[1], made[0]]
-    (other,), _ = turn({"messages": [HumanMessage("And mine?")]}, "theirs")
-    assert other.text == "There is no image 'latest' here. Files: cat.png."
+    result_hashes = [image["sha256"] for image in first.artifact["images"]]
+    assert hashes == [result_hashes[2], result_hashes[1], result_hashes[0]]
+    (other_answer,), _ = turn({"messages": [HumanMessage("And mine?")]}, "theirs")
+    assert other_answer.text == "There is no image 'latest' here. Files: cat.png."
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
-    """Both mean the pictures of before; then their results count in the calls' order."""
-    engine = Recording()
+    """Both see the images from before. Their results are then numbered in the calls' order."""
+    engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256", max_calls=4)
-    both = asks({"image": "latest", "n": 2}, {"image": "cat.png"})
-    model = scripted(both, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
-    agent, asked = create_agent(model, [tool]), question(BLOCKS["anthropic"])
-    result = agent.invoke(asked) if kind == "sync" else await agent.ainvoke(asked)
+    two_calls = asks({"image": "latest", "n": 2}, {"image": "cat.png"})
+    model = scripted(two_calls, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
+    agent, user_input = create_agent(model, [tool]), question(BLOCKS["anthropic"])
+    result = agent.invoke(user_input) if kind == "sync" else await agent.ainvoke(user_input)
     first, second, *_, refused = answers(result)
     photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
-    assert sorted(engine.seen[:2]) == sorted(photos)
-    assert engine.seen[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
+    assert sorted(engine.hashes[:2]) == sorted(photos)
+    assert engine.hashes[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
     assert refused.text.startswith("This conversation has used all of its 4 calls of this tool.")
 
 
-async def test_each_finished_picture_is_an_event_while_the_engine_works(root: Path) -> None:
-    """`astream_events` tells of the first before the second is made."""
-    told = threading.Event()
+async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:
+    """`astream_events` yields the first event before the second image is made."""
+    event_seen = threading.Event()
 
     class Slow(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
             finished = progress_reporter().image_finished
             finished()
-            assert told.wait(30), "the first picture was not told"
+            assert event_seen.wait(30), "the first image was not reported"
             return super().create_variation(request)
 
     tool = ImageVariationTool(root_dir=root, engine=Slow(), fixed_size="256x256")
@@ -209,21 +209,21 @@ async def test_each_finished_picture_is_an_event_while_the_engine_works(root: Pa
     async for event in agent.astream_events(question(BLOCKS["v1"]), version="v2"):
         if event["event"] == "on_custom_event" and event["name"] == PROGRESS_EVENT:
             progress.append(event["data"])
-            told.set()
+            event_seen.set()
     assert progress == [{"done": done, "n": 3} for done in (1, 2, 3)]
 
 
-async def test_an_agent_that_is_cancelled_stops_the_engine(root: Path) -> None:
-    """The engine hears of it while it works, and nothing is kept."""
-    started, stopped = threading.Event(), threading.Event()
+async def test_cancelling_an_agent_stops_the_engine(root: Path) -> None:
+    """The engine notices while it works, and nothing is saved."""
+    start_event, stop_event = threading.Event(), threading.Event()
 
     class Slow:
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            gone = cancellation()
-            started.set()
+            is_cancelled = cancellation()
+            start_event.set()
             for _ in range(3_000):
-                if gone():
-                    stopped.set()
+                if is_cancelled():
+                    stop_event.set()
                     break
                 time.sleep(0.01)
             raise RuntimeError
@@ -231,9 +231,9 @@ async def test_an_agent_that_is_cancelled_stops_the_engine(root: Path) -> None:
     tool = ImageVariationTool(root_dir=root, engine=Slow(), fixed_size="256x256")
     agent = create_agent(scripted(asks(image="latest")), [tool])
     run = asyncio.create_task(agent.ainvoke(question(BLOCKS["v1"])))
-    assert await asyncio.to_thread(started.wait, 30)
+    assert await asyncio.to_thread(start_event.wait, 30)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert await asyncio.to_thread(stopped.wait, 30)
+    assert await asyncio.to_thread(stop_event.wait, 30)
     assert list((root / "variations").iterdir()) == []

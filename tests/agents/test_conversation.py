@@ -12,14 +12,14 @@ from langchain_image_variation.agents.conversation import (
     scope_name,
 )
 
-CAT = MessageImage("https://pictures.example/cat.png")
+CAT = MessageImage("https://images.example/cat.png")
 ONE = ResultImage("cat-0123abcd-1", "variations/cat-0123abcd-1.png", "0" * 64)
 TWO = ResultImage("cat-4567cdef-2", "variations/cat-4567cdef-2.png", "1" * 64)
 CONVERSATION = Conversation((CAT, ONE, TWO))
 
 
 @pytest.mark.parametrize(
-    ("image", "found"),
+    ("image", "expected"),
     [
         ("latest", TWO),
         ("Latest", TWO),
@@ -34,46 +34,46 @@ CONVERSATION = Conversation((CAT, ONE, TWO))
         ("variations/cat-0123abcd-1.png", ONE),
     ],
 )
-def test_a_picture_is_found_by_number_and_by_handle(image: str, found: object) -> None:
-    """`latest`, `img_2`, as models vary it, a handle, with its suffix or its path."""
-    known = CONVERSATION.find(image)
-    assert known is not None
-    assert known[1] is found
+def test_finds_an_image_by_number_and_by_handle(image: str, expected: object) -> None:
+    """`latest`, `img_2` in the spellings of models, a handle, its file name or its path."""
+    match = CONVERSATION.find(image)
+    assert match is not None
+    assert match[1] is expected
 
 
 @pytest.mark.parametrize(
     "image",
     ["img_0", "img_4", "img_-1", "img_1.5", "img_99999999", "cat", "", "cat-0123abcd", "img_", "1"],
 )
-def test_nothing_else_is(image: str) -> None:
-    """A number out of range, or part of a name, is no picture."""
+def test_finds_nothing_else(image: str) -> None:
+    """A number out of range or a part of a name does not match."""
     assert CONVERSATION.find(image) is None
 
 
-def test_an_upload_is_called_by_its_number_and_a_result_by_its_handle() -> None:
-    """Whichever way it was asked for."""
+def test_labels_are_numbers_or_handles() -> None:
+    """An upload is called by its number, a result by its handle, however the model wrote it."""
     labels = [(CONVERSATION.find(image) or ("",))[0] for image in ("latest", "img_1", "img_2")]
     assert labels == ["cat-4567cdef-2", "img_1", "cat-0123abcd-1"]
 
 
-def test_without_pictures_there_is_no_latest() -> None:
-    """Nor anything to choose from."""
+def test_without_images_there_is_no_latest() -> None:
+    """There is also nothing to choose from."""
     assert (Conversation().find("latest"), Conversation().choices()) == (None, "")
 
 
-def test_the_choices_are_numbered_as_they_are_asked_for() -> None:
-    """The newest twelve, each with its handle."""
+def test_choices_are_numbered() -> None:
+    """They list the newest twelve images, results with their handles."""
     assert CONVERSATION.choices() == (
         "In this conversation: img_1, img_2 (cat-0123abcd-1), img_3 (cat-4567cdef-2)."
     )
-    many = Conversation((CAT,) * 30).choices()
-    assert many.startswith("In this conversation (the newest 12 of 30): img_19, img_20")
-    assert many.endswith(", img_30.")
+    sentence = Conversation((CAT,) * 30).choices()
+    assert sentence.startswith("In this conversation (the newest 12 of 30): img_19, img_20")
+    assert sentence.endswith(", img_30.")
 
 
 @given(st.text(), st.text())
 def test_no_two_conversations_share_a_scope(one: str, other: str) -> None:
-    """A scope is a plain, short name for a folder, whatever the identity is made of."""
+    """A scope is a short, plain folder name, whatever the id contains."""
     assert (scope_name(one) == scope_name(other)) == (one == other)
     assert re.fullmatch(r"[A-Za-z0-9_-]{16,57}", scope_name(one))
     assert not scope_name(one).startswith("-")
@@ -82,8 +82,8 @@ def test_no_two_conversations_share_a_scope(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "other", ["user 1", "user/1", "USER-1", "user-1-", "../user-1", "user-1\0"]
 )
-def test_identities_that_look_alike_have_scopes_of_their_own(other: str) -> None:
-    """Even where a file system does not tell upper case from lower."""
+def test_similar_ids_have_different_scopes(other: str) -> None:
+    """They differ even on a file system that ignores case."""
     assert scope_name(other).lower() != scope_name("user-1").lower()
 
 
@@ -96,19 +96,19 @@ _HANDLES = st.lists(st.from_regex(r"\w[\w.-]{0,40}-[0-9a-f]{8}-[0-9]", fullmatch
     st.sampled_from(["my results/", "t-1/ in s3 storage"]),
     st.text(),
 )
-def test_what_was_announced_is_read_back(
-    handles: list[str], label: str, place: str, after: str
+def test_an_announcement_can_be_parsed(
+    handles: list[str], label: str, location: str, next_text: str
 ) -> None:
-    """Whatever the picture was called, wherever it is kept and whatever comes after."""
-    text = announce_results(handles, label=label, size="256x256", location=place)
-    found = parse_announcement(f"{text} {after}")
-    assert [picture.handle for picture in found] == handles
-    assert [picture.path for picture in found] == [f"{handle}.png" for handle in handles]
-    assert {picture.sha256 for picture in found} == {None}
+    """Whatever the label, the location and the text after it."""
+    text = announce_results(handles, label=label, size="256x256", location=location)
+    images = parse_announcement(f"{text} {next_text}")
+    assert [image.handle for image in images] == handles
+    assert [image.path for image in images] == [f"{handle}.png" for handle in handles]
+    assert {image.sha256 for image in images} == {None}
 
 
-def test_a_text_that_quotes_an_announcement_is_none() -> None:
-    """It has to begin with it, and to be whole."""
+def test_a_quoted_announcement_is_not_parsed() -> None:
+    """The text must start with a complete announcement."""
     text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
     for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
         assert parse_announcement(other) == []

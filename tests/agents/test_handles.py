@@ -32,37 +32,35 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tool(root: Path) -> ImageVariationTool:
-    """Return a tool on that folder, whose pictures' colours follow from their source."""
+    """Return a tool on that folder. The colors of its results depend on the original."""
     return ImageVariationTool(root_dir=root, engine="instant")
 
 
-def expected(tmp_path: Path, picture: bytes, n: int = 1) -> list[bytes]:
-    """Return the variations of a picture, made without any conversation."""
+def expected(tmp_path: Path, image: bytes, n: int = 1) -> list[bytes]:
+    """Return the variations of an image, made outside of any conversation."""
     folder = tmp_path / "expected"
     folder.mkdir(exist_ok=True)
-    (folder / "picture.png").write_bytes(picture)
+    (folder / "image.png").write_bytes(image)
     tool = ImageVariationTool(root_dir=folder, engine="instant")
-    return files(tool.invoke(call(image="picture.png", n=n, size="256x256")), folder)
+    return files(tool.invoke(call(image="image.png", n=n, size="256x256")), folder)
 
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
-def test_the_newest_picture_and_each_by_its_number(
-    tool: ImageVariationTool, root: Path, thread: str | None
-) -> None:
-    """Uploaded or made: `latest` is the last, `img_N` counts from the first."""
+def test_latest_and_numbers(tool: ImageVariationTool, root: Path, thread: str | None) -> None:
+    """They count uploads and results: `latest` is the last image, `img_1` the first."""
     talk = Talk(tool, thread, upload(ONE), upload(OTHER))
-    made = files(talk.vary("latest", n=2), root)
-    assert made == expected(root, OTHER, 2)
+    results = files(talk.vary("latest", n=2), root)
+    assert results == expected(root, OTHER, 2)
     assert files(talk.vary("img_1"), root) == expected(root, ONE)
-    assert files(talk.vary("img_4"), root) == expected(root, made[1])
+    assert files(talk.vary("img_4"), root) == expected(root, results[1])
     assert talk.messages[-1].text.startswith("Made 1 variation of image-")
 
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
-def test_a_result_is_varied_again_by_its_handle(
+def test_a_result_is_varied_by_its_handle(
     tool: ImageVariationTool, root: Path, thread: str | None
 ) -> None:
-    """As the message named it; also from a file, and a result of a result."""
+    """The message names it. The original may be a file or another result."""
     talk = Talk(tool, thread)
     for image in ("cat.jpg", None, None):
         source = image or talk.messages[-1].artifact["images"][0]["handle"]  # type: ignore[attr-defined]
@@ -71,32 +69,28 @@ def test_a_result_is_varied_again_by_its_handle(
     assert answer.artifact["images"][0]["handle"].startswith("cat-")
 
 
-def test_a_stored_conversation_goes_on_after_a_restart(root: Path) -> None:
-    """Its messages are all that is kept: a new tool finds the pictures that they name."""
+def test_a_conversation_continues_after_a_restart(root: Path) -> None:
+    """Only its messages are kept: a new tool finds the images that they name."""
     talk = Talk(ImageVariationTool(root_dir=root, engine="instant"), "t-1", upload(ONE))
-    made = talk.vary("latest", n=2)
+    results = talk.vary("latest", n=2)
     stored = json.dumps(messages_to_dict(talk.messages))
-    again = ImageVariationTool(root_dir=root, engine="instant")
-    later = Talk(again, "t-1", *messages_from_dict(json.loads(stored)))
-    second = made.artifact["images"][1]["handle"]
-    assert files(later.vary(second), root) == expected(root, files(made, root)[1])
-    assert files(later.vary("img_1"), root) == expected(root, ONE)
+    new_tool = ImageVariationTool(root_dir=root, engine="instant")
+    restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored)))
+    second = results.artifact["images"][1]["handle"]
+    assert files(restored_talk.vary(second), root) == expected(root, files(results, root)[1])
+    assert files(restored_talk.vary("img_1"), root) == expected(root, ONE)
 
 
-def test_a_thread_finds_its_results_when_its_messages_were_shortened(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """They are in the thread's own folder; without a thread, they are gone with the message."""
+def test_a_thread_finds_results_of_removed_messages(tool: ImageVariationTool, root: Path) -> None:
+    """They are in the thread's own folder. Without a thread, they are lost with the message."""
     for thread, status in (("t-1", "success"), (None, "error")):
         handle = Talk(tool, thread, upload(ONE)).vary("latest").artifact["images"][0]["handle"]
-        shortened = Talk(tool, thread, HumanMessage("A summary."))
-        assert shortened.vary(handle).status == status
+        shortened_talk = Talk(tool, thread, HumanMessage("A summary."))
+        assert shortened_talk.vary(handle).status == status
 
 
-def test_a_picture_in_the_messages_comes_before_a_file_of_its_name(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """`img_1` is the conversation's; with a suffix that a file has, it is the file."""
+def test_an_image_in_messages_wins_over_a_file(tool: ImageVariationTool, root: Path) -> None:
+    """`img_1` is the image in the conversation. `img_1.png` is the file."""
     (root / "img_1").write_bytes(OTHER)
     (root / "img_1.png").write_bytes(OTHER)
     talk = Talk(tool, None, upload(ONE))
@@ -104,45 +98,41 @@ def test_a_picture_in_the_messages_comes_before_a_file_of_its_name(
     assert files(talk.vary("img_1.png"), root) == expected(root, OTHER)
 
 
-def test_without_a_conversation_all_results_may_be_used(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """A script's own calls: `latest` is the newest result, and a handle any of them."""
+def test_a_script_may_use_all_results(tool: ImageVariationTool, root: Path) -> None:
+    """Without a conversation, `latest` is the newest result, and every handle works."""
     first = tool.invoke(call(image="cat.jpg", size="256x256"))
     handle = first.artifact["images"][0]["handle"]
-    again = tool.invoke(call(image="latest", size="256x256"))
-    assert again.content.startswith(f"Made 1 variation of {handle}")
+    repeat = tool.invoke(call(image="latest", size="256x256"))
+    assert repeat.content.startswith(f"Made 1 variation of {handle}")
 
 
-def test_a_result_whose_message_kept_the_text_alone_is_found(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """As `latest` and by its number, in the thread's own folder; without a thread, nowhere."""
+def test_a_result_is_found_without_its_artifact(tool: ImageVariationTool, root: Path) -> None:
+    """`latest` and numbers find it in the thread's own folder. Without a thread, they do not."""
     for thread, status in (("t-1", "success"), (None, "error")):
         talk = Talk(tool, thread, upload(ONE))
-        made = talk.vary("latest", n=2)
+        results = talk.vary("latest", n=2)
         stored = messages_to_dict(talk.messages)
         stored[-1]["data"]["artifact"] = None
         for image, index in (("latest", 1), ("img_2", 0)):
             answer = Talk(tool, thread, *messages_from_dict(stored)).vary(image)
             assert answer.status == status
             if thread:
-                assert files(answer, root) == expected(root, files(made, root)[index])
+                assert files(answer, root) == expected(root, files(results, root)[index])
 
 
-@pytest.mark.parametrize(("kept", "named"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")])
-def test_an_accent_is_the_same_composed_or_not(
-    tool: ImageVariationTool, root: Path, kept: Any, named: Any
+@pytest.mark.parametrize(
+    ("file_form", "written_form"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFC", "NFC")]
+)
+def test_accents_match_composed_or_not(
+    tool: ImageVariationTool, root: Path, file_form: Any, written_form: Any
 ) -> None:
-    """A model writes it as it likes, whichever way the file's name has it."""
-    (root / f"{normalize(kept, 'café')}.png").write_bytes(ONE)
-    assert Talk(tool).vary(f"{normalize(named, 'café')}.png").status == "success"
+    """The model and the file system may write them differently."""
+    (root / f"{normalize(file_form, 'café')}.png").write_bytes(ONE)
+    assert Talk(tool).vary(f"{normalize(written_form, 'café')}.png").status == "success"
 
 
-def test_a_broken_file_is_named_without_control_characters(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """Whatever it is called: a message is printed, and read by a model."""
+def test_messages_show_no_control_characters(tool: ImageVariationTool, root: Path) -> None:
+    """A corrupt file is named, but its name is escaped: messages are printed and read by models."""
     (root / "a\x1b[2J\nb.png").write_bytes(ONE[:50])
     answer = Talk(tool).vary("a\x1b[2J\nb.png")
     assert answer.text.startswith("'a\\x1b[2J\\nb.png': image is a corrupt PNG")
@@ -150,27 +140,25 @@ def test_a_broken_file_is_named_without_control_characters(
 
 
 def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
-    """In whatever order its pictures came to the disk, and if they were there already."""
+    """Even if its files were written in another order, or existed before."""
     for side in (64, 65, 66, 67, 64):
         (root / "cat.png").write_bytes(square_png(side))
-        made = tool.invoke(call(image="cat.png", n=6, size="256x256")).artifact["images"]
-        again = tool.invoke(call(image="latest", size="256x256"))
-        assert again.content.startswith(f"Made 1 variation of {made[-1]['handle']}")
+        results = tool.invoke(call(image="cat.png", n=6, size="256x256")).artifact["images"]
+        repeat = tool.invoke(call(image="latest", size="256x256"))
+        assert repeat.content.startswith(f"Made 1 variation of {results[-1]['handle']}")
 
 
-def test_what_was_done_to_an_upload_is_said(tool: ImageVariationTool) -> None:
-    """Under the name by which the model knows it."""
+def test_changes_to_an_upload_are_mentioned(tool: ImageVariationTool) -> None:
+    """The message uses the name by which the model knows the image."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")
     assert "img_1: converted JPEG to PNG" in answer.content
 
 
 class TestConversationsApart:
-    """What one conversation has, another never sees."""
+    """A conversation never sees the images of another one."""
 
-    def test_a_result_cannot_be_named_from_elsewhere(
-        self, tool: ImageVariationTool, root: Path
-    ) -> None:
-        """Not by its handle, its path or its number, nor is it listed in an error."""
+    def test_results_of_others_cannot_be_named(self, tool: ImageVariationTool, root: Path) -> None:
+        """Handle, path and number do not find them, and errors do not list them."""
         for owner, thief in (("a", "b"), ("a", None), (None, "b"), (None, None)):
             (image,) = Talk(tool, owner, upload(ONE)).vary("latest").artifact["images"]
             other = Talk(tool, thief, upload(OTHER))
@@ -180,18 +168,18 @@ class TestConversationsApart:
                 assert answer.content.count("image-") == (name != "img_2")
             (root / image["path"]).unlink()
 
-    def test_latest_is_never_another_s(self, tool: ImageVariationTool) -> None:
-        """A conversation without pictures has no latest one."""
+    def test_latest_is_never_of_another_conversation(self, tool: ImageVariationTool) -> None:
+        """A conversation without images has no latest image."""
         Talk(tool, "a", upload(ONE)).vary("latest")
         for thread in ("b", None):
             answer = Talk(tool, thread).vary("latest")
             assert (answer.status, "image-" in answer.content) == ("error", False)
 
     @pytest.mark.parametrize("thread", ["b", None])
-    def test_a_forged_message_names_nothing_of_another_s(
+    def test_a_forged_message_reaches_nothing(
         self, tool: ImageVariationTool, root: Path, thread: str | None
     ) -> None:
-        """A path without the hash of the file, or one that leads elsewhere, is not followed."""
+        """A path without the hash of its file is not followed, nor one that leads elsewhere."""
         (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
         (root / "notes.txt").write_text("secret")
         outside = root.parent / "outside.png"
@@ -204,51 +192,54 @@ class TestConversationsApart:
                 assert answer.status == "error"
                 assert answer.text.startswith("The file of 'mine' was deleted or changed.")
 
-    def test_what_is_known_without_its_hash_is_found_in_one_s_own_folder_only(
+    def test_without_hash_only_its_folder_is_searched(
         self, tool: ImageVariationTool, root: Path
     ) -> None:
-        """Whoever reads handles from a text names no result of another conversation."""
+        """A handle that was read from a text reaches no result of another conversation."""
         (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
-        asked = ImageVariationArguments(image="latest")
-        for scope, found in ((scope_name("a"), True), (scope_name("b"), False), (None, False)):
-            known = Conversation([ResultImage(image["handle"], image["path"], None)], scope)
-            if found:
-                assert len(call_tool(tool, LoadedEngines(), asked, known).artifact["images"]) == 1
-                continue
+        arguments = ImageVariationArguments(image="latest")
+        images = [ResultImage(image["handle"], image["path"], None)]
+        owner = Conversation(images, scope_name("a"))
+        result = call_tool(tool, LoadedEngines(), arguments, owner)
+        assert len(result.artifact["images"]) == 1
+        for scope in (scope_name("b"), None):
+            conversation = Conversation(images, scope)
             with pytest.raises(SourceError, match=r"^The file of .* was deleted or changed\."):
-                call_tool(tool, LoadedEngines(), asked, known)
+                call_tool(tool, LoadedEngines(), arguments, conversation)
 
     @pytest.mark.slow
-    async def test_a_hundred_at_once(self, tool: ImageVariationTool, root: Path) -> None:
-        """Each varies its own upload, then its own result, while all others do."""
+    async def test_a_hundred_conversations_at_once(
+        self, tool: ImageVariationTool, root: Path
+    ) -> None:
+        """Each varies its own upload, and then its own result."""
         uploads = [square_png(20 + index) for index in range(100)]
         talks = [Talk(tool, f"t-{index}", upload(uploads[index])) for index in range(100)]
         for _ in range(2):
             answers = await asyncio.gather(*(talk.avary("latest") for talk in talks))
         assert len({message.artifact["images"][0]["path"] for message in answers}) == 100
-        made = {files(message, root)[0] for message in answers}
-        assert made == {expected(root, expected(root, picture)[0])[0] for picture in uploads}
+        results = {files(message, root)[0] for message in answers}
+        assert results == {expected(root, expected(root, image)[0])[0] for image in uploads}
 
 
-class TestPicturesByURL:
-    """A block that is a URL follows the URL policy, and nothing else that looks like one."""
+class TestImagesByURL:
+    """A URL in a message follows the URL policy. Nothing else is taken for a URL."""
 
     @pytest.mark.parametrize(
         "url",
         [
             *("cat.jpg", "./cat.jpg", "/etc/hostname", "file:///etc/hostname", "variations/x.png"),
             *(
-                "http://pictures.example/cat.png",
-                "ftp://pictures.example/cat.png",
+                "http://images.example/cat.png",
+                "ftp://images.example/cat.png",
                 "//host/cat.png",
             ),
             *("\\\\host\\share\\cat.png", "s3://bucket/cat.png", "iVBORw0KGgo=", "", " data:x"),
         ],
     )
-    def test_no_url_is_taken_for_a_path(self, root: Path, url: str) -> None:
-        """Only `data:` and https URLs are read; a path in a message leads nowhere."""
+    def test_a_url_is_never_read_as_a_path(self, root: Path, url: str) -> None:
+        """Only `data:` and https URLs are read. A path in a message leads nowhere."""
         tool = ImageVariationTool(
-            root_dir=root, engine="instant", urls=URLPolicy(hosts=["pictures.example"])
+            root_dir=root, engine="instant", urls=URLPolicy(hosts=["images.example"])
         )
         message = HumanMessage(content=[{"type": "image", "url": url}])
         answer = Talk(tool, None, message).vary("img_1")
@@ -258,70 +249,71 @@ class TestPicturesByURL:
         )
 
     def test_by_default_no_host_is_allowed(self, tool: ImageVariationTool) -> None:
-        """The answer says what to do instead."""
-        message = HumanMessage(content=[{"type": "image", "url": "https://pictures.example/a.png"}])
+        """The error says so."""
+        message = HumanMessage(content=[{"type": "image", "url": "https://images.example/a.png"}])
         answer = Talk(tool, None, message).vary("latest")
         assert answer.text.startswith("img_1: URLs are not fetched by default.")
 
-    def test_a_host_that_is_not_allowed_is_not_asked(self, root: Path) -> None:
-        """Names are not even resolved."""
+    def test_another_host_is_not_contacted(self, root: Path) -> None:
+        """Its name is not even resolved."""
 
         def resolve(host: str, port: int) -> list[str]:
             raise AssertionError("resolved")
 
-        policy = URLPolicy(hosts=["pictures.example"], resolve=resolve)
+        policy = URLPolicy(hosts=["images.example"], resolve=resolve)
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
         message = HumanMessage(content=[{"type": "image", "url": "https://elsewhere.example/a"}])
         answer = Talk(tool, None, message).vary("latest")
-        assert "'elsewhere.example' is not among those allowed" in answer.content
+        assert "'elsewhere.example' is not allowed" in answer.content
 
-    def test_a_url_that_a_model_writes_is_never_fetched(self, root: Path) -> None:
-        """Even from a host that is allowed: models damage URLs, and are told what to write."""
-        policy = URLPolicy(hosts=["pictures.example"])
+    def test_a_url_from_the_model_is_never_fetched(self, root: Path) -> None:
+        """Not even from an allowed host: models damage URLs. The error says what to write."""
+        policy = URLPolicy(hosts=["images.example"])
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
-        for url in ("https://pictures.example/a.png", "data:image/png;base64,iVBORw0KGgo="):
+        for url in ("https://images.example/a.png", "data:image/png;base64,iVBORw0KGgo="):
             answer = Talk(tool).vary(url)
             assert answer.text.startswith("There is no image ")
 
 
 class TestLimits:
-    """What a developer sets beats what a model asks for."""
+    """The settings of the developer win over the arguments of the model."""
 
-    def test_calls_in_a_conversation(self, root: Path) -> None:
-        """So many are made, and the next is refused; another conversation has its own."""
+    def test_max_calls(self, root: Path) -> None:
+        """The next call is refused. Another conversation has its own limit."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=2)
         talk = Talk(tool, None, upload(ONE))
         assert [talk.vary("img_1").status for _ in range(3)] == ["success", "success", "error"]
         assert "has used all of its 2 calls" in talk.messages[-1].text
         assert Talk(tool, None, upload(ONE)).vary("img_1").status == "success"
 
-    def test_results_that_are_kept(self, root: Path) -> None:
-        """The oldest go first; files that are no results of ours stay."""
+    def test_max_results(self, root: Path) -> None:
+        """The oldest results are deleted. Other files stay."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_results=3)
         (root / "variations").mkdir()
         (root / "variations" / "mine.png").write_bytes(ONE)
         first = Talk(tool, None, upload(ONE)).vary("latest", n=2)
         second = Talk(tool, None, upload(OTHER)).vary("latest", n=2)
-        kept = {path.name for path in (root / "variations").iterdir()}
-        made = {f"{image['handle']}.png" for image in second.artifact["images"]}
-        assert made | {"mine.png"} < kept
-        assert len(kept & {f"{image['handle']}.png" for image in first.artifact["images"]}) == 1
+        names = {path.name for path in (root / "variations").iterdir()}
+        new_names = {f"{image['handle']}.png" for image in second.artifact["images"]}
+        assert new_names | {"mine.png"} < names
+        old_names = {f"{image['handle']}.png" for image in first.artifact["images"]}
+        assert len(names & old_names) == 1
 
-    def test_more_than_are_kept_are_kept_while_they_are_new(self, root: Path) -> None:
-        """A call's own results are never deleted by it."""
+    def test_max_results_keeps_all_new_results(self, root: Path) -> None:
+        """A call never deletes its own results."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_results=1)
         assert len(files(Talk(tool, None, upload(ONE)).vary("latest", n=4), root)) == 4
 
 
-def test_a_message_stays_small_with_large_pictures(tool: ImageVariationTool) -> None:
-    """Content and artifact say as much of a picture of 3 MB as of one of 1 kB."""
+def test_a_message_stays_small_with_large_images(tool: ImageVariationTool) -> None:
+    """Content and artifact are as long for an image of 3 MB as for one of 1 kB."""
     talk = Talk(tool, "t-1", upload(square_png(1000)))
     stored = json.dumps(message_to_dict(talk.vary("latest", n=4)))
     assert len(stored) < 2_500
 
 
-def test_the_rate_limiter_is_waited_for(root: Path) -> None:
-    """Once a call, before the engine, and not for a call that is refused."""
+def test_the_rate_limiter_is_acquired_once_per_call(root: Path) -> None:
+    """It comes before the engine. A call with a mistake does not use it."""
     acquired: list[str] = []
 
     class Limiter:
@@ -341,7 +333,7 @@ def test_the_rate_limiter_is_waited_for(root: Path) -> None:
 
 
 async def test_a_rate_limiter_may_refuse(root: Path) -> None:
-    """One that gives up waiting says False; the engine is not asked, and the model is told."""
+    """If it returns False, the engine is not called, and the model gets an error."""
 
     class Full:
         def acquire(self) -> bool:
@@ -357,16 +349,16 @@ async def test_a_rate_limiter_may_refuse(root: Path) -> None:
     assert list((root / "variations").iterdir()) == []
 
 
-def test_long_names_of_files_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
-    """As many are listed as a message has room for, the newest first."""
+def test_long_file_names_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
+    """The newest files are listed, up to the length that a message may have."""
     for index in range(12):
         (root / f"{index}{'x' * 190}.png").write_bytes(ONE)
     answer = tool.invoke(call(image="no.png"))
     assert (answer.text.count(".png"), len(answer.text) < 500) == (3, True)
 
 
-def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
-    """`n` is bounded by `max_n`, and with a fixed size there is none to choose."""
+def test_the_schema_shows_the_limits(root: Path) -> None:
+    """`max_n` bounds `n`. With a fixed size, there is no `size`."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=4, fixed_size="256x256")
     schema: Any = tool.tool_call_schema
     properties = schema.model_json_schema()["properties"]
@@ -375,14 +367,14 @@ def test_a_model_learns_of_the_limits_from_the_schema(root: Path) -> None:
     assert "10" not in tool.description
     refused = tool.invoke(call(image="cat.jpg", n=20))
     assert refused.text.endswith("n must be a whole number from 1 to 4, got 20.")
-    # A model that asks for more nevertheless gets what it may have, and is told.
+    # A model that exceeds the limit in spite of the schema gets as many as allowed, and a hint.
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert "This tool makes at most 4 variations per call." in message.content
     assert [image["width"] for image in message.artifact["images"]] == [256] * 4
 
 
-def test_several_calls_of_one_message_count_each(root: Path) -> None:
-    """Those before it in the same message, too."""
+def test_parallel_calls_each_count(root: Path) -> None:
+    """`max_calls` also counts the earlier calls of the same message."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=1)
     talk = Talk(tool, None, upload(ONE), asks({"image": "img_1"}, {"image": "img_1"}))
     assert talk.vary("img_1").status == "error"

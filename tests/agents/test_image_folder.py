@@ -16,7 +16,7 @@ from pytest_image_variation.samples import square_png
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return a folder of pictures beside a secret one."""
+    """Return a folder of images next to a secret one."""
     root = tmp_path / "photos"
     for name in ("photos", "photos/trip", "photos/variations", "photos-secret"):
         (tmp_path / name).mkdir()
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, name: str) -> bytes | None:
-    """Return what the folder gives under a name."""
+    """Return the content of the file that the folder opens."""
     file = ImageFolder(root).open(name)
     if file is None:
         return None
@@ -36,8 +36,8 @@ def read(root: Path, name: str) -> bytes | None:
 
 
 @pytest.mark.parametrize("name", ["cat.png", "./trip/../cat.png", "trip/dog.png", "trip//dog.png"])
-def test_a_file_under_the_root_is_opened(root: Path, name: str) -> None:
-    """By its path relative to the root, however roundabout."""
+def test_opens_a_file_under_the_root(root: Path, name: str) -> None:
+    """Its path is relative to the root, and may take detours."""
     assert read(root, name) == square_png()
 
 
@@ -74,18 +74,18 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("name", OUTSIDE, ids=ascii)
 def test_no_spelling_leads_out(root: Path, name: str) -> None:
-    """Dots, absolute paths, drives, shares, NUL, percent and Unicode forms: no file, no error."""
+    """Dots, absolute paths, drives, shares, NUL, percent and Unicode forms open no file."""
     assert read(root, name) is None
 
 
-def test_an_absolute_path_leads_nowhere_but_under_the_root(root: Path) -> None:
-    """The whole path of a secret is refused; that of a picture under the root is no secret."""
+def test_an_absolute_path_must_be_under_the_root(root: Path) -> None:
+    """The absolute path of a secret opens nothing. That of an image under the root works."""
     assert read(root, str(root.parent / "photos-secret" / "key.png")) is None
     assert read(root, str(root / "cat.png")) == square_png()
 
 
 def test_links_out_of_the_root_are_refused(root: Path) -> None:
-    """A symbolic link to a file or a folder outside leads nowhere, and neither does a loop."""
+    """Symbolic links to files and folders outside, and loops of links, open nothing."""
     (root / "link.png").symlink_to(root.parent / "photos-secret" / "key.png")
     (root / "out").symlink_to(root.parent / "photos-secret")
     (root / "loop.png").symlink_to(root / "loop.png")
@@ -95,13 +95,13 @@ def test_links_out_of_the_root_are_refused(root: Path) -> None:
 
 
 def test_a_root_may_itself_be_a_link(root: Path) -> None:
-    """The developer who named it knows where it leads."""
+    """The developer who chose it knows where it leads."""
     (root.parent / "linked").symlink_to(root)
     assert read(root.parent / "linked", "trip/dog.png") == square_png()
 
 
 def test_a_hard_link_is_refused(root: Path) -> None:
-    """It cannot be told where its other name is."""
+    """Its other name may be anywhere."""
     os.link(root.parent / "photos-secret" / "key.png", root / "linked.png")
     with pytest.raises(
         SourceError, match=r"^'linked.png' is a hard link\. .*; use a copy of the file\.$"
@@ -111,21 +111,21 @@ def test_a_hard_link_is_refused(root: Path) -> None:
 
 @contextmanager
 def before_opening(name: str, swap: Callable[[], None]) -> Iterator[None]:
-    """Swap something at the last moment before a file of that name is opened."""
-    waiting = [swap]
+    """Call a function at the last moment before a file of this name is opened."""
+    pending_swaps = [swap]
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if waiting and event == "open" and str(arguments[0]).endswith(name):
-            waiting.pop()()
+        if pending_swaps and event == "open" and str(arguments[0]).endswith(name):
+            pending_swaps.pop()()
 
     sys.addaudithook(hook)
     yield
-    # A hook cannot be taken away, only left without anything to do.
-    assert not waiting, "nothing was opened"
+    # An audit hook cannot be removed. Without a swap, it does nothing.
+    assert not pending_swaps, "nothing was opened"
 
 
-def test_a_file_swapped_for_a_link_between_check_and_open(root: Path) -> None:
-    """What was a file when it was looked at, and is a link when it is opened, is not read."""
+def test_a_file_swapped_for_a_link_is_not_read(root: Path) -> None:
+    """It was a file when it was checked, and is a link when it is opened."""
 
     def swap() -> None:
         (root / "cat.png").unlink()
@@ -135,8 +135,8 @@ def test_a_file_swapped_for_a_link_between_check_and_open(root: Path) -> None:
         assert read(root, "cat.png") is None
 
 
-def test_a_folder_swapped_for_a_link_between_check_and_open(root: Path) -> None:
-    """No step of the path may have become a link, not only the last."""
+def test_a_folder_swapped_for_a_link_is_not_entered(root: Path) -> None:
+    """No step of the path may have become a link, not only the last one."""
     secret = root.parent / "photos-secret"
     (secret / "dog.png").write_bytes(b"secret")
 
@@ -148,22 +148,22 @@ def test_a_folder_swapped_for_a_link_between_check_and_open(root: Path) -> None:
         assert read(root, "trip/dog.png") is None
 
 
-def test_what_is_no_file_is_not_opened(root: Path) -> None:
-    """A pipe that nobody writes to is refused at once."""
+def test_a_pipe_is_not_opened(root: Path) -> None:
+    """A pipe without a writer is refused immediately."""
     os.mkfifo(root / "pipe.png")
     assert read(root, "pipe.png") is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read(root: Path) -> None:
-    """It is said so, without its path."""
+def test_an_unreadable_file_is_an_error(root: Path) -> None:
+    """The error does not show its path."""
     (root / "cat.png").chmod(0)
     with pytest.raises(SourceError, match=r"^'cat.png' cannot be read\. Check its permissions\.$"):
         read(root, "cat.png")
 
 
-def test_a_folder_can_be_left_out(root: Path) -> None:
-    """What is below it counts as outside, behind a link too; a name that begins alike does not."""
+def test_a_folder_can_be_excluded(root: Path) -> None:
+    """Files below it count as outside, also through a link. A similar name does not match."""
     (root / "variations-of-mine.png").write_bytes(square_png())
     (root / "shortcut").symlink_to(root / "variations")
     folder = ImageFolder(root)
@@ -173,8 +173,8 @@ def test_a_folder_can_be_left_out(root: Path) -> None:
         assert file.read() == square_png()
 
 
-def test_a_folder_that_is_left_out_is_known_by_what_it_is(root: Path) -> None:
-    """Not by how it is spelt, which may differ where upper and lower case are one."""
+def test_an_excluded_folder_is_known_by_its_inode(root: Path) -> None:
+    """Where case does not matter, its name may be spelled differently."""
 
     def swap() -> None:
         (root / "trip").rename(root / "away")
@@ -188,15 +188,15 @@ def test_a_folder_that_is_left_out_is_known_by_what_it_is(root: Path) -> None:
         )
 
 
-def test_a_file_that_is_being_put_in_place_is_waited_for(root: Path) -> None:
-    """For a moment it has a temporary name beside its own, and is no hard link of anyone's."""
+def test_waits_for_a_file_that_is_being_placed(root: Path) -> None:
+    """For a moment it also has a temporary name, which is not a hard link of somebody else."""
     name, temporary = root / "dog.png", root / ".0123.part"
     temporary.write_bytes(square_png())
     os.link(temporary, name)
-    taken = Timer(0.01, temporary.unlink)
-    taken.start()
+    timer = Timer(0.01, temporary.unlink)
+    timer.start()
     assert read(root, "dog.png") == square_png()
-    taken.join()
+    timer.join()
 
 
 KILLED = """
@@ -214,8 +214,8 @@ place_file(Path(sys.argv[1]), "dog.png", sys.stdin.buffer.read())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
-def test_a_file_whose_writer_was_killed_is_read(root: Path) -> None:
-    """Between its two names: the temporary one goes, others like it stay, and so does the file."""
+def test_reads_a_file_whose_writer_was_killed(root: Path) -> None:
+    """Its temporary name is removed. Other temporary files stay, and so does the file."""
     (root / f".{'0' * 16}.part").write_bytes(b"of another")
     command = [sys.executable, "-c", KILLED, str(root)]
     done = subprocess.run(command, input=square_png(), timeout=60)
@@ -227,7 +227,7 @@ def test_a_file_whose_writer_was_killed_is_read(root: Path) -> None:
 
 
 def test_a_hard_link_with_a_temporary_name_is_refused(root: Path) -> None:
-    """Whatever names a file has in the folder, it has one elsewhere too."""
+    """Whatever names a file has in the folder, this one has another name outside."""
     secret = root.parent / "photos-secret" / "key.png"
     for name in ("linked.png", f".{'0' * 16}.part"):
         os.link(secret, root / name)
@@ -237,7 +237,7 @@ def test_a_hard_link_with_a_temporary_name_is_refused(root: Path) -> None:
 
 
 def test_a_hard_link_inside_the_folder_is_refused(root: Path) -> None:
-    """A name that is no temporary one of ours may be somebody's, and stays."""
+    """A name that is not one of our temporary names may be somebody's, and stays."""
     for name in (".0123.part", "0123456789abcdef.part", f".{'0' * 16}.part/key.png", "twin.png"):
         (root / name).parent.mkdir(exist_ok=True)
         os.link(root / "cat.png", root / name)
@@ -246,8 +246,8 @@ def test_a_hard_link_inside_the_folder_is_refused(root: Path) -> None:
         (root / name).unlink()
 
 
-def test_lists_the_newest_pictures_only(root: Path) -> None:
-    """A long folder is listed by its twelve newest pictures; other files are not listed."""
+def test_lists_only_the_newest_images(root: Path) -> None:
+    """A large folder is listed by its twelve newest images. Other files are not listed."""
     for index in range(30):
         path = root / f"photo{index:02}.jpg"
         path.write_bytes(b"")
@@ -264,8 +264,8 @@ def test_lists_the_newest_pictures_only(root: Path) -> None:
     assert ImageFolder(root).newest_names() == expected
 
 
-def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    """A misspelt root is an error at once."""
+def test_a_root_must_be_a_folder(tmp_path: Path) -> None:
+    """A wrong root is an error immediately."""
     (tmp_path / "file").write_text("")
     for name in ("none", "file"):
         with pytest.raises(SourceError, match=f"no folder '{name}'"):

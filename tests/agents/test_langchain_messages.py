@@ -20,7 +20,7 @@ from tests.agents.scripted import asks
 B64 = base64.b64encode(square_png()).decode("ascii")
 DATA = f"data:;base64,{B64}"
 TYPED = f"data:image/png;base64,{B64}"
-WEB = "https://pictures.example/cat.png"
+WEB = "https://images.example/cat.png"
 
 
 SHAPES: dict[str, tuple[Any, str | None]] = {
@@ -52,20 +52,18 @@ SHAPES: dict[str, tuple[Any, str | None]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [HumanMessage, AIMessage, ToolMessage])
-def test_a_picture_is_read_whatever_provider_s_shape_it_has(
-    kind: type[BaseMessage], shape: str
-) -> None:
-    """In messages of users, models and other tools; one that only the provider has counts too."""
+def test_reads_images_in_every_provider_format(kind: type[BaseMessage], shape: str) -> None:
+    """In messages of users, models and other tools. An image that only the provider has counts."""
     block, url = SHAPES[shape]
     more = {"tool_call_id": "1"} if kind is ToolMessage else {}
     message = kind(content=[{"type": "text", "text": "Look:"}, block], **more)
-    (picture,) = collect_images([message])
-    assert isinstance(picture, MessageImage)
-    assert picture.address == url
+    (image,) = collect_images([message])
+    assert isinstance(image, MessageImage)
+    assert image.address == url
 
 
-def test_the_pictures_of_a_long_conversation_are_not_copied() -> None:
-    """Megabytes that a message holds are held once, however often the tool is called."""
+def test_images_of_a_conversation_are_not_copied() -> None:
+    """The megabytes in its messages exist once, however often the tool is called."""
     blocks = [SHAPES[shape][0] for shape in ("v1 base64", "openai", "anthropic")]
     messages = [HumanMessage(content=[{"type": "text", "text": "Look:"}, b]) for b in blocks]
     first, second, third = collect_images(messages)
@@ -75,24 +73,29 @@ def test_the_pictures_of_a_long_conversation_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "bedrock_converse"])
-def test_a_picture_in_a_model_s_own_answer(provider: str) -> None:
-    """The shape of a provider's answers is read as that provider's."""
+def test_reads_an_image_in_an_answer_of_the_model(provider: str) -> None:
+    """The answer is read in the format of its model's provider."""
     shape = {"openai": "v1 base64", "google_genai": "gemini inline"}.get(provider, "anthropic")
     message = AIMessage(content=[SHAPES[shape][0]], response_metadata={"model_provider": provider})
     assert collect_images([message]) == [MessageImage(None, B64)]
 
 
-def test_a_picture_that_a_model_drew() -> None:
-    """OpenAI's own image tool leaves its picture in the answer."""
-    drawn = {"type": "image_generation_call", "id": "ig_1", "result": B64, "status": "completed"}
-    message = AIMessage(content=[drawn], response_metadata={"model_provider": "openai"})
+def test_reads_an_image_that_a_model_generated() -> None:
+    """OpenAI's own image tool puts its image into the answer."""
+    generation = {
+        "type": "image_generation_call",
+        "id": "ig_1",
+        "result": B64,
+        "status": "completed",
+    }
+    message = AIMessage(content=[generation], response_metadata={"model_provider": "openai"})
     assert collect_images([message]) == [MessageImage(None, B64)]
 
 
-NO_PICTURES: list[Any] = [
+NO_IMAGES: list[Any] = [
     "just text with data:image/png;base64,AAAA in it",
     [],
-    ["text", {"type": "text", "text": "https://pictures.example/cat.png"}],
+    ["text", {"type": "text", "text": "https://images.example/cat.png"}],
     [{"type": "audio", "base64": B64, "mime_type": "audio/wav"}],
     [{"type": "file", "base64": B64, "mime_type": "application/pdf"}],
     [{"type": "file", "base64": B64}],
@@ -103,9 +106,9 @@ NO_PICTURES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("content", NO_PICTURES, ids=lambda content: str(content)[:40])
-def test_what_is_no_picture_is_none(content: Any) -> None:
-    """Text, sound and documents are left alone, whatever they hold."""
+@pytest.mark.parametrize("content", NO_IMAGES, ids=lambda content: str(content)[:40])
+def test_other_content_is_not_an_image(content: Any) -> None:
+    """Text, sound and documents do not count, whatever they contain."""
     assert collect_images([HumanMessage(content=content)]) == []
 
 
@@ -123,10 +126,10 @@ def test_what_is_no_picture_is_none(content: Any) -> None:
     ],
     ids=str,
 )
-def test_a_broken_block_breaks_nothing(block: Any) -> None:
-    """A client may have put anything into a message: it is no picture, or one without data."""
-    pictures = collect_images([HumanMessage(content=[block, SHAPES["v1 url"][0]])])
-    assert pictures in ([], [MessageImage(WEB)], [MessageImage(None), MessageImage(WEB)])
+def test_a_malformed_block_breaks_nothing(block: Any) -> None:
+    """A client may put anything into a message. It is no image, or an image without data."""
+    images = collect_images([HumanMessage(content=[block, SHAPES["v1 url"][0]])])
+    assert images in ([], [MessageImage(WEB)], [MessageImage(None), MessageImage(WEB)])
 
 
 def result(handle: str, **others: Any) -> dict[str, Any]:
@@ -134,8 +137,8 @@ def result(handle: str, **others: Any) -> dict[str, Any]:
     return {"handle": handle, "path": f"variations/{handle}.png", "sha256": "0" * 64, **others}
 
 
-def test_results_count_with_the_uploads_in_order() -> None:
-    """And a thumbnail beside an artifact is not a picture of its own."""
+def test_results_and_uploads_are_in_order() -> None:
+    """A thumbnail next to an artifact is not counted."""
     thumbnail = {"type": "image", "base64": B64, "mime_type": "image/jpeg"}
     messages: list[AnyMessage] = [
         HumanMessage(content=[SHAPES["v1 url"][0]]),
@@ -163,14 +166,14 @@ def test_results_count_with_the_uploads_in_order() -> None:
     ],
     ids=str,
 )
-def test_an_artifact_of_another_tool_is_no_result(artifact: Any) -> None:
-    """Only entries with a handle, a path and a whole SHA-256 are."""
+def test_an_artifact_of_another_tool_has_no_results(artifact: Any) -> None:
+    """Only entries with a handle, a path and a full SHA-256 count."""
     assert collect_images([ToolMessage("x", tool_call_id="1", artifact=artifact)]) == []
 
 
 @dataclass
 class State:
-    """A graph's state that is no dictionary."""
+    """A graph's state that is not a dictionary."""
 
     name: str = "x"
     chat: list[BaseMessage] = field(default_factory=list)
@@ -187,10 +190,10 @@ class State:
         lambda messages: SimpleNamespace(messages=messages),
     ],
 )
-def test_messages_are_found_in_any_state(state: Any) -> None:
-    """A dictionary, a list or an object; under "messages" or a name of the graph's own."""
-    given = runtime(state([HumanMessage(content=[SHAPES["v1 url"][0]])]))
-    conversation = read_conversation(given, {}, "image_variation")
+def test_finds_the_messages_in_any_state(state: Any) -> None:
+    """It may be a dictionary, a list or an object. The messages may have any name."""
+    injected_runtime = runtime(state([HumanMessage(content=[SHAPES["v1 url"][0]])]))
+    conversation = read_conversation(injected_runtime, {}, "image_variation")
     assert conversation is not None
     assert conversation.images == [MessageImage(WEB)]
 
@@ -200,8 +203,8 @@ def test_messages_are_found_in_any_state(state: Any) -> None:
     [("user", [SHAPES["v1 url"][0]]), {"role": "user", "content": [SHAPES["v1 url"][0]]}],
     ids=["pair", "dictionary"],
 )
-def test_messages_that_a_state_keeps_as_they_came_are_read(message: Any) -> None:
-    """As a pair or a dictionary, where a graph's state does not make messages of them."""
+def test_reads_messages_that_are_not_converted(message: Any) -> None:
+    """A state may keep them as pairs or dictionaries."""
     state = {"messages": [message, {"role": "nobody"}, 7, asks(image="latest")]}
     conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
@@ -209,15 +212,15 @@ def test_messages_that_a_state_keeps_as_they_came_are_read(message: Any) -> None
 
 
 @pytest.mark.parametrize("state", [None, {}, [], 7, {"messages": None}, {"messages": ["x"]}])
-def test_a_state_without_messages_has_no_pictures(state: Any) -> None:
-    """The call still belongs to a conversation, and does not see what belongs to none."""
+def test_a_state_without_messages_has_no_images(state: Any) -> None:
+    """The call still belongs to a conversation, and may not use all results."""
     conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
     assert (list(conversation.images), conversation.scope) == ([], None)
 
 
-def test_a_thread_gives_a_conversation_its_identity() -> None:
-    """With or without a runtime; without either, the call belongs to no conversation."""
+def test_the_thread_identifies_the_conversation() -> None:
+    """With or without a runtime. With neither, the call belongs to no conversation."""
     config: Any = {"configurable": {"thread_id": "t-1"}}
     with_runtime = read_conversation(runtime({}), config, "image_variation")
     without = read_conversation(None, config, "image_variation")
@@ -227,8 +230,8 @@ def test_a_thread_gives_a_conversation_its_identity() -> None:
     assert {read_conversation(None, config, "image_variation") for config in nothing} == {None}
 
 
-def test_calls_before_this_one_are_counted() -> None:
-    """By name, those of the same message too, and none that comes after."""
+def test_counts_the_calls_before_this_one() -> None:
+    """Only calls of this tool count, including earlier ones in the same message."""
     first, second = asks(image="a"), asks({"image": "b"}, {"image": "c"}, {"image": "d"})
     other = AIMessage("", tool_calls=[{"name": "search", "args": {}, "id": "s"}])
     current = second.tool_calls[2]["id"]
@@ -238,8 +241,8 @@ def test_calls_before_this_one_are_counted() -> None:
     assert conversation.calls == 3
 
 
-def test_calls_that_share_an_id_are_all_counted() -> None:
-    """Some models number the calls of each message anew."""
+def test_counts_calls_that_share_an_id() -> None:
+    """Some models number the calls of each message from the start."""
     calls = [asks(image="a") for _ in range(3)]
     for message in calls:
         message.tool_calls[0]["id"] = "call_0"
@@ -248,14 +251,14 @@ def test_calls_that_share_an_id_are_all_counted() -> None:
     assert conversation.calls == 2
 
 
-def test_only_what_an_agent_made_is_a_runtime() -> None:
-    """Nothing that a model can write is one, and no object that merely looks like one."""
+def test_only_an_agent_can_make_a_runtime() -> None:
+    """Values that a model can write are refused, and so are objects that only look like one."""
     assert is_runtime(runtime({}))
     forged: list[Any] = [{}, {"state": {}}, "runtime", 7, SimpleNamespace(state={}), type, None]
     assert not any(map(is_runtime, forged))
 
 
-def test_a_picture_is_never_shown_with_its_data() -> None:
-    """Not where a debugger or a log prints it."""
+def test_the_repr_of_an_image_has_no_data() -> None:
+    """A debugger or a log may print it."""
     assert B64[:20] not in repr(collect_images([HumanMessage(content=[SHAPES["openai"][0]])]))
     assert pickle.loads(pickle.dumps(MessageImage(DATA))) == MessageImage(DATA)

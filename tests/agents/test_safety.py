@@ -26,36 +26,36 @@ from tests.calling import success
 from tests.http.raw_server import raw_server, response
 
 KEY = "sk-verysecretkey"
-PICTURE = square_png(500)
-PICTURE_DATA = re.compile(r"[A-Za-z0-9+/]{200}")
+PNG = square_png(500)
+IMAGE_DATA = re.compile(r"[A-Za-z0-9+/]{200}")
 
 
 class Recorder(BaseCallbackHandler):
-    """Keeps whatever LangChain tells of tools."""
+    """Keeps everything that LangChain reports about tools."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.records: list[str] = []
 
     def on_tool_start(self, *arguments: Any, **others: Any) -> None:
         """Keep the name and the arguments."""
-        self.told.append(repr((arguments, others)))
+        self.records.append(repr((arguments, others)))
 
     def on_tool_end(self, output: Any, **others: Any) -> None:
         """Keep the message, with its artifact."""
-        self.told.append(repr((output, others)))
+        self.records.append(repr((output, others)))
 
     def on_tool_error(self, error: BaseException, **others: Any) -> None:
         """Keep the error."""
-        self.told.append(repr((error, error.__cause__, others)))
+        self.records.append(repr((error, error.__cause__, others)))
 
     def on_custom_event(self, name: str, data: Any, **others: Any) -> None:
         """Keep the progress."""
-        self.told.append(repr((name, data, others)))
+        self.records.append(repr((name, data, others)))
 
 
 @contextmanager
 def tracing_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Serve as LangSmith, and keep the runs that are sent."""
+    """Act as a LangSmith server, and keep the runs that it gets."""
     runs: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def tracing_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.wfile.write(b"{}")
 
         def log_message(self, *_: Any) -> None:
-            """Stay quiet."""
+            """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -87,11 +87,13 @@ def tracing_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.server_close()
 
 
-def test_nothing_secret_or_large_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Callbacks, traces, checkpoints and logs hold no key, picture, user or absolute path."""
+def test_no_record_contains_secrets_or_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Callbacks, traces, checkpoints and logs have no key, image, user or absolute path."""
     caplog.set_level(logging.DEBUG)
     recorder, saver = Recorder(), InMemorySaver()
-    (tmp_path / "cat.png").write_bytes(PICTURE)
+    (tmp_path / "cat.png").write_bytes(PNG)
     model = Scripted(
         script=[
             lambda _: asks(image="cat.png", n=2, size="256x256", user="bob@example.com"),
@@ -113,33 +115,33 @@ def test_nothing_secret_or_large_is_told(tmp_path: Path, caplog: pytest.LogCaptu
         engine.close()  # type: ignore[attr-defined]  # its own method, not the Protocol's
     statuses = [m.status for m in answer["messages"] if isinstance(m, ToolMessage)]
     assert statuses == ["success", "error"]
-    places = {
-        "callbacks": " ".join(recorder.told),
+    records = {
+        "callbacks": " ".join(recorder.records),
         "runs": json.dumps(runs),
         "checkpoints": repr(saver.blobs) + repr(saver.writes) + repr(saver.storage),
         "logs": caplog.text,
     }
-    for place, text in places.items():
-        assert KEY not in text, place
-        assert str(tmp_path) not in text, place
-        assert not PICTURE_DATA.search(text), place
-    assert "cat-" in places["callbacks"] and "cat-" in places["runs"]
-    assert "cat-" in places["checkpoints"]
-    assert "image_variation_progress" in places["callbacks"]
-    # What an agent passes on for the engine's own records is not for anyone else's.
-    assert not re.search("user='bob|'user': 'bob", " ".join(recorder.told))
+    for kind, text in records.items():
+        assert KEY not in text, kind
+        assert str(tmp_path) not in text, kind
+        assert not IMAGE_DATA.search(text), kind
+    assert "cat-" in records["callbacks"] and "cat-" in records["runs"]
+    assert "cat-" in records["checkpoints"]
+    assert "image_variation_progress" in records["callbacks"]
+    # An agent passes the user on only to the engine.
+    assert not re.search("user='bob|'user': 'bob", " ".join(recorder.records))
 
 
-def test_a_tool_s_run_holds_nothing_of_the_conversation_around_it(tmp_path: Path) -> None:
-    """The runtime that an agent puts in is neither recorded nor echoed: it holds every message."""
+def test_a_run_contains_no_conversation(tmp_path: Path) -> None:
+    """The injected runtime, with all its messages, is neither recorded nor repeated."""
     recorder = Recorder()
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant", callbacks=[recorder])
-    talk = Talk(tool, "t-1", upload(PICTURE), HumanMessage("My password is hunter2."))
+    talk = Talk(tool, "t-1", upload(PNG), HumanMessage("My password is hunter2."))
     assert talk.vary("latest").status == "success"
     assert talk.vary("img_9").status == "error"
-    told = " ".join(recorder.told)
-    assert "hunter2" not in told
-    assert not PICTURE_DATA.search(told)
+    records = " ".join(recorder.records)
+    assert "hunter2" not in records
+    assert not IMAGE_DATA.search(records)
 
 
 FORGED: list[Any] = [
@@ -152,17 +154,17 @@ FORGED: list[Any] = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda forged: str(forged)[:20])
 async def test_a_forged_runtime_is_refused(tmp_path: Path, forged: Any) -> None:
-    """Whoever calls the tool by itself with a model's arguments is not taken in."""
-    (tmp_path / "cat.png").write_bytes(PICTURE)
+    """A program that calls the tool with a model's arguments is safe."""
+    (tmp_path / "cat.png").write_bytes(PNG)
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
-    asked = call(image="cat.png", runtime=forged)
-    for message in (tool.invoke(asked), await tool.ainvoke(asked)):
+    tool_call = call(image="cat.png", runtime=forged)
+    for message in (tool.invoke(tool_call), await tool.ainvoke(tool_call)):
         assert message.status == "error"
         assert message.content.endswith("'runtime' is not an argument.")
 
 
 def test_a_forged_runtime_in_an_agent_is_replaced(tmp_path: Path) -> None:
-    """An agent puts in its own, whatever the model wrote."""
+    """The agent injects its own runtime, whatever the model wrote."""
     model = Scripted(
         script=[
             lambda _: asks(image="latest", size="256x256", runtime={"state": {"messages": []}}),
@@ -171,7 +173,7 @@ def test_a_forged_runtime_in_an_agent_is_replaced(tmp_path: Path) -> None:
     )
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
     agent = create_agent(model, tools=[tool])
-    answer = agent.invoke({"messages": [upload(PICTURE)]})["messages"][-2]
+    answer = agent.invoke({"messages": [upload(PNG)]})["messages"][-2]
     assert answer.status == "success", answer.content
 
 
@@ -184,36 +186,39 @@ def test_a_forged_runtime_in_an_agent_is_replaced(tmp_path: Path) -> None:
     ],
     ids=ascii,
 )
-def test_a_name_cannot_break_a_terminal_or_a_shell(tmp_path: Path, name: str) -> None:
-    """Results have plain names, and messages no character that is not printed."""
-    (tmp_path / name).write_bytes(PICTURE)
+def test_names_are_safe_in_terminals_and_shells(tmp_path: Path, name: str) -> None:
+    """Results have plain names, and messages contain only printable characters."""
+    (tmp_path / name).write_bytes(PNG)
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
     message = tool.invoke(call(image=f"./{name}", size="256x256"))
     for image in message.artifact["images"] if message.status == "success" else ():
         assert re.fullmatch(r"\w[\w.-]{1,60}", image["handle"], re.ASCII)
     assert message.content.isprintable()
-    wrong = tool.invoke(call(image=f"no {name}", size="256x256"))
-    assert wrong.status == "error"
-    assert wrong.content.isprintable()
+    error_answer = tool.invoke(call(image=f"no {name}", size="256x256"))
+    assert error_answer.status == "error"
+    assert error_answer.content.isprintable()
 
 
-def test_a_thumbnail_is_small_and_asked_for(tmp_path: Path) -> None:
-    """One JPEG of at most 512 pixels a side, beside the same text; by default there is none."""
+def test_a_thumbnail_is_small_and_optional(tmp_path: Path) -> None:
+    """One JPEG of at most 512 pixels a side, next to the same text. By default there is none."""
     from io import BytesIO
 
     from PIL import Image
 
-    (tmp_path / "cat.png").write_bytes(PICTURE)
+    (tmp_path / "cat.png").write_bytes(PNG)
     for n in (1, 4, 10):
-        plain, seen = (
+        without_thumbnail, with_thumbnail = (
             ImageVariationTool(root_dir=tmp_path, engine="instant", thumbnail=thumbnail).invoke(
                 call(image="cat.png", n=n, size="256x256")
             )
             for thumbnail in (False, True)
         )
-        text, picture = seen.content
-        assert (text["type"], text["text"]) == ("text", plain.content)
-        assert (picture["type"], picture["mime_type"]) == ("image", "image/jpeg")
-        assert max(Image.open(BytesIO(base64.b64decode(picture["base64"]))).size) <= 512
-        made = [[image["sha256"] for image in m.artifact["images"]] for m in (plain, seen)]
-        assert made[0] == made[1]
+        text, image_block = with_thumbnail.content
+        assert (text["type"], text["text"]) == ("text", without_thumbnail.content)
+        assert (image_block["type"], image_block["mime_type"]) == ("image", "image/jpeg")
+        assert max(Image.open(BytesIO(base64.b64decode(image_block["base64"]))).size) <= 512
+        plain_hashes, hashes = (
+            [image["sha256"] for image in message.artifact["images"]]
+            for message in (without_thumbnail, with_thumbnail)
+        )
+        assert plain_hashes == hashes

@@ -31,7 +31,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.hosted.variations import VariationsEngine
-from langchain_image_variation.images.pixels import decode, on_white
+from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
@@ -44,10 +44,10 @@ from tests.images.compressed import encodings
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo and a broken picture."""
+    """Return a folder with a photo and a corrupt image."""
     (tmp_path / "cat.jpg").write_bytes(jpeg())
     (tmp_path / "broken.png").write_bytes(square_png()[:100])
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def tool(root: Path) -> ImageVariationTool:
 class _Standard:
     @pytest.fixture(autouse=True)
     def photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Work in a folder that holds the picture of the example."""
+        """Work in a folder with the image of the example."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "cat.jpg").write_bytes(jpeg())
 
@@ -71,7 +71,7 @@ class _Standard:
 
     @property
     def tool_constructor_params(self) -> dict[str, Any]:
-        """The engine that answers at once."""
+        """The fast engine."""
         return {"engine": "instant"}
 
     @property
@@ -88,21 +88,19 @@ class TestStandardIntegration(_Standard, ToolsIntegrationTests):
     """LangChain's standard integration tests for tools."""
 
 
-def test_the_model_sees_three_arguments_and_a_program_more(tool: ImageVariationTool) -> None:
-    """The schema for the model has image, n and size with bounds; the full one has them all."""
-    seen = tool.tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]  # a model class here
-    assert list(seen) == ["image", "n", "size"]
-    assert (seen["n"]["minimum"], seen["n"]["maximum"]) == (1, 10)
-    assert seen["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
-    assert all(len(field["description"]) > 20 for field in seen.values())
-    hidden = {"model", "response_format", "user", "runtime"}
-    assert {*ImageVariationInput.model_fields} == {*seen, *hidden}
+def test_the_model_sees_three_arguments(tool: ImageVariationTool) -> None:
+    """Its schema has image, n and size, with limits. Programs may pass more."""
+    properties = tool.tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]  # a model class here
+    assert list(properties) == ["image", "n", "size"]
+    assert (properties["n"]["minimum"], properties["n"]["maximum"]) == (1, 10)
+    assert properties["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
+    assert all(len(field["description"]) > 20 for field in properties.values())
+    program_arguments = {"model", "response_format", "user", "runtime"}
+    assert {*ImageVariationInput.model_fields} == {*properties, *program_arguments}
 
 
-def test_content_names_the_handles_and_the_artifact_holds_the_facts(
-    tool: ImageVariationTool, root: Path
-) -> None:
-    """The message is short text; the artifact is plain JSON; the files are where it says."""
+def test_content_and_artifact_of_a_call(tool: ImageVariationTool, root: Path) -> None:
+    """The content is short and names the handles. The artifact is plain JSON with valid paths."""
     message = tool.invoke(call(image="cat.jpg", n=3, size="256x256"))
     assert isinstance(message, ToolMessage)
     assert message.status == "success"
@@ -122,39 +120,41 @@ def test_content_names_the_handles_and_the_artifact_holds_the_facts(
 def test_no_bytes_and_no_absolute_path_in_messages(
     tool: ImageVariationTool, root: Path, arguments: dict[str, Any]
 ) -> None:
-    """Neither content nor artifact holds picture data or a path of the machine."""
+    """Neither content nor artifact contains image data or an absolute path."""
     text = tool.invoke(call(**arguments)).model_dump_json()
     assert str(root) not in text
     assert "base64" not in text
     assert not re.search(r"[A-Za-z0-9+/]{70}", text)
 
 
-async def test_sync_and_async_say_the_same(tool: ImageVariationTool) -> None:
-    """`invoke` and `ainvoke` give the same message for the same call."""
-    sync, later = tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))
-    for item in [*sync.artifact["images"], *later.artifact["images"]]:
+async def test_sync_and_async_give_the_same_message(tool: ImageVariationTool) -> None:
+    """`invoke` and `ainvoke` return equal messages for equal calls."""
+    sync_message = tool.invoke(call(image="cat.jpg"))
+    async_message = await tool.ainvoke(call(image="cat.jpg"))
+    for item in [*sync_message.artifact["images"], *async_message.artifact["images"]]:
         del item["created"]
-    assert (sync.content, sync.artifact) == (later.content, later.artifact)
+    assert sync_message.content == async_message.content
+    assert sync_message.artifact == async_message.artifact
 
 
 def test_a_program_may_pass_the_hidden_arguments(root: Path) -> None:
-    """`model`, `response_format` and `user` reach the engine as they were passed."""
-    seen: list[CreateImageVariationRequest] = []
+    """`model`, `response_format` and `user` reach the engine unchanged."""
+    requests: list[CreateImageVariationRequest] = []
 
-    class Recording(InstantEngine):
+    class RecordingEngine(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            seen.append(request)
+            requests.append(request)
             return super().create_variation(request)
 
-    tool = ImageVariationTool(root_dir=root, engine=Recording())
+    tool = ImageVariationTool(root_dir=root, engine=RecordingEngine())
     arguments = {"model": "instant", "response_format": "url", "user": "u-1"}
     message = tool.invoke(call(image="cat.jpg", **arguments))
-    assert seen[0].model_dump(include=set(arguments)) == arguments
-    assert message.artifact["images"][0]["engine"] == "Recording"
+    assert requests[0].model_dump(include=set(arguments)) == arguments
+    assert message.artifact["images"][0]["engine"] == "RecordingEngine"
 
 
 async def test_an_async_engine_is_awaited(root: Path) -> None:
-    """An engine of the async Protocol works with ainvoke and with invoke."""
+    """An engine of the async Protocol works with `ainvoke` and `invoke`."""
 
     class Async:
         async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -166,8 +166,8 @@ async def test_an_async_engine_is_awaited(root: Path) -> None:
     assert len(tool.invoke(call(image="cat.jpg", n=2)).artifact["images"]) == 2
 
 
-def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
-    """More than max_n is cut to it and said; a fixed size replaces the one asked for."""
+def test_limits_win_over_arguments_of_the_model(root: Path) -> None:
+    """N is reduced to `max_n`, and the message says so. A fixed size replaces the requested one."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert [item["width"] for item in message.artifact["images"]] == [256, 256]
@@ -175,7 +175,7 @@ def test_the_developer_s_limits_beat_the_model_s_arguments(root: Path) -> None:
 
 
 def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
-    """A model that sends null for what it leaves out gets the defaults."""
+    """Models often send null for an argument they leave out."""
     message = tool.invoke(call(image="cat.jpg", n=None, size=None))
     assert [item["width"] for item in message.artifact["images"]] == [1024]
 
@@ -206,10 +206,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "text"), BAD, ids=[text[:30] for _, text in BAD])
-def test_a_mistake_is_answered_with_text_to_act_on(
+def test_a_mistake_gets_an_error_message(
     tool: ImageVariationTool, arguments: dict[str, Any], text: str
 ) -> None:
-    """Each mistake of a model becomes a short error message, never an exception."""
+    """Each mistake of a model gets a short text, and never raises."""
     message = tool.invoke(call(**arguments))
     assert message.status == "error"
     assert text in message.content
@@ -219,41 +219,41 @@ def test_a_mistake_is_answered_with_text_to_act_on(
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (RateLimitError("Five pictures a minute are allowed."), "Five pictures a minute are"),
-        (RuntimeError("/home/x sk-123"), "The engine Failing failed with RuntimeError."),
+        (RateLimitError("Only five images per minute."), "Only five images per minute."),
+        (RuntimeError("/home/x sk-123"), "The engine FailingEngine failed with RuntimeError."),
     ],
 )
-async def test_an_engine_s_failure_is_answered_with_text(
+async def test_an_engine_failure_gets_an_error_message(
     root: Path, error: Exception, text: str
 ) -> None:
-    """An error of our tree reaches the agent with its message, any other without it."""
+    """An error of our tree keeps its text. The text of any other error is dropped."""
 
-    class Failing:
+    class FailingEngine:
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
             raise error
 
-    tool = ImageVariationTool(root_dir=root, engine=Failing())
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine())
     for message in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
         assert message.status == "error"
         assert message.content.startswith(text)
         assert "sk-123" not in message.content
 
 
-def test_the_whole_name_of_a_result_is_a_handle_too(tool: ImageVariationTool) -> None:
-    """A model may add the suffix that the message mentions."""
+def test_the_file_name_of_a_result_is_a_handle(tool: ImageVariationTool) -> None:
+    """A model may add the suffix that the message mentions, or the folder."""
     handle = tool.invoke(call(image="cat.jpg")).artifact["images"][0]["handle"]
     for image in (handle, f"{handle}.png", f"variations/{handle}.png"):
         assert tool.invoke(call(image=image)).status == "success"
 
 
-class Listening(BaseCallbackHandler):
-    """A handler of somebody's tracing, which may fail."""
+class Listener(BaseCallbackHandler):
+    """A callback handler, which may fail."""
 
     raise_error = True
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
-        self.told: list[tuple[str, Any]] = []
+        self.events: list[tuple[str, Any]] = []
         self.runs: set[Any] = set()
 
     def on_tool_start(self, *args: Any, run_id: Any, **options: Any) -> None:
@@ -261,33 +261,33 @@ class Listening(BaseCallbackHandler):
         self.runs.add(run_id)
 
     def on_custom_event(self, name: str, data: Any, *, run_id: Any, **options: Any) -> None:
-        """Remember the event, if it belongs to the run, or fail."""
+        """Remember the event, which must belong to the run, or fail."""
         if self.failure is not None:
             raise self.failure
         assert run_id in self.runs
-        self.told.append((name, data))
+        self.events.append((name, data))
 
 
-async def test_callbacks_of_a_direct_call_hear_of_progress(tool: ImageVariationTool) -> None:
-    """A handler that is passed with the call is told of each picture, as of the tool's own run."""
-    listening = [Listening(), Listening()]
-    asked = call(image="cat.jpg", n=2, size="256x256")
-    assert tool.invoke(asked, {"callbacks": [listening[0]]}).status == "success"
-    assert (await tool.ainvoke(asked, {"callbacks": [listening[1]]})).status == "success"
+async def test_callbacks_of_a_call_get_the_progress(tool: ImageVariationTool) -> None:
+    """A handler passed to the call gets an event for each image, from the tool's own run."""
+    listeners = [Listener(), Listener()]
+    tool_call = call(image="cat.jpg", n=2, size="256x256")
+    assert tool.invoke(tool_call, {"callbacks": [listeners[0]]}).status == "success"
+    assert (await tool.ainvoke(tool_call, {"callbacks": [listeners[1]]})).status == "success"
     events = [(PROGRESS_EVENT, {"done": done, "n": 2}) for done in (1, 2)]
-    assert [handler.told for handler in listening] == [events, events]
+    assert [handler.events for handler in listeners] == [events, events]
 
 
 @pytest.mark.parametrize("engine", ["instant", "local"])
-async def test_a_handler_that_fails_is_not_taken_for_the_engine(root: Path, engine: str) -> None:
-    """One that wants its errors raised gets them, whichever thread tells of the picture."""
+async def test_an_error_of_a_handler_is_not_the_engines(root: Path, engine: str) -> None:
+    """A handler with `raise_error` gets its error raised, whichever thread it ran in."""
     tool = ImageVariationTool(root_dir=root, engine=engine)
-    asked = call(image="cat.jpg", size="256x256")
-    handler = Listening(ZeroDivisionError("mine"))
-    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
-        tool.invoke(asked, {"callbacks": [handler]})
-    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
-        await tool.ainvoke(asked, {"callbacks": [handler]})
+    tool_call = call(image="cat.jpg", size="256x256")
+    handler = Listener(ZeroDivisionError("from the handler"))
+    with pytest.raises(ZeroDivisionError, match=r"^from the handler$"):
+        tool.invoke(tool_call, {"callbacks": [handler]})
+    with pytest.raises(ZeroDivisionError, match=r"^from the handler$"):
+        await tool.ainvoke(tool_call, {"callbacks": [handler]})
 
 
 class UndeclaredEngine(InstantEngine):
@@ -306,13 +306,13 @@ def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name
     assert image["engine"] == name
 
 
-def test_a_single_string_is_the_picture(tool: ImageVariationTool) -> None:
-    """A program may invoke the tool with the name alone."""
+def test_a_single_string_is_the_image(tool: ImageVariationTool) -> None:
+    """A program may invoke the tool with only the name."""
     assert tool.invoke("cat.jpg").startswith("Made 1 variation of cat")
 
 
-def test_a_copy_of_the_tool_follows_its_own_settings(tool: ImageVariationTool, root: Path) -> None:
-    """A copy with another root, fit or engine reads, writes and reports accordingly."""
+def test_a_copy_follows_its_own_settings(tool: ImageVariationTool, root: Path) -> None:
+    """A copy with another root, fit or engine uses it."""
     (root / "below").mkdir()
     (root / "below" / "dog.jpg").write_bytes(jpeg())
     copy = tool.model_copy(update={"root_dir": root / "below", "fit": "strict"})
@@ -325,7 +325,7 @@ def test_a_copy_of_the_tool_follows_its_own_settings(tool: ImageVariationTool, r
 
 
 def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> None:
-    """An output folder that becomes a link to elsewhere is refused, and nothing is written."""
+    """If the output folder becomes a link that leads outside, nothing is written."""
     outside = root.parent / f"{root.name}-outside"
     outside.mkdir()
     (root / "variations").symlink_to(outside)
@@ -334,27 +334,27 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
     assert list(outside.iterdir()) == []
 
 
-def test_results_never_leave_the_root_while_an_engine_works(root: Path) -> None:
-    """Nor is anything deleted where the output folder has come to lead meanwhile."""
+def test_a_link_made_during_a_call_is_not_followed(root: Path) -> None:
+    """Nothing is written or deleted where the output folder leads now."""
     outside = root.parent / f"{root.name}-outside"
     outside.mkdir()
     (outside / "dog-0123abcd-1.png").write_bytes(square_png())
 
-    class Swapping(InstantEngine):
+    class SwappingEngine(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
             (root / "variations").rmdir()
             (root / "variations").symlink_to(outside)
             return super().create_variation(request)
 
-    tool = ImageVariationTool(root_dir=root, engine=Swapping(), max_results=1)
+    tool = ImageVariationTool(root_dir=root, engine=SwappingEngine(), max_results=1)
     message = tool.invoke(call(image="cat.jpg", size="256x256"))
     assert (message.status, "leads out of root_dir" in message.content) == ("error", True)
     assert [path.name for path in outside.iterdir()] == ["dog-0123abcd-1.png"]
 
 
 @pytest.mark.parametrize("output_dir", ["{root}/kept", "below/../kept", "{root}/below/../kept"])
-def test_a_folder_for_results_is_shown_by_its_plain_path(root: Path, output_dir: str) -> None:
-    """However it was named: no absolute path is told, and results are found again."""
+def test_output_dir_is_shown_as_a_plain_path(root: Path, output_dir: str) -> None:
+    """However it was set, no absolute path is shown, and results are found again."""
     tool = ImageVariationTool(
         root_dir=root, engine="instant", output_dir=output_dir.format(root=root)
     )
@@ -366,8 +366,8 @@ def test_a_folder_for_results_is_shown_by_its_plain_path(root: Path, output_dir:
 
 
 @pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
-def test_results_have_a_folder_of_their_own_below_the_root(root: Path, output_dir: str) -> None:
-    """One outside is refused, behind a symbolic link too, and so is the root itself."""
+def test_output_dir_must_be_below_the_root(root: Path, output_dir: str) -> None:
+    """A folder outside is refused, also through a symbolic link. So is the root itself."""
     (root / "link").symlink_to(root.parent)
     with pytest.raises(SourceError, match="inside root_dir"):
         ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
@@ -379,15 +379,15 @@ def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
     assert copy.invoke(call(image="cat.jpg")).status == "success"
 
 
-def test_corrupt_pixels_are_answered_too(root: Path) -> None:
-    """A picture that fails only when it is decoded is answered with text as well."""
+def test_corrupt_pixels_get_an_error_message(root: Path) -> None:
+    """An image that fails only during decoding is answered with text too."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
     assert "pixels cannot be decompressed" in message.content
 
 
-def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
-    """A wrong engine or folder is an error when the tool is made, not in the conversation."""
+def test_wrong_settings_are_raised_immediately(root: Path) -> None:
+    """A wrong engine or folder fails when the tool is constructed, not in a conversation."""
     with pytest.raises(EngineNotFoundError):
         ImageVariationTool(engine="magic")
     with pytest.raises(SourceError, match="inside root_dir"):
@@ -402,8 +402,8 @@ def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
             ImageVariationTool(**wrong)
 
 
-def test_many_calls_at_once_do_not_disturb_each_other(tool: ImageVariationTool, root: Path) -> None:
-    """Forty calls from a pool give forty right answers and no stray file."""
+def test_parallel_calls_do_not_interfere(tool: ImageVariationTool, root: Path) -> None:
+    """Forty calls from a pool return forty correct answers and leave no other file."""
     inputs: list[Any] = [call(image="cat.jpg", n=2) for _ in range(40)]
     config = RunnableConfig(max_concurrency=8)
     messages = tool.batch(inputs, config=config)
@@ -416,8 +416,8 @@ def _second_handle(messages: Sequence[BaseMessage]) -> str:
     return str(second)
 
 
-def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: Path) -> None:
-    """Three variations, two of the second of them, an invented file name, and on it goes."""
+def test_an_agent_varies_and_survives_a_mistake(root: Path) -> None:
+    """Three variations, two variations of the second, and an invented file name."""
     model = Scripted(
         script=[
             lambda _: asks(image="cat.jpg", n=3, size="256x256"),
@@ -429,20 +429,20 @@ def test_an_agent_varies_a_photo_then_a_variation_then_survives_a_mistake(root: 
     agent = create_agent(model, tools=[ImageVariationTool(root_dir=root)])
     messages = agent.invoke({"messages": [HumanMessage("Vary the cat.")]})["messages"]
     first, second, third = (m for m in messages if isinstance(m, ToolMessage))
-    pictures = [first.artifact["images"], second.artifact["images"]]
-    assert [len(pictures[0]), len(pictures[1]), third.artifact] == [3, 2, None]
+    images = [first.artifact["images"], second.artifact["images"]]
+    assert [len(images[0]), len(images[1]), third.artifact] == [3, 2, None]
     assert [m.status for m in (first, second, third)] == ["success", "success", "error"]
-    made = [item["path"] for item in pictures[0] + pictures[1]]
-    assert len({(root / path).read_bytes() for path in made}) == 5
-    assert all(path.startswith("variations/cat-") for path in made)
+    paths = [item["path"] for item in images[0] + images[1]]
+    assert len({(root / path).read_bytes() for path in paths}) == 5
+    assert all(path.startswith("variations/cat-") for path in paths)
     assert "There is no image 'holiday_final_v2.png' here. In this" in messages[-1].text
     assert len(json.dumps([m.model_dump() for m in messages], default=str)) < 12_000
 
 
-def test_a_server_is_sent_what_a_person_sees(root: Path) -> None:
-    """Faint colours under alpha are no picture of their own to a model that drops alpha."""
+def test_a_server_gets_the_visible_image(root: Path) -> None:
+    """Colors hidden by alpha would be visible to a model that drops alpha."""
     (root / "faint.png").write_bytes(square_png(mode="RGBA"))
-    expected = on_white(load_source(root / "faint.png").png).data
+    expected = flatten_on_white(load_source(root / "faint.png").png).data
     with raw_server(response(200, success(1))) as server:
         engine = load_engine("variations", base_url=server.base_url)
         ImageVariationTool(root_dir=root, engine=engine).invoke(call(image="faint.png"))
@@ -452,16 +452,17 @@ def test_a_server_is_sent_what_a_person_sees(root: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_server_as_engine(root: Path, kind: str) -> None:
-    """Its pictures are saved and named; a refusal is text that the model can act on."""
+async def test_a_server_is_the_engine(root: Path, kind: str) -> None:
+    """Its images are saved and named. A refusal is text that the model can act on."""
     refusal = response(429, failure("Please try again in 999s.", type="requests"))
     with raw_server(response(200, success(2)), refusal) as server:
         engine = load_engine("variations", base_url=server.base_url, api_key="sk-verysecret")
         tool = ImageVariationTool(root_dir=root, engine=engine)
         messages = []
         for _ in range(2):
-            asked = call(image="cat.jpg", n=2, size="256x256")
-            messages.append(tool.invoke(asked) if kind == "sync" else await tool.ainvoke(asked))
+            tool_call = call(image="cat.jpg", n=2, size="256x256")
+            message = tool.invoke(tool_call) if kind == "sync" else await tool.ainvoke(tool_call)
+            messages.append(message)
         assert isinstance(engine, VariationsEngine)
         engine.close()
     saved, refused = messages
@@ -471,8 +472,8 @@ async def test_a_server_as_engine(root: Path, kind: str) -> None:
     assert "sk-verysecret" not in repr((saved, refused, tool))
 
 
-class Recompressing:
-    """An engine that gives the same pixels at each call, in another file."""
+class RecompressingEngine:
+    """An engine that returns the same pixels at each call, in different files."""
 
     def __init__(self) -> None:
         self.files = iter(encodings(decode(SquarePNG(square_png(24)))))
@@ -482,9 +483,9 @@ class Recompressing:
         return ImagesResponse.from_pngs([next(self.files)], response_format="b64_json")
 
 
-def test_a_handle_does_not_depend_on_how_a_file_is_compressed(root: Path) -> None:
-    """It stays the name of the first file, whose hash is in every artifact, and can be varied."""
-    tool = ImageVariationTool(root_dir=root, engine=Recompressing())
+def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
+    """The first file stays, its hash is in every artifact, and its handle can be varied."""
+    tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine())
     talk = Talk(tool)
     images = [talk.vary("cat.jpg").artifact["images"][0] for _ in range(3)]
     assert len({(image["handle"], image["sha256"]) for image in images}) == 1
@@ -494,8 +495,8 @@ def test_a_handle_does_not_depend_on_how_a_file_is_compressed(root: Path) -> Non
     talk.vary(images[0]["handle"])
 
 
-def test_how_the_source_is_compressed_changes_no_handle(root: Path) -> None:
-    """The same pixels are varied the same, so the results have the same names."""
+def test_compression_of_the_source_does_not_matter(root: Path) -> None:
+    """Equal pixels give equal results, so their names are equal."""
     handles = set()
     for data in encodings(decode(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)

@@ -28,7 +28,7 @@ from tests.images.compressed import encodings
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo and a broken picture."""
+    """Return a folder with a photo and a corrupt image."""
     (tmp_path / "cat.jpg").write_bytes(jpeg())
     (tmp_path / "broken.png").write_bytes(square_png()[:100])
     return tmp_path
@@ -37,17 +37,17 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def tool(root: Path) -> FunctionTool:
     """Return the tool on that folder with the instant engine."""
-    return made(root_dir=root)
+    return make_tool(root_dir=root)
 
 
-def made(**settings: Any) -> FunctionTool:
-    """Return the tool of a spec with settings."""
+def make_tool(**settings: Any) -> FunctionTool:
+    """Return the tool of a spec with these settings."""
     (tool,) = ImageVariationToolSpec(**{"engine": "instant", **settings}).to_tool_list()
     return tool
 
 
-def test_it_is_a_tool_spec_of_one_tool(root: Path) -> None:
-    """LlamaIndex's base is among its bases, and the list holds the same tool however it is made."""
+def test_it_is_a_tool_spec_with_one_tool(root: Path) -> None:
+    """It extends LlamaIndex's base class. Every way to list its tools gives the same tool."""
     assert BaseToolSpec in ImageVariationToolSpec.__mro__
     spec = ImageVariationToolSpec(root_dir=root)
     for functions in (None, ["image_variation"], [("image_variation", "aimage_variation")]):
@@ -57,62 +57,64 @@ def test_it_is_a_tool_spec_of_one_tool(root: Path) -> None:
         spec.to_tool_list(["show_images"])
 
 
-async def test_the_list_is_made_async_too(root: Path) -> None:
-    """As LlamaIndex's base offers it."""
+async def test_to_tool_list_async(root: Path) -> None:
+    """LlamaIndex's base class offers it."""
     (tool,) = await ImageVariationToolSpec(root_dir=root, max_n=2).to_tool_list_async()
     assert tool.metadata.get_parameters_dict()["properties"]["n"]["maximum"] == 2
 
 
-def test_the_description_is_short_enough_for_every_model(tool: FunctionTool, root: Path) -> None:
-    """Under 1,024 characters, also where LlamaIndex writes it from the signature of a function."""
+def test_the_description_is_short_for_every_model(tool: FunctionTool, root: Path) -> None:
+    """Under 1,024 characters, also if LlamaIndex derives it from the signature of a function."""
     spec = ImageVariationToolSpec(root_dir=root)
     plain = FunctionTool.from_defaults(spec.image_variation, async_fn=spec.aimage_variation)
-    for each in (tool, plain):
-        described = each.metadata.to_openai_tool()["function"]
-        assert 100 < len(described["description"]) < 1024
+    for listed_tool in (tool, plain):
+        function = listed_tool.metadata.to_openai_tool()["function"]
+        assert 100 < len(function["description"]) < 1024
 
 
-def test_the_model_sees_three_arguments_with_the_developer_s_bounds(root: Path) -> None:
-    """Never the context; n up to `max_n`; no size where it is fixed."""
-    seen = made(root_dir=root).metadata.get_parameters_dict()["properties"]
-    assert list(seen) == ["image", "n", "size"]
-    assert seen["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
-    bounded = made(root_dir=root, max_n=4, fixed_size="256x256").metadata.get_parameters_dict()
-    assert list(bounded["properties"]) == ["image", "n"]
-    assert (bounded["properties"]["n"]["maximum"], bounded["required"]) == (4, ["image"])
+def test_the_model_sees_three_bounded_arguments(root: Path) -> None:
+    """It never sees the context. n is at most `max_n`, and a fixed size is not an argument."""
+    properties = make_tool(root_dir=root).metadata.get_parameters_dict()["properties"]
+    assert list(properties) == ["image", "n", "size"]
+    assert properties["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
+    tool = make_tool(root_dir=root, max_n=4, fixed_size="256x256")
+    schema = tool.metadata.get_parameters_dict()
+    assert list(schema["properties"]) == ["image", "n"]
+    assert (schema["properties"]["n"]["maximum"], schema["required"]) == (4, ["image"])
 
 
-def test_no_text_for_the_model_contradicts_the_bound_of_n(root: Path) -> None:
-    """Neither tool speaks of 10 where a developer allows 4."""
-    spec = made(root_dir=root, max_n=4).metadata
+def test_no_text_contradicts_max_n(root: Path) -> None:
+    """Neither tool mentions 10 if the developer allows 4."""
+    spec = make_tool(root_dir=root, max_n=4).metadata
     tool = ImageVariationTool(root_dir=root, max_n=4)
     for text in (spec.description, spec.get_parameters_dict(), convert_to_openai_tool(tool)):
         assert not re.search(r"\b10\b", str(text))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_the_raw_output_is_the_artifact_of_the_langchain_tool(root: Path, kind: str) -> None:
-    """And the text is the same, sync and async."""
-    asked = {"image": "cat.jpg", "n": 3, "size": "256x256"}
-    other = ImageVariationTool(root_dir=root, engine="instant").invoke(call(**asked))
-    tool = made(root_dir=root)
-    output = tool.call(**asked) if kind == "sync" else await tool.acall(**asked)
-    for image in [*output.raw_output["images"], *other.artifact["images"]]:
+async def test_the_raw_output_is_the_langchain_artifact(root: Path, kind: str) -> None:
+    """The text is the same too, sync and async."""
+    arguments = {"image": "cat.jpg", "n": 3, "size": "256x256"}
+    langchain_tool = ImageVariationTool(root_dir=root, engine="instant")
+    message = langchain_tool.invoke(call(**arguments))
+    tool = make_tool(root_dir=root)
+    output = tool.call(**arguments) if kind == "sync" else await tool.acall(**arguments)
+    for image in [*output.raw_output["images"], *message.artifact["images"]]:
         del image["created"]
-    assert (output.content, output.raw_output) == (other.content, other.artifact)
+    assert (output.content, output.raw_output) == (message.content, message.artifact)
     assert json.loads(json.dumps(output.raw_output)) == output.raw_output
     assert (output.tool_name, output.is_error) == ("image_variation", False)
-    assert output.raw_input == {"args": (), "kwargs": asked}
+    assert output.raw_input == {"args": (), "kwargs": arguments}
 
 
-def test_a_single_name_is_the_picture(tool: FunctionTool) -> None:
-    """A program may call the tool with the name alone, and null means the default."""
+def test_a_single_name_is_the_image(tool: FunctionTool) -> None:
+    """A program may call the tool with only the name. Null means the default."""
     for output in (tool("cat.jpg"), tool.call(image="cat.jpg", n=None, size=None)):
         assert [image["width"] for image in output.raw_output["images"]] == [1024]
 
 
-async def test_the_functions_of_the_spec_answer_as_the_tool_does(root: Path) -> None:
-    """For programs, and for tools that are made of them by hand."""
+async def test_the_functions_of_the_spec_equal_the_tool(root: Path) -> None:
+    """Programs may call them, or make other tools of them."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant")
     output = spec.image_variation("cat.jpg", size="256x256")
     assert (await spec.aimage_variation("cat.jpg", size="256x256")).blocks == output.blocks
@@ -122,18 +124,18 @@ async def test_the_functions_of_the_spec_answer_as_the_tool_does(root: Path) -> 
 
 
 @pytest.mark.parametrize("thumbnail", [False, True])
-def test_the_blocks_are_text_and_a_thumbnail_if_asked_for(root: Path, thumbnail: bool) -> None:
-    """A thumbnail is small and in memory: LlamaIndex would fetch a path or URL unguarded."""
-    output = made(root_dir=root, thumbnail=thumbnail).call(image="cat.jpg", n=4)
-    text, *pictures = output.blocks
+def test_the_blocks_are_text_and_a_thumbnail(root: Path, thumbnail: bool) -> None:
+    """The thumbnail is small and in memory: LlamaIndex would fetch a path or URL unchecked."""
+    output = make_tool(root_dir=root, thumbnail=thumbnail).call(image="cat.jpg", n=4)
+    text, *image_blocks = output.blocks
     assert isinstance(text, TextBlock)
     assert len(text.text) < 400
-    assert len(pictures) == thumbnail
-    for block in pictures:
+    assert len(image_blocks) == thumbnail
+    for block in image_blocks:
         assert isinstance(block, ImageBlock)
         assert (block.path, block.url, block.image_mimetype) == (None, None, "image/jpeg")
-        with Image.open(io.BytesIO(block.resolve_image().read())) as picture:
-            assert (picture.format, max(picture.size) <= 512) == ("JPEG", True)
+        with Image.open(io.BytesIO(block.resolve_image().read())) as image:
+            assert (image.format, max(image.size) <= 512) == ("JPEG", True)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -154,10 +156,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "text"), BAD, ids=[text[:30] for _, text in BAD])
-async def test_a_mistake_is_answered_with_text_to_act_on(
+async def test_a_mistake_gets_an_error_message(
     tool: FunctionTool, arguments: dict[str, Any], text: str
 ) -> None:
-    """Each mistake of a model is an error that says what to do, never an exception."""
+    """Each mistake of a model gets a text that says what to do, and never raises."""
     for output in (call_tool(tool, arguments), await acall_tool(tool, arguments)):
         assert (output.is_error, output.raw_output) == (True, None)
         assert text in output.content
@@ -165,14 +167,14 @@ async def test_a_mistake_is_answered_with_text_to_act_on(
         assert len(output.model_dump_json()) < 600
 
 
-async def test_an_engine_s_failure_is_answered_without_its_text(root: Path) -> None:
-    """An exception from elsewhere may hold a key or a path."""
+async def test_an_engine_failure_drops_its_text(root: Path) -> None:
+    """An error from elsewhere may contain a key or a path."""
 
     class Failing:
         def create_variation(self, request: object) -> Any:
             raise RuntimeError("/home/x sk-123")
 
-    tool = made(root_dir=root, engine=Failing())
+    tool = make_tool(root_dir=root, engine=Failing())
     for output in (tool.call(image="cat.jpg"), await tool.acall(image="cat.jpg")):
         assert output.is_error
         assert output.content.startswith("The engine Failing failed with RuntimeError.")
@@ -180,10 +182,10 @@ async def test_an_engine_s_failure_is_answered_without_its_text(root: Path) -> N
 
 
 @pytest.mark.parametrize("image", ["cat.jpg", "nope", ".."])
-def test_no_bytes_and_no_absolute_path_in_what_is_returned(
+def test_no_bytes_and_no_absolute_path_in_outputs(
     tool: FunctionTool, root: Path, image: str
 ) -> None:
-    """Neither blocks nor raw output hold picture data or a path of the machine."""
+    """Neither blocks nor raw output contain image data or an absolute path."""
     text = tool.call(image=image).model_dump_json()
     assert str(root) not in text
     assert "base64" not in text
@@ -191,7 +193,7 @@ def test_no_bytes_and_no_absolute_path_in_what_is_returned(
 
 
 def test_a_tool_may_have_another_name_and_description(root: Path) -> None:
-    """By LlamaIndex's mapping, with the arguments of this tool unless others are given."""
+    """LlamaIndex's mapping sets them. The arguments stay, unless the mapping has others."""
 
     class Other(BaseModel):
         image: str
@@ -207,8 +209,8 @@ def test_a_tool_may_have_another_name_and_description(root: Path) -> None:
     assert list(tool.metadata.get_parameters_dict()["properties"]) == ["image"]
 
 
-def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
-    """A wrong folder or setting is an error when the spec is made, not in a conversation."""
+def test_wrong_settings_are_raised_immediately(root: Path) -> None:
+    """A wrong folder or setting fails when the spec is constructed, not in a conversation."""
     with pytest.raises(SourceError, match="no folder 'nowhere'"):
         ImageVariationToolSpec(root_dir=root / "nowhere")
     wrong: dict[str, Any]
@@ -217,17 +219,17 @@ def test_mistakes_of_the_developer_are_raised_at_once(root: Path) -> None:
             ImageVariationToolSpec(**wrong)
 
 
-def test_pictures_are_saved_where_the_raw_output_says(tool: FunctionTool, root: Path) -> None:
-    """As PNG files of the size asked for, under names that can be varied again."""
+def test_images_are_saved_as_the_output_says(tool: FunctionTool, root: Path) -> None:
+    """They are PNG files of the requested size, and their names can be varied again."""
     (image,) = tool.call(image="cat.jpg", size="256x256").raw_output["images"]
-    with Image.open(io.BytesIO((root / image["path"]).read_bytes())) as picture:
-        assert (picture.format, picture.size) == ("PNG", (256, 256))
+    with Image.open(root / image["path"]) as file:
+        assert (file.format, file.size) == ("PNG", (256, 256))
     for name in (image["handle"], f"{image['handle']}.png", image["path"]):
         assert not tool.call(image=name).is_error
 
 
-def test_how_the_source_is_compressed_changes_no_handle(tool: FunctionTool, root: Path) -> None:
-    """The same pixels are varied the same, so the results have the same names."""
+def test_compression_of_the_source_does_not_matter(tool: FunctionTool, root: Path) -> None:
+    """Equal pixels give equal results, so their names are equal."""
     handles = set()
     for data in encodings(decode(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)

@@ -7,11 +7,11 @@ from langchain_image_variation.contract import ImagesResponse
 
 
 def answer(**extra: Any) -> ImagesResponse:
-    """Return an answer with further keys."""
+    """Return a response with more keys."""
     return ImagesResponse.from_content({"created": 1, "data": [], **extra})
 
 
-def test_tokens_are_told_in_langchain_s_words() -> None:
+def test_tokens_have_langchains_keys() -> None:
     """The vendor's usage, with its details by kind."""
     usage = {
         "input_tokens": 320,
@@ -32,8 +32,8 @@ def test_tokens_are_told_in_langchain_s_words() -> None:
 @pytest.mark.parametrize(
     "extra", [{"usage": {"cost": 0.04}}, {"inference_status": {"status": "ok", "cost": 0.04}}]
 )
-def test_a_cost_that_the_answer_names_is_told(extra: dict[str, Any]) -> None:
-    """In US dollars, where a gateway or host puts it."""
+def test_the_cost_is_read_from_the_response(extra: dict[str, Any]) -> None:
+    """In US dollars, wherever a gateway or host puts it."""
     assert usage_metadata(answer(**extra)) == {"total_cost": 0.04}
 
 
@@ -51,6 +51,6 @@ def test_a_cost_that_the_answer_names_is_told(extra: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_nothing_is_made_up(extra: dict[str, Any]) -> None:
-    """An answer that says nothing of use has none."""
+def test_nothing_is_invented(extra: dict[str, Any]) -> None:
+    """A response without usage has no metadata."""
     assert usage_metadata(answer(**extra)) is None

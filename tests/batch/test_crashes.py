@@ -122,7 +122,7 @@ def test_interrupt_finishes_started_sources(
     assert process.returncode == code, err
     assert out.splitlines() == ["out/manifest.parquet", "out/manifest.jsonl"]
     assert "Finishing the images in progress. Interrupt again to stop immediately." in err
-    assert "the same command goes on from here" in err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
     rows = read_manifest()
     assert 0 < len(rows) == len(output_images()) < source_count
@@ -233,7 +233,8 @@ def test_unwritable_output_is_refused(photos: Path, capsys: pytest.CaptureFixtur
     """A folder below a file is refused at the start. A later write error ends the run."""
     assert run_hosted("photos", out="photos/0.png/out") == 2
     assert capsys.readouterr().err == (
-        "image-variation: The folder 'out' cannot be written to; name another for the results.\n"
+        "image-variation: The folder 'out' cannot be written to; choose another one for the "
+        "results.\n"
     )
     Path("out").mkdir()
     Path("out", "images").write_text("in the way")

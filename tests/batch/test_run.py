@@ -78,9 +78,9 @@ def test_bad_images_are_rows_and_exit_code_3(
     assert summary == "2 made, 0 already there, 5 failed."
     corrupt = "image is a corrupt PNG file: its pixels cannot be decompressed."
     assert sorted(reasons) == [
-        f"  InvalidImageError: 1, such as: {corrupt}",
-        "  InvalidRequestError: 2, such as: n must be a whole number from 1 to 10, got 'many'.",
-        "  SourceError: 2, such as: The source is empty; pass an image file.",
+        f"  InvalidImageError: 1, for example: {corrupt}",
+        "  InvalidRequestError: 2, for example: n must be a whole number from 1 to 10, got 'many'.",
+        "  SourceError: 2, for example: The source is empty; pass an image file.",
     ]
     errors = {row["source_path"]: row["error"] for row in read_manifest() if row["error"]}
     assert errors.keys() == {
@@ -189,9 +189,9 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
     assert run_hosted("photos", "--max-failures", "2", "--workers", "1") == 3
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
-        "  SourceError: 2, such as: Unsupported or corrupt image. "
+        "  SourceError: 2, for example: Unsupported or corrupt image. "
         "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF.",
-        "Not every picture had its turn; the same command goes on from here.",
+        "The batch is not complete. Run the same command again to continue.",
     ]
     assert len(read_manifest()) == 2
 

@@ -285,7 +285,7 @@ def test_unreadable_result_keeps_the_others() -> None:
     """The other images of the response are written, and the error is one more row."""
     out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
     assert out["index"] == [1, 2, None]
-    assert out["error"][2].startswith("OutputError: The result holds no image")
+    assert out["error"][2].startswith("OutputError: The result has no image")
     assert out["source_sha256"][2] == out["source_sha256"][0]
 
 

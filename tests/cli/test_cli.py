@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from tests.images.compressed import encodings
 
 @pytest.fixture(autouse=True)
 def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a fresh folder that holds one JPEG photo."""
+    """Work in a new folder that has one JPEG photo."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "photo.jpg"
     path.write_bytes(jpeg())
@@ -34,7 +35,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def declare(folder: Path, name: str, engines: str) -> None:
-    """Put the metadata of a distribution that declares engines into a folder."""
+    """Write the metadata of a distribution that declares engines to a folder."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -42,7 +43,7 @@ def declare(folder: Path, name: str, engines: str) -> None:
 
 
 def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user would, in a process of its own."""
+    """Run the program as a user would, in its own process."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "langchain_image_variation", *arguments],
         capture_output=True,
@@ -52,7 +53,7 @@ def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str
 
 
 def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[str]) -> None:
-    """The files and the sheet are written, and their paths printed, one a line."""
+    """The files and the sheet are written, and each path is printed on its own line."""
     assert main(["create", "--image", "photo.jpg", "--n", "3", "--engine", "instant"]) == 0
     out, err = capsys.readouterr()
     paths = out.splitlines()
@@ -61,20 +62,20 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
     assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64.\n"
 
 
-def test_how_the_photo_is_compressed_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nor does it leave a second file of the same pixels."""
-    printed = set()
+def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another compression of the same photo makes the same files."""
+    outputs = set()
     for data in encodings(decode(SquarePNG(square_png(24)))):
         Path("photo.png").write_bytes(data)
         arguments = ["--size", "256x256", "--engine", "instant"]
         assert main(["create", "--image", "photo.png", *arguments]) == 0
-        printed.add(capsys.readouterr().out)
-    assert len(printed) == 1
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) == 1
     assert len(list(Path("variations").iterdir())) == 2
 
 
-def test_prints_the_contract_s_json_instead(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --json nothing is written, and standard output is one ImagesResponse."""
+def test_json_is_printed_instead_of_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json, no file is written, and standard output is one ImagesResponse."""
     arguments = ["create", "--image", "photo.jpg", "--n", "2", "--size", "512x512", "--json"]
     assert main([*arguments, "--engine", "instant", "--response-format", "b64_json"]) == 0
     body = capsys.readouterr().out
@@ -83,8 +84,8 @@ def test_prints_the_contract_s_json_instead(capsys: pytest.CaptureFixture[str]) 
     assert os.listdir() == ["photo.jpg"]
 
 
-def test_json_can_be_printed_and_files_written(capsys: pytest.CaptureFixture[str]) -> None:
-    """An output folder that is named is used beside --json too."""
+def test_json_and_files_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json and --output-dir, the files are written too."""
     arguments = ["create", "--image", "photo.jpg", "--json", "--output-dir", "out"]
     assert main([*arguments, "--engine", "instant"]) == 0
     assert len(os.listdir("out")) == 2
@@ -92,19 +93,19 @@ def test_json_can_be_printed_and_files_written(capsys: pytest.CaptureFixture[str
 
 
 def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --seed the run says which seed repeats it; with it the files are the same."""
+    """A run without --seed prints the seed. A run with this seed makes the same files."""
     arguments = ["create", "--image", "photo.jpg", "--size", "256x256"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     seed = err.rpartition("--seed ")[2].strip().rstrip(".")
     assert main([*arguments, "--seed", seed]) == 0
-    again = capsys.readouterr()
-    assert again.out == out
-    assert "--seed" not in again.err
+    repeated_output = capsys.readouterr()
+    assert repeated_output.out == out
+    assert "--seed" not in repeated_output.err
 
 
 def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --no-light tone and colour stay; the picture is another one than with it."""
+    """With --no-light, the engine makes another image than with --light."""
     arguments = ["create", "--image", "photo.jpg", "--size", "256x256", "--seed", "1"]
     shown = []
     for light in ("--light", "--no-light"):
@@ -116,10 +117,10 @@ def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
 BAD = [
     (
         "https://example.com/cat.png --allow-host images.example --allow-host b.example",
-        "The host 'example.com' is not among those allowed; allow it if you trust it.",
+        "The host 'example.com' is not allowed; allow it if you trust it.",
     ),
     ("http://images.example/cat.png --allow-host images.example", "Only https URLs are fetched"),
-    ("photo.jpg --allow-host https://images.example", "is not the full name of a host"),
+    ("photo.jpg --allow-host https://images.example", "is not a full host name"),
     ("photo.jpg --n 0", "n must be a whole number from 1 to 10, got 0."),
     ("photo.jpg --n 11", "n must be a whole number from 1 to 10, got 11."),
     ("photo.jpg --n many", "argument --n: invalid int value: 'many'; see"),
@@ -135,12 +136,12 @@ BAD = [
     ("photo.jpg --strength nan", "strength must be a number from 0 to 1, got nan"),
     ("photo.jpg --seed -1", "seed must be a whole number of at least 0, got -1"),
     ("photo.jpg --n 9" + "9" * 5000, "invalid int value: '9999"),
-    ("photo.jpg --output-dir ", "--output-dir is empty; name a folder."),
+    ("photo.jpg --output-dir ", "--output-dir is empty; pass a folder."),
     ("photo.jpg --out x", "unrecognized arguments: --out x"),
     ("photo.jpg --x\ny", "unrecognized arguments: --x y"),
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photo.jpg --fit strict", "image is not a PNG file: the PNG signature is missing. fit='crop'"),
-    ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; name a folder"),
+    ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; choose a folder"),
     ("photo.jpg --colour red", "unrecognized arguments: --colour red; see"),
     ("photo.png", "There is no file 'photo.png'; check the path."),
     (".", "is a folder"),
@@ -152,10 +153,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[a[:40] for a, _ in BAD])
-def test_bad_input_is_one_line_and_exit_code_2(
+def test_invalid_input_is_one_line_and_exit_code_2(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bad input or usage: nothing on standard output, and one line that says what and what next."""
+    """Standard output is empty, and one line of standard error names the next step."""
     assert main(["create", "--image", *arguments.split(" ")]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n"), len(err) < 300) == ("", 1, True)
@@ -163,8 +164,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert err.startswith("image-variation")
 
 
-def test_no_image_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing option or command is one line; --help and --version exit 0."""
+def test_usage_errors_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing option or command is one line. --help and --version exit with 0."""
     assert main(["create"]) == 2
     assert main([]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
@@ -174,9 +175,9 @@ def test_no_image_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"image-variation {__version__}\n"
 
 
-def test_a_server_is_asked_by_its_address(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its pictures are saved like any other's, and its refusals are told in one line."""
-    refusal = response(400, failure("No such picture, please.", code="content_policy_violation"))
+def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its images are saved as usual, and a refusal is one line."""
+    refusal = response(400, failure("This image is not allowed.", code="content_policy_violation"))
     with raw_server(response(200, success(2)), refusal) as server:
         arguments = ["create", "--image", "photo.jpg", "--n", "2", "--engine", "variations"]
         arguments += ["--base-url", server.base_url, "--model", "own", "--size", "256x256"]
@@ -185,26 +186,91 @@ def test_a_server_is_asked_by_its_address(capsys: pytest.CaptureFixture[str]) ->
         assert [SquarePNG(Path(path).read_bytes()).side for path in paths[:2]] == [256, 256]
         assert b'name="model"\r\n\r\nown\r\n' in server.requests[0]
         assert main(arguments) == 2
-        assert capsys.readouterr().err == "image-variation: No such picture, please.\n"
+        assert capsys.readouterr().err == "image-variation: This image is not allowed.\n"
 
 
-def test_lists_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each engine is a line: its name, whether it is usable here, and what it is."""
+def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    """Return the state and the description of each engine that `engines` lists, by name."""
     assert main(["engines"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    names = ["gpt-image", "instant", "local", "variations"]
-    assert [line.split()[:2] for line in lines] == [[name, "usable"] for name in names]
-    assert all(len(line.split()) > 4 for line in lines)
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = [re.split(r" {2,}", line, maxsplit=2) for line in out.splitlines()]
+    return {name: (state, description) for name, state, description in lines}
 
 
-def test_an_engine_that_misses_a_package_says_what_to_install(
+def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine without the key or the address that it needs is not called usable."""
+    engines = listed_engines(capsys)
+    assert {name: state for name, (state, _) in engines.items()} == {
+        "gpt-image": "needs setup",
+        "instant": "usable",
+        "local": "usable",
+        "variations": "needs setup",
+    }
+    assert "set OPENAI_API_KEY" in engines["gpt-image"][1]
+    assert "set OPENAI_BASE_URL" in engines["variations"][1]
+    assert all(len(description.split()) > 2 for _, description in engines.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "usable"),
+    [
+        ("OPENAI_API_KEY", "sk-test-0123456789", {"gpt-image"}),
+        # Only the vendor's server needs a key.
+        ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1", {"gpt-image", "variations"}),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v1", {"variations"}),
+        ("OPENAI_BASE_URL", "ftp://127.0.0.1/v1", set()),
+    ],
+)
+def test_engines_heed_the_environment(
+    variable: str,
+    value: str,
+    usable: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An engine is usable if the environment has what it needs. No key is printed."""
+    monkeypatch.setenv(variable, value)
+    engines = listed_engines(capsys)
+    assert {name for name, (state, _) in engines.items() if state == "usable"} == {
+        *("instant", "local"),
+        *usable,
+    }
+    assert "sk-test" not in repr(engines)
+
+
+def test_listed_engines_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is listed as not usable with the command to run, and using it exits 1."""
+    """An engine that is made for the list is closed again, and required options are named."""
+    declare(tmp_path, "extra", "closing = closing:Closing\ndemanding = closing:Demanding\n")
+    (tmp_path / "closing.py").write_text(
+        "class Closing:\n"
+        '    """Records that it is closed."""\n'
+        "    def create_variation(self, request): ...\n"
+        "    def close(self): open('closed', 'w').close()\n"
+        "class Demanding:\n"
+        "    def __init__(self, weights): ...\n"
+        "    def create_variation(self, request): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engines = listed_engines(capsys)
+    assert engines["closing"] == ("usable", "Records that it is closed.")
+    assert Path("closed").exists()
+    assert engines["demanding"] == (
+        "needs setup",
+        "The engine 'demanding' needs the option 'weights'.",
+    )
+
+
+def test_a_missing_package_names_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`engines` lists the engine as not usable with the command to run. Using it exits with 1."""
     declare(tmp_path, "heavy", "heavy = not_installed_here:Engine [gpu]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["engines"]) == 0
-    assert "heavy       not usable  The engine 'heavy' needs" in capsys.readouterr().out
+    assert "heavy       not usable   The engine 'heavy' needs" in capsys.readouterr().out
     assert main(["create", "--image", "photo.jpg", "--engine", "heavy"]) == 1
     assert "pip install 'heavy[gpu]'" in capsys.readouterr().err
 
@@ -212,46 +278,48 @@ def test_an_engine_that_misses_a_package_says_what_to_install(
 @pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_do_no_harm(redirection: str) -> None:
-    """With standard output or error closed, the work is done all the same, without a traceback."""
+    """If standard output or error is closed, the work is done without a traceback."""
     command = f"{sys.executable} -m langchain_image_variation create --image photo.jpg"
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", f"{command} --engine instant {redirection}"], capture_output=True, timeout=60
     )
-    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert (completed.returncode, b"Traceback" in completed.stderr) == (0, False)
     assert len(os.listdir("variations")) == 2
 
 
-def test_output_that_cannot_be_written_is_a_failure_in_one_line() -> None:
-    """A full device behind standard output is exit code 1 and one line."""
+def test_a_full_output_device_is_one_line() -> None:
+    """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "langchain_image_variation", "engines"],
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
         )
-    assert done.returncode == 1
-    assert done.stderr == b"image-variation: cannot write the output: No space left on device.\n"
+    assert completed.returncode == 1
+    assert (
+        completed.stderr == b"image-variation: cannot write the output: No space left on device.\n"
+    )
 
 
-def test_a_terminal_of_ascii_can_show_every_name() -> None:
-    """A character that the terminal cannot show is escaped, and does not end the program."""
-    written = ["--image", "photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
-    for arguments in (["--help"], written):
-        done = subprocess.run(
+def test_an_ascii_terminal_shows_every_name() -> None:
+    """A character that the terminal cannot show is escaped and does not end the program."""
+    arguments_for_files = ["--image", "photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
+    for arguments in (["--help"], arguments_for_files):
+        completed = subprocess.run(
             [sys.executable, "-m", "langchain_image_variation", "create", *arguments],
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
             capture_output=True,
             timeout=60,
         )
-        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-    assert b"\\xf6/photo-" in done.stdout
+        assert (completed.returncode, b"Traceback" in completed.stderr) == (0, False)
+    assert b"\\xf6/photo-" in completed.stdout
 
 
-def test_an_engine_with_a_bug_is_a_failure_in_one_line(
+def test_a_bug_in_an_engine_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What an engine raises outside the tree exits 1, and its text is not shown."""
+    """An exception outside the tree exits with 1, and its text is not shown."""
     declare(tmp_path, "buggy", "buggy = buggy_engine:Engine\nbad = buggy_bad:Engine\n")
     (tmp_path / "buggy_bad.py").write_text("this is no Python\n")
     (tmp_path / "buggy_engine.py").write_text(
@@ -267,29 +335,29 @@ def test_an_engine_with_a_bug_is_a_failure_in_one_line(
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out
-    assert "bad         not usable  The engine 'bad' cannot be imported: SyntaxError." in out
-    assert "local       usable" in out
+    assert "bad         not usable   The engine 'bad' cannot be imported: SyntaxError." in out
+    assert "local       usable " in out
 
 
-def test_corrupt_pixels_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
-    """A picture that only fails when the engine decodes it is bad input all the same."""
-    Path("broken.png").write_bytes(corrupt_png())
-    assert main(["create", "--image", "broken.png"]) == 2
+def test_corrupt_pixels_are_invalid_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """An image whose pixels cannot be decoded is invalid input."""
+    Path("corrupt.png").write_bytes(corrupt_png())
+    assert main(["create", "--image", "corrupt.png"]) == 2
     assert "pixels cannot be decompressed" in capsys.readouterr().err
 
 
 def test_a_process_without_warnings_or_traceback() -> None:
-    """`python -m` is the same program; a failure is one line and nothing else."""
+    """`python -m` runs the same program. An error is one line and nothing else."""
     Path("square.png").write_bytes(square_png())
-    done = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
-    failed = run("create", "--image", "none.png")
-    assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
+    completed = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
+    assert (completed.returncode, len(completed.stdout.splitlines())) == (0, 3)
+    failed_run = run("create", "--image", "none.png")
+    assert (failed_run.returncode, failed_run.stdout) == (2, "")
+    assert failed_run.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
 
 
-def test_a_reader_that_stops_early_is_no_failure() -> None:
-    """When standard output is closed while we write, the program ends quietly."""
+def test_a_reader_may_stop_early() -> None:
+    """If standard output is closed while we write, the program ends quietly."""
     command = [sys.executable, "-m", "langchain_image_variation", "create", "--image", "photo.jpg"]
     process = subprocess.Popen(
         [*command, "--json", "--n", "10", "--engine", "local", "--size", "256x256"],
@@ -306,8 +374,8 @@ def test_a_reader_that_stops_early_is_no_failure() -> None:
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_a_progress_bar_that_goes_away() -> None:
-    """On a terminal a bar moves from 0 on and is wiped; elsewhere there is none."""
+def test_a_terminal_shows_a_progress_bar() -> None:
+    """On a terminal, a bar starts at 0 and disappears. Elsewhere there is no bar."""
     terminal, child_side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     arguments = ["create", "--image", "photo.jpg", "--n", "2", "--size", "256x256"]
@@ -328,7 +396,7 @@ def test_a_terminal_shows_a_progress_bar_that_goes_away() -> None:
 
 
 def test_nothing_touches_the_network() -> None:
-    """A run in which every connection and name look-up is forbidden succeeds."""
+    """A run succeeds although every connection and name lookup is forbidden."""
     code = (
         "import sys\n"
         "def refuse(event, arguments):\n"
@@ -338,8 +406,8 @@ def test_nothing_touches_the_network() -> None:
         "from langchain_image_variation.cli import main\n"
         "sys.exit(main(['create', '--image', 'photo.jpg', '--size', '256x256']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr
 
 
 WAITING_IMPORT = """
@@ -354,12 +422,12 @@ class Waiting:
 sys.meta_path.insert(0, Waiting())
 runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=True)
 """
-"""The program, which waits where it begins to import a module."""
+"""The program, which waits when it starts to import a module."""
 
 
 @pytest.mark.parametrize("module", ["exceptions", "images.png", "images.pixels"])
-def test_an_interrupt_at_the_start_shows_no_traceback(module: str) -> None:
-    """Ctrl-C while the program still imports is met as quietly as later."""
+def test_an_interrupt_during_imports_is_quiet(module: str) -> None:
+    """Ctrl-C while the program is still importing shows no traceback."""
     code = WAITING_IMPORT.replace("MODULE", repr(f"langchain_image_variation.{module}"))
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, "create", "--image", "photo.jpg"]
@@ -372,8 +440,8 @@ def test_an_interrupt_at_the_start_shows_no_traceback(module: str) -> None:
     assert b"Traceback" not in err
 
 
-def test_an_interrupt_leaves_no_half_written_file() -> None:
-    """Ctrl-C during the work ends with 130, one line, and an empty output folder."""
+def test_an_interrupt_leaves_no_incomplete_file() -> None:
+    """Ctrl-C during the work exits with 130, one line, and an empty output folder."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "langchain_image_variation", "create"),
@@ -383,7 +451,7 @@ def test_an_interrupt_leaves_no_half_written_file() -> None:
         text=True,
     )
     assert process.stderr is not None
-    # The folder is made just before the work begins.
+    # The folder is created just before the work begins.
     while not Path("out").exists():
         assert process.poll() is None
         time.sleep(0.01)

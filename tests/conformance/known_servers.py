@@ -1,7 +1,7 @@
-"""Models of servers that speak the path: what is known of how each differs.
+"""Models of other servers with this endpoint, and how each differs from the contract.
 
-What their own documentation and source say was read on 2026-11-21. Where nothing is known of a
-server, its model answers as our own does, so the kit reports nothing but what is known.
+The facts come from their documentation and source, read on 2026-11-21. Where nothing is known, a
+model responds as our own server does, so the kit reports only what is known.
 """
 
 import base64
@@ -17,8 +17,8 @@ import httpx
 from PIL import Image
 
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.form import Form, Part
-from tests.conformance.in_process import Change, Given, Sent
+from pytest_image_variation.forms import Form, Part
+from tests.conformance.broken_copies import Change, Received, Reply
 
 ENDPOINT = "/v1/images/variations"
 _BOUNDARY = "model-of-a-server"
@@ -26,7 +26,7 @@ _BOUNDARY = "model-of-a-server"
 
 @dataclass(frozen=True)
 class KnownServer:
-    """A server, and what is known of it."""
+    """A server, and what is known about it."""
 
     name: str
     claims: Capabilities
@@ -34,53 +34,53 @@ class KnownServer:
     change: Change
 
 
-def _known(
-    name: str, claims: Capabilities, model: str | None, answer: Callable[[Sent, Given], Given]
+def _known_server(
+    name: str, claims: Capabilities, model: str | None, respond: Callable[[Received, Reply], Reply]
 ) -> KnownServer:
-    """Return a server that answers requests for variations in its own way, and lists its model."""
+    """Return a server that responds to variation requests its own way, and lists its model."""
 
-    def change(sent: Sent, ours: Given) -> Given:
-        if sent.path == "/v1/models" and model is not None:
-            return _edited(ours, lambda content: content["data"].append({"id": model}))
-        wanted = sent.method == "POST" and sent.path == ENDPOINT
-        return answer(sent, ours) if wanted else ours
+    def change(request: Received, reply: Reply) -> Reply:
+        if request.path == "/v1/models" and model is not None:
+            return _edit(reply, lambda content: content["data"].append({"id": model}))
+        is_variation = request.method == "POST" and request.path == ENDPOINT
+        return respond(request, reply) if is_variation else reply
 
     return KnownServer(name, claims, model, change)
 
 
-def _is_form(sent: Sent) -> bool:
-    return (sent.header("content-type") or "").startswith("multipart/form-data; boundary=")
+def _is_form(request: Received) -> bool:
+    return (request.header("content-type") or "").startswith("multipart/form-data; boundary=")
 
 
-def _ours(sent: Sent, ours: Given, **fields: str | None) -> Given:
-    """Return our answer to the request with fields set, or left out if they are None."""
-    kept = [part for part in sent.form.parts if part.name not in fields]
-    added = [Part(name, value.encode()) for name, value in fields.items() if value is not None]
-    headers = {k: v for k, v in sent.headers.items() if k not in _OF_THE_BODY}
+def _our_reply(request: Received, reply: Reply, **fields: str | None) -> Reply:
+    """Return our response to the request with fields changed, or removed if they are None."""
+    parts = [part for part in request.form.parts if part.name not in fields]
+    changes = [Part(name, value.encode()) for name, value in fields.items() if value is not None]
+    headers = {k: v for k, v in request.headers.items() if k not in _BODY_HEADERS}
     headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
-    content = Form((*kept, *added)).encode(_BOUNDARY)
-    request = httpx.Request("POST", sent.request.url, headers=headers, content=content)
-    return ours.again(Sent(request, Form()))
+    content = Form((*parts, *changes)).encode(_BOUNDARY)
+    changed = httpx.Request("POST", request.request.url, headers=headers, content=content)
+    return reply.reply_to(Received(changed, Form()))
 
 
-_OF_THE_BODY = {"content-length", "content-type", "transfer-encoding"}
+_BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
 
 
-def _edited(given: Given, edit: Callable[[Any], object]) -> Given:
-    content = json.loads(given.body)
+def _edit(reply: Reply, edit: Callable[[Any], object]) -> Reply:
+    content = json.loads(reply.body)
     edit(content)
-    given.body = json.dumps(content).encode()
-    return given
+    reply.body = json.dumps(content).encode()
+    return reply
 
 
-def _json(given: Given, status: int, content: object) -> Given:
-    given.status, given.body = status, json.dumps(content).encode()
-    return given
+def _set_json(reply: Reply, status: int, content: object) -> Reply:
+    reply.status, reply.body = status, json.dumps(content).encode()
+    return reply
 
 
-def _needs_model(given: Given) -> Given:
-    error = {"message": "model is needed", "type": "invalid_request_error"}
-    return _json(given, 400, {"error": {**error, "param": "model", "code": None}})
+def _missing_model(reply: Reply) -> Reply:
+    error = {"message": "model is required", "type": "invalid_request_error"}
+    return _set_json(reply, 400, {"error": {**error, "param": "model", "code": None}})
 
 
 def _jpeg(data: bytes) -> bytes:
@@ -90,86 +90,89 @@ def _jpeg(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-# n is 1 to 4; b64_json alone, and without being asked for; the bytes are JPEG; there is a
-# revised_prompt, null.
+# n is 1 to 4. It returns only b64_json, which is also its default. The images are JPEG, and there
+# is a revised_prompt, null.
 
 _REDUX = "black-forest-labs/FLUX-1-Redux-dev"
 
 
-def _deepinfra(sent: Sent, ours: Given) -> Given:
-    fields = sent.form.fields
-    if not _is_form(sent) or fields.get("model") not in (None, _REDUX):
-        return ours
+def _deepinfra(request: Received, reply: Reply) -> Reply:
+    fields = request.form.fields
+    if not _is_form(request) or fields.get("model") not in (None, _REDUX):
+        return reply
     form = fields.get("response_format", "b64_json")
-    # Ours would serve five.
+    # Our server would accept 5.
     too_many = {"n": "11"} if fields.get("n") == "5" else {}
-    given = _ours(sent, ours, model=None, response_format=form, **too_many)
-    if given.status == 200:
-        _edited(given, _as_jpeg)
-    return given
+    reply = _our_reply(request, reply, model=None, response_format=form, **too_many)
+    if reply.status == 200:
+        _edit(reply, _return_jpeg)
+    return reply
 
 
-def _as_jpeg(content: Any) -> None:
+def _return_jpeg(content: Any) -> None:
     for entry in content["data"]:
         data = _jpeg(base64.b64decode(entry["b64_json"]))
         entry |= {"b64_json": base64.b64encode(data).decode(), "revised_prompt": None}
 
 
-# A form alone; model is needed; n is 1 to 10; prompt is ignored; b64_json alone; 512x512 without
-# being asked for; an error has message and type.
+# Only forms. model is required, n is 1 to 10, prompt is ignored. It returns only b64_json; the
+# default size is 512x512. An error has message and type.
 
 
-def _lemonade(sent: Sent, ours: Given) -> Given:
-    given = ours
-    if _is_form(sent) and not sent.form.fields.get("model"):
-        given = _needs_model(ours)
-    elif _is_form(sent):
-        fields = sent.form.fields
+def _lemonade(request: Received, reply: Reply) -> Reply:
+    reply = reply
+    if _is_form(request) and not request.form.fields.get("model"):
+        reply = _missing_model(reply)
+    elif _is_form(request):
+        fields = request.form.fields
         model = {} if fields.get("model") != "sd-turbo" else {"model": None}
         size = fields.get("size", "512x512")
-        given = _ours(sent, ours, size=size, prompt=None, **model)
-    if given.status != 200:
-        _edited(given, _without_param_and_code)
-    return given
+        reply = _our_reply(request, reply, size=size, prompt=None, **model)
+    if reply.status != 200:
+        _edit(reply, _drop_param_and_code)
+    return reply
 
 
-def _without_param_and_code(content: Any) -> None:
+def _drop_param_and_code(content: Any) -> None:
     content["error"] = {key: content["error"][key] for key in ("message", "type")}
 
 
-# model is needed; any picture that Pillow reads, of any shape and length, and several of them; any
-# size with two numbers; n is a number, unchecked; other fields are ignored; url is the path of a
-# file, JPEG but for pictures with alpha, with the other key as null; errors are {"detail": …}.
+# model is required. It accepts every image that Pillow reads, of any shape and length, and several
+# at once; any size with two numbers; any number as n. Other fields are ignored. url is the path of
+# a file, which is JPEG unless the image has alpha, and the other key is null. Errors are
+# {"detail": …}.
 
 
-def _xinference(sent: Sent, ours: Given) -> Given:
-    fields, image = sent.form.fields, sent.form.image
-    given = ours
-    plain = [part.name for part in sent.form.parts if part.name != "image"]
+def _xinference(request: Received, reply: Reply) -> Reply:
+    fields, image = request.form.fields, request.form.image
+    reply = reply
+    plain = [part.name for part in request.form.parts if part.name != "image"]
     if len(plain) != len(set(plain)):
-        return ours
-    if not _is_form(sent) or image is None or not fields.get("model"):
-        return _json(given, 422, {"detail": [{"loc": ["body", "image"], "msg": "Field required"}]})
+        return reply
+    if not _is_form(request) or image is None or not fields.get("model"):
+        return _set_json(
+            reply, 422, {"detail": [{"loc": ["body", "image"], "msg": "Field required"}]}
+        )
     if not re.fullmatch(r"-?\d+", fields.get("n", "1")):
-        return _json(given, 422, {"detail": [{"loc": ["body", "n"], "msg": "no integer"}]})
+        return _set_json(reply, 422, {"detail": [{"loc": ["body", "n"], "msg": "no integer"}]})
     if fields["model"] != "sd3":
-        return _json(given, 404, {"detail": "[address] Model not found in the model list"})
+        return _set_json(reply, 404, {"detail": "[address] Model not found in the model list"})
     form, size = fields.get("response_format", "url"), fields.get("size")
     sides = re.findall(r"\d+", size) if size else ["64", "64"]
-    if form not in ("url", "b64_json") or len(sides) != 2 or not _readable(image.content):
-        return _json(given, 500, {"detail": "[address] the model failed"})
+    if form not in ("url", "b64_json") or len(sides) != 2 or not _is_readable(image.content):
+        return _set_json(reply, 500, {"detail": "[address] the model failed"})
     entries = [
         _entry(int(sides[0]), int(sides[1]), index, form)
         for index in range(int(fields.get("n", "1")))
     ]
-    return _json(given, 200, {"created": int(time.time()), "data": entries})
+    return _set_json(reply, 200, {"created": int(time.time()), "data": entries})
 
 
-def _readable(data: bytes) -> bool:
+def _is_readable(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    # What Pillow raises for broken files differs by format.
+    # Pillow's exceptions for corrupt files differ by format.
     except (OSError, ValueError, SyntaxError):
         return False
     return True
@@ -183,45 +186,45 @@ def _entry(width: int, height: int, index: int, form: str) -> dict[str, str | No
     return {"url": None, "b64_json": base64.b64encode(buffer.getvalue()).decode()}
 
 
-# model is needed; size is auto or any WxH; fields that it does not know go to the model; the answer
-# says usage, size and output_format too.
+# model is required. size is auto or any WxH. Unknown fields are passed to the model. The response
+# also has usage, size and output_format.
 
 
-def _stdapi(sent: Sent, ours: Given) -> Given:
-    if not _is_form(sent):
-        return ours
-    fields = sent.form.fields
+def _stdapi(request: Received, reply: Reply) -> Reply:
+    if not _is_form(request):
+        return reply
+    fields = request.form.fields
     if not fields.get("model"):
-        return _needs_model(ours)
+        return _missing_model(reply)
     others = dict.fromkeys(fields.keys() - {"model", "n", "response_format", "size", "user"})
     model = {} if fields.get("model") != "sd3.5" else {"model": None}
     size = fields.get("size")
     if size is not None and re.fullmatch(r"\d+x\d+", size):
         size = size if size in ("256x256", "512x512", "1024x1024") else "256x256"
-    given = _ours(sent, ours, size=size, **others, **model)
-    if given.status == 200:
-        _edited(given, lambda content: content.update(usage={}, size=size, output_format="png"))
-    return given
+    reply = _our_reply(request, reply, size=size, **others, **model)
+    if reply.status == 200:
+        _edit(reply, lambda content: content.update(usage={}, size=size, output_format="png"))
+    return reply
 
 
-# The address is there, and says that it does nothing; texts that it does not have are empty.
+# The endpoint exists and reports that it is not implemented. Missing values are empty strings.
 
 
-def _one_api(sent: Sent, ours: Given) -> Given:
+def _one_api(request: Received, reply: Reply) -> Reply:
     error = {
         "message": "API not implemented",
         "type": "one_api_error",
         "param": "",
         "code": "api_not_implemented",
     }
-    return _json(ours, 501, {"error": error})
+    return _set_json(reply, 501, {"error": error})
 
 
 KNOWN_SERVERS = (
-    _known("DeepInfra", Capabilities(url=False, max_n=4), _REDUX, _deepinfra),
-    _known("Lemonade", Capabilities(url=False), "sd-turbo", _lemonade),
-    _known("stdapi.ai", Capabilities(), "sd3.5", _stdapi),
-    _known("Xinference", Capabilities(), "sd3", _xinference),
-    _known("one-api, new-api", Capabilities(), None, _one_api),
+    _known_server("DeepInfra", Capabilities(url=False, max_n=4), _REDUX, _deepinfra),
+    _known_server("Lemonade", Capabilities(url=False), "sd-turbo", _lemonade),
+    _known_server("stdapi.ai", Capabilities(), "sd3.5", _stdapi),
+    _known_server("Xinference", Capabilities(), "sd3", _xinference),
+    _known_server("one-api, new-api", Capabilities(), None, _one_api),
 )
-"""Those of which more is known than that they pass requests on."""
+"""The servers that do more than pass requests on."""

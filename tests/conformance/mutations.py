@@ -1,8 +1,7 @@
 """A broken copy of our server for each rule.
 
-Each changes the answers to the fewest requests that show the breach, so that exactly the rules fail
-that it names. All of them name one: what no longer can be seen, since another rule is broken, is
-not seen, and does not fail.
+Each copy changes the responses to as few requests as possible, so that only its own rule fails. A
+rule that can no longer be checked because another one is broken is skipped, and does not fail.
 """
 
 import base64
@@ -14,13 +13,13 @@ from typing import Any
 import httpx
 
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.conformance.pictures import PICTURES, picture
-from pytest_image_variation.conformance.question import Field, File, Question
+from pytest_image_variation.conformance.images import IMAGES, make_image
+from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
-from tests.conformance.in_process import KEY, Change, Given, Sent
+from tests.conformance.broken_copies import KEY, Change, Received, Reply
 
 ENDPOINT = "/v1/images/variations"
-When = Callable[[Sent], bool]
+When = Callable[[Received], bool]
 
 
 @dataclass(frozen=True)
@@ -32,263 +31,284 @@ class Mutation:
     breaks: tuple[str, ...]
     capabilities: Capabilities = field(default_factory=Capabilities)
     model: str | None = None
-    """The model that the kit is given."""
+    """The model that the kit requests."""
     expiring: bool = False
-    """Whether it is the server whose addresses expire at once that is changed. Of that, nothing is
-    seen but whether they do."""
+    """Whether to change the server whose URLs expire at once. Only the rules about expiry can
+    check it."""
 
 
 MUTATIONS: list[Mutation] = []
 
 
-def broken(rule: str, change: Change, **settings: Any) -> None:
-    """Add the broken copy of a rule."""
+def break_rule(rule: str, change: Change, **settings: Any) -> None:
+    """Add the broken copy for a rule."""
     MUTATIONS.append(Mutation(rule, change, (rule,), **settings))
 
 
-# Which requests...
+# Conditions on requests...
 
 
-def post(sent: Sent) -> bool:
-    """Any request for variations with the right key."""
-    right = sent.header("authorization") == f"Bearer {KEY}"
-    return sent.method == "POST" and sent.path == ENDPOINT and right
+def is_post(request: Received) -> bool:
+    """Return whether it is a variation request with the right key."""
+    right = request.header("authorization") == f"Bearer {KEY}"
+    return request.method == "POST" and request.path == ENDPOINT and right
 
 
-def asked(**fields: str | None) -> When:
-    """A request like most of the kit's, with these fields too, or without those that are None."""
-    usual = {"response_format": "b64_json", "size": "256x256"}
-    wanted = {k: v for k, v in {**usual, **fields}.items() if v is not None}
+def usual_request(**fields: str | None) -> When:
+    """Match a request like most of the kit's, with these fields. None removes one."""
+    defaults = {"response_format": "b64_json", "size": "256x256"}
+    expected = {k: v for k, v in {**defaults, **fields}.items() if v is not None}
 
-    def when(sent: Sent) -> bool:
-        parts = sent.form.parts
+    def when(request: Received) -> bool:
+        parts = request.form.parts
         return (
-            post(sent)
-            and len(parts) == len(wanted) + 1
-            and sent.form.fields == wanted
+            is_post(request)
+            and len(parts) == len(expected) + 1
+            and request.form.fields == expected
             and (parts[-1].file_name, parts[-1].content_type) == ("image.png", "image/png")
-            and parts[-1].content == picture("rgb.png")
-            and not sent.header("idempotency-key")
-            and not sent.header("transfer-encoding")
+            and parts[-1].content == make_image("rgb.png")
+            and not request.header("idempotency-key")
+            and not request.header("transfer-encoding")
         )
 
     return when
 
 
-def has(**fields: str) -> When:
-    """A request with these fields, whatever else it has."""
-    return lambda sent: post(sent) and fields.items() <= sent.form.fields.items()
+def has_fields(**fields: str) -> When:
+    """Match a variation request with these fields, whatever else it has."""
+    return lambda request: is_post(request) and fields.items() <= request.form.fields.items()
 
 
-def sends(name: str, *, user: str | None = None) -> When:
-    """A request with a picture."""
+def has_image(name: str, *, user: str | None = None) -> When:
+    """Match a variation request with this image."""
 
-    def when(sent: Sent) -> bool:
-        image = sent.form.image
-        same = image is not None and image.content == picture(name)
-        return post(sent) and same and sent.form.fields.get("user") == user
+    def when(request: Received) -> bool:
+        image = request.form.image
+        same = image is not None and image.content == make_image(name)
+        return is_post(request) and same and request.form.fields.get("user") == user
 
     return when
 
 
-def reads(sent: Sent) -> bool:
-    """A request for the file of an address."""
-    return sent.path.startswith("/files/")
+def is_download(request: Received) -> bool:
+    """Return whether it is a download of a file."""
+    return request.path.startswith("/files/")
 
 
-PLAIN = asked()
-URL = asked(response_format="url", n="1")
-ERROR = asked(n="-7")
+PLAIN = usual_request()
+URL = usual_request(response_format="url", n="1")
+ERROR = usual_request(n="-7")
 
 
-# What is answered...
+# Changes of responses...
 
 
-def changed(when: When, change: Callable[[Given], object]) -> Change:
-    """Change our own answer."""
+def change_reply(when: When, change: Callable[[Reply], object]) -> Change:
+    """Change our own response."""
 
-    def apply(sent: Sent, given: Given) -> Given:
-        if when(sent):
-            change(given)
-        return given
+    def apply(request: Received, reply: Reply) -> Reply:
+        if when(request):
+            change(reply)
+        return reply
 
     return apply
 
 
-def served(when: When) -> Change:
-    """Serve what is refused."""
+def serve(when: When) -> Change:
+    """Accept a request that is refused."""
 
-    def apply(sent: Sent, given: Given) -> Given:
-        if not when(sent):
-            return given
+    def apply(request: Received, reply: Reply) -> Reply:
+        if not when(request):
+            return reply
         fields = [Field("response_format", "b64_json"), Field("size", "256x256")]
-        return given.again(_sent(Question(parts=(*fields, File("rgb.png")))))
+        return reply.reply_to(_received(ProbeRequest(parts=(*fields, File("rgb.png")))))
 
     return apply
 
 
-def _sent(question: Question) -> Sent:
+def _received(probe_request: ProbeRequest) -> Received:
     request = httpx.Request(
-        question.method,
-        question.url("http://in.process/v1"),
-        headers=question.all_headers(KEY),
-        content=question.content(),
+        probe_request.method,
+        probe_request.url("http://in.process/v1"),
+        headers=probe_request.all_headers(KEY),
+        content=probe_request.content(),
     )
-    # Its form is not looked at.
-    return Sent(request, None)  # type: ignore[arg-type]
+    # Nothing reads its form.
+    return Received(request, None)  # type: ignore[arg-type]
 
 
-def refused(when: When, status: int = 400) -> Change:
-    """Refuse what is served."""
+def refuse(when: When, status: int = 400) -> Change:
+    """Refuse a request that is accepted."""
     error = {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}
-    return replied(when, status, {"error": error})
+    return replace_reply(when, status, {"error": error})
 
 
-def replied(when: When, status: int, content: object) -> Change:
-    """Answer something else."""
+def replace_reply(when: When, status: int, content: object) -> Change:
+    """Respond with something else."""
 
-    def change(given: Given) -> None:
-        given.status, given.body = status, json.dumps(content).encode()
-        given.headers = {"content-type": "application/json"}
+    def change(reply: Reply) -> None:
+        reply.status, reply.body = status, json.dumps(content).encode()
+        reply.headers = {"content-type": "application/json"}
 
-    return changed(when, change)
-
-
-def status(when: When, code: int) -> Change:
-    """Answer the same with another status."""
-    return changed(when, lambda given: setattr(given, "status", code))
+    return change_reply(when, change)
 
 
-def header(when: When, name: str, value: str | None) -> Change:
-    """Set a header, or leave it out."""
+def set_status(when: When, code: int) -> Change:
+    """Change only the status."""
+    return change_reply(when, lambda reply: setattr(reply, "status", code))
 
-    def change(given: Given) -> None:
-        given.headers.pop(name, None)
+
+def set_header(when: When, name: str, value: str | None) -> Change:
+    """Set a header, or remove it."""
+
+    def change(reply: Reply) -> None:
+        reply.headers.pop(name, None)
         if value is not None:
-            given.headers[name] = value
+            reply.headers[name] = value
 
-    return changed(when, change)
-
-
-def edited(when: When, edit: Callable[[Any], object]) -> Change:
-    """Change the JSON of an answer; what the change returns, if anything, takes its place."""
-
-    def change(given: Given) -> None:
-        content = json.loads(given.body)
-        instead = edit(content)
-        given.body = json.dumps(content if instead is None else instead).encode()
-
-    return changed(when, change)
+    return change_reply(when, change)
 
 
-def entry(when: When, edit: Callable[[dict[str, Any]], object]) -> Change:
-    """Change the first entry of an answer."""
-    return edited(when, lambda content: edit(content["data"][0]) and None)
+def edit_json(when: When, edit: Callable[[Any], object]) -> Change:
+    """Edit the JSON of a response. If the function returns a value, that replaces it."""
+
+    def change(reply: Reply) -> None:
+        content = json.loads(reply.body)
+        replacement = edit(content)
+        reply.body = json.dumps(content if replacement is None else replacement).encode()
+
+    return change_reply(when, change)
 
 
-def error(when: When, **keys: object) -> Change:
+def edit_entry(when: When, edit: Callable[[dict[str, Any]], object]) -> Change:
+    """Edit the first entry of a response."""
+    return edit_json(when, lambda content: edit(content["data"][0]) and None)
+
+
+def edit_error(when: When, **keys: object) -> Change:
     """Change keys of an error."""
-    return edited(when, lambda content: content["error"].update(keys))
+    return edit_json(when, lambda content: content["error"].update(keys))
 
 
-def holds(when: When, data: bytes) -> Change:
+def set_image(when: When, data: bytes) -> Change:
     """Put another file into the first entry."""
-    return entry(when, lambda it: it.update(b64_json=base64.b64encode(data).decode()))
+    return edit_entry(when, lambda entry: entry.update(b64_json=base64.b64encode(data).decode()))
 
 
-# Of answers...
+# Responses...
 
-broken(
+break_rule(
     "answer-status",
-    lambda sent, given: replace(given, status=201) if given.status == 200 and post(sent) else given,
-)
-broken("answer-content-type", header(PLAIN, "content-type", "text/plain"))
-broken("answer-object", edited(PLAIN, lambda content: content["data"]))
-broken("answer-created", edited(PLAIN, lambda content: content.update(created="now")))
-broken("answer-created-now", edited(PLAIN, lambda content: content.update(created=1)))
-broken("answer-data", edited(PLAIN, lambda content: content.update(data=content["data"][0])))
-broken("answer-keys", edited(PLAIN, lambda content: content.update(size="256x256")))
-broken("answer-entry-keys", entry(PLAIN, lambda it: it.update(seed=7)))
-broken("answer-no-nulls", entry(PLAIN, lambda it: it.update(url=None)))
-broken("b64-string", entry(PLAIN, lambda it: it.update(b64_json=[it["b64_json"]])))
-broken("b64-plain", entry(PLAIN, lambda it: it.update(b64_json=it["b64_json"] + "\n")))
-broken("b64-alone", entry(PLAIN, lambda it: it.update(url="https://pictures.example/1.png")))
-broken("picture-png", holds(PLAIN, jpeg(256, 256)))
-broken("picture-decodes", holds(PLAIN, corrupt_png(256)))
-broken(
-    "picture-distinct",
-    edited(asked(n="2"), lambda content: content.update(data=content["data"][:1] * 2)),
-)
-broken("default-n", edited(PLAIN, lambda content: content.update(data=content["data"] * 2)))
-broken("default-size", holds(asked(size=None), square_png(512)))
-broken(
-    "default-format",
-    entry(asked(response_format=None), lambda it: it.update(url=None, b64_json="AAAA")),
-)
-broken("answer-request-id", header(PLAIN, "x-request-id", None))
-broken(
-    "answer-new-request-id",
-    header(
-        lambda sent: PLAIN(sent) or has(user="conformance-other-id")(sent), "x-request-id", "req_1"
+    lambda request, reply: (
+        replace(reply, status=201) if reply.status == 200 and is_post(request) else reply
     ),
 )
-broken("answer-processing-ms", header(PLAIN, "openai-processing-ms", "1.5"))
-broken("answer-version", header(PLAIN, "openai-version", None))
+break_rule("answer-content-type", set_header(PLAIN, "content-type", "text/plain"))
+break_rule("answer-object", edit_json(PLAIN, lambda content: content["data"]))
+break_rule("answer-created", edit_json(PLAIN, lambda content: content.update(created="now")))
+break_rule("answer-created-now", edit_json(PLAIN, lambda content: content.update(created=1)))
+break_rule("answer-data", edit_json(PLAIN, lambda content: content.update(data=content["data"][0])))
+break_rule("answer-keys", edit_json(PLAIN, lambda content: content.update(size="256x256")))
+break_rule("answer-entry-keys", edit_entry(PLAIN, lambda entry: entry.update(seed=7)))
+break_rule("answer-no-nulls", edit_entry(PLAIN, lambda entry: entry.update(url=None)))
+break_rule(
+    "b64-string", edit_entry(PLAIN, lambda entry: entry.update(b64_json=[entry["b64_json"]]))
+)
+break_rule(
+    "b64-plain", edit_entry(PLAIN, lambda entry: entry.update(b64_json=entry["b64_json"] + "\n"))
+)
+break_rule(
+    "b64-alone", edit_entry(PLAIN, lambda entry: entry.update(url="https://pictures.example/1.png"))
+)
+break_rule("picture-png", set_image(PLAIN, jpeg(256, 256)))
+break_rule("picture-decodes", set_image(PLAIN, corrupt_png(256)))
+break_rule(
+    "picture-distinct",
+    edit_json(usual_request(n="2"), lambda content: content.update(data=content["data"][:1] * 2)),
+)
+break_rule("default-n", edit_json(PLAIN, lambda content: content.update(data=content["data"] * 2)))
+break_rule("default-size", set_image(usual_request(size=None), square_png(512)))
+break_rule(
+    "default-format",
+    edit_entry(
+        usual_request(response_format=None), lambda entry: entry.update(url=None, b64_json="AAAA")
+    ),
+)
+break_rule("answer-request-id", set_header(PLAIN, "x-request-id", None))
+break_rule(
+    "answer-new-request-id",
+    set_header(
+        lambda request: PLAIN(request) or has_fields(user="conformance-other-id")(request),
+        "x-request-id",
+        "req_1",
+    ),
+)
+break_rule("answer-processing-ms", set_header(PLAIN, "openai-processing-ms", "1.5"))
+break_rule("answer-version", set_header(PLAIN, "openai-version", None))
 
-# Of what is served...
+# Accepted requests...
 
 
-def alone(sent: Sent) -> bool:
-    """The picture, and nothing else."""
-    return post(sent) and [part.name for part in sent.form.parts] == ["image"]
+def has_only_image(request: Received) -> bool:
+    """Return whether the form has only the image."""
+    return is_post(request) and [part.name for part in request.form.parts] == ["image"]
 
 
-broken("accept-picture-alone", refused(alone))
-broken("accept-all-fields", refused(has(user="conformance-all")))
-broken("accept-user", refused(has(user="conformance user \u00e9 42")))
-broken("accept-model", refused(has(user="conformance-model")))
-broken(
+break_rule("accept-picture-alone", refuse(has_only_image))
+break_rule("accept-all-fields", refuse(has_fields(user="conformance-all")))
+break_rule("accept-user", refuse(has_fields(user="conformance user \u00e9 42")))
+break_rule("accept-model", refuse(has_fields(user="conformance-model")))
+break_rule(
     "accept-no-model",
-    refused(lambda sent: post(sent) and "model" not in sent.form.fields),
+    refuse(lambda request: is_post(request) and "model" not in request.form.fields),
     model="dall-e-2",
 )
-broken(
+break_rule(
     "accept-picture-first",
-    refused(lambda s: len(s.form.parts) > 1 and s.form.parts[0].name == "image"),
+    refuse(lambda request: len(request.form.parts) > 1 and request.form.parts[0].name == "image"),
 )
-broken(
+break_rule(
     "accept-octet-stream",
-    refused(
-        lambda s: any(part.content_type == "application/octet-stream" for part in s.form.parts)
+    refuse(
+        lambda request: any(
+            part.content_type == "application/octet-stream" for part in request.form.parts
+        )
     ),
 )
-broken(
+break_rule(
     "accept-any-file-name",
-    refused(lambda s: any((p.file_name or "").endswith(".PNG") for p in s.form.parts)),
+    refuse(lambda request: any((p.file_name or "").endswith(".PNG") for p in request.form.parts)),
 )
-broken("accept-chunked", refused(lambda sent: sent.header("transfer-encoding") is not None))
-broken("accept-empty-field", refused(has(user="")))
-broken(
+break_rule(
+    "accept-chunked", refuse(lambda request: request.header("transfer-encoding") is not None)
+)
+break_rule("accept-empty-field", refuse(has_fields(user="")))
+break_rule(
     "accept-idempotency-key",
-    refused(lambda s: (s.header("idempotency-key") or "").startswith("conformance-alone")),
+    refuse(
+        lambda request: (request.header("idempotency-key") or "").startswith("conformance-alone")
+    ),
 )
 for name in (
     *("rgba", "grey", "grey-alpha", "palette", "black-white", "sixteen-bit", "one-pixel", "2048"),
     "just-below-4-mb",
 ):
-    broken(f"accept-{name}", refused(sends(f"{name}.png")))
+    break_rule(f"accept-{name}", refuse(has_image(f"{name}.png")))
 for rule, n in (("n-one", "1"), ("n-two", "2"), ("n-most", "10")):
-    broken(rule, edited(asked(n=n), lambda content: content.update(data=content["data"] * 2)))
-broken("size-256x256", holds(PLAIN, square_png(255)))
+    break_rule(
+        rule,
+        edit_json(usual_request(n=n), lambda content: content.update(data=content["data"] * 2)),
+    )
+break_rule("size-256x256", set_image(PLAIN, square_png(255)))
 for size in ("512x512", "1024x1024"):
-    broken(f"size-{size}", holds(asked(size=size), square_png(256)))
-broken(
+    break_rule(f"size-{size}", set_image(usual_request(size=size), square_png(256)))
+break_rule(
     "size-claimed",
-    lambda sent, given: given,
+    lambda request, reply: reply,
     capabilities=Capabilities(sizes=("256x256", "512x512", "1024x1024", "768x768")),
 )
 
-# Of what is refused...
+# Refused requests...
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "n-zero": {"n": "0"},
@@ -306,15 +326,15 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "unknown-field": {"prompt": "a cat"},
 }
 for rule, fields in FIELDS.items():
-    broken(f"refuse-{rule}", served(has(**fields)))
+    break_rule(f"refuse-{rule}", serve(has_fields(**fields)))
 
 
-def names(sent: Sent) -> list[str]:
+def part_names(request: Received) -> list[str]:
     """Return the names of the parts of a form."""
-    return [part.name for part in sent.form.parts]
+    return [part.name for part in request.form.parts]
 
 
-broken("refuse-repeated-field", served(lambda sent: names(sent).count("n") == 2))
+break_rule("refuse-repeated-field", serve(lambda request: part_names(request).count("n") == 2))
 for rule, name in {
     **{name: f"{name}.png" for name in ("wide", "high", "almost-square", "4-mb", "text")},
     "jpeg": "photo.jpg",
@@ -323,14 +343,20 @@ for rule, name in {
     "empty-picture": "empty.png",
     **{name: f"{name}.png" for name in ("cut-off", "wrong-checksum", "broken-pixels")},
 }.items():
-    assert name in PICTURES
-    broken(f"refuse-{rule}", served(sends(name)))
-broken(
-    "refuse-no-picture", served(lambda s: post(s) and "n" in names(s) and "image" not in names(s))
+    assert name in IMAGES
+    break_rule(f"refuse-{rule}", serve(has_image(name)))
+break_rule(
+    "refuse-no-picture",
+    serve(
+        lambda request: (
+            is_post(request) and "n" in part_names(request) and "image" not in part_names(request)
+        )
+    ),
 )
-broken("refuse-two-pictures", served(lambda sent: names(sent).count("image") == 2))
-broken(
-    "refuse-picture-as-text", served(lambda s: "image" in s.form.fields and s.form.image is None)
+break_rule("refuse-two-pictures", serve(lambda request: part_names(request).count("image") == 2))
+break_rule(
+    "refuse-picture-as-text",
+    serve(lambda request: "image" in request.form.fields and request.form.image is None),
 )
 BODIES: Mapping[str, str | None] = {
     "json": "application/json",
@@ -341,122 +367,149 @@ BODIES: Mapping[str, str | None] = {
 }
 
 
-def comes_as(kind: str | None) -> When:
-    """A request for variations whose body is of a kind."""
-    return lambda sent: post(sent) and sent.header("content-type") == kind
+def has_content_type(kind: str | None) -> When:
+    """Match a variation request with this content type."""
+    return lambda request: is_post(request) and request.header("content-type") == kind
 
 
 for rule, kind in BODIES.items():
-    broken(f"refuse-{rule}", served(comes_as(kind)))
-broken("refuse-get", served(lambda sent: sent.method == "GET" and sent.path == ENDPOINT))
+    break_rule(f"refuse-{rule}", serve(has_content_type(kind)))
+break_rule(
+    "refuse-get", serve(lambda request: request.method == "GET" and request.path == ENDPOINT)
+)
 
-# Of addresses...
-
-
-def whole(sent: Sent) -> bool:
-    """A request for a whole file."""
-    return reads(sent) and bool(sent.request.url.query) and not sent.header("range")
+# URLs...
 
 
-def as_jpeg(given: Given) -> None:
-    """Give a JPEG, or the part of it that is asked for."""
+def is_full_download(request: Received) -> bool:
+    """Return whether it is a download of a whole file."""
+    return is_download(request) and bool(request.request.url.query) and not request.header("range")
+
+
+def return_jpeg(reply: Reply) -> None:
+    """Respond with a JPEG, or with the requested part of it."""
     file = jpeg(256, 256)
-    given.body = file[:8] if given.status == 206 else file
+    reply.body = file[:8] if reply.status == 206 else file
 
 
-broken("url-string", entry(URL, lambda it: it.update(url=[it["url"]])))
-broken("url-absolute", entry(URL, lambda it: it.update(url="/" + it["url"].partition("//")[2])))
-broken("url-alone", entry(URL, lambda it: it.update(b64_json="AAAA")))
-broken("url-read", status(reads, 401))
-broken("url-picture", changed(lambda s: reads(s) and bool(s.request.url.query), as_jpeg))
-broken("url-content-type", header(reads, "content-type", "application/octet-stream"))
-broken("url-again", status(lambda sent: whole(sent) and sent.times > 1, 404))
-broken(
+break_rule("url-string", edit_entry(URL, lambda entry: entry.update(url=[entry["url"]])))
+break_rule(
+    "url-absolute",
+    edit_entry(URL, lambda entry: entry.update(url="/" + entry["url"].partition("//")[2])),
+)
+break_rule("url-alone", edit_entry(URL, lambda entry: entry.update(b64_json="AAAA")))
+break_rule("url-read", set_status(is_download, 401))
+break_rule(
+    "url-picture",
+    change_reply(
+        lambda request: is_download(request) and bool(request.request.url.query), return_jpeg
+    ),
+)
+break_rule("url-content-type", set_header(is_download, "content-type", "application/octet-stream"))
+break_rule(
+    "url-again", set_status(lambda request: is_full_download(request) and request.times > 1, 404)
+)
+break_rule(
     "url-each-its-own",
-    edited(
-        asked(response_format="url", n="2"),
+    edit_json(
+        usual_request(response_format="url", n="2"),
         lambda content: content.update(data=content["data"][:1] * 2),
     ),
 )
-broken("url-signed", status(lambda sent: reads(sent) and not sent.request.url.query, 200))
-broken("url-part", status(lambda sent: sent.header("range") is not None, 200))
+break_rule(
+    "url-signed",
+    set_status(lambda request: is_download(request) and not request.request.url.query, 200),
+)
+break_rule("url-part", set_status(lambda request: request.header("range") is not None, 200))
 EXPIRING = {"capabilities": Capabilities(url_ttl=0.001), "expiring": True}
-broken("url-expires", status(whole, 200), **EXPIRING)
-broken("url-expires-in-words", replied(whole, 403, "gone"), **EXPIRING)
+break_rule("url-expires", set_status(is_full_download, 200), **EXPIRING)
+break_rule("url-expires-in-words", replace_reply(is_full_download, 403, "gone"), **EXPIRING)
 
-# Of errors...
+# Errors...
 
-broken("error-content-type", header(ERROR, "content-type", "text/html"))
-broken("error-envelope", edited(ERROR, lambda content: {"detail": "n is wrong"}))
-broken("error-message", error(ERROR, message=None))
-broken("error-type", error(ERROR, type="value_error"))
-broken("error-all-keys", edited(ERROR, lambda content: content["error"].pop("code") and None))
-broken("error-null", error(ERROR, code=""))
-broken("error-alone", edited(ERROR, lambda content: content.update(status=400)))
+break_rule("error-content-type", set_header(ERROR, "content-type", "text/html"))
+break_rule("error-envelope", edit_json(ERROR, lambda content: {"detail": "n is wrong"}))
+break_rule("error-message", edit_error(ERROR, message=None))
+break_rule("error-type", edit_error(ERROR, type="value_error"))
+break_rule(
+    "error-all-keys", edit_json(ERROR, lambda content: content["error"].pop("code") and None)
+)
+break_rule("error-null", edit_error(ERROR, code=""))
+break_rule("error-alone", edit_json(ERROR, lambda content: content.update(status=400)))
 for param, value in (("n", "99"), ("size", "640x480"), ("response_format", "jpeg")):
     rule = f"error-param-{param.replace('_', '-')}"
-    broken(rule, error(has(**{param: value}), param=None))
-BAD_PICTURE = sends("photo.jpg", user="conformance-error")
-broken("error-param-image", error(BAD_PICTURE, param=None))
-broken("error-code-image", error(BAD_PICTURE, code=None))
-broken("error-code-model", error(has(model="conformance-no-such-model-either"), code=None))
-broken("error-request-id", header(ERROR, "x-request-id", None))
-broken("error-final", header(ERROR, "retry-after", "1"))
-broken("error-short", error(has(size="x" * 5000), message="No: " + "x" * 5000))
-broken(
-    "error-nothing-inside",
-    error(sends("cut-off.png", user="conformance-error"), message="Traceback (most recent call)"),
+    break_rule(rule, edit_error(has_fields(**{param: value}), param=None))
+BAD_IMAGE = has_image("photo.jpg", user="conformance-error")
+break_rule("error-param-image", edit_error(BAD_IMAGE, param=None))
+break_rule("error-code-image", edit_error(BAD_IMAGE, code=None))
+break_rule(
+    "error-code-model", edit_error(has_fields(model="conformance-no-such-model-either"), code=None)
 )
-broken("error-no-address", status(lambda sent: sent.path.endswith("no-such-address"), 400))
-broken("error-recovers", refused(has(user="conformance-after-errors"), 500))
+break_rule("error-request-id", set_header(ERROR, "x-request-id", None))
+break_rule("error-final", set_header(ERROR, "retry-after", "1"))
+break_rule("error-short", edit_error(has_fields(size="x" * 5000), message="No: " + "x" * 5000))
+break_rule(
+    "error-nothing-inside",
+    edit_error(
+        has_image("cut-off.png", user="conformance-error"), message="Traceback (most recent call)"
+    ),
+)
+break_rule(
+    "error-no-address", set_status(lambda request: request.path.endswith("no-such-address"), 400)
+)
+break_rule("error-recovers", refuse(has_fields(user="conformance-after-errors"), 500))
 
-# Of keys, of many at once, and of models...
+# Keys, concurrent requests and models...
 
 
-def with_key(value: str | None, **fields: str) -> When:
-    """A request for variations with some key."""
+def has_key(value: str | None, **fields: str) -> When:
+    """Match a variation request with this Authorization header."""
 
-    def when(sent: Sent) -> bool:
-        same = sent.method == "POST" and sent.header("authorization") == value
-        return same and sent.form.fields.get("n") == fields.get("n")
+    def when(request: Received) -> bool:
+        same = request.method == "POST" and request.header("authorization") == value
+        return same and request.form.fields.get("n") == fields.get("n")
 
     return when
 
 
 WRONG = "Bearer sk-conformance-wrong-key"
-broken("key-missing", served(with_key(None)))
-broken("key-wrong", served(with_key(WRONG)))
-broken("key-scheme", served(with_key(f"Basic {KEY}")))
-broken("key-first", refused(with_key(WRONG, n="0")))
-broken("key-lower-case", refused(with_key(f"bearer {KEY}"), 401))
-broken("key-missing-type", error(with_key(None), type="auth"))
-broken("key-wrong-code", error(with_key(WRONG), code=None))
-broken("key-authenticate", header(with_key(None), "www-authenticate", None))
-broken("key-not-shown", error(with_key(WRONG), message=f"{WRONG} is wrong"))
-broken(
+break_rule("key-missing", serve(has_key(None)))
+break_rule("key-wrong", serve(has_key(WRONG)))
+break_rule("key-scheme", serve(has_key(f"Basic {KEY}")))
+break_rule("key-first", refuse(has_key(WRONG, n="0")))
+break_rule("key-lower-case", refuse(has_key(f"bearer {KEY}"), 401))
+break_rule("key-missing-type", edit_error(has_key(None), type="auth"))
+break_rule("key-wrong-code", edit_error(has_key(WRONG), code=None))
+break_rule("key-authenticate", set_header(has_key(None), "www-authenticate", None))
+break_rule("key-not-shown", edit_error(has_key(WRONG), message=f"{WRONG} is wrong"))
+break_rule(
     "at-once",
-    edited(
-        has(user="conformance-at-once-4"), lambda content: content.update(data=content["data"][:1])
+    edit_json(
+        has_fields(user="conformance-at-once-4"),
+        lambda content: content.update(data=content["data"][:1]),
     ),
 )
-broken(
+break_rule(
     "idempotent",
-    edited(
-        lambda s: s.header("idempotency-key") is not None and s.times > 1,
+    edit_json(
+        lambda request: request.header("idempotency-key") is not None and request.times > 1,
         lambda content: content.update(again=True),
     ),
 )
-broken(
+break_rule(
     "idempotent-conflict",
-    served(has(user="conformance-not-twice")),
+    serve(has_fields(user="conformance-not-twice")),
 )
 
 
-def models(sent: Sent) -> bool:
-    """A request for the list of models."""
-    return sent.path == "/v1/models"
+def lists_models(request: Received) -> bool:
+    """Return whether it requests the list of models."""
+    return request.path == "/v1/models"
 
 
-broken("models-list", edited(models, lambda content: content.update(object="models")))
-broken("models-asked-for", edited(models, lambda content: content.update(data=[{"id": "other"}])))
-broken("models-none", status(lambda sent: sent.path.startswith("/v1/models/"), 200))
+break_rule("models-list", edit_json(lists_models, lambda content: content.update(object="models")))
+break_rule(
+    "models-asked-for",
+    edit_json(lists_models, lambda content: content.update(data=[{"id": "other"}])),
+)
+break_rule("models-none", set_status(lambda request: request.path.startswith("/v1/models/"), 200))

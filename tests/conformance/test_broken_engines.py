@@ -1,4 +1,4 @@
-"""Each rule about engines is broken by an engine made for that."""
+"""An engine with a fault for each rule about engines."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -13,29 +13,29 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance import Capabilities
-from pytest_image_variation.conformance.engine import ENGINE_RULES
 from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
-from pytest_image_variation.conformance.pictures import picture
-from pytest_image_variation.conformance.rule import Breach
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.samples import jpeg
 
 Answer = Callable[[CreateImageVariationRequest, InstantEngine], Any]
 
 
-class Broken:
-    """An engine that answers in its own way."""
+class BrokenEngine:
+    """An engine with a fault."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._engine = InstantEngine()
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Answer."""
+        """Return what the function returns."""
         answer: ImagesResponse = self._answer(request, self._engine)
         return answer
 
 
-def data(change: Callable[[list[Any]], list[Any]]) -> Answer:
+def change_data(change: Callable[[list[Any]], list[Any]]) -> Answer:
     """Change the entries."""
 
     def answer(request: CreateImageVariationRequest, engine: InstantEngine) -> ImagesResponse:
@@ -45,25 +45,25 @@ def data(change: Callable[[list[Any]], list[Any]]) -> Answer:
     return answer
 
 
-def entry(**keys: str) -> Answer:
-    """Change the keys of the entries."""
-    return data(lambda entries: [one.model_copy(update=keys) for one in entries])
+def set_keys(**keys: str) -> Answer:
+    """Change keys of every set_keys."""
+    return change_data(lambda entries: [one.model_copy(update=keys) for one in entries])
 
 
-def asked(**fields: Any) -> Answer:
-    """Answer another request."""
+def change_request(**fields: Any) -> Answer:
+    """Respond to another request."""
     return lambda request, engine: engine.create_variation(request.model_copy(update=fields))
 
 
-def files(*pngs: bytes) -> Answer:
-    """Answer with these files."""
+def return_files(*pngs: bytes) -> Answer:
+    """Respond with these files."""
     return lambda request, _: ImagesResponse.from_pngs(
         pngs, response_format=request.response_format
     )
 
 
-def raising(error: Exception) -> Answer:
-    """Raise."""
+def raise_error(error: Exception) -> Answer:
+    """Raise an error."""
 
     def answer(request: CreateImageVariationRequest, engine: InstantEngine) -> ImagesResponse:
         raise error
@@ -71,8 +71,8 @@ def raising(error: Exception) -> Answer:
     return answer
 
 
-def moody() -> Answer:
-    """Answer something else each time."""
+def vary_colors() -> Answer:
+    """Respond differently each time."""
     colors = iter(range(256))
 
     def answer(request: CreateImageVariationRequest, engine: InstantEngine) -> ImagesResponse:
@@ -84,52 +84,52 @@ def moody() -> Answer:
     return answer
 
 
-FAILING = raising(EngineError("No."))
+FAILING = raise_error(EngineError("No."))
 ENGINES: Mapping[str, Answer] = {
     "engine-returns": lambda request, engine: None,
-    "engine-n-one": data(lambda entries: entries * 2),
-    "engine-n-most": data(lambda entries: entries[:9]),
-    "engine-size-256x256": asked(size="512x512"),
-    "engine-size-512x512": asked(size="256x256"),
-    "engine-size-1024x1024": asked(size="256x256"),
-    "engine-png": files(jpeg(256, 256)),
-    "engine-b64": asked(response_format="url"),
-    "engine-url": asked(response_format="b64_json"),
-    "engine-url-read": entry(url="https://pictures.example/1.png"),
+    "engine-n-one": change_data(lambda entries: entries * 2),
+    "engine-n-most": change_data(lambda entries: entries[:9]),
+    "engine-size-256x256": change_request(size="512x512"),
+    "engine-size-512x512": change_request(size="256x256"),
+    "engine-size-1024x1024": change_request(size="256x256"),
+    "engine-png": return_files(jpeg(256, 256)),
+    "engine-b64": change_request(response_format="url"),
+    "engine-url": change_request(response_format="b64_json"),
+    "engine-url-read": set_keys(url="https://pictures.example/1.png"),
     "engine-created": lambda request, engine: ImagesResponse(
         data=engine.create_variation(request).data
     ),
-    "engine-distinct": data(lambda entries: entries[:1] * len(entries)),
+    "engine-distinct": change_data(lambda entries: entries[:1] * len(entries)),
     **{
         f"engine-takes-{name}": FAILING
         for name in ("rgba", "grey", "palette", "sixteen-bit", "one-pixel", "2048")
     },
     "engine-user": FAILING,
-    "engine-own-errors": raising(ValueError("cannot identify image file")),
-    "engine-model": asked(model="dall-e-2"),
-    "engine-same-again": moody(),
-    "engine-first-the-same": moody(),
-    "engine-follows": asked(image=SquarePNG(picture("rgb.png"))),
-    "engine-no-copy": files(picture("256.png")),
-    "engine-at-once": data(lambda entries: entries[:1]),
+    "engine-own-errors": raise_error(ValueError("cannot identify image file")),
+    "engine-model": change_request(model="dall-e-2"),
+    "engine-same-again": vary_colors(),
+    "engine-first-the-same": vary_colors(),
+    "engine-follows": change_request(image=SquarePNG(make_image("rgb.png"))),
+    "engine-no-copy": return_files(make_image("256.png")),
+    "engine-at-once": change_data(lambda entries: entries[:1]),
 }
 
 
 def test_each_rule_has_a_broken_engine() -> None:
-    """None is left out."""
+    """No rule is left out."""
     assert ENGINES.keys() == ENGINE_RULES.keys()
 
 
 @pytest.mark.parametrize("id", ENGINE_RULES)
-def test_a_broken_engine_breaks_its_rule(id: str) -> None:
-    """The engine of which it was made does not."""
+def test_broken_engine_breaks_its_rule(id: str) -> None:
+    """The engine without the fault does not."""
     for engine in (
         InstantEngine(),
-        Broken(lambda request, engine: engine.create_variation(request)),
+        BrokenEngine(lambda request, engine: engine.create_variation(request)),
     ):
         check(id, engine)
-    with pytest.raises(Breach):
-        check(id, Broken(ENGINES[id]))
+    with pytest.raises(Violation):
+        check(id, BrokenEngine(ENGINES[id]))
 
 
 def check(id: str, engine: Engine) -> None:
@@ -138,8 +138,8 @@ def check(id: str, engine: Engine) -> None:
         ENGINE_RULES[id].check(probe)
 
 
-def test_an_error_of_the_engine_is_told() -> None:
-    """By its class and its message."""
-    with pytest.raises(Breach, match=r"^EngineError: No\.$"):
-        check("engine-returns", Broken(FAILING))
+def test_violation_shows_the_engine_error() -> None:
+    """It has the class and the message."""
+    with pytest.raises(Violation, match=r"^EngineError: No\.$"):
+        check("engine-returns", BrokenEngine(FAILING))
     assert issubclass(EngineError, ImageVariationError)

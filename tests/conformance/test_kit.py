@@ -1,4 +1,4 @@
-"""The kit as its users run it: options, lists, outcomes, reports."""
+"""The kit as users run it: options, lists, outcomes and reports."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.question import BOUNDARY, Field, File, Question
-from pytest_image_variation.conformance.rule import Breach, Rule
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.probe_request import BOUNDARY, Field, File, ProbeRequest
+from pytest_image_variation.conformance.rule import Rule, Violation
 from pytest_image_variation.conformance.server_probe import ServerProbe
-from pytest_image_variation.form import Form
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.forms import Form
 from pytest_image_variation.samples import square_png
 from tests.conftest import Run
 from tests.http.raw_server import raw_server, response
@@ -41,7 +41,7 @@ class BlindEngine(InstantEngine):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Our app on a real socket, which with this engine takes pixels that cannot be decoded."""
+    """The URL of our app on a real socket. Its engine accepts corrupt pixels."""
     app = create_app(BlindEngine(), api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with serving(app) as root:
         yield f"{root}/v1"
@@ -62,62 +62,62 @@ def kit(run: Run, address: str) -> Run:
     return kit
 
 
-def test_without_an_address_everything_is_skipped(run: Run) -> None:
-    """With a reason that says what to pass."""
+def test_without_a_url_everything_is_skipped(run: Run) -> None:
+    """The reason says which option to pass."""
     result = run("", "--pyargs", "pytest_image_variation.conformance", "-rs")
     result.assert_outcomes(skipped=COUNT)
     result.stdout.fnmatch_lines(
-        ["*No server is named; pass --image-variation-url http://HOST:PORT/v1, *"]
+        ["*No server to check. Pass --image-variation-url http://HOST:PORT/v1, *"]
     )
 
 
-def test_the_command_line(kit: Run, pytester: pytest.Pytester) -> None:
-    """A breach says the rule, what was found, and how to ask again; a summary says how many."""
+def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
+    """A failure has the rule, what was found and how to repeat it. A table has the counts."""
     result = kit("--image-variation-report=reports/kit.json", "-k", "broken-pixels or n-zero")
     result.assert_outcomes(failed=1, passed=1, deselected=COUNT - 2)
     result.stdout.fnmatch_lines(
         [
-            "SHOULD refuse-broken-pixels: A PNG whose pixels cannot be inflated is refused with*",
+            "SHOULD refuse-broken-pixels: A PNG whose pixels cannot be decompressed is *",
             "got: 200 {*",
-            "* -m pytest_image_variation.conformance.pictures broken-pixels.png | curl -i *",
+            "* -m pytest_image_variation.conformance.images broken-pixels.png | curl -i *",
             "* conformance of image variations *",
-            "*kept*broken*expected*not seen*failed*",
+            "*passed*failed*xfailed*skipped*error*",
             "MUST *1 *0 *0 *0 *0",
             "SHOULD *0 *1 *0 *0 *0",
-            "SHOULD broken: refuse-broken-pixels: *",
+            "SHOULD failed: refuse-broken-pixels: *",
         ]
     )
     report = json.loads((pytester.path / "reports" / "kit.json").read_text())
     assert report["target"].startswith("http://127.0.0.1:")
-    none = {"kept": 0, "broken": 0, "expected": 0, "not seen": 0, "failed": 0}
-    assert report["summary"]["SHOULD"] == {**none, "broken": 1}
-    kept, broken = report["rules"]
-    assert (kept["id"], kept["outcome"], kept["curl"]) == ("refuse-n-zero", "kept", [])
-    assert (broken["id"], broken["level"], broken["outcome"]) == (
+    zeros = {"passed": 0, "failed": 0, "xfailed": 0, "skipped": 0, "error": 0}
+    assert report["summary"]["SHOULD"] == {**zeros, "failed": 1}
+    passed, failed = report["rules"]
+    assert (passed["id"], passed["outcome"], passed["curl"]) == ("refuse-n-zero", "passed", [])
+    assert (failed["id"], failed["level"], failed["outcome"]) == (
         "refuse-broken-pixels",
         "SHOULD",
-        "broken",
+        "failed",
     )
-    assert "$IMAGE_VARIATION_API_KEY" in broken["curl"][0]
+    assert "$IMAGE_VARIATION_API_KEY" in failed["curl"][0]
     assert KEY not in json.dumps(report) + str(result.stdout)
 
 
-def test_a_weaker_level_does_not_fail(kit: Run) -> None:
-    """It is told all the same."""
+def test_weaker_level_xfails(kit: Run) -> None:
+    """The summary lists the rule all the same."""
     result = kit("--image-variation-level=must", "-k", "broken-pixels")
     result.assert_outcomes(xfailed=1, deselected=COUNT - 1)
-    result.stdout.fnmatch_lines(["SHOULD expected: refuse-broken-pixels: *"])
+    result.stdout.fnmatch_lines(["SHOULD xfailed: refuse-broken-pixels: *"])
 
 
-def test_levels_are_marks(kit: Run) -> None:
-    """So that one level can be chosen."""
+def test_levels_are_markers(kit: Run) -> None:
+    """You can select the rules of one level."""
     result = kit("-m", "image_variation_may", "--collect-only", "-q")
     of_level = sum(rule.level == "MAY" for rule in SERVER_RULES.values())
     result.stdout.fnmatch_lines([f"{of_level}/{COUNT} tests collected *"])
 
 
 def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
-    """Rules are skipped, or expected to be broken; one that is kept after all fails."""
+    """Rules are skipped or expected to fail. One that passes unexpectedly fails."""
     skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
     (pytester.path / "skips.txt").write_bytes(skips.encode())
     (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
@@ -131,28 +131,31 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
             "*XPASS(strict)*known*",
             "MUST *1 *0 *0 *1 *0",
             "SHOULD *0 *0 *1 *0 *0",
-            "SHOULD expected: refuse-broken-pixels: *",
+            "SHOULD xfailed: refuse-broken-pixels: *",
             "*too dear*",
         ]
     )
-    result.stdout.no_fnmatch_line("*broken: refuse-n-word*")
+    result.stdout.no_fnmatch_line("*failed: refuse-n-word*")
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: no rule has the id 'n-zero'.*"),
-        ("--image-variation-xfails=wrong.txt", "* Is it 'refuse-n-zero'?*"),
-        ("--image-variation-xfails=none.txt", "*The list 'none.txt' cannot be read.*"),
-        ("--image-variation-report=wrong.txt/kit.json", "*'kit.json' cannot be written there.*"),
-        ("--image-variation-report=.", "* cannot be written there.*"),
-        ("--image-variation-capabilities=n=4", "*no capability 'n'; there are url, *"),
-        ("--image-variation-capabilities=max_n=four", "*max_n cannot be 'four'.*"),
-        ("--image-variation-capabilities=max_n=11", "*max_n must be a whole number from 1 to 10*"),
+        ("--image-variation-skips=wrong.txt", "*wrong.txt, line 2: unknown rule id 'n-zero'.*"),
+        ("--image-variation-xfails=wrong.txt", "* Did you mean 'refuse-n-zero'?*"),
+        ("--image-variation-xfails=none.txt", "*Cannot read the list 'none.txt'.*"),
+        ("--image-variation-report=wrong.txt/kit.json", "*cannot write 'kit.json' there.*"),
+        ("--image-variation-report=.", "* cannot write * there.*"),
+        (
+            "--image-variation-capabilities=n=4",
+            "*Unknown capability 'n'. The capabilities are: url, *",
+        ),
+        ("--image-variation-capabilities=max_n=four", "*Invalid value 'four' for max_n.*"),
+        ("--image-variation-capabilities=max_n=11", "*max_n must be an integer from 1 to 10*"),
     ],
 )
-def test_wrong_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
-    """They end the run at once, with a sentence."""
+def test_invalid_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
+    """An invalid option ends the run at once, with a message."""
     (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
     result = kit(option, "-p", "xdist.plugin", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -174,20 +177,20 @@ class TestMine(ServerConformanceTests):
 """
 
 
-def test_a_crash_is_no_breach(run: Run, pytester: pytest.Pytester) -> None:
-    """No list expects it, and the report tells them apart; a test that is no rule is left alone."""
+def test_crash_is_no_violation(run: Run, pytester: pytest.Pytester) -> None:
+    """A list does not excuse it, and the report calls it an error. Other tests are ignored."""
     (pytester.path / "xfails.txt").write_text("answer-status\n")
     options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")
     result = run(BESIDE_RULES, *options, "-k", "answer-status or my_own")
     result.assert_outcomes(passed=1, errors=1, deselected=COUNT - 1)
     report = json.loads((pytester.path / "kit.json").read_text())
     (row,) = report["rules"]
-    assert (row["outcome"], row["got"]) == ("failed", "OSError: did not start")
+    assert (row["outcome"], row["got"]) == ("error", "OSError: did not start")
     assert report["exit_status"] == 1
 
 
-def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
-    """With a reason that says so."""
+def test_undeclared_capabilities_are_skipped(kit: Run) -> None:
+    """The reason says so."""
     result = kit(
         "--image-variation-capabilities=url=no max_n=1 sizes=512x512,768x768",
         *("-k", "url-read or n-two or size-256x256", "-rs"),
@@ -195,15 +198,15 @@ def test_what_is_not_claimed_is_skipped(kit: Run) -> None:
     result.assert_outcomes(skipped=3, deselected=COUNT - 3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The server does not claim url.",
-            "*The server does not claim n=2.",
-            "*The server does not claim the size 256x256.",
+            "*url is not among the server's capabilities.",
+            "*n=2 is not among the server's capabilities.",
+            "*The size 256x256 is not among the server's capabilities.",
         ]
     )
 
 
-def test_nothing_is_reported_of_what_is_not_run(kit: Run, pytester: pytest.Pytester) -> None:
-    """The report of before stays as it is."""
+def test_collect_only_writes_no_report(kit: Run, pytester: pytest.Pytester) -> None:
+    """An earlier report stays."""
     (pytester.path / "kit.json").write_text("{}")
     kit("--image-variation-report=kit.json", "--collect-only", "-q")
     assert (pytester.path / "kit.json").read_text() == "{}"
@@ -220,8 +223,8 @@ def pytest_runtest_call(item):
 """
 
 
-def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None:
-    """Its report has the rules that were checked before, and pytest's exit status."""
+def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> None:
+    """It has the rules checked so far, and pytest's exit status."""
     pytester.makepyfile(interrupting=INTERRUPTING)
     pytester.syspathinsert()
     kit("--image-variation-report=kit.json", "-p", "interrupting", "-k", "answer-")
@@ -231,32 +234,34 @@ def test_an_interrupted_run_says_so(kit: Run, pytester: pytest.Pytester) -> None
 
 
 @pytest.mark.slow
-def test_under_xdist(kit: Run, pytester: pytest.Pytester) -> None:
-    """Summary and report are of all workers."""
+def test_xdist(kit: Run, pytester: pytest.Pytester) -> None:
+    """Summary and report cover all workers."""
     result = kit(
         *("-p", "xdist.plugin", "-n", "2", "--image-variation-report=kit.json"),
         *("-k", "refuse-n or refuse-broken"),
     )
     result.assert_outcomes(failed=1, passed=9)
-    result.stdout.fnmatch_lines(["SHOULD broken: refuse-broken-pixels: *"])
+    result.stdout.fnmatch_lines(["SHOULD failed: refuse-broken-pixels: *"])
     report = json.loads((pytester.path / "kit.json").read_text())
     assert len(report["rules"]) == 10
     assert [row["id"] for row in report["rules"] if row["curl"]] == ["refuse-broken-pixels"]
 
 
-def test_nobody_answers(run: Run) -> None:
-    """One failure says so, not a hundred."""
+def test_unreachable_server_has_one_failure(run: Run) -> None:
+    """The other rules are skipped."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance"),
         "--image-variation-url=http://127.0.0.1:9/v1",
     )
     result.assert_outcomes(failed=1, skipped=COUNT - 1)
-    result.stdout.fnmatch_lines(["MUST answer-status: *", "got: no answer: ConnectError; is the *"])
+    result.stdout.fnmatch_lines(
+        ["MUST answer-status: *", "got: no response: ConnectError. Check that *"]
+    )
 
 
-def test_nobody_answers_what_was_chosen(run: Run) -> None:
-    """That is no success, though the rule that says so was left out."""
+def test_unreachable_server_fails_any_selection(run: Run) -> None:
+    """The run fails even if the rule that reports it is not selected."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),
@@ -299,18 +304,18 @@ class TestEngine(EngineConformanceTests):
 
 
 def test_subclasses(run: Run) -> None:
-    """Each with the one fixture that it asks for."""
-    wanted = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
-    result = run(SUBCLASSES, "-k", wanted, "-rs")
-    result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_all() - 8)
+    """Each class needs only its one fixture."""
+    selection = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
+    result = run(SUBCLASSES, "-k", selection, "-rs")
+    result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_subclass_tests() - 8)
     result.stdout.fnmatch_lines(
         [
-            "MUST client-asks: It asks POST /images/variations below the base URL.",
-            "got: it asked nothing",
-            "got: it returned 1 pictures",
+            "MUST client-asks: It sends POST /images/variations below the base URL.",
+            "got: it sent nothing",
+            "got: it returned 1 images",
             "got: 1 for n=10",
-            "asked: model=dall-e-2 n=10 response_format=b64_json size=256x256 image=64x64",
-            "*give the subclass a fixture `create_variation` *",
+            "request: model=dall-e-2 n=10 response_format=b64_json size=256x256 image=64x64",
+            "*Give the subclass a fixture `create_variation` *",
         ]
     )
 
@@ -323,7 +328,7 @@ from pytest_image_variation.conformance import (
     Capabilities, EngineConformanceTests, Server, ServerConformanceTests)
 
 class One(httpx.MockTransport):
-    # Two servers of one address, one after the other.
+    # Equal transports: two servers with the same URL, one after the other.
     def __eq__(self, other):
         return True
     __hash__ = None
@@ -406,70 +411,70 @@ class TestOtherSize(EngineConformanceTests):
 
 
 @pytest.mark.slow
-def test_each_class_is_judged_by_itself(run: Run) -> None:
-    """Whatever it has in common with others; of engines, none is kept longer than needed."""
-    wanted = (
+def test_classes_do_not_share_responses(run: Run) -> None:
+    """Classes with equal servers or the same engine are separate, and engines are released."""
+    selection = (
         "answer-status or (TestAll and same-again) or (TestDeterministic and same-again) "
         "or (TestOneLoop and size) or (TestLarge and takes) or (TestMixing and at-once) "
         "or (TestOtherSize and returns)"
     )
-    result = run(ALONE, "-k", wanted, "-rs")
+    result = run(ALONE, "-k", selection, "-rs")
     result.assert_outcomes(failed=4, passed=10, skipped=1, deselected=2 * COUNT + 6 * 26 - 15)
     result.stdout.fnmatch_lines(
         [
             "got: 201",
             "got: 418",
-            "got: request * of 4 has other pictures than alone",
-            "Of an engine, sizes must have one of 256x256, 512x512, 1024x1024.",
-            "SKIPPED * The engine does not claim to be deterministic.",
+            "got: request * of 4 got other images than when sent alone",
+            "An engine's sizes must include one of 256x256, 512x512, 1024x1024.",
+            "SKIPPED * The engine is not declared deterministic.",
         ]
     )
 
 
-def count_of_all() -> int:
+def count_of_subclass_tests() -> int:
     """Return how many tests the subclasses have."""
-    from pytest_image_variation.conformance.client import CLIENT_RULES
-    from pytest_image_variation.conformance.engine import ENGINE_RULES
+    from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+    from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
 
     return COUNT + 2 * len(CLIENT_RULES) + len(ENGINE_RULES)
 
 
 def test_ids_are_unique_and_texts_are_sentences() -> None:
-    """Over all three tables."""
-    from pytest_image_variation.conformance import lists
+    """This covers all three tables."""
+    from pytest_image_variation.conformance import rule_lists
     from pytest_image_variation.conformance.client_rules import RULES as CLIENT
     from pytest_image_variation.conformance.engine_rules import RULES as ENGINE
 
     rules: list[Rule[Any]] = [*SERVER_RULES.values(), *CLIENT, *ENGINE]
-    assert len({rule.id for rule in rules}) == len(rules) == len(lists.IDS)
+    assert len({rule.id for rule in rules}) == len(rules) == len(rule_lists.IDS)
     assert all(rule.text.endswith(".") and len(rule.text) < 140 for rule in rules)
 
 
-QUESTIONS = {
-    "form": Question(
+REQUESTS = {
+    "form": ProbeRequest(
         parts=(
             File("rgb.png", file_name="b\u00e4r.PNG", content_type="application/octet-stream"),
             Field("n", "2"),
             Field("user", "it's \u00e9 $HOME; @x <y"),
         )
     ),
-    "two": Question(parts=(File("rgb.png"), File("rgb.png"))),
-    "text": Question(body="--a\r\nb: 'c'\\\r\n\r\n", content_type="multipart/form-data"),
-    "none": Question(),
-    "wrong": Question(body="{}", content_type="application/json", key="wrong"),
-    "get": Question("GET", "/models", headers=(("range", "bytes=0-7"),), key="none"),
+    "two": ProbeRequest(parts=(File("rgb.png"), File("rgb.png"))),
+    "text": ProbeRequest(body="--a\r\nb: 'c'\\\r\n\r\n", content_type="multipart/form-data"),
+    "none": ProbeRequest(),
+    "wrong": ProbeRequest(body="{}", content_type="application/json", key="wrong"),
+    "get": ProbeRequest("GET", "/models", headers=(("range", "bytes=0-7"),), key="none"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
-def test_the_command_line_asks_the_same(
-    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("probe_request", REQUESTS.values(), ids=REQUESTS)
+def test_curl_sends_the_same_request(
+    probe_request: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What curl sends and what the kit sends differ in nothing that a server looks at.
+    """Curl and the kit send the same as far as a server is concerned.
 
-    The Python of the kit need not be the one that the shell finds.
+    The kit's Python need not be the one on the shell's path.
     """
     (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
@@ -477,66 +482,66 @@ def test_the_command_line_asks_the_same(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("IMAGE_VARIATION_API_KEY", KEY)
     with raw_server(*[response(200, b"{}")] * 2) as server:
-        ServerProbe(Server(server.base_url, KEY)).ask(question)
-        command = question.curl(server.base_url, with_key=True)
+        ServerProbe(Server(server.base_url, KEY)).send(probe_request)
+        command = probe_request.curl(server.base_url, with_key=True)
         subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, timeout=120)
-        kit, curl = (taken_apart(request) for request in server.requests)
+        kit, curl = (parse_request(received) for received in server.requests)
     assert curl == kit
 
 
-def taken_apart(request: bytes) -> dict[str, object]:
-    """Return what a server looks at."""
+def parse_request(request: bytes) -> dict[str, object]:
+    """Return the parts of a request that a server looks at."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     kind = headers.get("content-type", "")
-    looked_at = {k: headers.get(k) for k in ("authorization", "range", "host")}
+    headers_read = {k: headers.get(k) for k in ("authorization", "range", "host")}
     form = Form.parse(kind, body)
     if form.parts:
         kind, body = kind.partition(";")[0], b""
-    return {"first": first, **looked_at, "type": kind, "form": form, "body": body}
+    return {"first": first, **headers_read, "type": kind, "form": form, "body": body}
 
 
-def test_a_server_is_checked_without_the_extra_server() -> None:
-    """Nor is vcrpy needed."""
+def test_server_checks_need_no_extra_server() -> None:
+    """They do not need vcrpy, either."""
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'vcr'): sys.modules[name] = None\n"
-        "import pytest_image_variation.conformance.lists\n"
+        "import pytest_image_variation.conformance.rule_lists\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_no_picture_has_the_boundary_inside() -> None:
-    """Else the form would break there."""
-    from pytest_image_variation.conformance.pictures import PICTURES, picture
+def test_images_do_not_contain_the_boundary() -> None:
+    """Otherwise the form would break."""
+    from pytest_image_variation.conformance.images import IMAGES, make_image
 
-    assert not [name for name in PICTURES if BOUNDARY.encode() in picture(name)]
+    assert not [name for name in IMAGES if BOUNDARY.encode() in make_image(name)]
 
 
-def test_capabilities_are_read_as_they_are_written() -> None:
-    """What differs from everything."""
+def test_capabilities_round_trip() -> None:
+    """The text has only values that differ from the defaults."""
     text = "url=no max_n=4 sizes=512x512,768x768 url_ttl=2.5"
     assert str(Capabilities.parse(text)) == text
     assert str(Capabilities()) == ""
     assert Capabilities.parse(text).response_format == "b64_json"
-    with pytest.raises(ValueError, match="cannot both be no"):
+    with pytest.raises(ValueError, match="At least one of url and b64_json"):
         Capabilities(url=False, b64_json=False)
 
 
-def test_the_kit_waits_when_it_is_told_to() -> None:
-    """A limit of requests is no breach."""
+def test_rate_limit_is_waited_for() -> None:
+    """A rate limit is not a violation."""
     busy = response(429, b"{}", retry_after="0")
     with raw_server(busy, busy, response(200, b'{"data": [{}]}')) as server:
         probe = ServerProbe(Server(server.base_url))
-        probe.variation().succeeded()
+        probe.variation().require_success()
         assert len(server.requests) == 3
 
 
-def test_the_key_is_not_in_a_breach() -> None:
-    """Even if the server repeats it."""
+def test_violation_does_not_show_the_key() -> None:
+    """Not even if the server repeats it."""
     with raw_server(response(400, f"the key {KEY}".encode())) as server:
-        with pytest.raises(Breach) as caught:
-            ServerProbe(Server(server.base_url, KEY)).variation().succeeded()
+        with pytest.raises(Violation) as caught:
+            ServerProbe(Server(server.base_url, KEY)).variation().require_success()
     assert KEY not in f"{caught.value.got}{caught.value.curl}"
     assert "the key ***" in caught.value.got

@@ -1,4 +1,4 @@
-"""Each rule is seen to be broken, and no other with it, in a copy of our server made for that."""
+"""A copy of our server with a fault for each rule, which breaks that rule and no other."""
 
 import json
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
-from pytest_image_variation.conformance.server import SERVER_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
 from pytest_image_variation.loopback import View
-from tests.conformance.in_process import (
+from tests.conformance.broken_copies import (
     KEY,
     BrokenCopy,
     Copies,
-    Given,
-    Sent,
+    Received,
+    Reply,
     broken_rules,
     in_process,
 )
 from tests.conformance.mutations import MUTATIONS, Mutation
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 BASE_URL = "http://in.process/v1"
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
-    """Our server."""
+    """Our server's responses."""
     app = create_app("instant", api_key=KEY, store_dir=tmp_path_factory.mktemp("store"))
     with in_process(app) as ours:
         yield Copies(ours)
@@ -35,7 +35,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
 
 @pytest.fixture(scope="module")
 def expiring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
-    """Our server, with addresses that expire at once."""
+    """The responses of our server if URLs expire at once."""
     store = tmp_path_factory.mktemp("store")
     app = create_app("instant", api_key=KEY, store_dir=store, url_ttl=0.001)
     with in_process(app) as ours:
@@ -48,8 +48,8 @@ def server(copies: Copies, mutation: Mutation) -> Server:
     return Server(BASE_URL, KEY, mutation.model, mutation.capabilities, copy)
 
 
-def test_each_rule_has_a_broken_copy() -> None:
-    """None is left out, and none is there twice."""
+def test_each_rule_has_one_broken_copy() -> None:
+    """No rule is left out, and none occurs twice."""
     assert [mutation.name for mutation in MUTATIONS] == [
         mutation.breaks[0] for mutation in MUTATIONS
     ]
@@ -57,46 +57,47 @@ def test_each_rule_has_a_broken_copy() -> None:
     assert len(SERVER_RULES) >= 60
 
 
-def test_the_copy_without_a_change_breaks_nothing(copies: Copies) -> None:
-    """What fails in the others is their change."""
-    server = Server(BASE_URL, KEY, transport=BrokenCopy(copies, lambda sent, given: given))
+def test_unchanged_copy_breaks_nothing(copies: Copies) -> None:
+    """So a failure of another copy is due to its change."""
+    server = Server(BASE_URL, KEY, transport=BrokenCopy(copies, lambda request, reply: reply))
     assert broken_rules(server) == set()
 
 
-def test_the_session_server_breaks_nothing(image_variation_server: View) -> None:
-    """What tests are run against keeps every rule, over a real socket."""
+def test_loopback_server_breaks_nothing(image_variation_server: View) -> None:
+    """The fixture's server follows every rule over a real socket."""
     assert broken_rules(Server(image_variation_server.base_url)) == set()
 
 
-def test_what_the_kit_costs_is_in_the_readme(copies: Copies) -> None:
-    """Some servers are paid for by the picture."""
-    pictures: list[int] = []
+def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
+    """Some servers charge per image."""
+    image_counts: list[int] = []
 
-    def note(sent: Sent, given: Given) -> Given:
-        served = given.status == 200 and sent.method == "POST"
-        pictures.append(len(json.loads(given.body)["data"]) if served else 0)
-        return given
+    def note(request: Received, reply: Reply) -> Reply:
+        served = reply.status == 200 and request.method == "POST"
+        image_counts.append(len(json.loads(reply.body)["data"]) if served else 0)
+        return reply
 
     broken_rules(Server(BASE_URL, KEY, transport=BrokenCopy(copies, note)))
-    served = sum(n > 0 for n in pictures)
-    told = (
-        f"{len(pictures)} requests, each once, of which {served} are served, with {sum(pictures)}"
+    served = sum(n > 0 for n in image_counts)
+    images = sum(image_counts)
+    sentence = (
+        f"{len(image_counts)} requests, each once, of which {served} are served, with {images}"
     )
-    assert told in " ".join(README.read_text().split())
+    assert sentence in " ".join(PAGE.read_text().split())
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
-def test_a_broken_copy_breaks_its_rule_alone(
+def test_broken_copy_breaks_its_rule(
     copies: Copies, request: pytest.FixtureRequest, mutation: Mutation
 ) -> None:
-    """Of the rules that see the change, exactly those fail that the table names."""
+    """Of the rules affected by the change, exactly those in the table fail."""
     if mutation.expiring:
         copies = request.getfixturevalue("expiring")
         ids = [id for id in SERVER_RULES if id.startswith("url-expires")]
     elif mutation.capabilities != Capabilities() or mutation.model:
         ids = list(SERVER_RULES)
     else:
-        ids = copies.looking_at(mutation.change, BASE_URL, KEY)
+        ids = copies.affected_rules(mutation.change, BASE_URL, KEY)
     assert broken_rules(server(copies, mutation), ids) == set(mutation.breaks)
 
 
@@ -104,6 +105,6 @@ def test_a_broken_copy_breaks_its_rule_alone(
 @pytest.mark.parametrize(
     "mutation", [pytest.param(m, id=m.name) for m in MUTATIONS if not m.expiring]
 )
-def test_a_broken_copy_breaks_no_other_rule(copies: Copies, mutation: Mutation) -> None:
-    """Of all rules, exactly those fail that the table names."""
+def test_broken_copy_breaks_no_other_rule(copies: Copies, mutation: Mutation) -> None:
+    """Of all rules, exactly those in the table fail."""
     assert broken_rules(server(copies, mutation)) == set(mutation.breaks)

@@ -76,10 +76,10 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("status", "body", "error_class", "message"), ERRORS)
-def test_every_error_answer_is_the_right_error(
+def test_each_error_answer_has_its_error(
     call: Caller, status: int, body: bytes, error_class: type[ImageVariationError], message: str
 ) -> None:
-    """With the status and the request's id, whatever shape the body has."""
+    """The error has the status and the ID of the request, whatever the shape of the body."""
     handler, _ = answering(httpx.Response(status, content=body, headers={"x-request-id": "req_7"}))
     with pytest.raises(error_class, match=message) as caught:
         call(handler, max_retries=0)
@@ -88,21 +88,21 @@ def test_every_error_answer_is_the_right_error(
     assert caught.value.request_id == "req_7"
 
 
-def test_an_error_keeps_what_the_wire_said(call: Caller) -> None:
-    """Type, code and param, and empty strings count as none."""
+def test_an_error_keeps_type_code_and_param(call: Caller) -> None:
+    """Empty strings count as None."""
     body = failure("m", type="t", code="c", param="p")
     handler, _ = answering(httpx.Response(400, content=body))
     with pytest.raises(InvalidRequestError) as caught:
         call(handler)
     assert (caught.value.type, caught.value.code, caught.value.param) == ("t", "c", "p")
-    empty = httpx.Response(501, content=failure("m", type="t", code="", param=""))
+    empty_error = httpx.Response(501, content=failure("m", type="t", code="", param=""))
     with pytest.raises(EngineError) as caught_empty:
-        call(answering(empty)[0])
+        call(answering(empty_error)[0])
     assert (caught_empty.value.code, caught_empty.value.param) == (None, None)
 
 
 def test_a_servers_message_is_one_short_line(call: Caller) -> None:
-    """However long it is, and without pictures and keys."""
+    """A message of any length is cut, and images and keys are removed from it."""
     text = "bad\n\x1b[31m " + "A" * 300 + " Bearer abcdefghij sk-abcdefghijkl " + "word " * 300
     handler, _ = answering(httpx.Response(400, content=failure(text)))
     with pytest.raises(InvalidRequestError) as caught:
@@ -111,15 +111,15 @@ def test_a_servers_message_is_one_short_line(call: Caller) -> None:
     assert len(caught.value.message) < 510
 
 
-def test_a_plain_text_is_a_message(call: Caller) -> None:
-    """Proxies explain themselves so."""
+def test_a_plain_text_body_is_the_message(call: Caller) -> None:
+    """Proxies explain their errors in plain text."""
     answer = httpx.Response(502, text="no healthy upstream")
     with pytest.raises(EngineConnectionError, match=r"^no healthy upstream$"):
         call(answering(answer)[0], max_retries=0)
 
 
-def test_an_endless_error_is_read_for_a_while(call: Caller) -> None:
-    """The beginning is enough."""
+def test_an_endless_error_is_not_read_to_its_end(call: Caller) -> None:
+    """The client reads only the beginning of an error body."""
     handler, _ = answering(httpx.Response(400, content=b"<html>" + b"x" * 5_000_000))
     with pytest.raises(InvalidRequestError, match="HTML"):
         call(handler)

@@ -48,7 +48,7 @@ CUT = GOOD[:-40]
 
 
 class Idle:
-    """An async engine, whose first call opens the loop that stays."""
+    """An async engine whose first call opens the event loop that stays open."""
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer at once."""
@@ -57,15 +57,15 @@ class Idle:
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """After each test there are no more open files and sockets than before."""
-    if sys.platform != "linux":  # Only there is a folder of them.
+    """Each test leaves no more open files and sockets than before."""
+    if sys.platform != "linux":  # Only Linux lists them in a folder.
         yield
         return
     call_engine(Idle(), CreateImageVariationRequest(image=SquarePNG(PNG)))
-    before = _open_files()
+    count_before = _open_files()
     yield
     for _ in range(100):
-        if _open_files() <= before:
+        if _open_files() <= count_before:
             return
         time.sleep(0.02)
     pytest.fail("a file or a socket was left open")
@@ -142,7 +142,7 @@ FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
 ]
 
 
-# On trio, httpx leaves generators to the garbage collector when it is cut off.
+# On trio, httpx leaves generators to the garbage collector when it is cancelled.
 cut_off = pytest.mark.filterwarnings("ignore:.*was garbage collected before it had been exhausted")
 
 
@@ -152,10 +152,10 @@ cut_off = pytest.mark.filterwarnings("ignore:.*was garbage collected before it h
     [fault[1:] for fault in FAULTS],
     ids=[fault[0] for fault in FAULTS],
 )
-def test_every_fault_is_the_right_error_within_the_deadline(
+def test_each_fault_has_its_error(
     call: Caller, reaction: Reaction, error_class: type[ImageVariationError], message: str
 ) -> None:
-    """No hang, nothing left open, and none of httpx's own errors."""
+    """No fault hangs, leaves anything open, or raises an error of httpx."""
     with raw_server(reaction) as server:
         start = time.monotonic()
         with pytest.raises(error_class, match=message) as caught:
@@ -164,8 +164,8 @@ def test_every_fault_is_the_right_error_within_the_deadline(
     assert type(caught.value) is error_class
 
 
-def test_a_deadline_bounds_all_attempts_together(call: Caller) -> None:
-    """However many retries are left."""
+def test_a_deadline_limits_all_attempts(call: Caller) -> None:
+    """The deadline ends a call, no matter how many retries remain."""
     with raw_server(reset) as server:
         start = time.monotonic()
         with pytest.raises(EngineConnectionError):
@@ -173,16 +173,16 @@ def test_a_deadline_bounds_all_attempts_together(call: Caller) -> None:
         assert time.monotonic() - start < 4
 
 
-def test_a_timeout_bounds_the_silence(call: Caller) -> None:
-    """With or without a deadline."""
+def test_a_timeout_limits_the_silence(call: Caller) -> None:
+    """The timeout ends a call, with or without a deadline."""
     with raw_server(stall) as server, pytest.raises(EngineTimeoutError):
         call(base_url=server.base_url, timeout=0.3, deadline=None)
 
 
 @pytest.mark.slow
 @cut_off
-def test_a_server_that_takes_nothing_is_given_up(call: Caller) -> None:
-    """A picture that nobody reads does not hang the caller either."""
+def test_a_server_that_reads_nothing_times_out(call: Caller) -> None:
+    """An image that the server does not read does not hang the caller."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         port = listener.getsockname()[1]
@@ -203,22 +203,22 @@ def _incompressible() -> bytes:
     return buffer.getvalue()
 
 
-def test_nobody_listens(call: Caller) -> None:
-    """The error asks what a user should check."""
+def test_a_closed_port_is_an_error(call: Caller) -> None:
+    """The error asks whether the server is running and the address is right."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EngineConnectionError, match=r"is the server running.*base_url"):
         call(base_url=f"http://127.0.0.1:{port}/v1", max_retries=1)
 
 
-def test_a_name_that_does_not_exist(call: Caller) -> None:
-    """Is not reachable either; `.invalid` never resolves (RFC 6761)."""
+def test_a_host_that_does_not_exist_is_an_error(call: Caller) -> None:
+    """A name in `.invalid` never resolves (RFC 6761), so the host cannot be reached."""
     with pytest.raises(EngineConnectionError, match=r"pictures\.invalid cannot be reached"):
         call(base_url="http://pictures.invalid/v1", max_retries=0, timeout=5)
 
 
-def test_a_fault_and_then_a_success(call: Caller) -> None:
-    """The second attempt goes over a new connection, with the same idempotency key."""
+def test_a_retry_uses_a_new_connection(call: Caller) -> None:
+    """The second attempt carries the same idempotency key."""
     with raw_server(reset, GOOD) as server:
         answer = call(base_url=server.base_url)
         assert answer.data[0].read() == PNG
@@ -232,8 +232,8 @@ def test_a_fault_and_then_a_success(call: Caller) -> None:
     assert len(keys) == 1
 
 
-def test_a_connection_is_used_again() -> None:
-    """Calls of one client share it."""
+def test_calls_share_a_connection() -> None:
+    """Calls of one client reuse its connection."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD) as server, ImageVariationClient(base_url=server.base_url) as client:
         for _ in range(3):
@@ -241,8 +241,8 @@ def test_a_connection_is_used_again() -> None:
         assert server.connections == 1
 
 
-def test_a_connection_that_died_in_between_is_replaced() -> None:
-    """A server may close what it keeps open."""
+def test_a_dropped_connection_is_replaced() -> None:
+    """A server may close a connection that the client keeps open."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with (
         raw_server(send_and_hang_up(GOOD)) as server,
@@ -254,7 +254,7 @@ def test_a_connection_that_died_in_between_is_replaced() -> None:
 
 
 def test_ten_threads_share_a_client() -> None:
-    """Each gets an answer."""
+    """Each thread gets an answer."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     answers: list[bytes] = []
     with raw_server(GOOD) as server, ImageVariationClient(base_url=server.base_url) as client:
@@ -271,7 +271,7 @@ def test_ten_threads_share_a_client() -> None:
 
 
 async def test_a_cancelled_call_closes_its_connection() -> None:
-    """On asyncio, while the server makes no sign."""
+    """Cancellation on asyncio works while the server sends nothing."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(stall) as server:
         async with AsyncImageVariationClient(base_url=server.base_url) as client:
@@ -285,15 +285,15 @@ async def test_a_cancelled_call_closes_its_connection() -> None:
 
 @pytest.mark.parametrize("answer", [response(429, retry_after="60"), response(500)])
 async def test_a_cancelled_caller_stops_a_sync_client(answer: bytes) -> None:
-    """A thread that waits to try again ends soon after nobody waits for it, and asks no more."""
-    ended = threading.Event()
+    """A thread that waits for a retry ends soon after the cancellation, without a request."""
+    thread_ended = threading.Event()
 
     class Watched(ImageVariationClient):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
             try:
                 return super().create_variation(request)
             finally:
-                ended.set()
+                thread_ended.set()
 
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(answer) as server:
@@ -304,12 +304,12 @@ async def test_a_cancelled_caller_stops_a_sync_client(answer: bytes) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(ended.wait, 3)
+            assert await asyncio.to_thread(thread_ended.wait, 3)
             assert len(server.requests) <= 2
 
 
-def test_an_async_client_is_an_engine_for_sync_callers() -> None:
-    """Call after call, on connections that belong to one loop."""
+def test_an_async_client_serves_sync_callers() -> None:
+    """Call after call uses connections that belong to one event loop."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD) as server:
         client = AsyncImageVariationClient(base_url=server.base_url)
@@ -326,8 +326,8 @@ def test_an_async_client_is_an_engine_for_sync_callers() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_each_event_loop_has_connections_of_its_own() -> None:
-    """One that has ended, with its connections left open, costs no later one a call."""
+def test_each_event_loop_has_its_connections() -> None:
+    """A loop that ended with open connections does not make a later loop fail."""
     skip_without("trio")
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD) as server:
@@ -347,12 +347,12 @@ def test_each_event_loop_has_connections_of_its_own() -> None:
             anyio.run(ask, client, True, backend=backend)
         assert server.connections == 6
         del client
-        # While the connections that were left open are expected.
+        # The connections that are still open here are expected.
         gc.collect()
 
 
 class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that goes on, a little at a time."""
+    """A body that never ends, sent in small pieces."""
 
     def __init__(self, piece: bytes, seconds: float) -> None:
         self._piece = piece
@@ -373,15 +373,15 @@ class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @pytest.mark.slow
 @cut_off
-def test_a_slow_body_through_a_callers_client_is_bounded_too(call: Caller) -> None:
-    """Between its pieces."""
+def test_a_slow_body_through_http_client_is_cut(call: Caller) -> None:
+    """The deadline is checked between the pieces of the body."""
     with pytest.raises(EngineTimeoutError, match="stopped in the middle"):
         call(lambda request: httpx.Response(200, stream=Endless(b"A", 0.02)), deadline=0.3)
 
 
 @cut_off
 def test_an_endless_body_is_cut_off(call: Caller) -> None:
-    """At the limit of 256 MB, of which no more than that is held."""
+    """The client stops at the limit of 256 MB and holds no more than that."""
     with pytest.raises(EngineResponseError, match="longer than 268,435,456 bytes"):
         call(lambda request: httpx.Response(200, stream=Endless(b"A" * 2**22, 0)), deadline=60)
 
@@ -409,28 +409,28 @@ def test_an_interrupted_call_leaves_nothing_open() -> None:
     assert stream.closed
 
 
-def test_a_slow_resolver_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resolver's own timeouts are much longer."""
-    released = threading.Event()
+def test_a_slow_resolver_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline counts, although the resolver's own timeouts are much longer."""
+    release = threading.Event()
 
-    def slow(*_: object, **__: object) -> list[object]:
-        released.wait(10)
+    def resolve_slowly(*_: object, **__: object) -> list[object]:
+        release.wait(10)
         return []
 
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
     start = time.monotonic()
     with ImageVariationClient(base_url="http://slow.example", deadline=0.3) as client:
         with pytest.raises(EngineTimeoutError, match="accept a connection"):
             client.create_variation(CreateImageVariationRequest(image=SquarePNG(PNG)))
     assert time.monotonic() - start < 4
-    released.set()
+    release.set()
 
 
 @pytest.mark.parametrize("reaction", [trickle(GOOD), stall])
 def test_a_deadline_holds_behind_a_proxy(
     monkeypatch: pytest.MonkeyPatch, reaction: Reaction
 ) -> None:
-    """Whatever the proxy does."""
+    """The deadline ends the call, whatever the proxy does."""
     with raw_server(reaction) as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
         start = time.monotonic()
@@ -443,7 +443,7 @@ def test_a_deadline_holds_behind_a_proxy(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    """As by httpx itself, and not for hosts that are exempt from it."""
+    """Like httpx, the client uses it except for the hosts that are exempt from it."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD if scheme == "http" else hang_up) as proxy:
         monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{proxy.port}")
@@ -463,13 +463,13 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, sch
         assert len(proxy.requests) == 1
 
 
-def test_a_hook_of_the_callers_client_is_called() -> None:
-    """What a caller has set up for a client holds for our calls."""
-    seen: list[str] = []
+def test_hooks_of_an_http_client_are_called() -> None:
+    """Hooks of your own httpx client see our requests, too."""
+    urls: list[str] = []
     hooks: dict[str, list[Callable[..., None]]] = {
-        "request": [lambda request: seen.append(request.method)]
+        "request": [lambda request: urls.append(request.method)]
     }
     with raw_server(GOOD) as server, httpx.Client(event_hooks=hooks) as http_client:
         client = ImageVariationClient(base_url=server.base_url, http_client=http_client)
         client.create_variation(CreateImageVariationRequest(image=SquarePNG(PNG)))
-    assert seen == ["POST"]
+    assert urls == ["POST"]

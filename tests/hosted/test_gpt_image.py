@@ -34,12 +34,12 @@ USAGE = {
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller's environment takes no part."""
+    """Keep the developer's environment out of the tests."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
-def made(handler: Handler, **options: Any) -> GptImageEngine:
+def make_engine(handler: Handler, **options: Any) -> GptImageEngine:
     """Return an engine whose server is `handler`."""
     http_client = httpx.Client(transport=httpx.MockTransport(handler))
     options = {"api_key": "sk-1", **options}
@@ -50,12 +50,17 @@ def made(handler: Handler, **options: Any) -> GptImageEngine:
 
 def request(**fields: Any) -> CreateImageVariationRequest:
     """Return a small request."""
-    given = {"image": SquarePNG(PNG), "size": "256x256", "response_format": "b64_json", **fields}
-    return CreateImageVariationRequest(**given)
+    arguments = {
+        "image": SquarePNG(PNG),
+        "size": "256x256",
+        "response_format": "b64_json",
+        **fields,
+    }
+    return CreateImageVariationRequest(**arguments)
 
 
-def edited(n: int = 1) -> httpx.Response:
-    """Return an answer as GPT Image gives it."""
+def edit_answer(n: int = 1) -> httpx.Response:
+    """Return an answer in the shape of GPT Image."""
     content = {
         "created": 7,
         "background": "opaque",
@@ -68,33 +73,33 @@ def edited(n: int = 1) -> httpx.Response:
     return httpx.Response(200, json=content)
 
 
-def form(sent: httpx.Request) -> dict[str, str]:
-    """Return the fields beside the picture."""
-    boundary = sent.headers["content-type"].partition("boundary=")[2].encode()
-    found = {}
-    for part in sent.content.split(b"--" + boundary)[1:-1]:
+def form(http_request: httpx.Request) -> dict[str, str]:
+    """Return the fields of a form other than the image."""
+    boundary = http_request.headers["content-type"].partition("boundary=")[2].encode()
+    fields = {}
+    for part in http_request.content.split(b"--" + boundary)[1:-1]:
         head, _, content = part.strip(b"\r\n").partition(b"\r\n\r\n")
         if b"filename" not in head:
-            found[head.decode().partition('name="')[2][:-1]] = content.decode()
-    return found
+            fields[head.decode().partition('name="')[2][:-1]] = content.decode()
+    return fields
 
 
-def test_a_variation_is_an_edit_with_the_vendors_own_prompt() -> None:
-    """The model is named, the least size asked for, and nothing sent that the models refuse."""
-    handler, seen = answering(edited(2))
-    engine = made(handler)
+def test_a_variation_is_an_edit_with_a_prompt() -> None:
+    """The form has a model, the smallest size, and no field that the models refuse."""
+    handler, requests = answering(edit_answer(2))
+    engine = make_engine(handler)
     assert isinstance(engine, VariationEngine)
     answer = engine.create_variation(request(n=2, user="u1"))
-    assert seen[0].url == "https://api.openai.com/v1/images/edits"
-    assert seen[0].headers["authorization"] == "Bearer sk-1"
-    assert form(seen[0]) == {
+    assert requests[0].url == "https://api.openai.com/v1/images/edits"
+    assert requests[0].headers["authorization"] == "Bearer sk-1"
+    assert form(requests[0]) == {
         "model": "gpt-image-2",
         "prompt": "Create a variation of this image",
         "n": "2",
         "size": "1024x1024",
         "user": "u1",
     }
-    assert b'name="image"; filename="image.png"\r\nContent-Type: image/png' in seen[0].content
+    assert b'name="image"; filename="image.png"\r\nContent-Type: image/png' in requests[0].content
     assert [SquarePNG(image.read()).side for image in answer.data] == [256, 256]
     assert (answer.created, answer.size, answer.quality) == (7, "256x256", "medium")
     assert answer.usage is not None
@@ -103,16 +108,18 @@ def test_a_variation_is_an_edit_with_the_vendors_own_prompt() -> None:
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 def test_every_size_is_made_at_1024_and_scaled(size: str) -> None:
-    """The smaller ones are below what the models make."""
-    handler, seen = answering(edited())
-    answer = made(handler).create_variation(request(size=size))
-    assert form(seen[0])["size"] == "1024x1024"
+    """The smaller sizes are below what the models can make."""
+    handler, requests = answering(edit_answer())
+    answer = make_engine(handler).create_variation(request(size=size))
+    assert form(requests[0])["size"] == "1024x1024"
     assert f"{SquarePNG(answer.data[0].read()).side}" == size.partition("x")[0]
 
 
 def test_url_is_answered_with_data_urls() -> None:
-    """The models give base64 only."""
-    answer = made(answering(edited())[0]).create_variation(request(response_format="url"))
+    """The models return base64 only, so `url` becomes a data: URL."""
+    answer = make_engine(answering(edit_answer())[0]).create_variation(
+        request(response_format="url")
+    )
     url = answer.data[0].url
     assert url is not None
     assert url.startswith("data:image/png;base64,")
@@ -120,12 +127,12 @@ def test_url_is_answered_with_data_urls() -> None:
     assert SquarePNG(answer.data[0].read()).side == 256
 
 
-def test_more_than_a_call_allows_is_split() -> None:
-    """The answers come back as one, with the tokens of all."""
-    handler, seen = answering(edited(4), edited(4), edited(2))
-    answer = made(handler, n_per_call=4).create_variation(request(n=10))
-    assert [form(sent)["n"] for sent in seen] == ["4", "4", "2"]
-    assert len({sent.headers["idempotency-key"] for sent in seen}) == 3
+def test_a_request_above_n_per_call_is_split() -> None:
+    """The answers are merged into one, with the tokens of all."""
+    handler, requests = answering(edit_answer(4), edit_answer(4), edit_answer(2))
+    answer = make_engine(handler, n_per_call=4).create_variation(request(n=10))
+    assert [form(http_request)["n"] for http_request in requests] == ["4", "4", "2"]
+    assert len({http_request.headers["idempotency-key"] for http_request in requests}) == 3
     assert len(answer.data) == 10
     assert answer.usage is not None
     assert answer.usage.output_tokens == 3168
@@ -133,21 +140,23 @@ def test_more_than_a_call_allows_is_split() -> None:
     assert answer.usage.input_tokens_details.text_tokens == 21
 
 
-def test_prompt_model_and_further_fields_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And so is the server."""
+def test_prompt_model_and_fields_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is an option, too."""
     monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
-    handler, seen = answering(edited())
-    engine = made(handler, prompt="As a woodcut", model="own", extra_fields={"quality": "low"})
+    handler, requests = answering(edit_answer())
+    engine = make_engine(
+        handler, prompt="As a woodcut", model="own", extra_fields={"quality": "low"}
+    )
     engine.create_variation(request())
     engine.create_variation(request(model="named"))
-    assert seen[0].url == "https://gateway.example/v1/images/edits"
-    assert [form(sent)["model"] for sent in seen] == ["own", "named"]
-    assert form(seen[0])["prompt"] == "As a woodcut"
-    assert form(seen[0])["quality"] == "low"
+    assert requests[0].url == "https://gateway.example/v1/images/edits"
+    assert [form(http_request)["model"] for http_request in requests] == ["own", "named"]
+    assert form(requests[0])["prompt"] == "As a woodcut"
+    assert form(requests[0])["quality"] == "low"
 
 
 @pytest.mark.parametrize(
-    ("model", "fidelity", "sent"),
+    ("model", "fidelity", "is_sent"),
     [
         ("gpt-image-1.5", "high", True),
         ("gpt-image-1.5", "low", True),
@@ -157,20 +166,18 @@ def test_prompt_model_and_further_fields_are_the_callers(monkeypatch: pytest.Mon
         ("gpt-image-2.5-sunburst", "low", False),
     ],
 )
-def test_input_fidelity_is_sent_only_where_it_is_taken(
-    model: str, fidelity: str, sent: bool
-) -> None:
-    """Elsewhere it is refused before anything is sent."""
-    handler, seen = answering(edited())
-    engine = made(handler, model=model, input_fidelity=fidelity)
-    if sent:
+def test_input_fidelity_depends_on_the_model(model: str, fidelity: str, is_sent: bool) -> None:
+    """For a model without it, it is refused before anything is sent."""
+    handler, requests = answering(edit_answer())
+    engine = make_engine(handler, model=model, input_fidelity=fidelity)
+    if is_sent:
         engine.create_variation(request())
-        assert form(seen[0])["input_fidelity"] == fidelity
+        assert form(requests[0])["input_fidelity"] == fidelity
     else:
         with pytest.raises(InvalidRequestError) as caught:
             engine.create_variation(request())
         assert caught.value.param == "input_fidelity"
-        assert seen == []
+        assert requests == []
 
 
 LIMIT = (
@@ -209,32 +216,32 @@ LIMIT = (
         (404, b"", NotFoundError, "The server has no /images/edits"),
     ],
 )
-def test_the_models_refusals_are_clear_errors(
+def test_refusals_of_the_model_are_clear_errors(
     status: int, body: bytes, error_class: type[ImageVariationError], message: str
 ) -> None:
-    """Rate limits on input pictures, moderation, organisations that are not verified."""
-    handler, seen = answering(httpx.Response(status, content=body))
+    """Rate limits, moderation and unverified organizations each have their error."""
+    handler, requests = answering(httpx.Response(status, content=body))
     with pytest.raises(error_class, match=message) as caught:
-        made(handler, deadline=5).create_variation(request())
+        make_engine(handler, deadline=5).create_variation(request())
     assert type(caught.value) is error_class
-    assert len(seen) == 1
+    assert len(requests) == 1
 
 
-def test_the_limit_on_input_pictures_is_waited_for() -> None:
-    """It is told in the text alone."""
-    limited = failure(LIMIT.replace("12s", "20ms"), code="rate_limit_exceeded")
-    handler, seen = answering(httpx.Response(429, content=limited), edited())
-    made(handler).create_variation(request())
-    assert len(seen) == 2
+def test_the_limit_on_input_images_is_waited_for() -> None:
+    """Only the text of the error says how long to wait."""
+    limit_body = failure(LIMIT.replace("12s", "20ms"), code="rate_limit_exceeded")
+    handler, requests = answering(httpx.Response(429, content=limit_body), edit_answer())
+    make_engine(handler).create_variation(request())
+    assert len(requests) == 2
 
 
 def test_without_a_key_nothing_is_sent_to_the_vendor() -> None:
-    """A server of one's own may need none."""
+    """Another server may not need a key."""
     with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
         load_engine("gpt-image")
-    handler, seen = answering(edited())
-    made(handler, api_key=None, base_url="http://127.0.0.1:1/v1").create_variation(request())
-    assert "authorization" not in seen[0].headers
+    handler, requests = answering(edit_answer())
+    make_engine(handler, api_key=None, base_url="http://127.0.0.1:1/v1").create_variation(request())
+    assert "authorization" not in requests[0].headers
 
 
 @pytest.mark.parametrize(
@@ -251,17 +258,17 @@ def test_without_a_key_nothing_is_sent_to_the_vendor() -> None:
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, Any], param: str) -> None:
-    """When the engine is made; `response_format` is never sent."""
+    """The constructor refuses it, and `response_format` is never sent."""
     with pytest.raises(InvalidRequestError) as caught:
-        made(answering(edited())[0], **options)
+        make_engine(answering(edit_answer())[0], **options)
     assert caught.value.param == param
 
 
 def test_unknown_keys_of_usage_are_summed_or_kept() -> None:
-    """A split answer loses no token count of a newer model."""
-    one = json.loads(edited().content)
+    """A split request loses no token count of a newer model."""
+    one = json.loads(edit_answer().content)
     one["usage"]["cached_tokens"] = 3
-    handler, _ = answering(httpx.Response(200, json=one), edited())
-    answer = made(handler, n_per_call=1).create_variation(request(n=2))
+    handler, _ = answering(httpx.Response(200, json=one), edit_answer())
+    answer = make_engine(handler, n_per_call=1).create_variation(request(n=2))
     assert answer.usage is not None
     assert answer.usage.model_dump()["cached_tokens"] == 3

@@ -14,7 +14,7 @@ JSON = st.recursive(
 )
 
 
-def parsed(text: bytes, cuts: list[int]) -> object:
+def parse(text: bytes, cuts: list[int]) -> object:
     """Feed a text in pieces that end at `cuts`."""
     reader = JSONText()
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
@@ -24,44 +24,46 @@ def parsed(text: bytes, cuts: list[int]) -> object:
 
 
 @given(JSON, st.lists(st.integers(0, 10**6)), st.booleans())
-def test_reads_what_the_standard_library_reads(value: object, cuts: list[int], ascii: bool) -> None:
+def test_json_is_read_like_the_standard_library(
+    value: object, cuts: list[int], ascii: bool
+) -> None:
     """Any JSON comes out as `json` would read it, wherever the pieces end."""
     text = json.dumps(value, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
-    assert parsed(text, cuts) == json.loads(text)
+    assert parse(text, cuts) == json.loads(text)
 
 
 @given(st.text(min_size=1, max_size=9), st.integers(4080, 4110), st.lists(st.integers(0, 10**6)))
-def test_long_strings_come_back_where_they_stood(part: str, length: int, cuts: list[int]) -> None:
-    """Strings about as long as those set aside are read like others, escapes included."""
-    long = (part * length)[:length]
-    value = {"a": [long, "short"], long: 1, 'quote"\\': long + '"\\'}
-    assert parsed(json.dumps(value).encode(), cuts) == value
+def test_long_strings_return_to_their_place(part: str, length: int, cuts: list[int]) -> None:
+    """Strings around the limit of long strings are read like others, escapes included."""
+    long_text = (part * length)[:length]
+    value = {"a": [long_text, "short"], long_text: 1, 'quote"\\': long_text + '"\\'}
+    assert parse(json.dumps(value).encode(), cuts) == value
 
 
 @given(st.binary(), st.lists(st.integers(0, 10**6)))
-def test_anything_else_is_a_value_error(text: bytes, cuts: list[int]) -> None:
-    """Bytes that are no JSON raise a ValueError and nothing else."""
+def test_any_other_bytes_are_a_value_error(text: bytes, cuts: list[int]) -> None:
+    """Bytes that are not JSON raise a ValueError and nothing else."""
     try:
-        parsed(text, cuts)
+        parse(text, cuts)
     except ValueError:
         pass
 
 
 @pytest.mark.parametrize("text", [b"", b'{"a": "', b'{"a": "b"', b"<html>", b'"\xff"'])
-def test_a_broken_text_is_refused(text: bytes) -> None:
-    """An empty, cut or foreign text is no JSON."""
+def test_a_corrupt_text_is_refused(text: bytes) -> None:
+    """An empty, truncated or foreign text is not JSON."""
     with pytest.raises(ValueError):
-        parsed(text, [])
+        parse(text, [])
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
     """Some servers on Windows send one."""
-    assert parsed(b"\xef\xbb\xbf[1]", []) == [1]
+    assert parse(b"\xef\xbb\xbf[1]", []) == [1]
 
 
-def test_a_string_that_looks_like_a_mark_is_itself() -> None:
-    """The private character that marks a place is harmless in a text."""
-    assert parsed('["\ue000", "\ue0007", "\ue000x"]'.encode(), []) == [
+def test_a_placeholder_in_the_text_is_kept() -> None:
+    """The private character that serves as a placeholder is harmless in a text."""
+    assert parse('["\ue000", "\ue0007", "\ue000x"]'.encode(), []) == [
         "\ue000",
         "\ue0007",
         "\ue000x",
@@ -76,14 +78,14 @@ def test_many_small_values_are_too_long() -> None:
             reader.feed(b"[]," * 1000)
 
 
-def test_escaped_quotes_do_not_take_square_time() -> None:
+def test_escaped_quotes_take_linear_time() -> None:
     """A long string of escaped quotes is read in one pass."""
     text = b'["' + b'\\"' * 500_000 + b'"]'
-    assert parsed(text, []) == ['"' * 500_000]
+    assert parse(text, []) == ['"' * 500_000]
 
 
-def test_pictures_are_held_once() -> None:
-    """Ten long strings need little more memory than the text has bytes."""
+def test_images_are_held_once() -> None:
+    """Ten long strings need little more memory than the length of the text."""
     picture = b'"' + b"QUJD" * 250_000 + b'"'
     reader = JSONText()
     tracemalloc.start()

@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     error_from_wire,
 )
-from langchain_image_variation.hosted.retry import Retries, advice, retry_after
+from langchain_image_variation.hosted.retry import Retries, read_retry_advice, retry_after
 
 LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Used 5, Requested 1. "
 
@@ -49,10 +49,10 @@ LIMIT = "Rate limit reached for gpt-image-2 on input-images per min: Limit 5, Us
         ({}, "", None),
     ],
 )
-def test_the_server_says_when_to_try_again(
+def test_the_delay_of_the_server_is_read(
     headers: dict[str, str], message: str, seconds: float | None
 ) -> None:
-    """Milliseconds come before seconds and dates, those before the text; nonsense is ignored."""
+    """Milliseconds come before seconds and dates, and those before the text."""
     assert retry_after(headers, message) == seconds
 
 
@@ -64,71 +64,71 @@ def test_a_date_is_counted_from_now() -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_whatever_is_said_gives_seconds_or_none(ms: str, after: str, message: str) -> None:
+def test_any_header_gives_seconds_or_none(ms: str, after: str, message: str) -> None:
     """Any header and any text is read without an error."""
     headers = {"retry-after-ms": ms, "retry-after": after}
     seconds = retry_after(headers, f"try again in {message}")
     assert seconds is None or 0 <= seconds < float("inf")
 
 
-@pytest.mark.parametrize(("said", "meant"), [("true", True), ("False ", False), ("maybe", None)])
-def test_a_server_may_advise(said: str, meant: bool | None) -> None:
-    """`x-should-retry` is true or false, and anything else is no advice."""
-    assert advice({"x-should-retry": said}) is meant
+@pytest.mark.parametrize(("value", "advice"), [("true", True), ("False ", False), ("maybe", None)])
+def test_the_advice_of_the_server_is_read(value: str, advice: bool | None) -> None:
+    """`x-should-retry` is true or false; anything else is ignored."""
+    assert read_retry_advice({"x-should-retry": value}) is advice
 
 
 @pytest.mark.parametrize(
-    ("status", "again"),
+    ("status", "is_retried"),
     [
         *((status, True) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
         *((status, False) for status in (400, 401, 403, 404, 413, 422, 501)),
     ],
 )
-def test_passing_failures_are_sent_again(status: int, again: bool) -> None:
-    """What may pass by itself is sent again, what will not is not; advice overrides both."""
+def test_temporary_failures_are_retried(status: int, is_retried: bool) -> None:
+    """Permanent failures are not. Advice of the server overrides both."""
     error = error_from_wire(status, "x")
-    assert (Retries().delay(error, 0) is not None) is again
-    assert Retries().delay(error, 0, advised=True) is not None
-    assert Retries().delay(error, 0, advised=False) is None
+    assert (Retries().delay(error, 0) is not None) is is_retried
+    assert Retries().delay(error, 0, server_advice=True) is not None
+    assert Retries().delay(error, 0, server_advice=False) is None
 
 
 @pytest.mark.parametrize("error_class", [BillingLimitError, ContentPolicyError, QuotaExceededError])
-def test_what_waiting_does_not_mend_is_never_sent_again(
+def test_permanent_failures_are_never_retried(
     error_class: type[ImageVariationError],
 ) -> None:
-    """Not even if the server advises it."""
-    assert Retries(max_retries=5).delay(error_class("x"), 0, advised=True) is None
+    """The advice of the server does not change that."""
+    assert Retries(max_retries=5).delay(error_class("x"), 0, server_advice=True) is None
 
 
-def test_a_lost_answer_is_the_callers_choice() -> None:
-    """The pictures may have been billed, so it is not sent again unasked."""
+def test_a_lost_answer_is_retried_only_on_request() -> None:
+    """The images may have been billed, so the default is not to send again."""
     error = EngineTimeoutError("x")
-    assert Retries().delay(error, 0, lost=True) is None
-    assert Retries(resend_lost=True).delay(error, 0, lost=True) is not None
+    assert Retries().delay(error, 0, answer_lost=True) is None
+    assert Retries(resend_lost=True).delay(error, 0, answer_lost=True) is not None
     assert Retries().delay(EngineConnectionError("x"), 0) is not None
 
 
 def test_delays_grow_with_full_jitter() -> None:
-    """Each delay is drawn from 0 to twice the last bound, at most 8 seconds, and then no more."""
+    """Each delay is random, up to a limit that doubles until it is 8 seconds."""
     retries = Retries(max_retries=6)
     error = EngineConnectionError("x")
-    for attempt, bound in enumerate((0.5, 1, 2, 4, 8, 8)):
+    for attempt, limit in enumerate((0.5, 1, 2, 4, 8, 8)):
         delays = [retries.delay(error, attempt) or 0.0 for _ in range(200)]
-        assert 0 <= min(delays) < bound / 4
-        assert bound * 3 / 4 < max(delays) <= bound
+        assert 0 <= min(delays) < limit / 4
+        assert limit * 3 / 4 < max(delays) <= limit
     assert retries.delay(error, 6) is None
 
 
-def test_at_once_is_no_time_to_wait() -> None:
-    """All attempts would be over in an instant; and however many they are, none overflows."""
+def test_a_delay_of_zero_is_replaced() -> None:
+    """All attempts would be over in an instant. No number of attempts overflows."""
     error = error_from_wire(429, "x")
     error.retry_after = 0.0
     delays = [Retries(max_retries=3000).delay(error, attempt) or 0.0 for attempt in range(2000)]
     assert 3.5 < sum(delays) / len(delays) < 4.5
 
 
-def test_the_servers_own_delay_is_kept() -> None:
-    """However long it is; the caller's deadline is checked by who waits."""
+def test_a_delay_of_the_server_is_not_shortened() -> None:
+    """The deadline is checked by the code that waits."""
     error = error_from_wire(429, "x")
     error.retry_after = 7200.0
     assert Retries().delay(error, 0) == 7200.0

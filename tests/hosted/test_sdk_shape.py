@@ -24,12 +24,12 @@ from tests.calling import (
 )
 
 
-def test_the_references_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With only the import changed: a file, its bytes, a BytesIO."""
+def test_the_examples_of_the_reference_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the import changed: a file, its bytes, a BytesIO."""
     monkeypatch.setenv("OPENAI_BASE_URL", BASE_URL)
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
-    handler, seen = answering(ok(json.dumps({"created": 1, "data": [{"url": "x"}]}).encode()))
+    handler, requests = answering(ok(json.dumps({"created": 1, "data": [{"url": "x"}]}).encode()))
     http_client = httpx.Client(transport=httpx.MockTransport(handler))
     with http_client, open(path, "rb") as file:
         client = ImageVariationClient(http_client=http_client)
@@ -50,24 +50,24 @@ def test_the_references_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
             f"data:image/png;base64,{b64()}",
         ):
             client.images.create_variation(image=image)
-    assert len(seen) == 11
-    assert {parts(request)[-1][2] == PNG for request in seen[:9]} == {True}
-    assert {parts(request)[0][2] for request in seen} == {b"dall-e-2"}
+    assert len(requests) == 11
+    assert {parts(request)[-1][2] == PNG for request in requests[:9]} == {True}
+    assert {parts(request)[0][2] for request in requests} == {b"dall-e-2"}
 
 
-async def test_the_async_call_in_the_sdks_shape() -> None:
-    """The async client has it too, and crops what is not square."""
-    handler, seen = answering(ok())
+async def test_the_async_call_in_the_shape_of_the_sdk() -> None:
+    """The async client crops an image to a square, too."""
+    handler, requests = answering(ok())
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as http_client:
         client = AsyncImageVariationClient(base_url=BASE_URL, http_client=http_client)
         await client.images.create_variation(image=jpeg(), n=3, user="u")
-    assert SquarePNG(parts(seen[0])[-1][2]).side == 64
-    assert {name: value for name, _, value in parts(seen[0])[:-1]}["n"] == b"3"
+    assert SquarePNG(parts(requests[0])[-1][2]).side == 64
+    assert {name: value for name, _, value in parts(requests[0])[:-1]}["n"] == b"3"
 
 
 def test_bad_arguments_are_refused_before_any_traffic() -> None:
-    """In the error's own words, naming the argument."""
-    handler, seen = answering(ok())
+    """The error names the argument."""
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
         with pytest.raises(InvalidRequestError, match="n must be"):
@@ -76,7 +76,7 @@ def test_bad_arguments_are_refused_before_any_traffic() -> None:
             client.images.create_variation(image=("x",))
         with pytest.raises(InvalidRequestError, match="image"):
             client.images.create_variation(image=7)  # type: ignore[arg-type]  # on purpose
-    assert seen == []
+    assert requests == []
 
 
 def test_both_clients_are_engines() -> None:
@@ -85,8 +85,8 @@ def test_both_clients_are_engines() -> None:
     assert isinstance(AsyncImageVariationClient(base_url=BASE_URL), AsyncVariationEngine)
 
 
-def test_a_callers_http_client_stays_open() -> None:
-    """Closing the client closes only what it opened."""
+def test_an_http_client_stays_open() -> None:
+    """Closing the client closes only the connections that it opened."""
     handler, _ = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         with ImageVariationClient(base_url=BASE_URL, http_client=http_client):

@@ -35,55 +35,55 @@ EXPIRED = (
 )
 
 
-def urls(*addresses: str) -> httpx.Response:
-    """Return a success that gives addresses."""
+def url_answer(*addresses: str) -> httpx.Response:
+    """Return a success with URLs."""
     entries = [{"url": address, "b64_json": None} for address in addresses]
     return ok(json.dumps({"created": 1, "data": entries}).encode())
 
 
-def test_results_on_the_server_itself_are_downloaded_at_once(call: Caller) -> None:
-    """From the server that made them, wherever that is, and without the key."""
+def test_results_on_the_server_are_downloaded(call: Caller) -> None:
+    """The download comes from the server that made them, without the key."""
     url = "https://pictures.example/files/a.png?sig=1"
-    handler, seen = answering(urls(url), httpx.Response(200, content=PNG))
+    handler, requests = answering(url_answer(url), httpx.Response(200, content=PNG))
     (image,) = call(handler, api_key="sk-1").data
     assert image.url == url
     assert image.read() == PNG
-    assert [request.method for request in seen] == ["POST", "GET"]
-    assert seen[1].url == url
-    assert "authorization" not in seen[1].headers
+    assert [request.method for request in requests] == ["POST", "GET"]
+    assert requests[1].url == url
+    assert "authorization" not in requests[1].headers
 
 
-def test_a_redirect_on_the_server_itself_is_followed(call: Caller) -> None:
-    """And one to another host only as the policy allows."""
+def test_a_redirect_on_the_server_is_followed(call: Caller) -> None:
+    """A redirect to another host must satisfy the policy."""
     url = "https://pictures.example/files/a.png"
-    moved = httpx.Response(302, headers={"location": "/b.png"})
-    handler, seen = answering(urls(url), moved, httpx.Response(200, content=PNG))
+    redirect = httpx.Response(302, headers={"location": "/b.png"})
+    handler, requests = answering(url_answer(url), redirect, httpx.Response(200, content=PNG))
     assert call(handler).data[0].read() == PNG
-    assert seen[-1].url == "https://pictures.example/b.png"
-    assert seen[-1].headers["accept-encoding"] == "identity"
-    away = httpx.Response(302, headers={"location": "http://127.0.0.1/x"})
-    (image,) = call(answering(urls(url), away)[0]).data
+    assert requests[-1].url == "https://pictures.example/b.png"
+    assert requests[-1].headers["accept-encoding"] == "identity"
+    foreign_redirect = httpx.Response(302, headers={"location": "http://127.0.0.1/x"})
+    (image,) = call(answering(url_answer(url), foreign_redirect)[0]).data
     with pytest.raises(DownloadError, match="ask for response_format 'b64_json'"):
         image.read()
-    endless = httpx.Response(302, headers={"location": "/a.png"})
-    (image,) = call(answering(urls(url), endless)[0]).data
+    endless_redirect = httpx.Response(302, headers={"location": "/a.png"})
+    (image,) = call(answering(url_answer(url), endless_redirect)[0]).data
     with pytest.raises(DownloadError, match="redirects"):
         image.read()
 
 
-def test_names_of_this_machine_are_one_server(call: Caller) -> None:
-    """A server on loopback may call itself by another name than the client does."""
+def test_names_of_loopback_are_one_server(call: Caller) -> None:
+    """A server on loopback may use another name for itself than the client does."""
     url = "http://127.0.0.1:8000/a.png"
-    handler, _ = answering(urls(url), httpx.Response(200, content=PNG))
+    handler, _ = answering(url_answer(url), httpx.Response(200, content=PNG))
     assert call(handler, base_url="http://localhost:8000/v1").data[0].read() == PNG
 
 
-def test_a_failed_download_holds_nothing_back(call: Caller) -> None:
-    """Each reader gets an error of its own, without what had been read."""
+def test_a_failed_download_frees_its_memory(call: Caller) -> None:
+    """Each reader gets a new error, which does not hold what was read."""
     policy = URLPolicy(hosts=None, max_bytes=100)
-    long = httpx.Response(200, content=bytes(10_000))
+    long_image = httpx.Response(200, content=bytes(10_000))
     url = "https://pictures.example/a.png"
-    (image,) = call(answering(urls(url), long)[0], result_urls=policy).data
+    (image,) = call(answering(url_answer(url), long_image)[0], result_urls=policy).data
     errors = []
     for _ in range(2):
         with pytest.raises(DownloadError, match="100 bytes") as caught:
@@ -93,11 +93,13 @@ def test_a_failed_download_holds_nothing_back(call: Caller) -> None:
     assert len(caught.traceback) == 2
 
 
-def test_an_expired_address_is_its_own_error(call: Caller) -> None:
-    """The vendor's storage answers 403 with XML; the answer itself is not lost."""
+def test_an_expired_url_has_its_error(call: Caller) -> None:
+    """The vendor's storage answers 403 with XML; the rest of the answer is not lost."""
     url = "https://pictures.example/files/a.png"
-    gone = httpx.Response(403, content=EXPIRED, headers={"content-type": "application/xml"})
-    (image,) = call(answering(urls(url), gone)[0]).data
+    expired_answer = httpx.Response(
+        403, content=EXPIRED, headers={"content-type": "application/xml"}
+    )
+    (image,) = call(answering(url_answer(url), expired_answer)[0]).data
     assert image.url == url
     with pytest.raises(ExpiredURLError):
         image.read()
@@ -113,60 +115,62 @@ def test_an_expired_address_is_its_own_error(call: Caller) -> None:
         "http://pictures.example/a.png",
     ],
 )
-def test_an_address_of_another_host_is_held_to_the_address_policy(call: Caller, url: str) -> None:
-    """A server cannot make the client fetch from inside its own network."""
-    handler, seen = answering(urls(url))
+def test_a_url_of_another_host_follows_the_policy(call: Caller, url: str) -> None:
+    """A server cannot make the client fetch from its own network."""
+    handler, requests = answering(url_answer(url))
     (image,) = call(handler).data
     with pytest.raises(DownloadError):
         image.read()
-    assert len(seen) == 1
+    assert len(requests) == 1
 
 
-def test_the_path_of_a_file_on_the_server_says_what_to_ask_for(call: Caller) -> None:
-    """One known server answers so."""
-    (image,) = call(answering(urls("/srv/xinference/image/ab.jpg"))[0]).data
+def test_a_path_as_url_says_what_to_ask_for(call: Caller) -> None:
+    """One known server returns paths on its own disk."""
+    (image,) = call(answering(url_answer("/srv/xinference/image/ab.jpg"))[0]).data
     with pytest.raises(OutputError, match="ask for response_format 'b64_json'"):
         image.read()
 
 
 def test_a_data_url_is_read(call: Caller) -> None:
-    """Without any traffic."""
-    (image,) = call(answering(urls(f"data:image/png;base64,{b64()}"))[0], normalize=True).data
+    """Reading it causes no traffic."""
+    (image,) = call(answering(url_answer(f"data:image/png;base64,{b64()}"))[0], normalize=True).data
     assert image.url is not None
     assert base64.b64decode(image.url.partition(",")[2]) == image.read()
     assert SquarePNG(image.read()).side == 256
 
 
-def test_one_failed_download_does_not_cost_the_others(call: Caller) -> None:
-    """Each result stands for itself."""
+def test_a_failed_download_keeps_the_others(call: Caller) -> None:
+    """Each result is downloaded on its own."""
     addresses = [f"https://pictures.example/{index}.png" for index in range(3)]
     picture = httpx.Response(200, content=PNG)
-    handler, _ = answering(urls(*addresses), picture, httpx.Response(404), picture)
+    handler, _ = answering(url_answer(*addresses), picture, httpx.Response(404), picture)
     first, second, third = call(handler, {"n": 3}).data
     assert first.read() == third.read() == PNG
     with pytest.raises(DownloadError, match="404"):
         second.read()
 
 
-def test_a_picture_by_url_needs_a_policy() -> None:
-    """`urls` is handed to `load_source`; none of its hosts is, and nothing is sent."""
-    handler, seen = answering(ok())
+def test_an_image_by_url_needs_a_policy() -> None:
+    """`url_answer` is passed to `load_source`; without it, nothing is sent."""
+    handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         settings: dict[str, Any] = {"base_url": BASE_URL, "http_client": http_client}
         image = "https://images.example/a.png"
         with pytest.raises(SourceError, match="URLs are not fetched"):
             ImageVariationClient(**settings).images.create_variation(image=image)
-        there = httpx.MockTransport(lambda request: httpx.Response(200, content=PNG))
+        image_host = httpx.MockTransport(lambda request: httpx.Response(200, content=PNG))
         policy = URLPolicy(
-            hosts=["images.example"], resolve=lambda host, port: ["93.184.216.34"], transport=there
+            hosts=["images.example"],
+            resolve=lambda host, port: ["93.184.216.34"],
+            transport=image_host,
         )
         client = ImageVariationClient(**settings, urls=policy)
         client.images.create_variation(image=image)
-    assert parts(seen[0])[-1][2] == PNG
+    assert parts(requests[0])[-1][2] == PNG
 
 
 async def test_ten_calls_at_once_share_a_client() -> None:
-    """Each gets its own answer."""
+    """Each call gets its own answer."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         n = int(parts(request)[1][2])

@@ -1,4 +1,4 @@
-"""A server on a real socket that answers with exactly the bytes, and the faults, it is told to."""
+"""A server on a real socket that sends the exact bytes and faults of a test."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ Reaction = bytes | Callable[[socket.socket], None]
 
 @dataclass
 class RawServer:
-    """Answers the first request with the first reaction, and so on; the last one repeats."""
+    """Gives the reactions to requests in turn, and repeats the last one."""
 
     reactions: list[Reaction]
     requests: list[bytes] = field(default_factory=list)
@@ -23,11 +23,11 @@ class RawServer:
 
     @property
     def base_url(self) -> str:
-        """What to give a client."""
+        """The base URL for a client."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def serve(self, listener: socket.socket) -> None:
-        """Take connections until the listener is closed."""
+        """Accept connections until the listener is closed."""
         while True:
             try:
                 connection, _ = listener.accept()
@@ -85,36 +85,36 @@ def raw_server(*reactions: Reaction) -> Iterator[RawServer]:
             yield server
         finally:
             server.closing.set()
-            # Closing alone does not wake a thread that waits in accept.
+            # Closing alone does not wake a thread that is blocked in accept.
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(5)
 
 
 def response(status: int, body: bytes = b"", **headers: str) -> bytes:
-    """Return a whole HTTP/1.1 answer; underscores in header names become dashes."""
+    """Return a whole HTTP/1.1 response; underscores in header names become dashes."""
     lines = [f"HTTP/1.1 {status} Reason", f"content-length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def reset(connection: socket.socket) -> None:
-    """Hang up with a reset."""
+    """Close the connection with a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Hang up politely, without an answer."""
+    """Close the connection normally, without a response."""
 
 
 def stall(connection: socket.socket) -> None:
-    """Never answer; until the client hangs up."""
+    """Send nothing until the client closes the connection."""
     connection.settimeout(5)
     connection.recv(1)
 
 
 def trickle(data: bytes, at_once: int = 0) -> Callable[[socket.socket], None]:
-    """Send the first bytes at once, and then one now and then."""
+    """Send the first bytes at once, and the rest byte by byte with pauses."""
 
     def react(connection: socket.socket) -> None:
         end = time.monotonic() + 5
@@ -139,5 +139,5 @@ def send_and_stall(data: bytes) -> Callable[[socket.socket], None]:
 
 
 def send_and_hang_up(data: bytes) -> Callable[[socket.socket], None]:
-    """Send some bytes, and close."""
+    """Send some bytes, and close the connection."""
     return lambda connection: connection.sendall(data)

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  # Characters that look like others are what is tested.
+# ruff: noqa: RUF001  # The tests are about lookalike characters.
 import ipaddress
 
 import pytest
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from langchain_image_variation.exceptions import DownloadError
 from langchain_image_variation.http.address import CheckedURL, host_name, is_public, parse_url
-from tests.http.hostile import HOSTILE_ADDRESSES, HOSTILE_URLS
+from tests.http.hostile_urls import HOSTILE_ADDRESSES, HOSTILE_URLS
 
 
 @pytest.mark.parametrize(
     ("url", "reason"), HOSTILE_URLS, ids=[ascii(u)[:60] for u, _ in HOSTILE_URLS]
 )
-def test_hostile_urls_are_refused_or_have_another_host(url: str, reason: str) -> None:
-    """Each is refused with its reason, or is read as the host it really has."""
+def test_hostile_urls_are_refused(url: str, reason: str) -> None:
+    """Each is refused with its reason, or parsed with the host that it really has."""
     if reason.startswith("The host"):
         assert parse_url(url).host != "images.example"
         return
@@ -39,13 +39,13 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     ],
 )
 def test_public_addresses_are_public(address: str) -> None:
-    """Addresses beside the refused ranges are not refused with them."""
+    """Neighbors of the refused ranges are public."""
     assert is_public(address)
 
 
 @given(st.ip_addresses().map(str) | st.text(max_size=20))
-def test_any_address_is_judged(address: str) -> None:
-    """Judging never fails, and calls public no more than Python does."""
+def test_any_address_is_public_or_not(address: str) -> None:
+    """No text raises an error, and no address is public that Python calls private."""
     if is_public(address):
         parsed = ipaddress.ip_address(address)
         assert parsed.is_global and not parsed.is_multicast
@@ -65,8 +65,8 @@ def test_any_address_is_judged(address: str) -> None:
         ("https://0x7f.example/", "0x7f.example", "/"),
     ],
 )
-def test_a_url_is_read_in_one_normal_form(url: str, host: str, target: str) -> None:
-    """Hosts come in lower-case ASCII without a final dot, targets encoded, fragments dropped."""
+def test_a_url_has_one_normal_form(url: str, host: str, target: str) -> None:
+    """The host is lower-case ASCII without a final dot, the target encoded, without fragment."""
     assert parse_url(url) == CheckedURL(host, target)
 
 
@@ -79,9 +79,9 @@ def test_a_url_is_read_in_one_normal_form(url: str, host: str, target: str) -> N
         ("https://cdn.example/b", CheckedURL("cdn.example", "/b")),
     ],
 )
-def test_a_redirect_is_followed_from_where_it_was_sent(location: str, expected: CheckedURL) -> None:
-    """Relative and absolute locations lead to where RFC 9110 says."""
-    assert parse_url("https://images.example/a/cat.png?z").redirected(location) == expected
+def test_a_location_is_resolved(location: str, expected: CheckedURL) -> None:
+    """Relative and absolute locations are resolved as RFC 9110 says."""
+    assert parse_url("https://images.example/a/cat.png?z").follow(location) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_a_redirect_is_followed_from_where_it_was_sent(location: str, expected: 
         *("//cdn.example:80/", "https://[::1]/", "javascript:x", "//localhost"),
     ],
 )
-def test_a_redirect_is_refused_as_a_url_is(location: str) -> None:
-    """The message says that it was a redirect that led there."""
+def test_a_hostile_location_is_refused(location: str) -> None:
+    """The message says that a redirect led to it."""
     with pytest.raises(DownloadError, match=r"'images\.example' redirects to"):
-        parse_url("https://images.example/a/cat.png").redirected(location)
+        parse_url("https://images.example/a/cat.png").follow(location)
 
 
 def test_the_file_name_is_the_last_segment() -> None:
@@ -116,8 +116,8 @@ def test_the_file_name_is_the_last_segment() -> None:
         "https://".__add__
     )
 )
-def test_any_text_is_a_url_with_a_plain_host_or_our_error(url: str) -> None:
-    """Whatever is let through has a host of letters, digits, dashes and dots, in normal form."""
+def test_any_url_has_a_plain_host_or_is_refused(url: str) -> None:
+    """A parsed host has only letters, digits, dashes and dots, in normal form."""
     try:
         parsed = parse_url(url)
     except DownloadError:

@@ -1,7 +1,7 @@
-"""Small files that ask for much memory or work, and what becomes of each.
+"""Small files that need much memory or work if they are decoded without care.
 
-Run as a program, it loads them all and prints a line of JSON for each: its name, what should come
-of it and what came, its length, and by how many bytes the peak of the process's memory grew.
+Run as a program, this module loads them all. For each it prints a line of JSON: the name, the
+expected and the actual outcome, the length, and the growth of the peak memory in bytes.
 """
 
 import io
@@ -17,39 +17,47 @@ from PIL import Image
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.source import load_source
 from tests.images.encoder import RGB, SIGNATURE, chunk
-from tests.images.valid import drawn
+from tests.images.valid import random_image
 
-INFLATED = 400 * 2**20
-"""What one of the compressed chunks would inflate to, in bytes."""
+DECOMPRESSED_BYTES = 400 * 2**20
+"""The decompressed size of each compressed chunk."""
 
 LOADED = "loaded"
-"""What comes of a file that is read as if it had nothing in it but its picture."""
+"""The outcome of a file that is loaded as if it contained only its image."""
 
 
 def files() -> Iterator[tuple[str, bytes, str]]:
-    """Yield a name, a file, and the beginning of its error or `LOADED`."""
-    picture, zeros = drawn(RGB, 8), _zeros(INFLATED)
+    """Yield a name, a file, and the start of the expected error or `LOADED`."""
+    sample, zeros = random_image(RGB, 8), _zeros(DECOMPRESSED_BYTES)
     corrupt = "image is a corrupt PNG"
     text = b"Comment" + b"\0\0"
-    yield "zTXt", picture.with_(first=chunk(b"zTXt", text + zeros)).png(), LOADED
-    yield "zTXt after", picture.with_(last=chunk(b"zTXt", text + zeros) * 5).png(), LOADED
-    yield "iTXt", picture.with_(first=chunk(b"iTXt", b"k\0\1\0\0\0" + zeros)).png(), LOADED
-    yield "iCCP", picture.with_(first=chunk(b"iCCP", text + zeros)).png(), corrupt
-    yield "large tEXt", picture.with_(first=chunk(b"tEXt", b"k\0" + b"v" * 2**23)).png(), LOADED
-    yield "many texts", picture.with_(first=chunk(b"tEXt", b"k\0v") * 16_000).png(), LOADED
-    yield "too many texts", picture.with_(first=chunk(b"tEXt") * 300_000).png(), "image has more"
+    yield "zTXt", sample.replace_fields(first=chunk(b"zTXt", text + zeros)).png(), LOADED
+    yield "zTXt after", sample.replace_fields(last=chunk(b"zTXt", text + zeros) * 5).png(), LOADED
+    yield "iTXt", sample.replace_fields(first=chunk(b"iTXt", b"k\0\1\0\0\0" + zeros)).png(), LOADED
+    yield "iCCP", sample.replace_fields(first=chunk(b"iCCP", text + zeros)).png(), corrupt
+    yield (
+        "large tEXt",
+        sample.replace_fields(first=chunk(b"tEXt", b"k\0" + b"v" * 2**23)).png(),
+        LOADED,
+    )
+    yield "many texts", sample.replace_fields(first=chunk(b"tEXt", b"k\0v") * 16_000).png(), LOADED
+    yield (
+        "too many texts",
+        sample.replace_fields(first=chunk(b"tEXt") * 300_000).png(),
+        "image has more",
+    )
     yield "zeros", SIGNATURE + bytes(2**23), corrupt
-    yield "many IDAT", picture.with_(last=b"", pieces=10**6).png(), LOADED
+    yield "many IDAT", sample.replace_fields(last=b"", pieces=10**6).png(), LOADED
     empty = chunk(b"IDAT") * 16_000
-    yield "empty IDAT", picture.with_(second=empty).png(), LOADED
-    yield "pixels behind the last", _file(picture.header(), zeros), corrupt
+    yield "empty IDAT", sample.replace_fields(second=empty).png(), LOADED
+    yield "pixels behind the last", _file(sample.header(), zeros), corrupt
     wide = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
     yield "many pixels", _file(wide, zeros), "image is 60000x60000, 3,600,000,000 pixels"
     long = struct.pack(">II5B", 2**31 - 1, 2**31 - 1, 16, 6, 0, 0, 1)
     yield "most pixels", _file(long, zeros), "image is 2147483647x2147483647"
     frames = chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))
     frame = chunk(b"fcTL", bytes(26)) + chunk(b"fdAT", bytes(4) + zeros)
-    yield "animated PNG", picture.with_(first=frames, last=frame * 3).png(), LOADED
+    yield "animated PNG", sample.replace_fields(first=frames, last=frame * 3).png(), LOADED
     yield "animated GIF", _animation("GIF"), LOADED
     yield "animated WebP", _animation("WEBP"), LOADED
     screen = b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6)
@@ -59,7 +67,7 @@ def files() -> Iterator[tuple[str, bytes, str]]:
 
 
 def _zeros(length: int) -> bytes:
-    """Return a zlib stream (RFC 1950) of so many zeros, a thousandth of them long."""
+    """Return a zlib stream (RFC 1950) of zeros. It is a thousandth of their length."""
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
     count = length // 2**20
@@ -79,13 +87,13 @@ def _animation(format: str) -> bytes:
 
 
 def _endless_tiff() -> bytes:
-    """Return a TIFF whose list of pages leads back to its first."""
+    """Return a TIFF whose list of pages leads back to the first page."""
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "TIFF")
     data = bytearray(buffer.getvalue())
-    (at,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, at)
-    struct.pack_into("<I", data, at + 2 + 12 * count, at)
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    struct.pack_into("<I", data, start + 2 + 12 * count, start)
     return bytes(data)
 
 
@@ -95,18 +103,18 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """Load every bomb and say what came of it."""
+    """Load every bomb and print the outcome."""
     bombs = list(files())
-    # Modules that are imported at first use take memory too.
-    load_source(drawn(RGB, 8).with_(first=chunk(b"gAMA", b"\0\1\x86\xa0")).png())
+    # Modules that are imported on first use take memory too.
+    load_source(random_image(RGB, 8).replace_fields(first=chunk(b"gAMA", b"\0\1\x86\xa0")).png())
     for name, data, expected in bombs:
-        before = _peak()
+        peak_before = _peak()
         try:
             load_source(data)
             outcome = LOADED
         except ImageVariationError as error:
             outcome = error.message
-        print(json.dumps([name, expected, outcome, len(data), _peak() - before]))
+        print(json.dumps([name, expected, outcome, len(data), _peak() - peak_before]))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
-"""The corpus of corrupt PNG files: a square picture broken in every way, one way a file."""
+"""The corpus of corrupt PNG files: square images with every kind of damage, one per file."""
 
 import struct
 import zlib
 from collections.abc import Iterator
 
 from tests.images.encoder import (
-    GREY,
+    GRAY,
     INDEXED,
     RGB,
     RGBA,
     SIGNATURE,
-    Picture,
+    SampleImage,
     chunk,
-    joined,
-    split,
+    join_chunks,
+    split_chunks,
 )
-from tests.images.valid import ancillary, drawn
+from tests.images.valid import ancillary, random_image
 
 ANCILLARY = {name: (before, after) for name, before, after in ancillary()}
 
 
 def groups() -> dict[str, list[tuple[str, bytes]]]:
-    """Return every corrupt file with a name that says what is wrong with it, by kinds of wrong."""
+    """Return every corrupt file with a name that describes the damage, by kind of damage."""
     return {
         "signature": list(_signatures()),
         "header": list(_headers()),
@@ -35,8 +35,8 @@ def groups() -> dict[str, list[tuple[str, bytes]]]:
 
 
 def _signatures() -> Iterator[tuple[str, bytes]]:
-    """Damage of the signature: what PngSuite has, and what it was designed to find (clause 5.2)."""
-    rest = drawn(RGB, 8).png()[8:]
+    """Damage to the signature, from PngSuite, and the damage that it is meant to detect (5.2)."""
+    rest = random_image(RGB, 8).png()[8:]
     for name, start in {
         "no signature": b"",
         "high bit cleared": b"\x09PNG\r\n\x1a\n",
@@ -55,41 +55,44 @@ def _signatures() -> Iterator[tuple[str, bytes]]:
 
 
 def _headers() -> Iterator[tuple[str, bytes]]:
-    whole = drawn(RGB, 8)
-    _, *others = split(whole.png())
+    valid_image = random_image(RGB, 8)
+    _, *others = split_chunks(valid_image.png())
     for changes in (
         *({"width": 0}, {"height": 0}, {"width": 2**31, "height": 2**31}),
         *({"width": 2**32 - 1}, {"compression": 1}, {"compression": 255}),
         *({"filtering": 1}, {"filtering": 64}, {"interlace": 2}, {"interlace": 255}),
         *({"width": 8, "height": 8}, {"width": 10, "height": 10}, {"interlace": 1}),
     ):
-        yield f"IHDR {changes}", joined([(b"IHDR", whole.header(**changes)), *others])
+        yield f"IHDR {changes}", join_chunks([(b"IHDR", valid_image.header(**changes)), *others])
     for color_type in range(8):
         for depth in (0, 1, 2, 3, 4, 7, 8, 16, 32, 99):
             if (color_type, depth) != (RGB, 8):
                 # The legal pairs are wrong too: the pixels are not theirs.
-                body = whole.header(color_type=color_type, depth=depth)
-                yield f"type {color_type} depth {depth}", joined([(b"IHDR", body), *others])
+                body = valid_image.header(color_type=color_type, depth=depth)
+                yield f"type {color_type} depth {depth}", join_chunks([(b"IHDR", body), *others])
     for length in (0, 12, 14):
-        body = (whole.header() + b"\0")[:length]
-        yield f"IHDR of {length} bytes", joined([(b"IHDR", body), *others])
+        body = (valid_image.header() + b"\0")[:length]
+        yield f"IHDR of {length} bytes", join_chunks([(b"IHDR", body), *others])
 
 
 def _checksums() -> Iterator[tuple[str, bytes]]:
-    indexed = drawn(INDEXED, 4)
-    full = indexed.with_(trns=(9,), pieces=3).chunks()
+    indexed = random_image(INDEXED, 4)
+    full = indexed.replace_fields(trns=(9,), pieces=3).chunks()
     for number, part in enumerate(full):
         broken = [*full[:number], part[:-1] + bytes([part[-1] ^ 1]), *full[number + 1 :]]
         yield f"checksum of chunk {number}, {part[4:8].decode()}", SIGNATURE + b"".join(broken)
     for name, (before, after) in ANCILLARY.items():
         if name != "with many texts":
             before, after = (part and part[:-1] + bytes([part[-1] ^ 1]) for part in (before, after))
-            yield f"checksum {name}", drawn(RGB, 8).with_(first=before, last=after).png()
-    yield "name IDAT damaged", drawn(RGB, 8).png().replace(b"IDAT", b"iDAT")
+            yield (
+                f"checksum {name}",
+                random_image(RGB, 8).replace_fields(first=before, last=after).png(),
+            )
+    yield "name IDAT damaged", random_image(RGB, 8).png().replace(b"IDAT", b"iDAT")
 
 
 def _orders() -> Iterator[tuple[str, bytes]]:
-    indexed = split(drawn(INDEXED, 8).with_(trns=(9,), pieces=2).png())
+    indexed = split_chunks(random_image(INDEXED, 8).replace_fields(trns=(9,), pieces=2).png())
     ihdr, plte, trns, idat, more, iend = indexed
     for name, chunks in {
         "no IHDR": [plte, trns, idat, more, iend],
@@ -123,36 +126,45 @@ def _orders() -> Iterator[tuple[str, bytes]]:
         "two gAMA": [ihdr, (b"gAMA", b"\0\0\xb1\x8f"), (b"gAMA", b"\0\0\xff\xff"), *indexed[1:]],
         "two eXIf": [ihdr, (b"eXIf", b"MM\0*"), (b"eXIf", b"MM\0*"), *indexed[1:]],
         "two iCCP": [ihdr, (b"iCCP", b"a\0\0"), (b"iCCP", b"a\0\0"), *indexed[1:]],
-        "PLTE after IDAT in RGB": [*split(drawn(RGB, 8).png())[:2], plte, iend],
+        "PLTE after IDAT in RGB": [*split_chunks(random_image(RGB, 8).png())[:2], plte, iend],
         "IEND with content": [ihdr, plte, idat, more, (b"IEND", b"more")],
     }.items():
-        yield name, joined(chunks)
+        yield name, join_chunks(chunks)
 
 
 def _cuts() -> Iterator[tuple[str, bytes]]:
-    data = drawn(INDEXED, 4).with_(pieces=2, trns=(9,), first=ANCILLARY["with gAMA"][0]).png()
+    data = (
+        random_image(INDEXED, 4)
+        .replace_fields(pieces=2, trns=(9,), first=ANCILLARY["with gAMA"][0])
+        .png()
+    )
     for length in range(1, len(data)):
         yield f"cut at byte {length}", data[:length]
 
 
 def _lengths() -> Iterator[tuple[str, bytes]]:
-    chunks = drawn(INDEXED, 4).with_(first=ANCILLARY["with tEXt before"][0]).chunks()
+    chunks = (
+        random_image(INDEXED, 4).replace_fields(first=ANCILLARY["with tEXt before"][0]).chunks()
+    )
     for number, part in enumerate(chunks):
         (right,) = struct.unpack_from(">I", part)
-        wrong = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
-        for length in sorted(wrong):
+        wrong_lengths = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
+        for length in sorted(wrong_lengths):
             broken = [*chunks[:number], struct.pack(">I", length) + part[4:]]
             data = SIGNATURE + b"".join(broken + chunks[number + 1 :])
             yield f"length {length} of chunk {number}, {part[4:8].decode()}", data
     for name in (b"IDA\0", b"ID T", b"1DAT", b"ID\xc3\x84", b"\0\0\0\0"):
-        _, *others = split(drawn(RGB, 8).png())
-        yield f"name {name!r}", joined([(b"IHDR", drawn(RGB, 8).header()), (name, b""), *others])
+        _, *others = split_chunks(random_image(RGB, 8).png())
+        yield (
+            f"name {name!r}",
+            join_chunks([(b"IHDR", random_image(RGB, 8).header()), (name, b""), *others]),
+        )
 
 
 def _streams() -> Iterator[tuple[str, bytes]]:
     for interlaced in (False, True):
-        whole = drawn(RGBA, 8).with_(interlaced=interlaced, filters=(4,))
-        raw, packed = whole.scanlines(), whole.body()
+        valid_image = random_image(RGBA, 8).replace_fields(interlaced=interlaced, filters=(4,))
+        raw, packed = valid_image.scanlines(), valid_image.body()
         for name, body in {
             "no zlib stream": b"\xff" * 40,
             "one byte": b"\x78",
@@ -177,37 +189,37 @@ def _streams() -> Iterator[tuple[str, bytes]]:
             "filter 255": zlib.compress(b"\xff" + raw[1:]),
             "filter 5 last": zlib.compress(raw[:-37] + b"\x05" + raw[-36:]),
         }.items():
-            chunks = whole.chunks(body) if body else [chunk(b"IHDR", whole.header())]
+            chunks = valid_image.chunks(body) if body else [chunk(b"IHDR", valid_image.header())]
             end = [] if body else [chunk(b"IDAT"), chunk(b"IEND")]
             yield f"{name}{' interlaced' * interlaced}", SIGNATURE + b"".join(chunks + end)
 
 
 def _values() -> Iterator[tuple[str, bytes]]:
-    indexed = drawn(INDEXED, 8)
+    indexed = random_image(INDEXED, 8)
     for depth in (1, 2, 4, 8):
-        short = drawn(INDEXED, depth)
+        short = random_image(INDEXED, depth)
         top = max(max(row) for row in short.rows)[0]
         yield (
             f"index beyond the palette, depth {depth}",
-            short.with_(palette=short.palette[:top]).png(),
+            short.replace_fields(palette=short.palette[:top]).png(),
         )
-    ihdr, plte, idat, iend = split(indexed.png())
+    ihdr, plte, idat, iend = split_chunks(indexed.png())
     for length in (0, 1, 2, 767, 771):
         body = (plte[1] * 2)[:length]
-        yield f"PLTE of {length} bytes", joined([ihdr, (b"PLTE", body), idat, iend])
-    yield "PLTE in grey", drawn(GREY, 8).with_(palette=[(1, 2, 3)]).png()
-    yield "tRNS beside alpha", drawn(RGBA, 8).with_(trns=(1, 2, 3)).png()
-    yield "tRNS longer than PLTE", drawn(INDEXED, 2).with_(trns=(9,) * 5).png()
-    yield "tRNS of grey too short", _with(drawn(GREY, 8), chunk(b"tRNS", b"\0"))
-    yield "tRNS of colour too short", _with(drawn(RGB, 8), chunk(b"tRNS", b"\0\0"))
-    yield "tRNS of colour too long", _with(drawn(RGB, 8), chunk(b"tRNS", bytes(8)))
+        yield f"PLTE of {length} bytes", join_chunks([ihdr, (b"PLTE", body), idat, iend])
+    yield "PLTE in gray", random_image(GRAY, 8).replace_fields(palette=[(1, 2, 3)]).png()
+    yield "tRNS beside alpha", random_image(RGBA, 8).replace_fields(trns=(1, 2, 3)).png()
+    yield "tRNS longer than PLTE", random_image(INDEXED, 2).replace_fields(trns=(9,) * 5).png()
+    yield "tRNS of gray too short", _with(random_image(GRAY, 8), chunk(b"tRNS", b"\0"))
+    yield "tRNS of color too short", _with(random_image(RGB, 8), chunk(b"tRNS", b"\0\0"))
+    yield "tRNS of color too long", _with(random_image(RGB, 8), chunk(b"tRNS", bytes(8)))
     for name, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4)):
-        for wrong in sorted({0, length - 1, length + 1}):
+        for wrong_length in sorted({0, length - 1, length + 1}):
             yield (
-                f"{name.decode()} of {wrong} bytes",
-                _with(drawn(RGB, 8), chunk(name, bytes(wrong))),
+                f"{name.decode()} of {wrong_length} bytes",
+                _with(random_image(RGB, 8), chunk(name, bytes(wrong_length))),
             )
 
 
-def _with(picture: Picture, extra: bytes) -> bytes:
-    return picture.with_(first=extra).png()
+def _with(sample: SampleImage, extra: bytes) -> bytes:
+    return sample.replace_fields(first=extra).png()

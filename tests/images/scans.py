@@ -1,4 +1,4 @@
-"""JPEG files with many scans, and of the kinds that Pillow does not write."""
+"""JPEG files with many scans, and of kinds that Pillow does not write."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ NON_INTERLEAVED = base64.b64decode(
     "AAAAAAAAAAAAAAAAAAACAP/EABoRAAEFAQAAAAAAAAAAAAAAAAABAjGBwRH/2gAIAQMRAD8Ab1i8D0TFmtJ6ReB4Ji"
     "TWn//Z"
 )
-"""What `cjpeg -scans` of libjpeg-turbo writes: a sequential file with a scan for each component."""
+"""Written by `cjpeg -scans` of libjpeg-turbo: a sequential file with a scan for each component."""
 
 ARITHMETIC = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAGNjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2"
@@ -22,13 +22,13 @@ ARITHMETIC = base64.b64decode(
     "AGPwLA/8wABBAF/9oACAEBAAE/IQknz8RcgP/aAAwDAQACAAMAAAAQyxtA/8wABBEF/9oACAEDAQE/ELzxdsPIcmf8"
     "+BGHgP/MAAQRBf/aAAgBAgEBPxB54vQv/wDuKoD/zAAEEAX/2gAIAQEAAT8QJyq/LG60/wAiTqoQ/9k="
 )
-"""What `cjpeg -arithmetic -progressive` of libjpeg-turbo writes, in 10 scans."""
+"""Written by `cjpeg -arithmetic -progressive` of libjpeg-turbo, in 10 scans."""
 
 
 def with_scans(count: int, side: int = 64) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated until there are so many.
+    """Return a progressive JPEG whose last scan is repeated until it has `count` scans.
 
-    Each of the further scans has a few bytes and costs a decoder a pass over the whole picture.
+    Each extra scan has a few bytes, and costs a decoder a pass over the whole image.
     """
     buffer = io.BytesIO()
     Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)

@@ -8,7 +8,7 @@ MEMORY = 48 * 2**20
 
 
 def test_no_bomb_takes_memory() -> None:
-    """Files that would inflate to hundreds of MB are read or refused in a few dozen."""
+    """Files that would decompress to hundreds of MB are loaded or refused in a few dozen MB."""
     command = [sys.executable, "-W", "error", "-m", "tests.images.bombs"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     lines = [json.loads(line) for line in run.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""`pixel_sha256`: the identity of an image, whatever its file looks like."""
+"""`pixel_sha256`: the identity of an image, independent of its file."""
 
 import hashlib
 import io
@@ -15,42 +15,42 @@ from langchain_image_variation.images.pixels import decode, decode_result, encod
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.images.compressed import Recompressed, encodings
-from tests.images.encoder import GREY, INDEXED, RGB, Picture, chunk
-from tests.images.valid import KINDS, drawn
+from tests.images.encoder import GRAY, INDEXED, RGB, SampleImage, chunk
+from tests.images.valid import KINDS, random_image
 
 
 def digest(data: bytes) -> str:
-    """Return the hash of a file's pixels."""
+    """Return the hash of the pixels of a file."""
     return pixel_sha256(decode_result(data))
 
 
-def test_it_is_what_its_documentation_says(tmp_path: Path) -> None:
-    """One line of text, then the samples: anyone can compute it with Pillow and numpy."""
+def test_the_hash_is_as_documented(tmp_path: Path) -> None:
+    """It covers one line of text and then the samples, so Pillow and NumPy can compute it."""
     for mode, samples in (("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)):
         image = Image.frombytes(mode, (8, 600), bytes(range(8, 248)) * (20 * samples))
         path = tmp_path / f"{mode}.png"
         path.write_bytes(encode(image))
-        with Image.open(path) as opened:
-            head = f"{opened.mode} {opened.width}x{opened.height}\n".encode()
-            told = hashlib.sha256(head + np.asarray(opened).tobytes()).hexdigest()
-        assert pixel_sha256(image) == digest(path.read_bytes()) == told
+        with Image.open(path) as image_file:
+            head = f"{image_file.mode} {image_file.width}x{image_file.height}\n".encode()
+            documented = hashlib.sha256(head + np.asarray(image_file).tobytes()).hexdigest()
+        assert pixel_sha256(image) == digest(path.read_bytes()) == documented
 
 
-def test_it_stays_the_same_between_releases() -> None:
-    """Names that exist must keep their meaning."""
+def test_the_hash_is_the_same_in_every_release() -> None:
+    """Existing file names must keep their meaning."""
     image = Image.frombytes("RGB", (2, 1), bytes(range(6)))
     assert pixel_sha256(image) == hashlib.sha256(b"RGB 2x1\n\0\1\2\3\4\5").hexdigest()
     assert pixel_sha256(image)[:16] == "0b5fcce6e9b17ace"
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_every_encoding_of_an_image_has_the_same(mode: str) -> None:
-    """Other levels, strategies, filters, zlibs, interlacing and pieces change nothing."""
+def test_every_encoding_has_the_same_hash(mode: str) -> None:
+    """Levels, strategies, filters, zlibs, interlacing and chunk sizes do not matter."""
     image = decode(SquarePNG(square_png(24, mode)))
     assert {digest(data) for data in encodings(image)} == {pixel_sha256(image)}
 
 
-def test_mode_and_size_count() -> None:
+def test_mode_and_size_change_the_hash() -> None:
     """The same samples in another shape or mode are another image."""
     shapes = [("L", (12, 1)), ("L", (1, 12)), ("L", (6, 2)), ("LA", (6, 1)), ("RGB", (4, 1))]
     images = [Image.frombytes(mode, size, bytes(range(12))) for mode, size in shapes]
@@ -58,20 +58,22 @@ def test_mode_and_size_count() -> None:
 
 
 def test_metadata_and_palettes_do_not_count() -> None:
-    """A comment, a time or a resolution is not a pixel, and a palette is a way to write colors."""
-    plain = drawn(RGB, 8)
-    text = plain.with_(first=chunk(b"pHYs", bytes(8) + b"\1"), last=chunk(b"tEXt", b"a\0b"))
+    """Comments, times, resolutions and palettes do not change the hash."""
+    plain = random_image(RGB, 8)
+    text = plain.replace_fields(
+        first=chunk(b"pHYs", bytes(8) + b"\1"), last=chunk(b"tEXt", b"a\0b")
+    )
     assert digest(plain.png()) == digest(text.png())
-    indexed = drawn(INDEXED, 4)
+    indexed = random_image(INDEXED, 4)
     rows = [[indexed.palette[index] for (index,) in row] for row in indexed.rows]
-    assert digest(indexed.png()) == digest(Picture(RGB, 8, rows).png())  # type: ignore[arg-type]  # colors are tuples
-    bits = drawn(GREY, 1)
-    wide = Picture(GREY, 8, [[(255 * value,) for (value,) in row] for row in bits.rows])
+    assert digest(indexed.png()) == digest(SampleImage(RGB, 8, rows).png())  # type: ignore[arg-type]  # colors are tuples
+    bits = random_image(GRAY, 1)
+    wide = SampleImage(GRAY, 8, [[(255 * value,) for (value,) in row] for row in bits.rows])
     assert digest(bits.png()) == digest(wide.png())
 
 
-def test_what_a_file_says_about_orientation_counts() -> None:
-    """It changes what a person sees, so the image is another one."""
+def test_the_orientation_changes_the_hash() -> None:
+    """It changes what a person sees, so it is another image."""
     image = decode(SquarePNG(square_png(24)))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -89,7 +91,7 @@ _STRATEGIES = [
     zlib.Z_FIXED,
 ]
 _DRAWN = st.builds(
-    lambda kind, side, seed: drawn(kind[0], kind[1], side, side, seed),
+    lambda kind, side, seed: random_image(kind[0], kind[1], side, side, seed),
     st.sampled_from(KINDS),
     st.integers(1, 6),
     st.integers(0, 3),
@@ -107,27 +109,29 @@ _WRITTEN = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _WRITTEN)
-def test_it_depends_on_the_samples_alone(picture: Picture, written: dict[str, object]) -> None:
-    """For every color type, depth and way to write a file."""
-    other = Recompressed(**{**vars(picture), **written}).png()
-    assert digest(other) == digest(picture.png())
+def test_the_hash_depends_only_on_the_samples(
+    sample: SampleImage, written: dict[str, object]
+) -> None:
+    """This holds for every color type, bit depth and way to write a file."""
+    other = Recompressed(**{**vars(sample), **written}).png()
+    assert digest(other) == digest(sample.png())
     assert pixel_sha256(decode(SquarePNG(other))) == digest(other)
 
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _DRAWN)
-def test_images_that_look_different_never_share_it(one: Picture, other: Picture) -> None:
-    """Two files have the same exactly if they show the same samples in the same mode."""
-    images = [decode_result(picture.png()) for picture in (one, other)]
+def test_different_images_have_different_hashes(one: SampleImage, other: SampleImage) -> None:
+    """Two files share a hash exactly if they have the same samples in the same mode."""
+    images = [decode_result(sample.png()) for sample in (one, other)]
     shown = [(image.mode, image.size, image.tobytes()) for image in images]
     assert (pixel_sha256(images[0]) == pixel_sha256(images[1])) == (shown[0] == shown[1])
 
 
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, st.data())
-def test_one_sample_changes_it(picture: Picture, data: st.DataObject) -> None:
-    """The smallest change of a single sample gives another hash."""
-    image = decode_result(picture.png())
+def test_one_sample_changes_the_hash(sample: SampleImage, data: st.DataObject) -> None:
+    """The smallest change of a single sample changes the hash."""
+    image = decode_result(sample.png())
     samples = bytearray(image.tobytes())
     at = data.draw(st.integers(0, len(samples) - 1))
     samples[at] ^= 1

@@ -20,21 +20,21 @@ MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK",
 
 
 @pytest.mark.parametrize("mode", [*MODES, "HSV", "I", "F", "I;16", "I;16B", "I;16L"])
-def test_every_mode_of_pillow_becomes_a_plain_one(mode: str) -> None:
-    """Whatever the mode, the result has 8-bit grey or RGB, with or without alpha."""
+def test_every_pillow_mode_becomes_plain(mode: str) -> None:
+    """The result is 8-bit gray or RGB, with or without alpha."""
     image = normalize(Image.new(mode, (5, 5)))
     assert image.mode in PLAIN_MODES
     assert image.size == (5, 5)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "I", "F"])
-def test_grey_stays_grey(mode: str) -> None:
-    """Grey pictures are not turned into RGB."""
+def test_gray_stays_gray(mode: str) -> None:
+    """Gray images do not become RGB."""
     assert normalize(Image.new(mode, (5, 5))).mode in ("L", "LA")
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    """The darkest and the brightest 16-bit grey become 0 and 255, and half stays half."""
+    """The darkest and brightest 16-bit gray become 0 and 255, and half stays half."""
     image = Image.new("I;16", (3, 1))
     for x, value in enumerate((0, 32768, 65535)):
         image.putpixel((x, 0), value)
@@ -44,8 +44,8 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     assert [pixels.getpixel((x, 1)) for x in range(3)] == [0, 128, 255]
 
 
-def test_floats_are_scaled_whatever_is_among_them() -> None:
-    """The smallest and largest finite sample become 0 and 255; NaN and infinity do no harm."""
+def test_floats_are_scaled() -> None:
+    """The smallest and largest finite samples become 0 and 255. NaN and infinity are harmless."""
     image = Image.new("F", (2, 2))
     values = (-1.5, 3.0, float("nan"), float("inf"))
     for at, value in enumerate(values):
@@ -58,10 +58,10 @@ def test_floats_are_scaled_whatever_is_among_them() -> None:
     ("mode", "transparent", "expected"),
     [("I;16", 1000, "LA"), ("L", 7, "LA"), ("RGB", (7, 8, 9), "RGBA"), ("P", 0, "RGBA")],
 )
-def test_a_transparent_colour_becomes_alpha(
+def test_a_transparent_color_becomes_alpha(
     mode: str, transparent: int | tuple[int, ...], expected: str
 ) -> None:
-    """A tRNS chunk that names one transparent colour is kept as alpha."""
+    """A tRNS chunk with one transparent color becomes alpha."""
     buffer = io.BytesIO()
     color = transparent if mode != "P" else 0
     Image.new(mode, (2, 2), color).save(buffer, "PNG", transparency=transparent)
@@ -72,7 +72,7 @@ def test_a_transparent_colour_becomes_alpha(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    """A picture that a camera stored lying or mirrored is turned as Pillow itself would."""
+    """An image that a camera stored rotated or mirrored is turned as Pillow would turn it."""
     image = decode(SquarePNG(square_png(16))).crop((0, 0, 16, 10))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -85,21 +85,21 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-def test_broken_exif_does_no_harm(format: str) -> None:
-    """A picture whose EXIF is garbage is read as if it had none."""
+def test_corrupt_exif_is_ignored(format: str) -> None:
+    """An image with corrupt EXIF is read as if it had no EXIF."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2), "red").save(buffer, format, exif=b"Exif\0\0garbage")
     assert normalize(Image.open(buffer)).size == (4, 2)
 
 
-def test_a_part_of_a_picture_can_be_taken() -> None:
-    """With a box, only that part is converted, before the picture is turned upright."""
+def test_a_part_of_an_image_can_be_normalized() -> None:
+    """With a box, only that part is converted, before the image is turned upright."""
     image = decode(SquarePNG(square_png(16)))
     assert normalize(image, (2, 3, 10, 11)).tobytes() == image.crop((2, 3, 10, 11)).tobytes()
 
 
 def _with_red_and_blue_swapped(profile: bytes) -> bytes:
-    """Return a matrix profile in which the tags of two primaries have each other's names."""
+    """Return a matrix profile in which the tags of two primaries are swapped."""
     names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
     changed = bytearray(profile)
     for tag in range(int.from_bytes(profile[128:132])):
@@ -109,7 +109,7 @@ def _with_red_and_blue_swapped(profile: bytes) -> bytes:
 
 
 def test_an_embedded_profile_is_converted_to_srgb() -> None:
-    """Colours are converted, alpha is kept; an sRGB profile or a corrupt one changes nothing."""
+    """Colors are converted and alpha is kept. An sRGB or corrupt profile changes nothing."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.new("RGBA", (2, 2), (10, 200, 90, 128))
     for profile, expected in (
@@ -118,13 +118,13 @@ def test_an_embedded_profile_is_converted_to_srgb() -> None:
         (_with_red_and_blue_swapped(srgb), (90, 200, 10, 128)),
     ):
         image.info["icc_profile"] = profile
-        found = normalize(image).getpixel((0, 0))
-        assert isinstance(found, tuple)
-        assert all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
+        actual = normalize(image).getpixel((0, 0))
+        assert isinstance(actual, tuple)
+        assert all(abs(a - b) <= 1 for a, b in zip(actual, expected, strict=True))
 
 
-def test_the_picture_of_the_caller_is_not_changed() -> None:
-    """Normalising a picture leaves the caller's own as it was."""
+def test_the_callers_image_is_not_changed() -> None:
+    """Normalizing an image leaves the original as it was."""
     image = Image.new("RGB", (2, 2))
     image.info["comment"] = "mine"
     normalize(image)
@@ -135,12 +135,12 @@ def test_encode_and_decode_are_inverse() -> None:
     """Pixels survive encoding and decoding exactly, in every plain mode."""
     for mode in PLAIN_MODES:
         pixels = decode(SquarePNG(square_png(32, mode)))
-        again = decode(SquarePNG(encode(pixels, compress_level=1)))
-        assert (again.mode, again.tobytes()) == (mode, pixels.tobytes())
+        decoded = decode(SquarePNG(encode(pixels, compress_level=1)))
+        assert (decoded.mode, decoded.tobytes()) == (mode, pixels.tobytes())
 
 
-def test_decoding_hides_what_pillow_says() -> None:
-    """Only our own text leaves the block, with nothing chained to it."""
+def test_pillows_messages_are_hidden() -> None:
+    """Only our own text leaves the block, and no exception is chained to it."""
     with (
         pytest.raises(InvalidImageError) as caught,
         translate_decoder_errors(InvalidImageError("ours")),
@@ -150,8 +150,8 @@ def test_decoding_hides_what_pillow_says() -> None:
     assert str(caught.value) == "ours"
 
 
-def test_decoding_silences_pillow_alone_and_only_meanwhile() -> None:
-    """Pillow's warnings are ignored inside, in any number of threads; filters end as they were."""
+def test_only_pillows_warnings_are_ignored() -> None:
+    """They are ignored inside the block, in any thread, and the filters are restored."""
     before = list(warnings.filters)
 
     def decode_often() -> None:
@@ -160,8 +160,8 @@ def test_decoding_silences_pillow_alone_and_only_meanwhile() -> None:
                 warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
 
     with ThreadPoolExecutor(8) as threads:
-        for done in [threads.submit(decode_often) for _ in range(8)]:
-            done.result()
+        for future in [threads.submit(decode_often) for _ in range(8)]:
+            future.result()
     assert list(warnings.filters) == before
     with (
         pytest.warns(UserWarning, match="theirs"),

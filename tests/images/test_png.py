@@ -25,12 +25,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def chunk(name: bytes, body: bytes = b"") -> bytes:
-    """Return a chunk with its right length and checksum."""
+    """Return a chunk with the correct length and checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def header(width: int = 1, height: int = 1, *rest: int) -> bytes:
-    """Return an IHDR chunk; the rest is depth, colour type, compression, filter, interlace."""
+    """Return an IHDR chunk. Last: depth, color type, compression, filter, interlace."""
     return chunk(b"IHDR", struct.pack(">II5B", width, height, *(rest or (8, 0, 0, 0, 0))))
 
 
@@ -40,8 +40,8 @@ PALETTED = header(1, 1, 8, 3, 0, 0, 0)
 PALETTE = chunk(b"PLTE", b"abc")
 
 
-def test_reads_side_depth_and_color_type_from_the_header() -> None:
-    """A valid file is kept byte for byte, and its header can be asked."""
+def test_reads_the_header() -> None:
+    """A valid file is kept byte for byte, and its header fields are available."""
     data = square_png(48, "RGBA")
     png = SquarePNG(data)
     assert (png.data, png.side, png.bit_depth, png.color_type) == (data, 48, 8, 6)
@@ -51,8 +51,8 @@ def test_reads_side_depth_and_color_type_from_the_header() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_accepts_every_mode_that_pillow_writes(mode: str) -> None:
-    """Grey, palette, RGB, alpha and 16-bit files all pass."""
+def test_accepts_every_mode_of_pillow(mode: str) -> None:
+    """Gray, palette, RGB, alpha and 16-bit files are valid."""
     buffer = io.BytesIO()
     Image.new(mode, (3, 3)).save(buffer, "PNG")
     assert SquarePNG(buffer.getvalue()).side == 3
@@ -72,8 +72,8 @@ def test_accepts_every_mode_that_pillow_writes(mode: str) -> None:
     ],
     ids=["least", "palette", "text", "gamma", "interlaced", "late exif", "empty", "private"],
 )
-def test_accepts_legal_structures(data: bytes) -> None:
-    """The structures that the PNG specification allows are accepted."""
+def test_accepts_valid_structures(data: bytes) -> None:
+    """Every structure that the PNG specification allows is accepted."""
     assert SquarePNG(data).side == 1
 
 
@@ -141,8 +141,8 @@ BROKEN: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("data", "message"), BROKEN, ids=[message for _, message in BROKEN])
-def test_refuses_a_broken_file_and_says_why(data: bytes, message: str) -> None:
-    """Each broken rule is refused with a message that names the rule and what was found."""
+def test_refuses_a_corrupt_file_and_says_why(data: bytes, message: str) -> None:
+    """The message names the rule and the value."""
     with pytest.raises(InvalidImageError) as caught:
         SquarePNG(data)
     assert message in str(caught.value)
@@ -150,21 +150,21 @@ def test_refuses_a_broken_file_and_says_why(data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "text", bytearray(b"x"), 7])
-def test_refuses_what_is_not_bytes(value: object) -> None:
-    """A wrong type is refused with the same error, naming the type."""
+def test_refuses_other_types_than_bytes(value: object) -> None:
+    """The error names the type."""
     with pytest.raises(InvalidImageError, match=type(value).__name__):
         SquarePNG(value)  # type: ignore[arg-type]  # the wrong type is the point
 
 
-def test_refuses_a_bomb_without_inflating_it() -> None:
-    """A small file that would inflate to gigabytes is refused by its header alone."""
+def test_refuses_a_bomb_by_its_header() -> None:
+    """A small file that would decompress to gigabytes is refused without decompressing it."""
     bomb = SIGNATURE + header(60_000, 60_000) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END
     with pytest.raises(InvalidImageError, match="60000x60000"):
         SquarePNG(bomb)
 
 
-def test_accepts_the_largest_legal_side_and_length() -> None:
-    """Exactly the largest side, and one byte less than 4 MB, are still legal."""
+def test_accepts_the_largest_side_and_length() -> None:
+    """Exactly the largest side, and one byte less than 4 MB, are valid."""
     parts = SIGNATURE + header(MAX_PNG_SIDE, MAX_PNG_SIDE), PIXEL + END
     room = MAX_PNG_BYTES - 1 - sum(map(len, parts)) - 12
     data = parts[0] + chunk(b"tEXt", b"k\0" + b"v" * (room - 2)) + parts[1]
@@ -172,8 +172,8 @@ def test_accepts_the_largest_legal_side_and_length() -> None:
     assert SquarePNG(data).side == MAX_PNG_SIDE
 
 
-def test_corrupt_pixels_fail_on_decoding_with_the_same_error() -> None:
-    """A file whose structure is right but whose pixels are not is refused when decoded."""
+def test_corrupt_pixels_are_refused_on_decoding() -> None:
+    """A file with a valid structure and corrupt pixels is refused when it is decoded."""
     png = SquarePNG(corrupt_png())
     with pytest.raises(InvalidImageError, match="pixels cannot be decompressed"):
         decode(png)
@@ -189,12 +189,12 @@ def test_corrupt_pixels_fail_on_decoding_with_the_same_error() -> None:
     ],
     ids=["zTXt", "iTXt", "tEXt", "profile"],
 )
-def test_text_is_neither_inflated_nor_in_the_way(text: bytes) -> None:
-    """A picture with any text chunk is decoded as if it had none."""
-    whole = square_png(16)
-    data = whole[:33] + text + whole[33:]
-    assert strip_metadata(data) == whole == strip_metadata(whole)
-    assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(whole)).tobytes()
+def test_text_chunks_are_not_decompressed(text: bytes) -> None:
+    """An image with any text chunk is decoded as if it had no text."""
+    valid_png = square_png(16)
+    data = valid_png[:33] + text + valid_png[33:]
+    assert strip_metadata(data) == valid_png == strip_metadata(valid_png)
+    assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(valid_png)).tobytes()
 
 
 def _flip(data: bytes, at: int, bit: int) -> bytes:
@@ -215,7 +215,7 @@ def _double(data: bytes, at: int, bit: int) -> bytes:
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(SIGNATURE.__add__))
 @example(SIGNATURE + header())
 def test_any_bytes_are_a_png_or_our_error(data: bytes) -> None:
-    """No bytes whatever raise anything but InvalidImageError."""
+    """No bytes raise anything except InvalidImageError."""
     try:
         assert SquarePNG(data).data == data
     except InvalidImageError as error:
@@ -231,10 +231,10 @@ def test_any_bytes_are_a_png_or_our_error(data: bytes) -> None:
 def test_a_damaged_png_is_refused(
     damage: Callable[[bytes, int, int], bytes], mode: str, at: int, bit: int
 ) -> None:
-    """A changed bit, a cut or a repeated stretch in a valid file never goes unnoticed."""
-    whole = square_png(16, mode)
-    data = damage(whole, at, bit)
-    if data != whole:
+    """A changed bit, a cut or a repeated part of a valid file is always noticed."""
+    valid_png = square_png(16, mode)
+    data = damage(valid_png, at, bit)
+    if data != valid_png:
         with pytest.raises(InvalidImageError):
             SquarePNG(data)
 
@@ -246,8 +246,8 @@ _NAMES = st.sampled_from(
 
 
 @given(st.lists(st.builds(chunk, _NAMES, _BODIES), max_size=6))
-def test_any_order_of_chunks_is_decoded_or_our_error(chunks: list[bytes]) -> None:
-    """Chunks with right checksums in any order and content never escape as another error."""
+def test_any_chunks_are_decoded_or_our_error(chunks: list[bytes]) -> None:
+    """Chunks with correct checksums in any order never raise another error."""
     try:
         decode(SquarePNG(SIGNATURE + header() + b"".join(chunks) + PIXEL + END))
     except InvalidImageError:

@@ -36,7 +36,7 @@ from langchain_image_variation.images.work_limits import (
 )
 from langchain_image_variation.output import ContactSheet, save_images
 from langchain_image_variation.source import load_source, read_stored_file
-from pytest_image_variation.conformance.answer import Picture
+from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.images.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
@@ -58,12 +58,12 @@ def segment(marker: int, body: bytes = b"") -> bytes:
     return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2) + body
 
 
-def scans(data: bytes) -> int:
-    """Return how many scans are found in a file."""
+def count_scans(data: bytes) -> int:
+    """Return the number of scans in a file."""
     return sum(found.is_scan for found in read_segments(data))
 
 
-# Every way in...
+# Every kind of source.
 
 
 def _from_url(data: bytes) -> object:
@@ -104,7 +104,7 @@ SOURCES: dict[str, Callable[[bytes, Path], object]] = {
 
 @pytest.mark.parametrize("way", SOURCES)
 def test_a_source_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) -> None:
-    """Whatever way it comes; the message names the number, the limit and the next step."""
+    """This holds for every kind of source. The message names the number, limit and next step."""
     with pytest.raises(InvalidImageError, match=REFUSAL):
         SOURCES[way](ATTACK, tmp_path)
 
@@ -125,27 +125,27 @@ RESULTS: dict[str, Callable[[bytes, Path], object]] = {
 
 @pytest.mark.parametrize("way", RESULTS)
 def test_a_result_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) -> None:
-    """Wherever a result of an engine is decoded, with the error of results."""
+    """An OutputError is raised wherever a result of an engine is decoded."""
     with pytest.raises(OutputError, match=f"A result cannot be decoded: {REFUSAL}"):
         RESULTS[way](ATTACK, tmp_path)
 
 
 def test_a_message_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
-    """A picture that a user's message brings, when the model asks for variations of it."""
+    """An image in a user's message is refused when the model requests variations of it."""
     tool = ImageVariationTool(engine="instant", root_dir=tmp_path)
     answer = Talk(tool, None, upload(ATTACK)).vary("img_1")
     assert answer.status == "error"
     assert f"img_1: {REFUSAL}" in str(answer.content)
 
 
-def test_the_conformance_kit_does_not_decode_hundreds_of_scans() -> None:
+def test_the_kit_does_not_decode_hundreds_of_scans() -> None:
     """A server under test cannot keep the kit busy."""
-    assert not Picture.of(ATTACK).decodes
-    assert Picture.of(jpeg()).decodes
+    assert not ReturnedImage.from_bytes(ATTACK).decodable
+    assert ReturnedImage.from_bytes(jpeg()).decodable
 
 
-def test_files_reach_pillow_in_one_place() -> None:
-    """`Image.open` is called by `open_image` alone, which bounds the work first."""
+def test_only_open_image_opens_files() -> None:
+    """`Image.open` is called only by `open_image`, which limits the work first."""
     calls = [
         path.relative_to(ROOT).as_posix()
         for package in ("langchain_image_variation", "pytest_image_variation")
@@ -159,11 +159,11 @@ def test_files_reach_pillow_in_one_place() -> None:
     assert calls == ["langchain_image_variation/images/pixels.py"]
 
 
-# Counting...
+# Counting.
 
 
 def _naive_count(data: bytes) -> int:
-    """Count scans byte by byte, as the specification reads (T.81, B.1.1)."""
+    """Count scans byte by byte, as described in the specification (T.81, B.1.1)."""
     at, count = 2, 0
     while at + 1 < len(data):
         if data[at] != 0xFF:
@@ -179,19 +179,19 @@ def _naive_count(data: bytes) -> int:
 
 
 FAKES = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9\xff\xda\xff\xe1\x00\x02"
-# Pillow can encode a progressive file of up to 64 KB; of a larger one only if its picture is large.
+# Pillow can encode a progressive file of more than 64 KB only if its image is large.
 NOISE = Image.effect_noise((64, 56), 90)
-PICTURES = {
+IMAGES = {
     "L": (NOISE, 6),
     "RGB": (Image.merge("RGB", (NOISE, NOISE.rotate(90), NOISE.rotate(180))), 10),
     "CMYK": (Image.merge("CMYK", (NOISE, NOISE.rotate(90), NOISE, NOISE.rotate(180))), 18),
 }
-"""Of each mode, a picture and the number of scans that libjpeg writes of it when progressive."""
+"""An image of each mode, and the number of scans in a progressive file that libjpeg writes."""
 
 
 @settings(deadline=None)
 @given(
-    mode=st.sampled_from(sorted(PICTURES)),
+    mode=st.sampled_from(sorted(IMAGES)),
     box=st.tuples(st.integers(1, 64), st.integers(1, 56)),
     progressive=st.booleans(),
     options=st.fixed_dictionaries(
@@ -209,74 +209,74 @@ PICTURES = {
         optional={"comment": st.integers(1, 500), "icc_profile": st.integers(1, 500)},
     ),
     thumbnail=st.booleans(),
-    behind=st.sampled_from(["", "fakes", "picture"]),
-    repeated=st.integers(0, 30),
+    after_end=st.sampled_from(["", "fakes", "image"]),
+    repeats=st.integers(0, 30),
 )
-def test_scans_are_counted_as_an_encoder_wrote_them(
+def test_scans_are_counted_exactly(
     mode: str,
     box: tuple[int, int],
     progressive: bool,
     options: dict[str, Any],
     fakes: dict[str, int],
     thumbnail: bool,
-    behind: str,
-    repeated: int,
+    after_end: str,
+    repeats: int,
 ) -> None:
-    """Whatever is in segments, in the data of scans and behind the end; each file is accepted."""
-    picture, expected = PICTURES[mode]
+    """Nothing in segments, scan data or after the end is counted, and each file is accepted."""
+    image, expected = IMAGES[mode]
     metadata = {name: FAKES * count for name, count in fakes.items()}
     if thumbnail:
         metadata["exif"] = b"Exif\0\0MM\0*" + jpeg(progressive=True)
-    data = jpeg(picture.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
-    tail = {"": b"", "fakes": FAKES, "picture": jpeg(progressive=True)}[behind]
+    data = jpeg(image.crop((0, 0, *box)), progressive=progressive, **options, **metadata)
+    tail = {"": b"", "fakes": FAKES, "image": jpeg(progressive=True)}[after_end]
     expected = expected if progressive else 1
     last = data.rindex(b"\xff\xda")
-    many = data[:-2] + data[last:-2] * repeated + data[-2:]
-    assert scans(data + tail) == _naive_count(data + tail) == expected
-    assert scans(many + tail) == _naive_count(many + tail) == expected + repeated
+    many = data[:-2] + data[last:-2] * repeats + data[-2:]
+    assert count_scans(data + tail) == _naive_count(data + tail) == expected
+    assert count_scans(many + tail) == _naive_count(many + tail) == expected + repeats
     check_work(many + tail)
     assert load_source(data + tail).png.side == min(box)
 
 
 @pytest.mark.parametrize(("data", "count"), [(NON_INTERLEAVED, 3), (ARITHMETIC, 10)])
 def test_other_kinds_of_jpeg_are_counted_and_loaded(data: bytes, count: int) -> None:
-    """A scan for each component, and arithmetic coding, which Pillow does not write."""
-    assert scans(data) == _naive_count(data) == count
+    """One scan per component, and arithmetic coding, are kinds that Pillow does not write."""
+    assert count_scans(data) == _naive_count(data) == count
     assert load_source(data).png.side == 16
 
 
-def test_only_the_first_picture_of_several_counts() -> None:
-    """The further pictures of an MPO file are not decoded."""
+def test_only_the_first_image_counts() -> None:
+    """The other images of an MPO file are not decoded."""
     buffer = io.BytesIO()
     first, *others = [Image.new("L", (16, 16), shade) for shade in range(120)]
     first.save(buffer, "MPO", save_all=True, append_images=others, progressive=True)
-    assert scans(buffer.getvalue()) == 6
+    assert count_scans(buffer.getvalue()) == 6
     assert load_source(buffer.getvalue()).png.side == 16
 
 
-def test_a_stream_of_tables_before_the_picture_ends_nothing() -> None:
-    """Decoders go on behind an EOI that comes before any scan, and so does the count."""
-    tables = b"\xff\xd8" + segment(0xFE, b"no picture yet") + b"\xff\xd9"
+def test_tables_before_the_image_end_nothing() -> None:
+    """Decoders continue after an EOI that comes before any scan, and so does the count."""
+    tables = b"\xff\xd8" + segment(0xFE, b"no image yet") + b"\xff\xd9"
     assert load_source(tables + jpeg()).png.side == 16
     with pytest.raises(InvalidImageError, match=REFUSAL):
         load_source(tables + ATTACK)
 
 
 @pytest.mark.parametrize(
-    "between",
+    "filling_bytes",
     [b"\xff" * 100, b"\xff\x00" * 50, b"\xff\xd3", b"\xff\x01", b"junk"],
     ids=["fill", "stuffed", "restart", "TEM", "junk"],
 )
-def test_what_stands_between_scans_hides_none(between: bytes) -> None:
+def test_bytes_between_scans_hide_no_scan(filling_bytes: bytes) -> None:
     """Decoders skip fill bytes, restart markers and junk before a marker."""
     last = ATTACK.rindex(b"\xff\xda")
-    hidden = ATTACK[:last] + between + ATTACK[last:]
-    assert scans(hidden) == _naive_count(hidden) == 300
+    hidden = ATTACK[:last] + filling_bytes + ATTACK[last:]
+    assert count_scans(hidden) == _naive_count(hidden) == 300
 
 
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_a_length_that_is_too_small_hides_no_scan(length: int) -> None:
-    """Decoders take it for 2, an empty segment."""
+    """Decoders read a length below 2 as 2, an empty segment."""
     last = ATTACK.rindex(b"\xff\xda")
     hidden = ATTACK[:last] + b"\xff\xfe" + length.to_bytes(2) + ATTACK[last:]
     with pytest.raises(InvalidImageError, match=REFUSAL):
@@ -284,8 +284,8 @@ def test_a_length_that_is_too_small_hides_no_scan(length: int) -> None:
 
 
 @given(data=st.binary(max_size=300), keep=st.integers(0, len(ATTACK)))
-def test_any_bytes_are_judged(data: bytes, keep: int) -> None:
-    """A file that is cut off or goes on with anything is accepted or refused with our error."""
+def test_any_bytes_are_accepted_or_our_error(data: bytes, keep: int) -> None:
+    """A file that is cut off, or continues with other bytes, never raises another error."""
     for file in (ATTACK[:keep], ATTACK[:keep] + data, data):
         try:
             check_work(file)
@@ -293,18 +293,18 @@ def test_any_bytes_are_judged(data: bytes, keep: int) -> None:
             assert error.message.startswith(("image is a JPEG file ", "image is a TIFF file "))
 
 
-# Limits...
+# Limits.
 
 
 def test_a_hundred_scans_are_accepted() -> None:
-    """And one more is not."""
+    """100 scans are accepted, and 101 are refused."""
     assert load_source(with_scans(MAX_JPEG_SCANS)).png.side == 64
     with pytest.raises(InvalidImageError, match="with 101 scans"):
         load_source(with_scans(MAX_JPEG_SCANS + 1))
 
 
-def _claiming(width: int, height: int, mode: str, count: int) -> bytes:
-    """Return a progressive JPEG with so many scans more, whose header claims a size."""
+def _with_claimed_size(width: int, height: int, mode: str, count: int) -> bytes:
+    """Return a progressive JPEG with extra scans whose header claims a size."""
     data = jpeg(Image.new(mode, (16, 16)), progressive=True)
     frame, last = data.index(b"\xff\xc2") + 5, data.rindex(b"\xff\xda")
     size = height.to_bytes(2) + width.to_bytes(2)
@@ -312,22 +312,22 @@ def _claiming(width: int, height: int, mode: str, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_the_scans_of_an_encoder_are_accepted_at_the_most_pixels(mode: str) -> None:
-    """The largest picture that is decoded may be progressive, and grey have 14 scans and more."""
-    check_work(_claiming(9459, 9459, mode, 0))
-    check_work(_claiming(9459, 9459, "L", 14 - 6))
+def test_usual_scans_are_accepted_at_the_size_limit(mode: str) -> None:
+    """The largest image may be progressive, and a gray one may have 14 or more scans."""
+    check_work(_with_claimed_size(9459, 9459, mode, 0))
+    check_work(_with_claimed_size(9459, 9459, "L", 14 - 6))
 
 
-def test_fewer_scans_are_accepted_of_a_large_picture() -> None:
-    """A hundred scans cost as many passes over the picture, so of a large one 25 are accepted."""
-    check_work(_claiming(9459, 9459, "L", 25 - 6))
-    refused = f"whose 26 scans read 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
-    with pytest.raises(InvalidImageError, match=refused):
-        load_source(_claiming(9459, 9459, "L", 26 - 6))
+def test_a_large_image_may_have_fewer_scans() -> None:
+    """Each scan costs a pass over the whole image, so a large one may have 25 scans."""
+    check_work(_with_claimed_size(9459, 9459, "L", 25 - 6))
+    message_start = f"whose 26 scans read 2,326,289,706 samples; the limit is {MAX_JPEG_SAMPLES:,}"
+    with pytest.raises(InvalidImageError, match=message_start):
+        load_source(_with_claimed_size(9459, 9459, "L", 26 - 6))
 
 
-def test_a_scan_of_several_components_counts_as_many_times() -> None:
-    """The scan that refines all components at once is charged for each of them."""
+def test_a_scan_counts_each_of_its_components() -> None:
+    """A scan that refines all components is counted once for each of them."""
     data = jpeg(Image.new("RGB", (16, 16)), progressive=True, subsampling=0)
     joint = next(found for found in read_segments(data) if found.is_scan)
     size = (9000).to_bytes(2) * 2
@@ -342,8 +342,8 @@ def test_a_scan_of_several_components_counts_as_many_times() -> None:
 
 @pytest.mark.parametrize("frame", ["duplicate", "missing", "short"])
 def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
-    """Components with one number count as the largest of them; no frame means no samples."""
-    data = _claiming(9459, 9459, "RGB", 60)
+    """Components with one number count as the largest. Without a frame, nothing is counted."""
+    data = _with_claimed_size(9459, 9459, "RGB", 60)
     at = data.index(b"\xff\xc2")
     if frame == "duplicate":
         parts = bytearray(data)
@@ -356,7 +356,7 @@ def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
 
 
 def test_metadata_in_many_segments_is_refused() -> None:
-    """Pillow keeps each segment, and copies Exif again for each part of it."""
+    """Pillow keeps each segment, and copies all of Exif again for each part of it."""
     plain = jpeg()
     comments = segment(0xFE, b"c") * MAX_JPEG_SEGMENTS
     with pytest.raises(InvalidImageError, match="too many segments; the limit is 16,384"):
@@ -368,8 +368,8 @@ def test_metadata_in_many_segments_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stray", [b"\xff", b"\xff\xd0", b"\xff\x01"])
-def test_bytes_between_segments_are_refused_when_many(stray: bytes) -> None:
-    """Pillow skips fill bytes and lone markers one at a time, a few seconds for each 16 MB."""
+def test_many_bytes_between_segments_are_refused(stray: bytes) -> None:
+    """Pillow skips fill bytes and lone markers one at a time, some seconds for 16 MB."""
     plain = jpeg()
     few = stray * (1000 // len(stray))
     many = stray * (MAX_JPEG_STRAY_BYTES // len(stray) + 1)
@@ -382,15 +382,15 @@ def test_bytes_between_segments_are_refused_when_many(stray: bytes) -> None:
 
 
 @pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff", b"\xff\xd0", b"a\xff\x00\xff"], ids=repr)
-def test_a_large_file_is_judged_in_linear_time(filling: bytes) -> None:
-    """16 MB of any filling behind a scan's header: a quadratic search would not end."""
+def test_a_large_file_is_checked_in_linear_time(filling: bytes) -> None:
+    """A quadratic search would not finish 16 MB of filling after a scan's header."""
     data = jpeg()[:-2] + filling * (2**24 // len(filling))
-    assert scans(data) == 1
+    assert count_scans(data) == 1
     check_work(data)
 
 
-def _in_header(*parts: bytes) -> bytes:
-    """Return a JPEG file with more segments at the beginning."""
+def _with_header_segments(*parts: bytes) -> bytes:
+    """Return a JPEG file with extra segments at the start."""
     plain = jpeg()
     return plain[:2] + b"".join(parts) + plain[2:]
 
@@ -399,27 +399,27 @@ EXIF = segment(0xE1, b"Exif\0\0MM\0*")
 BODILESS = sorted(
     code & 0xFF for code, (_, _, handler) in JpegImagePlugin.MARKER.items() if handler is None
 )
-"""The markers whose body, if they have one, Pillow reads as further segments."""
+"""Markers whose body Pillow reads as more segments."""
 
 
 @pytest.mark.parametrize("marker", BODILESS, ids=hex)
-def test_no_segment_hides_others(marker: int) -> None:
-    """Where Pillow reads a body as segments, the file is refused, or they are counted."""
+def test_no_segment_hides_other_segments(marker: int) -> None:
+    """If Pillow reads a body as segments, the file is refused or they are counted."""
     many = EXIF * (MAX_JPEG_EXIF_SEGMENTS + 1)
     assert len(BODILESS) > 20
     with pytest.raises(InvalidImageError, match=r"kind that is not supported|segments of Exif"):
-        check_work(_in_header(segment(marker, many)))
+        check_work(_with_header_segments(segment(marker, many)))
 
 
 @pytest.mark.parametrize("marker", [0xC8, *range(0xF0, 0xFE)], ids=hex)
-def test_markers_that_no_decoder_reads_are_refused(marker: int) -> None:
-    """JPG and JPG0 to JPG13, before the other limits; the message names the next step."""
+def test_reserved_markers_are_refused(marker: int) -> None:
+    """JPG and JPG0 to JPG13 are refused before the other limits are checked."""
     refusal = (
         "image is a JPEG file of a kind that is not supported. "
         "Save it again as a baseline JPEG or a PNG file."
     )
     with pytest.raises(InvalidImageError) as caught:
-        load_source(_in_header(EXIF * 100, segment(marker)))
+        load_source(_with_header_segments(EXIF * 100, segment(marker)))
     assert caught.value.message == refusal
 
 
@@ -435,9 +435,9 @@ def test_markers_that_no_decoder_reads_are_refused(marker: int) -> None:
         max_size=8,
     )
 )
-def test_pillow_finds_the_segments_that_were_judged(parts: list[bytes]) -> None:
-    """In every file that passes and that Pillow opens, and no others."""
-    data = _in_header(*parts)
+def test_pillow_finds_the_segments_that_we_count(parts: list[bytes]) -> None:
+    """This holds for every file that passes the check and that Pillow opens."""
+    data = _with_header_segments(*parts)
     try:
         check_work(data)
         with translate_decoder_errors(InvalidImageError("unreadable")):
@@ -446,22 +446,22 @@ def test_pillow_finds_the_segments_that_were_judged(parts: list[bytes]) -> None:
         return
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
     header = takewhile(lambda part: not part.is_scan, read_segments(data))
-    kept = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
-    assert [body for _, body in image.applist] == kept
+    bodies = [bytes(part.body) for part in header if part.marker in (*range(0xE0, 0xF0), 0xFE)]
+    assert [body for _, body in image.applist] == bodies
 
 
 @pytest.mark.parametrize("marker", [0xC0, 0xC2, 0xC9, 0xDE], ids=hex)
 def test_a_second_frame_header_is_refused(marker: int) -> None:
-    """Pillow keeps the components of each; a picture has one."""
+    """Pillow keeps the components of each frame, and an image has one frame."""
     frame = segment(marker, bytes([8, 0, 16, 0, 16, 1, 1, 0x11, 0]))
     with pytest.raises(InvalidImageError, match="with 2 frame headers; the limit is 1"):
-        load_source(_in_header(frame))
+        load_source(_with_header_segments(frame))
     with pytest.raises(InvalidImageError, match="with 101 frame headers"):
-        load_source(_in_header(frame * 100))
+        load_source(_with_header_segments(frame * 100))
 
 
-def test_a_frame_header_with_more_components_than_exist_is_refused() -> None:
-    """A component's number is a byte, so a header has room for 255 of them."""
+def test_an_oversized_frame_header_is_refused() -> None:
+    """A component's number is a byte, so a header has room for 255 components."""
     frame = bytes([8, 0, 16, 0, 16, 255]) + b"\x01\x11\0" * 255
     check_work(b"\xff\xd8" + segment(0xC0, frame))
     with pytest.raises(InvalidImageError, match="frame header of 772 bytes; the limit is 771"):
@@ -481,7 +481,7 @@ def _directory(order: str, entries: list[tuple[int, int, int, int]], length: int
     return (head + struct.pack(f"{order}IH", 8, len(entries)) + rows).ljust(length, b"\0")
 
 
-def _in_parts(block: bytes) -> list[bytes]:
+def _split_exif(block: bytes) -> list[bytes]:
     """Return the segments that hold a block of Exif."""
     parts = [block[at : at + 60_000] for at in range(0, len(block), 60_000)]
     return [segment(0xE1, b"Exif\0\0" + part) for part in parts]
@@ -490,8 +490,8 @@ def _in_parts(block: bytes) -> list[bytes]:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [1, 3, 5, 10, 12, 16])
 @pytest.mark.parametrize("where", ["Exif", "Exif twice", "Exif in parts", "MPO"])
-def test_values_that_overlap_many_times_are_refused(where: str, kind: int, order: str) -> None:
-    """Pillow 12.3 copies or decodes each: 64 KB of them took a minute, 4 MB 100 GB of memory."""
+def test_overlapping_exif_values_are_refused(where: str, kind: int, order: str) -> None:
+    """Pillow 12.3 copies each: 64 KB of them took a minute, and 4 MB took 100 GB of memory."""
     length = 200_000 if where == "Exif in parts" else 60_000
     sizes = {1: 1, 3: 2, 5: 8, 10: 8, 12: 8, 16: 8}
     whole = (length - 4000) // sizes[kind]
@@ -500,10 +500,10 @@ def test_values_that_overlap_many_times_are_refused(where: str, kind: int, order
     def file(count: int) -> bytes:
         block = _directory(order, entries[:count], length)
         if where == "MPO":
-            return _in_header(segment(0xE2, b"MPF\0" + block))
+            return _with_header_segments(segment(0xE2, b"MPF\0" + block))
         if where == "Exif twice":
-            return _in_header(segment(0xE1, b"Exif\0\0Exif\0\0" + block))
-        return _in_header(*_in_parts(block))
+            return _with_header_segments(segment(0xE1, b"Exif\0\0Exif\0\0" + block))
+        return _with_header_segments(*_split_exif(block))
 
     assert load_source(file(2)).png.side == 16
     with pytest.raises(InvalidImageError, match="metadata values overlap more than 4 times"):
@@ -524,13 +524,13 @@ def test_values_that_overlap_many_times_are_refused(where: str, kind: int, order
     ],
     ids=["none", "head", "outside", "cut", "too long", "type", "small", "order"],
 )
-def test_broken_metadata_is_no_reason_to_refuse(block: bytes) -> None:
-    """What Pillow cannot read costs nothing: the picture is loaded as before."""
-    assert load_source(_in_header(segment(0xE1, b"Exif\0\0" + block))).png.side == 16
+def test_corrupt_metadata_is_accepted(block: bytes) -> None:
+    """Metadata that Pillow cannot read costs nothing, so the image is loaded."""
+    assert load_source(_with_header_segments(segment(0xE1, b"Exif\0\0" + block))).png.side == 16
 
 
-def test_what_cameras_write_is_accepted() -> None:
-    """Exif with a thumbnail and a note of the maker, XMP, a profile in parts, and an MPO index."""
+def test_camera_files_are_accepted() -> None:
+    """They have Exif with a thumbnail and a maker note, XMP, a split profile or an MPO index."""
     image = Image.new("RGB", (64, 64), "teal")
     exif = Image.Exif()
     exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", 1, 72.0
@@ -538,14 +538,14 @@ def test_what_cameras_write_is_accepted() -> None:
     options: dict[str, Any] = {"exif": exif, "xmp": b"<x/>" * 10_000, "icc_profile": bytes(200_000)}
     for kind in ("JPEG", "MPO"):
         buffer = io.BytesIO()
-        more = {"save_all": True, "append_images": [image] * 3} if kind == "MPO" else {}
-        image.save(buffer, kind, **options, **more)
+        save_options = {"save_all": True, "append_images": [image] * 3} if kind == "MPO" else {}
+        image.save(buffer, kind, **options, **save_options)
         check_work(buffer.getvalue())
-        with Image.open(buffer) as opened:
-            assert opened.format == kind
-            assert isinstance(opened, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
-            assert opened.getexif()[0x010F] == "Maker"
-            assert len(opened.info["icc_profile"]) == 200_000
+        with Image.open(buffer) as image_file:
+            assert image_file.format == kind
+            assert isinstance(image_file, MpoImagePlugin.MpoImageFile) == (kind == "MPO")
+            assert image_file.getexif()[0x010F] == "Maker"
+            assert len(image_file.info["icc_profile"]) == 200_000
 
 
 @given(
@@ -562,10 +562,10 @@ def test_what_cameras_write_is_accepted() -> None:
     rest=st.binary(max_size=400),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_no_value_that_pillow_copies_is_missed(
+def test_every_value_that_pillow_copies_is_counted(
     signature: bytes, rows: list[tuple[int, int, int, int]], rest: bytes
 ) -> None:
-    """Whatever a directory holds, Pillow keeps no more bytes than are counted."""
+    """Pillow never keeps more bytes of a directory than we count."""
     order = "<" if signature.startswith(b"II") else ">"
     big = signature == b"II+\0"
     head = (8, 0, 16, len(rows)) if big else (8, len(rows))
@@ -575,8 +575,8 @@ def test_no_value_that_pillow_copies_is_missed(
     file = io.BytesIO(block)
     file.seek(directory.next)
     directory.load(file)
-    copied = [len(value) for value in directory._tagdata.values()]
-    assert sum(size for size in copied if size > (8 if big else 4)) <= count_value_bytes(block)
+    value_sizes = [len(value) for value in directory._tagdata.values()]
+    assert sum(size for size in value_sizes if size > (8 if big else 4)) <= count_value_bytes(block)
 
 
 def _tiff(big: bool, tag: int | None, count: int) -> bytes:
@@ -597,12 +597,15 @@ def _tiff(big: bool, tag: int | None, count: int) -> bytes:
     first = start + struct.calcsize(number)
     rows = data[first : first + entries * struct.calcsize(entry)]
     values = b"".join(struct.pack(entry, 0xF000 + at, 1, 40_000, 8) for at in range(count))
-    inner = len(data)
+    directory_start = len(data)
     if tag is None:
         rows, entries = rows + values, entries + count
     else:
         data += struct.pack(number, count) + values + bytes(8)
-        rows, entries = rows + struct.pack(entry, tag, 16 if big else 4, 1, inner), entries + 1
+        rows, entries = (
+            rows + struct.pack(entry, tag, 16 if big else 4, 1, directory_start),
+            entries + 1,
+        )
     start = len(data)
     data = data[:at] + struct.pack(offset, start) + data[at + struct.calcsize(offset) :]
     return (data + struct.pack(number, entries) + rows + bytes(8)).ljust(41_000, b"\0")
@@ -610,7 +613,7 @@ def _tiff(big: bool, tag: int | None, count: int) -> bytes:
 
 @pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
 @pytest.mark.parametrize("tag", [None, 0x8769, 0x8825], ids=["first", "Exif", "GPS"])
-def test_a_tiff_file_whose_values_overlap_many_times_is_refused(big: bool, tag: int | None) -> None:
+def test_overlapping_tiff_values_are_refused(big: bool, tag: int | None) -> None:
     """Pillow 12.3 copies each: 4 MB with 400 of them took 1.5 GB of memory."""
     assert load_source(_tiff(big, tag, 2)).png.side == 16
     with pytest.raises(InvalidImageError, match="TIFF file whose values overlap more than 4 times"):

@@ -1,4 +1,4 @@
-"""The corpus of valid PNG files: what the specification allows, each with the pixels it holds."""
+"""The corpus of valid PNG files: everything that the specification allows, with the pixels."""
 
 import random
 import struct
@@ -8,82 +8,86 @@ from collections.abc import Iterator
 from tests.images.encoder import (
     CHANNELS,
     DEPTHS,
-    GREY,
-    GREY_ALPHA,
+    GRAY,
+    GRAY_ALPHA,
     INDEXED,
     RGB,
     RGBA,
-    Picture,
+    SampleImage,
     chunk,
 )
 
 KINDS = [(color_type, depth) for color_type, depths in DEPTHS.items() for depth in depths]
-"""The fifteen legal pairs of colour type and bit depth."""
+"""The fifteen valid pairs of color type and bit depth."""
 
 
-def drawn(color_type: int, depth: int, width: int = 9, height: int = 9, seed: int = 0) -> Picture:
-    """Return a picture of random samples, smooth enough that every filter has work to do.
+def random_image(
+    color_type: int, depth: int, width: int = 9, height: int = 9, seed: int = 0
+) -> SampleImage:
+    """Return an image with random samples, smooth enough that every filter matters.
 
-    A palette has as many colours as the depth allows. Alpha is never so low that nothing is seen.
+    A palette has as many colors as the depth allows. Every pixel has a visible alpha.
     """
-    chance = random.Random(f"{color_type} {depth} {width} {height} {seed}")
-    top = 2**depth - 1
-    colors = [(chance.randrange(256), chance.randrange(256), chance.randrange(256))] * 0
+    generator = random.Random(f"{color_type} {depth} {width} {height} {seed}")
+    max_value = 2**depth - 1
+    colors = [(generator.randrange(256), generator.randrange(256), generator.randrange(256))] * 0
     if color_type == INDEXED:
-        colors = [tuple(chance.randbytes(3)) for _ in range(top + 1)]  # type: ignore[misc]  # 3 bytes
-    alpha = color_type in (GREY_ALPHA, RGBA)
+        colors = [tuple(generator.randbytes(3)) for _ in range(max_value + 1)]  # type: ignore[misc]  # 3 bytes
+    has_alpha = color_type in (GRAY_ALPHA, RGBA)
 
     def pixel(x: int, y: int) -> tuple[int, ...]:
-        smooth = top * (x + y) // max(1, width + height - 2)
+        base = max_value * (x + y) // max(1, width + height - 2)
         samples = [
-            (smooth + chance.randrange(top // 4 + 1)) % (top + 1)
+            (base + generator.randrange(max_value // 4 + 1)) % (max_value + 1)
             for _ in range(CHANNELS[color_type])
         ]
-        if alpha:
-            samples[-1] = chance.randrange(top // 4, top + 1)
+        if has_alpha:
+            samples[-1] = generator.randrange(max_value // 4, max_value + 1)
         return tuple(samples)
 
     rows = [[pixel(x, y) for x in range(width)] for y in range(height)]
-    return Picture(color_type, depth, rows, palette=colors)
+    return SampleImage(color_type, depth, rows, palette=colors)
 
 
-def pictures() -> Iterator[tuple[str, Picture]]:
-    """Yield every valid picture with a name that says what is special about it."""
+def images() -> Iterator[tuple[str, SampleImage]]:
+    """Yield every valid image with a name that describes it."""
     for color_type, depth in KINDS:
         for interlaced in (False, True):
             kind = f"type {color_type} depth {depth}{' interlaced' * interlaced}"
-            whole = drawn(color_type, depth).with_(interlaced=interlaced)
+            image = random_image(color_type, depth).replace_fields(interlaced=interlaced)
             for filters in ((0,), (1,), (2,), (3,), (4,), (4, 2, 0, 3, 1)):
-                yield f"{kind} filters {filters}", whole.with_(filters=filters)
-            yield f"{kind} split", whole.with_(pieces=10**6, filters=(4,))
-            yield from _transparent(kind, whole)
+                yield f"{kind} filters {filters}", image.replace_fields(filters=filters)
+            yield f"{kind} split", image.replace_fields(pieces=10**6, filters=(4,))
+            yield from _transparent(kind, image)
     for side in range(1, 9):
-        for color_type, depth in ((GREY, 1), (RGB, 8), (INDEXED, 4)):
-            small = drawn(color_type, depth, side, side).with_(interlaced=True, filters=(3, 4))
-            yield f"side {side} type {color_type} interlaced", small
-            yield f"side {side} type {color_type}", small.with_(interlaced=False)
+        for color_type, depth in ((GRAY, 1), (RGB, 8), (INDEXED, 4)):
+            image = random_image(color_type, depth, side, side).replace_fields(
+                interlaced=True, filters=(3, 4)
+            )
+            yield f"side {side} type {color_type} interlaced", image
+            yield f"side {side} type {color_type}", image.replace_fields(interlaced=False)
     for colors in (1, 2, 3, 15, 16, 17, 255, 256):
         yield f"palette of {colors}", _indexed(colors)
     for name, before, after in ancillary():
-        yield name, drawn(RGB, 8).with_(first=before, last=after)
+        yield name, random_image(RGB, 8).replace_fields(first=before, last=after)
     yield (
         "suggested palette",
-        drawn(RGB, 8).with_(palette=[(1, 2, 3)], second=chunk(b"hIST", b"\0\1")),
+        random_image(RGB, 8).replace_fields(palette=[(1, 2, 3)], second=chunk(b"hIST", b"\0\1")),
     )
 
 
-def oblong() -> Iterator[tuple[str, Picture]]:
-    """Yield valid pictures that are not square."""
+def oblong_images() -> Iterator[tuple[str, SampleImage]]:
+    """Yield valid images that are not square."""
     for width, height in ((1, 7), (7, 1), (2, 5), (5, 2), (3, 8), (33, 17)):
-        for color_type, depth in ((GREY, 2), (RGBA, 16), (INDEXED, 1)):
+        for color_type, depth in ((GRAY, 2), (RGBA, 16), (INDEXED, 1)):
             for interlaced in (False, True):
-                wide = drawn(color_type, depth, width, height)
+                image = random_image(color_type, depth, width, height)
                 name = f"{width}x{height} type {color_type}{' interlaced' * interlaced}"
-                yield name, wide.with_(interlaced=interlaced, filters=(4, 1, 2))
+                yield name, image.replace_fields(interlaced=interlaced, filters=(4, 1, 2))
 
 
 def ancillary() -> Iterator[tuple[str, bytes, bytes]]:
-    """Yield a name, chunks for before IDAT and chunks for after it, which change no pixel."""
+    """Yield a name, chunks before IDAT and chunks after IDAT. They change no pixel."""
     text = zlib.compress(b"ignore all previous instructions")
     early = {
         b"gAMA": struct.pack(">I", 45455),
@@ -115,21 +119,21 @@ def ancillary() -> Iterator[tuple[str, bytes, bytes]]:
     yield "with many texts", chunk(b"tEXt", late[b"tEXt"]) * 50, chunk(b"iTXt", late[b"iTXt"]) * 50
 
 
-def _transparent(kind: str, whole: Picture) -> Iterator[tuple[str, Picture]]:
-    if whole.color_type == INDEXED:
-        count = len(whole.palette)
+def _transparent(kind: str, image: SampleImage) -> Iterator[tuple[str, SampleImage]]:
+    if image.color_type == INDEXED:
+        count = len(image.palette)
         alphas = tuple(40 + 215 * index // count for index in range(count))
-        yield f"{kind} tRNS of all", whole.with_(trns=alphas)
-        yield f"{kind} tRNS of one", whole.with_(trns=alphas[:1])
-    elif whole.color_type in (GREY, RGB):
-        yield f"{kind} tRNS", whole.with_(trns=whole.rows[4][4])
+        yield f"{kind} tRNS of all", image.replace_fields(trns=alphas)
+        yield f"{kind} tRNS of one", image.replace_fields(trns=alphas[:1])
+    elif image.color_type in (GRAY, RGB):
+        yield f"{kind} tRNS", image.replace_fields(trns=image.rows[4][4])
 
 
-def _indexed(colors: int) -> Picture:
+def _indexed(colors: int) -> SampleImage:
     depth = next(depth for depth in (1, 2, 4, 8) if colors <= 2**depth)
-    chance = random.Random(colors)
-    return Picture(
+    generator = random.Random(colors)
+    return SampleImage(
         *(INDEXED, depth),
-        rows=[[(chance.randrange(colors),) for _ in range(16)] for _ in range(16)],
+        rows=[[(generator.randrange(colors),) for _ in range(16)] for _ in range(16)],
         palette=[(n, 255 - n, n * 7 % 256) for n in range(colors)],
     )

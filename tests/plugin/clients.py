@@ -1,4 +1,4 @@
-"""The HTTP clients and SDKs that programs ask for variations with, behind one call."""
+"""The HTTP clients and SDKs that programs use, behind one function."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -11,12 +11,11 @@ import httpx2
 import openai
 import requests
 
-from tests.plugin.asking import Got
+from tests.plugin.scenario_requests import Reply
 
 Fields = Mapping[str, str]
-Send = Callable[[str, Fields, bytes | None, Mapping[str, str]], Got]
-"""Asks an address: with the fields, the picture and the headers if there is a picture or a field,
-else without a body."""
+Send = Callable[[str, Fields, bytes | None, Mapping[str, str]], Reply]
+"""Posts the fields and the image to a URL with the headers, or without either, sends a GET."""
 
 URL = "https://anywhere.example/v1"
 
@@ -30,33 +29,35 @@ def _files(fields: Fields, image: bytes | None) -> list[tuple[str, Any]]:
 def _sync(library: Any) -> Iterator[Send]:
     with library.Client() as client:
 
-        def send(url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]) -> Got:
+        def send(
+            url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
+        ) -> Reply:
             files = _files(fields, image)
             if files:
                 answer = client.post(url, files=files, headers=headers)
             else:
                 answer = client.get(url)
-            return Got(answer.status_code, answer.headers, answer.content)
+            return Reply(answer.status_code, answer.headers, answer.content)
 
         yield send
 
 
 @contextmanager
-def _awaited(library: Any) -> Iterator[Send]:
+def _async_client(library: Any) -> Iterator[Send]:
     with asyncio.Runner() as runner:
         client = library.AsyncClient()
 
-        async def ask(
+        async def send_async(
             url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
-        ) -> Got:
+        ) -> Reply:
             files = _files(fields, image)
             if files:
                 answer = await client.post(url, files=files, headers=headers)
             else:
                 answer = await client.get(url)
-            return Got(answer.status_code, answer.headers, answer.content)
+            return Reply(answer.status_code, answer.headers, answer.content)
 
-        yield lambda *arguments: runner.run(ask(*arguments))
+        yield lambda *arguments: runner.run(send_async(*arguments))
         runner.run(client.aclose())
 
 
@@ -64,13 +65,15 @@ def _awaited(library: Any) -> Iterator[Send]:
 def _requests() -> Iterator[Send]:
     with requests.Session() as session:
 
-        def send(url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]) -> Got:
+        def send(
+            url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
+        ) -> Reply:
             files = _files(fields, image)
             if files:
                 answer = session.post(url, files=files, headers=dict(headers))
             else:
                 answer = session.get(url)
-            return Got(answer.status_code, answer.headers, answer.content)
+            return Reply(answer.status_code, answer.headers, answer.content)
 
         yield send
 
@@ -79,14 +82,14 @@ def _requests() -> Iterator[Send]:
 def _aiohttp() -> Iterator[Send]:
     with asyncio.Runner() as runner:
 
-        async def opened() -> aiohttp.ClientSession:
+        async def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession()
 
-        session = runner.run(opened())
+        session = runner.run(open_session())
 
-        async def ask(
+        async def send_async(
             url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
-        ) -> Got:
+        ) -> Reply:
             if not fields and image is None:
                 call = session.get(url)
             else:
@@ -97,9 +100,9 @@ def _aiohttp() -> Iterator[Send]:
                     form.add_field("image", image, filename="a.png", content_type="image/png")
                 call = session.post(url, data=form, headers=headers)
             async with call as answer:
-                return Got(answer.status, answer.headers, await answer.read())
+                return Reply(answer.status, answer.headers, await answer.read())
 
-        yield lambda *arguments: runner.run(ask(*arguments))
+        yield lambda *arguments: runner.run(send_async(*arguments))
         runner.run(session.close())
 
 
@@ -107,16 +110,16 @@ Raw = Coroutine[Any, Any, Any]
 
 
 def _call(sdk: Any, url: str, fields: Fields, image: bytes | None, headers: Fields) -> Any:
-    """Make the SDK's own call; what it has no argument for goes by `extra_body`."""
-    known = {"n", "size", "response_format", "user", "model"}
-    named = {name: value for name, value in fields.items() if name in known}
-    others = {name: value for name, value in fields.items() if name not in known}
-    own = sdk.with_options(base_url=url.removesuffix("/images/variations"))
-    return own.images.with_raw_response.create_variation(
+    """Call the SDK. Fields without an argument go into `extra_body`."""
+    names = {"n", "size", "response_format", "user", "model"}
+    arguments = {name: value for name, value in fields.items() if name in names}
+    others = {name: value for name, value in fields.items() if name not in names}
+    client = sdk.with_options(base_url=url.removesuffix("/images/variations"))
+    return client.images.with_raw_response.create_variation(
         image=("a.png", image, "image/png"),
         extra_body=others or None,
         extra_headers={"authorization": headers.get("authorization", openai.Omit())},
-        **named,
+        **arguments,
     )
 
 
@@ -124,7 +127,9 @@ def _call(sdk: Any, url: str, fields: Fields, image: bytes | None, headers: Fiel
 def _openai() -> Iterator[Send]:
     with openai.OpenAI(base_url=URL, api_key="x", max_retries=0) as sdk, httpx.Client() as files:
 
-        def send(url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]) -> Got:
+        def send(
+            url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
+        ) -> Reply:
             if image is None:
                 answer: Any = files.get(url)
             else:
@@ -132,7 +137,7 @@ def _openai() -> Iterator[Send]:
                     answer = _call(sdk, url, fields, image, headers)
                 except openai.APIStatusError as error:
                     answer = error.response
-            return Got(answer.status_code, answer.headers, answer.content)
+            return Reply(answer.status_code, answer.headers, answer.content)
 
         yield send
 
@@ -142,20 +147,22 @@ def _async_openai() -> Iterator[Send]:
     with asyncio.Runner() as runner, httpx.Client() as files:
         sdk = openai.AsyncOpenAI(base_url=URL, api_key="x", max_retries=0)
 
-        async def ask(
+        async def send_async(
             url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
-        ) -> Got:
+        ) -> Reply:
             try:
                 answer = await _call(sdk, url, fields, image, headers)
             except openai.APIStatusError as error:
                 answer = error.response
-            return Got(answer.status_code, answer.headers, answer.content)
+            return Reply(answer.status_code, answer.headers, answer.content)
 
-        def send(url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]) -> Got:
+        def send(
+            url: str, fields: Fields, image: bytes | None, headers: Mapping[str, str]
+        ) -> Reply:
             if image is None:
                 got = files.get(url)
-                return Got(got.status_code, got.headers, got.content)
-            return runner.run(ask(url, fields, image, headers))
+                return Reply(got.status_code, got.headers, got.content)
+            return runner.run(send_async(url, fields, image, headers))
 
         yield send
         runner.run(sdk.close())
@@ -163,9 +170,9 @@ def _async_openai() -> Iterator[Send]:
 
 CLIENTS = {
     "httpx": lambda: _sync(httpx),
-    "httpx-async": lambda: _awaited(httpx),
+    "httpx-async": lambda: _async_client(httpx),
     "httpx2": lambda: _sync(httpx2),
-    "httpx2-async": lambda: _awaited(httpx2),
+    "httpx2-async": lambda: _async_client(httpx2),
     "requests": _requests,
     "aiohttp": _aiohttp,
     "openai": _openai,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    # Needs the extra `server`, and without it this folder's other tests still run.
+    # It needs the extra `server`. Without it, the other tests of this folder still run.
     from pytest_image_variation.loopback import Loopback, View
 
 

@@ -15,7 +15,7 @@ URL = {"created": 1, "data": [{"url": "https://x.example/a.png"}] * 2}
 
 
 def b64(data: bytes) -> dict[str, Any]:
-    """Return an answer with one picture."""
+    """Return a response with one image."""
     return {"created": 1, "data": [{"b64_json": base64.b64encode(data).decode()}]}
 
 
@@ -30,22 +30,22 @@ def b64(data: bytes) -> dict[str, Any]:
         {**GOOD, "data": [{**GOOD["data"][0], "url": None, "revised_prompt": None}]},  # type: ignore[index]  # a list
     ],
 )
-def test_an_answer_in_any_shape(response: Any) -> None:
-    """JSON, parsed or not, or what a library or a client made of it."""
+def test_accepts_every_response_type(response: Any) -> None:
+    """Accepts JSON, parsed or not, and the responses of libraries and clients."""
     assert_images_response(response, size="256x256", response_format="b64_json")
 
 
 def test_urls() -> None:
-    """Their pictures are checked where they can be read."""
+    """Images at URLs are checked if they can be downloaded."""
     assert_images_response(URL, n=2)
-    asked: list[str] = []
+    urls: list[str] = []
 
     def read(url: str) -> bytes:
-        asked.append(url)
+        urls.append(url)
         return PNG
 
     assert_images_response(URL, n=2, size="256x256", read=read)
-    assert asked == ["https://x.example/a.png"] * 2
+    assert urls == ["https://x.example/a.png"] * 2
     with pytest.raises(AssertionError, match=r"data\[1\].url +a PNG of 512x512 +one of 256x256"):
         assert_images_response(URL, n=2, size="512x512", read=read)
     inline = {
@@ -60,42 +60,42 @@ def test_urls() -> None:
     ("response", "rows"),
     [
         (httpx.Response(429, json=GOOD), ["status 200 429"]),
-        ("<html>", ["the body a JSON object no JSON"]),
-        ([], ["the body a JSON object []"]),
-        ({}, ["created a whole number of seconds nothing", "data a list nothing"]),
-        ({**GOOD, "created": "now"}, ["created a whole number of seconds 'now'"]),
+        ("<html>", ["body a JSON object no JSON"]),
+        ([], ["body a JSON object []"]),
+        ({}, ["created an integer, in seconds nothing", "data a list nothing"]),
+        ({**GOOD, "created": "now"}, ["created an integer, in seconds 'now'"]),
         ({"created": 1, "data": []}, ["data 1 entries 0"]),
         ({"created": 1, "data": ["x"]}, ["data[0] an object 'x'"]),
         ({"created": 1, "data": [{}]}, ["data[0].b64_json a string nothing"]),
         (
             {"created": 1, "data": [{"url": "https://x.example/a"}]},
-            ["data[0].url none 'https://x.example/a'", "data[0].b64_json a string nothing"],
+            ["data[0].url nothing 'https://x.example/a'", "data[0].b64_json a string nothing"],
         ),
         (b64(square_png(64)), ["data[0].b64_json a PNG of 256x256 one of 64x64"]),
         (b64(jpeg()), ["data[0].b64_json a PNG of 256x256 image is not a PNG file"]),
         (
             {"created": 1, "data": [{"b64_json": "a b"}]},
-            ["data[0].b64_json a PNG of 256x256 no base64"],
+            ["data[0].b64_json a PNG of 256x256 invalid base64"],
         ),
-        (httpx.Response(200, json={"error": {"message": "m"}}), ["created a whole"]),
+        (httpx.Response(200, json={"error": {"message": "m"}}), ["created an integer"]),
     ],
 )
-def test_each_broken_rule_is_a_row(response: Any, rows: list[str]) -> None:
-    """With the field, what was expected, and what was found."""
+def test_each_violation_is_a_row(response: Any, rows: list[str]) -> None:
+    """A row has the field, what was expected and what was found."""
     with pytest.raises(AssertionError) as failure:
         assert_images_response(response, size="256x256", response_format="b64_json")
     title, head, *lines = str(failure.value).splitlines()
-    assert title == "The answer is not what was asked for."
+    assert title == "The response does not match the request."
     assert head.split() == ["field", "expected", "got"]
-    shown = [" ".join(line.split()) for line in lines]
-    assert len(shown) >= len(rows)
-    assert all(any(line.startswith(row) for line in shown) for row in rows)
+    rows_shown = [" ".join(line.split()) for line in lines]
+    assert len(rows_shown) >= len(rows)
+    assert all(any(line.startswith(row) for line in rows_shown) for row in rows)
 
 
 @pytest.mark.parametrize("url", ["/tmp/picture.jpg", "ftp://x.example/a", "file:///a", "x"])
-def test_what_is_no_address(url: str) -> None:
-    """A path on the server, as some servers answer, is none."""
-    with pytest.raises(AssertionError, match="no address"):
+def test_invalid_urls(url: str) -> None:
+    """A path on the server, which some servers return, is not a URL."""
+    with pytest.raises(AssertionError, match="not an http or https URL"):
         assert_images_response({"created": 1, "data": [{"url": url}]})
 
 
@@ -104,17 +104,17 @@ def test_what_is_no_address(url: str) -> None:
     [
         ({"size": "nonsense"}, "size must be one of 256x256, .*, got 'nonsense'"),
         ({"response_format": "bogus"}, "response_format must be one of url, b64_json, got 'bogus'"),
-        ({"n": 0}, "n must be a whole number from 1, got '0'"),
+        ({"n": 0}, "n must be a positive integer, got '0'"),
     ],
 )
-def test_mistakes_in_what_was_asked(arguments: Any, message: str) -> None:
-    """They are the test's own, and no rows."""
+def test_invalid_arguments(arguments: Any, message: str) -> None:
+    """A mistake of the test is a ValueError, not a row."""
     with pytest.raises(ValueError, match=message):
         assert_images_response(URL, **arguments)
 
 
-def test_an_answer_that_is_not_read_yet() -> None:
-    """As aiohttp returns it: what to do comes in the place of what was got."""
+def test_unread_aiohttp_response() -> None:
+    """The message says what to do instead."""
 
     class Unread:
         status = 200
@@ -124,12 +124,12 @@ def test_an_answer_that_is_not_read_yet() -> None:
             """Return what would be read."""
             return GOOD
 
-    with pytest.raises(AssertionError, match=r"await its json\(\)"):
+    with pytest.raises(AssertionError, match=r"await response\.json\(\)"):
         assert_images_response(Unread())
 
 
-def test_a_failure_never_shows_a_whole_picture() -> None:
-    """Megabytes of base64 would bury the message."""
+def test_failures_do_not_show_whole_images() -> None:
+    """Megabytes of base64 would hide the message."""
     with pytest.raises(AssertionError) as failure:
         assert_images_response(GOOD, n=2)
     assert len(str(failure.value)) < 500

@@ -17,28 +17,28 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import ExpiredURLError
 from langchain_image_variation.images.png import SquarePNG
-from pytest_image_variation import record
-from pytest_image_variation.recording import cassette_dir
+from pytest_image_variation import record_cassettes
 from pytest_image_variation.replay import BASE_URL, replaying
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
+from pytest_image_variation.vcr_settings import cassette_dir
 from tests.calling import KINDS, Caller
-from tests.plugin.asking import check, key_header, picture
 from tests.plugin.clients import CLIENTS, URL, Send
+from tests.plugin.scenario_requests import check, key_header, scenario_image
 
-# The vendor's SDK marks the call as deprecated; aiohttp of today warns of what its next will do.
+# The vendor's SDK marks the call as deprecated, and aiohttp warns about changes to come.
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 
 def play(send: Send, scenario: Scenario, base_url: str) -> None:
-    """Ask what a scenario asks, fetch what it gives out, and check it all."""
+    """Send a scenario's requests, download the returned URLs, and check every response."""
     for answer in scenario.answers:
-        got = send(
+        reply = send(
             f"{base_url}/images/variations",
             scenario.fields,
-            picture(scenario),
+            scenario_image(scenario),
             key_header(scenario),
         )
-        for url in check(scenario, answer, got):
+        for url in check(scenario, answer, reply):
             file = send(url, {}, None, {})
             if scenario.name == "url_expired":
                 assert file.status_code == 403
@@ -49,13 +49,13 @@ def play(send: Send, scenario: Scenario, base_url: str) -> None:
 
 
 def playable(client: str) -> list[Scenario]:
-    """Return the scenarios that a client can ask for: the SDK always sends a picture."""
+    """Return the scenarios that a client can send. The SDK always sends an image."""
     return [s for s in SCENARIOS.values() if s.sample is not None or "openai" not in client]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
-    """In any client, without any code of ours: the files are all that is needed."""
+    """The files work with every client, without our code."""
     with CLIENTS[client]() as send:
         for scenario in playable(client):
             path = str(cassette_dir() / f"{scenario.name}.yaml")
@@ -65,10 +65,10 @@ def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_the_replay_plays_each_scenario(client: str) -> None:
-    """To clients that were made before, and only to requests that fit it.
+def test_replay_plays_each_scenario(client: str) -> None:
+    """It plays to clients that exist already, and only for requests that match the scenario.
 
-    That there are more pictures, or of other sizes, is the same to every client.
+    The number and the size of images make no difference between clients.
     """
     with CLIENTS[client]() as send:
         for scenario in playable(client):
@@ -82,7 +82,7 @@ def test_the_replay_plays_each_scenario(client: str) -> None:
                 refused = send(
                     f"{replay.base_url}/images/variations",
                     {"n": "7"},
-                    picture(SCENARIOS["success_user"]),
+                    scenario_image(SCENARIOS["success_user"]),
                     {},
                 )
                 assert refused.status_code == 400
@@ -91,15 +91,13 @@ def test_the_replay_plays_each_scenario(client: str) -> None:
 
 
 def texts() -> list[Any]:
-    """Return the text of each cassette."""
+    """Return the content of each cassette."""
     return [pytest.param(p.read_bytes(), id=p.stem) for p in sorted(cassette_dir().glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("text", texts())
-def test_a_cassette_is_plain_small_and_says_what_it_is(
-    text: bytes, request: pytest.FixtureRequest
-) -> None:
-    """ASCII, uncompressed, no header that does not matter, and where it is from."""
+def test_cassettes_are_plain_and_small(text: bytes, request: pytest.FixtureRequest) -> None:
+    """Cassettes are uncompressed ASCII, name their origin, and have no irrelevant headers."""
     assert text.isascii()
     assert len(text) < 16_000
     content = yaml.safe_load(text)
@@ -113,13 +111,13 @@ def test_a_cassette_is_plain_small_and_says_what_it_is(
     assert not re.search(rb"127\.0\.0\.1|localhost|sk-", text)
 
 
-def test_there_is_a_cassette_for_each_scenario() -> None:
-    """And none besides."""
+def test_each_scenario_has_one_cassette() -> None:
+    """There are no other cassettes."""
     assert {path.stem for path in cassette_dir().iterdir()} == SCENARIOS.keys()
 
 
-def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
-    """A cassette that says something else is written anew, one of no scenario goes, others stay."""
+def test_recording_rewrites_only_changed_cassettes(tmp_path: Path) -> None:
+    """A changed cassette is rewritten, an obsolete one removed, and other files stay."""
     shutil.copytree(cassette_dir(), tmp_path, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     wrong = tmp_path / "n_11.yaml"
@@ -128,59 +126,62 @@ def test_recording_again_changes_only_what_is_wrong(tmp_path: Path) -> None:
     foreign = tmp_path / "of_another.yaml"
     before[foreign] = b"scenario: of_another\n"
     foreign.write_bytes(before[foreign])
-    assert record.record(tmp_path) == ["n_11", "gone"]
+    assert record_cassettes.record(tmp_path) == ["n_11", "gone"]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("argument", "missing", "told"),
+    ("argument", "hidden_package", "output"),
     [
-        ("--help", "", "usage: python -m pytest_image_variation.record [-h] [FOLDER]"),
+        ("--help", "", "usage: python -m pytest_image_variation.record_cassettes [-h] [FOLDER]"),
         ("--hepl", "", "unrecognized arguments: --hepl"),
         ("folder", "uvicorn", "pip install 'langchain-image-variation[pytest,server]'"),
     ],
 )
-def test_the_command_that_records(tmp_path: Path, argument: str, missing: str, told: str) -> None:
-    """Help and mistakes write nothing, and a missing extra is named without a traceback."""
+def test_record_command_messages(
+    tmp_path: Path, argument: str, hidden_package: str, output: str
+) -> None:
+    """Help and mistakes write no file, and a missing extra is named without a traceback."""
     code = (
-        f"import runpy, sys; sys.argv = ['record', {argument!r}]; sys.modules[{missing!r}] = None\n"
-        "runpy.run_module('pytest_image_variation.record', run_name='__main__')"
+        "import runpy, sys\n"
+        f"sys.argv = ['record', {argument!r}]; sys.modules[{hidden_package!r}] = None\n"
+        "runpy.run_module('pytest_image_variation.record_cassettes', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert told in done.stdout + done.stderr
+    assert output in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_an_installed_package_is_not_written_over(tmp_path: Path) -> None:
-    """Whoever means other cassettes than those of a checkout names a folder."""
+def test_record_command_protects_installed_package(tmp_path: Path) -> None:
+    """Outside a checkout, the command requires a folder."""
     package = tmp_path / "pytest_image_variation"
-    root = Path(record.__file__).parent
+    root = Path(record_cassettes.__file__).parent
     shutil.copytree(root, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(cassette_dir(), package / "cassettes", dirs_exist_ok=True)
     written = {path: path.stat().st_mtime_ns for path in (package / "cassettes").iterdir()}
-    command = [sys.executable, "-m", "pytest_image_variation.record"]
+    command = [sys.executable, "-m", "pytest_image_variation.record_cassettes"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "name a FOLDER: those of an installed package are not written over." in done.stderr
+    assert "pass a FOLDER: the cassettes of an installed package are not changed." in done.stderr
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
-def test_cassettes_are_the_same_however_their_pictures_are_compressed() -> None:
-    """Another zlib is no change; another colour is."""
+def test_image_compression_is_not_a_change() -> None:
+    """Another zlib does not change a cassette, but another color does."""
     text = (cassette_dir() / "success_b64_n1_256.yaml").read_text()
     again = recompressed(text)
     assert again != text
-    assert record.same(text, again)
-    assert not record.same(text, text.replace("1767225600", "1767225601"))
+    assert record_cassettes.have_equal_meaning(text, again)
+    assert not record_cassettes.have_equal_meaning(text, text.replace("1767225600", "1767225601"))
 
 
 def recompressed(text: str) -> str:
-    """Return a cassette with its answer's picture compressed less."""
+    """Return a cassette whose image is compressed less."""
     content = yaml.safe_load(text)
     body = content["interactions"][0]["response"]["body"]
     answer = json.loads(body["string"])
@@ -194,8 +195,8 @@ def recompressed(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_our_own_clients_are_played_to(kind: str) -> None:
-    """Sync, and async on asyncio and trio; what is given as url is read from the cassette too."""
+def test_replay_works_with_our_clients(kind: str) -> None:
+    """The sync client and the async one on asyncio and trio get responses and files."""
     with replaying() as replay:
         replay.scenario("rate_limit")
         replay.scenario("success_url_n3_256")
@@ -210,13 +211,13 @@ def test_our_own_clients_are_played_to(kind: str) -> None:
 
 
 def test_threads_share_a_replay() -> None:
-    """Each request gets one answer, however many come at once."""
+    """Each of many concurrent requests gets one answer."""
     with CLIENTS["httpx2"]() as send, replaying() as replay:
         replay.scenario("server_error", times=10)
         replay.scenario("success_url_n1", times=10)
 
         def ask(_: int) -> int:
-            png = picture(SCENARIOS["success_url_n1"])
+            png = scenario_image(SCENARIOS["success_url_n1"])
             return send(f"{URL}/images/variations", {"n": "1"}, png, {}).status_code
 
         with ThreadPoolExecutor(8) as pool:
@@ -225,25 +226,25 @@ def test_threads_share_a_replay() -> None:
         assert len(replay.journal) == 20
 
 
-def test_a_request_before_any_scenario() -> None:
-    """There is nothing to play then, and nothing goes out."""
+def test_request_before_any_scenario() -> None:
+    """The request gets a 400, and nothing reaches the network."""
     with CLIENTS["httpx"]() as send, replaying() as replay:
-        got = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
-        assert got.status_code == 400
-        assert "before any scenario" in replay.expectations.problems()[0]
+        reply = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
+        assert reply.status_code == 400
+        assert "has not named a scenario" in replay.expectations.problems()[0]
 
 
-def test_a_picture_that_was_not_given_out() -> None:
-    """Reading another address than those of the scenarios is unexpected too."""
+def test_download_of_an_unknown_url() -> None:
+    """Downloading a URL that no scenario returned is unexpected."""
     with CLIENTS["requests"]() as send, replaying() as replay:
         replay.scenario("success_url_n1")
         assert send("https://elsewhere.example/x.png", {}, None, {}).status_code == 400
         assert "POST …/images/variations" in replay.expectations.problems()[0]
-        assert "image_variation_server catches nothing" in replay.expectations.problems()[0]
+        assert "use image_variation_server" in replay.expectations.problems()[0]
 
 
-def test_no_warning_of_vcrpy_or_the_clients() -> None:
-    """A suite that makes warnings errors can replay."""
+def test_replay_raises_no_warnings() -> None:
+    """A suite that turns warnings into errors can replay cassettes."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with CLIENTS["aiohttp"]() as send, replaying() as replay:

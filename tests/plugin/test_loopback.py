@@ -21,7 +21,7 @@ from langchain_image_variation.hosted.client import ImageVariationClient
 from pytest_image_variation.loopback import Loopback, View
 from pytest_image_variation.samples import non_square_png, square_png
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
-from tests.plugin.asking import Got, check, key_header, picture
+from tests.plugin.scenario_requests import Reply, check, key_header, scenario_image
 
 PNG = square_png(8)
 
@@ -33,9 +33,9 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(client: httpx.Client, view: View, scenario: Scenario) -> Got:
-    """Send what a scenario asks."""
-    data = picture(scenario)
+def send_scenario(client: httpx.Client, view: View, scenario: Scenario) -> Reply:
+    """Send the request of a scenario."""
+    data = scenario_image(scenario)
     parts = [(name, (None, value)) for name, value in scenario.fields.items()]
     files: list[tuple[str, tuple[str | None, str | bytes]]] = list(parts)
     if data is not None:
@@ -45,11 +45,13 @@ def ask(client: httpx.Client, view: View, scenario: Scenario) -> Got:
         files=files,
         headers=key_header(scenario),
     )
-    return Got(response.status_code, response.headers, response.content)
+    return Reply(response.status_code, response.headers, response.content)
 
 
-def pictures(client: httpx.Client, view: View, data: bytes = PNG, **fields: str) -> httpx.Response:
-    """Ask for variations."""
+def post_image(
+    client: httpx.Client, view: View, data: bytes = PNG, **fields: str
+) -> httpx.Response:
+    """Request variations."""
     return client.post(
         f"{view.base_url}/images/variations",
         data=fields,
@@ -58,125 +60,123 @@ def pictures(client: httpx.Client, view: View, data: bytes = PNG, **fields: str)
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "cut_body"])
-def test_each_scenario_is_answered_as_the_table_says(
+def test_server_plays_each_scenario(
     loopback: Loopback, view: View, client: httpx.Client, name: str
 ) -> None:
-    """With its status, error or pictures, and used up then."""
+    """The response has the scenario's status and content, and uses the scenario up."""
     scenario = SCENARIOS[name]
     view.scenario(name)
     for answer in scenario.answers:
-        for url in check(scenario, answer, ask(client, view, scenario)):
-            got = client.get(url)
-            assert got.status_code == (403 if name == "url_expired" else 200)
+        for url in check(scenario, answer, send_scenario(client, view, scenario)):
+            download = client.get(url)
+            assert download.status_code == (403 if name == "url_expired" else 200)
     assert view.expectations.problems() == []
     assert {e.scenario for e in view.journal if e.method == "POST"} == {name}
 
 
-def test_a_cut_body_ends_the_connection(view: View, client: httpx.Client) -> None:
-    """In the middle of what was announced, for any client."""
+def test_cut_body_closes_the_connection(view: View, client: httpx.Client) -> None:
+    """The connection closes in the middle of the body, for any client."""
     view.fail_next("cut_body")
     with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
-        pictures(client, view)
+        post_image(client, view)
     with ImageVariationClient(base_url=view.base_url, max_retries=0) as ours:
         view.fail_next("cut_body")
         with pytest.raises(EngineResponseError):
             ours.images.create_variation(image=PNG)
 
 
-def test_without_a_scenario_the_app_answers(view: View, client: httpx.Client) -> None:
-    """Legal requests get pictures, others their errors, and nothing is held against the test."""
-    assert len(pictures(client, view, n="3", size="512x512").json()["data"]) == 3
-    error = pictures(client, view, non_square_png()).json()["error"]
+def test_app_answers_without_a_scenario(view: View, client: httpx.Client) -> None:
+    """Legal requests get images, others their errors, and neither is a problem."""
+    assert len(post_image(client, view, n="3", size="512x512").json()["data"]) == 3
+    error = post_image(client, view, non_square_png()).json()["error"]
     assert error["param"] == "image"
     assert client.get(f"{view.base_url}/models").status_code == 200
     assert view.expectations.problems() == []
 
 
-def test_the_journal(view: View, client: httpx.Client) -> None:
-    """Each request with its fields and the facts of its picture, and no key."""
-    pictures(client, view, n="2", user="me")
+def test_journal(view: View, client: httpx.Client) -> None:
+    """The journal has each request's fields and facts about its image, and no key."""
+    post_image(client, view, n="2", user="me")
     client.get(f"{view.base_url}/models", headers={"authorization": "Bearer sk-secret"})
-    asked, listed = view.journal
-    assert (asked.method, asked.path) == ("POST", "/v1/images/variations")
-    assert asked.fields == {"n": "2", "user": "me"}
-    assert asked.picture is not None
-    assert (asked.picture.size, asked.picture.mode) == ((8, 8), "RGB")
-    assert asked.picture.sha256 == hashlib.sha256(PNG).hexdigest()
-    assert (asked.status, asked.scenario) == (200, None)
-    assert (listed.method, listed.path, listed.picture) == ("GET", "/v1/models", None)
+    posted, listed = view.journal
+    assert (posted.method, posted.path) == ("POST", "/v1/images/variations")
+    assert posted.fields == {"n": "2", "user": "me"}
+    assert posted.image is not None
+    assert (posted.image.size, posted.image.mode) == ((8, 8), "RGB")
+    assert posted.image.sha256 == hashlib.sha256(PNG).hexdigest()
+    assert (posted.status, posted.scenario) == (200, None)
+    assert (listed.method, listed.path, listed.image) == ("GET", "/v1/models", None)
     assert "secret" not in f"{listed!r}{listed.headers}"
 
 
-def test_a_request_that_fits_no_scenario(view: View, client: httpx.Client) -> None:
-    """It is answered with how it differs, and the test is told the same."""
+def test_request_that_matches_no_scenario(view: View, client: httpx.Client) -> None:
+    """The 400 and the test's problems explain the mismatch with the same text."""
     view.scenario("success_b64_n2_256")
-    response = pictures(client, view, n="3", size="256x256", prompt="a cat")
+    response = post_image(client, view, n="3", size="256x256", prompt="a cat")
     assert response.status_code == 400
     message = response.json()["error"]["message"]
     assert message == (
-        "POST /v1/images/variations fits no scenario. The nearest is 'success_b64_n2_256', but n: "
+        "POST /v1/images/variations matches no scenario. The closest is 'success_b64_n2_256': n: "
         "expected '2', got '3'; response_format: expected 'b64_json', got 'url'; prompt: expected "
-        "no such field, got 'a cat'. Name one for it, or allow it with "
+        "no such field, got 'a cat'. Add a scenario for it, or mark the test "
         "@pytest.mark.image_variation(allow_unexpected=True)."
     )
     assert view.expectations.problems(unused=False) == [message]
     assert len(view.expectations.problems(unexpected=False)) == 1
 
 
-def test_the_nearest_scenario_is_named(view: View, client: httpx.Client) -> None:
-    """Of two, the one that differs in fewer fields."""
+def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
+    """The closest scenario is the one that differs in the fewest fields."""
     view.scenario("success_url_n10_512")
     view.scenario("success_b64_n2_256")
-    got = pictures(client, view, n="3", response_format="b64_json", size="256x256").json()
+    content = post_image(client, view, n="3", response_format="b64_json", size="256x256").json()
     assert (
-        got["error"]["message"]
-        .partition(". Name one for it")[0]
-        .endswith("'success_b64_n2_256', but n: expected '2', got '3'")
+        content["error"]["message"]
+        .partition(". Add a scenario")[0]
+        .endswith("'success_b64_n2_256': n: expected '2', got '3'")
     )
 
 
-def test_a_scenario_answers_as_often_as_it_was_asked_for(view: View, client: httpx.Client) -> None:
-    """The next request is one too many."""
+def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Client) -> None:
+    """One more request is unexpected."""
     view.scenario("success_url_n1", times=2)
-    statuses = [pictures(client, view).status_code for _ in range(3)]
+    statuses = [post_image(client, view).status_code for _ in range(3)]
     assert statuses == [200, 200, 400]
     (problem,) = view.expectations.problems()
-    assert "one request too many" in problem
+    assert "every scenario has been used up" in problem
 
 
-def test_a_scenario_that_was_not_used_up(view: View, client: httpx.Client) -> None:
-    """A client that did not try again is found out."""
+def test_scenario_that_is_not_used_up(view: View, client: httpx.Client) -> None:
+    """The problems reveal a client that did not retry."""
     view.scenario("rate_limit_then_success")
-    pictures(client, view, response_format="b64_json")
+    post_image(client, view, response_format="b64_json")
     assert view.expectations.problems() == [
-        "The scenario 'rate_limit_then_success' was asked for: it expects 2 requests, and got 1. "
-        "If it need not be used: @pytest.mark.image_variation(allow_unused=True)."
+        "The scenario 'rate_limit_then_success' expects 2 requests, and got 1. If it may stay "
+        "unused, mark the test @pytest.mark.image_variation(allow_unused=True)."
     ]
 
 
-def test_fail_next_comes_before_scenarios_and_the_app(view: View, client: httpx.Client) -> None:
-    """Whatever is asked; afterwards things are as they were."""
+def test_fail_next_takes_precedence(view: View, client: httpx.Client) -> None:
+    """A fault is played before scenarios, whatever the request is."""
     view.scenario("success_url_n2")
     view.fail_next("server_error")
     view.fail_next("unavailable", times=2)
-    statuses = [pictures(client, view, n="2").status_code for _ in range(4)]
+    statuses = [post_image(client, view, n="2").status_code for _ in range(4)]
     assert statuses == [500, 503, 503, 200]
     assert view.expectations.problems() == []
 
 
 @pytest.mark.parametrize("order", ["fail_next", "scenario"])
-def test_an_address_cannot_expire_that_is_not_asked_for(
-    view: View, client: httpx.Client, order: str
-) -> None:
-    """Else a picture would come, and the fault would count as played."""
+def test_url_expired_needs_a_url_request(view: View, client: httpx.Client, order: str) -> None:
+    """Otherwise the client would get an image, and the fault would count as played."""
     getattr(view, order)("url_expired")
-    assert pictures(client, view, response_format="b64_json").status_code == 400
+    assert post_image(client, view, response_format="b64_json").status_code == 400
     assert "b64_json" in view.expectations.problems()[0]
-    assert pictures(client, view).status_code == 200
+    assert post_image(client, view).status_code == 200
 
 
-def test_the_journal_has_no_keys(view: View, client: httpx.Client) -> None:
-    """Under whatever header they are sent, nor who pays."""
+def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
+    """Headers with keys, organizations and projects are left out."""
     names = ("api-key", "x-api-key", "authorization", "openai-organization", "openai-project")
     client.get(f"{view.base_url}/models", headers=dict.fromkeys((*names, "x-mine"), "secret"))
     (exchange,) = view.journal
@@ -186,34 +186,34 @@ def test_the_journal_has_no_keys(view: View, client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda view: view.fail_next("not_png"), "no fault but a refusal"),
-        (lambda view: view.fail_next("nope"), "There is no scenario 'nope'"),
-        (lambda view: view.scenario("not_png", times=0), "times must be a whole number"),
-        (lambda view: view.scenario("not_png", times=True), "times must be a whole number"),
+        (lambda view: view.fail_next("not_png"), "not a fault but a refusal"),
+        (lambda view: view.fail_next("nope"), "Unknown scenario 'nope'"),
+        (lambda view: view.scenario("not_png", times=0), "times must be a positive integer"),
+        (lambda view: view.scenario("not_png", times=True), "times must be a positive integer"),
         (lambda view: view.delay(-1), "from 0 to 3600"),
         (lambda view: view.delay(float("nan")), "from 0 to 3600"),
         (lambda view: view.delay("1"), "must be a number, got str"),
     ],
 )
-def test_mistakes_in_calls(view: View, call: object, message: str) -> None:
-    """Each is a ValueError that says what is wrong."""
+def test_invalid_arguments(view: View, call: object, message: str) -> None:
+    """Each is a ValueError that names the mistake."""
     assert callable(call)
     with pytest.raises(ValueError, match=message):
         call(view)
 
 
-def test_a_delay_outlasts_a_client_that_does_not_wait(view: View) -> None:
-    """And ends with `delay(0)`."""
+def test_delay_exceeds_a_client_timeout(view: View) -> None:
+    """`delay(0)` ends the delay."""
     view.delay(60)
     with httpx.Client(timeout=0.2) as client:
         with pytest.raises(httpx.ReadTimeout):
-            pictures(client, view)
+            post_image(client, view)
         view.delay(0)
-        assert pictures(client, view).status_code == 200
+        assert post_image(client, view).status_code == 200
 
 
-def test_an_answer_that_nobody_waits_for_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Else the log of another test would have the traceback of its end."""
+def test_abandoned_response_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise the traceback of its end would appear in another test's log."""
     with Loopback() as server, server.view() as view:
         view.delay(60)
         with pytest.raises(httpx.ReadTimeout):
@@ -221,8 +221,8 @@ def test_an_answer_that_nobody_waits_for_logs_nothing(caplog: pytest.LogCaptureF
     assert [r for r in caplog.records if r.name.startswith("uvicorn")] == []
 
 
-def test_our_client_knows_the_faults(view: View) -> None:
-    """As it knows those of the vendor, and tries again where that helps."""
+def test_our_client_raises_for_faults(view: View) -> None:
+    """It handles them as the vendor's, and retries where that helps."""
     with ImageVariationClient(base_url=view.base_url) as client:
         view.fail_next("rate_limit")
         view.fail_next("image_rate_limit")
@@ -239,8 +239,8 @@ def test_our_client_knows_the_faults(view: View) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_the_vendors_sdk_knows_the_faults(view: View) -> None:
-    """The empty 404 is its NotFoundError, a used-up budget its BadRequestError."""
+def test_vendor_sdk_raises_for_faults(view: View) -> None:
+    """The empty 404 is its NotFoundError, an exhausted budget its BadRequestError."""
     with openai.OpenAI(base_url=view.base_url, api_key="x") as sdk:
         view.fail_next("rate_limit")
         view.fail_next("server_error")
@@ -254,17 +254,17 @@ def test_the_vendors_sdk_knows_the_faults(view: View) -> None:
         assert refused.value.code == "billing_hard_limit_reached"
 
 
-def test_tests_in_threads_see_nothing_of_each_other(loopback: Loopback) -> None:
-    """Each view has its own faults, journal and addresses, on one server."""
+def test_views_in_threads_are_isolated(loopback: Loopback) -> None:
+    """On one server, each view has its own faults, journal and URLs."""
     barrier = threading.Barrier(8)
 
     def run(number: int) -> tuple[list[int], int]:
         with loopback.view() as view, httpx.Client() as client:
             barrier.wait(30)
             view.fail_next("server_error", times=number)
-            got = [pictures(client, view, user=str(number)).status_code for _ in range(8)]
+            statuses = [post_image(client, view, user=str(number)).status_code for _ in range(8)]
             assert {exchange.fields["user"] for exchange in view.journal} == {str(number)}
-            return got, len(view.journal)
+            return statuses, len(view.journal)
 
     with ThreadPoolExecutor(8) as pool:
         for number, (statuses, requests) in zip(
@@ -274,8 +274,8 @@ def test_tests_in_threads_see_nothing_of_each_other(loopback: Loopback) -> None:
             assert requests == 8
 
 
-async def test_many_requests_at_once(view: View) -> None:
-    """None is lost, and none is answered with a 429 that nobody asked for."""
+async def test_many_concurrent_requests(view: View) -> None:
+    """None is lost, and none gets a 429 that the test did not order."""
     view.fail_next("server_error", times=10)
     async with httpx.AsyncClient() as client:
         calls = [
@@ -287,45 +287,45 @@ async def test_many_requests_at_once(view: View) -> None:
     assert len(view.journal) == 60
 
 
-def test_a_client_that_is_never_closed_leaves_no_socket(view: View) -> None:
-    """In a suite that makes warnings errors, it would fail whichever test comes next."""
+def test_unclosed_client_leaves_no_socket(view: View) -> None:
+    """Otherwise a suite that turns warnings into errors would fail in the next test."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         client = httpx.Client()
-        assert pictures(client, view).status_code == 200
+        assert post_image(client, view).status_code == 200
         del client
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_an_address_ends_with_its_test(loopback: Loopback, client: httpx.Client) -> None:
-    """A straggler is told so, and does not land in another test's journal."""
+def test_url_ends_with_its_test(loopback: Loopback, client: httpx.Client) -> None:
+    """A late request gets an explanation, and does not enter another test's journal."""
     with loopback.view() as view:
         pass
-    assert "is over" in pictures(client, view).text
+    assert "has ended" in post_image(client, view).text
 
 
-def test_a_picture_that_was_just_fetched_is_closed(client: httpx.Client) -> None:
-    """Though the server ends in the same moment."""
+def test_downloaded_file_is_closed_at_shutdown(client: httpx.Client) -> None:
+    """Stopping the server right after a download leaves no file open."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(10):
             with Loopback() as server, server.view() as view:
-                (entry,) = pictures(client, view, size="256x256").json()["data"]
+                (entry,) = post_image(client, view, size="256x256").json()["data"]
                 client.get(entry["url"])
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_a_server_that_is_closed_leaves_nothing_behind() -> None:
-    """No thread, no socket, no folder; whatever was still going on."""
+def test_closed_server_leaves_nothing_behind() -> None:
+    """Even with a response in progress, no thread, socket or folder remains."""
     before = threading.active_count()
     server = Loopback()
     folder = server._apps._folder
     with server.view() as view:
         view.delay(60)
         with httpx.Client(timeout=0.2) as client, pytest.raises(httpx.ReadTimeout):
-            pictures(client, view)
+            post_image(client, view)
         address = httpx.URL(view.base_url)
     server.close()
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""The fixtures, the marker and their strictness, in suites of their own."""
+"""The fixtures and the marker, each in a test suite of its own."""
 
 import os
 
@@ -13,11 +13,11 @@ ASYNCIO = (
 )
 
 
-# The cassettes...
+# Cassettes...
 
 
-def test_the_marker_plays_cassettes_to_the_vendors_sdk(run: Run) -> None:
-    """The environment names them before a client exists, and the SDK's warning fails nothing."""
+def test_marker_replays_to_the_vendor_sdk(run: Run) -> None:
+    """The environment is set before a client exists, and the SDK's warning fails no test."""
     result = run(
         """
         import openai, pytest
@@ -33,8 +33,8 @@ def test_the_marker_plays_cassettes_to_the_vendors_sdk(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_the_marker_alone_is_enough(run: Run) -> None:
-    """For any HTTP client, at any address, without any fixture in the test."""
+def test_marker_alone_is_enough(run: Run) -> None:
+    """It works for any HTTP client and any address, without a fixture in the test."""
     result = run(
         """
         import httpx, pytest, requests
@@ -65,8 +65,8 @@ def test_the_marker_alone_is_enough(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-def test_the_marker_of_a_parametrized_case_is_the_nearest(run: Run) -> None:
-    """It wins over that of its function; one without scenarios only adds what it allows."""
+def test_marker_of_a_parameter_takes_precedence(run: Run) -> None:
+    """It overrides the function's marker. Without scenarios, it only adds what it allows."""
     result = run(
         """
         import httpx, pytest
@@ -87,8 +87,8 @@ def test_the_marker_of_a_parametrized_case_is_the_nearest(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_the_cassette_fixture(run: Run) -> None:
-    """Scenarios may be asked for as the test goes, and its journal read."""
+def test_cassette_fixture(run: Run) -> None:
+    """A test can name scenarios while it runs, and read the journal."""
     result = run(
         """
         import httpx
@@ -104,17 +104,17 @@ def test_the_cassette_fixture(run: Run) -> None:
                 assert httpx.get(entry["url"]).content.startswith(b"\\x89PNG")
             first = cassette.journal[0]
             assert first.scenario == "success_url_n1"
-            assert (first.picture.size, first.picture.mode) == ((64, 64), "RGB")
+            assert (first.image.size, first.image.mode) == ((64, 64), "RGB")
         """
     )
     result.assert_outcomes(passed=1)
 
 
-# The server...
+# Server...
 
 
-def test_the_server_fixture(run: Run) -> None:
-    """Faults, then the app's own answers; the journal tells both."""
+def test_server_fixture(run: Run) -> None:
+    """The server plays faults, then responds itself. The journal has both."""
     result = run(
         """
         def test_it(image_variation_server, image_variation_client, square_png):
@@ -127,7 +127,7 @@ def test_the_server_fixture(run: Run) -> None:
             asked = [e for e in server.journal if e.method == "POST"]
             assert [e.status for e in asked] == [429, 429, 200]
             assert asked[2].fields["n"] == "2"
-            assert asked[2].picture.size == (64, 64)
+            assert asked[2].image.size == (64, 64)
 
         def test_another(image_variation_server):
             assert image_variation_server.journal == ()
@@ -136,8 +136,8 @@ def test_the_server_fixture(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_the_marker_asks_the_server_too(run: Run) -> None:
-    """In a test that has the server, its scenarios are played there."""
+def test_marker_works_with_the_server(run: Run) -> None:
+    """If a test uses the server, the server plays the marker's scenarios."""
     result = run(
         """
         import pytest
@@ -152,8 +152,8 @@ def test_the_marker_asks_the_server_too(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_a_server_for_a_fixture_of_wider_scope(run: Run) -> None:
-    """`image_variation_loopback` gives views to modules and sessions."""
+def test_server_for_a_module_fixture(run: Run) -> None:
+    """`image_variation_loopback` gives views to fixtures of modules and sessions."""
     result = run(
         """
         import httpx, pytest
@@ -169,14 +169,14 @@ def test_a_server_for_a_fixture_of_wider_scope(run: Run) -> None:
         def test_second(server):
             assert len(server.journal) == 1
             server.scenario("rate_limit")
-            assert "'rate_limit' was asked for" in server.expectations.problems()[0]
+            assert "'rate_limit' expects 1 request" in server.expectations.problems()[0]
         """
     )
     result.assert_outcomes(passed=2)
 
 
-def test_without_a_marker_clients_ask_the_server(run: Run) -> None:
-    """The environment, both clients and the tool."""
+def test_clients_use_the_server_without_a_marker(run: Run) -> None:
+    """So do the environment and the tool."""
     result = run(
         """
         import asyncio, os
@@ -210,8 +210,8 @@ def test_without_a_marker_clients_ask_the_server(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-def test_the_clients_and_the_tool_are_played_cassettes_to(run: Run) -> None:
-    """The same fixtures, with a marker."""
+def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
+    """With a marker, the same fixtures use cassettes."""
     result = run(
         """
         import pytest
@@ -236,8 +236,8 @@ def test_the_clients_and_the_tool_are_played_cassettes_to(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_a_proxy_of_the_environment_is_not_asked(run: Run) -> None:
-    """The server is on this machine, whatever proxy a company's machines name."""
+def test_environment_proxy_is_bypassed(run: Run) -> None:
+    """The server is on this machine, even if the environment names a proxy."""
     result = run(
         """
         import httpx, os, pytest, requests
@@ -268,8 +268,8 @@ def test_a_proxy_of_the_environment_is_not_asked(run: Run) -> None:
     result.assert_outcomes(passed=4)
 
 
-def test_the_shared_server_is_asked_directly_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its views come from the fixture of the session, as those of the conformance kit do."""
+def test_shared_server_bypasses_the_proxy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its views come from the session fixture, as in the conformance kit."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "x.example")
@@ -287,8 +287,8 @@ def test_the_shared_server_is_asked_directly_too(run: Run, monkeypatch: pytest.M
     assert os.environ["NO_PROXY"] == "x.example"
 
 
-def test_markers_of_one_place_are_one_marker(run: Run) -> None:
-    """Of several in one list, which would be played cannot be told; those of a base are others."""
+def test_one_place_has_one_marker_with_scenarios(run: Run) -> None:
+    """The order of several in one list is ambiguous. A base class is another place."""
     result = run(
         """
         import pytest
@@ -313,31 +313,31 @@ def test_markers_of_one_place_are_one_marker(run: Run) -> None:
     )
     result.assert_outcomes(errors=1, failed=1, passed=1)
     result.stdout.fnmatch_lines(
-        ["*Several markers image_variation at one place name scenarios; name them all in one,*"]
+        ["*Several image_variation markers in one place name scenarios. Name all of them in*"]
     )
 
 
-def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Run) -> None:
-    """Its text is "deprecated"; any other warning is the suite's own affair."""
+def test_sdk_warning_is_ignored_for_late_fixtures(run: Run) -> None:
+    """Only the warning "deprecated" is ignored. Others stay the suite's own affair."""
     result = run(
         """
         import openai, pytest, warnings
 
-        DOORS = ["image_variation_cassette", "image_variation_server"]
+        FIXTURES = ["image_variation_cassette", "image_variation_server"]
 
-        def ask(door, png):
-            door.scenario("success_url_n1")
-            with openai.OpenAI(base_url=door.base_url, api_key="k") as client:
+        def ask(session, png):
+            session.scenario("success_url_n1")
+            with openai.OpenAI(base_url=session.base_url, api_key="k") as client:
                 client.images.create_variation(image=png)
 
-        @pytest.fixture(params=DOORS)
-        def door(request):
+        @pytest.fixture(params=FIXTURES)
+        def session(request):
             return request.getfixturevalue(request.param)
 
-        def test_by_fixture(door, square_png):
-            ask(door, square_png)
+        def test_by_fixture(session, square_png):
+            ask(session, square_png)
 
-        @pytest.mark.parametrize("name", DOORS)
+        @pytest.mark.parametrize("name", FIXTURES)
         def test_by_name(request, name, square_png):
             ask(request.getfixturevalue(name), square_png)
 
@@ -349,8 +349,8 @@ def test_the_sdks_own_warning_fails_no_test_that_opens_a_door_as_it_runs(run: Ru
     result.assert_outcomes(passed=5)
 
 
-def test_a_suite_with_a_square_png_of_its_own(run: Run) -> None:
-    """The tool's folder has ours all the same."""
+def test_suite_can_override_square_png(run: Run) -> None:
+    """The tool's folder still contains ours."""
     result = run(
         """
         import pytest
@@ -366,22 +366,22 @@ def test_a_suite_with_a_square_png_of_its_own(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_faults_of_cassettes_are_scenarios(run: Run) -> None:
-    """The mistake is told with what to call instead."""
+def test_cassettes_cannot_fail_next(run: Run) -> None:
+    """The error names the method to call instead."""
     result = run(
         """
         import pytest
 
         def test_it(image_variation_cassette):
-            with pytest.raises(ValueError, match=r"its turn: scenario.'rate_limit'."):
+            with pytest.raises(ValueError, match=r"in order: scenario.'rate_limit'."):
                 image_variation_cassette.fail_next("rate_limit")
         """
     )
     result.assert_outcomes(passed=1)
 
 
-def test_the_model_option(run: Run) -> None:
-    """What our client and the tool ask for, then."""
+def test_model_option(run: Run) -> None:
+    """Our client and the tool request that model."""
     result = run(
         """
         def test_it(image_variation_server, image_variation_client, image_variation_tool,
@@ -396,8 +396,8 @@ def test_the_model_option(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_the_samples(run: Run) -> None:
-    """Each is what its name says."""
+def test_samples(run: Run) -> None:
+    """Each sample is what its name says."""
     result = run(
         """
         from langchain_image_variation import SquarePNG
@@ -418,68 +418,70 @@ def test_the_samples(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-# What fails a test...
+# Failures...
 
 
-@pytest.mark.parametrize("door", ["image_variation_cassette", "image_variation_server"])
-def test_a_scenario_that_was_never_used_fails_the_test(run: Run, door: str) -> None:
-    """Unless a marker allows it."""
+@pytest.mark.parametrize("session", ["image_variation_cassette", "image_variation_server"])
+def test_unused_scenario_fails_the_test(run: Run, session: str) -> None:
+    """A marker can allow it."""
     result = run(
         f"""
         import pytest
 
-        def test_fails({door}):
-            {door}.scenario("success_b64_n2")
+        def test_fails({session}):
+            {session}.scenario("success_b64_n2")
 
         @pytest.mark.image_variation(allow_unused=True)
-        def test_allowed({door}):
-            {door}.scenario("success_b64_n2")
+        def test_allowed({session}):
+            {session}.scenario("success_b64_n2")
 
-        def test_that_fails_anyway({door}):
-            {door}.scenario("success_b64_n2")
+        def test_that_fails_anyway({session}):
+            {session}.scenario("success_b64_n2")
             assert 1 == 2
 
-        def test_that_is_skipped({door}):
-            {door}.scenario("success_b64_n2")
+        def test_that_is_skipped({session}):
+            {session}.scenario("success_b64_n2")
             pytest.skip("why")
         """
     )
     result.assert_outcomes(failed=2, passed=1, skipped=1)
-    told = [line for line in result.outlines if line.startswith("The scenario 'success_b64_n2'")]
-    assert len(told) == 1 and "it expects 1 request, and got none. " in told[0]
+    messages = [
+        line for line in result.outlines if line.startswith("The scenario 'success_b64_n2'")
+    ]
+    assert len(messages) == 1 and "expects 1 request, and got none. " in messages[0]
 
 
-@pytest.mark.parametrize("door", ["image_variation_cassette", "image_variation_server"])
-def test_a_request_that_no_scenario_expects_fails_the_test(run: Run, door: str) -> None:
-    """Though the program swallowed the error; unless a marker allows it."""
+@pytest.mark.parametrize("session", ["image_variation_cassette", "image_variation_server"])
+def test_unexpected_request_fails_the_test(run: Run, session: str) -> None:
+    """The test fails even if the program ignores the error, unless a marker allows it."""
     result = run(
         f"""
         import httpx, pytest
 
-        def ask({door}, png, n):
-            return httpx.post({door}.base_url + "/images/variations",
+        def ask({session}, png, n):
+            return httpx.post({session}.base_url + "/images/variations",
                               data={{"n": str(n), "response_format": "b64_json"}},
                               files={{"image": ("a.png", png)}})
 
-        def test_fails({door}, square_png):
-            {door}.scenario("success_b64_n2")
-            assert ask({door}, square_png, 3).status_code == 400
-            assert ask({door}, square_png, 2).status_code == 200
+        def test_fails({session}, square_png):
+            {session}.scenario("success_b64_n2")
+            assert ask({session}, square_png, 3).status_code == 400
+            assert ask({session}, square_png, 2).status_code == 200
 
         @pytest.mark.image_variation(allow_unexpected=True)
-        def test_allowed({door}, square_png):
-            {door}.scenario("success_b64_n2")
-            assert ask({door}, square_png, 3).status_code == 400
-            assert ask({door}, square_png, 2).status_code == 200
+        def test_allowed({session}, square_png):
+            {session}.scenario("success_b64_n2")
+            assert ask({session}, square_png, 3).status_code == 400
+            assert ask({session}, square_png, 2).status_code == 200
         """
     )
     result.assert_outcomes(failed=1, passed=1)
-    nearest = "*The nearest is 'success_b64_n2', but n: expected '2', got '3'.*"
+    nearest = "*The closest is 'success_b64_n2': n: expected '2', got '3'.*"
     result.stdout.fnmatch_lines([nearest])
 
 
-def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
-    """A request of another fixture's teardown is an error there."""
+def test_late_request_is_an_error(run: Run) -> None:
+    """A request from another fixture's teardown is reported."""
     result = run(
         """
         import httpx, pytest
@@ -495,29 +497,29 @@ def test_what_comes_after_the_test_fails_it_too(run: Run) -> None:
         """
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*one request too many*"])
+    result.stdout.fnmatch_lines(["*every scenario has been used up*"])
 
 
 @pytest.mark.parametrize(
     ("marker", "signature", "message"),
     [
-        ('"rate_limits"', "", "*no scenario 'rate_limits'; do you mean 'rate_limit'*"),
+        ('"rate_limits"', "", "*Unknown scenario 'rate_limits'. Did you mean 'rate_limit'*"),
         ('"rate_limit", strict=False', "", "*allow_unused and allow_unexpected, not strict.*"),
         ('"rate_limit", allow_unused="no"', "", "*allow_unused *must be True or False, got 'no'.*"),
         (
             '"rate_limit")\n        @pytest.mark.image_variation("endpoint_removed"',
             "",
-            "*name them all in one, in the order*",
+            "*Name all of them in one marker, in the order*",
         ),
         (
             '"rate_limit"',
             "image_variation_server, image_variation_cassette",
-            "*either image_variation_server or image_variation_cassette*",
+            "*image_variation_server or image_variation_cassette, but not both*",
         ),
     ],
 )
-def test_mistakes_are_told(run: Run, marker: str, signature: str, message: str) -> None:
-    """In one sentence, without a traceback."""
+def test_mistakes_fail_with_a_message(run: Run, marker: str, signature: str, message: str) -> None:
+    """There is no traceback."""
     result = run(
         f"""
         import pytest
@@ -534,8 +536,8 @@ def test_mistakes_are_told(run: Run, marker: str, signature: str, message: str) 
 
 
 @pytest.mark.parametrize("signature", ["", "image_variation_env"])
-def test_a_second_door_is_refused_however_it_is_opened(run: Run, signature: str) -> None:
-    """Also by name, as the test runs."""
+def test_second_session_is_refused(run: Run, signature: str) -> None:
+    """A test cannot request it by name while it runs, either."""
     result = run(
         f"""
         import httpx, pytest
@@ -547,12 +549,14 @@ def test_a_second_door_is_refused_however_it_is_opened(run: Run, signature: str)
         """
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*either image_variation_server or image_variation_cassette*"])
+    result.stdout.fnmatch_lines(
+        ["*image_variation_server or image_variation_cassette, but not both*"]
+    )
     result.stdout.no_fnmatch_line("*KeyError*")
 
 
-def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
-    """An app that swallows a refusal leaves nothing else to go by."""
+def test_failed_test_shows_unexpected_requests(run: Run) -> None:
+    """If the program swallows the 400, nothing else points to the cause."""
     result = run(
         """
         import httpx, pytest
@@ -566,12 +570,12 @@ def test_a_test_that_fails_for_its_own_reason_shows_ours_too(run: Run) -> None:
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["E *assert 0 == 2", "*image variations*", "*but n: expected '2', got '3'.*"]
+        ["E *assert 0 == 2", "*image variations*", "*: n: expected '2', got '3'.*"]
     )
 
 
-def test_a_test_that_is_run_again_begins_anew(run: Run, pytester: pytest.Pytester) -> None:
-    """What failed its first run is not held against the second."""
+def test_rerun_starts_fresh(run: Run, pytester: pytest.Pytester) -> None:
+    """Problems of the first run do not fail the second."""
     pytester.makeconftest(
         """
         import pytest
@@ -602,8 +606,8 @@ def test_a_test_that_is_run_again_begins_anew(run: Run, pytester: pytest.Pyteste
     result.assert_outcomes(passed=1)
 
 
-def test_unittest_classes_are_held_to_it_too(run: Run) -> None:
-    """A marker on a method of a TestCase works as elsewhere."""
+def test_marker_works_in_unittest_classes(run: Run) -> None:
+    """Scenarios of a TestCase's methods are checked too."""
     result = run(
         """
         import unittest, httpx, pytest
@@ -621,8 +625,8 @@ def test_unittest_classes_are_held_to_it_too(run: Run) -> None:
     result.assert_outcomes(passed=1, failed=1)
 
 
-def test_help_and_fixtures_are_documented(run: Run) -> None:
-    """Each fixture has a docstring, the marker and the options a line."""
+def test_help_documents_everything(run: Run) -> None:
+    """Each fixture has a docstring, and the marker and each option have a line."""
     fixtures = run("", "--fixtures").stdout.str()
     assert "no docstring available" not in fixtures
     for name in ("server", "cassette", "env", "client", "async_client", "tool", "loopback"):
@@ -631,8 +635,8 @@ def test_help_and_fixtures_are_documented(run: Run) -> None:
     run("", "--help").stdout.fnmatch_lines(["*--image-variation-url=URL*"])
 
 
-def test_each_scenario_can_be_asked_for_at_each_door(run: Run) -> None:
-    """By its name in a marker."""
+def test_every_scenario_can_be_named(run: Run) -> None:
+    """Cassettes and the server know every scenario."""
     result = run(
         f"""
         import pytest

@@ -15,27 +15,29 @@ endpoint_removed
 """.split()
 
 
-def test_each_case_of_the_contract_has_a_scenario() -> None:
-    """Successes, each broken rule, and each fault."""
+def test_every_contract_case_has_a_scenario() -> None:
+    """There are scenarios for successes, for each broken rule and for each fault."""
     assert not set(CASES) - SCENARIOS.keys()
     assert all(name == made.name and made.about for name, made in SCENARIOS.items())
 
 
-def test_names_are_file_names_and_identifiers() -> None:
-    """A name names a cassette on any disk."""
+def test_names_are_valid_file_names() -> None:
+    """A scenario's name is its cassette's file name on every file system."""
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in SCENARIOS)
 
 
-def test_an_unknown_name_is_told_with_those_like_it() -> None:
-    """Misspelt names are the commonest mistake."""
-    with pytest.raises(ValueError, match=r"'rate_limits'; do you mean 'rate_limit'"):
+def test_unknown_name_suggests_similar_ones() -> None:
+    """Misspelled names are the most common mistake."""
+    with pytest.raises(ValueError, match=r"'rate_limits'\. Did you mean 'rate_limit'"):
         scenario("rate_limits")
-    with pytest.raises(ValueError, match="There is no scenario 'zzz'"):
+    with pytest.raises(
+        ValueError, match=r"Unknown scenario 'zzz'\. The scenarios are: success_url_n1, "
+    ):
         scenario("zzz")
 
 
-def test_every_wait_that_a_fault_asks_for_is_short() -> None:
-    """A test of retries takes no longer than it must."""
+def test_retry_delays_are_short() -> None:
+    """Tests of retries are fast."""
     for made in SCENARIOS.values():
         for answer in made.answers:
             if answer.status in (429, 503) and "retry-after" in answer.headers:

@@ -1,4 +1,4 @@
-"""An app without a key, for servers that import it: `STORE` names its folder, `HOSTS` its names."""
+"""An app without a key, for servers that import it. `STORE` is its folder, `HOSTS` its names."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What schemathesis must be told of forms: they hold pictures, and else only text."""
+"""What schemathesis needs to know about forms: they have images, and otherwise only text."""
 
 from typing import Any
 
@@ -12,6 +12,6 @@ schemathesis.openapi.media_type("image/png", st.sampled_from([square_png(1), squ
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:
-    """Leave out a number as `user`: in a form it is text, so the server is right to take it."""
+    """Leave out numbers as `user`: a form sends them as text, which the server must accept."""
     user = body.get("user", "") if isinstance(body, dict) else ""
     return isinstance(user, str | bytes | dict | list)

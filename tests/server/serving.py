@@ -1,4 +1,4 @@
-"""An app of ours on a real socket, in a thread of the test's process."""
+"""An app on a real socket, in a thread of the test's process."""
 
 import base64
 import os
@@ -21,8 +21,8 @@ from langchain_image_variation.images.png import SquarePNG
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """Serve an app on loopback while the block runs, and give its address."""
-    # Its own logging settings would outlast it, and later tests that read logs would miss some.
+    """Serve an app on loopback during the block, and give its address."""
+    # uvicorn's logging settings would stay, and later tests that read logs would miss records.
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none"
     )
@@ -40,17 +40,17 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(10)
 
 
-class Moody(InstantEngine):
-    """Fails for users that ask for it, once each."""
+class MoodyEngine(InstantEngine):
+    """Fails once for each user whose name asks for it."""
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.users: set[str] = set()
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Answer, but fail a new user named for a failure."""
+        """Answer, but fail for a new user that is named for a failure."""
         user = request.user or ""
-        if user not in self.seen:
-            self.seen.add(user)
+        if user not in self.users:
+            self.users.add(user)
             if user.startswith("limit"):
                 error = RateLimitError("Please try again in 0.01s.")
                 error.retry_after = 0.01
@@ -60,24 +60,26 @@ class Moody(InstantEngine):
         return super().create_variation(request)
 
 
-def check_picture(given: str, size: str) -> None:
-    """Check what an answer holds for a picture, an address or base64."""
-    if given.startswith("http"):
-        with urllib.request.urlopen(given, timeout=10) as file:
+def check_image(image: str, size: str) -> None:
+    """Check the size of an image, which is a URL or base64."""
+    if image.startswith("http"):
+        with urllib.request.urlopen(image, timeout=10) as file:
             data = file.read()
     else:
-        data = base64.b64decode(given)
+        data = base64.b64decode(image)
     side = SquarePNG(data).side
     assert f"{side}x{side}" == size
 
 
-def installed(name: str) -> Path:
-    """Return where a client is that `.ci/clients` installs; without it the test is skipped.
+def installed_client(name: str) -> Path:
+    """Return where `.ci/clients` installed_client a client. Without it, the test is skipped.
 
-    Who names the folder, in `IMAGE_VARIATION_CLIENTS`, has them all: there it is a failure.
+    If `IMAGE_VARIATION_CLIENTS` names the folder, all clients must be there.
     """
-    named = os.environ.get("IMAGE_VARIATION_CLIENTS")
-    folder = Path(named) if named else Path(__file__).parents[2] / ".ci" / "installed"
+    directory = os.environ.get("IMAGE_VARIATION_CLIENTS")
+    folder = Path(directory) if directory else Path(__file__).parents[2] / ".ci" / "installed"
     if not (folder / name).exists():
-        (pytest.fail if named else pytest.skip)(f"{name} is not installed; .ci/clients installs it")
+        (pytest.fail if directory else pytest.skip)(
+            f"{name} is not installed. .ci/clients installs it."
+        )
     return folder / name

@@ -1,4 +1,4 @@
-"""Real clients against the app on a real socket."""
+"""Real clients that call the app over a real socket."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ from langchain_image_variation.hosted.client import AsyncImageVariationClient, I
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import non_square_png, square_png
-from tests.server.serving import Moody, check_picture, serving
+from tests.server.serving import MoodyEngine, check_image, serving
 
 KEY = "sk-right"
 PATH = "/v1/images/variations"
@@ -38,9 +38,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an app that asks for a key."""
+    """The address of an app that requires a key."""
     folder = tmp_path_factory.mktemp("store")
-    with serving(create_app(Moody(), api_key=KEY, store_dir=folder, queue=100)) as address:
+    with serving(create_app(MoodyEngine(), api_key=KEY, store_dir=folder, queue=100)) as address:
         yield address
 
 
@@ -52,13 +52,13 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def check(response: Any, n: int, size: str, response_format: str) -> None:
-    """Check an SDK's answer, and every picture in it."""
+def check_response(response: Any, n: int, size: str, response_format: str) -> None:
+    """Check an SDK's response, and every image in it."""
     assert len(response.data) == n
     for item in response.data:
         assert (item.b64_json is None) == (response_format == "url")
         assert (item.url is None) == (response_format == "b64_json")
-        check_picture(item.url or item.b64_json, size)
+        check_image(item.url or item.b64_json, size)
 
 
 CALLS = [
@@ -70,7 +70,7 @@ CALLS = [
 
 
 def test_the_vendors_sdk(address: str, photo: Path) -> None:
-    """Each form, number and size."""
+    """Each response format, number and size works."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk:
         for n, size, response_format in CALLS:
             response = sdk.images.create_variation(
@@ -79,14 +79,14 @@ def test_the_vendors_sdk(address: str, photo: Path) -> None:
                 size=size,  # type: ignore[arg-type]  # one of the three
                 response_format=response_format,  # type: ignore[arg-type]  # one of the two
             )
-            check(response, n, size, response_format)
+            check_response(response, n, size, response_format)
         assert [model.id for model in sdk.models.list()] == ["dall-e-2", "instant"]
         assert sdk.models.retrieve("instant").id == "instant"
 
 
 @pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
 async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) -> None:
-    """The same, async, all at once, by either of its transports."""
+    """They work at the same time too, with each of its transports."""
     http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
     async with openai.AsyncOpenAI(
         base_url=f"{address}/v1", api_key=KEY, http_client=http_client
@@ -101,31 +101,33 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
             for n, size, response_format in CALLS
         ]
         for response, call in zip(await asyncio.gather(*calls), CALLS, strict=True):
-            await asyncio.to_thread(check, response, *call)
+            await asyncio.to_thread(check_response, response, *call)
 
 
 @pytest.mark.slow
-async def test_the_vendors_async_sdks_exceptions(address: str, photo: Path) -> None:
-    """Its own class for each status, and after 429 and 500 it tries again; on both transports."""
-    # At once, as both wait for a second.
-    await asyncio.gather(*(_raise_all(address, photo, name) for name in ("httpx2", "aiohttp")))
+async def test_the_async_sdks_exceptions(address: str, photo: Path) -> None:
+    """It has a class for each status, and retries after 429 and 500, with each transport."""
+    # At the same time, because both wait for a second.
+    await asyncio.gather(
+        *(_check_exceptions(address, photo, name) for name in ("httpx2", "aiohttp"))
+    )
 
 
-async def _raise_all(address: str, photo: Path, transport: str) -> None:
+async def _check_exceptions(address: str, photo: Path, transport: str) -> None:
     http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
     async with openai.AsyncOpenAI(
         base_url=f"{address}/v1", api_key=KEY, http_client=http_client, max_retries=0
     ) as sdk:
         vary, wrong = sdk.images.create_variation, sdk.with_options(api_key="sk-wrong")
         patient = sdk.with_options(max_retries=1).images.create_variation
-        failing = [
-            vary(image=photo, size="1x1"),  # type: ignore[arg-type]  # as a mistaken user does
+        calls = [
+            vary(image=photo, size="1x1"),  # type: ignore[arg-type]  # as a user could by mistake
             wrong.images.create_variation(image=photo),
             sdk.models.retrieve("gpt-9"),
             vary(image=photo, user=f"limit-raised-{transport}"),
             vary(image=photo, user=f"fail-raised-{transport}"),
         ]
-        errors = await asyncio.gather(*failing, return_exceptions=True)
+        errors = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(error) for error in errors] == [
             openai.BadRequestError,
             openai.AuthenticationError,
@@ -133,13 +135,13 @@ async def _raise_all(address: str, photo: Path, transport: str) -> None:
             openai.RateLimitError,
             openai.InternalServerError,
         ]
-        again = [patient(image=photo, user=f"{what}-{transport}") for what in ("limit", "fail")]
-        for response in await asyncio.gather(*again):
-            await asyncio.to_thread(check, response, 1, "1024x1024", "url")
+        retries = [patient(image=photo, user=f"{what}-{transport}") for what in ("limit", "fail")]
+        for response in await asyncio.gather(*retries):
+            await asyncio.to_thread(check_response, response, 1, "1024x1024", "url")
 
 
-def test_the_sdks_own_images(address: str, photo: Path) -> None:
-    """Bytes, files, BytesIO and tuples, as its users pass them."""
+def test_the_sdks_kinds_of_images(address: str, photo: Path) -> None:
+    """Bytes, files, BytesIO and tuples work, as the SDK's users pass them."""
     named = io.BytesIO(photo.read_bytes())
     named.name = "x.png"
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk, open(photo, "rb") as file:
@@ -149,7 +151,7 @@ def test_the_sdks_own_images(address: str, photo: Path) -> None:
 
 
 def test_the_sdks_exceptions(address: str, photo: Path) -> None:
-    """Its own class for each status, with what our error says."""
+    """It has a class for each status, which shows our error."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as sdk:
         with pytest.raises(openai.BadRequestError, match="square") as bad:
             sdk.images.create_variation(image=non_square_png())
@@ -167,20 +169,22 @@ def test_the_sdks_exceptions(address: str, photo: Path) -> None:
             sdk.images.create_variation(image=photo, user="fail-sdk-raises")
 
 
-def test_the_sdk_tries_again(address: str, photo: Path) -> None:
-    """After 429 and 500, and then has its pictures."""
+def test_the_sdk_retries(address: str, photo: Path) -> None:
+    """After 429 and 500, it gets its images."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=1) as sdk:
 
         def ask(user: str) -> None:
-            check(sdk.images.create_variation(image=photo, user=user), 1, "1024x1024", "url")
+            check_response(
+                sdk.images.create_variation(image=photo, user=user), 1, "1024x1024", "url"
+            )
 
-        # At once, as both wait for a while.
+        # At the same time, because both wait for a while.
         with ThreadPoolExecutor() as pool:
             list(pool.map(ask, ("limit-sdk-retries", "fail-sdk-retries")))
 
 
 def test_our_own_client(address: str, photo: Path) -> None:
-    """The same calls, the results downloaded already, and our errors as themselves."""
+    """Results are downloaded already, and our errors keep their classes."""
     with ImageVariationClient(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
         for n, size, response_format in CALLS:
             answer = client.images.create_variation(
@@ -208,7 +212,7 @@ def test_our_own_client(address: str, photo: Path) -> None:
 
 
 async def test_our_own_async_client(address: str, photo: Path) -> None:
-    """Fifty calls at once; what is refused for now is tried again."""
+    """Of fifty calls at once, those that are refused are retried."""
     client = AsyncImageVariationClient(base_url=f"{address}/v1", api_key=KEY)
     async with client:
         calls = [client.images.create_variation(image=photo, size="256x256") for _ in range(50)]
@@ -217,7 +221,7 @@ async def test_our_own_async_client(address: str, photo: Path) -> None:
 
 
 def test_an_expired_result_is_its_own_error(tmp_path: Path, photo: Path) -> None:
-    """Our client knows our 403 as it knows the vendor's."""
+    """Our client recognizes our 403 like the vendor's."""
     with serving(create_app("instant", store_dir=tmp_path / "store", url_ttl=0.001)) as address:
         with ImageVariationClient(base_url=f"{address}/v1") as client:
             answer = client.images.create_variation(image=photo)
@@ -226,7 +230,7 @@ def test_an_expired_result_is_its_own_error(tmp_path: Path, photo: Path) -> None
 
 
 def curl(url: str, *options: str, key: str = KEY) -> subprocess.CompletedProcess[bytes]:
-    """Run the reference's own command line."""
+    """Run curl, as in the vendor's reference."""
     command = ["curl", "--silent", "--fail", url, "-H", f"Authorization: Bearer {key}", *options]
     return subprocess.run(command, capture_output=True, timeout=30)
 
@@ -237,12 +241,14 @@ CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not inst
 
 @CURL
 def test_curl(address: str, photo: Path) -> None:
-    """Each form, number and size; each picture is there."""
+    """Each response format, number and size works."""
     for n, size, form in CALLS:
         fields = [f"image=@{photo}", f"n={n}", f"size={size}", f"response_format={form}"]
-        done = curl(f"{address}{PATH}", *(option for field in fields for option in ("-F", field)))
-        answer = ImagesResponse.from_json(done.stdout)
-        check(answer, n, size, form)
+        process = curl(
+            f"{address}{PATH}", *(option for field in fields for option in ("-F", field))
+        )
+        answer = ImagesResponse.from_json(process.stdout)
+        check_response(answer, n, size, form)
         assert answer.created is not None
         assert abs(answer.created - time.time()) < 60
 
@@ -250,21 +256,21 @@ def test_curl(address: str, photo: Path) -> None:
 @pytest.mark.slow
 @CURL
 def test_curls_failures(address: str, photo: Path) -> None:
-    """It says the status, and tries again after 429 and 500 if it is told to."""
-    url, picture = f"{address}{PATH}", ["-F", f"image=@{photo}"]
-    for status, done in (
-        (400, curl(url, *picture, "-F", "n=11", *SAY)),
-        (401, curl(url, *picture, *SAY, key="sk-wrong")),
+    """It shows the status, and can retry after 429 and 500."""
+    url, image = f"{address}{PATH}", ["-F", f"image=@{photo}"]
+    for status, process in (
+        (400, curl(url, *image, "-F", "n=11", *SAY)),
+        (401, curl(url, *image, *SAY, key="sk-wrong")),
         (404, curl(f"{address}/v1/models/gpt-9", *SAY)),
-        (429, curl(url, *picture, "-F", "user=limit-curl-fails", *SAY)),
-        (500, curl(url, *picture, "-F", "user=fail-curl-fails", *SAY)),
+        (429, curl(url, *image, "-F", "user=limit-curl-fails", *SAY)),
+        (500, curl(url, *image, "-F", "user=fail-curl-fails", *SAY)),
     ):
-        assert (done.returncode, int(done.stdout)) == (22, status)
+        assert (process.returncode, int(process.stdout)) == (22, status)
 
     def ask(user: str) -> None:
-        done = curl(url, "--retry", "1", *picture, "-F", f"user={user}")
-        check(ImagesResponse.from_json(done.stdout), 1, "1024x1024", "url")
+        process = curl(url, "--retry", "1", *image, "-F", f"user={user}")
+        check_response(ImagesResponse.from_json(process.stdout), 1, "1024x1024", "url")
 
-    # At once, as both wait for a while.
+    # At the same time, because both wait for a while.
     with ThreadPoolExecutor() as pool:
         list(pool.map(ask, ("limit-curl-retries", "fail-curl-retries")))

@@ -37,7 +37,7 @@ OURS = [
     "[::1]:8000",
     "[::FFFF:127.0.0.1]:8000",
 ]
-"""What a server that listens at loopback may be called."""
+"""The names of a server that listens on loopback."""
 STRANGE = [
     "evil.example",
     "EVIL.example.:8000",
@@ -58,12 +58,12 @@ STRANGE = [
     "",
     ":8000",
 ]
-"""Further names, and what is not a host; no browser sends the latter."""
+"""Other names and invalid hosts. No browser sends the latter."""
 ELSEWHERE = ["203.0.113.5", "203.0.113.5:8000", "[2001:db8::5]", "[fe80::1%eth0]:8000"]
 """IP addresses that are not loopback."""
 PATHS = ["/", "/v1/models", "/v1/models/instant", "/metrics", "/openapi.json", "/healthz"]
 
-Ask = Callable[[bytes], str]
+Send = Callable[[bytes], str]
 
 
 def _free_port(host: str) -> int:
@@ -83,7 +83,7 @@ def _can_bind(host: str) -> bool:
 
 
 def _network_address() -> str | None:
-    """Return an address of this machine that is not loopback, if there is one; nothing is sent."""
+    """Return an address of this machine that is not loopback, or None. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("203.0.113.5", 9))
@@ -107,10 +107,10 @@ def _connect(address: Any) -> socket.socket:
     return client
 
 
-def _asking(address: Any) -> Ask:
-    """Return what sends the bytes of a request and returns the answer to it."""
+def _sender(address: Any) -> Send:
+    """Return a function that sends the bytes of a request and returns the answer."""
 
-    def ask(request: bytes) -> str:
+    def send(request: bytes) -> str:
         parts: list[bytes] = []
         with _connect(address) as client:
             client.sendall(request)
@@ -118,13 +118,13 @@ def _asking(address: Any) -> Ask:
                 parts.append(part)
         return b"".join(parts).decode("latin-1")
 
-    return ask
+    return send
 
 
-def get(ask: Ask, host: str, path: str = "/v1/models", *more: str) -> int:
-    """Return the status of the answer to a request that names a host, in any number of headers."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *more, "Connection: close", "", ""]
-    return status(ask("\r\n".join(lines).encode("latin-1")))
+def get(send: Send, host: str, path: str = "/v1/models", *headers: str) -> int:
+    """Return the status of a request with this `Host` and any further headers."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "Connection: close", "", ""]
+    return status(send("\r\n".join(lines).encode("latin-1")))
 
 
 def status(answer: str) -> int:
@@ -136,9 +136,9 @@ def status(answer: str) -> int:
 def running(
     command: list[str], store: Path, address: Any, hosts: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends, which begins when the server listens.
+    """Run a server during the block, which begins when the server listens.
 
-    What the server says is shown if it ends early or does not listen within a minute.
+    If it ends early or does not listen within a minute, its output is shown.
     """
     environment = {**os.environ, "STORE": str(store), "HOSTS": hosts}
     environment.pop("IMAGE_VARIATION_API_KEY", None)
@@ -174,12 +174,12 @@ def running(
 
 def serve(host: str, port: int) -> list[str]:
     """Our own command."""
-    where = ["--host", host, "--port", str(port)]
-    return ["langchain_image_variation", "serve", "--engine", "instant", *where]
+    options = ["--host", host, "--port", str(port)]
+    return ["langchain_image_variation", "serve", "--engine", "instant", *options]
 
 
 def uvicorn(host: str, port: int) -> list[str]:
-    """Uvicorn's command, with the parser that is installed."""
+    """Uvicorn's command, with the parser that is installed_client."""
     return ["uvicorn", "tests.server.hosted:app", "--host", host, "--port", str(port)]
 
 
@@ -196,8 +196,8 @@ def hypercorn(host: str, port: int) -> list[str]:
 
 def granian(host: str, port: int) -> list[str]:
     """Granian, whose HTTP is written in Rust."""
-    where = ["--interface", "asgi", "--host", host, "--port", str(port)]
-    return ["granian", *where, "tests.server.hosted:app"]
+    options = ["--interface", "asgi", "--host", host, "--port", str(port)]
+    return ["granian", *options, "tests.server.hosted:app"]
 
 
 SERVERS = {
@@ -221,73 +221,75 @@ def _command(name: str, host: str, port: int) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=EACH_SERVER)
-def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """What asks an app without a key at 127.0.0.1, on each way of serving."""
+def send(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Send]:
+    """A function that sends a request to an app without a key, for each server."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     command = _command(request.param, *address)
     with running(command, tmp_path_factory.mktemp("store"), address):
-        yield _asking(address)
+        yield _sender(address)
 
 
-def test_every_server_answers_to_the_names_of_loopback(ask: Ask) -> None:
-    """In any case, with any port, and with a dot at the end."""
-    assert [host for host in OURS if get(ask, host) != 200] == []
+def test_every_server_accepts_loopback_names(send: Send) -> None:
+    """In upper or lower case, with any port, and with a final dot."""
+    assert [host for host in OURS if get(send, host) != 200] == []
 
 
-def test_every_server_refuses_other_names(ask: Ask) -> None:
-    """And whatever is not a host; servers may refuse that themselves, with 400."""
-    found = {host: get(ask, host) for host in STRANGE + ELSEWHERE}
-    assert {host: code for host, code in found.items() if code not in (400, 403)} == {}
-    assert found["evil.example"] == found["203.0.113.5"] == 403
-    assert [path for path in PATHS if get(ask, "evil.example", path) != 403] == []
-    assert [path for path in PATHS if get(ask, "localhost", path) != 200] == []
+def test_every_server_refuses_other_names(send: Send) -> None:
+    """And invalid ones, for which the server itself may send a 400."""
+    statuses = {host: get(send, host) for host in STRANGE + ELSEWHERE}
+    assert {host: code for host, code in statuses.items() if code not in (400, 403)} == {}
+    assert statuses["evil.example"] == statuses["203.0.113.5"] == 403
+    assert [path for path in PATHS if get(send, "evil.example", path) != 403] == []
+    assert [path for path in PATHS if get(send, "localhost", path) != 200] == []
 
 
-def test_every_server_refuses_to_make_variations_for_other_names(ask: Ask) -> None:
-    """As for a form that a page posts to its own origin."""
-    made = httpx.Request(
+def test_every_server_refuses_forms_for_other_names(send: Send) -> None:
+    """As a page sends them to its own origin."""
+    form = httpx.Request(
         "POST",
         "http://localhost/v1/images/variations",
         files={"image": ("a.png", square_png(8))},
         data={"size": "256x256", "response_format": "b64_json"},
     )
-    body = made.read()
+    body = form.read()
     for host, code in (("localhost", 200), ("evil.example", 403)):
         head = [
             "POST /v1/images/variations HTTP/1.1",
             f"Host: {host}",
             f"Origin: http://{host}",
-            f"Content-Type: {made.headers['content-type']}",
+            f"Content-Type: {form.headers['content-type']}",
             f"Content-Length: {len(body)}",
             "Connection: close",
         ]
-        answer = ask("\r\n".join([*head, "", ""]).encode() + body)
+        answer = send("\r\n".join([*head, "", ""]).encode() + body)
         assert status(answer) == code
         assert ("b64_json" in answer) == (code == 200)
 
 
-def test_every_server_heeds_the_one_host_header_alone(ask: Ask) -> None:
-    """Not what claims to come from a proxy, not the first or last of two, and not none."""
-    assert get(ask, "evil.example", "/v1/models", "X-Forwarded-Host: localhost") == 403
-    assert get(ask, "evil.example", "/v1/models", "Forwarded: host=localhost") == 403
-    assert get(ask, "localhost", "/v1/models", "X-Forwarded-Host: evil.example") == 200
+def test_only_a_single_host_header_counts(send: Send) -> None:
+    """A header of a proxy does not count, and two `Host` headers or none are refused."""
+    assert get(send, "evil.example", "/v1/models", "X-Forwarded-Host: localhost") == 403
+    assert get(send, "evil.example", "/v1/models", "Forwarded: host=localhost") == 403
+    assert get(send, "localhost", "/v1/models", "X-Forwarded-Host: evil.example") == 200
     for first, second in (("localhost", "evil.example"), ("evil.example", "localhost")):
-        assert get(ask, first, "/v1/models", f"Host: {second}") in (400, 403)
-    assert status(ask(b"GET /v1/models HTTP/1.0\r\n\r\n")) in (400, 403)
-    assert status(ask(b"GET /v1/models HTTP/1.0\r\nHost: evil.example\r\n\r\n")) == 403
-    assert status(ask(b"GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n")) == 200
+        assert get(send, first, "/v1/models", f"Host: {second}") in (400, 403)
+    assert status(send(b"GET /v1/models HTTP/1.0\r\n\r\n")) in (400, 403)
+    assert status(send(b"GET /v1/models HTTP/1.0\r\nHost: evil.example\r\n\r\n")) == 403
+    assert status(send(b"GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n")) == 200
 
 
-def test_every_server_refuses_an_absolute_target_of_another_host(ask: Ask) -> None:
-    """A request as it is sent to a proxy does not get past the check by naming us in its target."""
-    assert get(ask, "evil.example", "http://localhost/v1/models") in (400, 403, 404)
-    assert get(ask, "evil.example", "http://evil.example/v1/models") in (400, 403, 404)
+def test_an_absolute_target_is_no_way_around(send: Send) -> None:
+    """A target that names our host does not replace the `Host` header."""
+    assert get(send, "evil.example", "http://localhost/v1/models") in (400, 403, 404)
+    assert get(send, "evil.example", "http://evil.example/v1/models") in (400, 403, 404)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hypercorn", "granian"])
 def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
-    """It takes the place of the header `Host`."""
+    """It takes the place of the `Host` header."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     command = _command(name, *address)
     pytest.importorskip("h2")
@@ -303,27 +305,25 @@ def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
-def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_allowed(
-    name: str, tmp_path: Path
-) -> None:
-    """To no other name: an address cannot be rebound, and a router's may not be known here."""
+def test_listening_everywhere_allows_addresses(name: str, tmp_path: Path) -> None:
+    """No other name is allowed. An address cannot be rebound, and could be that of a router."""
     port = _free_port("0.0.0.0")
     command = _command(name, "0.0.0.0", port)
     if name == "serve":
         command += ["--allowed-host", "img.example", "--allowed-host", "2001:db8::5"]
     network = _network_address()
-    hosts = "img.example 2001:db8::5"
-    with running(command, tmp_path, ("127.0.0.1", port), hosts=hosts):
+    environment_hosts = "img.example 2001:db8::5"
+    with running(command, tmp_path, ("127.0.0.1", port), hosts=environment_hosts):
         for local in ("127.0.0.1", network or "127.0.0.1"):
-            ask = _asking((local, port))
-            named = ["img.example", "IMG.example.:443", "[2001:db8::5]:8000", "localhost"]
-            assert [host for host in named if get(ask, host) != 200] == []
-            found = {host: get(ask, host) for host in [*STRANGE, "a.img.example", "example"]}
-            assert {host: code for host, code in found.items() if code not in (400, 403)} == {}
+            send = _sender((local, port))
+            hosts = ["img.example", "IMG.example.:443", "[2001:db8::5]:8000", "localhost"]
+            assert [host for host in hosts if get(send, host) != 200] == []
+            statuses = {host: get(send, host) for host in [*STRANGE, "a.img.example", "example"]}
+            assert {host: code for host, code in statuses.items() if code not in (400, 403)} == {}
         if network is not None:
-            ask = _asking((network, port))
-            named = [network, f"{network}:{port}", *ELSEWHERE]
-            assert [host for host in named if get(ask, host) != 200] == []
+            send = _sender((network, port))
+            hosts = [network, f"{network}:{port}", *ELSEWHERE]
+            assert [host for host in hosts if get(send, host) != 200] == []
 
 
 @pytest.mark.slow
@@ -333,7 +333,7 @@ def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_all
         (["--host", "127.0.0.2"], ["127.0.0.2:8000", "localhost"], ["203.0.113.5"]),
         (["--host", "localhost"], ["localhost", "127.0.0.1"], ["203.0.113.5"]),
         (
-            ["--public-url", "https://img.example:8443/pictures"],
+            ["--public-url", "https://img.example:8443/images"],
             ["img.example", "img.example:8443", "localhost", "127.0.0.1"],
             ["a.img.example", "203.0.113.5"],
         ),
@@ -343,45 +343,45 @@ def test_one_that_listens_everywhere_answers_to_addresses_and_names_that_are_all
     ],
     ids=lambda value: " ".join(value[:2]),
 )
-def test_serve_answers_to_where_it_listens_and_its_public_url(
+def test_serve_accepts_its_own_names(
     tmp_path: Path, arguments: list[str], ours: list[str], strange: list[str]
 ) -> None:
-    """Each besides loopback; the refusal names what is safe to do."""
+    """The host it listens on and that of its public URL. The refusal says what is safe to do."""
     host = arguments[1] if arguments[0] == "--host" else "127.0.0.1"
     if not _can_bind(host):
         pytest.skip(f"this machine has no address {host}")
     local = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
     address = (local, _free_port(host))
     with running([*serve(host, address[1]), *arguments], tmp_path, address):
-        ask = _asking(address)
-        assert [name for name in ours if get(ask, name) != 200] == []
-        assert [name for name in [*strange, *STRANGE] if get(ask, name) not in (400, 403)] == []
-        answer = ask(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        send = _sender(address)
+        assert [name for name in ours if get(send, name) != 200] == []
+        assert [name for name in [*strange, *STRANGE] if get(send, name) not in (400, 403)] == []
+        answer = send(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
         assert "got 'evil.example'" in answer
         assert "--api-key" in answer
         assert "--allowed-host NAME" in answer
 
 
-def test_a_server_at_a_unix_socket_answers_to_names_alone(tmp_path: Path) -> None:
-    """Loopback's, and those that the app allows: what is before the socket is not known."""
+def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
+    """Only loopback's and the allowed names: what is in front of the socket is unknown."""
     path = str(tmp_path / "s")
     command = ["uvicorn", "tests.server.hosted:app", "--uds", path]
     with running(command, tmp_path / "store", path, hosts="img.example"):
-        ask = _asking(path)
+        send = _sender(path)
         for host in ("localhost", "127.0.0.1", "img.example"):
-            assert get(ask, host) == 200
+            assert get(send, host) == 200
         for host in ("evil.example", "203.0.113.5", ""):
-            assert get(ask, host) in (400, 403)
+            assert get(send, host) in (400, 403)
 
 
 def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
-    """A page cannot know the key."""
+    """A web page cannot know the key."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     with running([*serve(*address), "--api-key", "sk-1"], tmp_path, address):
-        ask = _asking(address)
-        assert get(ask, "evil.example", "/v1/models", "Authorization: Bearer sk-1") == 200
-        assert get(ask, "evil.example", "/v1/models") == 401
-        assert get(ask, "evil.example", "/healthz") == 200
+        send = _sender(address)
+        assert get(send, "evil.example", "/v1/models", "Authorization: Bearer sk-1") == 200
+        assert get(send, "evil.example", "/v1/models") == 401
+        assert get(send, "evil.example", "/healthz") == 200
 
 
 @pytest.mark.parametrize(
@@ -391,22 +391,22 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
         (7, "hosts must be a list"),
         (
             ["*"],
-            "the pattern '*'; list each host by its full name, or set an API key, which allows",
+            "the pattern '*'. List each host by its full name, or set an API key, which allows",
         ),
         (["*.img.example"], "the pattern"),
         ([".img.example"], "the pattern"),
-        (["http://img.example"], "holds 'http://img.example', which is not a host; pass a name"),
+        (["http://img.example"], "contains 'http://img.example', which is not a host. Pass a name"),
         (["img.example:8000"], "without scheme, port and path"),
         (["[::1]:8000"], "without scheme, port and path"),
         (["img.example/"], "which is not a host"),
         (["bücher.example"], "which is not a host"),
         ([""], "which is not a host"),
-        ([b"img.example"], "holds a value of type bytes, which is not a host"),
+        ([b"img.example"], "contains a value of type bytes, which is not a host"),
         ([None], "which is not a host"),
     ],
 )
 def test_invalid_hosts_are_refused(tmp_path: Path, hosts: Any, message: str) -> None:
-    """When the app is made; there are no patterns."""
+    """By `create_app`. Patterns are not supported."""
     with pytest.raises(InvalidRequestError) as caught:
         create_app("instant", hosts=hosts, store_dir=tmp_path)
     assert message in caught.value.message
@@ -415,7 +415,7 @@ def test_invalid_hosts_are_refused(tmp_path: Path, hosts: Any, message: str) -> 
 
 @pytest.mark.parametrize("host", ["img.example.", "IMG.example", "::1", "[::1]", "10.0.0.1", "a_b"])
 def test_hosts_may_be_names_and_addresses(host: str) -> None:
-    """IPv6 with brackets and without."""
+    """IPv6 addresses may have brackets."""
     Access(None, None, [host])
 
 
@@ -432,13 +432,13 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
     ],
 )
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
-    """With the error that says what one is like."""
-    with pytest.raises(InvalidRequestError, match="public_url must be an address"):
+    """The error shows a valid one."""
+    with pytest.raises(InvalidRequestError, match="public_url must be a URL"):
         Access(None, url)
 
 
-async def test_a_public_url_in_other_letters_is_called_as_browsers_do(tmp_path: Path) -> None:
-    """They send the name in its ASCII form."""
+async def test_a_public_url_may_be_international(tmp_path: Path) -> None:
+    """Browsers send the name in its ASCII form."""
     app = create_app("instant", public_url="https://bücher.example", store_dir=tmp_path)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://bücher.example"
@@ -456,10 +456,8 @@ async def test_a_public_url_in_other_letters_is_called_as_browsers_do(tmp_path: 
         ("http://[2001:DB8::5]/", "http://[2001:db8::5]"),
     ],
 )
-async def test_the_page_at_the_public_url_may_call_behind_a_proxy(
-    tmp_path: Path, public_url: str, origin: str
-) -> None:
-    """Its origin is in lower case and without the default port; a proxy may send another Host."""
+async def test_the_page_works_behind_a_proxy(tmp_path: Path, public_url: str, origin: str) -> None:
+    """Its origin is in lower case and without the default port. A proxy may change the `Host`."""
     app = create_app("instant", public_url=public_url, store_dir=tmp_path)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:

@@ -16,19 +16,19 @@ from langchain_image_variation.server import create_app
 from tests.server.serving import serving
 
 CASES = 2000
-"""The lowest number of requests that schemathesis makes up."""
+"""The fewest requests that schemathesis must generate."""
 KEY = "sk-right"
 
 
 @pytest.mark.parametrize("api_key", [None, KEY])
 async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> None:
-    """It names every address, the contract's fields, and a key only where one is asked for."""
+    """It has every path, the contract's fields, and a key only if one is required."""
     app = create_app("instant", store_dir=tmp_path, api_key=api_key)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         document = (await client.get("/openapi.json")).json()
     OpenAPIV31SpecValidator(document).validate()
-    routes = {route.path.replace(":path", "") for route in app.routes}  # type: ignore[attr-defined]  # all are routes
+    routes = {route.path.replace(":path", "") for route in app.routes}  # type: ignore[attr-defined]  # all of them are routes
     assert set(document["paths"]) == routes - {"/"}
     schemas = document["components"]["schemas"]
     fields = schemas["CreateImageVariationRequest"]["properties"]
@@ -37,10 +37,10 @@ async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> Non
     assert (KEY in json.dumps(document)) is False
 
 
-async def test_a_model_is_any_if_the_engine_names_none(tmp_path: Path) -> None:
-    """A generated client refuses no model then; else those that the engine has are listed."""
-    passes_on = load_engine("variations", base_url="http://127.0.0.1:1/v1")
-    engines: tuple[Any, ...] = ("instant", passes_on)
+async def test_the_models_are_those_of_the_engine(tmp_path: Path) -> None:
+    """If the engine lists no models, a generated client may send any."""
+    hosted_engine = load_engine("variations", base_url="http://127.0.0.1:1/v1")
+    engines: tuple[Any, ...] = ("instant", hosted_engine)
     for engine, models in zip(engines, (["dall-e-2", "instant", ""], None), strict=True):
         transport = httpx.ASGITransport(create_app(engine, store_dir=tmp_path))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -52,7 +52,7 @@ async def test_a_model_is_any_if_the_engine_names_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("api_key", [None, KEY])
 def test_schemathesis_finds_no_failure(tmp_path: Path, api_key: str | None) -> None:
-    """Whatever it makes of the document, each answer is one it allows, and no 5xx."""
+    """Every answer matches the document, and none is a 5xx."""
     command = [
         str(Path(sys.executable).with_name("st")),
         "--no-color",
@@ -70,16 +70,16 @@ def test_schemathesis_finds_no_failure(tmp_path: Path, api_key: str | None) -> N
         "SCHEMATHESIS_HOOKS": "tests.server.schemathesis_hooks",
     }
     with serving(create_app("instant", store_dir=tmp_path / "store", api_key=api_key)) as address:
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, f"{address}/openapi.json"],
-            # It leaves a folder of its own where it runs.
+            # It writes a folder into the current directory.
             cwd=tmp_path,
             env=environment,
             capture_output=True,
             text=True,
             timeout=600,
         )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    tried = re.search(r"(\d+) generated", done.stdout)
-    assert tried is not None
-    assert int(tried[1]) >= CASES
+    assert process.returncode == 0, process.stdout[-5000:] + process.stderr[-1000:]
+    match = re.search(r"(\d+) generated", process.stdout)
+    assert match is not None
+    assert int(match[1]) >= CASES

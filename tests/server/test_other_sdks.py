@@ -1,6 +1,6 @@
-"""The vendor's SDKs of other languages and other times, each where it is installed.
+"""The vendor's SDKs for other languages and their older releases. Each needs to be installed.
 
-`.ci/clients` says how: it installs them into the folder that `IMAGE_VARIATION_CLIENTS` names.
+`.ci/clients` installs them into the folder that `IMAGE_VARIATION_CLIENTS` names.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
-from tests.server.serving import Moody, check_picture, installed, serving
+from tests.server.serving import MoodyEngine, check_image, installed_client, serving
 
 pytestmark = pytest.mark.slow
 KEY = "sk-right"
@@ -36,34 +36,34 @@ OLD = (
 )
 
 
-def asked(tmp_path: Path, *command: str | Path) -> dict[str, Any]:
-    """Run a client's script, told of a server by its environment, and return what it printed."""
+def run_client(tmp_path: Path, *command: str | Path) -> dict[str, Any]:
+    """Run a client's script, which finds the server in its environment. Return its output."""
     photo = tmp_path / "image.png"
     photo.write_bytes(square_png(64))
-    app = create_app(Moody(), api_key=KEY, store_dir=tmp_path / "store", queue=100)
+    app = create_app(MoodyEngine(), api_key=KEY, store_dir=tmp_path / "store", queue=100)
     with serving(app) as address:
-        # Nothing else tells an old program where the server is; 0.28 reads a name of its own.
+        # An old program finds the server in its environment. 0.28 reads another variable.
         base = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_BASE": f"{address}/v1"}
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, photo],
             env={**os.environ, **base, "OPENAI_API_KEY": KEY},
             capture_output=True,
             text=True,
             timeout=100,
         )
-        assert done.returncode == 0, done.stderr
-        printed: dict[str, Any] = json.loads(done.stdout)
-        for n, size, _, pictures in printed["answers"]:
-            assert len(pictures) == n
-            for picture in pictures:
-                check_picture(picture, size)
-    assert len(printed["answers"]) == 12
-    return printed
+        assert process.returncode == 0, process.stderr
+        output: dict[str, Any] = json.loads(process.stdout)
+        for n, size, _, images in output["answers"]:
+            assert len(images) == n
+            for image in images:
+                check_image(image, size)
+    assert len(output["answers"]) == 12
+    return output
 
 
-def check_errors(printed: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Check the class that stands for each status."""
-    errors = printed["errors"]
+def check_errors(output: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Check the class of the exception for each status."""
+    errors = output["errors"]
     assert {int(status): error[0] for status, error in errors.items()} == dict(
         zip(STATUSES, names, strict=True)
     )
@@ -72,26 +72,26 @@ def check_errors(printed: dict[str, Any], names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("release", ["newest", "4"])
 def test_the_npm_package(tmp_path: Path, release: str) -> None:
-    """Every form, number and size; its own errors; the newest tries again after 429 and 500."""
-    folder = installed(f"node-{release}/node_modules/openai").parents[1]
+    """Each format, number and size works, as do its errors. The newest retries."""
+    folder = installed_client(f"node-{release}/node_modules/openai").parents[1]
     node = shutil.which("node") or "node"
     retries = "yes" if release == "newest" else "no"
-    printed = asked(tmp_path, node, SCRIPTS / "sdk.mjs", folder, retries)
-    check_errors(printed, MODERN)
-    assert printed["errors"]["401"][2] == "invalid_api_key"
-    assert printed["retried"] == ([1, 1] if retries == "yes" else [])
+    output = run_client(tmp_path, node, SCRIPTS / "sdk.mjs", folder, retries)
+    check_errors(output, MODERN)
+    assert output["errors"]["401"][2] == "invalid_api_key"
+    assert output["retried"] == ([1, 1] if retries == "yes" else [])
 
 
 @pytest.mark.parametrize("release", ["1", "2"])
 def test_older_python_sdks(tmp_path: Path, release: str) -> None:
-    """The last 1.x and 2.x do as the newest does."""
-    python = installed(f"python-{release}/bin/python")
-    printed = asked(tmp_path, python, SCRIPTS / "sdk.py")
-    check_errors(printed, MODERN)
-    assert printed["retried"] == [1, 1]
+    """The last 1.x and 2.x behave like the newest."""
+    python = installed_client(f"python-{release}/bin/python")
+    output = run_client(tmp_path, python, SCRIPTS / "sdk.py")
+    check_errors(output, MODERN)
+    assert output["retried"] == [1, 1]
 
 
 def test_the_python_sdk_before_1(tmp_path: Path) -> None:
-    """0.28, told by its environment alone, which `openai.Image.create_variation` belongs to."""
-    python = installed("python-0.28/bin/python")
-    check_errors(asked(tmp_path, python, SCRIPTS / "sdk_0.py"), OLD)
+    """0.28 has `openai.Image.create_variation`, and finds the server in its environment."""
+    python = installed_client("python-0.28/bin/python")
+    check_errors(run_client(tmp_path, python, SCRIPTS / "sdk_0.py"), OLD)

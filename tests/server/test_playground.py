@@ -12,11 +12,11 @@ from langchain_image_variation.server import create_app
 class _Elements(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep each element."""
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
 
 async def page(tmp_path: Path) -> httpx.Response:
@@ -27,7 +27,7 @@ async def page(tmp_path: Path) -> httpx.Response:
 
 
 async def test_only_its_own_script_runs(tmp_path: Path) -> None:
-    """The policy allows this script and style by their hashes, and nothing from elsewhere."""
+    """The policy allows only this script and this style, by their hashes."""
     answer = await page(tmp_path)
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
@@ -40,15 +40,15 @@ async def test_only_its_own_script_runs(tmp_path: Path) -> None:
 
 
 async def test_every_control_has_a_name(tmp_path: Path) -> None:
-    """A label, or its own text; and what is said of it exists."""
+    """Each has a label, and what describes it exists."""
     parser = _Elements()
     parser.feed((await page(tmp_path)).text)
-    labelled = {attributes.get("for") for tag, attributes in parser.found if tag == "label"}
-    names = {attributes["id"] for _, attributes in parser.found if "id" in attributes}
-    controls = [a for tag, a in parser.found if tag in ("input", "select")]
+    label_targets = {attributes.get("for") for tag, attributes in parser.elements if tag == "label"}
+    names = {attributes["id"] for _, attributes in parser.elements if "id" in attributes}
+    controls = [a for tag, a in parser.elements if tag in ("input", "select")]
     assert len(controls) == 5
     for attributes in controls:
-        assert attributes["id"] in labelled
+        assert attributes["id"] in label_targets
         assert attributes.get("aria-describedby", "note") in names
-    assert ("html", {"lang": "en"}) in parser.found
-    assert any(attributes.get("name") == "viewport" for _, attributes in parser.found)
+    assert ("html", {"lang": "en"}) in parser.elements
+    assert any(attributes.get("name") == "viewport" for _, attributes in parser.elements)

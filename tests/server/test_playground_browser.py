@@ -20,6 +20,8 @@ pytest.importorskip("playwright")
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
@@ -40,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
+    """The installed_client Chromium."""
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
@@ -55,19 +57,19 @@ def photo(folder: Path) -> Path:
     return path
 
 
-def make(tab: Page, response_format: str) -> None:
-    """Ask for two variations with the keyboard alone, and wait for them."""
+def create_two(tab: Page, response_format: str) -> None:
+    """Create two variations with the keyboard only, and wait for them."""
     tab.locator("#response_format").select_option(response_format)
     tab.locator("#n").select_option("2")
     tab.locator("#key").focus()
     tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
-    tab.get_by_text("2 of 2 made.").wait_for()
+    tab.get_by_text("2 of 2 created.").wait_for()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
-    """A photo is squared and sent; a refusal is said; variations are shown and can be saved."""
+def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    """It crops and sends a photo, shows an error, and shows variations that can be saved."""
     app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
     with (
         serving(app) as address,
@@ -79,17 +81,17 @@ def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str)
         failures: list[str] = []
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.goto(address)
-        # Not by click: playwright would wait for what is said not to be enabled yet.
+        # Not by a click: Playwright would wait until the button is enabled.
         tab.locator("#go").press("Enter")
-        assert tab.locator("#error").inner_text() == "Choose a picture first."
+        assert tab.locator("#error").inner_text() == "Choose an image first."
         tab.locator("#file").set_input_files(photo(tmp_path))
         tab.locator("#preview").wait_for()
-        assert "1600x1200, sent as PNG of 1024x1024" in tab.locator("#note").inner_text()
+        assert "1600x1200, sent as a PNG of 1024x1024" in tab.locator("#note").inner_text()
         tab.locator("#go").click()
-        tab.get_by_text("There is no API key in the request").wait_for()
+        tab.get_by_text("The request has no API key").wait_for()
         tab.locator("#key").fill(KEY)
         for response_format in ("b64_json", "url"):
-            make(tab, response_format)
+            create_two(tab, response_format)
             assert tab.locator("#results img").count() == 2
             assert tab.locator("#error").is_hidden()
             with tab.expect_download() as download:
@@ -104,48 +106,60 @@ def test_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str)
     assert not failures
 
 
-def test_a_file_that_is_no_picture(browser: Browser, tmp_path: Path) -> None:
-    """Is said on the page, and nothing is sent."""
-    (tmp_path / "notes.txt").write_text("no picture")
+def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    """Mounted in another app, the page calls the app and fetches its results where they are."""
+    app = Starlette(routes=[Mount("/img", create_app("instant", store_dir=tmp_path / "store"))])
+    with serving(app) as address, browser.new_page() as tab:
+        tab.goto(f"{address}/img/")
+        tab.locator("#file").set_input_files(photo(tmp_path))
+        tab.locator("#preview").wait_for()
+        create_two(tab, "url")
+        assert tab.locator("#results img").count() == 2
+        assert f"{address}/img/v1/images/variations" in tab.locator("#code").inner_text()
+
+
+def test_a_file_that_is_not_an_image(browser: Browser, tmp_path: Path) -> None:
+    """The page says so, and sends nothing."""
+    (tmp_path / "notes.txt").write_text("not an image")
     with (
         serving(create_app("instant", store_dir=tmp_path / "store")) as address,
         browser.new_page() as tab,
     ):
         tab.goto(address)
         tab.locator("#file").set_input_files(tmp_path / "notes.txt")
-        tab.get_by_text("notes.txt cannot be read as a picture").wait_for()
+        tab.get_by_text("notes.txt is not an image that this browser can read").wait_for()
 
 
-class Varied(InstantEngine):
-    """Makes another picture each time, and waits for leave before each but the first."""
+class VaryingEngine(InstantEngine):
+    """Returns a different image each time. Each call but the first waits for a permit."""
 
     def __init__(self, fail_at: int = 0) -> None:
-        self.leave = threading.Semaphore(1)
-        self.asked: list[int] = []
-        self.most = 0
-        self.two = threading.Event()
+        self.permits = threading.Semaphore(1)
+        self.counts: list[int] = []
+        self.max_running = 0
+        self.two_running = threading.Event()
         self._fail_at = fail_at
         self._running = 0
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Wait, and answer."""
-        self.asked.append(request.n)
-        number = len(self.asked)
+        """Wait for a permit, and answer."""
+        self.counts.append(request.n)
+        number = len(self.counts)
         self._running += 1
-        self.most = max(self.most, self._running)
+        self.max_running = max(self.max_running, self._running)
         if self._running == 2:
-            self.two.set()
-        self.leave.acquire(timeout=30)
+            self.two_running.set()
+        self.permits.acquire(timeout=30)
         self._running -= 1
         if number == self._fail_at:
-            raise ContentPolicyError("This one is not made.")
+            raise ContentPolicyError("This image is not allowed.")
         source = SquarePNG(square_png(number))
         return super().create_variation(request.model_copy(update={"image": source}))
 
 
 @contextmanager
-def browsing(browser: Browser, tmp_path: Path, engine: Any) -> Iterator[Page]:
-    """Open the page in a browser, with a photo dropped on it."""
+def open_page(browser: Browser, tmp_path: Path, engine: Any) -> Iterator[Page]:
+    """Open the page in a browser, and drop a photo on it."""
     with (
         serving(create_app(engine, store_dir=tmp_path / "store", workers=4)) as address,
         browser.new_page() as tab,
@@ -172,52 +186,50 @@ def drop(tab: Page, path: Path) -> None:
         tab.dispatch_event("h1", event, {"dataTransfer": transfer})
 
 
-def test_variations_are_shown_as_they_come(browser: Browser, tmp_path: Path) -> None:
-    """Each when it is made, with two at work at most, and all of them different."""
-    engine = Varied()
-    with browsing(browser, tmp_path, engine) as tab:
+def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> None:
+    """Each when it is ready, with at most two calls at once, and all of them different."""
+    engine = VaryingEngine()
+    with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
         for count in range(1, 5):
             if count < 4:
-                tab.get_by_text(f"{count} of 4 made…").wait_for()
+                tab.get_by_text(f"{count} of 4 created…").wait_for()
             else:
-                tab.get_by_text("4 of 4 made.").wait_for()
+                tab.get_by_text("4 of 4 created.").wait_for()
             assert tab.locator("#results img").count() == count
-            # The next one is asked for once this one is shown.
-            engine.two.wait(timeout=30)
-            engine.leave.release()
+            # The page requests the next one when this one is shown.
+            engine.two_running.wait(timeout=30)
+            engine.permits.release()
         links = [item.get_attribute("src") for item in tab.locator("#results img").all()]
         assert len(set(links)) == 4
-    assert engine.asked == [1, 1, 1, 1]
-    assert engine.most == 2
+    assert engine.counts == [1, 1, 1, 1]
+    assert engine.max_running == 2
 
 
-def test_those_that_were_made_stay_when_one_fails(browser: Browser, tmp_path: Path) -> None:
-    """And the failure is said; so it is when the user stops."""
-    engine = Varied(fail_at=2)
+def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Path) -> None:
+    """The page shows the error. They also stay when the user stops."""
+    engine = VaryingEngine(fail_at=2)
     for _ in range(3):
-        engine.leave.release()
-    with browsing(browser, tmp_path, engine) as tab:
+        engine.permits.release()
+    with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
-        tab.get_by_text("This one is not made.").wait_for()
-        tab.get_by_text(re.compile(r"[1-3] of 4 made\.")).wait_for()
-        while engine.leave.acquire(blocking=False):
+        tab.get_by_text("This image is not allowed.").wait_for()
+        tab.get_by_text(re.compile(r"[1-3] of 4 created\.")).wait_for()
+        while engine.permits.acquire(blocking=False):
             pass
-        tab.get_by_role("button", name="Make variations").click()
+        tab.get_by_role("button", name="Create variations").click()
         tab.get_by_role("button", name="Stop").click()
-        tab.get_by_text("0 of 4 made.").wait_for()
+        tab.get_by_text("0 of 4 created.").wait_for()
         assert tab.locator("#error").is_hidden()
-        engine.leave.release(2)
+        engine.permits.release(2)
 
 
-def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(
-    browser: Browser, tmp_path: Path
-) -> None:
-    """As one with a seed: each call of one would make the same picture."""
-    with browsing(browser, tmp_path, "instant") as tab:
+def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> None:
+    """With a seed, each call for one image would give the same."""
+    with open_page(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
-        tab.get_by_text("4 of 4 made.").wait_for()
-        pictures = tab.evaluate(
+        tab.get_by_text("4 of 4 created.").wait_for()
+        images = tab.evaluate(
             """() => Promise.all([...document.querySelectorAll("#results img")].map(
                 async (image) => {
                     await image.decode();
@@ -226,7 +238,7 @@ def test_an_engine_that_repeats_itself_is_asked_for_all_at_once(
                     return canvas.toDataURL();
                 }))"""
         )
-    assert len(set(pictures)) == 4
+    assert len(set(images)) == 4
 
 
 REBOUND = """async (png) => {
@@ -234,33 +246,35 @@ REBOUND = """async (png) => {
     form.append("image", new Blob([Uint8Array.from(png)], {type: "image/png"}), "a.png");
     form.append("size", "256x256");
     form.append("response_format", "b64_json");
-    const asked = {"/v1/images/variations": {method: "POST", body: form}};
-    const found = {};
+    const options = {"/v1/images/variations": {method: "POST", body: form}};
+    const answers = {};
     for (const path of ["/", "/v1/models", "/metrics", "/openapi.json", "/v1/images/variations"]) {
-        const answer = await fetch(path, asked[path]);
-        found[path] = [answer.status, await answer.text()];
+        const answer = await fetch(path, options[path]);
+        answers[path] = [answer.status, await answer.text()];
     }
-    return found;
+    return answers;
 }"""
 
 
 @pytest.mark.parametrize("options", [{}, {"public_url": "https://img.example"}], ids=str)
-def test_a_page_under_a_name_that_was_rebound_reads_no_answer(
+def test_a_page_under_a_rebound_name_is_refused(
     browser: Browser, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """The browser takes the server for the page's own origin, and only the server can refuse."""
+    """For the browser, the server is the page's own origin. Only the server can refuse."""
     rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
     with (
         serving(create_app("instant", store_dir=tmp_path / "store", **options)) as address,
         browser.browser_type.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", rules]
-        ) as rebound,
-        rebound.new_page() as tab,
+        ) as other_browser,
+        other_browser.new_page() as tab,
     ):
         for host, code in (("127.0.0.1", 200), ("evil.example", 403)):
             origin = address.replace("127.0.0.1", host)
-            # A document of that origin, in which the script runs as the page's owner wrote it.
+            # A document of that origin. Its owner could have written the script.
             tab.goto(f"{origin}/nothing")
-            found = tab.evaluate(REBOUND, list(square_png(64)))
-            assert {path: answer[0] for path, answer in found.items()} == dict.fromkeys(found, code)
-            assert all(("no API key" in text) == (code == 403) for _, text in found.values())
+            answers = tab.evaluate(REBOUND, list(square_png(64)))
+            assert {path: answer[0] for path, answer in answers.items()} == dict.fromkeys(
+                answers, code
+            )
+            assert all(("no API key" in text) == (code == 403) for _, text in answers.values())

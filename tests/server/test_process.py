@@ -1,4 +1,4 @@
-"""The server as a process of its own: started, interrupted, killed."""
+"""The server in a serve of its own: started, interrupted and killed."""
 
 import base64
 import contextlib
@@ -32,18 +32,18 @@ from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
-from langchain_image_variation.server.run import listening, run_app
+from langchain_image_variation.server.run import listen, run_app
 from pytest_image_variation.samples import square_png
 from tests.batch.distribution import declare
 from tests.server.serving import serving
 
 PNG = square_png(64)
-POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+POSIX = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
 
 @contextmanager
-def process(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `image-variation serve` on a free port, and give it with its address."""
+def serve(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `image-variation serve` on a free port, and give the serve and its address."""
     command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
     with subprocess.Popen(
         [*command, "--store-dir", str(store), *arguments],
@@ -62,35 +62,35 @@ def process(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 def post(address: str, **form: str) -> httpx.Response:
-    """Ask for variations."""
+    """Request variations."""
     files = {"image": ("a.png", PNG, "image/png")}
     return httpx.post(f"{address}/v1/images/variations", data=form, files=files, timeout=60)
 
 
-def test_it_says_what_to_set_in_a_client(tmp_path: Path) -> None:
-    """And that anyone may use it, when there is no key."""
-    with process(tmp_path, "--engine", "instant") as (running, address):
+def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
+    """Without a key, it also says that anyone may use it."""
+    with serve(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
         lines = [running.stdout.readline() for _ in range(4)]
         assert lines[0] == f"  OPENAI_BASE_URL={address}/v1\n"
         assert lines[1] == f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)\n"
         assert lines[2].startswith("  OPENAI_API_KEY=")
-        assert "anyone who reaches this address may use it" in lines[3]
+        assert "anyone who can reach this address can use it" in lines[3]
         assert post(address).status_code == 200
 
 
-def test_one_that_listens_everywhere_names_an_address_that_works(tmp_path: Path) -> None:
-    """No client can call 0.0.0.0 everywhere."""
-    with process(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
+def test_it_prints_an_address_that_works(tmp_path: Path) -> None:
+    """Even if it listens on 0.0.0.0, which not every client can call."""
+    with serve(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
         assert running.stdout is not None
         assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
         lines = [running.stdout.readline() for _ in range(3)]
-        assert lines[2].startswith("On other machines, put this machine's address")
+        assert lines[2].startswith("On other machines, use this machine's address")
 
 
-def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:
-    """Is refused: without a key, a web page under such a name could read every answer."""
-    with process(tmp_path, "--engine", "instant") as (_, address):
+def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
+    """Without a key, a web page under such a name could read every answer."""
+    with serve(tmp_path, "--engine", "instant") as (_, address):
         url, files = f"{address}/v1/images/variations", {"image": ("a.png", PNG)}
         for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]"):
             assert httpx.post(url, files=files, headers={"host": host}).status_code == 403
@@ -98,19 +98,19 @@ def test_a_name_of_a_strangers_that_means_this_machine(tmp_path: Path) -> None:
             assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
 
 
-def test_it_logs_a_line_a_request(tmp_path: Path) -> None:
-    """To standard error, as JSON if asked to."""
+def test_it_logs_each_request(tmp_path: Path) -> None:
+    """To standard error, and as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
-    with process(tmp_path, *arguments) as (running, address):
+    with serve(tmp_path, *arguments) as (running, address):
         assert post(address).status_code == 401
         assert running.stderr is not None
         line = json.loads(running.stderr.readline())
         with connect(address) as client:
             client.sendall(b"no request\r\n\r\n")
             assert client.recv(20).startswith(b"HTTP/1.1 400 ")
-        odd = json.loads(running.stderr.readline())
+        warning = json.loads(running.stderr.readline())
     assert (line["path"], line["status"]) == ("/v1/images/variations", 401)
-    assert odd["level"] == "warning"
+    assert warning["level"] == "warning"
 
 
 PATIENT = """
@@ -124,11 +124,11 @@ class Engine(InstantEngine):
             time.sleep(0.01)
         return super().create_variation(request)
 """
-"""An engine that finishes once a file is there."""
+"""An engine that finishes when a file exists."""
 
 
 @pytest.fixture
-def may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def finish_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Declare the engine `patient`, and return the path of the file that it waits for."""
     points = "[langchain_image_variation.engines]\npatient = patient_of_tests:Engine\n"
     declare(tmp_path, "patient", points, PATIENT, monkeypatch)
@@ -140,33 +140,33 @@ def may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_finishes_what_runs_and_refuses_what_is_new(
-    tmp_path: Path, number: int, code: int, may_finish: Path
+def test_a_signal_drains_the_server(
+    tmp_path: Path, number: int, code: int, finish_file: Path
 ) -> None:
-    """And then the process ends, with 0 after SIGTERM."""
+    """Calls in progress are finished, new ones are refused, and SIGTERM ends it with 0."""
     arguments = ("--engine", "patient", "--workers", "1")
     with (
-        process(tmp_path / "store", *arguments) as (running, address),
+        serve(tmp_path / "store", *arguments) as (running, address),
         ThreadPoolExecutor(1) as pool,
     ):
-        asked = pool.submit(post, address, n="2", response_format="b64_json")
+        response = pool.submit(post, address, n="2", response_format="b64_json")
         try:
-            wait_for(address, "running 1.0")
+            wait_for_metric(address, "running 1.0")
             running.send_signal(number)
             while (health := httpx.get(f"{address}/healthz")).status_code == 200:
                 time.sleep(0.02)
             assert health.json() == {"status": "draining"}
             assert post(address).status_code == 503
         finally:
-            may_finish.touch()
-        assert len(asked.result().json()["data"]) == 2
+            finish_file.touch()
+        assert len(response.result().json()["data"]) == 2
         assert running.wait(60) == code
 
 
 @pytest.mark.slow
 @POSIX
-def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
-    """After kill -9 under load and a restart, every picture that was answered is served whole."""
+def test_a_kill_loses_no_url(tmp_path: Path) -> None:
+    """After kill -9 under load and a restart, each URL that was sent gives its whole image."""
     urls: list[str] = []
 
     def ask(address: str) -> None:
@@ -177,7 +177,7 @@ def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
             except httpx.TransportError:
                 return
 
-    with process(tmp_path, "--strength", "0.3", "--queue", "50") as (running, address):
+    with serve(tmp_path, "--strength", "0.3", "--queue", "50") as (running, address):
         threads = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -186,17 +186,17 @@ def test_a_kill_loses_no_address_that_was_given_out(tmp_path: Path) -> None:
         running.kill()
         for thread in threads:
             thread.join(60)
-    with process(tmp_path, "--engine", "instant") as (_, restarted):
+    with serve(tmp_path, "--engine", "instant") as (_, restarted):
         for url in urls:
-            picture = httpx.get(url.replace(address, restarted))
-            assert picture.status_code == 200
-            assert SquarePNG(picture.content).side == 256
+            image = httpx.get(url.replace(address, restarted))
+            assert image.status_code == 200
+            assert SquarePNG(image.content).side == 256
 
 
-def request(picture: bytes, **form: str) -> bytes:
-    """Return a whole request."""
+def raw_request(image: bytes, **form: str) -> bytes:
+    """Return the bytes of a raw_request."""
     parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
-    parts.append(b'"image"; filename="a"\r\n\r\n' + picture)
+    parts.append(b'"image"; filename="a"\r\n\r\n' + image)
     head = b"--x\r\nContent-Disposition: form-data; name="
     body = b"".join(head + part + b"\r\n" for part in parts) + b"--x--\r\n"
     return (
@@ -211,26 +211,26 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=60)
 
 
-def wait_for(address: str, line: str) -> None:
+def wait_for_metric(address: str, line: str) -> None:
     """Wait until the server's metrics have this line."""
     deadline = time.monotonic() + 60
     while line not in httpx.get(f"{address}/metrics").text:
         if time.monotonic() > deadline:
-            pytest.fail(f"there was no {line!r}")
+            pytest.fail(f"the metrics never had {line!r}")
         time.sleep(0.02)
 
 
-def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
-    """Its work stops, for that client alone, and never comes to its end."""
+def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
+    """The engine can stop, and the slot is free again."""
     started, stopped = threading.Event(), threading.Event()
 
     class Patient(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            """Work until nobody waits any more."""
-            gone = cancellation()
+            """Work until the call is cancelled."""
+            is_cancelled = cancellation()
             started.set()
             for _ in range(1000):
-                if gone():
+                if is_cancelled():
                     stopped.set()
                     break
                 time.sleep(0.03)
@@ -239,64 +239,64 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
     app = create_app(Patient(), workers=1, queue=0, store_dir=tmp_path)
     with serving(app) as address:
         with connect(address) as client:
-            client.sendall(request(PNG))
+            client.sendall(raw_request(PNG))
             assert started.wait(60)
             refused = post(address)
             assert refused.status_code == 429
             assert refused.headers["retry-after"].isdecimal()
         assert stopped.wait(60)
-        wait_for(address, "running 0.0")
+        wait_for_metric(address, "running 0.0")
 
 
 @POSIX
-@pytest.mark.usefixtures("may_finish")
-def test_one_that_waits_goes_away(tmp_path: Path) -> None:
-    """Its place in the queue is free at once."""
+@pytest.mark.usefixtures("finish_file")
+def test_a_disconnect_frees_the_queue_place(tmp_path: Path) -> None:
+    """Immediately, while another call goes on."""
     arguments = ("--engine", "patient", "--workers", "1", "--queue", "1")
-    with process(tmp_path / "store", *arguments) as (_, address):
+    with serve(tmp_path / "store", *arguments) as (_, address):
         with connect(address) as first:
-            first.sendall(request(PNG))
-            wait_for(address, "running 1.0")
+            first.sendall(raw_request(PNG))
+            wait_for_metric(address, "running 1.0")
             with connect(address) as second:
-                second.sendall(request(PNG))
-                wait_for(address, "waiting 1.0")
-            wait_for(address, "waiting 0.0")
+                second.sendall(raw_request(PNG))
+                wait_for_metric(address, "waiting 1.0")
+            wait_for_metric(address, "waiting 0.0")
 
 
-class Endless(io.RawIOBase):
-    """A body that goes on, so many bytes of it."""
+class LongBody(io.RawIOBase):
+    """A body of zeros."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, length: int) -> None:
+        self.length = length
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Give zeros while there are any."""
-        count = min(len(buffer), self.left)
+        """Read the next zeros."""
+        count = min(len(buffer), self.length)
         buffer[:count] = bytes(count)
-        self.left -= count
+        self.length -= count
         return count
 
 
 @pytest.mark.parametrize("path", ["/v1/images/variations", "/v1/images/edits"])
-def test_an_answer_before_the_end_of_the_body_is_not_lost(tmp_path: Path, path: str) -> None:
-    """Clients that always close, and send all before they read, have it; and so does curl."""
+def test_an_early_answer_is_not_lost(tmp_path: Path, path: str) -> None:
+    """Also with curl, and with clients that send everything before they read."""
     with serving(create_app("instant", store_dir=tmp_path)) as address:
         status = {413} if path.endswith("variations") else {404}
         headers = {"content-type": "multipart/form-data; boundary=x"}
         url = address + path
         for length in (9_000_000, None):
             sized = {"content-length": str(length)} if length else {}
-            asked = urllib.request.Request(url, Endless(9_000_000), {**headers, **sized})
+            request = urllib.request.Request(url, LongBody(9_000_000), {**headers, **sized})
             with pytest.raises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen(asked, timeout=30)
+                urllib.request.urlopen(request, timeout=30)
             assert {caught.value.code} == status
             assert json.load(caught.value)["error"]["message"]
         for close in ({}, {"connection": "close"}):
-            answer = requests.post(url, Endless(9_000_000), headers={**headers, **close})
+            answer = requests.post(url, LongBody(9_000_000), headers={**headers, **close})
             assert {answer.status_code} == status
         if curl := shutil.which("curl"):
             command = [curl, "-s", "-w", "%{http_code}", "-o", os.devnull, "-F", "image=@-", url]
@@ -304,8 +304,8 @@ def test_an_answer_before_the_end_of_the_body_is_not_lost(tmp_path: Path, path: 
             assert (done.returncode, {int(done.stdout)}) == (0, status)
 
 
-def test_a_body_without_end_is_not_read_for_ever(tmp_path: Path) -> None:
-    """After the answer some of it is dropped, and then the connection is closed."""
+def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
+    """After the answer, a part of it is dropped and then the connection is closed."""
     with (
         serving(create_app("instant", store_dir=tmp_path)) as address,
         connect(address) as client,
@@ -318,20 +318,20 @@ def test_a_body_without_end_is_not_read_for_ever(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
-    """408, and the connection is closed, though the client goes on sending."""
+def test_a_slow_upload_times_out(tmp_path: Path) -> None:
+    """It gets a 408, and the connection is closed although the client goes on sending."""
     with (
         serving(create_app("instant", upload_timeout=0.3, store_dir=tmp_path)) as address,
         connect(address) as client,
     ):
-        head, _, body = request(PNG).partition(b"\r\n\r\n")
+        head, _, body = raw_request(PNG).partition(b"\r\n\r\n")
         client.sendall(head + b"\r\n\r\n" + body[:10])
         answer = b""
         while piece := client.recv(65536):
             answer += piece
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"\r\nconnection: close\r\n" in answer.lower()
-    assert b"did not come in within 0.3 seconds" in answer
+    assert b"did not arrive within 0.3 seconds" in answer
 
 
 ENDLESS = """
@@ -353,18 +353,18 @@ def say(address):
 
 app = create_app(Endless(), store_dir=sys.argv[1])
 try:
-    run_app(app, host="127.0.0.1", port=0, ready=say, grace=3600)
+    run_app(app, host="127.0.0.1", port=0, ready=say, shutdown_timeout=3600)
 except KeyboardInterrupt:
     sys.exit(130)
 """
-"""A server with an hour of grace, whose engine answers only once nobody waits for it."""
+"""A server that may take an hour to shut down, with an engine that only ends when cancelled."""
 
 
 @pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
-    """Without the answer that is being made, whatever other connections hold, or a traceback."""
+    """Without the answer in progress, with connections still open, and without a traceback."""
     command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
@@ -372,9 +372,9 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
             assert running.stdout is not None
             address = running.stdout.readline().strip()
             with connect(address) as asking, connect(address) as sending, connect(address) as idle:
-                asking.sendall(request(PNG))
-                sending.sendall(request(PNG)[:300])
-                wait_for(address, "running 1.0")
+                asking.sendall(raw_request(PNG))
+                sending.sendall(raw_request(PNG)[:300])
+                wait_for_metric(address, "running 1.0")
                 running.send_signal(number)
                 while httpx.get(f"{address}/healthz").status_code == 200:
                     time.sleep(0.02)
@@ -390,21 +390,21 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
 
 @pytest.mark.slow
 @POSIX
-def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """After a signal it has some seconds, here one, and then the server ends."""
+def test_an_idle_client_delays_no_shutdown(tmp_path: Path) -> None:
+    """After a signal it has a limited time, here one second."""
     script = (
         "import sys; from langchain_image_variation.server import create_app\n"
         "from langchain_image_variation.server.run import run_app\n"
         "app = create_app('instant', store_dir=sys.argv[1])\n"
         "say = lambda address: print(address, flush=True)\n"
-        "run_app(app, host='127.0.0.1', port=0, ready=say, grace=1)"
+        "run_app(app, host='127.0.0.1', port=0, ready=say, shutdown_timeout=1)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         address = running.stdout.readline().strip()
         with connect(address) as client:
-            client.sendall(request(PNG)[:300])
+            client.sendall(raw_request(PNG)[:300])
             assert httpx.get(f"{address}/healthz").status_code == 200
             running.send_signal(signal.SIGTERM)
             assert running.wait(60) == 0
@@ -413,12 +413,12 @@ def test_a_client_that_does_not_go_on_does_not_hold_up_the_end(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    """By what may wait, not by what comes: slow uploads, and many large ones at once."""
+    """Slow uploads and many large ones at once take no more memory than the queue allows."""
     noise = [Image.effect_noise((1140, 1140), 90) for _ in range(3)]
     buffer = io.BytesIO()
     Image.merge("RGB", noise).save(buffer, "PNG", compress_level=1)
-    large = request(buffer.getvalue())
-    with process(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (
+    large = raw_request(buffer.getvalue())
+    with serve(tmp_path, "--strength", "1", "--workers", "1", "--queue", "1") as (
         running,
         address,
     ):
@@ -435,13 +435,13 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
                 slow.sendall(large[:1000])
             assert httpx.get(f"{address}/healthz").status_code == 200
             assert memory("VmHWM") - before < 50
-            # The engine's own work is in what there is before.
+            # From here on, the memory includes the work of the engine.
             assert post(address, size="512x512").status_code == 200
             before = memory("VmHWM")
             busy = [stack.enter_context(connect(address)) for _ in range(2)]
             for client in busy:
-                client.sendall(request(PNG, n="10", size="512x512"))
-            wait_for(address, "waiting 1.0")
+                client.sendall(raw_request(PNG, n="10", size="512x512"))
+            wait_for_metric(address, "waiting 1.0")
             with ThreadPoolExecutor(120) as threads:
                 clients = [stack.enter_context(connect(address)) for _ in range(120)]
                 list(threads.map(lambda client: client.sendall(large), clients))
@@ -451,9 +451,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert peak - before < 120
 
 
-def test_an_upload_that_breaks_off(tmp_path: Path) -> None:
-    """Is a line in the log, and no failure of ours."""
-    with process(tmp_path, "--engine", "instant", "--json-log") as (running, address):
+def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
+    """As a line with status 499, not as a failure of the server."""
+    with serve(tmp_path, "--engine", "instant", "--json-log") as (running, address):
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
             head = "host: x\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 99"
             client.sendall(f"POST /v1/images/variations HTTP/1.1\r\n{head}\r\n\r\n--x".encode())
@@ -462,17 +462,17 @@ def test_an_upload_that_breaks_off(tmp_path: Path) -> None:
         assert json.loads(running.stderr.readline())["status"] == 499
 
 
-def test_an_address_that_is_taken(tmp_path: Path) -> None:
-    """Is bad input, in one line."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+def test_a_port_that_is_in_use(tmp_path: Path) -> None:
+    """It is an input error, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
         command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", port]
         done = subprocess.run(
             [*command, "--store-dir", str(tmp_path)], capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 2
     assert done.stderr == (
-        f"image-variation: Cannot listen at 127.0.0.1:{port}: Address already in use.\n"
+        f"image-variation: Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
     )
 
 
@@ -492,10 +492,10 @@ class StartedError(Exception):
     ],
 )
 @pytest.mark.parametrize("engine", ["variations", "gpt-image"])
-def test_an_engine_that_asks_this_very_server(
+def test_an_engine_must_not_call_its_own_server(
     tmp_path: Path, engine: str, url: str, host: str, loops: bool
 ) -> None:
-    """Is refused at the start, as it would wait for itself."""
+    """The server refuses to start, because the engine would wait for itself."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = url.replace("PORT", str(port))
@@ -510,33 +510,33 @@ def test_an_engine_that_asks_this_very_server(
         assert f"another port than {port}" in str(caught.value)
 
 
-def test_a_host_that_is_none() -> None:
-    """Is refused; one of IPv6 may have its brackets."""
+def test_an_empty_host_is_refused() -> None:
+    """An IPv6 address may have brackets."""
     with pytest.raises(InvalidRequestError, match=r"0\.0\.0\.0"):
-        listening("", 0)
+        listen("", 0)
     if socket.has_ipv6:
         try:
-            listening("[::1]", 0).close()
+            listen("[::1]", 0).close()
         except InvalidRequestError as error:
-            # The machine has none.
+            # This machine has no IPv6.
             assert "no such address or port" not in str(error)
 
 
-def test_a_picture_comes_out_right(tmp_path: Path) -> None:
-    """The whole line with the default engine."""
-    with process(tmp_path) as (_, address):
+def test_the_default_engine_works(tmp_path: Path) -> None:
+    """The whole path, in a serve of its own."""
+    with serve(tmp_path) as (_, address):
         answer = post(address, n="2", size="256x256", response_format="b64_json").json()
-    pictures = {entry["b64_json"] for entry in answer["data"]}
-    assert len(pictures) == 2
-    for encoded in pictures:
-        assert SquarePNG(base64.b64decode(encoded)).side == 256
+    images = {entry["b64_json"] for entry in answer["data"]}
+    assert len(images) == 2
+    for base64_png in images:
+        assert SquarePNG(base64.b64decode(base64_png)).side == 256
 
 
-def test_an_answer_is_not_held_back() -> None:
-    """The body goes out without waiting for the client to acknowledge the head."""
+def test_an_answer_is_not_delayed() -> None:
+    """The body does not wait until the client has acknowledged the head."""
     with (
-        listening("127.0.0.1", 0) as listener,
+        listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
-        listener.accept()[0] as accepted,
+        listener.accept()[0] as connection,
     ):
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -7,144 +7,157 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import NotFoundError, OutputError
-from langchain_image_variation.server.store import PictureStore
+from langchain_image_variation.server.store import ImageStore
 from pytest_image_variation.samples import square_png
 
 GIGABYTE = 1024**3
 
 
-def found(store: PictureStore, address: str) -> Path:
-    """Return the file of an address."""
+def path_of(store: ImageStore, address: str) -> Path:
+    """Return the file of a URL."""
     name, _, query = address.partition("?se=")
     expires, _, signature = query.partition("&sig=")
-    file = store.find(name, expires, signature)[0]
+    file = store.open(name, expires, signature).file
     file.close()
     return Path(file.name)
 
 
-def test_what_the_store_did_not_write_is_left_alone(tmp_path: Path) -> None:
-    """However old it is, and whatever its name."""
-    theirs = [tmp_path / "holiday.png", tmp_path / "film.part", tmp_path / f"{'a' * 63}.png"]
-    for path in theirs:
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    """However old they are, and whatever their names."""
+    other_paths = [tmp_path / "holiday.png", tmp_path / "film.part", tmp_path / f"{'a' * 63}.png"]
+    for path in other_paths:
         path.write_bytes(bytes(5000))
         os.utime(path, (0, 0))
     for _ in range(2):
-        store = PictureStore(tmp_path, ttl=60, max_bytes=10)
+        store = ImageStore(tmp_path, ttl=60, max_bytes=10)
         store.add(square_png(8))
-    assert all(path.exists() for path in theirs)
+    assert all(path.exists() for path in other_paths)
 
 
-def test_what_has_expired_is_removed(tmp_path: Path) -> None:
-    """When a store begins; what has not, stays, whatever that store's own time is."""
-    first = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
-    kept, old = first.add(square_png(1)), first.add(square_png(2))
-    expired = found(first, old)
-    os.utime(expired, (time.time() - 1, time.time() - 1))
-    left = tmp_path / f".{'0' * 16}.part"
-    left.write_bytes(b"x")
-    os.utime(left, (time.time() - 900, time.time() - 900))
-    second = PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
+def test_expired_files_are_removed(tmp_path: Path) -> None:
+    """A new store removes them, and keeps the others whatever its own settings are."""
+    first = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    current, old = first.add(square_png(1)), first.add(square_png(2))
+    old_path = path_of(first, old)
+    os.utime(old_path, (time.time() - 1, time.time() - 1))
+    unfinished = tmp_path / f".{'0' * 16}.part"
+    unfinished.write_bytes(b"x")
+    os.utime(unfinished, (time.time() - 900, time.time() - 900))
+    second = ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
     second.add(square_png(3))
-    assert found(second, kept).exists()
-    assert not expired.exists()
-    assert not left.exists()
+    assert path_of(second, current).exists()
+    assert not old_path.exists()
+    assert not unfinished.exists()
 
 
-class Watched(type(Path())):  # type: ignore[misc]  # the class of this system's paths
-    """A path that lets `tidy` in while `add` looks at a file, and `add` while `tidy` removes it."""
+class WatchedPath(type(Path())):  # type: ignore[misc]  # the class of this system's paths
+    """Lets `tidy` run while `add` looks at a file, and `add` while `tidy` removes it."""
 
-    adder: threading.Thread | None = None
-    looking, removing, added = threading.Event(), threading.Event(), threading.Event()
+    adding_thread: threading.Thread | None = None
+    stat_event, unlink_event, add_event = threading.Event(), threading.Event(), threading.Event()
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return what the system says of the file."""
+        """Return the status of the file."""
         status: os.stat_result = super().stat(follow_symlinks=follow_symlinks)
-        if threading.current_thread() is Watched.adder:
-            Watched.looking.set()
-            Watched.removing.wait(0.5)
+        if threading.current_thread() is WatchedPath.adding_thread:
+            WatchedPath.stat_event.set()
+            WatchedPath.unlink_event.wait(0.5)
         return status
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the file."""
-        if Watched.adder not in (None, threading.current_thread()):
-            Watched.removing.set()
-            Watched.added.wait(10)
+        if WatchedPath.adding_thread not in (None, threading.current_thread()):
+            WatchedPath.unlink_event.set()
+            WatchedPath.add_event.wait(10)
         super().unlink(missing_ok)
 
 
-def test_a_picture_made_again_is_not_removed_as_expired(tmp_path: Path) -> None:
-    """By another thread that saw it before it was made again."""
-    store = PictureStore(Watched(tmp_path), ttl=3600, max_bytes=GIGABYTE)
-    expired = found(store, store.add(square_png(1)))
-    os.utime(expired, (100, 100))
+def test_a_renewed_image_is_not_removed(tmp_path: Path) -> None:
+    """Not even by a thread that saw it before, when it had expired."""
+    store = ImageStore(WatchedPath(tmp_path), ttl=3600, max_bytes=GIGABYTE)
+    old_path = path_of(store, store.add(square_png(1)))
+    os.utime(old_path, (100, 100))
 
     def tidy() -> None:
-        assert Watched.looking.wait(60)
+        assert WatchedPath.stat_event.wait(60)
         store.tidy()
 
     with ThreadPoolExecutor(1) as pool:
-        tidied = pool.submit(tidy)
-        Watched.adder = threading.current_thread()
+        tidying_task = pool.submit(tidy)
+        WatchedPath.adding_thread = threading.current_thread()
         try:
             address = store.add(square_png(1))
         finally:
-            Watched.adder = None
-            Watched.looking.set()
-            Watched.added.set()
-        tidied.result()
-    assert found(store, address).exists()
+            WatchedPath.adding_thread = None
+            WatchedPath.stat_event.set()
+            WatchedPath.add_event.set()
+        tidying_task.result()
+    assert path_of(store, address).exists()
 
 
-def test_a_picture_made_again_is_kept_longer_never_shorter(tmp_path: Path) -> None:
-    """Each of its addresses works for its time."""
-    long = PictureStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+def test_storing_again_never_shortens(tmp_path: Path) -> None:
+    """Each URL of an image works for its whole time."""
+    long = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     address = long.add(square_png(1))
-    until = found(long, address).stat().st_mtime
-    PictureStore(tmp_path, ttl=1, max_bytes=GIGABYTE).add(square_png(1))
-    assert found(long, address).stat().st_mtime == until
-    PictureStore(tmp_path, ttl=7200, max_bytes=GIGABYTE).add(square_png(1))
-    assert found(long, address).stat().st_mtime > until + 3000
+    expiry = path_of(long, address).stat().st_mtime
+    ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE).add(square_png(1))
+    assert path_of(long, address).stat().st_mtime == expiry
+    ImageStore(tmp_path, ttl=7200, max_bytes=GIGABYTE).add(square_png(1))
+    assert path_of(long, address).stat().st_mtime > expiry + 3000
 
 
-@pytest.mark.skipif(os.name != "posix", reason="links need leave elsewhere")
-def test_another_process_removes_files_meanwhile(tmp_path: Path) -> None:
-    """A file that is listed and gone when it is looked at is no failure."""
-    gone = tmp_path / f"{'0' * 64}.png"
-    gone.symlink_to(tmp_path / "nowhere")
-    store = PictureStore(tmp_path, ttl=3600, max_bytes=1)
-    assert gone.is_symlink()
-    assert found(store, store.add(square_png(1))).exists()
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
+def test_files_may_vanish(tmp_path: Path) -> None:
+    """Another process may remove a file after it was listed."""
+    dangling_link = tmp_path / f"{'0' * 64}.png"
+    dangling_link.symlink_to(tmp_path / "nowhere")
+    store = ImageStore(tmp_path, ttl=3600, max_bytes=1)
+    assert dangling_link.is_symlink()
+    assert path_of(store, store.add(square_png(1))).exists()
 
 
-def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
-    """So are the key and the pictures; a broken key is not used."""
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    """So are the key and the images. A corrupt key is not used."""
     folder = tmp_path / "files"
-    store = PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
-    picture = found(store, store.add(square_png(1)))
+    store = ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
+    image = path_of(store, store.add(square_png(1)))
     if os.name == "posix":
         assert folder.stat().st_mode & 0o077 == 0
         assert (folder / "key").stat().st_mode & 0o077 == 0
-        assert picture.stat().st_mode & 0o077 == 0
+        assert image.stat().st_mode & 0o077 == 0
     (folder / "key").write_bytes(b"short")
     with pytest.raises(OutputError):
-        PictureStore(folder, ttl=60, max_bytes=GIGABYTE)
+        ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
 
 
-def test_a_picture_that_made_room(tmp_path: Path) -> None:
-    """Is not found, and that is said."""
-    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+def test_an_evicted_image_is_not_found(tmp_path: Path) -> None:
+    """The error says why."""
+    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     address = store.add(square_png(1))
     store.add(square_png(2))
-    with pytest.raises(NotFoundError, match="made room"):
-        found(store, address)
+    with pytest.raises(NotFoundError, match="make room"):
+        path_of(store, address)
 
 
-def test_a_picture_that_makes_room_while_it_is_served(tmp_path: Path) -> None:
-    """Is served to its end."""
-    store = PictureStore(tmp_path, ttl=60, max_bytes=1)
+def test_an_open_image_survives_eviction(tmp_path: Path) -> None:
+    """It can be read to its end."""
+    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     name, _, query = store.add(square_png(1)).partition("?se=")
-    file, length, _ = store.find(name, *query.split("&sig="))
+    file, length, _ = store.open(name, *query.split("&sig="))
     with file:
         store.add(square_png(2))
         assert not Path(file.name).exists()
         assert (len(file.read()), length) == (len(square_png(1)),) * 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A link in place of an image counts as an image that was removed."""
+    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
+    address = store.add(square_png(1))
+    image, secret = path_of(store, address), tmp_path / "secret"
+    secret.write_bytes(image.read_bytes())
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.raises(NotFoundError):
+        path_of(store, address)

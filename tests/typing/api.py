@@ -1,4 +1,4 @@
-"""Type-checked, never run: the public API as a typed program uses it."""
+"""The public API as a typed program uses it. This file is type-checked and never run."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from langchain_image_variation.hosted.variations import VariationsEngine
 from langchain_image_variation.output import SavedImage
 
 
-def run_batch(columns: dict[str, list[object]]) -> list[str]:
+def batch_rows(columns: dict[str, list[object]]) -> list[str]:
     """Run a batch of rows."""
     batch = VariationBatch("out", engine="local", options={"strength": 0.2}, size="256x256")
     out = batch(columns)
@@ -41,7 +41,7 @@ def run_batch(columns: dict[str, list[object]]) -> list[str]:
 
 
 def library(path: Path) -> list[SavedImage]:
-    """Run the whole line from a source to files."""
+    """Go all the way from a source to files."""
     source = load_source(path, fit="pad")
     png: SquarePNG = source.png
     request = CreateImageVariationRequest(image=png, n=2, size="512x512")
@@ -52,7 +52,7 @@ def library(path: Path) -> list[SavedImage]:
 
 
 def by_url(url: str) -> SquarePNG:
-    """Load a picture from a host that is allowed."""
+    """Load an image from an allowed host."""
     urls = URLPolicy(hosts={"images.example.com"}, max_bytes=2**20, timeout=5, max_redirects=0)
     return load_source(url, urls=urls).png
 
@@ -71,7 +71,7 @@ def engines() -> list[VariationEngine]:
 
 
 def client(photo: Path) -> list[bytes]:
-    """Ask a server in the SDK's call shape, and tell its errors apart."""
+    """Call a server as the SDK does, and handle its errors."""
     with (
         httpx.Client(proxy="http://127.0.0.1:3128") as http_client,
         ImageVariationClient(max_retries=5, timeout=60, http_client=http_client) as client,
@@ -94,7 +94,7 @@ def client(photo: Path) -> list[bytes]:
 
 
 async def async_client(photo: bytes) -> ImagesResponse:
-    """The same, async."""
+    """Do the same with the async client."""
     async with AsyncImageVariationClient(base_url="http://127.0.0.1:8000/v1", timeout=60) as client:
         engine: AsyncVariationEngine = client
         print(engine)
@@ -102,20 +102,20 @@ async def async_client(photo: bytes) -> ImagesResponse:
 
 
 class MyAsyncEngine:
-    """An engine of one's own, async, whose results can be cached."""
+    """A custom async engine whose results can be cached."""
 
     @property
     def fingerprint(self) -> str:
-        """Say what its pictures depend on."""
+        """Return what its images depend on."""
         return "1"
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Answer with no picture."""
+        """Return a response without images."""
         return ImagesResponse(created=0)
 
 
 def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
-    """A tool takes a name, an engine or an async engine."""
+    """Pass the name of an engine, an engine or an async engine to a tool."""
     return [
         ImageVariationTool(),
         ImageVariationTool(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4),
@@ -127,6 +127,6 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
 
 
 def tool_spec() -> list[str | None]:
-    """A tool spec takes the same settings, and gives a list of tools."""
+    """Pass the same settings to a tool spec, which returns a list of tools."""
     spec = ImageVariationToolSpec(engine=MyAsyncEngine(), root_dir=Path("photos"), max_n=4)
     return [tool.metadata.name for tool in spec.to_tool_list()]

@@ -30,7 +30,7 @@ def test_the_agent_varies_a_picture(
     designer(model, tmp_path).invoke({"messages": [("user", "Vary the vase, twice.")]})
     (asked,) = image_variation_env.journal
     assert asked.fields["n"] == "2"
-    assert asked.picture.size == (64, 64)
+    assert asked.image.size == (64, 64)
     assert len(list((tmp_path / "variations").iterdir())) == 2
 
 

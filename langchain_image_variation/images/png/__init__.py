@@ -29,8 +29,8 @@ class SquarePNG:
     each chunk, the final IEND, that width and height are equal, and both limits. It does not decode
     the pixels: `langchain_image_variation.images.pixels.decode` does, and raises the same error.
 
-    The bytes stay as they are, including text, EXIF and hidden colors. `load_source` removes those.
-    `langchain_image_variation.images.pixels.on_white` also removes what alpha hides in part.
+    The bytes stay as they are, including text, EXIF and hidden colors. `load_source` removes those,
+    and `langchain_image_variation.images.pixels.flatten_on_white` removes alpha too.
 
     Args:
         data: The bytes of the file.

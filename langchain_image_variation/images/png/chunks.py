@@ -183,9 +183,9 @@ def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set
     _, body = next(chunks)
     header = read_header(body)
     names: set[bytes] = {b"IHDR"}
-    previous, colors = b"IHDR", 0
+    previous_name, colors = b"IHDR", 0
     for name, body in chunks:
-        _check_place(name, previous, names)
+        _check_place(name, previous_name, names)
         if len(body) != _LENGTHS.get(name, len(body)):
             raise corrupt_png(f"{name.decode()} has {len(body)} bytes instead of {_LENGTHS[name]}")
         if name == b"PLTE":
@@ -197,7 +197,7 @@ def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set
         elif name == b"IDAT" and header.color_type == INDEXED and not colors:
             raise corrupt_png("PLTE is missing before IDAT")
         names.add(name)
-        previous = name
+        previous_name = name
     if b"IDAT" not in names:
         raise corrupt_png("it has no IDAT chunk and therefore no pixels")
     return header, names
@@ -240,12 +240,12 @@ def _chunk(name: bytes, body: bytes | memoryview) -> Iterator[bytes | memoryview
     yield struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
 
 
-def _check_place(name: bytes, previous: bytes, names: set[bytes]) -> None:
+def _check_place(name: bytes, previous_name: bytes, names: set[bytes]) -> None:
     """Refuse a chunk that the specification does not allow in this position."""
     text = name.decode()
     if name in names and name in _ONCE:
         raise corrupt_png(f"{text} occurs twice")
-    if name == b"IDAT" and b"IDAT" in names and previous != b"IDAT":
+    if name == b"IDAT" and b"IDAT" in names and previous_name != b"IDAT":
         raise corrupt_png("its IDAT chunks are not consecutive")
     if b"IDAT" in names and (name in _BEFORE_IDAT or name == b"PLTE"):
         raise corrupt_png(f"{text} comes after IDAT")

@@ -98,7 +98,7 @@ def test_source_that_kills_its_worker_is_a_row(
     for photo in sorted(photos.iterdir())[2:]:
         photo.unlink()
     assert cluster_run(nodes, engine="dying") == 3
-    assert "EngineError: 2, such as: The worker process died" in capsys.readouterr().err
+    assert "EngineError: 2, for example: The worker process died" in capsys.readouterr().err
     assert cluster_run(nodes, engine="refused") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
 

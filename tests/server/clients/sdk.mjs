@@ -1,4 +1,4 @@
-// Calls the server of the environment by the openai package in a folder, and prints what it got.
+// Calls the server in the environment with the openai package in a folder, and prints the results.
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -35,7 +35,7 @@ await fails(500, client.images.createVariation({ image: image(), user: "fail-rai
 
 const patient = new OpenAI({ maxRetries: 2 });
 const retried = [];
-// Release 4 has only streams for forms, and sends nothing the second time, whatever the server.
+// Release 4 has only streams for forms, and a retry sends an empty body to any server.
 for (const user of retries === "yes" ? ["limit-retried", "fail-retried"] : []) {
   // A stream cannot be sent twice; a file can.
   const file = await OpenAI.toFile(fs.readFileSync(photo), "image.png", { type: "image/png" });

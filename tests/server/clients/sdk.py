@@ -1,4 +1,4 @@
-"""Calls the server of the environment by the openai SDK 1.x or 2.x, and prints what it got."""
+"""Calls the server in the environment with the openai SDK 1.x or 2.x, and prints the results."""
 
 import json
 import sys

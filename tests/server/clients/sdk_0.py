@@ -1,4 +1,4 @@
-"""Calls the server of the environment by the openai SDK 0.28, and prints what it got."""
+"""Calls the server in the environment with the openai SDK 0.28, and prints the results."""
 
 import json
 import sys
@@ -29,5 +29,5 @@ for status, call in failing.items():
         call()
     except openai.error.OpenAIError as error:
         errors[status] = [type(error).__name__, error.http_status, error.code]
-# This SDK does not try again by itself.
+# This SDK does not retry.
 print(json.dumps({"answers": answers, "errors": errors, "retried": []}))

@@ -1,0 +1,44 @@
+"""`image-variation engines`: lists the installed engines and what they need."""
+
+import argparse
+from inspect import getdoc
+
+from langchain_image_variation.engines.loading import (
+    engine_names,
+    load_engine_class,
+    make_engine,
+)
+from langchain_image_variation.engines.traits import close_engine
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    ImageVariationError,
+    InvalidRequestError,
+)
+
+__all__ = ["add_engines"]
+
+
+def add_engines(parser: argparse.ArgumentParser) -> None:
+    """Set what the command does. It has no arguments."""
+    parser.set_defaults(run=_engines)
+
+
+def _engines(arguments: argparse.Namespace) -> None:
+    names = engine_names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        state, description = _state(name)
+        print(f"{name:{width}}  {state:11}  {description}")
+
+
+def _state(name: str) -> tuple[str, str]:
+    """Return whether an engine can be used without options, and what it is or what it needs."""
+    try:
+        engine_class = load_engine_class(name)
+        engine = make_engine(name, engine_class, {})
+    except (AuthenticationError, InvalidRequestError) as error:
+        return "needs setup", error.message
+    except ImageVariationError as error:
+        return "not usable", error.message
+    close_engine(engine)
+    return "usable", (getdoc(engine_class) or "").partition("\n")[0]

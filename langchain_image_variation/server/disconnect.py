@@ -1,0 +1,62 @@
+"""What happens to a call when its client disconnects: it is cancelled, and nobody waits for it."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+
+__all__ = ["cancel_on_disconnect", "leave_on_cancel"]
+
+T = TypeVar("T")
+
+_UNWATCHED_SECONDS = 0.05
+"""Most calls end sooner, and a task that watches the client would cost them more."""
+
+# The event loop itself keeps only weak references to its tasks.
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+@contextmanager
+def cancel_on_disconnect(request: Request) -> Iterator[None]:
+    """Cancel the block if the client disconnects. The body must have been read.
+
+    Raises:
+        ClientDisconnect: If the block was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    watchers: list[asyncio.Task[None]] = []
+
+    def start_watching() -> None:
+        watchers.append(loop.create_task(_cancel_after_disconnect(request, scope)))
+
+    with anyio.CancelScope() as scope:
+        timer = loop.call_later(_UNWATCHED_SECONDS, start_watching)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
+    if scope.cancelled_caught:
+        raise ClientDisconnect
+
+
+async def leave_on_cancel(work: Coroutine[Any, Any, T]) -> T:
+    """Run some work. If the caller is cancelled, cancel the work but do not wait for it to end."""
+    task = asyncio.create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+
+
+async def _cancel_after_disconnect(request: Request, scope: anyio.CancelScope) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

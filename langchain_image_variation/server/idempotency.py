@@ -1,0 +1,138 @@
+"""Idempotency: requests with the same key get the same answer for a day, and it is made once."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
+
+__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
+
+MAX_KEY_LENGTH = 255
+DAY = 24 * 3600.0
+"""The most seconds for which an answer is remembered."""
+
+_MAX_ANSWERS = 10_000
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer to all requests with one key."""
+
+    digest: str = ""
+    """What the requests must have in common."""
+    expires: float = 0.0
+    body: bytes | None = None
+    """None until the first of the requests has made it."""
+    finished_event: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the first request has made the answer, or failed to."""
+
+
+class Idempotency:
+    """Remembers the answers to requests with an `Idempotency-Key`.
+
+    Failures are not remembered, so clients can try again. If there are too many answers, or they
+    take too much memory, the oldest are forgotten.
+
+    Args:
+        max_bytes: The most bytes that all remembered answers may take together.
+        queue_place: Entered by a request while it waits for the answer of another; may refuse it.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        queue_place: Callable[[], AbstractContextManager[object]] = nullcontext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._queue_place = queue_place
+        self._clock = clock
+        self._bytes = 0
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+
+    @asynccontextmanager
+    async def answer(
+        self, key: str | None, request: CreateImageVariationRequest, *, seconds: float = DAY
+    ) -> AsyncIterator[Answer]:
+        """Give the answer of an earlier request with this key, or an empty one to fill.
+
+        If its `body` is None, the block must make the body. A request that comes meanwhile waits.
+        If the block leaves the body None, because it failed or its client went away, the next
+        request gets an empty answer.
+
+        Args:
+            key: The key. Requests without one share nothing.
+            request: The request.
+            seconds: How long to remember the answer, at most a `DAY`.
+
+        Raises:
+            ConflictError: If the key was used for a different request.
+            InvalidRequestError: If the key is longer than `MAX_KEY_LENGTH`.
+            ImageVariationError: What `queue_place` raises.
+        """
+        if not key:
+            yield Answer()
+            return
+        if len(key) > MAX_KEY_LENGTH:
+            raise InvalidRequestError(
+                f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
+            )
+        digest = _digest(request)
+        earlier_answer = await self._earlier_answer(key, digest)
+        if earlier_answer is not None:
+            yield earlier_answer
+            return
+        answer = self._answers[key] = Answer(digest, self._clock() + seconds)
+        try:
+            yield answer
+        finally:
+            if answer.body is None:
+                del self._answers[key]
+            else:
+                self._bytes += len(answer.body)
+            answer.finished_event.set()
+
+    async def _earlier_answer(self, key: str, digest: str) -> Answer | None:
+        """Return the answer of an earlier request, waiting for it if it is being made."""
+        while True:
+            self._forget()
+            answer = self._answers.get(key)
+            if answer is None:
+                return None
+            if answer.body is not None and answer.expires <= self._clock():
+                self._drop(key)
+                return None
+            if answer.digest != digest:
+                raise ConflictError("This Idempotency-Key was used for a different request.")
+            if answer.body is None:
+                with self._queue_place():
+                    await answer.finished_event.wait()
+            if answer.body is not None:
+                return answer
+
+    def _forget(self) -> None:
+        """Drop expired answers, and the oldest ones while there are too many."""
+        now = self._clock()
+        for key, answer in list(self._answers.items()):
+            too_many = self._bytes > self._max_bytes or len(self._answers) > _MAX_ANSWERS
+            if answer.expires > now and not too_many:
+                break
+            if answer.body is not None:
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        self._bytes -= len(self._answers.pop(key).body or b"")
+
+
+def _digest(request: CreateImageVariationRequest) -> str:
+    fields = json.dumps([request.image.sha256, request.to_form()], sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()

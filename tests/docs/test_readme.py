@@ -1,0 +1,109 @@
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.docs.pages import ROOT, find_page
+
+README = find_page("README.md").text
+
+
+def test_the_readme_is_short() -> None:
+    """It has at most 150 lines; the manual is in docs/."""
+    assert len(README.splitlines()) <= 150
+
+
+def test_each_link_of_the_readme_leads_somewhere() -> None:
+    """Links to files of the tree; the documentation's own build checks those between its pages."""
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
+    assert len(targets) > 20
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_the_index_page_has_no_dead_links() -> None:
+    """What pyproject.toml makes of the README for a package index has no relative link or image."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]
+    text = README
+    for substitution in settings["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert "](" in README
+    assert re.findall(r"\]\((?!https:)", text) == []
+    assert "| [" not in text
+    assert len(text.splitlines()) >= len(README.splitlines()) - 2
+
+
+def test_the_server_is_started_as_shown() -> None:
+    """The commands before the call start it and set what it prints."""
+    (block,) = (block for block in find_page("README.md").blocks if block.language == "bash")
+    start, _, call = block.text.partition("curl ")
+    assert "\n.venv/bin/image-variation serve &\n" in start
+    assert "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in start
+    assert call.startswith("--retry 9 --retry-connrefused $OPENAI_BASE_URL/images/variations ")
+
+
+def test_the_llama_index_example_runs(checkout: Path) -> None:
+    """It runs offline without a key, and shows what was made and how a mistake was corrected."""
+    pytest.importorskip("llama_index.core")
+    script = Path("examples", "llama_index_agent.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("image_variation: Made ") == 2
+    assert "There is no image 'cat.png' here." in done.stdout
+    assert len(list(Path("examples/variations").rglob("*.png"))) == 4
+
+
+@pytest.mark.slow
+def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
+    """The script that drew the README's image runs, and draws it in the same size."""
+    sheet = tmp_path / "sheet.jpg"
+    script = ROOT / "examples" / "contact_sheet.py"
+    subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
+    with Image.open(sheet) as drawn, Image.open(script.with_name("contact-sheet.jpg")) as shown:
+        assert drawn.size == shown.size
+
+
+def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
+    """It finds both commands word for word, and the lines that the first one prints."""
+    readme_commands = runpy.run_path(str(ROOT / ".ci" / "environments.py"))["readme_commands"]
+    (create, printed), (test, nothing) = readme_commands(README)
+    assert "image-variation create" in create
+    assert len(printed) == 6
+    assert ".venv/bin/python -m pytest" in test
+    assert nothing == []
+    assert all(f"$ {command}\n" in README for command in (create, test))
+
+
+def test_the_gate_lists_its_steps_and_refuses_others() -> None:
+    """Each step has a line that says what it checks. An unknown name runs nothing."""
+
+    def gate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = ["bash", str(ROOT / ".ci" / "run"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    lines = gate("--list").stdout.splitlines()
+    assert len(lines) >= 15
+    assert all(re.fullmatch(r"[a-z0-9-]+ +[A-Z].+\.", line) for line in lines)
+    refused = gate("lint", "no-such-step")
+    assert refused.returncode == 2
+    assert "unknown step 'no-such-step'" in refused.stderr
+
+
+def test_images_of_the_readme_exist_and_are_small() -> None:
+    """The README's image is in the tree and under 400 KB, photos are under 600 KB."""
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size < 400_000
+    credits = (ROOT / "examples" / "README.md").read_text()
+    photos = [
+        path
+        for path in (ROOT / "examples").iterdir()
+        if path.suffix in (".png", ".jpg") and path.stem != "contact-sheet"
+    ]
+    assert len(photos) >= 3
+    for path in photos:
+        assert path.stat().st_size <= 600_000
+        assert path.name in credits

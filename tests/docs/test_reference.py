@@ -1,0 +1,43 @@
+import re
+from importlib import import_module
+
+import pytest
+
+import langchain_image_variation
+from pytest_image_variation import conformance, vcr_settings
+from tests.docs.pages import PAGES
+
+DOCUMENTED = re.findall(
+    r"^::: ([\w.]+)$", "\n".join(page.text for page in PAGES), flags=re.MULTILINE
+)
+"""The names for which the pages show docstrings."""
+
+
+def documented_object(path: str) -> object:
+    """Import the object of a documented name, or raise an AttributeError."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_documented_names_exist(path: str) -> None:
+    """Each name of the reference is one of the code, and has a docstring."""
+    if "tool_spec" in path:
+        pytest.importorskip("llama_index.core")
+    assert documented_object(path).__doc__
+
+
+def test_reference_is_complete() -> None:
+    """The reference has every name that the packages export for programs."""
+    exported = {*langchain_image_variation.__all__, *conformance.__all__, *vcr_settings.__all__}
+    exported |= {"ImageVariationToolSpec", "create_app"}
+    names = {path.rpartition(".")[2] for path in DOCUMENTED}
+    assert exported - names == {"__version__"}
+
+
+def test_index_links_every_root_name() -> None:
+    """The first page of the reference lists each name of the root package once, with a link."""
+    text = next(page.text for page in PAGES if page.name == "docs/api/index.md")
+    linked = re.findall(r"\[`(\w+)`\]\(\S+\.md\)", text)
+    exported = {*langchain_image_variation.__all__, "ImageVariationToolSpec", "create_app"}
+    assert sorted(linked) == sorted(exported - {"__version__"})

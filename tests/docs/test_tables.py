@@ -1,0 +1,107 @@
+"""The tables and figures of the pages are those of the code."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from langchain_image_variation import URLPolicy
+from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.images.png.chunks import MAX_CHUNKS
+from langchain_image_variation.images.work_limits import (
+    MAX_EXIF_OVERLAP,
+    MAX_JPEG_EXIF_SEGMENTS,
+    MAX_JPEG_SAMPLES,
+    MAX_JPEG_SCANS,
+    MAX_JPEG_SEGMENTS,
+)
+from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from pytest_image_variation import plugin
+from pytest_image_variation.conformance.client_tests import CLIENT_RULES
+from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
+from pytest_image_variation.conformance.server_tests import SERVER_RULES
+from pytest_image_variation.scenarios import SCENARIOS
+from tests.docs.pages import find_page, table
+
+
+def test_the_numbers_of_rules() -> None:
+    """The page of the conformance kit says how many rules of each kind there are."""
+    text = find_page("docs/conformance.md").text
+    numbers = [int(n) for n in re.findall(r"(\d+) rules(?:,| about)", text)]
+    assert numbers == [len(rules) for rules in (SERVER_RULES, CLIENT_RULES, ENGINE_RULES)]
+
+
+def test_the_tables_of_the_plugin_are_whole() -> None:
+    """Each fixture and option is in them, and each scenario but the many successes."""
+    text = find_page("docs/pytest-plugin.md").text + find_page("docs/conformance.md").text
+    fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
+    options = re.findall(r'"(--image-variation-[a-z-]+)"', Path(plugin.__file__).read_text())
+    scenarios = {name for name in SCENARIOS if not re.match("success_(url|b64)_n", name)}
+    for name in {name for name in fixtures if not name.startswith("_")} | scenarios:
+        assert f"`{name}`" in text
+    assert options
+    for option in options:
+        assert f"`{option} " in text
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    """Each setting of the tool is in it, and no other, with the default of the code."""
+    settings = table("docs/langchain.md", "| setting | what it is | default |")
+    names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
+    assert sorted(names) == sorted(ToolSettings.model_fields)
+    for name in ("engine", "fit", "output_dir"):
+        default = ToolSettings.model_fields[name].default
+        assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
+
+
+def test_the_limits_of_the_tool_are_the_codes() -> None:
+    """The page of the tool has each limit, to the number."""
+    limits = table("docs/langchain.md", "| limit | value | setting |")
+    urls = URLPolicy(hosts=["images.example.com"])
+    megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
+    for limit, value in {
+        "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB,",
+        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "chunks of a PNG": f"{MAX_CHUNKS:,},",
+        "variations a call": f"{MAX_N} |",
+        "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
+        "pictures from URLs": (
+            f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
+        ),
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+    for setting in re.findall(r"`(\w+)` \|$", "\n".join(limits.values()), re.MULTILINE):
+        assert setting in ToolSettings.model_fields
+
+
+def test_the_limits_of_images_are_the_codes() -> None:
+    """The page on security says what a source may have, to the number."""
+    limits = table("docs/security.md", "| limit | value |")
+    for limit, value in {
+        "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
+        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "scans of a JPEG": f"{MAX_JPEG_SCANS},",
+        "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
+        "chunks of a PNG": f"{MAX_CHUNKS:,},",
+        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
+        "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+    urls = URLPolicy(hosts=["images.example.com"])
+    megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
+    said = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
+    assert said in find_page("docs/security.md").text
+
+
+def test_the_table_of_create_is_whole() -> None:
+    """Each option of `image-variation create` is in it, and no other."""
+    rows = table("docs/command-line.md", "| option | what it does | default |")
+    documented = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    command = [sys.executable, "-m", "langchain_image_variation", "create", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown, re.MULTILINE))
+    assert documented == options - {"--help"} | {"--no-light"}
