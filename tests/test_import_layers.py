@@ -92,6 +92,7 @@ CONFORMANCE = {
 }
 STANDARD = __import__("sys").stdlib_module_names
 FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
+TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
 def imported(path: Path) -> set[str]:
@@ -162,6 +163,17 @@ def test_the_map_lists_the_rooms_and_floors() -> None:
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| .+ \|$", text, re.MULTILINE)
     floors = sorted((layer, room) for room, (layer, _) in ROOMS.items())
     assert [(int(layer), room) for layer, room in rows] == floors
+
+
+def test_the_map_names_paths_that_exist() -> None:
+    """The modules, folders and app state that ARCHITECTURE.md names are there."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    paths = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", text))
+    assert len(paths) > 10
+    assert not [path for path in paths if not any((top / path).exists() for top in TOPS)]
+    state = text.partition("`app.state` holds")[2].partition("\n\n")[0]
+    app = (ROOT / OURS[0] / "server" / "app.py").read_text("utf-8")
+    assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))
 
 
 def test_no_modules_import_each_other() -> None:
