@@ -1,4 +1,4 @@
-"""A program that was written against the vendor's endpoint: it makes pictures for a catalogue."""
+"""A program written for the vendor's endpoint. It makes images for a catalogue."""
 
 import base64
 from pathlib import Path
@@ -7,11 +7,11 @@ import openai
 
 
 class CatalogueError(Exception):
-    """The pictures could not be made; the message says what to do."""
+    """The images could not be made. The message says what to do."""
 
 
 def fill(photo: Path, folder: Path, n: int = 2) -> list[Path]:
-    """Save `n` variations of a photo in a folder, and return their files.
+    """Save `n` variations of a photo in a folder, and return the paths.
 
     Raises:
         CatalogueError: If the server refuses the photo, or has no such endpoint.

@@ -1,4 +1,4 @@
-"""An agent that varies the pictures of a folder."""
+"""An agent that varies the images in a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,6 @@ from langchain_image_variation import ImageVariationTool, load_engine
 
 
 def designer(model: BaseChatModel, folder: Path) -> Any:
-    """Return an agent whose variations a server makes, the one of `OPENAI_BASE_URL`."""
+    """Return an agent whose variations are made by the server at `OPENAI_BASE_URL`."""
     tool = ImageVariationTool(root_dir=folder, engine=load_engine("variations"))
     return create_agent(model, tools=[tool])

@@ -81,7 +81,7 @@ def _as_messages(item: Any) -> list[BaseMessage]:
         return [item]
     try:
         return convert_to_messages([item])
-    # A client may put anything into the state, and any error may come of it.
+    # A client may put anything into the state, and converting it may raise any error.
     except Exception:
         return []
 
@@ -102,7 +102,7 @@ def _count_calls(messages: Sequence[BaseMessage], tool: str, current_id: str | N
 def _result_images(message: ToolMessage) -> list[ResultImage]:
     """Return the results that a message of this tool names."""
     if message.artifact is None and message.status != "error":
-        # Some clients store only the text. The results are then searched in the thread's folder.
+        # Some clients store only the text. Then the results are looked up in the thread's folder.
         return parse_announcement(message.text)
     return list(_read_artifact(message.artifact))
 

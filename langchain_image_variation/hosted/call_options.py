@@ -28,7 +28,7 @@ class CallOptions:
     """Options of one call. Each takes precedence over the client's."""
 
     timeout: httpx.Timeout | None
-    """None keeps that of the client."""
+    """None keeps the setting of the client."""
     headers: HeaderValues
     query: Parameters
     contract_fields: Mapping[str, object]

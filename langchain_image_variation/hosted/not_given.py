@@ -1,4 +1,4 @@
-"""The default of arguments for which None has a meaning of its own, such as "no timeout"."""
+"""The default of arguments where None means something else, such as "no timeout"."""
 
 __all__ = ["NOT_GIVEN", "NotGiven"]
 

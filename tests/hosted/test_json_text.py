@@ -86,16 +86,16 @@ def test_escaped_quotes_take_linear_time() -> None:
 
 def test_images_are_held_once() -> None:
     """Ten long strings need little more memory than the length of the text."""
-    picture = b'"' + b"QUJD" * 250_000 + b'"'
+    image = b'"' + b"QUJD" * 250_000 + b'"'
     reader = JSONText()
     tracemalloc.start()
     reader.feed(b"[")
     for index in range(10):
-        for start in range(0, len(picture), 65536):
-            reader.feed(picture[start : start + 65536])
+        for start in range(0, len(image), 65536):
+            reader.feed(image[start : start + 65536])
         reader.feed(b"," if index < 9 else b"]")
     content = reader.content()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(content) == 10
-    assert peak < 1.3 * 10 * len(picture)
+    assert peak < 1.3 * 10 * len(image)

@@ -142,8 +142,8 @@ def test_a_data_url_is_read(call: Caller) -> None:
 def test_a_failed_download_keeps_the_others(call: Caller) -> None:
     """Each result is downloaded on its own."""
     addresses = [f"https://pictures.example/{index}.png" for index in range(3)]
-    picture = httpx.Response(200, content=PNG)
-    handler, _ = answering(url_answer(*addresses), picture, httpx.Response(404), picture)
+    download = httpx.Response(200, content=PNG)
+    handler, _ = answering(url_answer(*addresses), download, httpx.Response(404), download)
     first, second, third = call(handler, {"n": 3}).data
     assert first.read() == third.read() == PNG
     with pytest.raises(DownloadError, match="404"):

@@ -218,8 +218,8 @@ def test_key_comes_from_the_environment(run: Run, live: View) -> None:
             ("--image-variation-record=x",),
             "*--image-variation-record needs --image-variation-url.*",
         ),
-        (("--image-variation-url=example.com/v1",), "*must be an http or https address, such as *"),
-        (("--image-variation-url=http://",), "*must be an http or https address, such as *"),
+        (("--image-variation-url=example.com/v1",), "*must be an http or https URL, such as *"),
+        (("--image-variation-url=http://",), "*must be an http or https URL, such as *"),
     ],
 )
 def test_invalid_options(run: Run, options: tuple[str, ...], message: str) -> None:

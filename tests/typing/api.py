@@ -101,6 +101,24 @@ async def async_client(photo: bytes) -> ImagesResponse:
         return await client.images.create_variation(image=("a.png", photo), response_format="url")
 
 
+def client_in_the_shape_of_the_sdk(photo: bytes) -> ImagesResponse:
+    """Headers, query and options of the SDK."""
+    client = ImageVariationClient(
+        base_url=httpx.URL("http://127.0.0.1:8000/v1"),
+        timeout=httpx.Timeout(60, connect=5),
+        default_headers={"X-Team": "a", "api-key": SecretStr("KEY")},
+        default_query={"api-version": "1"},
+    )
+    copy: ImageVariationClient = client.with_options(timeout=None, max_retries=5, deadline=None)
+    return copy.images.create_variation(
+        image=photo,
+        extra_headers={"X-Trace": "1"},
+        extra_query={"tags": ["a", "b"]},
+        extra_body={"steps": 4, "style": {"name": "woodcut"}},
+        timeout=5,
+    )
+
+
 class MyAsyncEngine:
     """A custom async engine whose results can be cached."""
 
