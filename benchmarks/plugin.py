@@ -121,7 +121,7 @@ def plain() -> Iterator[str]:
 
 
 def ask(client: httpx.Client, base_url: str) -> None:
-    """Ask for two small pictures."""
+    """Ask for two small images."""
     url = f"{base_url}/images/variations"
     answer = client.post(url, data={**FIELDS, "size": "256x256"}, files=FILES)
     assert answer.status_code == 200

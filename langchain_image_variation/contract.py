@@ -37,7 +37,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     OutputError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.images.png import SquarePNG
 
@@ -142,10 +142,10 @@ def _first_invalid_field(error: ValidationError) -> InvalidRequestError:
     if param not in _RULES:
         fields = ", ".join(_RULES)
         return InvalidRequestError(
-            f"{shown(param)} is not a field of the request; the fields are {fields}.", param=param
+            f"{excerpt(param)} is not a field of the request; the fields are {fields}.", param=param
         )
     return InvalidRequestError(
-        f"{param} {_RULES[param]}, got {shown(first['input'])}.", param=param
+        f"{param} {_RULES[param]}, got {excerpt(first['input'])}.", param=param
     )
 
 

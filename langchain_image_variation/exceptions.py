@@ -62,7 +62,7 @@ __all__ = [
     "ServiceUnavailableError",
     "SourceError",
     "error_from_wire",
-    "shown",
+    "excerpt",
 ]
 
 
@@ -279,7 +279,7 @@ class ServiceUnavailableError(ImageVariationError):
     default_status_code = 503
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """Return a short description of a value for a message, never a whole image in base64."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:20] + "…")

@@ -3,7 +3,7 @@
 from numbers import Integral, Real
 from typing import TypeGuard
 
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = ["MAX_SECONDS", "check_number", "check_seconds", "check_whole_number"]
 
@@ -39,7 +39,7 @@ def check_whole_number(
             return number
     bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
     raise InvalidRequestError(
-        f"{name} must be a whole number {bounds}, got {shown(value)}{hint}.", param=param or name
+        f"{name} must be a whole number {bounds}, got {excerpt(value)}{hint}.", param=param or name
     )
 
 
@@ -69,7 +69,7 @@ def check_number(
     if _is_number(value) and least <= value <= most:
         return float(value)
     raise InvalidRequestError(
-        f"{name} must be a number from {least:g} to {most:g}, got {shown(value)}{hint}.",
+        f"{name} must be a number from {least:g} to {most:g}, got {excerpt(value)}{hint}.",
         param=param or name,
     )
 
@@ -83,7 +83,7 @@ def check_seconds(name: str, value: object, *, param: str | None = None) -> floa
     if _is_number(value) and 0 < value < MAX_SECONDS:
         return float(value)
     raise InvalidRequestError(
-        f"{name} must be a positive number of seconds, got {shown(value)}.", param=param or name
+        f"{name} must be a positive number of seconds, got {excerpt(value)}.", param=param or name
     )
 
 

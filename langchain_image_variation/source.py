@@ -25,7 +25,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     OutputError,
     SourceError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
 from langchain_image_variation.images.pixels import (
@@ -126,7 +126,9 @@ def load_source(
         InvalidRequestError: If `urls` lists no hosts or has an async transport.
     """
     if fit not in get_args(Fit):
-        raise SourceError(f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit")
+        raise SourceError(
+            f"fit must be 'strict', 'crop' or 'pad', got {excerpt(fit)}.", param="fit"
+        )
     if urls is not None and getattr(urls, "hosts", None) is None:
         raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
     if isinstance(source, Image.Image):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
-from langchain_image_variation.exceptions import shown
+from langchain_image_variation.exceptions import excerpt
 
 __all__ = [
     "TOOL_DESCRIPTION",
@@ -99,9 +99,9 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N) -> str:
     for error in errors[:_MAX_EXPLAINED]:
         name = str(error["loc"][0]) if error["loc"] else "arguments"
         if error["type"] == "extra_forbidden" or name not in rules:
-            explanations.append(f"{shown(name)} is not an argument")
+            explanations.append(f"{excerpt(name)} is not an argument")
         elif error["type"] == "missing":
             explanations.append(f"{name} is missing; it {rules[name]}")
         else:
-            explanations.append(f"{name} {rules[name]}, got {shown(error.get('input'))}")
+            explanations.append(f"{name} {rules[name]}, got {excerpt(error.get('input'))}")
     return f"Correct these arguments and call again: {'; '.join(explanations)}."

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from langchain_image_variation.agents.conversation import Conversation, MessageImage, ResultImage
 from langchain_image_variation.agents.results import Results
-from langchain_image_variation.exceptions import ImageVariationError, SourceError, shown
+from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
 from langchain_image_variation.source import MAX_SOURCE_BYTES, Fit, Source, load_source
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ReachableImages:
                 data = file.read(MAX_SOURCE_BYTES + 1)
             if image.sha256 in (None, hashlib.sha256(data).hexdigest()):
                 return io.BytesIO(data)
-        raise _MissingImageError(f"The file of {shown(image.handle)} was deleted or changed.")
+        raise _MissingImageError(f"The file of {excerpt(image.handle)} was deleted or changed.")
 
     def _open(self, name: str) -> BinaryIO:
         """Open a result of this conversation, or a file under the root."""
@@ -118,7 +118,7 @@ class ReachableImages:
                 spelling, excluded_folder=self._excluded_folder
             )
         if file is None:
-            raise _MissingImageError(f"There is no image {shown(_relative_name(name))} here.")
+            raise _MissingImageError(f"There is no image {excerpt(_relative_name(name))} here.")
         return file
 
 
@@ -143,7 +143,7 @@ def _image_url(image: MessageImage) -> str:
 
 
 def _printable(name: str) -> str:
-    return name if name.isprintable() else shown(name)
+    return name if name.isprintable() else excerpt(name)
 
 
 def _relative_name(name: str) -> str:

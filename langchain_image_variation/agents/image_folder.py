@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.agents.conversation import MAX_LISTED
-from langchain_image_variation.exceptions import SourceError, shown
+from langchain_image_variation.exceptions import SourceError, excerpt
 from langchain_image_variation.files.atomic import unlink_temporary_names
 
 __all__ = ["ImageFolder"]
@@ -75,7 +75,7 @@ class ImageFolder:
             file = open(path, "rb", opener=lambda *_: _open_inside(root, path, excluded_stat))
         except PermissionError:
             raise SourceError(
-                f"{shown(Path(name).name)} cannot be read. Check its permissions."
+                f"{excerpt(Path(name).name)} cannot be read. Check its permissions."
             ) from None
         # The name is too long or contains a NUL, or there is a loop of links.
         except (OSError, ValueError, RuntimeError):
@@ -87,7 +87,7 @@ class ImageFolder:
         if not stat.S_ISREG(file_stat.st_mode):
             return None
         raise SourceError(
-            f"{shown(Path(name).name)} is a hard link. Its other name may be outside the folder; "
+            f"{excerpt(Path(name).name)} is a hard link. Its other name may be outside the folder; "
             "use a copy of the file."
         )
 

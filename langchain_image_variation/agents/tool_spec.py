@@ -28,7 +28,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
-    shown,
+    excerpt,
 )
 
 try:
@@ -116,7 +116,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         for function in (*(spec_functions or ()), *mapping):
             if function != names and function not in names:
                 raise InvalidRequestError(
-                    f"There is no function {shown(function)} in this spec. Its only function is "
+                    f"There is no function {excerpt(function)} in this spec. Its only function is "
                     f"{TOOL_NAME!r}."
                 )
         metadata = self._metadata(next(iter(mapping.values()), None))

@@ -29,7 +29,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     OutputError,
     SourceError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
@@ -155,7 +155,7 @@ class Inputs:
         row = next(self._read_manifest(path), None)
         if row is not None and isinstance(row, dict) and self._column not in row:
             raise SourceError(
-                f"{_file_name(path)!r} has no column {shown(self._column)}; name the column that "
+                f"{_file_name(path)!r} has no column {excerpt(self._column)}; name the column that "
                 "holds the paths with --column."
             )
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
-from langchain_image_variation.exceptions import InvalidRequestError, SourceError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, SourceError, excerpt
 from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MAX_SEED", "Job", "escape_surrogates"]
@@ -95,14 +95,14 @@ def _read_path(value: object) -> str:
         raise SourceError("The row has no path. Put the path of an image in its column 'path'.")
     if isinstance(value, str | bytes | os.PathLike):
         return os.fsdecode(value)
-    raise SourceError(f"path must be a string, got {shown(value)}.")
+    raise SourceError(f"path must be a string, got {excerpt(value)}.")
 
 
 def _read_size(value: object) -> Size:
     if isinstance(value, str) and value in SIZES:
         return cast(Size, str(value))
     sizes = ", ".join(map(repr, SIZES))
-    raise InvalidRequestError(f"size must be one of {sizes}, got {shown(value)}.", param="size")
+    raise InvalidRequestError(f"size must be one of {sizes}, got {excerpt(value)}.", param="size")
 
 
 def _read_integer(name: str, value: object, minimum: int, maximum: int) -> int:

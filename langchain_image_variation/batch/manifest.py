@@ -17,7 +17,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
     SourceError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.files.outputs import Outputs
 
@@ -182,7 +182,7 @@ def _read_csv(
 def _check_duplicates(names: Sequence[str], column: str, name: str) -> None:
     for key in (column, *OPTIONAL_COLUMNS):
         if names.count(key) > 1:
-            raise SourceError(f"{name!r} has more than one column {shown(key)}; rename one.")
+            raise SourceError(f"{name!r} has more than one column {excerpt(key)}; rename one.")
 
 
 def _read_json_lines(file: IO[str], name: str) -> Iterator[dict[str, object] | ImageVariationError]:

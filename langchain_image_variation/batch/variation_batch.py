@@ -46,7 +46,7 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.stored_outputs import open_outputs
@@ -130,7 +130,7 @@ class VariationBatch:
     ) -> None:
         if fit not in get_args(Fit):
             raise InvalidRequestError(
-                f"fit must be 'strict', 'crop' or 'pad', got {shown(fit)}.", param="fit"
+                f"fit must be 'strict', 'crop' or 'pad', got {excerpt(fit)}.", param="fit"
             )
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidRequestError("model must be a non-empty string.", param="model")

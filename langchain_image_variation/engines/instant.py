@@ -20,32 +20,32 @@ class InstantEngine:
     """Makes flat images. Their colors depend on the source's pixels and the index.
 
     Deterministic on every machine: the same pixels, seed and index give the same color, however the
-    source is compressed. Each answer has exactly `n` distinct pictures of exactly the size asked
-    for.
+    source is compressed. Each answer has exactly `n` distinct images of exactly the
+    requested size.
 
     Args:
-        seed: Picture i is that of seed 0 and index `seed + i`, so that the further pictures of a
-            source can be asked for alone.
+        seed: Image i is image `seed + i` of a request without a seed, so you can ask for later
+            images of a source alone.
 
     Raises:
-        InvalidRequestError: If `seed` is no whole number from 0.
+        InvalidRequestError: If `seed` is not a whole number of at least 0.
     """
 
     models = MODELS
-    """The models it offers."""
+    """The models that this engine offers."""
     seed = 0
-    """That of the first picture; a subclass need not know of it."""
+    """The seed of the first image. A subclass may ignore it."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = check_whole_number("seed", seed, 0)
 
     @property
     def fingerprint(self) -> str:
-        """What its pictures depend on."""
+        """The setting that the images depend on."""
         return str(self.seed)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Return `request.n` flat pictures.
+        """Return `request.n` flat images.
 
         Raises:
             InvalidImageError: If the pixels of the source are corrupt.
@@ -59,7 +59,7 @@ class InstantEngine:
 
 
 def _color(digest: bytes, index: int) -> tuple[int, int, int]:
-    # Red differs for each index, so that no two pictures of one answer are alike.
+    # Red differs for each index, so all images of one answer are different.
     return (digest[0] + index * 25) % 256, digest[1], digest[2]
 
 

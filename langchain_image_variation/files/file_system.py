@@ -15,7 +15,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
     OutputError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.files.atomic import temporary_name
 
@@ -265,7 +265,7 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
     if kind in ("http", "https"):
         raise InvalidRequestError(
             f"{param} must be a path on this machine or the URL of a file system, not of the kind "
-            f"{shown(kind)}. Download the files first.",
+            f"{excerpt(kind)}. Download the files first.",
             param=param,
         )
     try:
@@ -287,7 +287,7 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
     except ValueError:
         raise InvalidRequestError(
             f"{param} must be a path on this machine or a URL that fsspec knows, not of the kind "
-            f"{shown(kind)}.",
+            f"{excerpt(kind)}.",
             param=param,
         ) from None
     base = _strip_query_name(url, files_class)

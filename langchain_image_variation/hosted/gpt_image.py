@@ -23,7 +23,7 @@ from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer_images import normalize, use_data_urls
@@ -227,7 +227,7 @@ def _check_fidelity(fidelity: str, model: str) -> str:
     if fidelity not in choices:
         choice_text = f"only {' or '.join(map(repr, choices))}" if choices else "no value"
         raise InvalidRequestError(
-            f"{shown(model)} supports {choice_text} as input_fidelity, got {shown(fidelity)}.",
+            f"{excerpt(model)} supports {choice_text} as input_fidelity, got {excerpt(fidelity)}.",
             param="input_fidelity",
         )
     return fidelity

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = [
     "HeaderValues",
@@ -66,7 +66,7 @@ def check_headers(
     for name, value in values.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidRequestError(
-                f"{param} has the name {shown(name)}, which is not a header name.", param=param
+                f"{param} has the name {excerpt(name)}, which is not a header name.", param=param
             )
         lower_name = name.lower()
         if lower_name in _CLIENT_HEADERS:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from langchain_image_variation.contract import MAX_N, ResponseFormat
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.hosted.settings import check_base_url
 
 __all__ = ["SERVERS", "UNKNOWN_SERVER", "Server", "server_by_name", "server_by_url"]
@@ -69,7 +69,7 @@ def server_by_name(name: str) -> Server:
     """
     if name not in SERVERS:
         raise InvalidRequestError(
-            f"server must be one of {', '.join(map(repr, SERVERS))}, got {shown(name)}; for any "
+            f"server must be one of {', '.join(map(repr, SERVERS))}, got {excerpt(name)}; for any "
             "other server, pass base_url alone.",
             param="server",
         )

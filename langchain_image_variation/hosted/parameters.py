@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = ["FormFields", "Parameters", "check_parameters", "flatten", "form_fields", "is_encodable"]
 
@@ -33,7 +33,7 @@ def check_parameters(param: str, values: Parameters | None) -> Parameters:
     for name, value in values.items():
         if not isinstance(name, str) or not is_encodable(name):
             raise InvalidRequestError(
-                f"{param} has the name {shown(name)}, which is not a string.", param=param
+                f"{param} has the name {excerpt(name)}, which is not a string.", param=param
             )
         _check_value(param, name, value, 1)
     return dict(values)
@@ -50,8 +50,8 @@ def _check_value(param: str, name: str, value: Any, depth: int) -> None:
     is_plain = isinstance(value, str | int | float) or value is None
     if not is_plain or (isinstance(value, str) and not is_encodable(value)):
         raise InvalidRequestError(
-            f"{param} must give {shown(name)} as a string, number, boolean or None, or as a list "
-            f"or mapping of these, got {shown(value)}.",
+            f"{param} must give {excerpt(name)} as a string, number, boolean or None, or as a list "
+            f"or mapping of these, got {excerpt(value)}.",
             param=param,
         )
 

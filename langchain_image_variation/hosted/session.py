@@ -10,7 +10,7 @@ import httpx
 from anyio.lowlevel import RunVar
 
 from langchain_image_variation import __version__
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.http.deadline import DeadlineTransport
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
 
@@ -134,7 +134,7 @@ C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 def _check_client(client: C | None, kind: type[C]) -> C | None:
     if client is not None and not isinstance(client, kind):
         raise InvalidRequestError(
-            f"http_client must be an httpx.{kind.__name__}, got {shown(client)}.",
+            f"http_client must be an httpx.{kind.__name__}, got {excerpt(client)}.",
             param="http_client",
         )
     return client

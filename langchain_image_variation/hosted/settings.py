@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.hosted.headers import is_header_text
 from langchain_image_variation.hosted.parameters import is_encodable
@@ -164,7 +164,7 @@ def check_model(value: str | None) -> str | None:
     """
     if value is not None and (not isinstance(value, str) or not value or not is_encodable(value)):
         raise InvalidRequestError(
-            f"model must be a non-empty string or None, got {shown(value)}.", param="model"
+            f"model must be a non-empty string or None, got {excerpt(value)}.", param="model"
         )
     return value
 
@@ -197,7 +197,7 @@ def check_extra_fields(
         if not is_plain or not is_encodable(name + text):
             raise InvalidRequestError(
                 f"extra_fields must map names to strings, numbers and booleans, got "
-                f"{shown(value)} for {shown(name)}.",
+                f"{excerpt(value)} for {excerpt(name)}.",
                 param="extra_fields",
             )
         form[name] = text

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import quote, unquote, urljoin
 
-from langchain_image_variation.exceptions import DownloadError, shown
+from langchain_image_variation.exceptions import DownloadError, excerpt
 
 __all__ = ["MAX_URL_LENGTH", "CheckedURL", "host_name", "is_public", "parse_url"]
 
@@ -43,9 +43,9 @@ class CheckedURL:
             _check_characters(location)
             return parse_url(urljoin(f"https://{self.host}{self.target}", location))
         except ValueError:
-            raise DownloadError(f"{shown(self.host)} redirects to an invalid URL.") from None
+            raise DownloadError(f"{excerpt(self.host)} redirects to an invalid URL.") from None
         except DownloadError as error:
-            message = f"{shown(self.host)} redirects to a URL that is not allowed. {error}"
+            message = f"{excerpt(self.host)} redirects to a URL that is not allowed. {error}"
             raise DownloadError(message) from None
 
 
@@ -97,7 +97,7 @@ def host_name(host: str) -> str:
             return name
     if _IPV6.fullmatch(name):
         raise DownloadError("Images are fetched by host name, never by IP address.")
-    raise DownloadError(f"{shown(host)} is not a full host name, such as 'www.example.com'.")
+    raise DownloadError(f"{excerpt(host)} is not a full host name, such as 'www.example.com'.")
 
 
 def is_public(address: str) -> bool:

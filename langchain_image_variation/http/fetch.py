@@ -12,7 +12,7 @@ from time import monotonic
 import httpx
 
 from langchain_image_variation import __version__
-from langchain_image_variation.exceptions import DownloadError, ExpiredURLError, shown
+from langchain_image_variation.exceptions import DownloadError, ExpiredURLError, excerpt
 from langchain_image_variation.http.address import CheckedURL, is_public, parse_url
 from langchain_image_variation.http.deadline import call_with_timeout
 from langchain_image_variation.http.flow import Flow, Send, Work
@@ -53,7 +53,7 @@ def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow
 
 def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
     """Send one request to the first address of the host that accepts a connection."""
-    host = shown(target.host)
+    host = excerpt(target.host)
     if policy.hosts is not None and target.host not in policy.hosts:
         raise DownloadError(f"The host {host} is not allowed; allow it if you trust it.")
     addresses = yield Work(lambda: _resolve(target.host, policy, deadline))
@@ -76,20 +76,20 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
 
 def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
     """Return the addresses of a host, all of them public."""
-    not_found_error = DownloadError(f"The host {shown(host)} does not exist; check the URL.")
+    not_found_error = DownloadError(f"The host {excerpt(host)} does not exist; check the URL.")
     try:
         # The resolver's own timeouts are much longer than ours.
         addresses = call_with_timeout(
             lambda: policy.resolve(host, 443), max(deadline - monotonic(), 0)
         )
     except TimeoutError:
-        raise DownloadError(f"The host name {shown(host)} was not resolved in time.") from None
+        raise DownloadError(f"The host name {excerpt(host)} was not resolved in time.") from None
     except (OSError, UnicodeError):
         raise not_found_error from None
     if not addresses:
         raise not_found_error
     if not all(is_public(address) for address in addresses):
-        raise DownloadError(f"The host {shown(host)} has an address that is not public.")
+        raise DownloadError(f"The host {excerpt(host)} has an address that is not public.")
     return addresses
 
 
@@ -152,7 +152,7 @@ class ImageBody:
             raise DownloadError(f"{self._host} sent the image compressed, which is not supported.")
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if not _IMAGE_TYPE.fullmatch(content_type):
-            raise DownloadError(f"{self._host} sent {shown(content_type)} instead of an image.")
+            raise DownloadError(f"{self._host} sent {excerpt(content_type)} instead of an image.")
         length = headers.get("content-length", "")
         if length.isdecimal() and len(length) < _MAX_DIGITS and int(length) > self._max_bytes:
             raise self._too_long()

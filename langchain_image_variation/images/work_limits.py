@@ -23,7 +23,7 @@ __all__ = [
 
 MAX_JPEG_SCANS = 100
 """A JPEG file may have at most this many scans, because each costs a pass over the whole image,
-even if it has no data. libjpeg's own progressive script writes 6 scans for a grey picture, 10 for
+even if it has no data. libjpeg's own progressive script writes 6 scans for a gray image, 10 for
 YCbCr and 18 for CMYK, and other encoders about 14. libtiff has the same limit for JPEG in TIFF."""
 
 MAX_JPEG_SAMPLES = 25 * 89_478_485

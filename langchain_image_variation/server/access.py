@@ -18,7 +18,7 @@ from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
     PermissionDeniedError,
-    shown,
+    excerpt,
 )
 
 __all__ = ["Access"]
@@ -113,7 +113,7 @@ class Access:
         headers = request.headers.getlist("host")
         host = _parse_host(headers[0]) if len(headers) == 1 else None
         if host is None or not self._is_allowed(host, request):
-            value = shown(headers[0]) if len(headers) == 1 else f"{len(headers)} Host headers"
+            value = excerpt(headers[0]) if len(headers) == 1 else f"{len(headers)} Host headers"
             raise PermissionDeniedError(
                 f"This server has no API key, so it only accepts requests whose Host is one of its "
                 f"names, got {value}. Start it with an API key (--api-key). If the name is yours, "
@@ -194,14 +194,14 @@ def _url_host(public_url: str) -> str:
 def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
     if isinstance(hosts, str) or not isinstance(hosts, Iterable):
         raise InvalidRequestError(
-            f"hosts must be a list of names, such as ['images.example.org'], got {shown(hosts)}.",
+            f"hosts must be a list of names, such as ['images.example.org'], got {excerpt(hosts)}.",
             param="hosts",
         )
     for host in hosts:
         text = host if isinstance(host, str) else ""
         if "*" in text or text.startswith("."):
             raise InvalidRequestError(
-                f"hosts contains the pattern {shown(host)}. List each host by its full name, or "
+                f"hosts contains the pattern {excerpt(host)}. List each host by its full name, or "
                 "set an API key, which allows all hosts.",
                 param="hosts",
             )
@@ -209,8 +209,8 @@ def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
         host_or_address = _parse_host(text) if address is None else address
         if host_or_address is None or (address is None and ":" in text and not text.endswith("]")):
             raise InvalidRequestError(
-                f"hosts contains {shown(host)}, which is not a host. Pass a name or an IP address "
-                "without scheme, port and path, such as 'images.example.org'.",
+                f"hosts contains {excerpt(host)}, which is not a host. Pass a name or an IP "
+                "address without scheme, port and path, such as 'images.example.org'.",
                 param="hosts",
             )
         yield host_or_address

@@ -12,7 +12,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     PayloadTooLargeError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
@@ -57,7 +57,7 @@ async def read_request(
         await drain(request, timeout=timeout)
         raise InvalidRequestError(
             "The body must be multipart/form-data, with the image as the file part 'image', got "
-            f"{shown(media_type) if content_type else 'no content type'}."
+            f"{excerpt(media_type) if content_type else 'no content type'}."
         )
     with _reserve_memory(_content_length(request) or MAX_BODY_BYTES + 1) as in_memory:
         try:

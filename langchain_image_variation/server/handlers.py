@@ -29,7 +29,7 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     PermissionDeniedError,
     ServiceUnavailableError,
-    shown,
+    excerpt,
 )
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
@@ -120,7 +120,7 @@ class Handlers:
         self._access.check(request)
         name = request.path_params["model"]
         if name not in self._models:
-            error = ModelNotFoundError(f"The model {shown(name)} does not exist here.")
+            error = ModelNotFoundError(f"The model {excerpt(name)} does not exist here.")
             error.status_code = 404
             raise error
         return JSONResponse(self._model(name))

@@ -10,7 +10,7 @@ import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = ["FIELDS", "MultipartForm"]
 
@@ -123,7 +123,7 @@ class MultipartForm:
         is_file = b"filename" in options or "filename*=" in disposition
         if name not in FIELDS:
             raise InvalidRequestError(
-                f"{shown(name)} is not a field of this request. The fields are: "
+                f"{excerpt(name)} is not a field of this request. The fields are: "
                 f"{', '.join(FIELDS)}.",
                 param=name[:40],
             )

@@ -18,7 +18,7 @@ from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.engines.local.workers import run_all, turn
 from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.engines.traits import check_model
-from langchain_image_variation.exceptions import InvalidRequestError, shown
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.images.pixels import decode, encode
 from langchain_image_variation.numbers import check_number, check_whole_number
 
@@ -177,4 +177,4 @@ def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
 def _check_light(light: bool) -> bool:
     if isinstance(light, bool):
         return light
-    raise InvalidRequestError(f"light must be True or False, got {shown(light)}.", param="light")
+    raise InvalidRequestError(f"light must be True or False, got {excerpt(light)}.", param="light")
