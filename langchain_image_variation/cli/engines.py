@@ -1,6 +1,7 @@
 """`image-variation engines`: lists the installed engines and what they need."""
 
 import argparse
+import textwrap
 from inspect import getdoc
 
 from langchain_image_variation.engines.loading import (
@@ -17,6 +18,9 @@ from langchain_image_variation.exceptions import (
 
 __all__ = ["add_engines"]
 
+_COLUMNS = 100
+"""The width of the list. Longer descriptions continue on the next line."""
+
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Set what the command does. It has no arguments."""
@@ -28,7 +32,15 @@ def _engines(arguments: argparse.Namespace) -> None:
     width = max(map(len, names), default=0)
     for name in names:
         state, description = _state(name)
-        print(f"{name:{width}}  {state:11}  {description}")
+        head = f"{name:{width}}  {state:11}  "
+        lines = textwrap.wrap(
+            description,
+            _COLUMNS,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_long_words=False,
+        )
+        print(*lines or [head.rstrip()], sep="\n")
 
 
 def _state(name: str) -> tuple[str, str]:

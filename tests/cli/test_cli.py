@@ -194,7 +194,11 @@ def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, s
     assert main(["engines"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    lines = [re.split(r" {2,}", line, maxsplit=2) for line in out.splitlines()]
+    assert max(map(len, out.splitlines())) <= 100
+    # A long description continues on the next line.
+    lines = [
+        re.split(r" {2,}", line, maxsplit=2) for line in re.sub(r"\n {9,}", " ", out).splitlines()
+    ]
     return {name: (state, description) for name, state, description in lines}
 
 
