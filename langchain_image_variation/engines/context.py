@@ -115,8 +115,14 @@ def progress_reporter() -> ProgressReporter:
 def call_context(
     reporter: ProgressReporter, cancelled: threading.Event | None = None
 ) -> Iterator[None]:
-    """Set what `cancellation` and `progress_reporter` return in the block."""
-    tokens = _cancelled.set(cancelled), _reporter.set(reporter)
+    """Set what `cancellation` and `progress_reporter` return in the block.
+
+    Args:
+        reporter: The reporter of the call.
+        cancelled: Set once the call is cancelled. By default, the event of the call around this
+            one, if an engine makes it.
+    """
+    tokens = _cancelled.set(cancelled or _cancelled.get()), _reporter.set(reporter)
     try:
         yield
     finally:

@@ -8,10 +8,13 @@
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
 | parameters of the constructor | The options of the engine, by name. |
 
+The class declares `base_url`, as a property or an attribute, so that a batch knows that an engine
+is hosted before it constructs one.
+
 Two options have a meaning that the rest of the project relies on. An engine with `seed` makes image
 i of seed s as image 1 of seed s + i - 1. An engine with `threads` computes with that many threads.
 
-Progress is no trait: see `engines.context.progress_reporter`.
+Progress is not a trait: see `engines.context.progress_reporter`.
 """
 
 from collections.abc import Sequence

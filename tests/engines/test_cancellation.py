@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines.call import call_engine_async
+from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
@@ -59,3 +59,20 @@ async def test_a_second_cancellation_ends_the_call() -> None:
     engine.finish.set()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_an_engine_passes_its_cancellation_on() -> None:
+    """An engine that calls another engine stops it when its own call is cancelled."""
+    inner = SlowEngine()
+
+    class OuterEngine:
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            return call_engine(inner, request)
+
+    call = asyncio.create_task(call_engine_async(OuterEngine(), REQUEST))
+    assert await asyncio.to_thread(inner.started.wait, 60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    inner.finish.set()
+    assert await asyncio.to_thread(inner.was_cancelled.wait, 60)
