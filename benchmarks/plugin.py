@@ -26,7 +26,7 @@ import vcr
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.loopback import Loopback
-from pytest_image_variation.replay import replaying
+from pytest_image_variation.replay import replay_cassettes
 from pytest_image_variation.samples import square_png
 from pytest_image_variation.vcr_settings import cassette_dir
 
@@ -71,7 +71,7 @@ def replays(client: httpx.Client, rounds: int) -> tuple[float, float]:
         assert client.post(url, data=FIELDS, files=FILES).status_code == 200
 
     def ours() -> None:
-        with replaying() as replay:
+        with replay_cassettes() as replay:
             replay.scenario(NAME)
             ask()
 

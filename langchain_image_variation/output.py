@@ -176,16 +176,16 @@ def place_images(
         for index, image in enumerate(response.data, start=1)
     ]
     other_jobs = _start(jobs[1:]) if concurrent else jobs[1:]
-    write_error: OutputError | None = None
+    unwritable_error: OutputError | None = None
     for job in [*jobs[:1], *other_jobs]:
         try:
             placed_images.append(job())
         except _UnreadableError as error:
             unreadable_error = unreadable_error or error.cause
         except OutputError as error:
-            write_error = write_error or error
-    if write_error is not None:
-        raise write_error
+            unwritable_error = unwritable_error or error
+    if unwritable_error is not None:
+        raise unwritable_error
     if unreadable_error is not None:
         names = ", ".join(image.name for image in placed_images) or "none"
         raise OutputError(

@@ -198,24 +198,24 @@ class _Apps:
     def __getitem__(self, source: AnswerSource) -> ASGIApp:
         match source:
             case "app with another key":
-                return self._locked
+                return self._locked_app
             case "app with expired URLs":
-                return self._expiring
-        return self._open
+                return self._expiring_app
+        return self._open_app
 
     @cached_property
-    def _open(self) -> ASGIApp:
+    def _open_app(self) -> ASGIApp:
         return create_app(InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files")
 
     @cached_property
-    def _locked(self) -> ASGIApp:
+    def _locked_app(self) -> ASGIApp:
         key = secrets.token_hex()
         return create_app(
             InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files", api_key=key
         )
 
     @cached_property
-    def _expiring(self) -> ASGIApp:
+    def _expiring_app(self) -> ASGIApp:
         return create_app(
             InstantEngine(), queue=_QUEUE, store_dir=self._folder / "files", url_ttl=0.001
         )

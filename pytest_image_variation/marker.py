@@ -42,10 +42,12 @@ def settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
 
 def _farthest_first(item: pytest.Item) -> list[pytest.Mark]:
     """Return a test's markers: those of its module first, those of its parameters last."""
-    of_parameters = [getattr(mark, "mark", mark) for mark in _parameter_marks(item)]
-    of_function = len(_naming(item.own_markers)) - len(_naming(of_parameters))
-    ambiguous = any(len(_naming(_pytestmark(node))) > 1 for node in item.listchain()[:-1])
-    if of_function > 1 or ambiguous:
+    parameter_marks = [getattr(mark, "mark", mark) for mark in _parameter_marks(item)]
+    function_mark_count = len(_naming_markers(item.own_markers)) - len(
+        _naming_markers(parameter_marks)
+    )
+    ambiguous = any(len(_naming_markers(_pytestmark(node))) > 1 for node in item.listchain()[:-1])
+    if function_mark_count > 1 or ambiguous:
         fail(
             "Several image_variation markers in one place name scenarios. Name all of them in one "
             "marker, in the order in which they are played."
@@ -65,6 +67,6 @@ def _parameter_marks(item: pytest.Item) -> Any:
     return item.callspec.marks if hasattr(item, "callspec") else ()
 
 
-def _naming(marks: list[pytest.Mark]) -> list[pytest.Mark]:
+def _naming_markers(marks: list[pytest.Mark]) -> list[pytest.Mark]:
     """Return the markers that name scenarios."""
     return [mark for mark in marks if mark.name == "image_variation" and mark.args]

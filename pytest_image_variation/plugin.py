@@ -245,7 +245,7 @@ def image_variation_cassette(request: pytest.FixtureRequest) -> Iterator[Replay 
         return
     if "image_variation_server" in request.fixturenames:
         fail(_ONE_SESSION_ONLY)
-    with _import_for("replay", "image_variation_cassette", "pytest").replaying() as replay:
+    with _import_for("replay", "image_variation_cassette", "pytest").replay_cassettes() as replay:
         yield from _play(request, replay)
 
 

@@ -160,7 +160,7 @@ class Redaction:
             return self._values(request.body)
         body = body_of(request)
         if kind.lower().startswith("application/x-www-form-urlencoded"):
-            return self._urlencoded(body)
+            return self._redact_urlencoded(body)
         if not body:
             return request.body
         return body if body.startswith(_IMAGE_SIGNATURES) else self._bytes(body)
@@ -196,7 +196,7 @@ class Redaction:
         content = REDACTED.encode() if secret else self._bytes(part.content)
         return Part(part.name, content, None, part.content_type)
 
-    def _urlencoded(self, body: bytes) -> bytes:
+    def _redact_urlencoded(self, body: bytes) -> bytes:
         pairs = parse_qsl(body.decode("utf-8", "surrogateescape"), keep_blank_values=True)
         redacted = [(name, self._field(name, value)) for name, value in pairs]
         # A body without secrets keeps its exact encoding.

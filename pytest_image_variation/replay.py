@@ -29,7 +29,7 @@ from pytest_image_variation.forms import form_of, headers_of
 from pytest_image_variation.session import Session
 from pytest_image_variation.vcr_settings import cassette_dir
 
-__all__ = ["BASE_URL", "Replay", "replaying"]
+__all__ = ["BASE_URL", "Replay", "replay_cassettes"]
 
 BASE_URL = "https://image-variation.example/v1"
 """The base URL in the cassettes. Requests to other addresses match them too."""
@@ -117,7 +117,7 @@ class Replay(Session):
 
 
 @contextmanager
-def replaying() -> Iterator[Replay]:
+def replay_cassettes() -> Iterator[Replay]:
     """Replay cassettes to every HTTP client of this process while the block runs.
 
     vcrpy removes its patch of urllib3 for a moment whenever a connection is made. If several

@@ -142,7 +142,7 @@ _INVALID = "invalid_request_error"
 _BAD_IMAGE = Answer(400, Error(_INVALID, "invalid_image_format", "image"))
 
 
-def _refused(param: str | None, code: str | None = None) -> tuple[Answer, ...]:
+def _refusal(param: str | None, code: str | None = None) -> tuple[Answer, ...]:
     return (Answer(400, Error(_INVALID, code, param)),)
 
 
@@ -169,7 +169,7 @@ def _refusals() -> Iterator[Scenario]:
         sample=None,
         breaks="image",
         fields={"n": "1"},
-        answers=_refused("image"),
+        answers=_refusal("image"),
     )
     for name, field_, value, about in (
         ("n_0", "n", "0", "n is 0"),
@@ -189,7 +189,7 @@ def _refusals() -> Iterator[Scenario]:
             about=about,
             fields={field_: value},
             breaks=field_,
-            answers=_refused(field_),
+            answers=_refusal(field_),
         )
     yield Scenario(
         name="unknown_model",
@@ -197,7 +197,7 @@ def _refusals() -> Iterator[Scenario]:
         about="a model that the server does not have",
         fields={"model": "gpt-9"},
         breaks="model",
-        answers=_refused("model", "model_not_found"),
+        answers=_refusal("model", "model_not_found"),
     )
     yield Scenario(
         name="missing_key",

@@ -128,7 +128,7 @@ async def call_tool_async(
     Raises:
         ImageVariationError: As `call_tool`.
     """
-    with _on_loop(listener) as loop_listener:
+    with _loop_listener(listener) as loop_listener:
         flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
         step = next(flow)
         while True:
@@ -170,7 +170,7 @@ def _flow(
         # LangChain's own limiters always return True.
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
-        progress = None if listener is None else _each_image(listener)
+        progress = None if listener is None else _finished_image_listener(listener)
         response = yield _Step(
             partial(call_engine, call.engine, call.request, progress=progress),
             partial(call_engine_async, call.engine, call.request, progress=progress),
@@ -312,7 +312,7 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
     return " ".join(sentences)
 
 
-def _each_image(listener: ImageListener) -> ProgressListener:
+def _finished_image_listener(listener: ImageListener) -> ProgressListener:
     """Return a listener for an engine. It passes on finished images, and no other progress."""
     last_finished = 0
 
@@ -326,7 +326,7 @@ def _each_image(listener: ImageListener) -> ProgressListener:
 
 
 @contextlib.contextmanager
-def _on_loop(listener: ImageListener | None) -> Iterator[ImageListener | None]:
+def _loop_listener(listener: ImageListener | None) -> Iterator[ImageListener | None]:
     """Yield a listener for any thread that calls another one on the loop, in order."""
     if listener is None:
         yield None

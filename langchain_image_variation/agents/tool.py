@@ -154,7 +154,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         arguments, fields = _split_arguments(image, others)
         conversation = read_conversation(runtime, config, self.name)
         try:
-            with _dispatching(run_manager) as listener:
+            with _event_listener(run_manager) as listener:
                 result = call_tool(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )
@@ -175,7 +175,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         # The messages may contain many megabytes of images.
         conversation = await asyncio.to_thread(read_conversation, runtime, config, self.name)
         try:
-            async with _dispatching_async(run_manager) as listener:
+            async with _event_listener_async(run_manager) as listener:
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )
@@ -205,7 +205,7 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _dispatching(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
+def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
     """Yield a listener, for any thread, that dispatches an event for each finished image."""
     if run is None:
         yield None
@@ -227,7 +227,7 @@ def _dispatching(run: CallbackManagerForToolRun | None) -> Iterator[ImageListene
 
 
 @contextlib.asynccontextmanager
-async def _dispatching_async(
+async def _event_listener_async(
     run: AsyncCallbackManagerForToolRun | None,
 ) -> AsyncIterator[ImageListener | None]:
     """Yield a listener, for the loop, that has an event dispatched for each finished image."""

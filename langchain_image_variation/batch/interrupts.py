@@ -22,7 +22,7 @@ class Interrupts:
         """The first signal, or None so far."""
 
     @contextmanager
-    def handled(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Handle SIGINT, SIGTERM and SIGHUP in the block. It must run in the main thread.
 
         Signals that were ignored before stay ignored, which `nohup` and background jobs rely on.

@@ -124,7 +124,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.path)
     interrupts = Interrupts()
-    with interrupts.handled(), _exit_on_interrupt(interrupts):
+    with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(
             inputs,
             batch,

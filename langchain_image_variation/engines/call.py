@@ -74,20 +74,20 @@ async def call_engine_async(
     """
     import asyncio
 
-    cancelled = threading.Event()
+    cancel_event = threading.Event()
     reporter = ProgressReporter(request.n, progress)
     try:
-        with call_context(reporter, cancelled), _failures(engine, reporter):
+        with call_context(reporter, cancel_event), _failures(engine, reporter):
             work = asyncio.to_thread(engine.create_variation, request)
-            answer: Any = await (_await_to_end(work, cancelled) if wait_when_cancelled else work)
+            answer: Any = await (_await_to_end(work, cancel_event) if wait_when_cancelled else work)
             if isawaitable(answer):
                 answer = await answer
     finally:
-        cancelled.set()
+        cancel_event.set()
     return _checked_answer(answer, request, reporter)
 
 
-async def _await_to_end(work: Coroutine[Any, Any, Any], cancelled: threading.Event) -> Any:
+async def _await_to_end(work: Coroutine[Any, Any, Any], cancel_event: threading.Event) -> Any:
     """Await work in a thread. If the caller is cancelled, tell the engine and wait for it."""
     import asyncio
 
@@ -95,7 +95,7 @@ async def _await_to_end(work: Coroutine[Any, Any, Any], cancelled: threading.Eve
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        cancelled.set()
+        cancel_event.set()
         await asyncio.wait([task])
         raise
 

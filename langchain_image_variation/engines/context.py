@@ -87,7 +87,7 @@ class ProgressReporter:
             raise
 
 
-_cancelled: ContextVar[threading.Event | None] = ContextVar("_cancelled", default=None)
+_cancel_event: ContextVar[threading.Event | None] = ContextVar("_cancel_event", default=None)
 _reporter: ContextVar[ProgressReporter | None] = ContextVar("_reporter", default=None)
 
 
@@ -98,7 +98,7 @@ def cancellation() -> Callable[[], bool]:
     then, from any thread. Once it returns True, nobody waits for the answer: raise any error to
     stop.
     """
-    event = _cancelled.get()
+    event = _cancel_event.get()
     return event.is_set if event is not None else lambda: False
 
 
@@ -113,18 +113,18 @@ def progress_reporter() -> ProgressReporter:
 
 @contextmanager
 def call_context(
-    reporter: ProgressReporter, cancelled: threading.Event | None = None
+    reporter: ProgressReporter, cancel_event: threading.Event | None = None
 ) -> Iterator[None]:
     """Set what `cancellation` and `progress_reporter` return in the block.
 
     Args:
         reporter: The reporter of the call.
-        cancelled: Set once the call is cancelled. By default, the event of the call around this
-            one, if an engine makes it.
+        cancel_event: Set when the call is cancelled. None keeps the event of the call around this
+            one, so an engine that calls another engine passes its cancellation on.
     """
-    tokens = _cancelled.set(cancelled or _cancelled.get()), _reporter.set(reporter)
+    tokens = _cancel_event.set(cancel_event or _cancel_event.get()), _reporter.set(reporter)
     try:
         yield
     finally:
-        _cancelled.reset(tokens[0])
+        _cancel_event.reset(tokens[0])
         _reporter.reset(tokens[1])

@@ -20,7 +20,7 @@ __all__ = [
     "place_file",
     "temporary_name",
     "unlink_temporary_names",
-    "write_error",
+    "unwritable_error",
 ]
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -97,10 +97,10 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
             return _content(path)
         return data
     except OSError as error:
-        raise write_error(name, error) from None
+        raise unwritable_error(name, error) from None
 
 
-def write_error(name: str, error: OSError) -> OutputError:
+def unwritable_error(name: str, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or type(error).__name__
     return OutputError(

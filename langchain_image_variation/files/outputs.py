@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, write_error
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, unwritable_error
 
 __all__ = ["OutputFolder", "Outputs"]
 
@@ -172,7 +172,7 @@ class OutputFolder(Outputs):
             with atomic_write(path) as file:
                 yield file
         except OSError as error:
-            raise write_error(name, error) from None
+            raise unwritable_error(name, error) from None
 
 
 def _create(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["cancel_on_disconnect", "leave_on_cancel"]
+__all__ = ["cancel_on_disconnect", "cancel_without_waiting"]
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def cancel_on_disconnect(request: Request) -> Iterator[None]:
         raise ClientDisconnect
 
 
-async def leave_on_cancel(work: Coroutine[Any, Any, T]) -> T:
+async def cancel_without_waiting(work: Coroutine[Any, Any, T]) -> T:
     """Run some work. If the caller is cancelled, cancel the work but do not wait for it to end."""
     task = asyncio.create_task(work)
     _tasks.add(task)

@@ -34,13 +34,13 @@ class EarlyAnswer:
             return
         body_ended = False
 
-        async def watched_receive() -> Message:
+        async def receive_and_watch() -> Message:
             nonlocal body_ended
             message = await receive()
             body_ended = not message.get("more_body", False)
             return message
 
-        async def careful_send(message: Message) -> None:
+        async def send_and_drain(message: Message) -> None:
             if body_ended:
                 await send(message)
             elif message["type"] == "http.response.start":
@@ -50,10 +50,10 @@ class EarlyAnswer:
                 await send(message)
             else:
                 await send({**message, "more_body": True})
-                await _drop_body(watched_receive)
+                await _drop_body(receive_and_watch)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self._app(scope, watched_receive, careful_send)
+        await self._app(scope, receive_and_watch, send_and_drain)
 
 
 def _has_body(scope: Scope) -> bool:

@@ -22,7 +22,7 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.server.idle import CROWDED
+from langchain_image_variation.server.idle import CROWDED_KEY
 from langchain_image_variation.server.metrics import Metrics
 
 __all__ = ["Envelope", "error_response", "routing_error_response"]
@@ -67,7 +67,7 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["state"].get(CROWDED):
+            if scope["state"].get(CROWDED_KEY):
                 error = ServiceUnavailableError(
                     "The server has too many connections. Please try again in 1s."
                 )

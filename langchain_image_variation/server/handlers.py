@@ -34,7 +34,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
-from langchain_image_variation.server.disconnect import cancel_on_disconnect, leave_on_cancel
+from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import drain, read_request
 from langchain_image_variation.server.idempotency import DAY, Idempotency
@@ -107,7 +107,7 @@ class Handlers:
             async with self._idempotency.answer(key, form, seconds=seconds) as answer:
                 if answer.body is None:
                     work = self._make_body(form, self._base_url(request))
-                    answer.body = await leave_on_cancel(work)
+                    answer.body = await cancel_without_waiting(work)
         return Response(answer.body, media_type="application/json")
 
     async def list_models(self, request: Request) -> Response:

@@ -13,9 +13,9 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["CROWDED", "Connection"]
+__all__ = ["CROWDED_KEY", "Connection"]
 
-CROWDED = "crowded"
+CROWDED_KEY = "crowded"
 """A key in the state of requests that must be refused because there are too many connections."""
 
 _MIN_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ class Connection(H11Protocol):
 
     Args:
         max_connections: The most connections that are served at once. Requests on further ones are
-            marked as `CROWDED`. Connections that exceed the limit by 25 % are closed immediately.
+            marked as `CROWDED_KEY`. Connections over the limit by 25 % are closed immediately.
         settings: What uvicorn passes.
     """
 
@@ -45,7 +45,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
             self._is_crowded = True
-            self.app_state = {**self.app_state, CROWDED: True}
+            self.app_state = {**self.app_state, CROWDED_KEY: True}
         if len(self.connections) > self._max_connections * 5 // 4:
             transport.abort()
 

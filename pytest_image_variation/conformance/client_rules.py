@@ -46,7 +46,7 @@ def _sent_image(probe: ClientProbe) -> SentImage:
     return image
 
 
-def _unchanged(probe: ClientProbe) -> None:
+def _keeps_bytes(probe: ClientProbe) -> None:
     original = SentImage.from_part(Part("image", make_image("rgb.png")))
     if _sent_image(probe).sha256 != original.sha256:
         raise Violation("the server received other bytes")
@@ -220,7 +220,7 @@ def _faults() -> Iterator[Rule[ClientProbe]]:
 RULES: tuple[Rule[ClientProbe], ...] = (
     Rule("client-asks", "MUST", "It sends POST /images/variations below the base URL.", _sends),
     Rule("client-picture", "MUST", "The image is the file part image, and is legal.", _image),
-    Rule("client-picture-unchanged", "SHOULD", "A legal image is sent unchanged.", _unchanged),
+    Rule("client-picture-unchanged", "SHOULD", "A legal image is sent unchanged.", _keeps_bytes),
     Rule("client-part-type", "SHOULD", "The image is sent as image/png.", _part_type),
     Rule("client-key", "MUST", "The key is sent in the header Authorization.", _key),
     Rule(

@@ -74,7 +74,7 @@ def _url_downloads(probe: EngineProbe) -> None:
     probe.images(probe.response(response_format="url"))
 
 
-def _created(probe: EngineProbe) -> None:
+def _has_created(probe: EngineProbe) -> None:
     if probe.response().created is None:
         raise Violation("there is none")
 
@@ -205,7 +205,7 @@ RULES: tuple[Rule[EngineProbe], ...] = (
         lambda probe: _response_format(probe, "url", "b64_json"),
     ),
     Rule("engine-url-read", "MUST", "An image returned as url can be read.", _url_downloads),
-    Rule("engine-created", "MUST", "The response has created, the time of creation.", _created),
+    Rule("engine-created", "MUST", "The response has created, the time of creation.", _has_created),
     Rule("engine-distinct", "SHOULD", "The images in one response differ.", _distinct),
     _takes("rgba", "MUST", "rgba.png", "It accepts images with an alpha channel."),
     _takes("grey", "MUST", "grey.png", "It accepts grayscale images."),

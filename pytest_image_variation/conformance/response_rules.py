@@ -98,7 +98,7 @@ def _content(probe: ServerProbe) -> tuple[ProbeResponse, dict[str, object]]:
     return response, content
 
 
-def _created(probe: ServerProbe) -> None:
+def _has_created(probe: ServerProbe) -> None:
     response, content = _content(probe)
     response.require(
         type(content.get("created")) is int,
@@ -250,7 +250,7 @@ RULES: tuple[Rule[ServerProbe], ...] = (
     Rule("answer-status", "MUST", "A legal request gets the status 200.", _status),
     Rule("answer-content-type", "MUST", "A response is application/json.", _content_type),
     Rule("answer-object", "MUST", "A response is a JSON object.", _object),
-    Rule("answer-created", "MUST", "created is an integer, in seconds.", _created),
+    Rule("answer-created", "MUST", "created is an integer, in seconds.", _has_created),
     Rule(
         "answer-created-now",
         "SHOULD",

@@ -33,7 +33,7 @@ def _refuses_key(key: Key, **fields: str) -> Callable[[ServerProbe], None]:
     return check
 
 
-def _unauthorized(probe: ServerProbe, key: Key) -> ProbeResponse:
+def _unauthorized_response(probe: ServerProbe, key: Key) -> ProbeResponse:
     response = _with_key(probe, key)
     if response.status != 401:
         skip("There is no 401 to check; see key-missing and key-wrong.")
@@ -41,19 +41,19 @@ def _unauthorized(probe: ServerProbe, key: Key) -> ProbeResponse:
 
 
 def _missing_type(probe: ServerProbe) -> None:
-    response = _unauthorized(probe, "none")
+    response = _unauthorized_response(probe, "none")
     type_ = response.parsed_error.type
     response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
 
 
 def _wrong_code(probe: ServerProbe) -> None:
-    response = _unauthorized(probe, "wrong")
+    response = _unauthorized_response(probe, "wrong")
     code = response.parsed_error.code
     response.require(code == "invalid_api_key", lambda: f"code is {response.quote(code)}")
 
 
 def _authenticate(probe: ServerProbe) -> None:
-    response = _unauthorized(probe, "none")
+    response = _unauthorized_response(probe, "none")
     value = response.headers.get("www-authenticate", "")
     response.require(
         value.lower().startswith("bearer"),
@@ -62,7 +62,7 @@ def _authenticate(probe: ServerProbe) -> None:
 
 
 def _not_shown(probe: ServerProbe) -> None:
-    response = _unauthorized(probe, "wrong")
+    response = _unauthorized_response(probe, "wrong")
     shows_key = WRONG_KEY.encode() in response.content
     response.require(not shows_key, "the response contains the whole key that was sent")
 

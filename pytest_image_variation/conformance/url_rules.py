@@ -66,7 +66,7 @@ def _is_absolute(url: str) -> bool:
     return address.scheme in ("http", "https") and bool(address.host)
 
 
-def _alone(probe: ServerProbe) -> None:
+def _has_only_url(probe: ServerProbe) -> None:
     response = _response(probe)
     response.require(not response.entries[0].get("b64_json"), "it also has a b64_json")
 
@@ -94,7 +94,12 @@ def _download(probe: ServerProbe, *, check: bool = False) -> ProbeResponse:
 
 def _send_all_downloads(probe: ServerProbe, url: str) -> None:
     """Send every request that any rule makes for a URL, since it may expire before their turn."""
-    for request in (_whole(url), _whole(url, attempt=1), _without_query(url), _first_bytes(url)):
+    for request in (
+        _download_request(url),
+        _download_request(url, attempt=1),
+        _without_query(url),
+        _first_bytes(url),
+    ):
         try:
             probe.send(request)
         except Violation:
@@ -102,7 +107,7 @@ def _send_all_downloads(probe: ServerProbe, url: str) -> None:
             continue
 
 
-def _whole(url: str, attempt: int = 0) -> ProbeRequest:
+def _download_request(url: str, attempt: int = 0) -> ProbeRequest:
     return ProbeRequest("GET", url, key="none", attempt=attempt)
 
 
@@ -131,10 +136,10 @@ def _content_type(probe: ServerProbe) -> None:
     file.require(is_png, lambda: f"it is {file.quote(kind)}")
 
 
-def _again(probe: ServerProbe) -> None:
+def _downloads_again(probe: ServerProbe) -> None:
     first = _download(probe)
     url = _first_url(_response(probe))
-    second = probe.send(_whole(url, attempt=1)).require_success()
+    second = probe.send(_download_request(url, attempt=1)).require_success()
     second.require(second.content == first.content, "the second download is a different file")
 
 
@@ -148,7 +153,7 @@ def _distinct(probe: ServerProbe) -> None:
     response.require(urls[0] != urls[1], "both are the same")
 
 
-def _signed(probe: ServerProbe) -> None:
+def _needs_query(probe: ServerProbe) -> None:
     _download(probe)
     url = _first_url(_response(probe))
     if not url.partition("?")[2]:
@@ -173,7 +178,7 @@ def _after_expiry(probe: ServerProbe) -> ProbeResponse:
             "seconds, and set url_ttl=SECONDS in the capabilities."
         )
     url = _first_url(_response(probe, user="conformance-expiry"))
-    last = _whole(url, attempt=-1)
+    last = _download_request(url, attempt=-1)
     if not probe.has_sent(last):
         time.sleep(seconds)
         # Servers count in whole seconds, so the URL may work a little longer.
@@ -199,17 +204,17 @@ def _expires_in_words(probe: ServerProbe) -> None:
 RULES: tuple[Rule[ServerProbe], ...] = (
     Rule("url-string", "MUST", "For url, each entry has url, a string.", _string),
     Rule("url-absolute", "MUST", "url is an absolute http or https URL.", _absolute),
-    Rule("url-alone", "MUST", "For url, no entry has a b64_json as well.", _alone),
+    Rule("url-alone", "MUST", "For url, no entry has a b64_json as well.", _has_only_url),
     Rule("url-read", "MUST", "The URL can be downloaded without a key.", _downloads),
     Rule("url-picture", "MUST", "The URL returns a PNG of the requested size.", _image),
     Rule("url-content-type", "SHOULD", "The URL returns image/png.", _content_type),
-    Rule("url-again", "MUST", "The URL can be downloaded more than once.", _again),
+    Rule("url-again", "MUST", "The URL can be downloaded more than once.", _downloads_again),
     Rule("url-each-its-own", "MUST", "Two images have two different URLs.", _distinct),
     Rule(
         "url-signed",
         "SHOULD",
         "Without its query, a URL does not work, so nobody can guess it.",
-        _signed,
+        _needs_query,
     ),
     Rule("url-part", "MAY", "A part of the file can be requested with Range.", _range),
     Rule("url-expires", "MUST", "An expired URL answers 403.", _expires),

@@ -15,7 +15,7 @@ def test_second_signal_raises_an_interrupt(
     """The first signal is only noted. After the block the previous handlers are back."""
     handler = signal.getsignal(number)
     interrupts = Interrupts()
-    with interrupts.handled():
+    with interrupts.handle_signals():
         signal.raise_signal(number)
         assert interrupts.signal == number
         assert "Interrupt again to stop immediately" in capfd.readouterr().err
@@ -29,7 +29,7 @@ def test_ignored_signal_stays_ignored() -> None:
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         interrupts = Interrupts()
-        with interrupts.handled():
+        with interrupts.handle_signals():
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGHUP)
         assert interrupts.signal is None
@@ -53,6 +53,6 @@ def close_temporarily(descriptor: int) -> Iterator[None]:
 def test_message_needs_no_terminal() -> None:
     """The terminal that started the run may be closed."""
     interrupts = Interrupts()
-    with interrupts.handled(), close_temporarily(2):
+    with interrupts.handle_signals(), close_temporarily(2):
         signal.raise_signal(signal.SIGTERM)
     assert interrupts.signal == signal.SIGTERM

@@ -271,7 +271,7 @@ def test_nearest_without_completeness_is_the_nearest() -> None:
     """With infinite alpha, each query gets the key at the least distance."""
     queries, keys = _descriptors(60, 8), _descriptors(90, 8, seed=1)
     distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
-    assert (exact.nearest(queries, keys, 8, alpha=np.inf) == distances.argmin(axis=1)).all()
+    assert (exact.find_nearest(queries, keys, 8, alpha=np.inf) == distances.argmin(axis=1)).all()
 
 
 def test_nearest_follows_equation_1() -> None:
@@ -279,15 +279,15 @@ def test_nearest_follows_equation_1() -> None:
     queries, keys = _descriptors(60, 8), _descriptors(90, 8, seed=1)
     distances = ((queries[:, None] - keys[None]) ** 2).sum(axis=2)
     score = distances / (16 * 8 + distances.min(axis=0))
-    assert (exact.nearest(queries, keys, 8, alpha=16) == score.argmin(axis=1)).all()
+    assert (exact.find_nearest(queries, keys, 8, alpha=16) == score.argmin(axis=1)).all()
 
 
 def test_balanced_uses_more_keys_than_nearest() -> None:
     """Queries that all resemble one key get many different keys."""
     queries = np.rint(_descriptors(200, 4) / 10)
     keys = _descriptors(200, 4, seed=1)
-    plain = exact.nearest(queries, keys, 1, alpha=np.inf)
-    assert len(np.unique(exact.balanced(queries, keys, 1))) > 2 * len(np.unique(plain))
+    plain = exact.find_nearest(queries, keys, 1, alpha=np.inf)
+    assert len(np.unique(exact.find_balanced(queries, keys, 1))) > 2 * len(np.unique(plain))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -317,7 +317,7 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
 def test_equal_patches_get_legal_matches() -> None:
     """Flat images, where all distances are zero, get some legal match."""
     flat = np.zeros((50, 8), dtype=np.float32)
-    for found in (exact.nearest(flat, flat, 49), exact.balanced(flat, flat, 49)):
+    for found in (exact.find_nearest(flat, flat, 49), exact.find_balanced(flat, flat, 49)):
         assert ((found >= 0) & (found < 50)).all()
 
 

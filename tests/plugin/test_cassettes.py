@@ -18,7 +18,7 @@ from PIL import Image
 from langchain_image_variation.exceptions import ExpiredURLError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation import record_cassettes
-from pytest_image_variation.replay import BASE_URL, replaying
+from pytest_image_variation.replay import BASE_URL, replay_cassettes
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
 from pytest_image_variation.vcr_settings import cassette_dir
 from tests.calling import KINDS, Caller
@@ -74,7 +74,7 @@ def test_replay_plays_each_scenario(client: str) -> None:
         for scenario in playable(client):
             if client != "httpx" and re.search("_(n3|n10|512|256)", scenario.name):
                 continue
-            with replaying() as replay:
+            with replay_cassettes() as replay:
                 replay.scenario(scenario.name)
                 play(send, scenario, replay.base_url)
                 assert replay.expectations.problems() == []
@@ -197,7 +197,7 @@ def recompressed(text: str) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_replay_works_with_our_clients(kind: str) -> None:
     """The sync client and the async one on asyncio and trio get responses and files."""
-    with replaying() as replay:
+    with replay_cassettes() as replay:
         replay.scenario("rate_limit")
         replay.scenario("success_url_n3_256")
         replay.scenario("url_expired")
@@ -212,7 +212,7 @@ def test_replay_works_with_our_clients(kind: str) -> None:
 
 def test_threads_share_a_replay() -> None:
     """Each of many concurrent requests gets one answer."""
-    with CLIENTS["httpx2"]() as send, replaying() as replay:
+    with CLIENTS["httpx2"]() as send, replay_cassettes() as replay:
         replay.scenario("server_error", times=10)
         replay.scenario("success_url_n1", times=10)
 
@@ -228,7 +228,7 @@ def test_threads_share_a_replay() -> None:
 
 def test_request_before_any_scenario() -> None:
     """The request gets a 400, and nothing reaches the network."""
-    with CLIENTS["httpx"]() as send, replaying() as replay:
+    with CLIENTS["httpx"]() as send, replay_cassettes() as replay:
         reply = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
         assert reply.status_code == 400
         assert "has not named a scenario" in replay.expectations.problems()[0]
@@ -236,7 +236,7 @@ def test_request_before_any_scenario() -> None:
 
 def test_download_of_an_unknown_url() -> None:
     """Downloading a URL that no scenario returned is unexpected."""
-    with CLIENTS["requests"]() as send, replaying() as replay:
+    with CLIENTS["requests"]() as send, replay_cassettes() as replay:
         replay.scenario("success_url_n1")
         assert send("https://elsewhere.example/x.png", {}, None, {}).status_code == 400
         assert "POST …/images/variations" in replay.expectations.problems()[0]
@@ -247,6 +247,6 @@ def test_replay_raises_no_warnings() -> None:
     """A suite that turns warnings into errors can replay cassettes."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with CLIENTS["aiohttp"]() as send, replaying() as replay:
+        with CLIENTS["aiohttp"]() as send, replay_cassettes() as replay:
             replay.scenario("success_b64_n1")
             play(send, SCENARIOS["success_b64_n1"], replay.base_url)

@@ -198,11 +198,11 @@ class Arranger:
     def _match(self, values: Values, level: _Level, keys: Floats) -> Indices:
         queries = describe(values, self._directions)
         if not self._complete:
-            matches = exact.nearest(queries, keys, self._per_patch, alpha=np.inf)
+            matches = exact.find_nearest(queries, keys, self._per_patch, alpha=np.inf)
         elif level.side <= _BALANCED:
-            matches = exact.balanced(queries, keys, self._per_patch)
+            matches = exact.find_balanced(queries, keys, self._per_patch)
         else:
-            matches = exact.nearest(queries, keys, self._per_patch)
+            matches = exact.find_nearest(queries, keys, self._per_patch)
         return matches.reshape(level.side - 6, level.side - 6)
 
 

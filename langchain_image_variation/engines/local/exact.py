@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
-__all__ = ["balanced", "misfits", "nearest"]
+__all__ = ["find_balanced", "find_nearest", "misfits"]
 
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ _DECAY: Doubles = (
 libraries. It has 24 bits, so that products with 17-bit factors are exact."""
 
 
-def nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA) -> Indices:
+def find_nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA) -> Indices:
     """Find the best key of each query by GPNN's score.
 
     Args:
@@ -61,7 +61,7 @@ def nearest(queries: Floats, keys: Floats, per_patch: int, alpha: float = _ALPHA
     return np.asarray(distances.argmin(axis=1))
 
 
-def balanced(queries: Floats, keys: Floats, per_patch: int) -> Indices:
+def find_balanced(queries: Floats, keys: Floats, per_patch: int) -> Indices:
     """Find keys for all queries so that each key is used about equally often.
 
     Sinkhorn's iterations u = 1 / (K v), v = 1 / (K'u) (Cuturi 2013, arXiv 1306.0895, algorithm 1)

@@ -44,17 +44,17 @@ class RequestProgress:
         self,
         images: int,
         reporter: ProgressReporter,
-        cancelled: Callable[[], bool] = lambda: False,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._lock = threading.Lock()
         self._shares = [0.0] * images
         self._latest_total = -1.0
         self._unreported_totals: deque[float] = deque(maxlen=_BACKLOG)
         self._unreported_images: deque[int] = deque()
-        self._changed = threading.Event()
+        self._change_event = threading.Event()
         self._reporter = reporter
-        self._cancelled = cancelled
-        self._stopped = False
+        self._is_cancelled = is_cancelled
+        self._is_stopped = False
 
     def report(self, image: int, share: float) -> None:
         """Record, from any thread, how much of an image is done.
@@ -70,7 +70,7 @@ class RequestProgress:
                 return
             self._latest_total = total
             self._unreported_totals.append(total)
-        self._changed.set()
+        self._change_event.set()
 
     def finish(self, image: int) -> None:
         """Record, from any thread, that an image is finished.
@@ -80,22 +80,22 @@ class RequestProgress:
         """
         self._unreported_images.append(image)
         self.report(image, 1.0)
-        self._changed.set()
+        self._change_event.set()
 
     def check(self) -> None:
         """Raise an `EngineError` if the request was cancelled or stopped."""
-        if self._stopped:
+        if self._is_stopped:
             raise EngineError("The request was stopped.")
-        if self._cancelled():
+        if self._is_cancelled():
             raise EngineError("The request was cancelled.")
 
     def stop(self) -> None:
         """Make the next `report` of every thread raise."""
-        self._stopped = True
+        self._is_stopped = True
 
     def wake(self) -> None:
         """Make `wait_until` look at its condition again."""
-        self._changed.set()
+        self._change_event.set()
 
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Pass reports to the listener until a condition is true. Each `wake` checks it again.
@@ -107,12 +107,12 @@ class RequestProgress:
         while True:
             # The order matters. A change after this line wakes the next wait, and `_tell_listener`
             # passes on every change before it.
-            self._changed.clear()
+            self._change_event.clear()
             ready = is_ready()
             self._tell_listener()
             if ready:
                 return
-            self._changed.wait(POLL_SECONDS)
+            self._change_event.wait(POLL_SECONDS)
             self.check()
 
     def _tell_listener(self) -> None:

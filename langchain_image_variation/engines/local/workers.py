@@ -99,7 +99,7 @@ def turn(progress: RequestProgress) -> Iterator[None]:
         turns.release()
 
 
-class _Shared:
+class _ProcessResources:
     """What the requests of one process share. Threads start when they are needed."""
 
     def __init__(self) -> None:
@@ -108,13 +108,13 @@ class _Shared:
         self.pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="local-engine")
 
 
-_shared = _Shared()
+_shared = _ProcessResources()
 
 
 def _reset_after_fork() -> None:
     """Start over in a forked child, which did not inherit the threads."""
     global _shared
-    _shared = _Shared()
+    _shared = _ProcessResources()
 
 
 if hasattr(os, "register_at_fork"):
