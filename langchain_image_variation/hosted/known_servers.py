@@ -23,7 +23,7 @@ class Server:
     needs_model: bool = False
     """Whether every request must name one of its models."""
     max_n: int = MAX_N
-    """The most images it makes in one call."""
+    """The maximum number of images it makes in one call."""
     key_variable: str | None = None
     """The environment variable that holds its key, if it needs one."""
     response_format: ResponseFormat | None = None
