@@ -11,7 +11,7 @@
 Two options have a meaning that the rest of the project relies on. An engine with `seed` makes image
 i of seed s as image 1 of seed s + i - 1. An engine with `threads` computes with that many threads.
 
-Progress is no trait: see `engines.context.progress_reporter`.
+Progress is not a trait: see `engines.context.progress_reporter`.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAX_FINGERPRINT = 10_000
-"""The most characters of a fingerprint."""
+"""The maximum length of a fingerprint, in characters."""
 
 
 @runtime_checkable
@@ -66,7 +66,7 @@ def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
 
 
 def required_options(engine_class: type[Any]) -> tuple[str, ...]:
-    """Return the names of the options that an engine cannot be made without."""
+    """Return the names of the options that an engine requires."""
     return tuple(
         name
         for name, parameter in signature(engine_class).parameters.items()
