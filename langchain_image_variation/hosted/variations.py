@@ -1,4 +1,4 @@
-"""The engine `variations`: any server that speaks the path, with known servers by name."""
+"""The engine `variations`: any server that offers image variations, and known ones by name."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ __all__ = ["VariationsEngine"]
 
 
 class VariationsEngine:
-    """Asks a server that speaks the path; needs base_url, server or OPENAI_BASE_URL.
+    """Asks a server that offers image variations; needs base_url, server or OPENAI_BASE_URL.
 
     Every result is a PNG of exactly the requested size, whatever the server sent. A request that a
     known server cannot serve is refused before anything is sent. `ImageVariationClient` explains
