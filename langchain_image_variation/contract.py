@@ -67,7 +67,7 @@ SIZES: tuple[Size, ...] = get_args(Size)
 DEFAULT_MODEL = "dall-e-2"
 """The model of a request that does not name one. Every engine accepts it."""
 MAX_N = 10
-"""The most variations per request."""
+"""The maximum number of variations per request."""
 
 
 class CreateImageVariationRequest(BaseModel):
@@ -245,12 +245,12 @@ class Image(LenientBody):
         """Turn the image into its other form: the file as a `data:` URL in `url`.
 
         Raises:
-            ImageVariationError: As `read`.
+            ImageVariationError: See `read`.
         """
         self.url, self.b64_json = _data_url(self.read()), None
 
     def read(self) -> bytes:
-        """Return the bytes of the image file. This never causes any traffic.
+        """Return the bytes of the image file. This never sends a request.
 
         The bytes come from `b64_json`, from a `data:` URL, or from the download that the client
         made when it received the response, because URLs of results soon expire.

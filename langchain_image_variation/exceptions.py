@@ -67,7 +67,7 @@ __all__ = [
 
 
 class ImageVariationError(Exception):
-    """The base class, raised itself only for an HTTP status that has no class of its own.
+    """The base class. It is raised itself only for an HTTP status without a more specific class.
 
     Attributes:
         message: What is wrong, the limit, and what to do next, in one or two sentences.

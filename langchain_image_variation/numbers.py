@@ -20,7 +20,7 @@ def check_whole_number(
     hint: str = "",
     param: str | None = None,
 ) -> int:
-    """Return a whole number as an `int`. NumPy's integers are whole numbers; True and False not.
+    """Return a whole number as an `int`. NumPy's integers are allowed; True and False are not.
 
     Args:
         name: What the message calls the number.
@@ -88,5 +88,5 @@ def check_seconds(name: str, value: object, *, param: str | None = None) -> floa
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    # NumPy's numbers are Real too. No type checker knows what can be compared to a Real.
+    # NumPy's numbers are Real too. Type checkers do not know that a Real can be compared.
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -55,7 +55,7 @@ THUMBNAIL_SIDE = 512
 T = TypeVar("T")
 
 _WRITERS = 4
-"""How many files are written at the same time: four take a disk little longer than one."""
+"""How many files are written at once. Writing four takes a disk little longer than writing one."""
 
 RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 """Matches the names that `place_images` makes. No file system treats them specially."""
@@ -161,13 +161,13 @@ def place_images(
     """Do the same as `save_images`, but write the files with `place`.
 
     Args:
-        response: As in `save_images`.
+        response: See `save_images`.
         place: Writes one file.
-        name: As in `save_images`.
+        name: See `save_images`.
         concurrent: Whether several threads may call `place` at the same time.
 
     Raises:
-        OutputError: As `save_images`.
+        OutputError: See `save_images`.
     """
     placed_images: list[PlacedImage] = []
     unreadable_error: ImageVariationError | None = None
@@ -247,14 +247,14 @@ def place_png(
         data: The bytes of a PNG file.
         image: Its pixels in a plain mode.
         place: Writes the file.
-        name: As in `save_png`.
-        suffix: As in `save_png`.
+        name: See `save_png`.
+        suffix: See `save_png`.
 
     Returns:
         The file's name and its content: `data`, or the bytes of an existing file with these pixels.
 
     Raises:
-        OutputError: As `save_png`.
+        OutputError: See `save_png`.
     """
     digest = pixel_sha256(image)
     for length in _HASH_LENGTHS:

@@ -1,4 +1,4 @@
-"""Loads whatever a user passes as an image as a `SquarePNG`.
+"""Loads an image as a `SquarePNG`, in whatever form a user passes it.
 
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
 allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP or TIFF image of any shape and color
@@ -68,7 +68,8 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
 
 MAX_SOURCE_PIXELS = 89_478_485
-"""The most pixels of a source: Pillow's own limit, a quarter of a GB as RGB samples."""
+"""The maximum number of pixels of a source: Pillow's own limit, a quarter of a GB as RGB
+samples."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -189,7 +190,7 @@ def _check_strictly(data: bytes) -> None:
 
 
 def _dropped_parts(data: bytes) -> list[str]:
-    """Describe what a viewer may show of a PNG file that is not passed on."""
+    """Describe the parts of a PNG file that a viewer may show but that are dropped."""
     steps, names = [], []
     for name, body in chunks.read_chunks(data):
         names.append(name)
@@ -350,7 +351,9 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
     from langchain_image_variation.http.flow import Driver
 
     if urls.transport is not None and not hasattr(urls.transport, "handle_request"):
-        raise InvalidRequestError("urls must have a sync transport here.", param="urls")
+        raise InvalidRequestError(
+            "urls has an async transport; pass a URLPolicy with a sync one.", param="urls"
+        )
     try:
         data = Driver(None).run(fetch(url, urls))
         return _check_length(data), _stem(parse_url(url).file_name)

@@ -1,4 +1,4 @@
-"""The sentence that tells a model about new images, and reading it back from a message."""
+"""Writes the sentence that tells a model about new images, and reads it back from a message."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _ANNOUNCEMENT = re.compile(
     re.DOTALL,
 )
 _MAX_LENGTH = 4_000
-"""The most characters to search for an announcement."""
+"""The maximum number of characters to search for an announcement."""
 
 
 def announce_results(handles: Sequence[str], *, label: str, size: str, location: str) -> str:
@@ -33,7 +33,7 @@ def announce_results(handles: Sequence[str], *, label: str, size: str, location:
 
 
 def parse_announcement(text: str) -> list[ResultImage]:
-    """Return the images that a text announces, or an empty list if it does not start that way.
+    """Return the images that a text announces, or [] if it does not start with an announcement.
 
     Some conversations store the text of a tool's message without its artifact.
     """

@@ -25,7 +25,7 @@ TOOL_DESCRIPTION = (
 )
 
 _MAX_EXPLAINED = 4
-"""The most mistakes to explain. A model that tries does not make more."""
+"""The maximum number of mistakes to explain. A well-meant call never has more."""
 
 
 def _null_means(default: object) -> BeforeValidator:
@@ -62,7 +62,7 @@ def bounded_arguments(
     """Return the arguments as a model sees them, within the limits of the settings.
 
     Args:
-        max_n: The most variations per call.
+        max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
         name: The name of the tool.
         description: The description of the tool.
@@ -92,7 +92,7 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N) -> str:
 
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
-        max_n: The most variations per call.
+        max_n: The maximum number of variations per call.
     """
     rules = {**_RULES, "n": f"must be a whole number from 1 to {max_n}"}
     explanations = []

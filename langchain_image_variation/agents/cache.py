@@ -1,9 +1,9 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
-Two calls are equal if they have the same pixels as the engine gets them (8 bits per sample), `n`,
-`size`, `model`, and engine, including its version and settings (see `engine_fingerprint`). These do
-not count: `user`, `response_format`, the name of the image, how its file is compressed, and the
-conversation.
+Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
+`n`, `size`, `model`, and engine, including its version and settings (see `engine_fingerprint`).
+These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
+and the conversation.
 
 Without a seed, an engine makes different images at each call. With a cache, equal calls return the
 same images, until one of them is deleted or the engine changes. A call with a larger `n` is not
@@ -17,8 +17,8 @@ For a security review:
   user or messages. To ask, it needs every pixel of the original image, and with those it could make
   the variations itself.
 - A cached answer can be recognized: it is faster, it uses no tokens, and both artifact and text say
-  so. A conversation can therefore find out that an image it has was varied here before. If it must
-  not, give each tenant a separate `output_dir`, or leave the cache off.
+  so. A conversation can therefore find out that an image it has was varied here before. If you
+  cannot accept that, give each tenant a separate `output_dir`, or leave the cache off.
 - A record contains the paths of results, which begin with the scope of the conversation that made
   them, and their hashes. It contains no image, setting, key or user. Its name is a hash that
   reveals nothing about the call. Records take about 1 kB each, and stay until their folder is
@@ -62,8 +62,8 @@ class _Record(BaseModel):
 class ResultCache:
     """The results of earlier calls, by request and engine.
 
-    A missing, corrupt or outdated record costs nothing but a new call of the engine. If two equal
-    calls run at the same time, both call the engine, and the later record stays.
+    A missing, corrupt or outdated record costs only a new engine call. If two equal calls run at
+    the same time, both call the engine, and the later record stays.
 
     Args:
         results: Where results and records are saved.

@@ -126,7 +126,7 @@ async def call_tool_async(
     """Do what `call_tool` does without blocking the loop. The listener is called on the loop.
 
     Raises:
-        ImageVariationError: As `call_tool`.
+        ImageVariationError: See `call_tool`.
     """
     with _loop_listener(listener) as loop_listener:
         flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
@@ -142,14 +142,14 @@ async def call_tool_async(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A part of a call that blocks, in both forms. `_flow` gets what it returns."""
+    """A blocking part of a call, in its sync and async form. Its result is sent back to `_flow`."""
 
     run: Callable[[], Any]
     run_async: Callable[[], Awaitable[Any]]
 
 
 def _work(function: Callable[[], Any]) -> _Step:
-    """Return a step that reads or writes files. Async, it runs in a thread."""
+    """Return a step that reads or writes files. The async driver runs it in a thread."""
     return _Step(function, partial(asyncio.to_thread, function))
 
 
@@ -207,7 +207,7 @@ def _prepare(
     max_calls = settings.max_calls
     if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
         raise RateLimitError(
-            f"This conversation has used all of its {max_calls} calls of this tool. Use the images "
+            f"This conversation has used all of its {max_calls} calls to this tool. Use the images "
             "that it already has."
         )
     results = _open_results(settings, conversation)
@@ -313,7 +313,7 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
 
 
 def _finished_image_listener(listener: ImageListener) -> ProgressListener:
-    """Return a listener for an engine. It passes on finished images, and no other progress."""
+    """Return a listener for an engine that passes on finished images only."""
     last_finished = 0
 
     def listen(progress: Progress) -> None:
@@ -327,7 +327,7 @@ def _finished_image_listener(listener: ImageListener) -> ProgressListener:
 
 @contextlib.contextmanager
 def _loop_listener(listener: ImageListener | None) -> Iterator[ImageListener | None]:
-    """Yield a listener for any thread that calls another one on the loop, in order."""
+    """Yield a thread-safe listener that calls another one on the event loop, in order."""
     if listener is None:
         yield None
         return

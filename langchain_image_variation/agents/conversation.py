@@ -12,7 +12,7 @@ from dataclasses import dataclass
 __all__ = ["MAX_LISTED", "Conversation", "MessageImage", "ResultImage", "scope_name"]
 
 MAX_LISTED = 12
-"""The most names of each kind that a message lists: enough to choose from, but few tokens."""
+"""The maximum number of names of each kind in a message: enough to choose from, at few tokens."""
 
 _NUMBERED = re.compile(r"img[_ -]?([1-9][0-9]{0,5})", re.IGNORECASE)
 _SCOPE_LENGTH = 40
@@ -57,7 +57,7 @@ class Conversation:
     scope: str | None = None
     """The name of the conversation's own folder of results, if the conversation has an identity."""
     calls: int = 0
-    """How many calls of this tool came before this one."""
+    """How many calls to this tool came before this one."""
 
     def find(self, handle: str) -> tuple[str, MessageImage | ResultImage] | None:
         """Return an image and its label, or None if the conversation has no such image.

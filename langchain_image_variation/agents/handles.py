@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ReachableImages"]
 
 _MAX_FILES_LENGTH = 400
-"""The most characters of file names in a message. Users choose these names, and can make them
-long."""
+"""The maximum length of all file names in a message, in characters. Users choose these names, and
+can make them long."""
 
 
 class ReachableImages:
@@ -51,7 +51,7 @@ class ReachableImages:
         Args:
             handle: What the model wrote: "latest", "img_1", the handle of a result or a relative
                 path. White space and quotes around it are ignored.
-            fit: As in `load_source`.
+            fit: See `load_source`.
             urls: The hosts from which an image in a message may be fetched by URL.
 
         Raises:
@@ -63,7 +63,7 @@ class ReachableImages:
         try:
             if isinstance(image, MessageImage):
                 source = load_source(_image_url(image), fit=fit, urls=urls, name=label)
-                # Named "img_2", its results would be confused with the second image.
+                # If it were named "img_2", its results would be confused with the second image.
                 source = replace(source, name="image")
             else:
                 with self._open_result(image) if image is not None else self._open(name) as file:

@@ -19,23 +19,23 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif",
 """The suffixes of files to list. Whether a file can be read depends on its content."""
 
 _MAX_ENTRIES = 2_000
-"""The most entries of a folder to look at when listing images. It takes a few milliseconds."""
+"""The maximum number of folder entries to read when listing images. It takes milliseconds."""
 
 _PLACING_WAITS = (0.001, 0.01, 0.05)
-"""The seconds to wait, one after another, for a result that still has its temporary name too."""
+"""Seconds between successive checks of a result that still has its temporary name too."""
 
 _OPENS_STEPWISE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
-"""Whether this system can open each step of a path from the one before."""
+"""Whether this system can open each part of a path relative to the previous one."""
 
 
 class ImageFolder:
     """A folder whose images may be read, including those in its subfolders.
 
     Nothing outside can be reached. A path is resolved, with its symbolic links, before it is
-    compared with the folder. Then each step of the resolved path is opened from the one before
-    without following links, so a link that appears in between leads nowhere. A file with a second
-    name (a hard link) is refused, because that name may be outside. The only exception is the
-    temporary name of a result, which a killed process left next to it: that name is removed.
+    compared with the folder. Then each part of the resolved path is opened relative to the previous
+    one without following links, so a link that appears in between leads nowhere. A file with a
+    second name (a hard link) is refused, because that name may be outside. The only exception is
+    the temporary name of a result, which a killed process left next to it: that name is removed.
 
     Args:
         root: The folder.
@@ -133,7 +133,7 @@ def _open_inside(root: Path, path: Path, excluded_stat: os.stat_result | None) -
     """Open a resolved path under a resolved root, and return its descriptor.
 
     Raises:
-        OSError: If a step of the path does not exist, has become a link, or is the excluded folder.
+        OSError: If a part of the path does not exist, has become a link, or is the excluded folder.
     """
     # Without O_NONBLOCK, opening a FIFO waits for a writer, perhaps forever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -157,7 +157,7 @@ def _open_inside(root: Path, path: Path, excluded_stat: os.stat_result | None) -
 
 
 def _open_and_compare(root: Path, path: Path, flags: int) -> int:
-    """Open a path as a whole, and check afterwards that no step of it was replaced."""
+    """Open a path as a whole, and check afterwards that no part of it was replaced."""
     descriptor = os.open(path, flags)
     is_inside = path.resolve().is_relative_to(root)
     if is_inside and os.path.samestat(os.fstat(descriptor), os.lstat(path)):

@@ -40,7 +40,7 @@ def read_conversation(runtime: Any, config: RunnableConfig, tool: str) -> Conver
     Args:
         runtime: A runtime that `is_runtime` accepts, or None.
         config: The config of the call. Its `thread_id` is the identity of the conversation.
-        tool: The name of the tool whose calls to count.
+        tool: The name of the tool. Its calls are counted.
     """
     thread_id = (config.get("configurable") or {}).get("thread_id")
     scope = None if thread_id is None else scope_name(str(thread_id))
@@ -87,7 +87,7 @@ def _as_messages(item: Any) -> list[BaseMessage]:
 
 
 def _count_calls(messages: Sequence[BaseMessage], tool: str, current_id: str | None) -> int:
-    """Return how many calls of the tool came before the current one."""
+    """Return how many calls to the tool came before the current one."""
     names: list[str] = []
     current_index = None
     for message in messages:
@@ -159,7 +159,7 @@ def _block_images(block: Any) -> Iterator[MessageImage]:
 
 
 def _provider_images(block: Any) -> Iterator[MessageImage]:
-    """Yield the image of a block in a provider's format that `content_blocks` leaves as it is."""
+    """Yield the image of a block in a provider's format that `content_blocks` does not convert."""
     if not isinstance(block, Mapping):
         return
     if block.get("type") in ("image_url", "input_image"):

@@ -32,7 +32,7 @@ from langchain_image_variation.exceptions import InvalidRequestError
 __all__ = ["CALLS_KEY", "collect_images", "read_conversation"]
 
 CALLS_KEY = "image_variation_calls"
-"""The key under which the store of a context records the calls of the tool."""
+"""The key under which the store of a context records the calls to the tool."""
 
 _OBSERVATION = "\nObservation: "
 """What precedes a tool's answer in the messages of a ReAct agent."""
@@ -47,7 +47,7 @@ async def read_conversation(ctx: Context, tool: str) -> Conversation:
 
     Args:
         ctx: The context of the agent's run.
-        tool: The name of the tool whose calls to count: those recorded in the context, and the
+        tool: The name of the tool. Its calls are counted: those recorded in the context, and the
             answers that the memory had before the first of them.
 
     Raises:
@@ -168,7 +168,7 @@ async def _record_call(
         await ctx.store.set(f"{CALLS_KEY}.{call_id}", {**first_record, "tool": tool})
     except (AttributeError, TypeError, ValueError):
         raise InvalidRequestError(
-            "The state of this workflow cannot record the calls of the tool. Add this field to it: "
+            "The state of this workflow cannot record the calls to the tool. Add this field to it: "
             f"{CALLS_KEY}: dict = {{}}."
         ) from None
     records = await ctx.store.get(CALLS_KEY)

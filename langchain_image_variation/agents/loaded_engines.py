@@ -19,7 +19,7 @@ class LoadedEngines:
     def get(
         self, engine: str | VariationEngine | AsyncVariationEngine
     ) -> VariationEngine | AsyncVariationEngine:
-        """Return an engine that is given by name or as itself.
+        """Return an engine, given its name or the engine itself.
 
         Raises:
             ImageVariationError: If the engine cannot be loaded.
@@ -34,6 +34,6 @@ class LoadedEngines:
         if not isinstance(engine, str):
             return engine
         if engine not in self._by_name:
-            # Of two threads that load it, both get the engine of the first.
+            # If two threads load it at once, both get the engine that was stored first.
             self._by_name.setdefault(engine, load_engine(engine))
         return self._by_name[engine]

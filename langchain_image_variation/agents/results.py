@@ -1,8 +1,8 @@
 """`Results`: saves variations as results, and opens them again by handle.
 
 The handle of a result is the name of its file without ".png". A conversation with an identity has
-its own folder of results, its scope, and finds no others. `ResultFolder` saves results in a local
-folder, `ResultStorage` in any file system that fsspec supports.
+its own folder of results, called its scope, and cannot find results in others. `ResultFolder` saves
+results in a local folder, `ResultStorage` in any file system that fsspec supports.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from langchain_image_variation.output import (
 __all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results"]
 
 MAX_RECORD_BYTES = 64 * 1024
-"""The most bytes to read of a cache record. Real records are about twenty times smaller."""
+"""The maximum number of bytes to read from a cache record. Real ones are about 20 times smaller."""
 
 CACHE_FOLDER = ".variation-cache"
 """The folder of cache records, which all scopes share."""
@@ -39,12 +39,12 @@ class Results(ABC):
 
     Args:
         image_folder: The folder of images.
-        max_results: The most results to keep in the scope. The oldest are deleted. By default all
-            are kept.
+        max_results: The maximum number of results to keep in the scope. The oldest are deleted. By
+            default all are kept.
     """
 
     _writes_in_parallel = False
-    """Whether several results may be written at once. Not every file system's client can."""
+    """Whether several results may be written at once. Not every file system supports that."""
 
     def __init__(self, image_folder: ImageFolder, *, max_results: int | None) -> None:
         self.image_folder = image_folder
@@ -53,7 +53,7 @@ class Results(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where results are saved, as messages to a model name it."""
+        """Where results are saved, as stated in messages to a model."""
 
     @property
     @abstractmethod
@@ -65,11 +65,11 @@ class Results(ABC):
         """Create the folder, and check that files can be written to it.
 
         Raises:
-            OutputError: If they cannot.
+            OutputError: If the folder cannot be created or written to.
         """
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
-        """Save the variations of a response. Return the path of each, as shown, and its facts.
+        """Save the variations of a response. Return the displayed path and facts of each.
 
         Args:
             response: The response of the engine.
@@ -115,7 +115,7 @@ class Results(ABC):
 
     @abstractmethod
     def write_record(self, name: str, data: bytes) -> None:
-        """Write a cache record. It replaces an older one as a whole.
+        """Write a cache record, replacing an older one completely.
 
         Raises:
             OutputError: If it cannot be written.
@@ -127,7 +127,7 @@ class Results(ABC):
 
     @abstractmethod
     def _result_path(self, name: str) -> str:
-        """Return the path of a result of this scope, which `open` takes."""
+        """Return the path by which `open` finds a result of this scope."""
 
     @abstractmethod
     def _list(self) -> list[tuple[float, str]]:
@@ -154,8 +154,8 @@ class ResultFolder(Results):
         image_folder: The folder of images.
         output_dir: The folder for results, relative to `image_folder`.
         scope: The name of a conversation's own folder below it, from `scope_name`.
-        max_results: The most results to keep in that folder. The oldest are deleted. By default all
-            are kept.
+        max_results: The maximum number of results to keep in that folder. The oldest are deleted.
+            By default all are kept.
 
     Raises:
         SourceError: If the folder for results is not below the folder of images.
@@ -194,7 +194,7 @@ class ResultFolder(Results):
         """Create the folder, and check that files can be written to it.
 
         Raises:
-            OutputError: If they cannot.
+            OutputError: If the folder cannot be created or written to.
         """
         make_output_dir(self._folder)
 
@@ -202,7 +202,7 @@ class ResultFolder(Results):
         """Do what `Results.save` does. The last image of the response counts as the newest.
 
         Raises:
-            OutputError: As `Results.save`, or if the folder now leads out of `image_folder`.
+            OutputError: See `Results.save`. Also if the folder now leads out of `image_folder`.
         """
         # It may have become a link while the engine worked.
         if not self._is_inside():
@@ -253,7 +253,7 @@ class ResultFolder(Results):
             return file.read(MAX_RECORD_BYTES)
 
     def write_record(self, name: str, data: bytes) -> None:
-        """Write a cache record. It replaces an older one as a whole.
+        """Write a cache record, replacing an older one completely.
 
         Raises:
             OutputError: If it cannot be written.

@@ -60,11 +60,13 @@ class ToolSettings(BaseModel):
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Options for the file system of a URL, such as keys; see fsspec. They are never shown."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
-    """The most variations per call."""
+    """The maximum number of variations per call."""
     max_calls: int | None = Field(default=None, ge=1)
-    """The most calls per conversation, counted in its messages. The default is no limit."""
+    """The maximum number of calls per conversation, counted in its messages. The default is no
+    limit."""
     max_results: int | None = Field(default=None, ge=1)
-    """The most results to keep in one folder. The oldest are deleted. By default all are kept."""
+    """The maximum number of results to keep in one folder. The oldest are deleted. By default all
+    are kept."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
     fit: Fit = "crop"
@@ -75,8 +77,8 @@ class ToolSettings(BaseModel):
     thumbnail: bool = False
     """Whether the model also gets a small image that shows the results."""
     rate_limiter: RateLimiter | None = None
-    """Waited for before each call of the engine. If it returns False, the call is refused. Errors
-    that it raises are passed on unchanged."""
+    """A rate limiter to wait for before each engine call. If it returns False, the call is refused.
+    Errors that it raises are passed on unchanged."""
     cache: bool = False
     """Whether to answer a repeated call, from any conversation, with the images of the first one.
     Neither the rate limiter nor the engine is used then. `ResultCache` says which calls count as

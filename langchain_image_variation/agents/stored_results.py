@@ -20,7 +20,7 @@ __all__ = ["ResultStorage"]
 _SCOPE = re.compile(r"\w[\w-]{0,63}")
 _PROBE = ".writable"
 _MAX_ENTRIES = 10_000
-"""The most entries of a listing to look at. It takes about ten milliseconds."""
+"""The maximum number of listed files to look at. It takes about ten milliseconds."""
 _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
 """The keys under which file systems list the modification time."""
 
@@ -28,9 +28,9 @@ _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "cr
 class ResultStorage(Results):
     """Results under a URL. Nothing else under the URL or next to it is read or written.
 
-    The program makes every name below the URL: those of results, scopes and records. A handle or a
-    path of any other form is not even requested. So none leads out, however a file system reads
-    dots, percent signs, backslashes or colons.
+    This package generates every name below the URL: those of results, scopes and records. A handle
+    or path of any other form is never requested. So no name leads outside, no matter how a file
+    system interprets dots, percent signs, backslashes or colons.
 
     A file appears whole or not at all if the file system has a real rename (local, SFTP, SMB, HDFS)
     or takes files whole (memory, and object stores such as S3). An existing file is not replaced.
@@ -44,8 +44,8 @@ class ResultStorage(Results):
         url: Where to save results, such as "s3://bucket/prefix".
         options: Options for the file system, as fsspec's `storage_options`.
         scope: The name of a conversation's own folder below the URL, from `scope_name`.
-        max_results: The most results to keep in that folder. The oldest are deleted. By default all
-            are kept.
+        max_results: The maximum number of results to keep in that folder. The oldest are deleted.
+            By default all are kept.
 
     Raises:
         MissingExtraError: If fsspec is not installed, or the package for this kind of URL.
@@ -92,7 +92,7 @@ class ResultStorage(Results):
         A bucket is never created: its name may be a typing mistake.
 
         Raises:
-            OutputError: If they cannot.
+            OutputError: If the folder cannot be created or written to.
         """
         with self._file_system.translate_errors(
             "cannot be written to; check its URL, options and permissions"
@@ -134,7 +134,7 @@ class ResultStorage(Results):
         return self._read(f"{CACHE_FOLDER}/{name}", MAX_RECORD_BYTES)
 
     def write_record(self, name: str, data: bytes) -> None:
-        """Write a cache record. It replaces an older one as a whole.
+        """Write a cache record, replacing an older one completely.
 
         Raises:
             OutputError: If it cannot be written.

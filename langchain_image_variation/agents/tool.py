@@ -101,8 +101,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     dispatches the custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
-        ImageVariationError: On construction, as `check_settings`.
-        InvalidRequestError: On construction, as `ToolSettings`.
+        ImageVariationError: On construction. See `check_settings`.
+        InvalidRequestError: On construction. See `ToolSettings`.
         pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
             or value.
     """
@@ -206,7 +206,7 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
 
 @contextlib.contextmanager
 def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
-    """Yield a listener, for any thread, that dispatches an event for each finished image."""
+    """Yield a thread-safe listener that dispatches an event for each finished image."""
     if run is None:
         yield None
         return
@@ -230,7 +230,7 @@ def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageList
 async def _event_listener_async(
     run: AsyncCallbackManagerForToolRun | None,
 ) -> AsyncIterator[ImageListener | None]:
-    """Yield a listener, for the loop, that has an event dispatched for each finished image."""
+    """Yield a listener for the event loop that dispatches an event for each finished image."""
     if run is None:
         yield None
         return

@@ -77,8 +77,8 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     finished image of an async call, the tool writes an `ImageVariationProgress` to the stream.
 
     Raises:
-        ImageVariationError: On construction, as `check_settings`.
-        InvalidRequestError: On construction, as `ToolSettings`.
+        ImageVariationError: On construction. See `check_settings`.
+        InvalidRequestError: On construction. See `ToolSettings`.
         pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
             or value.
     """
@@ -150,7 +150,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     def image_variation(
         self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
     ) -> ToolOutput:
-        """Make variations of an image, as the tool does. A failure is an output with `is_error`.
+        """Make variations of an image, like the tool. A failure returns an output with `is_error`.
 
         Args:
             image: The handle or the relative path of the image.

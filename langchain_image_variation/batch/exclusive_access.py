@@ -57,7 +57,8 @@ class ExclusiveAccess:
     ledger: Ledger
     """The ledger of the outputs."""
     lock: int | None = None
-    """The file descriptor of a folder's lock. A child that inherits it holds the lock too."""
+    """The file descriptor of a folder's lock. A child process that inherits it holds the lock
+    too."""
     lease: "Lease | None" = None
     """The lease of outputs at a URL."""
 

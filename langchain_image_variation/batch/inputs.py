@@ -59,7 +59,7 @@ class Input:
 class Inputs:
     """All sources of a batch, in the same order each time.
 
-    A folder means the images in it and its subfolders, sorted by name. Hidden files, links to
+    A folder stands for the images in it and its subfolders, sorted by name. Hidden files, links to
     folders and the results of the batch itself are skipped. A path that does not exist is used as a
     glob. A manifest is a JSON Lines, CSV or Parquet file. Its paths are URLs or relative to its own
     folder.

@@ -66,7 +66,9 @@ def run_batch(
         batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
         total = inputs.count()
         if not total:
-            raise InvalidRequestError("No images found. Name image files or folders with images.")
+            raise InvalidRequestError(
+                "No images found. Pass image files, or folders that contain images."
+            )
         with show_progress(total, unit="sources") as advance:
             progress = RunProgress(
                 access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures

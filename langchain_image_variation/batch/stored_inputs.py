@@ -1,7 +1,7 @@
-"""`StoredInputs`: the files that a URL means: one file, a folder and its subfolders, or a glob.
+"""`StoredInputs`: the files that a URL refers to: one file, a folder and its subfolders, or a glob.
 
-Like a local folder, a folder at a URL is listed each time, and only its names are in memory
-meanwhile. The matches of a glob are searched once and kept.
+Like a local folder, a folder at a URL is listed each time, and only its names are kept in memory.
+The matches of a glob are found once and kept.
 """
 
 import glob
@@ -28,7 +28,7 @@ _MAX_NAME_LENGTH = 80
 
 
 class StoredInputs:
-    """The files that a URL means. Iterating yields URLs, in the same order each time.
+    """The files that a URL refers to. Iterating yields URLs, in the same order each time.
 
     Args:
         url: The URL.
@@ -76,7 +76,7 @@ class StoredInputs:
 
     @property
     def local_path(self) -> str | None:
-        """The local path that the URL means, if it means one."""
+        """The local path that the URL refers to, if any."""
         return self._file_system.folder
 
     @property

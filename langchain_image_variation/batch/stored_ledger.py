@@ -32,8 +32,8 @@ class StoredLedger(Ledger):
 
     Args:
         outputs: The outputs.
-        is_lost: Returns True once another run may be writing to the outputs. The ledger is not
-            uploaded any more then.
+        is_lost: Returns True once another run may be writing to the outputs. The ledger is no
+            longer uploaded then.
 
     Raises:
         OutputError: See `Ledger`. Also if the ledger cannot be downloaded.

@@ -95,9 +95,9 @@ class VariationBatch:
     the additional images only. If it always returns the same images, those repeat.
 
     Args:
-        output_dir: The folder to write to, which is created when needed, or a URL of any file
-            system that fsspec supports, such as "s3://bucket/prefix". Source paths may be such URLs
-            too.
+        output_dir: The folder to write to, which is created if it does not exist, or a URL of any
+            file system that fsspec supports, such as "s3://bucket/prefix". Source paths may be such
+            URLs too.
         engine: The name of an engine.
         options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
             rows without their own.

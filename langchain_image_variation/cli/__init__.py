@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"image-variation: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidRequestError) else 1
     except OSError as error:
-        # Only writes to standard output raise an OSError here. Without the next line, Python tries
-        # to write the rest again at exit.
+        # Only writes to standard output raise an OSError here. Without the next line, Python would
+        # try to write the rest again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             # The reader of our output, such as `head`, has stopped.

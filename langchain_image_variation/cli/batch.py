@@ -89,7 +89,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "workers (default: its cores, or GPUs)",
     )
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
-    add("--max-failures", type=int, metavar="N", help="stop after this many images failed")
+    add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     parser.set_defaults(run=_batch)
 

@@ -44,7 +44,7 @@ def _engines(arguments: argparse.Namespace) -> None:
 
 
 def _state(name: str) -> tuple[str, str]:
-    """Return whether an engine can be used without options, and what it is or what it needs."""
+    """Return whether an engine works without options, and its description or what is missing."""
     try:
         engine_class = load_engine_class(name)
         engine = make_engine(name, engine_class, {})

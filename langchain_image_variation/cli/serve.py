@@ -60,7 +60,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="the most requests that wait (default: 16)",
+        help="maximum number of waiting requests (default: 16)",
     )
     add("--store-dir", metavar="DIR", help="the folder for images that are returned as URLs")
     add(

@@ -37,7 +37,7 @@ def call_engine(
         request: What to ask for.
         progress: Called with each `Progress`, from any thread, but never from two at once. The last
             one has all images finished, whether or not the engine reports anything. An error that
-            it raises ends the call and comes out of it.
+            it raises ends the call and is passed on.
 
     Raises:
         ImageVariationError: If the engine fails. An error from outside the tree becomes an
@@ -65,12 +65,12 @@ async def call_engine_async(
     Args:
         engine: The engine.
         request: What to ask for.
-        progress: As in `call_engine`.
+        progress: See `call_engine`.
         wait_when_cancelled: Whether a cancelled call ends only when the thread of a sync engine
-            does. By default the call ends at once, and the thread goes on until the engine stops.
+            does. By default the call ends at once, and the thread continues until the engine stops.
 
     Raises:
-        ImageVariationError: As `call_engine`.
+        ImageVariationError: See `call_engine`.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""What an engine can learn about the call it serves: cancellation, and who wants its progress.
+"""The context of a call, for its engine: whether it was cancelled, and where to report progress.
 
 `call_engine` and `call_engine_async` set both for the length of a call. An engine reads them in
 `create_variation`, so its one method needs no further parameters.
@@ -46,7 +46,7 @@ class ProgressReporter:
     """
 
     def __init__(self, n: int, listener: ProgressListener | None = None) -> None:
-        # Below every share, so that a first report of 0 is one.
+        # Below every share, so that a first report of 0 counts.
         self._progress = Progress(0, n, -1.0)
         self._listener = listener
         self._lock = threading.RLock()
@@ -64,7 +64,7 @@ class ProgressReporter:
         """Report how much of the whole work is done.
 
         Args:
-            share: From 0 to 1. A share below one that was reported before is ignored.
+            share: From 0 to 1. A share below an earlier one is ignored.
         """
         share = min(share, 1.0)
         with self._lock:
@@ -72,7 +72,7 @@ class ProgressReporter:
                 self._report(self._progress._replace(share=share))
 
     def all_finished(self) -> None:
-        """Report each image that was not reported yet."""
+        """Report each image that has not been reported yet."""
         for _ in range(self._progress.n - self._progress.finished):
             self.image_finished()
 
@@ -106,7 +106,7 @@ def progress_reporter() -> ProgressReporter:
     """Return the reporter of this call.
 
     For engines: call this once in `create_variation`. Call the methods of the reporter as the work
-    goes on, from any thread. An error of the listener comes out of them: let it pass.
+    proceeds, from any thread. They raise any error of the listener: let it propagate.
     """
     return _reporter.get() or ProgressReporter(0)
 

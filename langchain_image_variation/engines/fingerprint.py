@@ -1,7 +1,7 @@
 """Fingerprints: engines with equal fingerprints produce equal results.
 
 A cache such as `ResultCache` compares fingerprints to decide whether it may answer a call with
-results that it kept. It leaves an engine without a fingerprint alone.
+results that it kept. It caches nothing from an engine without a fingerprint.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ __all__ = ["digest", "engine_fingerprint"]
 
 
 def digest(**settings: object) -> str:
-    """Return a hash of settings by name. Each value must be one that JSON has."""
+    """Return a hash of settings by name. Each value must be a JSON value."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def engine_fingerprint(engine: object, *, by_name: bool = False) -> str | None:
-    """Return a hash of an engine's class, version and settings. None if it does not state them.
+    """Return a hash of an engine's class, version and settings, or None if it does not state them.
 
     The version is that of the distribution that the engine's class comes from. A class from outside
     any distribution, such as one in a script, has no version: put one into its `fingerprint`.

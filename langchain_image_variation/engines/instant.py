@@ -1,4 +1,4 @@
-"""The `instant` engine: the same answer every time, at once. For tests, not for looking at."""
+"""The `instant` engine: the same answer every time, immediately. It is meant for tests."""
 
 import io
 from functools import lru_cache
@@ -24,8 +24,8 @@ class InstantEngine:
     requested size.
 
     Args:
-        seed: Image i is image `seed + i` of a request without a seed, so you can ask for later
-            images of a source alone.
+        seed: Image i is image `seed + i` of a request without a seed, so you can request later
+            images of a source without the earlier ones.
 
     Raises:
         InvalidRequestError: If `seed` is not a whole number of at least 0.

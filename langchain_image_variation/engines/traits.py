@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MAX_FINGERPRINT = 10_000
-"""The most characters of a fingerprint."""
+"""The maximum length of a fingerprint, in characters."""
 
 
 @runtime_checkable
@@ -69,7 +69,7 @@ def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
 
 
 def required_options(engine_class: type[Any]) -> tuple[str, ...]:
-    """Return the names of the options that an engine cannot be made without."""
+    """Return the names of the options that an engine requires."""
     return tuple(
         name
         for name, parameter in signature(engine_class).parameters.items()

@@ -121,7 +121,8 @@ def unlink_temporary_names(directory: Path, file: os.stat_result) -> None:
         if not _HAS_DIR_FD:
             _unlink_temporary_names(directory, file)
             return
-        # An open descriptor still means this folder if another one takes its path meanwhile.
+        # An open descriptor still refers to this folder if another one takes its path in the
+        # meantime.
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _unlink_temporary_names(descriptor, file)

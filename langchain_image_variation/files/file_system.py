@@ -22,7 +22,7 @@ from langchain_image_variation.files.atomic import temporary_name
 __all__ = ["FileSystem", "has_password", "hide_password", "is_url", "strip_trailing_slashes"]
 
 _NO_LIMIT = 2**40
-"""More bytes than any file that is read."""
+"""A limit above the size of any file that is read."""
 _FOLDER_RETRIES = 3
 """How often to try again when other processes create the same nested folders."""
 _QUERY_OPTIONS = {"url_query", "url_fragment"}
@@ -100,7 +100,7 @@ class FileSystem:
         return content
 
     def read_all(self, names: Sequence[str], limit: int = _NO_LIMIT) -> list[bytes | None]:
-        """Read several files, concurrently if the file system can."""
+        """Read several files, concurrently if the file system supports it."""
         paths = [self.path(name) for name in names]
         if not self._is_async:
             return [self._read(path, limit) for path in paths]
@@ -147,7 +147,7 @@ class FileSystem:
         self._write_atomically(name, lambda path: self.files.pipe_file(path, data))
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
-        """Write several files, concurrently if the file system can."""
+        """Write several files, concurrently if the file system supports it."""
         if self._is_async:
             self.files.pipe({self.path(name): data for name, data in files.items()})
             return
@@ -155,7 +155,7 @@ class FileSystem:
             self.write(name, data)
 
     def upload(self, name: str, local: str | os.PathLike[str]) -> None:
-        """Copy a file from this machine, as `write` does, without loading it into memory."""
+        """Copy a file from this machine, like `write`, without loading it into memory."""
         self._write_atomically(name, lambda path: self.files.put_file(os.fspath(local), path))
 
     def download(self, name: str, local: str | os.PathLike[str]) -> bool:
@@ -264,8 +264,8 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
         )
     if kind in ("http", "https"):
         raise InvalidRequestError(
-            f"{param} must be a path on this machine or the URL of a file system, not of the kind "
-            f"{excerpt(kind)}. Download the files first.",
+            f"{param} must be a path on this machine or the URL of a file system, not an "
+            f"{kind} URL. Download the files first.",
             param=param,
         )
     try:
@@ -286,8 +286,8 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
         ) from None
     except ValueError:
         raise InvalidRequestError(
-            f"{param} must be a path on this machine or a URL that fsspec knows, not of the kind "
-            f"{excerpt(kind)}.",
+            f"{param} must be a path on this machine or a URL of a kind that fsspec knows, "
+            f"got the kind {excerpt(kind)}.",
             param=param,
         ) from None
     base = _strip_query_name(url, files_class)

@@ -22,7 +22,7 @@ from langchain_image_variation.files.outputs import OutputFolder, Outputs
 __all__ = ["StoredOutputs", "open_outputs"]
 
 _PROBE = ".writable"
-"""The file that `create` writes to test the place."""
+"""The file that `create` writes to check that the outputs are writable."""
 
 
 def open_outputs(
@@ -82,7 +82,7 @@ class StoredOutputs(Outputs):
 
     @property
     def folder(self) -> str | None:
-        """The local folder that the URL means, if it means one."""
+        """The local folder that the URL refers to, if any."""
         return self._file_system.folder
 
     def subfolder(self, name: str) -> FileSystem:

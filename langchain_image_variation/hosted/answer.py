@@ -1,4 +1,4 @@
-"""How a server's answer is read: as an `ImagesResponse`, or as the right error."""
+"""Reads a server's answer, as an `ImagesResponse` or as the right error."""
 
 import re
 import time
@@ -21,7 +21,7 @@ from langchain_image_variation.hosted.retry import read_retry_advice, retry_afte
 __all__ = ["MAX_ANSWER_BYTES", "Answer"]
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-"""The most bytes of one answer: more than ten images of 1024x1024 can need."""
+"""The maximum size of one answer in bytes, more than ten images of 1024x1024 can need."""
 
 _VARIATIONS = "/images/variations"
 _MAX_ERROR_BYTES = 64 * 1024
@@ -36,9 +36,9 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
-        sent_headers: The headers of the request. No error shows a key in them, even if the server
-            repeats it.
-        max_bytes: The most bytes to read.
+        sent_headers: The headers of the request. Errors never show a key from them, even if the
+            server repeats it.
+        max_bytes: The maximum number of bytes to read.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Answer:
 
 _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
-    403: "The server does not allow this with this key.",
+    403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",

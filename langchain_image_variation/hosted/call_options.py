@@ -1,4 +1,4 @@
-"""What one call sets for itself, in the shape of the vendor's SDK."""
+"""The options of a single call, in the shape of the vendor's SDK."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class CallOptions:
         fields = dict(check_parameters("extra_body", extra_body))
         if "image" in fields:
             raise InvalidRequestError(
-                "extra_body must not hold 'image'; pass it as the argument image.",
+                "extra_body must not contain 'image'; pass it as the argument image.",
                 param="extra_body",
             )
         names = CreateImageVariationRequest.model_fields.keys() & fields.keys()

@@ -71,7 +71,7 @@ class _BaseClient(Generic[H]):
         from langchain_image_variation.hosted.endpoint import Endpoint
 
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
-        # From here on no variable shows their values, which may be keys.
+        # From here on, no variable holds their plain values, which may be keys.
         default_headers = headers.check_headers("default_headers", default_headers, per_call=False)
         if base_url is None:
             base_url = settings.read_environment("OPENAI_BASE_URL")
@@ -238,7 +238,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
 
     There is no default server, because the vendor removed its own: pass `base_url` or set
     `OPENAI_BASE_URL`. Results that the server returns as URLs are downloaded at once, because the
-    URLs soon expire. `Image.read` returns their bytes, or raises why the download failed.
+    URLs soon expire. `Image.read` returns their bytes, or raises the error if the download failed.
 
     Calls written for the vendor's SDK work with only the import changed: the arguments of
     `images.create_variation`, `with_options`, `copy`, `default_headers`, `default_query` and
@@ -258,14 +258,14 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
         model: The model of requests that name none, or "dall-e-2".
         timeout: The longest silence of the server, in seconds or as an `httpx.Timeout`. None sets
             no limit. If it is a number, connecting may take at most 10 seconds of it.
-        deadline: The longest time of a call in seconds, with all attempts, waits and downloads.
-            None sets no limit.
+        deadline: The longest time a call may take, in seconds, including all attempts, waits and
+            downloads. None sets no limit.
         max_retries: How often to retry after 408, 409, 429, 5xx, or a connection that failed
             before any answer. All attempts of a call carry the same `Idempotency-Key`.
-        resend_lost: Whether to retry, too, if the server did not answer in time or its answer was
+        resend_lost: Whether to retry even if the server did not answer in time or its answer was
             cut short. A server that ignores `Idempotency-Key` then bills twice.
         default_headers: Sent with every request to the server, but not with downloads. They take
-            precedence over the headers that the client makes of its other settings.
+            precedence over the headers that the client derives from its other settings.
         default_query: Query parameters, added to the URL of every request to the server. httpx
             logs URLs, so pass keys as headers.
         extra_fields: Form fields that the server takes beyond the contract.
@@ -372,7 +372,7 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
         """Ask the server for variations.
 
         Raises:
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         return await self._session.run(self._flow.request(request, self._session.build_request))
 
@@ -432,7 +432,7 @@ class Images:
         Raises:
             SourceError: If the image cannot be read.
             InvalidRequestError: If an argument is out of range; `param` names it.
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         options = _call_options(extra_headers, extra_query, extra_body, timeout)
         # They may hold keys, which the variables of a traceback must not show.
@@ -472,7 +472,7 @@ class AsyncImages:
         Raises:
             SourceError: If the image cannot be read.
             InvalidRequestError: If an argument is out of range; `param` names it.
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         options = _call_options(extra_headers, extra_query, extra_body, timeout)
         # They may hold keys, which the variables of a traceback must not show.
@@ -536,7 +536,7 @@ def _load_image(image: "SDKImage", urls: "URLPolicy | None") -> SquarePNG:
     if isinstance(image, tuple):
         if len(image) < 2:
             raise InvalidRequestError(
-                "image as a tuple must be (file name, content), as the SDK takes it.", param="image"
+                "image must be (file name, content) if it is a tuple.", param="image"
             )
         content = image[1]
     return load_source(content, urls=urls).png

@@ -72,7 +72,7 @@ class ClientFlow:
             build_request: `build_request` of the session.
 
         Raises:
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         return self._post(request, self.endpoint, {}, build_request)
 
@@ -83,7 +83,7 @@ class ClientFlow:
         options: CallOptions,
         build_request: Callable[..., httpx.Request],
     ) -> Flow[ImagesResponse]:
-        """Load an image, make a request of it and the other arguments, and post the request."""
+        """Load an image, build a request from it and the other arguments, and post it."""
         image = yield Work(load_image)
         request = CreateImageVariationRequest.model_validate(
             {"image": image, **fields, **options.contract_fields}

@@ -30,15 +30,16 @@ def download(
     build_request: Callable[..., httpx.Request],
     deadline: float,
 ) -> Flow[None]:
-    """Download a result, so that `image.read` returns its bytes or raises why it cannot.
+    """Download a result, so that `image.read` returns its bytes or raises the error.
 
     This raises nothing itself: one failed download must not cost the other results, and the caller
     still has the URL.
 
     Args:
         image: The result to download, changed in place. One in base64 is only checked.
-        endpoint: The server that answered. Its own URLs are fetched whatever their address.
-        policy: What applies to URLs of other hosts.
+        endpoint: The server that answered. Its own URLs are fetched even if their address is not
+            public.
+        policy: The policy for URLs of other hosts.
         build_request: `build_request` of the session.
         deadline: In seconds of `time.monotonic`.
     """
@@ -93,7 +94,8 @@ def _fetch_from_server(
                 return (yield from _fetch_from_other_host(str(target), policy, deadline))
         except httpx.HTTPError:
             raise DownloadError(
-                f"The image could not be downloaded from {host}; try its url yourself, soon."
+                f"The image could not be downloaded from {host}; fetch its url yourself before it "
+                "expires."
             ) from None
     raise DownloadError(
         f"The image's URL at {host} redirects more than {policy.max_redirects} times."

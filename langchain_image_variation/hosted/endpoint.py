@@ -1,4 +1,4 @@
-"""A server that takes images: its address, the key to it, and how requests are posted to it."""
+"""A server that takes images: its address, its key, and how requests are posted to it."""
 
 import time
 import uuid
@@ -74,7 +74,7 @@ class Endpoint:
         default_headers: HeaderValues | None = None,
         default_query: Parameters | None = None,
     ) -> "Endpoint":
-        """Check all settings but the headers and the query, which must have been checked.
+        """Check all settings except the headers and the query, which the caller has checked.
 
         The environment fills in an organization or project that is None.
 
@@ -152,7 +152,7 @@ class Endpoint:
             deadline: In seconds of `time.monotonic`.
 
         Raises:
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         headers = {
             # Equal in all attempts, so that a server that knows the header bills once.
@@ -217,8 +217,8 @@ class Endpoint:
             return EngineTimeoutError(f"{host} took too long to accept a connection.")
         if isinstance(error, httpx.ReadTimeout):
             return EngineTimeoutError(
-                f"{host} did not answer in time; raise timeout or deadline, or ask for less. The "
-                "request may have been billed."
+                f"{host} did not answer in time; raise timeout or deadline, or ask for fewer or "
+                "smaller images. The request may have been billed."
             )
         if is_timeout:
             return EngineTimeoutError(f"{host} took too long to receive the image.")

@@ -44,7 +44,7 @@ DEFAULT_PROMPT = "Create a variation of this image"
 """The vendor's own prompt for this migration."""
 
 MAX_PROMPT = 32_000
-"""The most characters of a prompt."""
+"""The maximum length of a prompt, in characters."""
 
 InputFidelity = Literal["low", "high"]
 
@@ -79,8 +79,9 @@ class GptImageEngine:
         model: The model of requests that name none, or "dall-e-2".
         input_fidelity: How closely to follow the image, if the model has this setting: "low" or
             "high" for gpt-image-1.5, "low" for gpt-image-1-mini.
-        n_per_call: The most images of one call. A request for more takes several calls. If a later
-            call fails, the images of the earlier ones are lost, although they were billed.
+        n_per_call: The maximum number of images per call. A request for more is split into several
+            calls. If a later call fails, the images of the earlier ones are lost, although they
+            were billed.
         base_url: By default `OPENAI_BASE_URL`, or the vendor's address if that is not set.
         extra_fields: Form fields beyond the contract, such as ``{"quality": "low"}``.
 
@@ -164,7 +165,7 @@ class GptImageEngine:
             PermissionDeniedError: If the organization is not verified for the model.
             RateLimitError: If there are still too many requests, or images per minute, after all
                 attempts.
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         return self._session.run(self._flow(request), cancellation())
 

@@ -22,7 +22,7 @@ HeaderValues = Mapping[str, SecretStr]
 # A token of RFC 9110, section 5.6.2.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # These say how the body is framed, how the connection is used or which server is meant. With
-# another value, the server would read another request than the one that was sent.
+# another value, the server would read a different request from the one that was sent.
 _CLIENT_HEADERS = frozenset(
     {
         "accept-encoding",
@@ -47,7 +47,7 @@ _SECRET_NAME = re.compile("auth|cookie|key|secret|token")
 def check_headers(
     param: str, values: Mapping[str, str | SecretStr] | None, *, per_call: bool
 ) -> HeaderValues:
-    """Return headers by lower-case name. If two names differ only in case, the later one counts.
+    """Return headers by lower-case name. If two names differ only in case, the last one wins.
 
     Args:
         param: The argument that holds them.

@@ -11,7 +11,7 @@ __all__ = ["SERVERS", "UNKNOWN_SERVER", "Server", "server_by_name", "server_by_u
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that speaks the path, according to its own documentation or source."""
+    """A server that offers image variations, according to its own documentation or source."""
 
     title: str
     base_url: str | None = None
@@ -23,7 +23,7 @@ class Server:
     needs_model: bool = False
     """Whether every request must name one of its models."""
     max_n: int = MAX_N
-    """The most images it makes in one call."""
+    """The maximum number of images it makes in one call."""
     key_variable: str | None = None
     """The environment variable that holds its key, if it needs one."""
     response_format: ResponseFormat | None = None

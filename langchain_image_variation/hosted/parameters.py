@@ -8,10 +8,10 @@ from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 __all__ = ["FormFields", "Parameters", "check_parameters", "flatten", "form_fields", "is_encodable"]
 
 Parameters = Mapping[str, object]
-"""By name: a string, a number, a boolean, None, or a list or mapping of these."""
+"""Values by name: a string, a number, a boolean, None, or a list or mapping of these."""
 
 FormFields = Mapping[str, str | list[str]]
-"""What a form holds by name; a list is sent as one field for each of its items."""
+"""Form fields by name. A list is sent as one field for each of its items."""
 
 _MAX_DEPTH = 8
 

@@ -39,11 +39,12 @@ class Retries:
     """How often a request is sent again, and after which failures.
 
     A request is retried after a failed connection, 408, 409, 429, or 5xx other than 501. It is
-    never retried if a budget or quota is used up, or if the server rejects what the image shows.
+    never retried if a budget or quota is used up, or if the server rejects the content of the
+    image.
     """
 
     max_retries: int = 2
-    """The most retries of one request."""
+    """The maximum number of retries of one request."""
     resend_lost: bool = False
     """Whether to retry if the answer was lost, although it may have been billed."""
 

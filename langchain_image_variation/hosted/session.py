@@ -123,7 +123,7 @@ def _build_request(
 ) -> httpx.Request:
     request = client.build_request(method, url, **options)
     if "files" in options:
-        # Unread, httpx would write each line of each part to the socket separately.
+        # Otherwise, httpx would write each line of each part to the socket separately.
         request.read()
     return request
 

@@ -59,7 +59,7 @@ def check_key(api_key: str | SecretStr | None, variable: str | None) -> SecretSt
     if api_key is None:
         api_key = read_environment(variable) if variable is not None else ""
     kind = type(api_key).__name__
-    # From here on no variable shows the key. Some tools record the variables of a traceback.
+    # From here on, no variable holds the plain key. Some tools record the variables of a traceback.
     api_key = SecretStr(api_key or "") if isinstance(api_key, str | None) else api_key
     if not isinstance(api_key, SecretStr):
         api_key = None
@@ -146,7 +146,7 @@ def check_timeout(value: object) -> httpx.Timeout:
 
 
 def check_flag(param: str, value: bool) -> bool:
-    """Return a switch.
+    """Return a boolean setting.
 
     Raises:
         InvalidRequestError: If it is not a boolean; the string "no" would count as True.

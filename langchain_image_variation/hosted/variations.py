@@ -1,4 +1,4 @@
-"""The engine `variations`: any server that speaks the path, with known servers by name."""
+"""The engine `variations`: any server that offers image variations, and known ones by name."""
 
 from collections.abc import Mapping
 
@@ -26,9 +26,9 @@ __all__ = ["VariationsEngine"]
 
 
 class VariationsEngine:
-    """Asks a server that speaks the path; needs base_url, server or OPENAI_BASE_URL.
+    """Asks a server that offers image variations; needs base_url, server or OPENAI_BASE_URL.
 
-    Every result is PNG of exactly the requested size, whatever the server sent. A request that a
+    Every result is a PNG of exactly the requested size, whatever the server sent. A request that a
     known server cannot serve is refused before anything is sent. `ImageVariationClient` explains
     the arguments that are not listed here.
 
@@ -99,7 +99,7 @@ class VariationsEngine:
 
     @property
     def fingerprint(self) -> str:
-        """As `ImageVariationClient.fingerprint`, with the model and the known server."""
+        """See `ImageVariationClient.fingerprint`. It also covers the model and the known server."""
         return digest(client=self._client.fingerprint, model=self._model, server=self._server.title)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -107,7 +107,7 @@ class VariationsEngine:
 
         Raises:
             InvalidRequestError: If the server is known not to support the request.
-            ImageVariationError: As `ImageVariationClient.create_variation`.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         server = self._server
         if request.n > server.max_n:

@@ -1,7 +1,7 @@
 """Which URLs may be fetched, and which IP addresses are public.
 
-One narrow grammar reads every URL, and requests are made from its result. So no second parser can
-understand the same URL differently.
+Every URL is read by one narrow grammar, and requests are built from its result. So no second parser
+can interpret the same URL differently.
 """
 
 import re
@@ -15,7 +15,8 @@ from langchain_image_variation.exceptions import DownloadError, excerpt
 __all__ = ["MAX_URL_LENGTH", "CheckedURL", "host_name", "is_public", "parse_url"]
 
 MAX_URL_LENGTH = 8192
-"""The most characters of a URL. RFC 9110, section 4.1, recommends supporting at least 8000."""
+"""The maximum length of a URL, in characters. RFC 9110, section 4.1, recommends supporting at least
+8000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class CheckedURL:
         """Return the target of a `Location` header (RFC 9110, section 10.2.2) in a response.
 
         Raises:
-            DownloadError: As `parse_url`.
+            DownloadError: See `parse_url`.
         """
         try:
             # `urljoin` drops some of the forbidden characters.

@@ -113,8 +113,8 @@ class DeadlineTransport(httpx.BaseTransport):
         """Send a request.
 
         Raises:
-            httpx.TransportError: As `httpx.HTTPTransport`, with an `httpx.TimeoutException` once
-                the deadline has passed.
+            httpx.TransportError: If the request fails. It is an `httpx.TimeoutException` once the
+                deadline has passed.
         """
         assert isinstance(request.stream, httpx.SyncByteStream)
         core_request = httpcore.Request(

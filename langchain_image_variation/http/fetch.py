@@ -47,7 +47,7 @@ def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow
         except RedirectError as redirect:
             target = target.follow(redirect.location)
     raise DownloadError(
-        f"The URL redirects more than {policy.max_redirects} times; pass the URL where it ends."
+        f"The URL redirects more than {policy.max_redirects} times; pass the final URL."
     )
 
 
@@ -109,7 +109,7 @@ def _build_request(target: CheckedURL, address: str) -> httpx.Request:
 
 
 class RedirectError(DownloadError):
-    """A response that only says where the image is. Raised by `ImageBody.start`."""
+    """A redirect to the image. Raised by `ImageBody.start`."""
 
     def __init__(self, location: str) -> None:
         super().__init__("The image's URL redirects to another one.")
@@ -121,7 +121,7 @@ class ImageBody:
 
     Args:
         host: The name of the host in messages.
-        max_bytes: The most bytes of the image.
+        max_bytes: The maximum size of the image, in bytes.
     """
 
     def __init__(self, host: str, max_bytes: int) -> None:
@@ -198,7 +198,7 @@ _MAX_DIGITS = 20
 """Longer numbers are not converted. The bytes are counted anyway."""
 
 _MAX_EXPLANATION_BYTES = 4096
-"""The most bytes to read of the body of a 403."""
+"""The maximum number of bytes to read from the body of a 403."""
 
 # The wording of Azure Blob Storage (a shared access signature) and of S3 (a presigned URL).
 _EXPIRED = re.compile(

@@ -30,7 +30,7 @@ class URLPolicy:
     """The hosts that may be fetched from, by their full names; a subdomain is another host. None
     allows every host whose addresses are public, which suits URLs from a server that you trust."""
     max_bytes: int = 64 * 1024 * 1024
-    """The most bytes of an image."""
+    """The maximum size of an image, in bytes."""
     timeout: float = 30.0
     """Seconds for the whole fetch, including redirects; at most 3600."""
     max_redirects: int = 3

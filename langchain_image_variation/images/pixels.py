@@ -1,4 +1,4 @@
-"""Decodes, normalizes and encodes images. Pillow is not used for this anywhere else.
+"""Decodes, normalizes and encodes images. No other module uses Pillow for this.
 
 Pixels are Pillow images in one of four plain modes with 8 bits per sample: "L", "LA", "RGB" or
 "RGBA".
@@ -147,8 +147,8 @@ def _adapt_transparency(data: bytes, header: Header) -> bytes:
 def flatten_on_white(png: SquarePNG) -> SquarePNG:
     """Return an image as a person sees it on a white page, without alpha and without metadata.
 
-    Send this to models of others: it looks the same, however they treat alpha, profiles or EXIF.
-    An image without any of these is returned unchanged.
+    Send this to third-party models: it looks the same no matter how they treat alpha, profiles or
+    EXIF. An image without any of these is returned unchanged.
 
     Raises:
         InvalidImageError: If the pixels are corrupt, or if the new PNG has 4 MB or more.
@@ -307,7 +307,7 @@ _VISIBLE_ALPHA = 8
 
 
 def whiten_hidden_colors(image: Image.Image) -> bool:
-    """Make the colors white that alpha hides, and return whether any color changed.
+    """Make the colors that alpha hides white, and return whether any color changed.
 
     Such colors can hold an image that no person sees, but that a model sees if its software drops
     alpha.

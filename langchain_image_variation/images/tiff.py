@@ -22,7 +22,7 @@ _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 
 
 def count_value_bytes(block: bytes) -> int:
-    """Return the most bytes that Pillow copies for the values of the first directory.
+    """Return the maximum number of bytes that Pillow copies for values of the first directory.
 
     The Exif and GPS directories inside it and the interoperability directory inside Exif count too.
     Values that overlap are counted each time. Values that fit into the entry of a directory are not

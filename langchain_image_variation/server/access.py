@@ -1,4 +1,4 @@
-"""Access control: requests need the API key. Without one, they must call the server by its name.
+"""Access control: by API key or, if none is set, by the `Host` and `Origin` that a request names.
 
 Without a key, anyone who can reach the server may use it. That includes web pages in the browser of
 a user on this machine or in its network. Such a page has a different origin, or its own name
@@ -36,14 +36,14 @@ class Access:
 
     Args:
         api_key: The key that clients must send, or None.
-        public_url: The address by which clients call the server, if it is not what they send as
-            `Host`, or None.
+        public_url: The server's public address, if it differs from the `Host` that requests name,
+            or None.
         hosts: Further names and IP addresses by which clients may call the server while it has no
             key.
 
     Raises:
-        InvalidRequestError: If the key has blanks at its ends, the URL is not an http or https URL,
-            or a host is not a full name or an IP address.
+        InvalidRequestError: If the key is empty or has blanks at either end, the URL is not an http
+            or https URL, or a host is not a full name or an IP address.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Access:
     ) -> None:
         if api_key is not None and (not api_key or api_key != api_key.strip()):
             raise InvalidRequestError(
-                "api_key must not be empty or have blanks at its ends. For no key, leave it out.",
+                "api_key must not be empty or have blanks at either end. Leave it out for no key.",
                 param="api_key",
             )
         self._api_key = api_key
@@ -80,7 +80,7 @@ class Access:
 
         Raises:
             AuthenticationError: If the key is missing or wrong.
-            PermissionDeniedError: If there is no key, and the request names another host than this
+            PermissionDeniedError: If there is no key, and the request names a host other than this
                 server, or comes from a web page of another origin.
         """
         if self._api_key is None:
@@ -105,8 +105,8 @@ class Access:
         Only the `Host` header counts. Anyone can send a header such as `X-Forwarded-Host`.
 
         Raises:
-            PermissionDeniedError: If there is no key, and the request names another host, several
-                or none.
+            PermissionDeniedError: If there is no key, and the request names a different host,
+                several hosts or none.
         """
         if self._api_key is not None:
             return
@@ -152,7 +152,7 @@ def _is_remote(request: Request) -> bool:
 
 
 def _parse_host(host: str) -> str | Address | None:
-    """Return the host in a `Host` header, without port and final dot, or None if it is not one."""
+    """Return the host in a `Host` header, without port and final dot, or None if it is invalid."""
     match = _HOST.fullmatch(host.strip().lower())
     name = match["name"] if match is not None else ""
     if name.startswith("["):
@@ -166,7 +166,7 @@ def _parse_host(host: str) -> str | Address | None:
 
 
 def _parse_address(text: str) -> Address | None:
-    """Return an IP address without its zone, and as IPv4 if it is that in IPv6 notation."""
+    """Return an IP address without its zone, as IPv4 if it is an IPv4 address in IPv6 notation."""
     try:
         address = ip_address(text.partition("%")[0] if ":" in text else text)
     except ValueError:
@@ -210,7 +210,7 @@ def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
         if host_or_address is None or (address is None and ":" in text and not text.endswith("]")):
             raise InvalidRequestError(
                 f"hosts contains {excerpt(host)}, which is not a host. Pass a name or an IP "
-                "address without scheme, port and path, such as 'images.example.org'.",
+                "address without a scheme, port or path, such as 'images.example.org'.",
                 param="hosts",
             )
         yield host_or_address

@@ -67,11 +67,13 @@ def create_app(
             address if the app is reached over a network. A request with another `Host` header gets
             a 403, because it could come from a web page whose name resolves to this machine (DNS
             rebinding). Give full names without a port. Wildcards are not supported.
-        workers: The most engine calls at once. By default, the number of processors.
-        queue: The most requests that wait for the engine. Further ones get a 429.
+        workers: The maximum number of concurrent engine calls. By default, the number of
+            processors.
+        queue: The maximum number of requests waiting for the engine. Further ones get a 429.
         store_dir: The folder of the images that clients get as URLs. By default, a folder in the
             user's cache.
-        store_max_bytes: The most bytes of all these images together. The oldest are removed first.
+        store_max_bytes: The maximum size of all these images together, in bytes. The oldest are
+            removed first.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
 
     Raises:
@@ -87,7 +89,7 @@ def create_app(
     check_seconds("url_ttl", url_ttl)
     check_seconds("upload_timeout", upload_timeout)
     if store_dir == "":
-        raise InvalidRequestError("store_dir must not be empty. Name a folder.", param="store_dir")
+        raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     engine = load_engine(engine) if isinstance(engine, str) else engine
     turns = Turns(workers=workers or processor_count(), queue=queue)

@@ -1,4 +1,4 @@
-"""What happens to a call when its client disconnects: it is cancelled, and nobody waits for it."""
+"""Cancels a call when its client disconnects, without waiting for the call to end."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -13,7 +13,8 @@ __all__ = ["cancel_on_disconnect", "cancel_without_waiting"]
 T = TypeVar("T")
 
 _UNWATCHED_SECONDS = 0.05
-"""Most calls end sooner, and a task that watches the client would cost them more."""
+"""The client is not watched until then. Most calls end sooner, and watching would slow them
+down."""
 
 # The event loop itself keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[Any]] = set()

@@ -1,8 +1,8 @@
 """Answers that are sent before the body of the request has ended.
 
-If a connection is closed while data arrives that nobody has read, it breaks, and many clients then
+If a connection is closed while unread data is still arriving, it is reset, and many clients then
 lose an answer that they have not read yet (RFC 9112, section 9.6). So the answer is sent, the rest
-of the body is read and dropped for a while, and only then the connection is closed.
+of the body is read and dropped for a while, and only then is the connection closed.
 """
 
 import time
@@ -18,7 +18,7 @@ _MAX_SILENT_SECONDS = 1.0
 
 
 class EarlyAnswer:
-    """An ASGI middleware that must be outside of everything that answers.
+    """An ASGI middleware that must wrap everything that can answer.
 
     Args:
         app: The app inside.

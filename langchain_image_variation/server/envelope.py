@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, its duration, a line in the log, and errors as answers.
+"""What wraps every request: an ID, its duration, a line in the log, and errors as answers.
 
 Every error becomes an error body with all four keys. An unexpected error shows no internals.
 """
@@ -28,11 +28,11 @@ from langchain_image_variation.server.metrics import Metrics
 __all__ = ["Envelope", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
-_VERSION = b"2020-10-01"  # The vendor sent the same in all its answers.
+_VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 
 
 class Envelope:
-    """An ASGI middleware that surrounds every request.
+    """An ASGI middleware that wraps every request.
 
     Args:
         app: The app inside.
@@ -109,7 +109,7 @@ def _path_in_app(scope: Scope) -> str:
 
 
 async def error_response(request: Request, error: ImageVariationError) -> Response:
-    """Return the answer for an error of our own tree."""
+    """Return the answer for an error from our own tree."""
     if error.status_code == 500:
         # The cause of a bug in an engine is for the operator only.
         error = _log_unexpected(error.__cause__ or error, request.state.request_id)

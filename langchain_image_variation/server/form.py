@@ -42,11 +42,12 @@ async def read_request(
     Args:
         request: The request.
         timeout: How many seconds the body may take to arrive.
-        loading_slot: Entered while the image is loaded into memory. Limits how many are at once.
-        admit: Called when the body has arrived, before the image is loaded. May refuse it.
+        loading_slot: Entered while the image is loaded into memory. Limits how many are loaded at
+            once.
+        admit: Called when the body has arrived, before the image is loaded. May refuse the request.
 
     Raises:
-        ImageVariationError: What `admit` raises.
+        ImageVariationError: If `admit` raises one.
         InvalidRequestError: If the body is not a multipart form, takes too long to arrive (408), or
             breaks a rule of the contract. `param` names the field.
         PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
@@ -95,7 +96,7 @@ async def _fill(form: MultipartForm, request: Request, timeout: float) -> None:
             async for piece in pieces:
                 await form.feed(piece)
         except InvalidRequestError:
-            # Drop the rest, as `drain` does.
+            # Drop the rest, like `drain`.
             async for _ in pieces:
                 pass
             raise
@@ -135,7 +136,7 @@ def _content_length(request: Request) -> int | None:
 
 @contextmanager
 def _reserve_memory(length: int) -> Iterator[bool]:
-    """Give whether an upload of this length may stay in memory, and count it during the block.
+    """Yield whether an upload of this length may stay in memory, and count it during the block.
 
     Writing each piece to a file takes longer than everything else, so uploads only go to files when
     hundreds of them arrive at once.

@@ -193,13 +193,13 @@ class Handlers:
         try:
             return await call_engine_async(self._engine, engine_request, wait_when_cancelled=True)
         except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
-            # They are about the key or the address of a hosted engine, not those of our client.
+            # They concern the hosted engine's key or address, not our client's.
             raise EngineError("The engine is not set up correctly.") from error
 
     def _build_body(
         self, response: ImagesResponse, form: CreateImageVariationRequest, base_url: str
     ) -> bytes:
-        """Return the body for an engine's response: each image as PNG of the size in the form."""
+        """Return the body for an engine's response: each image as a PNG of the requested size."""
         images = []
         for image in response.data:
             png = _resized_png(image.read(), form.side)
@@ -241,7 +241,7 @@ def _root_path(request: Request) -> str:
 
 
 def _resized_png(data: bytes, side: int) -> bytes:
-    """Return an image of an engine as PNG with this side. If it is one, it is not decoded."""
+    """Return an engine's image as a PNG of this side. If it already is one, it is not decoded."""
     with suppress(InvalidImageError):
         if SquarePNG(data).side == side:
             return data

@@ -16,7 +16,7 @@ __all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
-"""The most seconds for which an answer is remembered."""
+"""The longest time for which an answer is remembered, in seconds."""
 
 _MAX_ANSWERS = 10_000
 
@@ -26,10 +26,10 @@ class Answer:
     """The answer to all requests with one key."""
 
     digest: str = ""
-    """What the requests must have in common."""
+    """A hash of what all requests with the key must have in common."""
     expires: float = 0.0
     body: bytes | None = None
-    """None until the first of the requests has made it."""
+    """None until the first request has made it."""
     finished_event: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first request has made the answer, or failed to."""
 
@@ -41,8 +41,9 @@ class Idempotency:
     take too much memory, the oldest are forgotten.
 
     Args:
-        max_bytes: The most bytes that all remembered answers may take together.
-        queue_place: Entered by a request while it waits for the answer of another; may refuse it.
+        max_bytes: The maximum size of all remembered answers together, in bytes.
+        queue_place: Entered by a request while it waits for the answer to another one. May refuse
+            it.
         clock: Returns the time in seconds.
     """
 
@@ -63,11 +64,11 @@ class Idempotency:
     async def answer(
         self, key: str | None, request: CreateImageVariationRequest, *, seconds: float = DAY
     ) -> AsyncIterator[Answer]:
-        """Give the answer of an earlier request with this key, or an empty one to fill.
+        """Yield the answer to an earlier request with this key, or an empty one to fill.
 
-        If its `body` is None, the block must make the body. A request that comes meanwhile waits.
-        If the block leaves the body None, because it failed or its client went away, the next
-        request gets an empty answer.
+        If its `body` is None, the block must make the body. A request that arrives in the meantime
+        waits. If the block leaves the body None, because it failed or its client went away, the
+        next request gets an empty answer.
 
         Args:
             key: The key. Requests without one share nothing.
@@ -77,7 +78,7 @@ class Idempotency:
         Raises:
             ConflictError: If the key was used for a different request.
             InvalidRequestError: If the key is longer than `MAX_KEY_LENGTH`.
-            ImageVariationError: What `queue_place` raises.
+            ImageVariationError: If `queue_place` raises one.
         """
         if not key:
             yield Answer()
@@ -102,7 +103,7 @@ class Idempotency:
             answer.finished_event.set()
 
     async def _earlier_answer(self, key: str, digest: str) -> Answer | None:
-        """Return the answer of an earlier request, waiting for it if it is being made."""
+        """Return the answer to an earlier request, waiting for it if it is being made."""
         while True:
             self._forget()
             answer = self._answers.get(key)

@@ -26,8 +26,9 @@ class Connection(H11Protocol):
     """A connection with a client.
 
     Args:
-        max_connections: The most connections that are served at once. Requests on further ones are
-            marked as `CROWDED_KEY`. Connections over the limit by 25 % are closed immediately.
+        max_connections: The maximum number of connections served at once. Requests on further ones
+            are marked as `CROWDED_KEY`. Connections that exceed the limit by 25 % are closed
+            immediately.
         settings: What uvicorn passes.
     """
 
@@ -41,7 +42,7 @@ class Connection(H11Protocol):
         self._is_crowded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        """Begin, unless there are far too many connections."""
+        """Serve the connection, unless there are far too many."""
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
             self._is_crowded = True
@@ -50,7 +51,7 @@ class Connection(H11Protocol):
             transport.abort()
 
     def resume_writing(self) -> None:
-        """Go on when the client has read some of the answer."""
+        """Continue once the client has read some of the answer."""
         self._was_read = True
         super().resume_writing()
 

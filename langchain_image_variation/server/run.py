@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._state.is_draining = True
-        # At its end, uvicorn raises the signals again that it has caught. SIGTERM is handled here.
+        # When it ends, uvicorn re-raises the signals that it caught. SIGTERM is handled here.
         if sig != signal.SIGTERM:
             self._captured_signals.append(sig)
 
@@ -175,7 +175,7 @@ def _keep_freed_memory() -> None:
 
 
 def _reaches(url: str | None, listener: socket.socket) -> bool:
-    """Return whether a call of this URL would reach that socket."""
+    """Return whether a call to this URL would reach that socket."""
     parts = urlsplit(url or "")
     host, port = listener.getsockname()[:2]
     if parts.hostname is None or (parts.port or {"http": 80}.get(parts.scheme, 443)) != port:
@@ -216,13 +216,13 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None)
-        # Looking up the name of a host fails with other numbers, which are negative.
+        # A failed lookup of a host name has its own error numbers, which are negative.
         reason = os.strerror(number) if number and number > 0 else "no such address or port"
         raise InvalidRequestError(f"Cannot listen on {host}:{port}: {reason}.") from None
     # Connections inherit this. asyncio sets it only for sockets that name their protocol. Without
     # it, the body of an answer waits until the client has acknowledged the head, 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Otherwise the system takes megabytes of an answer, and tells us late that some were read.
+    # Otherwise the system buffers megabytes of an answer, and reports late that some were read.
     with suppress(AttributeError, OSError):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
     return listener

@@ -48,9 +48,10 @@ class ImageStore:
     `tidy` removes them too.
 
     Args:
-        directory: The folder. If it is missing, it is made, and only this user can read it.
+        directory: The folder. If it does not exist, it is created so that only this user can read
+            it.
         ttl: For how many seconds a URL works.
-        max_bytes: The most bytes of all images together.
+        max_bytes: The maximum size of all images together, in bytes.
 
     Raises:
         OutputError: If the folder cannot be used.

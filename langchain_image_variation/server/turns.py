@@ -12,27 +12,27 @@ __all__ = ["Turns"]
 
 _FIRST_ESTIMATE = 1.0
 _WEIGHT = 0.2
-"""How much the latest turn counts in the estimate of how long one takes."""
+"""The weight of the latest turn in the estimate of how long a turn takes."""
 
 
 class Turns:
     """Gives out turns, first come, first served.
 
     Args:
-        workers: The most turns at once.
-        queue: The most requests that wait for a turn.
+        workers: The maximum number of turns at once.
+        queue: The maximum number of requests waiting for a turn.
     """
 
     def __init__(self, *, workers: int, queue: int) -> None:
         self.workers = workers
-        """The most turns at once."""
+        """The maximum number of turns at once."""
         self._queue = queue
         self._slots = asyncio.Semaphore(workers)
         self._typical_seconds = _FIRST_ESTIMATE
         self.running_count = 0
         """The number of turns that are taken."""
         self.waiting_count = 0
-        """The number of requests that wait."""
+        """The number of requests waiting for a turn."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -59,10 +59,10 @@ class Turns:
 
     @contextmanager
     def queue_place(self) -> Iterator[None]:
-        """Count as a request that waits, until the block ends.
+        """Count as a waiting request until the block ends.
 
         Raises:
-            RateLimitError: As for `turn`.
+            RateLimitError: See `turn`.
         """
         if self.waiting_count >= self._queue:
             raise self._full_queue_error()
@@ -73,10 +73,10 @@ class Turns:
             self.waiting_count -= 1
 
     def check_queue(self) -> None:
-        """Check that a request could have a turn or wait for one now.
+        """Check that a request could take a turn or wait for one now.
 
         Raises:
-            RateLimitError: As for `turn`.
+            RateLimitError: See `turn`.
         """
         if self._slots.locked() and self.waiting_count >= self._queue:
             raise self._full_queue_error()

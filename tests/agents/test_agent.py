@@ -189,7 +189,7 @@ async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
     photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
     assert sorted(engine.hashes[:2]) == sorted(photos)
     assert engine.hashes[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
-    assert refused.text.startswith("This conversation has used all of its 4 calls of this tool.")
+    assert refused.text.startswith("This conversation has used all of its 4 calls to this tool.")
 
 
 async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:

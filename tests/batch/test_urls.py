@@ -256,7 +256,7 @@ def test_results_are_no_inputs() -> None:
         ("shelf://lost/photos", SourceError, "There is no file or folder 'photos'"),
         ("https://example.com/1.png", InvalidRequestError, "Download the files first"),
         ("shelf://me:hunter2@kept/1.png", InvalidRequestError, "contains a password"),
-        ("unheard-of://kept/1.png", InvalidRequestError, "not of the kind 'unheard-of'"),
+        ("unheard-of://kept/1.png", InvalidRequestError, "got the kind 'unheard-of'"),
         ("zip::shelf://kept/1.zip", InvalidRequestError, "one file system"),
     ],
 )
@@ -272,8 +272,8 @@ def test_unusable_input_url_is_refused(source: str, error: type[Exception], mess
     [
         ("", InvalidRequestError, "output_dir is empty"),
         ("shelf://me:hunter2@kept/out", InvalidRequestError, "contains a password"),
-        ("https://example.com/out", InvalidRequestError, "kind 'https'"),
-        ("unheard-of://kept", InvalidRequestError, "not of the kind"),
+        ("https://example.com/out", InvalidRequestError, "not an https URL"),
+        ("unheard-of://kept", InvalidRequestError, "got the kind"),
         ("abfs://kept/out", MissingExtraError, "package"),
     ],
 )

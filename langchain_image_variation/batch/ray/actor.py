@@ -25,7 +25,7 @@ POLL_INTERVAL = 0.2
 """Seconds between two checks whether the run should stop."""
 
 RUN_ID_NAME = f"{BATCH_DIR}/run-id"
-"""The file by which an actor recognizes that it sees the outputs of the run."""
+"""The file by which an actor checks that it sees the outputs of the run."""
 
 SourceResult: TypeAlias = list[OutputRow] | ImageVariationError | None
 """The rows of a source, an error that ends the run, or None if the source was not started."""
@@ -33,7 +33,7 @@ SourceResult: TypeAlias = list[OutputRow] | ImageVariationError | None
 
 @dataclass(frozen=True, slots=True)
 class ActorSettings:
-    """What an actor needs to know about the run."""
+    """The settings of the run, for its actors."""
 
     batch: VariationBatch
     """The settings of the batch."""

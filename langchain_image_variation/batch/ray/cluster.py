@@ -107,7 +107,7 @@ def count_worker_slots(gpus: float) -> int:
         most_gpus = max((resources.get("GPU", 0) for resources in machines), default=0)
         raise EngineError(
             f"No machine of the cluster has room for a worker with one processor and {gpus:g} "
-            f"GPUs. The most GPUs on one machine are {most_gpus:g}. Lower --gpus, or add a machine."
+            f"GPUs; the most on one machine is {most_gpus:g}. Lower --gpus, or add a machine."
         )
     return slots
 

@@ -91,8 +91,8 @@ class Arranger:
 
     Args:
         source: uint8 (256, 256, channels).
-        complete: Whether each variation should show everything in the source. False serves only
-            to measure what completeness costs.
+        complete: Whether each variation should show everything in the source. False is used only to
+            measure what completeness costs.
     """
 
     def __init__(self, source: Bytes, *, complete: bool = True) -> None:

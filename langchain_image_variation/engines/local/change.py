@@ -30,10 +30,11 @@ _FAR = 0.25
 """Amplitude of a far displacement, in sides."""
 
 _FAR_SEEDS = range(28, 32)
-"""Seeds of far displacements. Their mean change is close to that of 64, on photos and drawings."""
+"""Seeds of far displacements. On photos and drawings, their mean change is close to that of 64
+seeds."""
 
 _STEPS = 12
-"""The most steps of a search. A smooth image takes four or five."""
+"""The maximum number of steps of a search. A smooth image takes four or five."""
 
 
 class Yardstick:

@@ -130,7 +130,7 @@ class LocalEngine:
 
         if request.n > 1:
             return run([partial(make, index) for index in range(request.n)])
-        # Several threads draw a single image: those that other images would need.
+        # A single image is drawn by several threads: those that other images would use.
         drawn = synthesis.draw(seeds[0], partial(step, 0), run)
         return run([partial(finish, 0, drawn)])
 

@@ -1,6 +1,6 @@
 """Matrix products on the calling thread alone.
 
-Each variation is made on one thread. If a BLAS started further threads for each product, they would
+Each variation is made on one thread. If a BLAS started more threads for each product, they would
 wait for each other, and limiting its threads would affect the host program. But a BLAS computes
 small products on the calling thread. So this module cuts large products into small ones.
 """

@@ -1,4 +1,4 @@
-"""How far the threads of one request are, and stopping all of them when one fails."""
+"""Tracks the progress of one request's threads, and stops all of them when one fails."""
 
 import threading
 from collections import deque

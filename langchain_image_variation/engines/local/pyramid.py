@@ -36,7 +36,7 @@ NODES = 256
 """Side in pixels of the finest level at which patches are compared. Above it, pixels only move."""
 
 _DENSE = 128
-"""Side in pixels of the last level but one. Between it and `NODES`, there is nothing to decide."""
+"""Side in pixels of the next-to-last level. Between it and `NODES`, there is nothing to decide."""
 
 _RATIO = 0.75
 

@@ -71,8 +71,8 @@ class Synthesis:
         source: uint8 (side, side, channels), side at least 256, 1 to 4 channels. If the last of 2
             or 4 channels is alpha, the colors are premultiplied by it.
         strength: 0 (nearly a copy) to 1.
-        complete: Whether each variation should show everything in the source. False serves only
-            to measure what completeness costs.
+        complete: Whether each variation should show everything in the source. False is used only to
+            measure what completeness costs.
         step: Called during the shared work, always with a share of 0.
         run: Runs the jobs of the shared work, in any order or at once.
     """

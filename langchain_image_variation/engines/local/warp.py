@@ -3,7 +3,7 @@
 A random velocity v, a cubic B-spline over a few control cells, is integrated by scaling and
 squaring (Arsigny et al. 2006, "A log-Euclidean framework for statistics on diffeomorphisms",
 section 3): exp(v) = exp(v / 2^N)^(2^N), where exp(v / 2^N)(x) is about x + v(x) / 2^N, and each of
-N squarings composes a map with itself. So the map has no folds points any amplitude. No velocity
+N squarings composes a map with itself. So the map has no folds at any amplitude. No velocity
 crosses a border, so it maps the square onto itself, and nothing comes in from outside.
 """
 

@@ -33,7 +33,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first bytes of every PNG file."""
 
 MAX_CHUNKS = 16_384
-"""The most chunks of a file of up to 4 MB. A larger file may have one for every 256 bytes."""
+"""The maximum number of chunks in a file of up to 4 MB. A larger file may have one for every 256
+bytes."""
 
 INDEXED = 3
 """The color type of images with a palette."""
@@ -141,7 +142,7 @@ def strip_metadata(data: bytes) -> bytes:
     not indexed is left out too: it only suggests colors to a display that has few.
 
     Raises:
-        InvalidImageError: As `read`.
+        InvalidImageError: See `read_chunks`.
     """
     _, body = next(read_chunks(data))
     is_indexed = read_header(body).color_type == INDEXED
@@ -152,7 +153,7 @@ def filter_chunks(data: bytes, *, keep: Container[bytes]) -> bytes:
     """Return a file without the ancillary chunks, and without the palette, unless `keep` has them.
 
     Raises:
-        InvalidImageError: As `read`.
+        InvalidImageError: See `read_chunks`.
     """
     parts: list[bytes | memoryview] = [SIGNATURE]
     for name, body in read_chunks(data):
@@ -166,7 +167,7 @@ def replace_chunks(data: bytes, name: bytes, change: Callable[[memoryview], byte
     """Return a file in which `change` has replaced the content of each chunk with that name.
 
     Raises:
-        InvalidImageError: As `read`.
+        InvalidImageError: See `read_chunks`.
     """
     parts: list[bytes | memoryview] = [SIGNATURE]
     for chunk_name, body in read_chunks(data):

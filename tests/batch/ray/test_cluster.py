@@ -162,7 +162,7 @@ def test_workers_run_on_machines_with_gpus(
         assert cluster_run(nodes, "--gpus", "2", "--workers", "1") == 1
         assert capsys.readouterr().err == (
             "image-variation: No machine of the cluster has room for a worker with one processor "
-            "and 2 GPUs. The most GPUs on one machine are 1. Lower --gpus, or add a machine.\n"
+            "and 2 GPUs; the most on one machine is 1. Lower --gpus, or add a machine.\n"
         )
         assert run_example(nodes, "--engine", "logged", "--gpus", "0.5")
         assert {line.partition(" ")[2] for line in read_node_log()} == {"third 0"}
