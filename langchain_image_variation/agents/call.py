@@ -267,6 +267,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     is_cached = call.cached_response is not None
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, saved_images, response.created)
+    engine = call.settings.engine
     images = [
         {
             "handle": PurePosixPath(path).stem,
@@ -275,7 +276,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "width": image.width,
             "height": image.height,
             "seed": image.seed,
-            "engine": engine_name(call.engine),
+            "engine": engine if isinstance(engine, str) else engine_name(engine),
             "created": response.created,
         }
         for path, image in saved_images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
@@ -78,8 +78,11 @@ async def call_engine_async(
     reporter = ProgressReporter(request.n, progress)
     try:
         with call_context(reporter, cancel_event), _failures(engine, reporter):
-            work = asyncio.to_thread(engine.create_variation, request)
-            answer: Any = await (_await_to_end(work, cancel_event) if wait_when_cancelled else work)
+            answer: Any = await (
+                _call_in_thread(engine, request, cancel_event)
+                if wait_when_cancelled
+                else asyncio.to_thread(engine.create_variation, request)
+            )
             if isawaitable(answer):
                 answer = await answer
     finally:
@@ -87,17 +90,34 @@ async def call_engine_async(
     return _checked_answer(answer, request, reporter)
 
 
-async def _await_to_end(work: Coroutine[Any, Any, Any], cancel_event: threading.Event) -> Any:
-    """Await work in a thread. If the caller is cancelled, tell the engine and wait for it."""
+async def _call_in_thread(
+    engine: VariationEngine | AsyncVariationEngine,
+    request: CreateImageVariationRequest,
+    cancel_event: threading.Event,
+) -> Any:
+    """Call an engine in a thread. If the caller is cancelled, tell the engine and wait for it."""
     import asyncio
 
-    task = asyncio.ensure_future(work)
+    def call() -> Any:
+        if cancel_event.is_set():
+            # All threads were busy until now.
+            raise asyncio.CancelledError
+        return engine.create_variation(request)
+
+    task = asyncio.ensure_future(asyncio.to_thread(call))
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        cancel_event.set()
-        await asyncio.wait([task])
-        raise
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancel_event.set()
+            # The engine ends with any error. asyncio would log one that nobody has read.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait([task])
+            raise
+        return task.result()
+    finally:
+        # An error's frames would hold the task, which holds the error.
+        del task
 
 
 @contextmanager

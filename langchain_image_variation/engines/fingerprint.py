@@ -39,7 +39,7 @@ def engine_fingerprint(engine: object, *, by_name: bool = False) -> str | None:
             characters.
     """
     kind = type(engine)
-    settings = read_fingerprint(engine) if has_fingerprint(engine) else None
+    settings = read_fingerprint(engine)
     if settings is None and (has_fingerprint(engine) or not by_name):
         return None
     name = f"{kind.__module__}.{kind.__qualname__}"

@@ -93,8 +93,8 @@ def has_fingerprint(engine: object) -> bool:
     return "fingerprint" in {*getattr(engine, "__dict__", {}), *vars(type(engine))}
 
 
-def read_fingerprint(engine: object) -> str | None:
-    """Return an engine's `fingerprint`, or None if it has none.
+def read_fingerprint(engine: Any) -> str | None:
+    """Return an engine's `fingerprint`, or None if `has_fingerprint` says that it has none.
 
     Raises:
         EngineError: If reading it fails, or if it is neither None nor a string of up to
@@ -102,7 +102,8 @@ def read_fingerprint(engine: object) -> str | None:
     """
     name = type(engine).__name__
     try:
-        fingerprint: Any = getattr(engine, "fingerprint", None)
+        # `getattr` with a default would hide an AttributeError inside a property.
+        fingerprint: Any = engine.fingerprint if has_fingerprint(engine) else None
     except Exception as error:
         raise EngineError(
             f"Reading the fingerprint of the engine {name} failed with {type(error).__name__}."

@@ -108,7 +108,10 @@ def is_secret(name: str) -> bool:
 
 
 def collect_secrets(headers: HeaderValues) -> list[SecretStr]:
-    """Return the values that no message may show."""
+    """Return the values that no message may show, the longest first.
+
+    If one begins with another, replacing the shorter one first would leave the rest of the longer.
+    """
     secrets = []
     for name, value in headers.items():
         if is_secret(name):
@@ -116,4 +119,4 @@ def collect_secrets(headers: HeaderValues) -> list[SecretStr]:
             # A server may repeat the key alone, out of "Bearer key" or "cookie=key; other=key".
             parts = [text.rpartition(" ")[2], *(pair.partition("=")[2] for pair in text.split(";"))]
             secrets += [SecretStr(text), *(SecretStr(part) for part in parts)]
-    return secrets
+    return sorted(secrets, key=len, reverse=True)

@@ -51,10 +51,17 @@ async def cancel_without_waiting(work: Coroutine[Any, Any, T]) -> T:
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            # It may end with another error, which asyncio would log.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            raise
+        return task.result()
+    finally:
+        # An error's frames would hold the task, which holds the error.
+        del task
 
 
 async def _cancel_after_disconnect(request: Request, scope: anyio.CancelScope) -> None:

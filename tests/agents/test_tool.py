@@ -37,6 +37,7 @@ from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.conversing import Talk
 from tests.agents.scripted import Scripted, asks, call
+from tests.batch.distribution import declare
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
 from tests.images.compressed import encodings
@@ -304,6 +305,28 @@ def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name
     tool = ImageVariationTool(root_dir=root, engine=engine)
     (image,) = tool.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
     assert image["engine"] == name
+
+
+def test_an_engine_keeps_the_name_it_was_given_by(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its class has another name, or is declared under two names."""
+    declare(
+        root,
+        "renamed",
+        "[langchain_image_variation.engines]\n"
+        "first = renamed_of_tests:Renamed\n"
+        "second = renamed_of_tests:Renamed\n"
+        "alias = renamed_of_tests:Alias\n",
+        "from langchain_image_variation.engines.instant import InstantEngine\n"
+        "class Renamed(InstantEngine): pass\n"
+        "Alias = Renamed\n",
+        monkeypatch,
+    )
+    for name in ("first", "second", "alias"):
+        tool = ImageVariationTool(root_dir=root, engine=name)
+        (image,) = tool.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
+        assert image["engine"] == name
 
 
 def test_a_single_string_is_the_image(tool: ImageVariationTool) -> None:

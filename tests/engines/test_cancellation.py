@@ -1,11 +1,15 @@
 import asyncio
+import gc
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import cancellation
+from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
@@ -76,3 +80,53 @@ async def test_an_engine_passes_its_cancellation_on() -> None:
         await call
     inner.finish.set()
     assert await asyncio.to_thread(inner.was_cancelled.wait, 60)
+
+
+async def test_errors_of_cancelled_engines_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An engine may stop with any error. The text of one may hold a secret."""
+    engine = SlowEngine()
+    call = asyncio.create_task(call_engine_async(engine, REQUEST, wait_when_cancelled=True))
+    assert await asyncio.to_thread(engine.started.wait, 60)
+    call.cancel()
+    await asyncio.sleep(0)
+    engine.finish.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    del call
+    await asyncio.sleep(0)
+    # asyncio logs an error that nobody has read when its task is collected.
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_a_call_cancelled_before_its_thread_makes_nothing() -> None:
+    """While other work keeps all threads busy, the engine has not started."""
+    engine, is_free = SlowEngine(), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(is_free.wait, 60)
+        call = asyncio.create_task(call_engine_async(engine, REQUEST, wait_when_cancelled=True))
+        await asyncio.sleep(0.01)
+        call.cancel()
+        await asyncio.sleep(0)
+        engine.finish.set()
+        is_free.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert not engine.started.is_set()
+
+
+async def test_errors_of_engines_free_their_images() -> None:
+    """A cycle between an error and a task would keep the images of a request for a while."""
+    engine = SlowEngine()
+    engine.finish.set()
+    gc.disable()
+    try:
+        with pytest.raises(EngineError) as info:
+            await call_engine_async(engine, REQUEST, wait_when_cancelled=True)
+        error = weakref.ref(info.value)
+        del info
+        await asyncio.sleep(0)
+        assert error() is None
+    finally:
+        gc.enable()

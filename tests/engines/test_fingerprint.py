@@ -156,15 +156,16 @@ def test_a_fingerprint_must_be_a_string(value: object, text: str) -> None:
         engine_fingerprint(type("Odd", (), {"fingerprint": value})())
 
 
-def test_a_failing_fingerprint_is_an_engine_error() -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, AttributeError])
+def test_a_failing_fingerprint_is_an_engine_error(kind: type[Exception]) -> None:
     """The message does not repeat the text of the original error."""
 
     class Broken:
         @property
         def fingerprint(self) -> str:
-            raise RuntimeError("/home/x sk-123")
+            raise kind("/home/x sk-123")
 
-    with pytest.raises(EngineError, match=r"of the engine Broken failed with RuntimeError\.$"):
+    with pytest.raises(EngineError, match=rf"of the engine Broken failed with {kind.__name__}\.$"):
         engine_fingerprint(Broken())
 
 

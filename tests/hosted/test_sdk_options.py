@@ -447,6 +447,20 @@ def test_a_key_in_a_header_is_shown_nowhere(
     assert not [text for text in texts if "verysec" in text]
 
 
+def test_of_two_keys_that_begin_alike_no_rest_is_shown() -> None:
+    """An error shows nothing of either, whichever of them is sent first."""
+    headers = {"X-Api-Key": "tenant", "X-Auth-Token": "tenant-verysecret"}
+    echo = {"message": f"Wrong keys: {', '.join(headers.values())}"}
+    handler, _ = answering(httpx.Response(401, content=json.dumps({"error": echo})))
+    with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
+        client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
+        for names in (sorted(headers), sorted(headers, reverse=True)):
+            with pytest.raises(ImageVariationError, match=r"^Wrong keys: …, …$"):
+                client.images.create_variation(
+                    image=PNG, extra_headers={name: headers[name] for name in names}
+                )
+
+
 def test_a_download_gets_no_default_headers() -> None:
     """The URL of a result is enough, so the key is not sent with it."""
     body = json.dumps({"created": 1, "data": [{"url": f"{BASE_URL}/a.png"}]}).encode()
