@@ -65,7 +65,7 @@ def test_the_limits_of_the_tool_are_the_codes() -> None:
         "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB,",
         "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
-        "variations a call": f"{MAX_N} |",
+        "variations per call": f"{MAX_N} |",
         "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
         "images from URLs": (
             f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
