@@ -134,12 +134,12 @@ async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
 
 def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
     """An agent replaces it with the real one. Outside an agent, the call is refused."""
-    forged = {"state": {"messages": []}, "tool_call_id": "call_1"}
+    forged_runtime = {"state": {"messages": []}, "tool_call_id": "call_1"}
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
-    agent = create_agent(scripted(asks(image="latest", runtime=forged)), [tool])
+    agent = create_agent(scripted(asks(image="latest", runtime=forged_runtime)), [tool])
     (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
     assert message.text.startswith("Made 1 variation of img_1")
-    direct_answer = tool.invoke(asks(image="latest", runtime=forged).tool_calls[0])
+    direct_answer = tool.invoke(asks(image="latest", runtime=forged_runtime).tool_calls[0])
     assert "'runtime' is not an argument." in direct_answer.text
 
 
@@ -185,11 +185,11 @@ async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
     model = scripted(two_calls, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
     agent, user_input = create_agent(model, [tool]), question(BLOCKS["anthropic"])
     result = agent.invoke(user_input) if kind == "sync" else await agent.ainvoke(user_input)
-    first, second, *_, refused = answers(result)
+    first, second, *_, refusal = answers(result)
     photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
     assert sorted(engine.hashes[:2]) == sorted(photos)
     assert engine.hashes[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
-    assert refused.text.startswith("This conversation has used all of its 4 calls of this tool.")
+    assert refusal.text.startswith("This conversation has used all of its 4 calls of this tool.")
 
 
 async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:

@@ -80,15 +80,15 @@ async def test_an_equal_call_returns_the_same_images(
     root: Path, kind: str, output_dir: str
 ) -> None:
     """It uses neither the engine nor the rate limiter nor tokens, and the message says so."""
-    acquired = []
+    acquisitions = []
 
     class Limiter:
         def acquire(self) -> bool:
-            acquired.append("sync")
+            acquisitions.append("sync")
             return True
 
         async def aacquire(self) -> bool:
-            acquired.append("async")
+            acquisitions.append("async")
             return True
 
     engine = RandomEngine()
@@ -99,7 +99,7 @@ async def test_an_equal_call_returns_the_same_images(
             tool.invoke(arguments) if kind == "sync" else await tool.ainvoke(arguments)
             for _ in range(2)
         ]
-    assert (len(engine.requests), acquired) == (1, [kind])
+    assert (len(engine.requests), acquisitions) == (1, [kind])
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000

@@ -73,9 +73,9 @@ def test_a_conversation_continues_after_a_restart(root: Path) -> None:
     """Only its messages are kept: a new tool finds the images that they name."""
     talk = Talk(ImageVariationTool(root_dir=root, engine="instant"), "t-1", upload(ONE))
     results = talk.vary("latest", n=2)
-    stored = json.dumps(messages_to_dict(talk.messages))
+    stored_messages = json.dumps(messages_to_dict(talk.messages))
     new_tool = ImageVariationTool(root_dir=root, engine="instant")
-    restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored)))
+    restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored_messages)))
     second = results.artifact["images"][1]["handle"]
     assert files(restored_talk.vary(second), root) == expected(root, files(results, root)[1])
     assert files(restored_talk.vary("img_1"), root) == expected(root, ONE)
@@ -111,10 +111,10 @@ def test_a_result_is_found_without_its_artifact(tool: ImageVariationTool, root: 
     for thread, status in (("t-1", "success"), (None, "error")):
         talk = Talk(tool, thread, upload(ONE))
         results = talk.vary("latest", n=2)
-        stored = messages_to_dict(talk.messages)
-        stored[-1]["data"]["artifact"] = None
+        stored_messages = messages_to_dict(talk.messages)
+        stored_messages[-1]["data"]["artifact"] = None
         for image, index in (("latest", 1), ("img_2", 0)):
-            answer = Talk(tool, thread, *messages_from_dict(stored)).vary(image)
+            answer = Talk(tool, thread, *messages_from_dict(stored_messages)).vary(image)
             assert answer.status == status
             if thread:
                 assert files(answer, root) == expected(root, files(results, root)[index])
@@ -186,8 +186,8 @@ class TestConversationsApart:
         outside.write_bytes(ONE)
         for path in (image["path"], f"variations/../../{outside.name}", str(outside), "cat.jpg"):
             for sha256 in ("0" * 64, image["sha256"]) if path != image["path"] else ("0" * 64,):
-                forged = {"images": [{"handle": "mine", "path": path, "sha256": sha256}]}
-                message = ToolMessage("Made 1 variation.", tool_call_id="x", artifact=forged)
+                artifact = {"images": [{"handle": "mine", "path": path, "sha256": sha256}]}
+                message = ToolMessage("Made 1 variation.", tool_call_id="x", artifact=artifact)
                 answer = Talk(tool, thread, message).vary("latest")
                 assert answer.status == "error"
                 assert answer.text.startswith("The file of 'mine' was deleted or changed.")
@@ -308,28 +308,28 @@ class TestLimits:
 def test_a_message_stays_small_with_large_images(tool: ImageVariationTool) -> None:
     """Content and artifact are as long for an image of 3 MB as for one of 1 kB."""
     talk = Talk(tool, "t-1", upload(square_png(1000)))
-    stored = json.dumps(message_to_dict(talk.vary("latest", n=4)))
-    assert len(stored) < 2_500
+    message_json = json.dumps(message_to_dict(talk.vary("latest", n=4)))
+    assert len(message_json) < 2_500
 
 
 def test_the_rate_limiter_is_acquired_once_per_call(root: Path) -> None:
     """It comes before the engine. A call with a mistake does not use it."""
-    acquired: list[str] = []
+    acquisitions: list[str] = []
 
     class Limiter:
         def acquire(self) -> bool:
-            acquired.append("sync")
+            acquisitions.append("sync")
             return True
 
         async def aacquire(self) -> bool:
-            acquired.append("async")
+            acquisitions.append("async")
             return True
 
     tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Limiter())
     tool.invoke(call(image="cat.jpg"))
     asyncio.run(tool.ainvoke(call(image="cat.jpg")))
     tool.invoke(call(image="no.jpg"))
-    assert acquired == ["sync", "async"]
+    assert acquisitions == ["sync", "async"]
 
 
 async def test_a_rate_limiter_may_refuse(root: Path) -> None:

@@ -254,8 +254,8 @@ def test_counts_calls_that_share_an_id() -> None:
 def test_only_an_agent_can_make_a_runtime() -> None:
     """Values that a model can write are refused, and so are objects that only look like one."""
     assert is_runtime(runtime({}))
-    forged: list[Any] = [{}, {"state": {}}, "runtime", 7, SimpleNamespace(state={}), type, None]
-    assert not any(map(is_runtime, forged))
+    forgeries: list[Any] = [{}, {"state": {}}, "runtime", 7, SimpleNamespace(state={}), type, None]
+    assert not any(map(is_runtime, forgeries))
 
 
 def test_the_repr_of_an_image_has_no_data() -> None:

@@ -172,13 +172,13 @@ async def test_a_stored_context_continues(spec: ImageVariationToolSpec, root: Pa
     first = agent(spec, asks(image="cat.jpg"), says())
     ctx = Context(first)
     (result,) = await outputs(first, ctx=ctx)
-    stored = json.dumps(ctx.to_dict())
-    assert len(stored) < 10_000
+    stored_context = json.dumps(ctx.to_dict())
+    assert len(stored_context) < 10_000
     name = result.raw_output["images"][0]["handle"]
 
     new_spec = ImageVariationToolSpec(root_dir=root, engine="instant", fixed_size="256x256")
     second = agent(new_spec, asks(image="latest"), asks(image=name), says())
-    next_results = await outputs(second, ctx=Context.from_dict(second, json.loads(stored)))
+    next_results = await outputs(second, ctx=Context.from_dict(second, json.loads(stored_context)))
     assert (
         files(new_spec, next_results[0])
         == files(new_spec, next_results[1])
@@ -194,15 +194,17 @@ async def test_uploads_of_a_stored_context(spec: ImageVariationToolSpec, root: P
     ctx = Context(first)
     (result,) = await outputs(first, upload(ONE), ctx=ctx)
     name = result.raw_output["images"][0]["handle"]
-    stored = json.dumps(ctx.to_dict())
+    stored_context = json.dumps(ctx.to_dict())
     second = agent(spec, asks(image=name), says())
-    (next_result,) = await outputs(second, ctx=Context.from_dict(second, json.loads(stored)))
+    (next_result,) = await outputs(
+        second, ctx=Context.from_dict(second, json.loads(stored_context))
+    )
     assert files(spec, next_result) == expected(root, files(spec, result)[0])
 
-    whole = ctx.to_dict(serializer=PickleSerializer())
+    pickled_context = ctx.to_dict(serializer=PickleSerializer())
     third = agent(spec, asks(image="img_1"), says())
-    restored = Context.from_dict(third, whole, serializer=PickleSerializer())
-    (next_result,) = await outputs(third, ctx=restored)
+    restored_context = Context.from_dict(third, pickled_context, serializer=PickleSerializer())
+    (next_result,) = await outputs(third, ctx=restored_context)
     assert files(spec, next_result) == expected(root, ONE)
 
 
@@ -232,8 +234,8 @@ async def test_a_session_id_carries_the_conversation(
     expected_files = [expected(root, image) for image in (first[1], ONE, first[0])]
     assert [files(spec, output) for output in next_results] == expected_files
     other = agent(spec, asks(image=result.raw_output["images"][0]["handle"]), says())
-    (refused,) = await outputs(other, memory=memories("s-2"))
-    assert refused.is_error
+    (refusal,) = await outputs(other, memory=memories("s-2"))
+    assert refusal.is_error
 
 
 async def test_a_chat_store_key_identifies_a_conversation(
@@ -328,21 +330,21 @@ async def test_each_finished_image_is_in_the_stream(spec: ImageVariationToolSpec
 
 async def test_cancelling_a_run_stops_the_engine(root: Path) -> None:
     """The engine is cancelled, and nothing is saved."""
-    started, stopped = asyncio.Event(), asyncio.Event()
+    start_event, stop_event = asyncio.Event(), asyncio.Event()
 
     class Slow:
         async def create_variation(self, request: object) -> Any:
-            started.set()
+            start_event.set()
             try:
                 await asyncio.sleep(60)
             finally:
-                stopped.set()
+                stop_event.set()
 
     spec = ImageVariationToolSpec(root_dir=root, engine=Slow())
     handler = agent(spec, asks(image="cat.jpg"), says()).run(user_msg="Vary the cat.")
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(start_event.wait(), 10)
     await handler.cancel_run()
-    await asyncio.wait_for(stopped.wait(), 10)
+    await asyncio.wait_for(stop_event.wait(), 10)
     with pytest.raises(WorkflowCancelledByUser):
         await handler
     assert list((root / "variations").rglob("*.png")) == []
@@ -429,5 +431,5 @@ async def test_a_custom_workflow_passes_its_context(spec: ImageVariationToolSpec
     assert [output.is_error for output in results] == [False] * 3
     folders = {Path(o.raw_output["images"][0]["path"]).parent for o in results}
     assert len(folders) == 1
-    refused: Any = await WithoutField().run()
-    assert "Add this field to it: image_variation_calls: dict" in refused.content
+    refusal: Any = await WithoutField().run()
+    assert "Add this field to it: image_variation_calls: dict" in refusal.content

@@ -91,9 +91,9 @@ def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> No
     """In every kind of location, under the name that `save_images` gives it."""
     results = open_results(kind, tmp_path, SCOPE)
     results.ensure_writable()
-    saved = results.save(answer(2), name="a cat")
+    saved_images = results.save(answer(2), name="a cat")
     expected = save_images(answer(2), tmp_path / "plain", name="a cat")
-    for (path, image), other in zip(saved, expected, strict=True):
+    for (path, image), other in zip(saved_images, expected, strict=True):
         assert (image.name, image.sha256, image.seed) == (other.path.name, other.sha256, None)
         assert (image.width, image.height) == (256, 256)
         stem = image.name.removesuffix(".png")
@@ -137,12 +137,12 @@ def test_equal_pixels_are_saved_once(kind: str, tmp_path: Path) -> None:
     results.ensure_writable()
     system, root = files(kind, tmp_path)
     first, *others = encodings(decode(SquarePNG(square_png(24))))
-    saved = [
+    saved_images = [
         results.save(ImagesResponse.from_pngs([data], response_format="b64_json"), name="cat")
         for data in (first, *others)
     ]
-    assert saved == saved[:1] * len(saved)
-    ((_, image),) = saved[0]
+    assert saved_images == saved_images[:1] * len(saved_images)
+    ((_, image),) = saved_images[0]
     assert image.sha256 == hashlib.sha256(first).hexdigest()
     assert system.cat_file(f"{root}/{image.name}") == first
 
@@ -152,16 +152,16 @@ def test_a_scope_finds_only_its_own_results(kind: str, tmp_path: Path) -> None:
     """It finds no result of another scope by handle or path, and lists none."""
     own_results, other = (open_results(kind, tmp_path, scope) for scope in (SCOPE, OTHER))
     unscoped_results = open_results(kind, tmp_path)
-    saved: dict[Results, str] = {}
+    handles: dict[Results, str] = {}
     for scope_results in (own_results, other, unscoped_results):
         scope_results.ensure_writable()
-        ((saved[scope_results], _),) = scope_results.save(answer(1), name=f"cat{len(saved)}")
-    for path in (saved[other], saved[unscoped_results]):
+        ((handles[scope_results], _),) = scope_results.save(answer(1), name=f"cat{len(handles)}")
+    for path in (handles[other], handles[unscoped_results]):
         assert own_results.open_handle(path) is None
         assert own_results.open_handle(PurePosixPath(path).stem) is None
-    assert own_results.newest_handles() == [PurePosixPath(saved[own_results]).stem]
-    assert unscoped_results.newest_handles() == [PurePosixPath(saved[unscoped_results]).stem]
-    for file in (own_results.open(saved[other]), own_results.open_handle(saved[own_results])):
+    assert own_results.newest_handles() == [PurePosixPath(handles[own_results]).stem]
+    assert unscoped_results.newest_handles() == [PurePosixPath(handles[unscoped_results]).stem]
+    for file in (own_results.open(handles[other]), own_results.open_handle(handles[own_results])):
         assert file is not None
         file.close()
 

@@ -465,11 +465,11 @@ async def test_a_server_is_the_engine(root: Path, kind: str) -> None:
             messages.append(message)
         assert isinstance(engine, VariationsEngine)
         engine.close()
-    saved, refused = messages
-    assert [item["width"] for item in saved.artifact["images"]] == [256, 256]
-    assert refused.status == "error"
-    assert "try again in 999s" in refused.content
-    assert "sk-verysecret" not in repr((saved, refused, tool))
+    success_message, refusal_message = messages
+    assert [item["width"] for item in success_message.artifact["images"]] == [256, 256]
+    assert refusal_message.status == "error"
+    assert "try again in 999s" in refusal_message.content
+    assert "sk-verysecret" not in repr((success_message, refusal_message, tool))
 
 
 class RecompressingEngine:

@@ -299,11 +299,13 @@ def test_unreadable_source_url_is_a_row() -> None:
         "path\nshelf://kept/gone.png\nshelf://me:hunter2@kept/1.png\nhttps://example.com/1.png\n"
     )
     assert run_hosted("list.csv", "--jsonl", out=OUT) == 3
-    gone, password, http = read_manifest(local_copy())
-    assert gone["error"] == "SourceError: There is no file 'gone.png'; check the URL."
-    assert password["error"].startswith("SourceError: The URL of the source contains a password")
-    assert password["source_path"] == "shelf://me:***@kept/1.png"
-    assert http["error"].startswith("SourceError: path must be a path on this machine")
+    missing_row, password_row, http_row = read_manifest(local_copy())
+    assert missing_row["error"] == "SourceError: There is no file 'gone.png'; check the URL."
+    assert password_row["error"].startswith(
+        "SourceError: The URL of the source contains a password"
+    )
+    assert password_row["source_path"] == "shelf://me:***@kept/1.png"
+    assert http_row["error"].startswith("SourceError: path must be a path on this machine")
     assert "hunter2" not in Path(local_copy(), "manifest.jsonl").read_text()
 
 
