@@ -9,7 +9,7 @@ Claims:
 - A call takes less than 5 ms, not counting the engine. It makes four images of 256 pixels with the
   `instant` engine, all in new files. Calls are sync and async, outside and inside an agent. On a
   disk, a call waits until the files are flushed. For comparison, the time to flush one file is
-  shown, the times in memory (/dev/shm, if it exists), and a call of a tool that does nothing. Each
+  shown, the times in memory (/dev/shm, if it exists), and a call to a tool that does nothing. Each
   time is a median; of all rounds, the smallest counts, because other work only adds to it.
 - Importing the tool takes at most 1.15 times as long as importing `BaseTool` from
   `langchain_core.tools`, which every tool needs. This is CPU time, measured in separate processes
@@ -195,7 +195,7 @@ def _time_calls(calls: int, mode: str, folder: str | None) -> float:
 
 
 def _time_idle_tool(calls: int, folder: str | None) -> float:
-    """Return the median milliseconds of a call of a tool that does nothing."""
+    """Return the median milliseconds of a call to a tool that does nothing."""
 
     def image_variation(image: str, n: int, size: str) -> str:
         """Do nothing."""
@@ -285,7 +285,7 @@ def _print_times(calls: int, rounds: int, folder: str | None) -> float:
 
 
 def _print_imports(rounds: int) -> float:
-    """Print the CPU milliseconds of imports. Return the ratio of the tool and `BaseTool`."""
+    """Print the CPU milliseconds of imports. Return the tool's divided by that of `BaseTool`."""
     print(f"\nCPU milliseconds of imports, smallest of {rounds}:")
     imports = _time_imports(rounds)
     for name, milliseconds in imports.items():

@@ -1,10 +1,15 @@
 """What the client costs compared with the vendor's SDK and with httpx, on a loopback server.
 
-Bars: at most 0.7 of the SDK's CPU per small call and 1.15 of httpx's; for ten images of 1024x1024
-as b64_json at most 0.9 of the SDK's CPU and no more memory; at most a third of the SDK's import
-time. Each client runs in its own processes, in turns. CPU is that of the client's process alone,
-and every client decodes every image. Our client imports httpx only when the first client is made,
-so "ready" shows the import and the construction together.
+Claims:
+
+- A small call takes at most 0.7 times the CPU time of the SDK and 1.15 times that of httpx.
+- A call that returns ten images of 1024x1024 as b64_json takes at most 0.9 times the CPU time of
+  the SDK, and no more memory.
+- The import takes at most a third of the SDK's import time.
+
+The clients take turns, each in new processes. CPU time is that of the client's process alone, and
+every client decodes every image. Our module imports httpx only when the first client is created, so
+"ready" is the time of the import and the construction together.
 
     python benchmarks/client.py [--rounds N]
 
@@ -40,7 +45,7 @@ STARTS = {
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Otherwise the head of the answer waits for an acknowledgment.
+    # Otherwise the headers of the response wait for an acknowledgment.
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
@@ -50,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{head}\r\nx-request-id: req_1\r\n\r\n".encode() + body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _png(side: int) -> bytes:
@@ -77,7 +82,7 @@ def _serve() -> None:
 
 
 def _caller(name: str, base_url: str, n: int) -> Callable[[], int]:
-    """Return a function that makes one call, decodes the images and returns their length."""
+    """Return a function that makes one call, decodes the images and returns their total length."""
     image = _png(16)
     if name == "ours":
         from langchain_image_variation.hosted.client import ImageVariationClient
@@ -85,10 +90,10 @@ def _caller(name: str, base_url: str, n: int) -> Callable[[], int]:
         client = ImageVariationClient(base_url=base_url, api_key="k")
 
         def call() -> int:
-            answer = client.images.create_variation(
+            response = client.images.create_variation(
                 image=image, n=n, size="1024x1024", response_format="b64_json"
             )
-            return sum(len(image.read()) for image in answer.data)
+            return sum(len(image.read()) for image in response.data)
 
     elif name == "sdk":
         import warnings
@@ -99,10 +104,10 @@ def _caller(name: str, base_url: str, n: int) -> Callable[[], int]:
         sdk = openai.OpenAI(base_url=base_url, api_key="k")
 
         def call() -> int:
-            answer = sdk.images.create_variation(
+            response = sdk.images.create_variation(
                 image=("image.png", image), n=n, size="1024x1024", response_format="b64_json"
             )
-            return sum(len(base64.b64decode(item.b64_json or "")) for item in answer.data or [])
+            return sum(len(base64.b64decode(item.b64_json or "")) for item in response.data or [])
 
     else:
         import httpx
@@ -140,7 +145,7 @@ def _run(*arguments: str) -> list[float]:
 
 
 def _start(name: str) -> tuple[float, float]:
-    """Return the CPU seconds of the import, and of the import with a first client."""
+    """Return the CPU seconds of the import, and of the import plus the first client."""
     module, client = STARTS[name]
     code = (
         f"from time import process_time as now; start = now(); import {module}; imported = now();"
@@ -182,7 +187,7 @@ BARS = (
 
 
 def main() -> int:
-    """Measure, print the table and the ratios, and return 1 if a bar is missed."""
+    """Print the figures and their ratios. Return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)

@@ -1,22 +1,22 @@
-"""How good the local engine's variations are, by numbers: run me, I print a Markdown table.
+"""Measures the quality of the local engine's variations, and prints a Markdown table.
 
-All metrics compare a variation with its source at 256 pixels, in RGB values of 0 to 255. None
-needs a trained network.
+All metrics compare a variation with its source at 256 pixels, in RGB values of 0 to 255. None of
+them needs a trained network.
 
-- SWD: sliced Wasserstein-1 distance between all 7x7x3 patches of the two, 128 fixed random
-  directions of unit length, mean over the scales 1, 1/2, 1/4 and 1/8 (as GPDM, arXiv 2203.11862,
-  uses it). In values; lower is closer; blind to a little blur, so read it with sharpness.
-- Coherence, completeness: root mean square difference per value from a patch of the variation (of
-  the source) to the most alike patch of the source (of the variation), mean over 300 random patches
-  (Simakov et al. 2008, "Summarizing visual data using bidirectional similarity"). In values; 0
-  means that nothing was invented (lost).
-- Sharpness: mean gradient length of gray, over that of the source. 1 is as sharp.
-- Change: root mean square gray difference, over the standard deviation of the source's gray. 0 is a
-  copy, 1.4 an unrelated arrangement of the same grays.
-- Diversity: standard deviation of gray over the seeds at each pixel, mean over pixels, over the
-  standard deviation of the source's gray (as GPNN, arXiv 2103.15545, defines it).
+- SWD: sliced Wasserstein-1 distance between all 7x7x3 patches of the two, along 128 fixed random
+  unit vectors, averaged over the scales 1, 1/2, 1/4 and 1/8 (as in GPDM, arXiv 2203.11862). Lower
+  is closer. It does not detect slight blur, so read it together with sharpness.
+- Coherence: root mean square difference between a patch of the variation and the most similar patch
+  of the source, averaged over 300 random patches. 0 means that nothing was invented.
+- Completeness: the same from the source to the variation. 0 means that nothing was lost. Both are
+  from Simakov et al. 2008, "Summarizing visual data using bidirectional similarity".
+- Sharpness: mean gradient length of gray, divided by that of the source. 1 is equally sharp.
+- Change: root mean square difference of gray, divided by the standard deviation of the source's
+  gray. 0 is a copy, 1.4 an unrelated arrangement of the same grays.
+- Diversity: standard deviation of gray across seeds at each pixel, averaged over the pixels and
+  divided by the standard deviation of the source's gray (as defined by GPNN, arXiv 2103.15545).
 
-Two anchors must miss the bars: a blurred copy, and the engine with completeness switched off.
+Two controls must miss the bars: a blurred copy, and the engine with completeness turned off.
 
     python benchmarks/engine_quality.py
 """
@@ -48,7 +48,7 @@ NEAR_COPY = 0.2
 """A change below this is a near copy."""
 
 BROKEN = 12.0
-"""A completeness above this is a broken image."""
+"""A variation with a completeness above this has lost too much of its source."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Score:
 
 
 def main() -> int:
-    """Score every image at every strength; return 1 if any bar is missed."""
+    """Score every image at every strength. Return 1 if a bar is missed."""
     options = _options()
     start = time.perf_counter()
     images = {path.stem: load(path) for path in options.images or _photos()}
@@ -76,18 +76,18 @@ def main() -> int:
     for strength in STRENGTHS:
         scores, spreads = [], []
         for name, source in images.items():
-            made = make(source, strength, options.seeds)
+            variations = make(source, strength, options.seeds)
             judge = Judge(source)
-            scored = [judge.score(variation) for variation in made]
-            scores += scored
-            spreads.append(diversity(made, source))
-            changes[name].append(float(np.median([score.change for score in scored])))
-            misses += _bad_samples(name, strength, scored)
+            image_scores = [judge.score(variation) for variation in variations]
+            scores += image_scores
+            spreads.append(diversity(variations, source))
+            changes[name].append(float(np.median([score.change for score in image_scores])))
+            misses += _bad_samples(name, strength, image_scores)
         misses += _row(f"{strength}", strength, scores, float(np.median(spreads)))
     for name, rising in changes.items():
         if not all(low < high for low, high in itertools.pairwise(rising)):
             misses.append(f"{name}: change does not rise: {np.round(rising, 2).tolist()}")
-    misses += _anchors(images, options.seeds)
+    misses += _check_controls(images, options.seeds)
     print(f"\nMedians over {len(images)} images of {options.seeds} seeds each.")
     print(f"{len(misses)} bars missed{':' if misses else '.'}", *misses, sep="\n- ")
     print(f"\n{time.perf_counter() - start:.0f} s")
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def _row(label: str, strength: float, scores: list[Score], spread: float) -> list[str]:
-    """Print a row of medians; return the bars it misses."""
+    """Print a row of medians, and return the bars that it misses."""
     median = {
         field.name: float(np.median([getattr(score, field.name) for score in scores]))
         for field in fields(Score)
@@ -103,7 +103,7 @@ def _row(label: str, strength: float, scores: list[Score], spread: float) -> lis
     columns = " | ".join(f"{value:.2f}" for value in [*median.values(), spread])
     print(f"| {label} | {columns} |", flush=True)
     high = strength > 0.7
-    missed = [
+    misses = [
         f"{label}: SWD above {5.5 if high else 4}" * (median["swd"] > (5.5 if high else 4)),
         f"{label}: completeness above {5 if high else 4}"
         * (median["completeness"] > (5 if high else 4)),
@@ -111,7 +111,7 @@ def _row(label: str, strength: float, scores: list[Score], spread: float) -> lis
         f"{label}: diversity below 0.2" * (strength == 0.3 and spread < 0.2),
         f"{label}: diversity below 0.45" * (strength == 1.0 and spread < 0.45),
     ]
-    return [text for text in missed if text]
+    return [text for text in misses if text]
 
 
 def _bad_samples(name: str, strength: float, scores: list[Score]) -> list[str]:
@@ -122,20 +122,20 @@ def _bad_samples(name: str, strength: float, scores: list[Score]) -> list[str]:
     ] * (broken > 0)
 
 
-def _anchors(images: dict[str, Bytes], seeds: int) -> list[str]:
-    """Print the rows of the two anchors, and which bars they miss; return those that miss none."""
+def _check_controls(images: dict[str, Bytes], seeds: int) -> list[str]:
+    """Print the rows of the controls and the bars that they miss. Return those that miss none."""
     blurred, incomplete = [], []
     for source in images.values():
         judge = Judge(source)
         soft = Image.fromarray(source).filter(ImageFilter.GaussianBlur(1))
         blurred.append(judge.score(np.asarray(soft)))
-        made = make(source, 1.0, min(seeds, 2), complete=False)
-        incomplete += [judge.score(variation) for variation in made]
+        variations = make(source, 1.0, min(seeds, 2), complete=False)
+        incomplete += [judge.score(variation) for variation in variations]
     first = _row("blurred copy (must miss)", 0.15, blurred, 0.0)
     second = _row("1.0, completeness off (must miss)", 1.0, incomplete, 1.0)
-    print("\nThe anchors miss:", *first, *second, sep="\n- ")
-    named = ((first, "blurred copy"), (second, "completeness off"))
-    return [f"the anchor '{anchor}' misses no bar" for missed, anchor in named if not missed]
+    print("\nThe controls miss:", *first, *second, sep="\n- ")
+    controls = ((first, "blurred copy"), (second, "completeness off"))
+    return [f"the control '{control}' misses no bar" for missed, control in controls if not missed]
 
 
 class Judge:
@@ -149,11 +149,11 @@ class Judge:
         draws = np.random.default_rng(0).standard_normal((147, DIRECTIONS))
         self._directions = (draws / np.linalg.norm(draws, axis=0)).astype(np.float32)
         self._source = source
-        self._slices = self._sorted(source)
+        self._slices = self._sort_projections(source)
 
     def score(self, variation: Bytes) -> Score:
         """Return all metrics of a variation, uint8 (256, 256, 3)."""
-        slices = zip(self._slices, self._sorted(variation), strict=True)
+        slices = zip(self._slices, self._sort_projections(variation), strict=True)
         change = np.sqrt(np.mean((gray(variation) - gray(self._source)) ** 2))
         return Score(
             swd=float(np.mean([np.abs(one - other).mean() for one, other in slices])),
@@ -163,17 +163,17 @@ class Judge:
             change=float(change) / max(float(gray(self._source).std()), 1e-6),
         )
 
-    def _sorted(self, image: Bytes) -> list[Floats]:
+    def _sort_projections(self, image: Bytes) -> list[Floats]:
         original = Image.fromarray(image)
-        scaled = [
+        levels = [
             original.resize((SIDE // step, SIDE // step), Image.Resampling.LANCZOS)
             for step in (1, 2, 4, 8)
         ]
-        return [np.sort(_patches(np.asarray(one)) @ self._directions, axis=0) for one in scaled]
+        return [np.sort(_patches(np.asarray(one)) @ self._directions, axis=0) for one in levels]
 
 
 def diversity(variations: list[Bytes], source: Bytes) -> float:
-    """Return the spread of several variations of one source, over the source's own."""
+    """Return the spread of several variations, divided by the spread of their source."""
     grays = np.stack([gray(variation) for variation in variations])
     return float(grays.std(axis=0).mean()) / max(float(gray(source).std()), 1e-6)
 
@@ -184,13 +184,13 @@ def gray(image: Bytes) -> Floats:
 
 
 def make(source: Bytes, strength: float, seeds: int, *, complete: bool = True) -> list[Bytes]:
-    """Make variations with the seeds 0, 1, 2 ..."""
+    """Create variations with the seeds 0, 1, 2, and so on."""
     synthesis = Synthesis(source, strength, complete=complete)
     return [synthesis.draw(seed) for seed in range(seeds)]
 
 
 def load(path: Path) -> Bytes:
-    """Read the centerd square of a photo at 256 pixels."""
+    """Read the center square of a photo at 256 pixels."""
     with Image.open(path) as opened:
         rgb = opened.convert("RGB")
     edge = min(rgb.size)
@@ -229,10 +229,10 @@ def drawn_face() -> Bytes:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def _closest(of: Bytes, within: Bytes) -> float:
-    everything = _patches(of)
+def _closest(image: Bytes, other: Bytes) -> float:
+    everything = _patches(image)
     chosen = np.random.default_rng(1).integers(0, len(everything), SAMPLES)
-    queries, keys = everything[chosen], _patches(within)
+    queries, keys = everything[chosen], _patches(other)
     squares = np.einsum("ij,ij->i", keys, keys)[None, :] - 2 * (queries @ keys.T)
     best = squares.min(axis=1) + np.einsum("ij,ij->i", queries, queries)
     return float(np.sqrt(np.maximum(best, 0) / queries.shape[1]).mean())
@@ -256,8 +256,10 @@ def _photos() -> list[Path]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("images", type=Path, nargs="*", help="other photos than the examples")
-    parser.add_argument("--seeds", type=int, default=5, help="variations of each image")
+    parser.add_argument(
+        "images", type=Path, nargs="*", help="photos to use instead of the examples"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of variations of each image")
     return parser.parse_args()
 
 

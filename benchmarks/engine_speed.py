@@ -1,10 +1,11 @@
-"""How fast the local engine is, and against what: run me, I print a Markdown table.
+"""Measures the speed of the local engine against a reference, and prints a Markdown table.
 
-Each row is a fresh process, so that peak memory is its own; the first request of a process is not
-counted, the median of the others is. Times hold everything a user waits for: decoding, the shared
-work, the variations, and encoding PNG. The reference is the method that the engine descends from:
-GPNN (arXiv 2103.15545) with exact nearest neighbors over all 7x7 patches, in plain numpy, at
-128 pixels, since its work grows with the fourth power of the side.
+Each row is measured in a new process, so that its peak memory is that of this row alone. Times are
+medians, and leave out the first request of the process. They include everything that a user waits
+for: decoding, the shared work, the variations, and encoding as PNG. The reference is the method on
+which the engine is based: GPNN (arXiv 2103.15545) with exact nearest neighbors over all 7x7
+patches, in plain numpy. It runs at 128 pixels, since its work grows with the fourth power of the
+side.
 
     python benchmarks/engine_speed.py --image examples/chelsea.png
 """
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"{machine}, {versions}; {options.image.name}, median of {options.runs} requests\n")
     counts = (1, 4, 10) if options.ten else (1, 4)
     kinds = list(itertools.product(options.strengths, SIZES, counts))
-    # Before the reference: a child's peak memory would start at what this process has then.
+    # These run before the reference, because a child starts with the peak memory of this process.
     rows = [_in_child(options, side, n, strength) for strength, side, n in kinds]
     reference = 0.0 if options.no_reference else _time_reference(options.image)
     print("| strength | size | n | wall s | CPU s | peak MB | times exact GPNN at 128 px |")
@@ -55,9 +56,10 @@ def main() -> None:
         print(f"| {strength} | {side} | {n} | {times} |")
     if reference:
         growth = _work(256) / _work(REFERENCE_SIDE)
-        print(f"\nExact GPNN took {reference:.1f} s for one image of {REFERENCE_SIDE} px; the last")
-        print("column is how many images the engine makes in the time in which that makes one.")
-        print(f"By its quadratic cost it needs about {reference * growth:.0f} s at 256 px.")
+        print(f"\nExact GPNN took {reference:.1f} s for one image of {REFERENCE_SIDE} px. The last")
+        print("column is how many images the engine makes in that time.")
+        print("Since its cost grows with the square of the number of pixels, it would take")
+        print(f"about {reference * growth:.0f} s at 256 px.")
 
 
 def _time_reference(path: Path) -> float:
@@ -107,32 +109,32 @@ def exact_gpnn(
     alpha: float = 0.005,
     noise: float = 0.75,
 ) -> Floats:
-    """Make one variation by GPNN as published: exact, complete, coarse to fine.
+    """Create a variation by GPNN as published: exact, complete, and from coarse to fine.
 
     Args:
         source: float32 (side, side, channels), values -1 to 1.
-        factor: Ratio of the sides of two levels.
-        coarsest: The coarsest level is the last one at least this large.
-        iterations: Match-and-vote rounds at every level but the coarsest, which has one.
-        alpha: Of equation 1, for mean squared differences.
+        factor: The ratio of the sides of adjacent levels.
+        coarsest: The smallest side that the coarsest level may have.
+        iterations: Rounds of matching and voting per level. The coarsest level has only one.
+        alpha: The alpha of equation 1, for mean squared differences.
         noise: Standard deviation of the noise added at the coarsest level.
     """
     sides = [source.shape[0]]
     while sides[-1] * factor >= coarsest:
         sides.append(round(sides[-1] * factor))
-    levels = [_resized(source, side) for side in reversed(sides)]
+    levels = [_resize(source, side) for side in reversed(sides)]
     grains = np.random.default_rng(0).standard_normal(levels[0].shape, dtype=np.float32)
     image = levels[0] + np.float32(noise) * grains
     for index, level in enumerate(levels):
-        image = _resized(image, level.shape[0])
-        soft = _resized(levels[index - 1], level.shape[0]) if index else level
+        image = _resize(image, level.shape[0])
+        soft = _resize(levels[index - 1], level.shape[0]) if index else level
         for turn in range(iterations if index else 1):
-            image = _matched(image, level if turn else soft, level, alpha)
+            image = _match_and_vote(image, level if turn else soft, level, alpha)
     return image
 
 
-def _matched(image: Floats, keys_of: Floats, values_of: Floats, alpha: float) -> Floats:
-    """Replace each patch by the best of the source under equation 1, and average."""
+def _match_and_vote(image: Floats, keys_of: Floats, values_of: Floats, alpha: float) -> Floats:
+    """Replace each patch by the best one of the source by equation 1, and average the overlaps."""
     queries, keys, values = _patches(image), _patches(keys_of), _patches(values_of)
     lengths = np.einsum("ij,ij->i", keys, keys)
     closest = np.full(len(keys), np.inf, dtype=np.float32)
@@ -140,10 +142,12 @@ def _matched(image: Floats, keys_of: Floats, values_of: Floats, alpha: float) ->
     for rows in blocks:
         np.minimum(closest, _distances(queries[rows], keys, lengths).min(axis=0), out=closest)
     weights = 1 / (np.float32(alpha) + closest)
-    found = [(_distances(queries[rows], keys, lengths) * weights).argmin(axis=1) for rows in blocks]
+    matches = [
+        (_distances(queries[rows], keys, lengths) * weights).argmin(axis=1) for rows in blocks
+    ]
     side, _, channels = image.shape
     span = side - 6
-    chosen = values[np.concatenate(found)].reshape(span, span, channels, 7, 7)
+    chosen = values[np.concatenate(matches)].reshape(span, span, channels, 7, 7)
     total, votes = np.zeros_like(image), np.zeros((side, side, 1), dtype=np.float32)
     for dy in range(7):
         for dx in range(7):
@@ -167,7 +171,7 @@ def _patches(image: Floats) -> Floats:
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
-def _resized(image: Floats, side: int) -> Floats:
+def _resize(image: Floats, side: int) -> Floats:
     planes = [
         Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
             (side, side), Image.Resampling.BICUBIC
@@ -209,9 +213,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--image", type=Path, default=EXAMPLE, help="a photo")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.35, 0.8])
-    parser.add_argument("--runs", type=int, default=5, help="requests a row, after a first one")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="number of requests per row, not counting the first one"
+    )
     parser.add_argument("--ten", action="store_true", help="n = 10 too")
-    parser.add_argument("--no-reference", action="store_true", help="leave the slow reference out")
+    parser.add_argument("--no-reference", action="store_true", help="skip the slow reference")
     parser.add_argument("--row", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""Check that this machine makes the pixels that the table in docs/same-pixels.md promises.
+"""Checks that this machine produces the pixels listed in the table of docs/same-pixels.md.
 
 Each row of the table is one variation by the `local` engine: its source, its options and the hash
-of its pixels. The script makes every row again, marks those that differ, and then exits with 1.
+of its pixels. The script computes every row again. If some differ, it marks them and exits with 1.
 
     python benchmarks/same_pixels.py
 """
@@ -49,34 +49,36 @@ _SIZES: dict[int, Literal["256x256", "512x512", "1024x1024"]] = {
 
 
 def main() -> int:
-    """Print the table with a word on each row; return 1 if a row differs from the docs."""
+    """Print the table and mark rows that differ. Return 1 if a row differs from the docs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--write", action="store_true", help="write the table, which must be last, into the docs"
+        "--write",
+        action="store_true",
+        help="write the table to the end of the docs page",
     )
-    parser.add_argument("--threads", type=int, help="images made at once")
+    parser.add_argument("--threads", type=int, help="number of images to make at the same time")
     options = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, ", end="")
     print(f"numpy {np.__version__}, Pillow {PIL.__version__}\n")
     text = TABLE.read_text("utf-8")
-    known = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    made = []
+    documented_rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    computed_rows = []
     for row in rows(CASES, options.threads):
-        made.append(row)
-        print("equal  " if row in known else "DIFFERS", row, flush=True)
+        computed_rows.append(row)
+        print("equal  " if row in documented_rows else "DIFFERS", row, flush=True)
     if options.write:
         before = text[: text.index(HEAD)]
         TABLE.write_text(
-            "\n".join([before + HEAD, "|---|---|---|---|---|---|", *made, ""]), "utf-8"
+            "\n".join([before + HEAD, "|---|---|---|---|---|---|", *computed_rows, ""]), "utf-8"
         )
         return 0
-    equal = sum(row in known for row in made)
-    print(f"\n{equal} of {len(made)} rows are those of {TABLE.relative_to(ROOT)}.")
-    return 0 if equal == len(made) == len(known) else 1
+    equal = sum(row in documented_rows for row in computed_rows)
+    print(f"\n{equal} of {len(computed_rows)} rows are those of {TABLE.relative_to(ROOT)}.")
+    return 0 if equal == len(computed_rows) == len(documented_rows) else 1
 
 
 def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
-    """Make a variation for each case and yield its row of the table."""
+    """Create a variation for each case, and yield its row of the table."""
     for name, side, strength, light, seed in cases:
         engine = LocalEngine(seed=seed, strength=strength, light=light, threads=threads)
         request = CreateImageVariationRequest(
@@ -84,12 +86,12 @@ def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
         )
         (result,) = engine.create_variation(request).data
         pixels = pixel_sha256(decode_result(result.read()))[:16]
-        shown = "yes" if light else "no"
-        yield f"| {name} | {side} | {strength} | {shown} | {seed} | {pixels} |"
+        light_text = "yes" if light else "no"
+        yield f"| {name} | {side} | {strength} | {light_text} | {seed} | {pixels} |"
 
 
 def _source(name: str) -> SquarePNG:
-    """A photo, and images made by whole-number arithmetic, which is the same everywhere."""
+    """Return a photo, and images computed_rows by integer arithmetic, which is exact everywhere."""
     y, x = np.mgrid[:256, :256]
     if name == "photo":
         return SquarePNG((ROOT / "examples" / "astronaut.png").read_bytes())

@@ -1,12 +1,12 @@
 """What the server costs besides the engine, compared with a bare Starlette app.
 
-The bare app reads the form and answers. Claim: a request that uploads 1 MB takes at most 1.5 times
-as long on our server, without the time of the engine. This is measured by the clock and by the CPU
-time of the server. Each server runs in a process of its own, one after the other.
+The bare app reads the form and responds. Claim: a request that uploads 1 MB takes at most 1.5 times
+as long on our server, without the time of the engine. Both wall time and
+the CPU time of the server are measured. Each server runs in a separate process, one at a time.
 
 The benchmark also shows requests per second, the 99th percentile of their times and the memory of
 the server at 1, 16 and 256 connections. With `--load`, it shows the memory with slow connections,
-large uploads, small requests and large answers.
+large uploads, small requests and large responses.
 
     python benchmarks/server.py [--rounds N] [--load]
 
@@ -60,7 +60,7 @@ with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
 
 
 class ServerProcess:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         self._process = process
@@ -140,7 +140,7 @@ def raw_request(image: bytes, **fields: str) -> bytes:
 
 
 async def read_status(reader: asyncio.StreamReader) -> int:
-    """Read a whole answer, and return its status."""
+    """Read a whole response, and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
     await reader.readexactly(length)
@@ -175,7 +175,7 @@ async def hammer(port: int, body: bytes, connections: int, total: int) -> tuple[
 
 
 def engine_seconds(image: bytes) -> tuple[float, float]:
-    """Return the time that the engine takes, by the clock and of the CPU."""
+    """Return the wall time and the CPU time that the engine takes."""
     request = CreateImageVariationRequest(image=SquarePNG(image), size="256x256")
     engine = BlindEngine()
     engine.create_variation(request)
@@ -191,7 +191,7 @@ def engine_seconds(image: bytes) -> tuple[float, float]:
 def request_seconds(
     start: contextlib.AbstractContextManager[ServerProcess], body: bytes
 ) -> tuple[float, float]:
-    """Return the time of a request at one connection, by the clock and of the server's CPU."""
+    """Return a request's wall time over one connection, and the server's CPU time for it."""
     with start as peer:
         asyncio.run(hammer(peer.port, body, 1, REQUESTS[1] // 4))
         cpu = peer.cpu()
@@ -293,7 +293,7 @@ def print_load() -> None:
 
 
 def main() -> int:
-    """Measure, print, and return 1 if a bar is missed."""
+    """Measure and print the figures. Return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--load", action="store_true", help="also measure memory under load")

@@ -93,16 +93,16 @@ def failure(message: str, **extra: str | None) -> bytes:
 
 def answering(*answers: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
     """Return a handler that gives each answer in turn and repeats the last, and its requests."""
-    seen: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        answer = answers[min(len(seen), len(answers) - 1)]
-        seen.append(request)
+        answer = answers[min(len(requests), len(answers) - 1)]
+        requests.append(request)
         if isinstance(answer, Exception):
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    return handler, seen
+    return handler, requests
 
 
 def ok(body: bytes | None = None, **headers: str) -> httpx.Response:

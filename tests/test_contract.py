@@ -240,18 +240,18 @@ def test_a_replaced_file_keeps_the_images_form() -> None:
     png = b"\x89PNG new"
     base64_image = Image(b64_json=base64.b64encode(b"old").decode())
     data_url = Image(url="data:image/png;base64,b2xk")
-    downloaded = Image(url="https://images.example/a.png")
-    downloaded.set_downloaded(b"old")
-    for image in (base64_image, data_url, downloaded):
+    url_image = Image(url="https://images.example/a.png")
+    url_image.set_downloaded(b"old")
+    for image in (base64_image, data_url, url_image):
         assert image.read() == b"old"
         image.set_png(png)
         assert image.read() == png
     assert base64_image.url is None
     assert data_url.b64_json is None
-    assert downloaded.url == "https://images.example/a.png"
-    assert downloaded.b64_json is None
-    downloaded.use_data_url()
-    assert downloaded.url == f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    assert url_image.url == "https://images.example/a.png"
+    assert url_image.b64_json is None
+    url_image.use_data_url()
+    assert url_image.url == f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def test_a_failed_image_raises_its_error_again() -> None:

@@ -112,15 +112,15 @@ def test_the_notebook_shows_its_outputs(
     for cell in (cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"):
         value = run_cell("".join(cell["source"]), names)
         (output,) = cell["outputs"]
-        printed = capsys.readouterr().out
-        assert printed == "".join(output.get("text", []))
-        for kind, stored in output.get("data", {}).items():
+        printed_text = capsys.readouterr().out
+        assert printed_text == "".join(output.get("text", []))
+        for kind, stored_data in output.get("data", {}).items():
             if kind == "text/plain":
-                assert repr(value) == "".join(stored)
+                assert repr(value) == "".join(stored_data)
                 continue
             render = getattr(value, {"image/png": "_repr_png_", "image/jpeg": "_repr_jpeg_"}[kind])
             with (
-                Image.open(io.BytesIO(base64.b64decode("".join(stored)))) as stored_image,
+                Image.open(io.BytesIO(base64.b64decode("".join(stored_data)))) as stored_image,
                 Image.open(io.BytesIO(render())) as new_image,
             ):
                 assert look_alike(stored_image, new_image)

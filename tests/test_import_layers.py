@@ -136,15 +136,15 @@ def room_of(name: str) -> str:
 def test_imports_point_down(path: Path) -> None:
     """A module imports its own room, lower rooms and the libraries of its room."""
     module = module_name(path)
-    here = room_of(module)
-    layer, libraries = ROOMS[here]
+    room = room_of(module)
+    layer, libraries = ROOMS[room]
     for name in imported(path):
         package, _, rest = name.partition(".")
         if package == OURS[0]:
-            other = room_of(rest)
-            if here in ("__init__", other) or rest in ("", "__version__"):
+            other_room = room_of(rest)
+            if room in ("__init__", other_room) or rest in ("", "__version__"):
                 continue
-            assert ROOMS[other][0] < layer, f"{module} imports {name}"
+            assert ROOMS[other_room][0] < layer, f"{module} imports {name}"
         elif package not in STANDARD:
             assert package in libraries, f"{module} imports {name}"
             assert module in FRAMEWORKS.get(package, {module}), f"{module} imports {name}"
@@ -183,8 +183,8 @@ def test_no_modules_import_each_other() -> None:
     for module, path in modules.items():
         below = (name.removeprefix(f"{OURS[0]}.") for name in imported_at_the_top(path))
         # A name is a module, or a part of the module before its last dot.
-        found = {name if name in modules else name.rpartition(".")[0] for name in below}
-        graph[module] = (found & modules.keys()) - {module}
+        imports = {name if name in modules else name.rpartition(".")[0] for name in below}
+        graph[module] = (imports & modules.keys()) - {module}
     TopologicalSorter(graph).prepare()
 
 
@@ -211,24 +211,24 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
             others = [part for part in parts[2:3] if part in CONFORMANCE]
             assert all(CONFORMANCE[other][0] < layer for other in others), f"{path} imports {name}"
         elif parts[0] == OURS[1]:
-            own = PLUGIN["conformance"][0] if in_the_kit else layer
+            own_layer = PLUGIN["conformance"][0] if in_the_kit else layer
             others = [part for part in parts[1:2] if part in PLUGIN]
-            assert all(PLUGIN[other][0] < own for other in others), f"{path} imports {name}"
+            assert all(PLUGIN[other][0] < own_layer for other in others), f"{path} imports {name}"
         elif parts[0] != OURS[0] and parts[0] not in STANDARD:
             assert parts[0] in libraries, f"{path} imports {name}"
 
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:
     """What its modules import at the top is of the standard library, pytest, or each other."""
-    own = ("plugin", "options", "marker")
-    for name in own:
+    own_modules = ("plugin", "options", "marker")
+    for name in own_modules:
         for node in ast.parse((ROOT / OURS[1] / f"{name}.py").read_text()).body:
             if isinstance(node, ast.Import):
                 assert all(alias.name in {"pytest", *STANDARD} for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 assert node.module is not None
                 if node.module == OURS[1]:
-                    assert all(alias.name in own for alias in node.names)
+                    assert all(alias.name in own_modules for alias in node.names)
                 else:
                     first = node.module.partition(".")[0]
                     assert first in STANDARD or node.module == f"{OURS[1]}.marker"

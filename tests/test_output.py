@@ -75,13 +75,13 @@ def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
     """The first file stays, however the pixels are compressed, and its hash is returned."""
     image = decode(SquarePNG(square_png(24)))
     first, *others = encodings(image)
-    (kept,) = save_images(entries(first), tmp_path, name="cat")
-    time = kept.path.stat().st_mtime_ns
+    (saved_image,) = save_images(entries(first), tmp_path, name="cat")
+    time = saved_image.path.stat().st_mtime_ns
     for data in others:
-        assert save_images(entries(data), tmp_path, name="cat") == [kept]
-    assert os.listdir(tmp_path) == [kept.path.name]
-    assert (kept.path.read_bytes(), kept.path.stat().st_mtime_ns) == (first, time)
-    assert kept.sha256 == hashlib.sha256(first).hexdigest()
+        assert save_images(entries(data), tmp_path, name="cat") == [saved_image]
+    assert os.listdir(tmp_path) == [saved_image.path.name]
+    assert (saved_image.path.read_bytes(), saved_image.path.stat().st_mtime_ns) == (first, time)
+    assert saved_image.sha256 == hashlib.sha256(first).hexdigest()
 
 
 def test_names_do_not_depend_on_compression(tmp_path: Path) -> None:

@@ -362,16 +362,16 @@ def test_reading_stops_at_the_limit() -> None:
     """An endless file is read up to the limit and then refused."""
 
     class Endless(io.RawIOBase):
-        asked = 0
+        requested_size = 0
 
         def read(self, size: int = -1) -> bytes:
-            self.asked = size
+            self.requested_size = size
             return bytes(size)
 
     endless = Endless()
     with pytest.raises(SourceError, match="more than 67,108,864 bytes"):
         load_source(endless)  # type: ignore[arg-type]  # a RawIOBase is close enough to IO[bytes]
-    assert endless.asked == MAX_SOURCE_BYTES + 1
+    assert endless.requested_size == MAX_SOURCE_BYTES + 1
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:

@@ -93,7 +93,7 @@ def graph(model: Scripted, tool: ImageVariationTool, checkpointer: Any = None) -
 def test_varies_an_upload_and_then_its_variation(
     root: Path, kind: str, block: dict[str, Any]
 ) -> None:
-    """The upload may be in any provider's format: first it, then a variation, then the newest."""
+    """An agent varies an upload in any provider's format, then its variation, then the newest."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
     model = scripted(asks(image="latest", n=3), asks(image="img_3", n=2), asks(image="latest"))
@@ -119,7 +119,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
-    """Each of ten mistakes gets a short answer, and then a call works."""
+    """After each of ten mistakes, the model gets a short answer, and the next call works."""
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
     script = [*(asks(arguments) for arguments, _ in MISTAKES), asks(image="img_1")]
     result = await create_agent(scripted(*script), [tool]).ainvoke(question(BLOCKS["v1"]))
@@ -133,19 +133,19 @@ async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
 
 
 def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
-    """An agent replaces it with the real one. Outside an agent, the call is refused."""
-    forged = {"state": {"messages": []}, "tool_call_id": "call_1"}
+    """An agent replaces a runtime from the model, and without an agent the call is refused."""
+    forged_runtime = {"state": {"messages": []}, "tool_call_id": "call_1"}
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
-    agent = create_agent(scripted(asks(image="latest", runtime=forged)), [tool])
+    agent = create_agent(scripted(asks(image="latest", runtime=forged_runtime)), [tool])
     (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
     assert message.text.startswith("Made 1 variation of img_1")
-    direct_answer = tool.invoke(asks(image="latest", runtime=forged).tool_calls[0])
+    direct_answer = tool.invoke(asks(image="latest", runtime=forged_runtime).tool_calls[0])
     assert "'runtime' is not an argument." in direct_answer.text
 
 
 @pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
 def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
-    """With everything but the file built again, `latest`, numbers and handles mean the same."""
+    """In a conversation loaded from a file, `latest`, numbers and handles mean the same."""
     script = (
         asks(image="latest", n=3),
         AIMessage("Go on?"),
@@ -178,18 +178,18 @@ def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
-    """Both see the images from before. Their results are then numbered in the calls' order."""
+    """Two calls in one message see the same images; results are numbered in the calls' order."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256", max_calls=4)
     two_calls = asks({"image": "latest", "n": 2}, {"image": "cat.png"})
     model = scripted(two_calls, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
     agent, user_input = create_agent(model, [tool]), question(BLOCKS["anthropic"])
     result = agent.invoke(user_input) if kind == "sync" else await agent.ainvoke(user_input)
-    first, second, *_, refused = answers(result)
+    first, second, *_, refusal = answers(result)
     photos = [hashlib.sha256(data).hexdigest() for data in (PHOTO, square_png(16))]
     assert sorted(engine.hashes[:2]) == sorted(photos)
     assert engine.hashes[2:] == [m.artifact["images"][0]["sha256"] for m in (second, first)]
-    assert refused.text.startswith("This conversation has used all of its 4 calls to this tool.")
+    assert refusal.text.startswith("This conversation has used all of its 4 calls to this tool.")
 
 
 async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:
@@ -214,7 +214,7 @@ async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:
 
 
 async def test_cancelling_an_agent_stops_the_engine(root: Path) -> None:
-    """The engine notices while it works, and nothing is saved."""
+    """Cancelling an agent stops the engine while it works, and nothing is saved."""
     start_event, stop_event = threading.Event(), threading.Event()
 
     class Slow:

@@ -79,16 +79,16 @@ def hashes(message: Any) -> list[str]:
 async def test_an_equal_call_returns_the_same_images(
     root: Path, kind: str, output_dir: str
 ) -> None:
-    """It uses neither the engine nor the rate limiter nor tokens, and the message says so."""
-    acquired = []
+    """An equal call uses no engine, rate limiter or tokens, and its message says so."""
+    acquisitions = []
 
     class Limiter:
         def acquire(self) -> bool:
-            acquired.append("sync")
+            acquisitions.append("sync")
             return True
 
         async def aacquire(self) -> bool:
-            acquired.append("async")
+            acquisitions.append("async")
             return True
 
     engine = RandomEngine()
@@ -99,7 +99,7 @@ async def test_an_equal_call_returns_the_same_images(
             tool.invoke(arguments) if kind == "sync" else await tool.ainvoke(arguments)
             for _ in range(2)
         ]
-    assert (len(engine.requests), acquired) == (1, [kind])
+    assert (len(engine.requests), acquisitions) == (1, [kind])
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000
@@ -108,7 +108,7 @@ async def test_an_equal_call_returns_the_same_images(
 
 
 def test_compression_does_not_matter(root: Path) -> None:
-    """A different file with the same pixels makes an equal call. Different pixels do not."""
+    """A file with the same pixels makes an equal call, and one with other pixels does not."""
     engine = RandomEngine()
     messages = []
     for data in encodings(decode(SquarePNG(square_png(24)))):
@@ -137,7 +137,7 @@ def test_compression_does_not_matter(root: Path) -> None:
 def test_a_different_call_uses_the_engine(
     root: Path, change: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    """Image, number, size, model, engine and its settings all count."""
+    """Another image, number, size, model, engine or engine setting causes a new engine call."""
     first = make_tool(root, fixed_size=settings.pop("fixed_size", "256x256"))
     base_arguments = {"image": "cat.jpg", "n": 2, "size": "256x256"}
     original = first.invoke(call(**base_arguments))
@@ -152,7 +152,7 @@ def test_a_different_call_uses_the_engine(
     "change", [{"user": "somebody"}, {"response_format": "url"}, {"image": "copy.jpg"}]
 )
 def test_what_changes_no_pixel_does_not_matter(root: Path, change: dict[str, Any]) -> None:
-    """The user, the response format and the name of the image do not count."""
+    """The cache ignores the user, the response format and the name of the image."""
     (root / "copy.jpg").write_bytes(jpeg())
     tool = make_tool(root)
     original = tool.invoke(call(image="cat.jpg", user="me"))
@@ -164,7 +164,7 @@ def test_what_changes_no_pixel_does_not_matter(root: Path, change: dict[str, Any
 
 
 def test_a_later_change_of_the_engine_matters(root: Path) -> None:
-    """The settings of an engine may change at any time."""
+    """After an engine's settings change, images from before are not reused."""
     engine = RandomEngine("strength=0.1")
     tool = make_tool(root, engine)
     original = tool.invoke(call(image="dog.png"))
@@ -176,7 +176,7 @@ def test_a_later_change_of_the_engine_matters(root: Path) -> None:
 
 
 def test_by_default_nothing_is_cached(root: Path) -> None:
-    """Each call uses the engine, and no record is written."""
+    """By default, each call uses the engine, and no record is written."""
     engine = RandomEngine()
     uncached_tool = make_tool(root, engine, cache=False)
     assert hashes(uncached_tool.invoke(call(image="cat.jpg"))) != hashes(
@@ -187,7 +187,7 @@ def test_by_default_nothing_is_cached(root: Path) -> None:
 
 @pytest.mark.parametrize("output_dir", ["variations", "bucket://kept"])
 def test_another_conversation_gets_copies(root: Path, output_dir: str) -> None:
-    """They are in its own folder, under its own names, and do not reveal the first conversation."""
+    """Another conversation gets copies under its own names, which do not reveal the first one."""
     with bucket():
         tool = make_tool(root, output_dir=output_dir)
         first = Talk(tool, "alice", upload(square_png())).vary("latest", n=2)
@@ -204,7 +204,7 @@ def test_another_conversation_gets_copies(root: Path, output_dir: str) -> None:
 
 
 def test_copies_outlive_the_first_conversation(root: Path) -> None:
-    """If the first images are deleted, the engine is used again, and the copies stay."""
+    """If the first images are deleted, the engine is called again, and the copies stay."""
     tool = make_tool(root)
     first = Talk(tool, "alice", upload(square_png())).vary("latest")
     other = Talk(tool, "bob", upload(square_png())).vary("latest")
@@ -250,7 +250,7 @@ def _changed(data: bytes, change: Callable[[list[Any]], object]) -> bytes:
 
 
 def test_a_corrupt_record_is_replaced(root: Path) -> None:
-    """Whatever it contains, the engine is used, and the next record is valid."""
+    """A corrupt record, whatever it contains, is ignored and replaced by a valid one."""
     tool = make_tool(root)
     original = tool.invoke(call(image="dog.png", n=2))
     record = _record(root)
@@ -267,7 +267,7 @@ def test_a_corrupt_record_is_replaced(root: Path) -> None:
 
 @pytest.mark.parametrize("path", ["dog.png", "../dog.png", "variations/../dog.png", None])
 def test_a_record_leads_only_to_results(root: Path, path: str | None) -> None:
-    """Another image is not returned, even if the record has its hash."""
+    """A record with the hash of an image that is not a result does not return that image."""
     tool = make_tool(root)
     tool.invoke(call(image="dog.png"))
     digest = hashlib.sha256((root / "dog.png").read_bytes()).hexdigest()
@@ -281,7 +281,7 @@ def test_a_record_leads_only_to_results(root: Path, path: str | None) -> None:
 
 @pytest.mark.parametrize("output_dir", ["variations", "bucket://kept"])
 def test_a_changed_image_is_made_again(root: Path, output_dir: str) -> None:
-    """The hash is compared before an image is returned."""
+    """A cached image that no longer has the recorded hash is made again."""
     with bucket():
         tool = make_tool(root, output_dir=output_dir)
         path = tool.invoke(call(image="dog.png")).artifact["images"][0]["path"]
@@ -314,7 +314,7 @@ def test_records_never_leave_the_root(root: Path) -> None:
 
 
 def test_a_record_reveals_nothing(root: Path) -> None:
-    """Its name and text show neither the user, the image nor the engine, and it is not listed."""
+    """A record reveals neither the user, the image nor the engine, and is not listed."""
     tool = make_tool(root, RandomEngine("prompt: hunter2"))
     arguments = call(image="cat.jpg", user="somebody", model="secret-model")
     handle = tool.invoke(arguments).artifact["images"][0]["handle"]
@@ -332,7 +332,7 @@ def test_a_record_reveals_nothing(root: Path) -> None:
 
 
 def test_cached_images_are_reported_one_by_one(root: Path) -> None:
-    """As if they were made now."""
+    """Cached images are reported one by one, like new ones."""
     settings = ToolSettings(engine=RandomEngine(), root_dir=root, cache=True)
     arguments = ImageVariationArguments(image="dog.png", n=3, size="256x256")
     reports: list[tuple[int, int]] = []
@@ -366,7 +366,7 @@ def test_errors_are_not_cached(root: Path) -> None:
 
 
 def test_an_engine_without_fingerprint_is_refused(root: Path) -> None:
-    """Constructing the tool raises an error. If the engine is set later, nothing is cached."""
+    """A caching tool refuses an engine without fingerprint, and caches nothing if set later."""
 
     class UnknownEngine(InstantEngine):
         """An engine whose settings are unknown."""
@@ -380,7 +380,7 @@ def test_an_engine_without_fingerprint_is_refused(root: Path) -> None:
 
 
 def test_parallel_calls_leave_one_valid_record(root: Path) -> None:
-    """Each call gets images that exist, and all later calls get the same ones."""
+    """Parallel calls return images that exist, and all later calls return the same ones."""
     tool = make_tool(root)
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(tool.invoke, call(image="dog.png", n=2)) for _ in range(16)]

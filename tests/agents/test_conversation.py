@@ -35,7 +35,7 @@ CONVERSATION = Conversation((CAT, ONE, TWO))
     ],
 )
 def test_finds_an_image_by_number_and_by_handle(image: str, expected: object) -> None:
-    """`latest`, `img_2` in the spellings of models, a handle, its file name or its path."""
+    """An image is found by `latest`, number, handle, file name or path, as models spell them."""
     match = CONVERSATION.find(image)
     assert match is not None
     assert match[1] is expected
@@ -46,23 +46,23 @@ def test_finds_an_image_by_number_and_by_handle(image: str, expected: object) ->
     ["img_0", "img_4", "img_-1", "img_1.5", "img_99999999", "cat", "", "cat-0123abcd", "img_", "1"],
 )
 def test_finds_nothing_else(image: str) -> None:
-    """A number out of range or a part of a name does not match."""
+    """A number out of range or a part of a name finds no image."""
     assert CONVERSATION.find(image) is None
 
 
 def test_labels_are_numbers_or_handles() -> None:
-    """An upload is called by its number, a result by its handle, however the model wrote it."""
+    """An upload is labeled by number and a result by handle, however the model wrote it."""
     labels = [(CONVERSATION.find(image) or ("",))[0] for image in ("latest", "img_1", "img_2")]
     assert labels == ["cat-4567cdef-2", "img_1", "cat-0123abcd-1"]
 
 
 def test_without_images_there_is_no_latest() -> None:
-    """There is also nothing to choose from."""
+    """Without images, `latest` finds nothing, and there is nothing to choose from."""
     assert (Conversation().find("latest"), Conversation().choices()) == (None, "")
 
 
 def test_choices_are_numbered() -> None:
-    """They list the newest twelve images, results with their handles."""
+    """The choices are the newest twelve images with their numbers, and results have handles."""
     assert CONVERSATION.choices() == (
         "In this conversation: img_1, img_2 (cat-0123abcd-1), img_3 (cat-4567cdef-2)."
     )
@@ -73,7 +73,7 @@ def test_choices_are_numbered() -> None:
 
 @given(st.text(), st.text())
 def test_no_two_conversations_share_a_scope(one: str, other: str) -> None:
-    """A scope is a short, plain folder name, whatever the id contains."""
+    """Each id has its own scope, a short and plain folder name, whatever the id contains."""
     assert (scope_name(one) == scope_name(other)) == (one == other)
     assert re.fullmatch(r"[A-Za-z0-9_-]{16,57}", scope_name(one))
     assert not scope_name(one).startswith("-")
@@ -83,7 +83,7 @@ def test_no_two_conversations_share_a_scope(one: str, other: str) -> None:
     "other", ["user 1", "user/1", "USER-1", "user-1-", "../user-1", "user-1\0"]
 )
 def test_similar_ids_have_different_scopes(other: str) -> None:
-    """They differ even on a file system that ignores case."""
+    """The scopes of similar ids differ even on a file system that ignores case."""
     assert scope_name(other).lower() != scope_name("user-1").lower()
 
 
@@ -99,7 +99,7 @@ _HANDLES = st.lists(st.from_regex(r"\w[\w.-]{0,40}-[0-9a-f]{8}-[0-9]", fullmatch
 def test_an_announcement_can_be_parsed(
     handles: list[str], label: str, location: str, next_text: str
 ) -> None:
-    """Whatever the label, the location and the text after it."""
+    """An announcement is parsed whatever its label, its location and the text after it."""
     text = announce_results(handles, label=label, size="256x256", location=location)
     images = parse_announcement(f"{text} {next_text}")
     assert [image.handle for image in images] == handles
@@ -108,7 +108,7 @@ def test_an_announcement_can_be_parsed(
 
 
 def test_a_quoted_announcement_is_not_parsed() -> None:
-    """The text must start with a complete announcement."""
+    """Only a text that starts with a complete announcement is parsed."""
     text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
     for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
         assert parse_announcement(other) == []

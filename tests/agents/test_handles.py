@@ -47,7 +47,7 @@ def expected(tmp_path: Path, image: bytes, n: int = 1) -> list[bytes]:
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
 def test_latest_and_numbers(tool: ImageVariationTool, root: Path, thread: str | None) -> None:
-    """They count uploads and results: `latest` is the last image, `img_1` the first."""
+    """Uploads and results are numbered from `img_1`, and `latest` is the last one."""
     talk = Talk(tool, thread, upload(ONE), upload(OTHER))
     results = files(talk.vary("latest", n=2), root)
     assert results == expected(root, OTHER, 2)
@@ -60,7 +60,7 @@ def test_latest_and_numbers(tool: ImageVariationTool, root: Path, thread: str | 
 def test_a_result_is_varied_by_its_handle(
     tool: ImageVariationTool, root: Path, thread: str | None
 ) -> None:
-    """The message names it. The original may be a file or another result."""
+    """A result is varied by the handle in its message, whatever it was made of."""
     talk = Talk(tool, thread)
     for image in ("cat.jpg", None, None):
         source = image or talk.messages[-1].artifact["images"][0]["handle"]  # type: ignore[attr-defined]
@@ -70,19 +70,19 @@ def test_a_result_is_varied_by_its_handle(
 
 
 def test_a_conversation_continues_after_a_restart(root: Path) -> None:
-    """Only its messages are kept: a new tool finds the images that they name."""
+    """A new tool finds the images that the messages of a stored conversation name."""
     talk = Talk(ImageVariationTool(root_dir=root, engine="instant"), "t-1", upload(ONE))
     results = talk.vary("latest", n=2)
-    stored = json.dumps(messages_to_dict(talk.messages))
+    stored_messages = json.dumps(messages_to_dict(talk.messages))
     new_tool = ImageVariationTool(root_dir=root, engine="instant")
-    restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored)))
+    restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored_messages)))
     second = results.artifact["images"][1]["handle"]
     assert files(restored_talk.vary(second), root) == expected(root, files(results, root)[1])
     assert files(restored_talk.vary("img_1"), root) == expected(root, ONE)
 
 
 def test_a_thread_finds_results_of_removed_messages(tool: ImageVariationTool, root: Path) -> None:
-    """They are in the thread's own folder. Without a thread, they are lost with the message."""
+    """Results of removed messages are found in a thread's folder, and lost without a thread."""
     for thread, status in (("t-1", "success"), (None, "error")):
         handle = Talk(tool, thread, upload(ONE)).vary("latest").artifact["images"][0]["handle"]
         shortened_talk = Talk(tool, thread, HumanMessage("A summary."))
@@ -107,14 +107,14 @@ def test_a_script_may_use_all_results(tool: ImageVariationTool, root: Path) -> N
 
 
 def test_a_result_is_found_without_its_artifact(tool: ImageVariationTool, root: Path) -> None:
-    """`latest` and numbers find it in the thread's own folder. Without a thread, they do not."""
+    """Only in a thread do `latest` and numbers find a result whose artifact is missing."""
     for thread, status in (("t-1", "success"), (None, "error")):
         talk = Talk(tool, thread, upload(ONE))
         results = talk.vary("latest", n=2)
-        stored = messages_to_dict(talk.messages)
-        stored[-1]["data"]["artifact"] = None
+        stored_messages = messages_to_dict(talk.messages)
+        stored_messages[-1]["data"]["artifact"] = None
         for image, index in (("latest", 1), ("img_2", 0)):
-            answer = Talk(tool, thread, *messages_from_dict(stored)).vary(image)
+            answer = Talk(tool, thread, *messages_from_dict(stored_messages)).vary(image)
             assert answer.status == status
             if thread:
                 assert files(answer, root) == expected(root, files(results, root)[index])
@@ -126,13 +126,13 @@ def test_a_result_is_found_without_its_artifact(tool: ImageVariationTool, root: 
 def test_accents_match_composed_or_not(
     tool: ImageVariationTool, root: Path, file_form: Any, written_form: Any
 ) -> None:
-    """The model and the file system may write them differently."""
+    """A name matches whether its accents are composed or decomposed."""
     (root / f"{normalize(file_form, 'café')}.png").write_bytes(ONE)
     assert Talk(tool).vary(f"{normalize(written_form, 'café')}.png").status == "success"
 
 
 def test_messages_show_no_control_characters(tool: ImageVariationTool, root: Path) -> None:
-    """A corrupt file is named, but its name is escaped: messages are printed and read by models."""
+    """Messages escape the control characters in the name of a corrupt file."""
     (root / "a\x1b[2J\nb.png").write_bytes(ONE[:50])
     answer = Talk(tool).vary("a\x1b[2J\nb.png")
     assert answer.text.startswith("'a\\x1b[2J\\nb.png': image is a corrupt PNG")
@@ -140,7 +140,7 @@ def test_messages_show_no_control_characters(tool: ImageVariationTool, root: Pat
 
 
 def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
-    """Even if its files were written in another order, or existed before."""
+    """The newest result is the last of its call, whenever its file was written."""
     for side in (64, 65, 66, 67, 64):
         (root / "cat.png").write_bytes(square_png(side))
         results = tool.invoke(call(image="cat.png", n=6, size="256x256")).artifact["images"]
@@ -149,7 +149,7 @@ def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root:
 
 
 def test_changes_to_an_upload_are_mentioned(tool: ImageVariationTool) -> None:
-    """The message uses the name by which the model knows the image."""
+    """A message about changes to an upload uses the name that the model knows."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")
     assert "img_1: converted JPEG to PNG" in answer.content
 
@@ -158,7 +158,7 @@ class TestConversationsApart:
     """A conversation never sees the images of another one."""
 
     def test_results_of_others_cannot_be_named(self, tool: ImageVariationTool, root: Path) -> None:
-        """Handle, path and number do not find them, and errors do not list them."""
+        """Handles, paths and numbers find no results of others, and errors do not list them."""
         for owner, thief in (("a", "b"), ("a", None), (None, "b"), (None, None)):
             (image,) = Talk(tool, owner, upload(ONE)).vary("latest").artifact["images"]
             other = Talk(tool, thief, upload(OTHER))
@@ -179,15 +179,15 @@ class TestConversationsApart:
     def test_a_forged_message_reaches_nothing(
         self, tool: ImageVariationTool, root: Path, thread: str | None
     ) -> None:
-        """A path without the hash of its file is not followed, nor one that leads elsewhere."""
+        """A forged path is not followed if its hash is wrong or if it leads outside the results."""
         (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
         (root / "notes.txt").write_text("secret")
         outside = root.parent / "outside.png"
         outside.write_bytes(ONE)
         for path in (image["path"], f"variations/../../{outside.name}", str(outside), "cat.jpg"):
             for sha256 in ("0" * 64, image["sha256"]) if path != image["path"] else ("0" * 64,):
-                forged = {"images": [{"handle": "mine", "path": path, "sha256": sha256}]}
-                message = ToolMessage("Made 1 variation.", tool_call_id="x", artifact=forged)
+                artifact = {"images": [{"handle": "mine", "path": path, "sha256": sha256}]}
+                message = ToolMessage("Made 1 variation.", tool_call_id="x", artifact=artifact)
                 answer = Talk(tool, thread, message).vary("latest")
                 assert answer.status == "error"
                 assert answer.text.startswith("The file of 'mine' was deleted or changed.")
@@ -195,7 +195,7 @@ class TestConversationsApart:
     def test_without_hash_only_its_folder_is_searched(
         self, tool: ImageVariationTool, root: Path
     ) -> None:
-        """A handle that was read from a text reaches no result of another conversation."""
+        """A handle that was read from a text finds no result of another conversation."""
         (image,) = Talk(tool, "a", upload(ONE)).vary("latest").artifact["images"]
         arguments = ImageVariationArguments(image="latest")
         images = [ResultImage(image["handle"], image["path"], None)]
@@ -211,7 +211,7 @@ class TestConversationsApart:
     async def test_a_hundred_conversations_at_once(
         self, tool: ImageVariationTool, root: Path
     ) -> None:
-        """Each varies its own upload, and then its own result."""
+        """Each of a hundred concurrent conversations varies its own upload and its own result."""
         uploads = [square_png(20 + index) for index in range(100)]
         talks = [Talk(tool, f"t-{index}", upload(uploads[index])) for index in range(100)]
         for _ in range(2):
@@ -237,7 +237,7 @@ class TestImagesByURL:
         ],
     )
     def test_a_url_is_never_read_as_a_path(self, root: Path, url: str) -> None:
-        """Only `data:` and https URLs are read. A path in a message leads nowhere."""
+        """Only `data:` and https URLs in messages are read, and never a path."""
         tool = ImageVariationTool(
             root_dir=root, engine="instant", urls=URLPolicy(hosts=["images.example"])
         )
@@ -249,13 +249,13 @@ class TestImagesByURL:
         )
 
     def test_by_default_no_host_is_allowed(self, tool: ImageVariationTool) -> None:
-        """The error says so."""
+        """By default, no host is allowed, and the error says so."""
         message = HumanMessage(content=[{"type": "image", "url": "https://images.example/a.png"}])
         answer = Talk(tool, None, message).vary("latest")
         assert answer.text.startswith("img_1: URLs are not fetched by default.")
 
     def test_another_host_is_not_contacted(self, root: Path) -> None:
-        """Its name is not even resolved."""
+        """A host that is not allowed is not contacted, and its name is not even resolved."""
 
         def resolve(host: str, port: int) -> list[str]:
             raise AssertionError("resolved")
@@ -267,7 +267,7 @@ class TestImagesByURL:
         assert "'elsewhere.example' is not allowed" in answer.content
 
     def test_a_url_from_the_model_is_never_fetched(self, root: Path) -> None:
-        """Not even from an allowed host: models damage URLs. The error says what to write."""
+        """A URL from the model is never fetched, and the error says what to write."""
         policy = URLPolicy(hosts=["images.example"])
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
         for url in ("https://images.example/a.png", "data:image/png;base64,iVBORw0KGgo="):
@@ -279,7 +279,7 @@ class TestLimits:
     """The settings of the developer win over the arguments of the model."""
 
     def test_max_calls(self, root: Path) -> None:
-        """The next call is refused. Another conversation has its own limit."""
+        """A call beyond `max_calls` is refused, and another conversation has its own limit."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=2)
         talk = Talk(tool, None, upload(ONE))
         assert [talk.vary("img_1").status for _ in range(3)] == ["success", "success", "error"]
@@ -287,7 +287,7 @@ class TestLimits:
         assert Talk(tool, None, upload(ONE)).vary("img_1").status == "success"
 
     def test_max_results(self, root: Path) -> None:
-        """The oldest results are deleted. Other files stay."""
+        """Beyond `max_results`, the oldest results are deleted, and other files stay."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_results=3)
         (root / "variations").mkdir()
         (root / "variations" / "mine.png").write_bytes(ONE)
@@ -306,34 +306,34 @@ class TestLimits:
 
 
 def test_a_message_stays_small_with_large_images(tool: ImageVariationTool) -> None:
-    """Content and artifact are as long for an image of 3 MB as for one of 1 kB."""
+    """A message about large images has less than 2,500 characters, including its artifact."""
     talk = Talk(tool, "t-1", upload(square_png(1000)))
-    stored = json.dumps(message_to_dict(talk.vary("latest", n=4)))
-    assert len(stored) < 2_500
+    message_json = json.dumps(message_to_dict(talk.vary("latest", n=4)))
+    assert len(message_json) < 2_500
 
 
 def test_the_rate_limiter_is_acquired_once_per_call(root: Path) -> None:
-    """It comes before the engine. A call with a mistake does not use it."""
-    acquired: list[str] = []
+    """A call acquires the rate limiter once, and a call with a mistake does not acquire it."""
+    acquisitions: list[str] = []
 
     class Limiter:
         def acquire(self) -> bool:
-            acquired.append("sync")
+            acquisitions.append("sync")
             return True
 
         async def aacquire(self) -> bool:
-            acquired.append("async")
+            acquisitions.append("async")
             return True
 
     tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Limiter())
     tool.invoke(call(image="cat.jpg"))
     asyncio.run(tool.ainvoke(call(image="cat.jpg")))
     tool.invoke(call(image="no.jpg"))
-    assert acquired == ["sync", "async"]
+    assert acquisitions == ["sync", "async"]
 
 
 async def test_a_rate_limiter_may_refuse(root: Path) -> None:
-    """If it returns False, the engine is not called, and the model gets an error."""
+    """If the rate limiter returns False, the model gets an error instead of an engine call."""
 
     class Full:
         def acquire(self) -> bool:
@@ -350,7 +350,7 @@ async def test_a_rate_limiter_may_refuse(root: Path) -> None:
 
 
 def test_long_file_names_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
-    """The newest files are listed, up to the length that a message may have."""
+    """A message lists the newest files only up to its maximum length."""
     for index in range(12):
         (root / f"{index}{'x' * 190}.png").write_bytes(ONE)
     answer = tool.invoke(call(image="no.png"))
@@ -358,7 +358,7 @@ def test_long_file_names_make_no_long_message(tool: ImageVariationTool, root: Pa
 
 
 def test_the_schema_shows_the_limits(root: Path) -> None:
-    """`max_n` bounds `n`. With a fixed size, there is no `size`."""
+    """In the schema, `max_n` bounds `n`, and a fixed size removes `size`."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=4, fixed_size="256x256")
     schema: Any = tool.tool_call_schema
     properties = schema.model_json_schema()["properties"]

@@ -37,7 +37,7 @@ def read(root: Path, name: str) -> bytes | None:
 
 @pytest.mark.parametrize("name", ["cat.png", "./trip/../cat.png", "trip/dog.png", "trip//dog.png"])
 def test_opens_a_file_under_the_root(root: Path, name: str) -> None:
-    """Its path is relative to the root, and may take detours."""
+    """A file under the root is opened by its relative path, which may take detours."""
     assert read(root, name) == square_png()
 
 
@@ -79,7 +79,7 @@ def test_no_spelling_leads_out(root: Path, name: str) -> None:
 
 
 def test_an_absolute_path_must_be_under_the_root(root: Path) -> None:
-    """The absolute path of a secret opens nothing. That of an image under the root works."""
+    """An absolute path is opened only if it is under the root."""
     assert read(root, str(root.parent / "photos-secret" / "key.png")) is None
     assert read(root, str(root / "cat.png")) == square_png()
 
@@ -95,13 +95,13 @@ def test_links_out_of_the_root_are_refused(root: Path) -> None:
 
 
 def test_a_root_may_itself_be_a_link(root: Path) -> None:
-    """The developer who chose it knows where it leads."""
+    """The root may be a link, since the developer who chose it knows where it leads."""
     (root.parent / "linked").symlink_to(root)
     assert read(root.parent / "linked", "trip/dog.png") == square_png()
 
 
 def test_a_hard_link_is_refused(root: Path) -> None:
-    """Its other name may be anywhere."""
+    """A hard link is refused, since its other name may be anywhere."""
     os.link(root.parent / "photos-secret" / "key.png", root / "linked.png")
     with pytest.raises(
         SourceError, match=r"^'linked.png' is a hard link\. .*; use a copy of the file\.$"
@@ -125,7 +125,7 @@ def before_opening(name: str, swap: Callable[[], None]) -> Iterator[None]:
 
 
 def test_a_file_swapped_for_a_link_is_not_read(root: Path) -> None:
-    """It was a file when it was checked, and is a link when it is opened."""
+    """A file that becomes a link between its check and its opening is not read."""
 
     def swap() -> None:
         (root / "cat.png").unlink()
@@ -136,7 +136,7 @@ def test_a_file_swapped_for_a_link_is_not_read(root: Path) -> None:
 
 
 def test_a_folder_swapped_for_a_link_is_not_entered(root: Path) -> None:
-    """No step of the path may have become a link, not only the last one."""
+    """No folder of a path may become a link between its check and its opening."""
     secret = root.parent / "photos-secret"
     (secret / "dog.png").write_bytes(b"secret")
 
@@ -156,14 +156,14 @@ def test_a_pipe_is_not_opened(root: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_unreadable_file_is_an_error(root: Path) -> None:
-    """The error does not show its path."""
+    """The error for an unreadable file does not show its path."""
     (root / "cat.png").chmod(0)
     with pytest.raises(SourceError, match=r"^'cat.png' cannot be read\. Check its permissions\.$"):
         read(root, "cat.png")
 
 
 def test_a_folder_can_be_excluded(root: Path) -> None:
-    """Files below it count as outside, also through a link. A similar name does not match."""
+    """Files in an excluded folder cannot be opened, even through a link."""
     (root / "variations-of-mine.png").write_bytes(square_png())
     (root / "shortcut").symlink_to(root / "variations")
     folder = ImageFolder(root)
@@ -174,7 +174,7 @@ def test_a_folder_can_be_excluded(root: Path) -> None:
 
 
 def test_an_excluded_folder_is_known_by_its_inode(root: Path) -> None:
-    """Where case does not matter, its name may be spelled differently."""
+    """An excluded folder is recognized in any spelling, where case does not matter."""
 
     def swap() -> None:
         (root / "trip").rename(root / "away")
@@ -189,7 +189,7 @@ def test_an_excluded_folder_is_known_by_its_inode(root: Path) -> None:
 
 
 def test_waits_for_a_file_that_is_being_placed(root: Path) -> None:
-    """For a moment it also has a temporary name, which is not a hard link of somebody else."""
+    """A file that has a second, temporary name for a moment is opened once that name is gone."""
     name, temporary = root / "dog.png", root / ".0123.part"
     temporary.write_bytes(square_png())
     os.link(temporary, name)
@@ -215,7 +215,7 @@ place_file(Path(sys.argv[1]), "dog.png", sys.stdin.buffer.read())
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 def test_reads_a_file_whose_writer_was_killed(root: Path) -> None:
-    """Its temporary name is removed. Other temporary files stay, and so does the file."""
+    """A file is read after its writer was killed, and its temporary name is removed."""
     (root / f".{'0' * 16}.part").write_bytes(b"of another")
     command = [sys.executable, "-c", KILLED, str(root)]
     done = subprocess.run(command, input=square_png(), timeout=60)
@@ -227,7 +227,7 @@ def test_reads_a_file_whose_writer_was_killed(root: Path) -> None:
 
 
 def test_a_hard_link_with_a_temporary_name_is_refused(root: Path) -> None:
-    """Whatever names a file has in the folder, this one has another name outside."""
+    """A file is refused if it has a name outside the folder, whatever its names inside."""
     secret = root.parent / "photos-secret" / "key.png"
     for name in ("linked.png", f".{'0' * 16}.part"):
         os.link(secret, root / name)
@@ -237,7 +237,7 @@ def test_a_hard_link_with_a_temporary_name_is_refused(root: Path) -> None:
 
 
 def test_a_hard_link_inside_the_folder_is_refused(root: Path) -> None:
-    """A name that is not one of our temporary names may be somebody's, and stays."""
+    """A second name that is not one of our temporary names is refused and kept."""
     for name in (".0123.part", "0123456789abcdef.part", f".{'0' * 16}.part/key.png", "twin.png"):
         (root / name).parent.mkdir(exist_ok=True)
         os.link(root / "cat.png", root / name)
@@ -247,7 +247,7 @@ def test_a_hard_link_inside_the_folder_is_refused(root: Path) -> None:
 
 
 def test_lists_only_the_newest_images(root: Path) -> None:
-    """A large folder is listed by its twelve newest images. Other files are not listed."""
+    """Only the twelve newest images of a large folder are listed, and no other files."""
     for index in range(30):
         path = root / f"photo{index:02}.jpg"
         path.write_bytes(b"")
@@ -265,7 +265,7 @@ def test_lists_only_the_newest_images(root: Path) -> None:
 
 
 def test_a_root_must_be_a_folder(tmp_path: Path) -> None:
-    """A wrong root is an error immediately."""
+    """A root that is not a folder is an error immediately."""
     (tmp_path / "file").write_text("")
     for name in ("none", "file"):
         with pytest.raises(SourceError, match=f"no folder '{name}'"):

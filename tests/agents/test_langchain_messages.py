@@ -53,7 +53,7 @@ SHAPES: dict[str, tuple[Any, str | None]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [HumanMessage, AIMessage, ToolMessage])
 def test_reads_images_in_every_provider_format(kind: type[BaseMessage], shape: str) -> None:
-    """In messages of users, models and other tools. An image that only the provider has counts."""
+    """Images of users, models and other tools are read in every provider's format."""
     block, url = SHAPES[shape]
     more = {"tool_call_id": "1"} if kind is ToolMessage else {}
     message = kind(content=[{"type": "text", "text": "Look:"}, block], **more)
@@ -63,7 +63,7 @@ def test_reads_images_in_every_provider_format(kind: type[BaseMessage], shape: s
 
 
 def test_images_of_a_conversation_are_not_copied() -> None:
-    """The megabytes in its messages exist once, however often the tool is called."""
+    """Images in messages exist once in memory, however often the tool is called."""
     blocks = [SHAPES[shape][0] for shape in ("v1 base64", "openai", "anthropic")]
     messages = [HumanMessage(content=[{"type": "text", "text": "Look:"}, b]) for b in blocks]
     first, second, third = collect_images(messages)
@@ -74,14 +74,14 @@ def test_images_of_a_conversation_are_not_copied() -> None:
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "bedrock_converse"])
 def test_reads_an_image_in_an_answer_of_the_model(provider: str) -> None:
-    """The answer is read in the format of its model's provider."""
+    """An image in a model's answer is read in the format of the model's provider."""
     shape = {"openai": "v1 base64", "google_genai": "gemini inline"}.get(provider, "anthropic")
     message = AIMessage(content=[SHAPES[shape][0]], response_metadata={"model_provider": provider})
     assert collect_images([message]) == [MessageImage(None, B64)]
 
 
 def test_reads_an_image_that_a_model_generated() -> None:
-    """OpenAI's own image tool puts its image into the answer."""
+    """An image that OpenAI's image tool puts into the model's answer is read."""
     generation = {
         "type": "image_generation_call",
         "id": "ig_1",
@@ -108,7 +108,7 @@ NO_IMAGES: list[Any] = [
 
 @pytest.mark.parametrize("content", NO_IMAGES, ids=lambda content: str(content)[:40])
 def test_other_content_is_not_an_image(content: Any) -> None:
-    """Text, sound and documents do not count, whatever they contain."""
+    """Text, sound and documents do not count as images, whatever they contain."""
     assert collect_images([HumanMessage(content=content)]) == []
 
 
@@ -127,7 +127,7 @@ def test_other_content_is_not_an_image(content: Any) -> None:
     ids=str,
 )
 def test_a_malformed_block_breaks_nothing(block: Any) -> None:
-    """A client may put anything into a message. It is no image, or an image without data."""
+    """A malformed block raises no error, and counts at most as an image without data."""
     images = collect_images([HumanMessage(content=[block, SHAPES["v1 url"][0]])])
     assert images in ([], [MessageImage(WEB)], [MessageImage(None), MessageImage(WEB)])
 
@@ -138,7 +138,7 @@ def result(handle: str, **others: Any) -> dict[str, Any]:
 
 
 def test_results_and_uploads_are_in_order() -> None:
-    """A thumbnail next to an artifact is not counted."""
+    """Results and uploads are in order, and a thumbnail next to an artifact is not counted."""
     thumbnail = {"type": "image", "base64": B64, "mime_type": "image/jpeg"}
     messages: list[AnyMessage] = [
         HumanMessage(content=[SHAPES["v1 url"][0]]),
@@ -167,7 +167,7 @@ def test_results_and_uploads_are_in_order() -> None:
     ids=str,
 )
 def test_an_artifact_of_another_tool_has_no_results(artifact: Any) -> None:
-    """Only entries with a handle, a path and a full SHA-256 count."""
+    """Only artifact entries with a handle, a path and a full SHA-256 count as results."""
     assert collect_images([ToolMessage("x", tool_call_id="1", artifact=artifact)]) == []
 
 
@@ -191,7 +191,7 @@ class State:
     ],
 )
 def test_finds_the_messages_in_any_state(state: Any) -> None:
-    """It may be a dictionary, a list or an object. The messages may have any name."""
+    """Messages are found under any name in a dictionary, a list or an object."""
     injected_runtime = runtime(state([HumanMessage(content=[SHAPES["v1 url"][0]])]))
     conversation = read_conversation(injected_runtime, {}, "image_variation")
     assert conversation is not None
@@ -204,7 +204,7 @@ def test_finds_the_messages_in_any_state(state: Any) -> None:
     ids=["pair", "dictionary"],
 )
 def test_reads_messages_that_are_not_converted(message: Any) -> None:
-    """A state may keep them as pairs or dictionaries."""
+    """Messages that a state keeps as pairs or dictionaries are read."""
     state = {"messages": [message, {"role": "nobody"}, 7, asks(image="latest")]}
     conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
@@ -213,14 +213,14 @@ def test_reads_messages_that_are_not_converted(message: Any) -> None:
 
 @pytest.mark.parametrize("state", [None, {}, [], 7, {"messages": None}, {"messages": ["x"]}])
 def test_a_state_without_messages_has_no_images(state: Any) -> None:
-    """The call still belongs to a conversation, and may not use all results."""
+    """A call with a state without messages belongs to a conversation and has no images."""
     conversation = read_conversation(runtime(state), {}, "image_variation")
     assert conversation is not None
     assert (list(conversation.images), conversation.scope) == ([], None)
 
 
 def test_the_thread_identifies_the_conversation() -> None:
-    """With or without a runtime. With neither, the call belongs to no conversation."""
+    """A thread id identifies the conversation, with or without a runtime."""
     config: Any = {"configurable": {"thread_id": "t-1"}}
     with_runtime = read_conversation(runtime({}), config, "image_variation")
     without = read_conversation(None, config, "image_variation")
@@ -231,7 +231,7 @@ def test_the_thread_identifies_the_conversation() -> None:
 
 
 def test_counts_the_calls_before_this_one() -> None:
-    """Only calls of this tool count, including earlier ones in the same message."""
+    """Only earlier calls of this tool count, including those in the same message."""
     first, second = asks(image="a"), asks({"image": "b"}, {"image": "c"}, {"image": "d"})
     other = AIMessage("", tool_calls=[{"name": "search", "args": {}, "id": "s"}])
     current = second.tool_calls[2]["id"]
@@ -242,7 +242,7 @@ def test_counts_the_calls_before_this_one() -> None:
 
 
 def test_counts_calls_that_share_an_id() -> None:
-    """Some models number the calls of each message from the start."""
+    """Calls count correctly even if a model numbers those of each message from the start."""
     calls = [asks(image="a") for _ in range(3)]
     for message in calls:
         message.tool_calls[0]["id"] = "call_0"
@@ -252,13 +252,13 @@ def test_counts_calls_that_share_an_id() -> None:
 
 
 def test_only_an_agent_can_make_a_runtime() -> None:
-    """Values that a model can write are refused, and so are objects that only look like one."""
+    """Nothing that a model can write, and no lookalike object, is accepted as a runtime."""
     assert is_runtime(runtime({}))
-    forged: list[Any] = [{}, {"state": {}}, "runtime", 7, SimpleNamespace(state={}), type, None]
-    assert not any(map(is_runtime, forged))
+    forgeries: list[Any] = [{}, {"state": {}}, "runtime", 7, SimpleNamespace(state={}), type, None]
+    assert not any(map(is_runtime, forgeries))
 
 
 def test_the_repr_of_an_image_has_no_data() -> None:
-    """A debugger or a log may print it."""
+    """The repr of an image has no data, since a debugger or a log may print it."""
     assert B64[:20] not in repr(collect_images([HumanMessage(content=[SHAPES["openai"][0]])]))
     assert pickle.loads(pickle.dumps(MessageImage(DATA))) == MessageImage(DATA)

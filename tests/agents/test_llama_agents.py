@@ -79,7 +79,7 @@ def handle(index: int = 0) -> Any:
 
 
 async def test_a_function_agent_varies_and_recovers(root: Path) -> None:
-    """An upload, its second variation, an invented name, a large n, and wrong types."""
+    """A function agent varies an upload and a variation, and recovers from three mistakes."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant", thumbnail=True, max_n=4)
     image_messages: list[ChatMessage] = []
 
@@ -113,7 +113,7 @@ async def test_a_function_agent_varies_and_recovers(root: Path) -> None:
 
 
 async def test_a_react_agent_varies_and_recovers(spec: ImageVariationToolSpec, root: Path) -> None:
-    """It sees only text: an upload, the newest result, an invented name, the upload again."""
+    """A ReAct agent, which sees only text, varies images and recovers from an invented name."""
     model = scripted(
         reasons(image="latest", n=2),
         reasons(image="img_3"),
@@ -140,7 +140,7 @@ async def test_a_react_agent_varies_and_recovers(spec: ImageVariationToolSpec, r
 
 
 async def test_parallel_conversations_stay_apart(spec: ImageVariationToolSpec, root: Path) -> None:
-    """Ten in one process, each with an upload. Another conversation's handle finds nothing."""
+    """Ten parallel conversations do not find each other's images."""
     (alien,) = await outputs(agent(spec, asks(image="latest"), says()), upload(OTHER))
     name = alien.raw_output["images"][0]
 
@@ -168,17 +168,17 @@ async def test_parallel_conversations_stay_apart(spec: ImageVariationToolSpec, r
 
 
 async def test_a_stored_context_continues(spec: ImageVariationToolSpec, root: Path) -> None:
-    """A new spec finds its result by handle, and saves to the same folder."""
+    """From a stored context, a new spec finds a result by handle and saves to the same folder."""
     first = agent(spec, asks(image="cat.jpg"), says())
     ctx = Context(first)
     (result,) = await outputs(first, ctx=ctx)
-    stored = json.dumps(ctx.to_dict())
-    assert len(stored) < 10_000
+    stored_context = json.dumps(ctx.to_dict())
+    assert len(stored_context) < 10_000
     name = result.raw_output["images"][0]["handle"]
 
     new_spec = ImageVariationToolSpec(root_dir=root, engine="instant", fixed_size="256x256")
     second = agent(new_spec, asks(image="latest"), asks(image=name), says())
-    next_results = await outputs(second, ctx=Context.from_dict(second, json.loads(stored)))
+    next_results = await outputs(second, ctx=Context.from_dict(second, json.loads(stored_context)))
     assert (
         files(new_spec, next_results[0])
         == files(new_spec, next_results[1])
@@ -189,20 +189,22 @@ async def test_a_stored_context_continues(spec: ImageVariationToolSpec, root: Pa
 
 
 async def test_uploads_of_a_stored_context(spec: ImageVariationToolSpec, root: Path) -> None:
-    """LlamaIndex's JSON drops a memory with images; pickle keeps it. Results are always found."""
+    """A context stored as JSON loses uploads, a pickled one keeps them, and both find results."""
     first = agent(spec, asks(image="latest"), says())
     ctx = Context(first)
     (result,) = await outputs(first, upload(ONE), ctx=ctx)
     name = result.raw_output["images"][0]["handle"]
-    stored = json.dumps(ctx.to_dict())
+    stored_context = json.dumps(ctx.to_dict())
     second = agent(spec, asks(image=name), says())
-    (next_result,) = await outputs(second, ctx=Context.from_dict(second, json.loads(stored)))
+    (next_result,) = await outputs(
+        second, ctx=Context.from_dict(second, json.loads(stored_context))
+    )
     assert files(spec, next_result) == expected(root, files(spec, result)[0])
 
-    whole = ctx.to_dict(serializer=PickleSerializer())
+    pickled_context = ctx.to_dict(serializer=PickleSerializer())
     third = agent(spec, asks(image="img_1"), says())
-    restored = Context.from_dict(third, whole, serializer=PickleSerializer())
-    (next_result,) = await outputs(third, ctx=restored)
+    restored_context = Context.from_dict(third, pickled_context, serializer=PickleSerializer())
+    (next_result,) = await outputs(third, ctx=restored_context)
     assert files(spec, next_result) == expected(root, ONE)
 
 
@@ -223,7 +225,7 @@ async def memories(tmp_path: Path) -> AsyncIterator[Callable[[str], Memory]]:
 async def test_a_session_id_carries_the_conversation(
     spec: ImageVariationToolSpec, root: Path, memories: Callable[[str], Memory]
 ) -> None:
-    """As in LlamaIndex's guide, each run has a new context. `latest` is still the newest image."""
+    """Runs with new contexts and the same session id continue one conversation."""
     one = agent(spec, asks(image="latest", n=2), says())
     (result,) = await outputs(one, upload(ONE), memory=memories("s-1"))
     two = agent(spec, asks(image="latest"), asks(image="img_1"), asks(image="img_2"), says())
@@ -232,14 +234,14 @@ async def test_a_session_id_carries_the_conversation(
     expected_files = [expected(root, image) for image in (first[1], ONE, first[0])]
     assert [files(spec, output) for output in next_results] == expected_files
     other = agent(spec, asks(image=result.raw_output["images"][0]["handle"]), says())
-    (refused,) = await outputs(other, memory=memories("s-2"))
-    assert refused.is_error
+    (refusal,) = await outputs(other, memory=memories("s-2"))
+    assert refusal.is_error
 
 
 async def test_a_chat_store_key_identifies_a_conversation(
     spec: ImageVariationToolSpec, root: Path
 ) -> None:
-    """If the developer chose one."""
+    """A chat store key that the developer chose identifies a conversation."""
     store = SimpleChatStore()
     results = []
     for image in ("cat.jpg", "latest"):
@@ -260,7 +262,7 @@ async def test_memories_without_identity_stay_apart(spec: ImageVariationToolSpec
 
 
 async def test_a_handover_counts_no_image_twice(spec: ImageVariationToolSpec, root: Path) -> None:
-    """The second agent of a workflow sees the images of the first, in the same order."""
+    """After a handover, the second agent sees the images of the first in the same order."""
     hand_over = asks(tool="handoff", to_agent="second", reason="Go on.")
     first, second = (
         FunctionAgent(name=name, description="Varies.", tools=[*spec.to_tool_list()], llm=model)
@@ -279,7 +281,7 @@ async def test_a_handover_counts_no_image_twice(spec: ImageVariationToolSpec, ro
 async def test_a_history_may_end_with_a_tool_message(
     spec: ImageVariationToolSpec, root: Path
 ) -> None:
-    """A client may pass the messages of an interrupted run, and continue from there."""
+    """A run can continue from the messages of an interrupted run."""
     chart = ChatMessage(role="tool", content="A chart.", additional_kwargs={"tool_call_id": "x"})
     one = agent(spec, asks(image="img_1"), asks(image="img_2"), says())
     results = await outputs(one, None, chat_history=[upload(ONE), chart])
@@ -287,7 +289,7 @@ async def test_a_history_may_end_with_a_tool_message(
 
 
 async def test_varies_an_image_of_another_tool(spec: ImageVariationToolSpec, root: Path) -> None:
-    """In the same run, and in the next one."""
+    """An image of another tool can be varied in the same run and in the next one."""
 
     def draw() -> ImageBlock:
         """Draw a chart."""
@@ -301,7 +303,7 @@ async def test_varies_an_image_of_another_tool(spec: ImageVariationToolSpec, roo
 
 
 async def test_an_upload_with_hundreds_of_scans_is_refused(spec: ImageVariationToolSpec) -> None:
-    """It is not decoded, which could take hours."""
+    """An upload with hundreds of scans is refused without decoding, which could take hours."""
     script = (asks(image="latest"), says())
     (result,) = await outputs(agent(spec, *script), upload(with_scans(300)))
     assert result.is_error
@@ -320,36 +322,36 @@ async def test_a_long_conversation_stays_small(spec: ImageVariationToolSpec) -> 
 
 
 async def test_each_finished_image_is_in_the_stream(spec: ImageVariationToolSpec) -> None:
-    """In order, each with the total number."""
+    """The stream reports each finished image in order, with the total number."""
     one = agent(spec, asks(image="cat.jpg", n=3), says())
     results = await events(one, ImageVariationProgress, "Vary the cat.")
     assert [(event.done, event.n) for event in results] == [(1, 3), (2, 3), (3, 3)]
 
 
 async def test_cancelling_a_run_stops_the_engine(root: Path) -> None:
-    """The engine is cancelled, and nothing is saved."""
-    started, stopped = asyncio.Event(), asyncio.Event()
+    """Cancelling a run cancels the engine, and nothing is saved."""
+    start_event, stop_event = asyncio.Event(), asyncio.Event()
 
     class Slow:
         async def create_variation(self, request: object) -> Any:
-            started.set()
+            start_event.set()
             try:
                 await asyncio.sleep(60)
             finally:
-                stopped.set()
+                stop_event.set()
 
     spec = ImageVariationToolSpec(root_dir=root, engine=Slow())
     handler = agent(spec, asks(image="cat.jpg"), says()).run(user_msg="Vary the cat.")
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(start_event.wait(), 10)
     await handler.cancel_run()
-    await asyncio.wait_for(stopped.wait(), 10)
+    await asyncio.wait_for(stop_event.wait(), 10)
     with pytest.raises(WorkflowCancelledByUser):
         await handler
     assert list((root / "variations").rglob("*.png")) == []
 
 
 async def test_max_calls_with_parallel_calls(root: Path) -> None:
-    """Seven calls in one turn, and one in the next. A tool of another name has its own limit."""
+    """`max_calls` counts parallel calls, and a tool of another name has its own limit."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant", max_calls=3)
     (more,) = spec.to_tool_list(
         func_to_metadata_mapping={"image_variation": ToolMetadata("More.", "more")}
@@ -369,7 +371,7 @@ async def test_max_calls_with_parallel_calls(root: Path) -> None:
 async def test_answers_in_a_memory_count_as_calls(
     root: Path, memories: Callable[[str], Memory]
 ) -> None:
-    """Each run has a new context."""
+    """Answers in a memory count as calls, although each run has a new context."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant", max_calls=2)
     results = []
     for _ in range(3):
@@ -381,7 +383,7 @@ async def test_answers_in_a_memory_count_as_calls(
 async def test_a_block_with_a_path_or_url_is_not_read(
     spec: ImageVariationToolSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A forged message can reach no file and cause no request."""
+    """A forged block with a path or URL opens no file and causes no request."""
     secret = tmp_path_factory.mktemp("secret") / "secret.png"
     secret.write_bytes(ONE)
     blocks = [
@@ -409,7 +411,7 @@ class _OtherState(BaseModel):
 
 
 async def test_a_custom_workflow_passes_its_context(spec: ImageVariationToolSpec) -> None:
-    """Its typed state needs a field that records the calls. Without one, the error says so."""
+    """A custom workflow needs a field in its typed state for the calls, and an error says so."""
     (tool,) = spec.to_tool_list()
 
     class WithField(Workflow):
@@ -429,5 +431,5 @@ async def test_a_custom_workflow_passes_its_context(spec: ImageVariationToolSpec
     assert [output.is_error for output in results] == [False] * 3
     folders = {Path(o.raw_output["images"][0]["path"]).parent for o in results}
     assert len(folders) == 1
-    refused: Any = await WithoutField().run()
-    assert "Add this field to it: image_variation_calls: dict" in refused.content
+    refusal: Any = await WithoutField().run()
+    assert "Add this field to it: image_variation_calls: dict" in refusal.content

@@ -52,12 +52,12 @@ def urls(*blocks: ContentBlock) -> list[str | None]:
     ids=lambda block: type(block).__name__,
 )
 def test_reads_an_image_in_memory(block: ContentBlock) -> None:
-    """As bytes, base64, a buffer or a data URL, in other blocks, and after it was stored."""
+    """An image is read from bytes, base64, a buffer or a data URL, even after it was stored."""
     assert urls(block) == [URL]
 
 
 def test_does_not_read_paths_or_urls(tmp_path: Path) -> None:
-    """A path yields nothing, wherever it leads. A URL is left to the policy."""
+    """A block with a path yields no image, and a URL is left to the policy."""
     path = tmp_path / "cat.png"
     path.write_bytes(PNG)
     with open(path, "rb") as file:
@@ -67,7 +67,7 @@ def test_does_not_read_paths_or_urls(tmp_path: Path) -> None:
 
 
 def test_ignores_other_blocks() -> None:
-    """Text and other documents."""
+    """Blocks with text and other documents are ignored."""
     document = DocumentBlock(data=b"%PDF-1.7", document_mimetype="application/pdf")
     assert urls(TextBlock(text="img_1"), document) == []
 
@@ -86,12 +86,12 @@ def test_ignores_other_blocks() -> None:
 def test_reads_results_from_answers_of_the_tool(
     role: str, text: str, images: list[ResultImage]
 ) -> None:
-    """From tool messages, and from the observations of an agent without tool messages."""
+    """Results are read from tool messages and from the observations of a ReAct agent."""
     assert collect_images([ChatMessage(role=role, content=text)]) == images
 
 
 def test_a_thumbnail_is_not_an_image() -> None:
-    """It shows the named results. An image that another tool returns does count."""
+    """The tool's own thumbnail does not count as an image, but another tool's image does."""
     thumbnail = ImageBlock(image=PNG)
     ours = ChatMessage(role="tool", blocks=[TextBlock(text=TEXT), thumbnail])
     other = ChatMessage(role="tool", blocks=[TextBlock(text="A chart."), thumbnail])

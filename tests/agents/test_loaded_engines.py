@@ -10,7 +10,7 @@ from langchain_image_variation.exceptions import EngineNotFoundError, InvalidReq
 
 
 def test_an_engine_is_loaded_once() -> None:
-    """Every thread gets the same engine, so a hosted one keeps its connections."""
+    """Threads share one engine, so that a hosted one keeps its connections."""
     engines = LoadedEngines()
     with ThreadPoolExecutor(8) as pool:
         engine_ids = {id(engine) for engine in pool.map(engines.get, ["instant"] * 40)}
@@ -19,7 +19,7 @@ def test_an_engine_is_loaded_once() -> None:
 
 
 def test_an_object_is_returned_as_it_is() -> None:
-    """It is not kept, so an engine does not outlive its tool."""
+    """An engine object is returned as it is and not kept, so it does not outlive its tool."""
     engine = InstantEngine()
     engines = LoadedEngines()
     assert engines.get(engine) is engine
@@ -27,7 +27,7 @@ def test_an_object_is_returned_as_it_is() -> None:
 
 
 def test_a_class_and_an_unknown_name_are_refused() -> None:
-    """The error says what to pass instead."""
+    """The error for a class or an unknown name says what to pass instead."""
     engines = LoadedEngines()
     with pytest.raises(
         InvalidRequestError, match=r"got the class InstantEngine\. Pass Inst"
@@ -39,6 +39,6 @@ def test_a_class_and_an_unknown_name_are_refused() -> None:
 
 
 def test_settings_load_no_engine_and_open_no_folder(tmp_path: Path) -> None:
-    """Settings are only checked against each other when a tool is made of them."""
+    """Settings load no engine, open no folder, and are checked only when a tool is made of them."""
     settings = ToolSettings(engine="nope", root_dir=tmp_path / "nowhere")
     assert settings.model_dump(include={"engine", "max_n"}) == {"engine": "nope", "max_n": 10}

@@ -88,12 +88,12 @@ def files(kind: str, tmp_path: Path) -> tuple[Any, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> None:
-    """In every kind of location, under the name that `save_images` gives it."""
+    """A result is named as by `save_images`, and opens by handle, name and path everywhere."""
     results = open_results(kind, tmp_path, SCOPE)
     results.ensure_writable()
-    saved = results.save(answer(2), name="a cat")
+    saved_images = results.save(answer(2), name="a cat")
     expected = save_images(answer(2), tmp_path / "plain", name="a cat")
-    for (path, image), other in zip(saved, expected, strict=True):
+    for (path, image), other in zip(saved_images, expected, strict=True):
         assert (image.name, image.sha256, image.seed) == (other.path.name, other.sha256, None)
         assert (image.width, image.height) == (256, 256)
         stem = image.name.removesuffix(".png")
@@ -107,7 +107,7 @@ def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_different_image_is_never_replaced(kind: str, tmp_path: Path) -> None:
-    """The hash in the new name is longer. An existing file is not written again."""
+    """An image whose name is taken gets a longer hash in its name, and replaces nothing."""
     results = open_results(kind, tmp_path)
     results.ensure_writable()
     system, root = files(kind, tmp_path)
@@ -132,43 +132,43 @@ def test_a_different_image_is_never_replaced(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_pixels_are_saved_once(kind: str, tmp_path: Path) -> None:
-    """Whatever their compression: the first file stays, and its hash is returned."""
+    """Images with equal pixels are saved once, and the first file's hash is returned."""
     results = open_results(kind, tmp_path)
     results.ensure_writable()
     system, root = files(kind, tmp_path)
     first, *others = encodings(decode(SquarePNG(square_png(24))))
-    saved = [
+    saved_images = [
         results.save(ImagesResponse.from_pngs([data], response_format="b64_json"), name="cat")
         for data in (first, *others)
     ]
-    assert saved == saved[:1] * len(saved)
-    ((_, image),) = saved[0]
+    assert saved_images == saved_images[:1] * len(saved_images)
+    ((_, image),) = saved_images[0]
     assert image.sha256 == hashlib.sha256(first).hexdigest()
     assert system.cat_file(f"{root}/{image.name}") == first
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scope_finds_only_its_own_results(kind: str, tmp_path: Path) -> None:
-    """It finds no result of another scope by handle or path, and lists none."""
+    """A scope neither opens nor lists the results of another scope."""
     own_results, other = (open_results(kind, tmp_path, scope) for scope in (SCOPE, OTHER))
     unscoped_results = open_results(kind, tmp_path)
-    saved: dict[Results, str] = {}
+    handles: dict[Results, str] = {}
     for scope_results in (own_results, other, unscoped_results):
         scope_results.ensure_writable()
-        ((saved[scope_results], _),) = scope_results.save(answer(1), name=f"cat{len(saved)}")
-    for path in (saved[other], saved[unscoped_results]):
+        ((handles[scope_results], _),) = scope_results.save(answer(1), name=f"cat{len(handles)}")
+    for path in (handles[other], handles[unscoped_results]):
         assert own_results.open_handle(path) is None
         assert own_results.open_handle(PurePosixPath(path).stem) is None
-    assert own_results.newest_handles() == [PurePosixPath(saved[own_results]).stem]
-    assert unscoped_results.newest_handles() == [PurePosixPath(saved[unscoped_results]).stem]
-    for file in (own_results.open(saved[other]), own_results.open_handle(saved[own_results])):
+    assert own_results.newest_handles() == [PurePosixPath(handles[own_results]).stem]
+    assert unscoped_results.newest_handles() == [PurePosixPath(handles[unscoped_results]).stem]
+    for file in (own_results.open(handles[other]), own_results.open_handle(handles[own_results])):
         assert file is not None
         file.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_conversation_all_results_are_open(kind: str, tmp_path: Path) -> None:
-    """Their paths find them in every scope."""
+    """Without a conversation, the results of every scope can be opened by path."""
     other = open_results(kind, tmp_path, OTHER)
     other.ensure_writable()
     ((path, image),) = other.save(answer(1), name="cat")
@@ -179,7 +179,7 @@ def test_without_conversation_all_results_are_open(kind: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_the_newest_and_deletes_the_oldest(kind: str, tmp_path: Path) -> None:
-    """With a limit, new results replace old ones. Other files stay."""
+    """At the limit, new results replace the oldest ones, and other files stay."""
     results = open_results(kind, tmp_path, SCOPE, max_results=3)
     results.ensure_writable()
     system, root = files(kind, tmp_path)
@@ -250,7 +250,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("kind", ["memory", "file", "bucket"])
 def test_no_spelling_leads_out_of_a_storage(kind: str, tmp_path: Path) -> None:
-    """Neither a handle nor a path finds anything outside, or even requests it."""
+    """No handle and no path finds anything outside the storage, or even requests it."""
     results = open_results(kind, tmp_path, SCOPE)
     results.ensure_writable()
     system, root = files(kind, tmp_path)
@@ -271,13 +271,13 @@ def test_no_spelling_leads_out_of_a_storage(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scope", ["..", "a/b", "", "a\0", "a b", "::", "x" * 65, "%2e%2e"])
 def test_a_scope_must_be_a_scope_name(tmp_path: Path, scope: str) -> None:
-    """A program that builds a conversation itself cannot lead it out of the storage."""
+    """A scope that is not a scope name is refused, so that none leads out of the storage."""
     with pytest.raises(SourceError, match="scope_name"):
         open_results("memory", tmp_path, scope)
 
 
 def test_a_large_result_is_not_read_completely(tmp_path: Path) -> None:
-    """Only enough bytes are read to see that the file is too large."""
+    """Of a result that is too large, only enough bytes are read to notice that."""
     results = open_results("bucket", tmp_path)
     Bucket.objects["kept/here/cat-0123abcd-1.png"] = (0, b"x" * (MAX_SOURCE_BYTES + 10))
     with results.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]
@@ -305,7 +305,7 @@ def test_errors_of_a_file_system_are_translated(
     operation: Callable[[Results], object],
     expected: type[ImageVariationError] | None,
 ) -> None:
-    """Their text may contain keys and paths, and is dropped. A listing that fails is empty."""
+    """Errors of a file system lose their text, which may contain keys and paths."""
     results = open_results("bucket", tmp_path)
     Bucket.failing.add(fault)
     if expected is None:
@@ -320,7 +320,7 @@ def test_errors_of_a_file_system_are_translated(
 
 
 def test_a_bucket_is_never_created(tmp_path: Path) -> None:
-    """A wrong name is an error, rather than a new bucket in an account."""
+    """A bucket that does not exist is an error, and is not created."""
     results = ResultStorage(ImageFolder(tmp_path), "bucket://mistyped/here", {}, scope=SCOPE)
     with pytest.raises(OutputError, match="cannot be written to; check its URL"):
         results.ensure_writable()
@@ -328,7 +328,7 @@ def test_a_bucket_is_never_created(tmp_path: Path) -> None:
 
 
 def test_a_failed_move_leaves_no_file(tmp_path: Path) -> None:
-    """Neither under its name nor under a temporary one."""
+    """A failed move leaves no file, neither under its name nor under a temporary one."""
     results = ResultStorage(ImageFolder(tmp_path), f"stuck://{tmp_path}/kept", {})
     results.ensure_writable()
     with pytest.raises(OutputError, match=r"cannot store 'cat-.*-1.png'; free some") as error_info:
@@ -339,7 +339,7 @@ def test_a_failed_move_leaves_no_file(tmp_path: Path) -> None:
 
 @contextmanager
 def without_package(package: str) -> Iterator[None]:
-    """Run as if a package were not installed."""
+    """Simulate that a package is not installed."""
     modules = {name: module for name, module in sys.modules.items() if name.startswith(package)}
     for name in modules:
         del sys.modules[name]
@@ -350,7 +350,7 @@ def without_package(package: str) -> Iterator[None]:
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
-    """The error names the extra with fsspec, or the package that the protocol needs."""
+    """The error names the extra for fsspec, or the package that the protocol needs."""
     with (
         without_package("fsspec"),
         pytest.raises(MissingExtraError, match=r"variation\[fsspec\]'$"),
@@ -375,7 +375,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 def test_a_wrong_url_is_refused_immediately(
     tmp_path: Path, output_dir: str, error: type[ImageVariationError], text: str
 ) -> None:
-    """Constructing the tool fails. The error does not show the URL, which may have a password."""
+    """A tool with a wrong URL cannot be constructed, and the error does not show the URL."""
     with pytest.raises(error, match=text) as error_info:
         ImageVariationTool(engine="instant", root_dir=tmp_path, output_dir=output_dir)
     assert "hunter2" not in str(error_info.value)
@@ -384,7 +384,7 @@ def test_a_wrong_url_is_refused_immediately(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_tool_saves_its_results_anywhere(kind: str, tmp_path: Path) -> None:
-    """Sync and async, results are made, named and varied again."""
+    """Results are saved, named and varied again in every location, sync and async."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(square_png())
     tool = ImageVariationTool(
@@ -410,7 +410,7 @@ async def test_a_tool_saves_its_results_anywhere(kind: str, tmp_path: Path) -> N
 
 
 def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
-    """It is noticed before the engine is called."""
+    """An unwritable storage is noticed before the engine is called."""
     (tmp_path / "cat.png").write_bytes(square_png())
 
     class Never:
@@ -424,7 +424,7 @@ def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
 
 
 def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
-    """Neither in the repr of the tool nor in messages, artifacts and errors."""
+    """No repr, message, artifact or error shows the URL or the options of the storage."""
     (tmp_path / "cat.png").write_bytes(square_png())
     tool = ImageVariationTool(
         engine="instant",
@@ -444,7 +444,7 @@ def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "dir", "dirs"])
 def test_a_file_url_inside_the_root_is_excluded(kind: str, tmp_path: Path) -> None:
-    """Files there are results, which other conversations cannot open by path."""
+    """Results at a file URL inside the root cannot be opened by path."""
     image_folder = ImageFolder(tmp_path)
     path = {"dir": f"{tmp_path}/kept", "dirs": "/"}.get(kind)
     options = {"path": path, "target_protocol": "file"} if path else {}
@@ -461,7 +461,7 @@ def test_a_file_url_inside_the_root_is_excluded(kind: str, tmp_path: Path) -> No
 
 
 def test_a_file_url_above_the_root_is_refused(tmp_path: Path) -> None:
-    """Otherwise all images would count as results."""
+    """A file URL above the root is refused, since all images would count as results."""
     (tmp_path / "photos").mkdir()
     image_folder = ImageFolder(tmp_path / "photos")
     for location in (tmp_path, tmp_path / "photos", "/"):

@@ -154,7 +154,7 @@ FORGED: list[Any] = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda forged: str(forged)[:20])
 async def test_a_forged_runtime_is_refused(tmp_path: Path, forged: Any) -> None:
-    """A program that calls the tool with a model's arguments is safe."""
+    """A program may pass a model's arguments on, since a forged runtime is refused."""
     (tmp_path / "cat.png").write_bytes(PNG)
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
     tool_call = call(image="cat.png", runtime=forged)
@@ -200,7 +200,7 @@ def test_names_are_safe_in_terminals_and_shells(tmp_path: Path, name: str) -> No
 
 
 def test_a_thumbnail_is_small_and_optional(tmp_path: Path) -> None:
-    """One JPEG of at most 512 pixels a side, next to the same text. By default there is none."""
+    """A thumbnail is a JPEG of at most 512 pixels a side, and by default there is none."""
     from io import BytesIO
 
     from PIL import Image

@@ -90,7 +90,7 @@ class TestStandardIntegration(_Standard, ToolsIntegrationTests):
 
 
 def test_the_model_sees_three_arguments(tool: ImageVariationTool) -> None:
-    """Its schema has image, n and size, with limits. Programs may pass more."""
+    """The model's schema has image, n and size with limits, and programs may pass more."""
     properties = tool.tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]  # a model class here
     assert list(properties) == ["image", "n", "size"]
     assert (properties["n"]["minimum"], properties["n"]["maximum"]) == (1, 10)
@@ -168,7 +168,7 @@ async def test_an_async_engine_is_awaited(root: Path) -> None:
 
 
 def test_limits_win_over_arguments_of_the_model(root: Path) -> None:
-    """N is reduced to `max_n`, and the message says so. A fixed size replaces the requested one."""
+    """`n` is reduced to `max_n` with a message, and a fixed size replaces the requested one."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
     message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
     assert [item["width"] for item in message.artifact["images"]] == [256, 256]
@@ -210,7 +210,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_a_mistake_gets_an_error_message(
     tool: ImageVariationTool, arguments: dict[str, Any], text: str
 ) -> None:
-    """Each mistake of a model gets a short text, and never raises."""
+    """Each mistake of a model gets a short error message instead of an exception."""
     message = tool.invoke(call(**arguments))
     assert message.status == "error"
     assert text in message.content
@@ -227,7 +227,7 @@ def test_a_mistake_gets_an_error_message(
 async def test_an_engine_failure_gets_an_error_message(
     root: Path, error: Exception, text: str
 ) -> None:
-    """An error of our tree keeps its text. The text of any other error is dropped."""
+    """An error of our tree keeps its text, and any other error loses it."""
 
     class FailingEngine:
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -241,7 +241,7 @@ async def test_an_engine_failure_gets_an_error_message(
 
 
 def test_the_file_name_of_a_result_is_a_handle(tool: ImageVariationTool) -> None:
-    """A model may add the suffix that the message mentions, or the folder."""
+    """A handle is also recognized with the suffix or the folder of its file."""
     handle = tool.invoke(call(image="cat.jpg")).artifact["images"][0]["handle"]
     for image in (handle, f"{handle}.png", f"variations/{handle}.png"):
         assert tool.invoke(call(image=image)).status == "success"
@@ -281,7 +281,7 @@ async def test_callbacks_of_a_call_get_the_progress(tool: ImageVariationTool) ->
 
 @pytest.mark.parametrize("engine", ["instant", "local"])
 async def test_an_error_of_a_handler_is_not_the_engines(root: Path, engine: str) -> None:
-    """A handler with `raise_error` gets its error raised, whichever thread it ran in."""
+    """The error of a handler with `raise_error` is raised, whichever thread it ran in."""
     tool = ImageVariationTool(root_dir=root, engine=engine)
     tool_call = call(image="cat.jpg", size="256x256")
     handler = Listener(ZeroDivisionError("from the handler"))
@@ -301,7 +301,7 @@ class UndeclaredEngine(InstantEngine):
     ids=["by name", "as an object", "undeclared"],
 )
 def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name: str) -> None:
-    """It does not matter how the engine was given. An undeclared engine has its class's name."""
+    """The artifact has the declared name of the engine, or else the name of its class."""
     tool = ImageVariationTool(root_dir=root, engine=engine)
     (image,) = tool.invoke(call(image="cat.jpg", size="256x256")).artifact["images"]
     assert image["engine"] == name
@@ -330,7 +330,7 @@ def test_an_engine_keeps_the_name_it_was_given_by(
 
 
 def test_a_single_string_is_the_image(tool: ImageVariationTool) -> None:
-    """A program may invoke the tool with only the name."""
+    """A program may invoke the tool with only the name of an image."""
     assert tool.invoke("cat.jpg").startswith("Made 1 variation of cat")
 
 
@@ -358,7 +358,7 @@ def test_results_never_leave_the_root(tool: ImageVariationTool, root: Path) -> N
 
 
 def test_a_link_made_during_a_call_is_not_followed(root: Path) -> None:
-    """Nothing is written or deleted where the output folder leads now."""
+    """If the output folder becomes a link during a call, nothing is written or deleted there."""
     outside = root.parent / f"{root.name}-outside"
     outside.mkdir()
     (outside / "dog-0123abcd-1.png").write_bytes(square_png())
@@ -377,7 +377,7 @@ def test_a_link_made_during_a_call_is_not_followed(root: Path) -> None:
 
 @pytest.mark.parametrize("output_dir", ["{root}/kept", "below/../kept", "{root}/below/../kept"])
 def test_output_dir_is_shown_as_a_plain_path(root: Path, output_dir: str) -> None:
-    """However it was set, no absolute path is shown, and results are found again."""
+    """`output_dir` is never shown as an absolute path, and results are found again."""
     tool = ImageVariationTool(
         root_dir=root, engine="instant", output_dir=output_dir.format(root=root)
     )
@@ -390,7 +390,7 @@ def test_output_dir_is_shown_as_a_plain_path(root: Path, output_dir: str) -> Non
 
 @pytest.mark.parametrize("output_dir", ["/out", "../out", "a/../../out", "link", "link/below", "."])
 def test_output_dir_must_be_below_the_root(root: Path, output_dir: str) -> None:
-    """A folder outside is refused, also through a symbolic link. So is the root itself."""
+    """`output_dir` may be neither the root nor outside of it, even through a symbolic link."""
     (root / "link").symlink_to(root.parent)
     with pytest.raises(SourceError, match="inside root_dir"):
         ImageVariationTool(root_dir=root, engine="instant", output_dir=output_dir)
@@ -403,7 +403,7 @@ def test_the_tool_survives_pickling(tool: ImageVariationTool) -> None:
 
 
 def test_corrupt_pixels_get_an_error_message(root: Path) -> None:
-    """An image that fails only during decoding is answered with text too."""
+    """An image that fails only during decoding gets an error message too."""
     (root / "rotten.png").write_bytes(corrupt_png())
     message = ImageVariationTool(root_dir=root).invoke(call(image="rotten.png"))
     assert "pixels cannot be decompressed" in message.content
@@ -440,7 +440,7 @@ def _second_handle(messages: Sequence[BaseMessage]) -> str:
 
 
 def test_an_agent_varies_and_survives_a_mistake(root: Path) -> None:
-    """Three variations, two variations of the second, and an invented file name."""
+    """An agent varies a photo and one of its variations, and recovers from an invented name."""
     model = Scripted(
         script=[
             lambda _: asks(image="cat.jpg", n=3, size="256x256"),
@@ -463,7 +463,7 @@ def test_an_agent_varies_and_survives_a_mistake(root: Path) -> None:
 
 
 def test_a_server_gets_the_visible_image(root: Path) -> None:
-    """Colors hidden by alpha would be visible to a model that drops alpha."""
+    """A server gets no colors hidden by alpha, which a model that drops alpha would see."""
     (root / "faint.png").write_bytes(square_png(mode="RGBA"))
     expected = flatten_on_white(load_source(root / "faint.png").png).data
     with raw_server(response(200, success(1))) as server:
@@ -476,7 +476,7 @@ def test_a_server_gets_the_visible_image(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_server_is_the_engine(root: Path, kind: str) -> None:
-    """Its images are saved and named. A refusal is text that the model can act on."""
+    """Images of a server are saved and named, and a refusal is text that the model can act on."""
     refusal = response(429, failure("Please try again in 999s.", type="requests"))
     with raw_server(response(200, success(2)), refusal) as server:
         engine = load_engine("variations", base_url=server.base_url, api_key="sk-verysecret")
@@ -488,11 +488,11 @@ async def test_a_server_is_the_engine(root: Path, kind: str) -> None:
             messages.append(message)
         assert isinstance(engine, VariationsEngine)
         engine.close()
-    saved, refused = messages
-    assert [item["width"] for item in saved.artifact["images"]] == [256, 256]
-    assert refused.status == "error"
-    assert "try again in 999s" in refused.content
-    assert "sk-verysecret" not in repr((saved, refused, tool))
+    success_message, refusal_message = messages
+    assert [item["width"] for item in success_message.artifact["images"]] == [256, 256]
+    assert refusal_message.status == "error"
+    assert "try again in 999s" in refusal_message.content
+    assert "sk-verysecret" not in repr((success_message, refusal_message, tool))
 
 
 class RecompressingEngine:
@@ -507,7 +507,7 @@ class RecompressingEngine:
 
 
 def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
-    """The first file stays, its hash is in every artifact, and its handle can be varied."""
+    """If equal pixels come in another file, the first file, its hash and its handle stay."""
     tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine())
     talk = Talk(tool)
     images = [talk.vary("cat.jpg").artifact["images"][0] for _ in range(3)]

@@ -47,7 +47,7 @@ def make_tool(**settings: Any) -> FunctionTool:
 
 
 def test_it_is_a_tool_spec_with_one_tool(root: Path) -> None:
-    """It extends LlamaIndex's base class. Every way to list its tools gives the same tool."""
+    """The spec extends LlamaIndex's base class, and every way to list its tools gives one tool."""
     assert BaseToolSpec in ImageVariationToolSpec.__mro__
     spec = ImageVariationToolSpec(root_dir=root)
     for functions in (None, ["image_variation"], [("image_variation", "aimage_variation")]):
@@ -58,13 +58,13 @@ def test_it_is_a_tool_spec_with_one_tool(root: Path) -> None:
 
 
 async def test_to_tool_list_async(root: Path) -> None:
-    """LlamaIndex's base class offers it."""
+    """The async method of LlamaIndex's base class lists the tool, too."""
     (tool,) = await ImageVariationToolSpec(root_dir=root, max_n=2).to_tool_list_async()
     assert tool.metadata.get_parameters_dict()["properties"]["n"]["maximum"] == 2
 
 
 def test_the_description_is_short_for_every_model(tool: FunctionTool, root: Path) -> None:
-    """Under 1,024 characters, also if LlamaIndex derives it from the signature of a function."""
+    """The description has under 1,024 characters, even if LlamaIndex adds a signature."""
     spec = ImageVariationToolSpec(root_dir=root)
     plain = FunctionTool.from_defaults(spec.image_variation, async_fn=spec.aimage_variation)
     for listed_tool in (tool, plain):
@@ -73,7 +73,7 @@ def test_the_description_is_short_for_every_model(tool: FunctionTool, root: Path
 
 
 def test_the_model_sees_three_bounded_arguments(root: Path) -> None:
-    """It never sees the context. n is at most `max_n`, and a fixed size is not an argument."""
+    """The model sees no context, n is at most `max_n`, and a fixed size is not an argument."""
     properties = make_tool(root_dir=root).metadata.get_parameters_dict()["properties"]
     assert list(properties) == ["image", "n", "size"]
     assert properties["size"]["enum"] == ["256x256", "512x512", "1024x1024"]
@@ -93,7 +93,7 @@ def test_no_text_contradicts_max_n(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_the_raw_output_is_the_langchain_artifact(root: Path, kind: str) -> None:
-    """The text is the same too, sync and async."""
+    """Raw output and text equal those of the LangChain tool, sync and async."""
     arguments = {"image": "cat.jpg", "n": 3, "size": "256x256"}
     langchain_tool = ImageVariationTool(root_dir=root, engine="instant")
     message = langchain_tool.invoke(call(**arguments))
@@ -114,7 +114,7 @@ def test_a_single_name_is_the_image(tool: FunctionTool) -> None:
 
 
 async def test_the_functions_of_the_spec_equal_the_tool(root: Path) -> None:
-    """Programs may call them, or make other tools of them."""
+    """The functions of the spec return what the tool returns, so programs may call them."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant")
     output = spec.image_variation("cat.jpg", size="256x256")
     assert (await spec.aimage_variation("cat.jpg", size="256x256")).blocks == output.blocks
@@ -125,7 +125,7 @@ async def test_the_functions_of_the_spec_equal_the_tool(root: Path) -> None:
 
 @pytest.mark.parametrize("thumbnail", [False, True])
 def test_the_blocks_are_text_and_a_thumbnail(root: Path, thumbnail: bool) -> None:
-    """The thumbnail is small and in memory: LlamaIndex would fetch a path or URL unchecked."""
+    """The thumbnail is small and in memory, since LlamaIndex would fetch a path unchecked."""
     output = make_tool(root_dir=root, thumbnail=thumbnail).call(image="cat.jpg", n=4)
     text, *image_blocks = output.blocks
     assert isinstance(text, TextBlock)
@@ -159,7 +159,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 async def test_a_mistake_gets_an_error_message(
     tool: FunctionTool, arguments: dict[str, Any], text: str
 ) -> None:
-    """Each mistake of a model gets a text that says what to do, and never raises."""
+    """Each mistake of a model gets a text that says what to do, instead of an exception."""
     for output in (call_tool(tool, arguments), await acall_tool(tool, arguments)):
         assert (output.is_error, output.raw_output) == (True, None)
         assert text in output.content
@@ -168,7 +168,7 @@ async def test_a_mistake_gets_an_error_message(
 
 
 async def test_an_engine_failure_drops_its_text(root: Path) -> None:
-    """An error from elsewhere may contain a key or a path."""
+    """The text of an engine's error is dropped, since it may contain a key or a path."""
 
     class Failing:
         def create_variation(self, request: object) -> Any:
@@ -193,7 +193,7 @@ def test_no_bytes_and_no_absolute_path_in_outputs(
 
 
 def test_a_tool_may_have_another_name_and_description(root: Path) -> None:
-    """LlamaIndex's mapping sets them. The arguments stay, unless the mapping has others."""
+    """LlamaIndex's mapping may replace the name, the description and the arguments of the tool."""
 
     class Other(BaseModel):
         image: str
@@ -220,7 +220,7 @@ def test_wrong_settings_are_raised_immediately(root: Path) -> None:
 
 
 def test_images_are_saved_as_the_output_says(tool: FunctionTool, root: Path) -> None:
-    """They are PNG files of the requested size, and their names can be varied again."""
+    """Images are saved as PNG in the requested size, and can be varied again by name."""
     (image,) = tool.call(image="cat.jpg", size="256x256").raw_output["images"]
     with Image.open(root / image["path"]) as file:
         assert (file.format, file.size) == ("PNG", (256, 256))

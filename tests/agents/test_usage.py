@@ -12,7 +12,7 @@ def answer(**extra: Any) -> ImagesResponse:
 
 
 def test_tokens_have_langchains_keys() -> None:
-    """The vendor's usage, with its details by kind."""
+    """The vendor's usage is reported under LangChain's keys, with its details by kind."""
     usage = {
         "input_tokens": 320,
         "input_tokens_details": {"image_tokens": 300, "text_tokens": 20},
@@ -33,7 +33,7 @@ def test_tokens_have_langchains_keys() -> None:
     "extra", [{"usage": {"cost": 0.04}}, {"inference_status": {"status": "ok", "cost": 0.04}}]
 )
 def test_the_cost_is_read_from_the_response(extra: dict[str, Any]) -> None:
-    """In US dollars, wherever a gateway or host puts it."""
+    """The cost in US dollars is read wherever a gateway or host puts it."""
     assert usage_metadata(answer(**extra)) == {"total_cost": 0.04}
 
 

@@ -62,7 +62,7 @@ def paths_by_log_line(out: str = "out") -> dict[str, str]:
 def test_random_kills_lose_nothing(
     round: int, source_count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest equals that of an undisturbed run, and existing images are never made again."""
+    """After random kills, the manifest is that of an undisturbed run, and no image was remade."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.01")
     start = time.monotonic()
     assert run("photos", "--n", "3", out="whole") == 0
@@ -112,7 +112,7 @@ def test_interrupt_finishes_started_sources(
     source_count: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The manifest is written, the message says how to continue, and nothing is made twice."""
+    """After an interrupt, the manifest is written, and no image is made twice."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.1")
     process = start_run("photos", "--jsonl", "--engine", engine)
     wait_until(log().exists, process)
@@ -136,7 +136,7 @@ def test_interrupt_finishes_started_sources(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["logged", "hosted"])
 def test_second_interrupt_stops_immediately(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even an image in progress is abandoned. No partial file and no process is left."""
+    """A second interrupt abandons images in progress, and leaves no partial file or process."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
     process = start_run("photos", "--engine", engine)
     wait_until(log().exists, process)
@@ -157,7 +157,7 @@ def test_second_interrupt_stops_immediately(engine: str, monkeypatch: pytest.Mon
 def test_concurrent_runs_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second run changes nothing. Once the first is gone, another can start immediately."""
+    """A concurrent run changes nothing, and once the first is gone, another can start."""
     monkeypatch.setenv("ENGINE_SECONDS", "600")
     process = start_run("photos")
     wait_until(log().exists, process)
@@ -174,7 +174,7 @@ def test_concurrent_runs_are_refused(
 
 
 def test_temporary_files_are_removed() -> None:
-    """Only those of a run are removed. Other files in the folder stay."""
+    """Leftover temporary files of a run are removed, and other files stay."""
     assert run_hosted("photos") == 0
     temporary_paths = [Path("out", name, ".0123456789abcdef.part") for name in (".", "images/ab")]
     unrelated_paths = [Path("out", "mine.part"), Path("out", "mine", ".0123456789abcdef.part")]
@@ -189,7 +189,7 @@ def test_temporary_files_are_removed() -> None:
 def test_ledger_that_cannot_grow_ends_the_run(
     source_count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The next run finds the existing images, whether recorded or not, and makes the rest."""
+    """After a ledger could not grow, the next run finds the existing images and makes the rest."""
     assert run_hosted("photos", "--n", "3", out="whole") == 0
     path_of = paths_by_log_line("whole")
     with limit_file_size(60_000):
@@ -208,7 +208,7 @@ def test_ledger_that_cannot_grow_ends_the_run(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_full_disk_ends_the_run(tmp_path: Path) -> None:
-    """On a small file system: one line, exit code 1, no partial files. With space it resumes."""
+    """A full disk ends the run with one line and no partial files, and later it resumes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"mount -t tmpfs -o size=200k none {disk} && mkdir {disk}/out && "
@@ -230,7 +230,7 @@ def test_full_disk_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_unwritable_output_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder below a file is refused at the start. A later write error ends the run."""
+    """An output below a file is refused at the start, and a later write error ends the run."""
     assert run_hosted("photos", out="photos/0.png/out") == 2
     assert capsys.readouterr().err == (
         "image-variation: The folder 'out' cannot be written to; choose another one for the "
@@ -246,7 +246,7 @@ def test_unwritable_output_is_refused(photos: Path, capsys: pytest.CaptureFixtur
 
 
 def test_corrupt_ledger_can_be_deleted(capsys: pytest.CaptureFixture[str]) -> None:
-    """No image is made again, and the manifest stays the same."""
+    """After a corrupt ledger is deleted, no image is made again, and the manifest is the same."""
     assert run_hosted("photos") == 0
     rows = read_manifest()
     Path("out/.batch/ledger.sqlite").write_bytes(b"no database" * 1000)
@@ -260,7 +260,7 @@ def test_corrupt_ledger_can_be_deleted(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("damage", ["truncated", "other", "missing"])
 def test_changed_image_is_made_again(damage: str) -> None:
-    """An image is also made again if another valid image of the same size replaced it."""
+    """An image that another valid image of the same size replaced is made again."""
     assert run_hosted("photos") == 0
     images, rows = output_images(), read_manifest()
     path, other_path = (Path("out") / row["output_path"] for row in rows[:2])
@@ -282,7 +282,7 @@ def test_changed_image_is_made_again(damage: str) -> None:
 def test_run_works_without_standard_streams(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The message on an interrupt does not end up in a file that got the descriptor of a stream."""
+    """Without standard streams, no message ends up in a file that has a stream's descriptor."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.2")
     script = 'exec "$@" <&- >&- 2>&-'
     batch = run_command("photos", "--engine", "hosted", "--jsonl")

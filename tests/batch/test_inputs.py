@@ -37,7 +37,7 @@ def paths(*sources: str) -> list[str]:
 
 
 def test_folder_is_walked_in_order(photos: Path) -> None:
-    """Inputs are its images and those below it, but no hidden files, linked folders or pipes."""
+    """Inputs are a folder's images and those below it, but no hidden files, links or pipes."""
     for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "notes.txt", ".hidden.png", ".git/x.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
@@ -69,7 +69,7 @@ def test_results_inside_the_input_are_skipped(photos: Path) -> None:
 
 
 def test_globs_are_expanded(photos: Path) -> None:
-    """Matches are sorted and folders among them skipped. An existing file of that name wins."""
+    """The matches of a glob are sorted, without folders, and an existing file of its name wins."""
     assert paths("photos/[12].png") == ["photos/1.png", "photos/2.png"]
     (photos / "[12].png").touch()
     assert paths("photos/[12].png") == ["photos/[12].png"]
@@ -130,7 +130,7 @@ WRITERS: dict[str, Write] = {
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_manifest_has_settings_for_each_source(kind: str) -> None:
-    """Paths are relative to the manifest, and other columns are ignored."""
+    """Paths in a manifest are relative to it, and its other columns are ignored."""
     rows = [{"path": "0.png", "n": 2, "size": "512x512", "seed": 5, "strength": 0.5}]
     WRITERS[kind](Path("photos", f"list.{kind}"), [*rows, {"path": "/b.png"}])
     first, second = list_rows(f"photos/list.{kind}")
@@ -152,7 +152,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.lists(NAMES, min_size=1, max_size=5))
 def test_manifest_may_contain_any_name(kind: str, tmp_path: Path, names: list[str]) -> None:
-    """Names may have line breaks, quotes, commas and all of Unicode."""
+    """Names in a manifest may have line breaks, quotes, commas and all of Unicode."""
     manifest = tmp_path / f"{next(NUMBERS)}.{kind}"
     WRITERS[kind](manifest, [{"path": name} for name in names])
     rows = list_rows(str(manifest))
@@ -171,7 +171,7 @@ def test_any_bytes_are_rows_or_errors(suffix: str, tmp_path: Path, data: bytes) 
 
 
 def test_bad_line_is_an_error_with_its_number() -> None:
-    """The other lines are used."""
+    """A bad line is an error with its number, and the other lines are used."""
     bad_lines = [
         "[1]",
         "{",
@@ -196,13 +196,13 @@ def test_bad_line_is_an_error_with_its_number() -> None:
 
 
 def test_column_of_paths_may_have_another_name() -> None:
-    """For example, a manifest of a run can be the input for variations of its results."""
+    """The column of paths can be chosen, so a run's manifest can be the input of another."""
     Path("list.csv").write_text("output_path,path\na.png,b.png\n")
     assert list_rows("list.csv", column="output_path") == [{"path": "a.png"}]
 
 
 def test_large_manifest_needs_little_memory() -> None:
-    """Its 100,000 lines are read one at a time."""
+    """A manifest of 100,000 lines is read one line at a time."""
     Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))
     inputs = Inputs(["list.csv"], outputs=OutputFolder("out"))
     blocks = [sys.getallocatedblocks() for number, _ in enumerate(inputs) if number % 1000 == 999]
@@ -211,7 +211,7 @@ def test_large_manifest_needs_little_memory() -> None:
 
 
 def test_deleted_folder_is_an_error(photos: Path) -> None:
-    """The sources after it are used."""
+    """A deleted folder is an error, and the sources after it are used."""
     (photos / "deep").mkdir()
     (photos / "deep" / "9.png").touch()
     (photos / "last.png").touch()
@@ -242,7 +242,7 @@ def test_circular_links_end_no_walk(photos: Path) -> None:
 
 
 def test_parquet_paths_may_be_bytes(photos: Path) -> None:
-    """Like text, they are relative to the folder of the manifest."""
+    """Paths that are bytes are relative to the folder of the manifest, like text."""
     table = pyarrow.table({"path": pyarrow.array([b"0.png"], pyarrow.binary())})
     pyarrow.parquet.write_table(table, photos / "list.parquet")
     assert paths("photos/list.parquet") == ["photos/0.png"]
@@ -268,7 +268,7 @@ def test_ambiguous_manifest_is_refused() -> None:
 
 
 def test_missing_path_names_its_row() -> None:
-    """The error has the number of the row and the name of the manifest."""
+    """The error for a missing path has the number of its row and the manifest's name."""
     Path("list.jsonl").write_text('{"path": "a.png"}\n{"path": null}\n{"path": 3}\n{"n": 1}\n')
     items = [*Inputs(["list.jsonl"], outputs=OutputFolder("out"))]
     errors = [item.error and item.error.message for item in items]

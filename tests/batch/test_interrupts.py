@@ -12,7 +12,7 @@ from langchain_image_variation.batch.interrupts import Interrupts
 def test_second_signal_raises_an_interrupt(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The first signal is only noted. After the block the previous handlers are back."""
+    """Only the second signal raises an interrupt, and the previous handlers are restored."""
     handler = signal.getsignal(number)
     interrupts = Interrupts()
     with interrupts.handle_signals():
@@ -51,7 +51,7 @@ def close_temporarily(descriptor: int) -> Iterator[None]:
 
 
 def test_message_needs_no_terminal() -> None:
-    """The terminal that started the run may be closed."""
+    """The message about an interrupt raises no error if the terminal is closed."""
     interrupts = Interrupts()
     with interrupts.handle_signals(), close_temporarily(2):
         signal.raise_signal(signal.SIGTERM)

@@ -104,7 +104,7 @@ BAD = [
 
 @pytest.mark.parametrize(("row", "message"), BAD, ids=[str(row)[:30] for row, _ in BAD])
 def test_bad_value_names_its_limit(row: dict[str, object], message: str) -> None:
-    """`param` names the column."""
+    """The error for a bad value names the limit, and its `param` names the column."""
     with pytest.raises(ImageVariationError) as caught:
         job(**row)
     assert caught.value.message.startswith(message)
@@ -112,14 +112,14 @@ def test_bad_value_names_its_limit(row: dict[str, object], message: str) -> None
 
 
 def test_path_may_be_bytes_or_path_object() -> None:
-    """`os.scandir` and `pathlib` return them."""
+    """A path may be bytes or a path object, as `os.scandir` and `pathlib` return it."""
     assert job(path=Path("a.png")).path == "a.png"
     assert job(path=b"\xff.png").path == "\udcff.png"
 
 
 @given(st.text(st.characters(codec=None)))
 def test_escaped_name_is_valid_unicode(name: str) -> None:
-    """Lone surrogates are escaped, and everything else stays."""
+    """Lone surrogates in a name are escaped, and everything else stays."""
     escaped_name = escape_surrogates(name)
     assert escaped_name.encode("utf-8").decode("utf-8") == escaped_name
     if not any("\ud800" <= character <= "\udfff" for character in name):

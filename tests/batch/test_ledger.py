@@ -106,7 +106,7 @@ def test_rows_are_read_in_several_queries(tmp_path: Path) -> None:
 
 
 def test_row_without_index_is_listed(tmp_path: Path) -> None:
-    """A source that failed as a whole has one such row."""
+    """A source that failed as a whole is listed with one row without an index."""
     with Ledger(tmp_path) as ledger:
         row: OutputRow = dict.fromkeys(COLUMNS)
         ledger.record(0, [row | {"error": "SourceError: none."}])
@@ -135,7 +135,7 @@ def test_failed_record_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_closed_ledger_raises_an_error(tmp_path: Path) -> None:
-    """A thread of the lookahead may still use it when the run has ended."""
+    """A closed ledger raises an error in a thread that still uses it."""
     with fill_ledger(tmp_path) as ledger:
         pass
     operations: list[Callable[[], object]] = [

@@ -34,7 +34,7 @@ from tests.server.serving import serving
 
 
 def test_folder_becomes_images_and_manifest(capsys: pytest.CaptureFixture[str]) -> None:
-    """Worker processes make them. A second run makes nothing and writes the same manifest."""
+    """A folder becomes images and a manifest, and a second run makes nothing."""
     assert run("photos", "--n", "2", "--jsonl") == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == ["out/manifest.parquet", "out/manifest.jsonl"]
@@ -66,7 +66,7 @@ def test_n_may_change_between_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_images_are_rows_and_exit_code_3(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are made. The summary counts the errors by class, with an example of each."""
+    """Bad images become rows, and the summary counts the errors by class, with examples."""
     (photos / "corrupt.png").write_bytes(corrupt_png())
     (photos / "empty.png").touch()
     for index in range(2, 5):
@@ -100,7 +100,7 @@ def test_bad_images_are_rows_and_exit_code_3(
 
 
 def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
-    """The image is decoded neither for variations nor for the gallery. The others are made."""
+    """A JPEG with hundreds of scans becomes a row and is never decoded."""
     (photos / "scans.jpg").write_bytes(with_scans(300))
     assert run("photos", "--gallery") == 3
     errors = {row["source_path"]: row["error"] for row in read_manifest() if row["error"]}
@@ -111,7 +111,7 @@ def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
 
 
 def test_copies_of_a_source_are_processed_once(photos: Path) -> None:
-    """Each copy has its own rows, whether they are processed at the same time or later."""
+    """Copies of a source are processed once, and each copy has its own rows."""
     for name in ("0b.png", "1b.png", "9.png"):
         (photos / name).write_bytes((photos / "0.png").read_bytes())
     assert run_hosted("photos", "--n", "2") == 0
@@ -123,7 +123,7 @@ def test_copies_of_a_source_are_processed_once(photos: Path) -> None:
 
 
 def test_file_names_may_have_any_characters(photos: Path) -> None:
-    """Line breaks, markup, all of Unicode, and bytes that are not UTF-8, which are escaped."""
+    """File names may have line breaks, markup, any Unicode, and bytes that are not UTF-8."""
     names = [b"new\nline.png", "\u00fc\U0001f431.png".encode(), b"<b>&.png", b"\xff'\".png"]
     for index, name in enumerate(names):
         data = square_png(64 + index)
@@ -141,7 +141,7 @@ def test_file_names_may_have_any_characters(photos: Path) -> None:
 
 
 def test_output_may_be_inside_the_input() -> None:
-    """A second run uses the same sources, not the results of the first run."""
+    """A second run with its output inside the input uses the same sources, not the results."""
     assert run_hosted("photos", "--gallery", out="photos/out") == 0
     first_rows = read_manifest("photos/out")
     assert run_hosted("photos", "--gallery", out="photos/out") == 0
@@ -150,7 +150,7 @@ def test_output_may_be_inside_the_input() -> None:
 
 
 def test_source_may_change_between_runs(photos: Path) -> None:
-    """Its new content gets new images, in the manifest too. The old files stay."""
+    """A source with new content gets new images and rows, and the old files stay."""
     assert run_hosted("photos") == 0
     first_rows = read_manifest()
     (photos / "0.png").write_bytes(square_png(100))
@@ -169,7 +169,7 @@ def test_source_may_be_deleted_during_a_run(photos: Path, monkeypatch: pytest.Mo
 
 
 def test_manifest_rows_have_their_own_settings() -> None:
-    """The manifest of a run can also be the input of the next one."""
+    """Each row of a manifest has its own settings, and a run's manifest can be an input."""
     rows = [
         {"path": "photos/0.png", "n": 3},
         {"path": "photos/1.png", "size": "512x512", "seed": 7},
@@ -183,7 +183,7 @@ def test_manifest_rows_have_their_own_settings() -> None:
 
 
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run writes the manifest of the sources so far and exits with 3."""
+    """At `--max-failures`, the run writes the manifest of the sources so far and exits with 3."""
     for index in range(4):
         (photos / f"{index}.png").write_text("not an image")
     assert run_hosted("photos", "--max-failures", "2", "--workers", "1") == 3
@@ -197,7 +197,7 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
 
 
 def test_stopped_run_keeps_earlier_rows(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sources that it did not reach keep their rows. A complete run drops missing sources."""
+    """Sources that a stopped run did not reach keep their rows."""
     assert run_hosted("photos") == 0
     first_rows = read_manifest()
     (photos / "0.png").write_text("not an image")
@@ -219,7 +219,7 @@ def test_stopped_run_keeps_earlier_rows(photos: Path, capsys: pytest.CaptureFixt
 def test_fatal_errors_end_the_run(
     engine: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message is a single line, not one per source."""
+    """A fatal error ends the run with a single line, not one per source."""
     assert run("photos", "--engine", engine) == code
     err = capsys.readouterr().err
     assert err.startswith(message)
@@ -228,7 +228,7 @@ def test_fatal_errors_end_the_run(
 
 @pytest.mark.slow
 def test_source_that_kills_workers_fails() -> None:
-    """The source fails after three attempts, and the run goes on."""
+    """A source that kills workers fails after three attempts, and the run goes on."""
     Path("list.csv").write_text("path\nphotos/0.png\n")
     assert run("list.csv", "--engine", "dying", "--workers", "1") == 3
     assert [row["error"] for row in read_manifest()] == [
@@ -239,7 +239,7 @@ def test_source_that_kills_workers_fails() -> None:
 def test_engine_may_print_and_read(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Its output does not mix with messages to the run, and its input is empty."""
+    """What an engine prints does not mix with messages to the run, and its input is empty."""
     assert run("photos", "--engine", "noisy", "--workers", "1") == 0
     out, err = capfd.readouterr()
     assert out == "out/manifest.parquet\n"
@@ -250,7 +250,7 @@ def test_engine_may_print_and_read(
 def test_hosted_engines_get_concurrent_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There are as many calls as workers, and no worker processes."""
+    """A hosted engine gets as many calls at once as workers, without worker processes."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.1")
     assert run_hosted("photos", "--workers", "5") == 0
     pid, calls = Path(os.environ["ENGINE_LOG"] + ".calls").read_text().split()
@@ -258,7 +258,7 @@ def test_hosted_engines_get_concurrent_calls(
 
 
 def test_run_with_a_real_server(tmp_path: Path) -> None:
-    """Its images are kept, and are not requested again."""
+    """Images of a real server are kept, and not requested again."""
     with serving(create_app("instant", store_dir=tmp_path / "store")) as address:
         arguments = ["photos", "--engine", "variations", "--base-url", f"{address}/v1"]
         assert run_hosted(*arguments, "--n", "2", "--workers", "4") == 0
@@ -272,7 +272,7 @@ def test_run_with_a_real_server(tmp_path: Path) -> None:
 def test_workers_that_cannot_start_end_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message is a single line, instead of three attempts per source."""
+    """Workers that cannot start end the run with one line, without attempts per source."""
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     assert run("photos") == 1
     assert capsys.readouterr().err == (
@@ -300,7 +300,7 @@ BAD = [
 def test_bad_usage_is_one_line_and_exit_code_2(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is written."""
+    """Bad usage is one line with exit code 2, and nothing is written."""
     Path("empty").mkdir()
     assert main(["batch", *(arguments.split(" ") if arguments else [])]) == 2
     out, err = capsys.readouterr()
@@ -312,7 +312,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
 def test_json_lines_need_no_pyarrow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without --jsonl, the message says what to install and what else you can do."""
+    """Without pyarrow, only `--jsonl` works, and the message says what else you can do."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_hosted("photos") == 1
     assert capsys.readouterr().err == (
@@ -328,7 +328,7 @@ def test_json_lines_need_no_pyarrow(
 
 
 def test_terminal_shows_progress() -> None:
-    """The bar shows the rate and the remaining time."""
+    """On a terminal, a bar shows the rate and the remaining time."""
     terminal, child_side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     arguments = ["batch", "photos", "--engine", "hosted"]
@@ -378,7 +378,7 @@ class _Links(HTMLParser):
 
 
 def test_gallery_shows_sources_and_variations(photos: Path) -> None:
-    """All linked files exist. Names and errors are text, never markup."""
+    """All files linked in the gallery exist, and names and errors are text, never markup."""
     (photos / "<b>'\".png").write_bytes(jpeg())
     (photos / "9.png").write_text("not an image")
     assert run_hosted("photos", "--n", "2", "--gallery") == 3
@@ -398,7 +398,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
 
 
 def test_large_gallery_has_pages(photos: Path) -> None:
-    """A source is never split between pages, and obsolete pages are removed."""
+    """No source is split between the pages of a gallery, and obsolete pages are removed."""
     assert run_hosted("photos", "--n", "2", "--gallery") == 0
     folder = OutputFolder("out")
     with Ledger(Path("out")) as ledger:
@@ -418,7 +418,7 @@ def test_large_gallery_has_pages(photos: Path) -> None:
 
 
 def test_gallery_may_stop_early() -> None:
-    """The gallery shows the sources so far, and is complete once written again."""
+    """A gallery that stopped early shows the sources so far, and is complete once rewritten."""
     assert run_hosted("photos") == 0
     with Ledger(Path("out")) as ledger:
         answers = iter([False, False, True])
@@ -432,7 +432,7 @@ def test_gallery_may_stop_early() -> None:
 
 
 def test_gallery_survives_missing_sources(photos: Path) -> None:
-    """The gallery shows the variations, and a note in place of the source."""
+    """The gallery shows the variations of a missing source, and a note in its place."""
     assert run_hosted("photos") == 0
     (photos / "0.png").unlink()
     (photos / "1.png").write_bytes(square_png(99))
@@ -451,7 +451,7 @@ def test_gpus_need_a_cluster(gpus: str, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="'ray' is installed")
 def test_missing_ray_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is made."""
+    """Without Ray, the error names the extra, and nothing is made."""
     assert run_hosted("photos", "--ray") == 1
     assert "langchain-image-variation[ray]" in capsys.readouterr().err
     assert not output_images()

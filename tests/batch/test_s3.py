@@ -91,7 +91,7 @@ def download_outputs(s3: Any) -> str:
 
 
 def test_run_with_s3_equals_run_with_folders(s3: Any, photos_url: str) -> None:
-    """Worker processes make the same images and rows. A second run makes nothing."""
+    """A run with S3 makes the same images and rows as with folders."""
     assert run("photos", "--n", "2", "--jsonl", out="whole") == 0
     local_counts = count_made_images()
     # A source is inspected, read by its worker, and read for its thumbnail. An image is searched,
@@ -112,7 +112,7 @@ def test_run_with_s3_equals_run_with_folders(s3: Any, photos_url: str) -> None:
 
 
 def test_killed_run_is_resumed(s3: Any, photos_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run makes the missing images."""
+    """After a kill, the next run makes the missing images."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.05")
     process = start_run(photos_url, "--n", "4", out=OUT)
     wait_until(lambda: len(count_made_images()) > 8, process)
@@ -131,7 +131,7 @@ def test_killed_run_is_resumed(s3: Any, photos_url: str, monkeypatch: pytest.Mon
 def test_concurrent_runs_are_refused(
     s3: Any, photos_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second run ends once it has seen the first renew its lease."""
+    """A second run ends when it has seen the first renew its lease."""
     monkeypatch.setenv("ENGINE_SECONDS", str(RENEWAL_INTERVAL / 2))
     process = start_run(photos_url, out=OUT)
     wait_until(lambda: len(count_made_images()) > 0, process)
@@ -145,7 +145,7 @@ def test_concurrent_runs_are_refused(
 
 
 def test_unusual_objects_are_rows(s3: Any, photos_url: str) -> None:
-    """Objects may be empty or not images, have any name, and stand for folders."""
+    """Objects that are empty, not images or oddly named become rows."""
     s3.pipe_file("bucket/photos/empty.png", b"")
     s3.pipe_file("bucket/photos/sub/", b"")
     s3.pipe_file("bucket/photos/text.png", b"hello")

@@ -68,7 +68,7 @@ def operations(kind: str) -> list[str]:
 
 
 def test_run_with_urls_equals_run_with_folders(photos: Path) -> None:
-    """Worker processes make the same images and rows. A second run makes nothing."""
+    """A run with URLs makes the same images and rows as with folders."""
     shutil.copytree(photos, shelf_path("shelf://kept/photos"))
     assert run("photos", "--n", "2", "--jsonl", out="whole") == 0
     first = count_made_images()
@@ -88,7 +88,7 @@ def test_run_with_urls_equals_run_with_folders(photos: Path) -> None:
 
 
 def test_only_changed_images_are_made_again() -> None:
-    """The ledger at the URL knows the images and keeps their times."""
+    """Only changed images are made again, and the ledger at the URL keeps the other times."""
     assert run_hosted("photos", "--n", "3", out=OUT) == 0
     images, rows = output_images(local_copy()), read_manifest(local_copy())
     times = read_times(local_copy())
@@ -104,7 +104,7 @@ def test_only_changed_images_are_made_again() -> None:
 
 
 def test_images_are_found_without_a_ledger() -> None:
-    """Existing images are verified, and only a damaged one is made again."""
+    """Without a ledger, existing images are verified, and only a damaged one is made again."""
     assert run_hosted("photos", "--n", "2", out=OUT) == 0
     images, rows = output_images(local_copy()), read_manifest(local_copy())
     shutil.rmtree(Path(local_copy(), ".batch"))
@@ -142,7 +142,7 @@ def test_killed_run_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_kills_lose_nothing(
     seed: int, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images that existed when a run began are never made again."""
+    """After random kills, images that existed when a run began are never made again."""
     for index in range(5, 16):
         (photos / f"{index}.png").write_bytes(square_png(32 + index))
     monkeypatch.setenv("ENGINE_SECONDS", "0.02")
@@ -169,7 +169,7 @@ def test_random_kills_lose_nothing(
 
 @pytest.mark.slow
 def test_interrupted_run_keeps_earlier_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its manifest has the rows of sources that it did not reach, from the stored ledger."""
+    """The manifest of an interrupted run keeps the rows of sources that it did not reach."""
     assert run_hosted("photos", out=OUT) == 0
     rows = read_manifest(local_copy())
     Path(local_copy(), rows[0]["output_path"]).unlink()
@@ -184,7 +184,7 @@ def test_interrupted_run_keeps_earlier_rows(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_inputs_at_urls_equal_local_inputs(photos: Path) -> None:
-    """Folders, hidden files, globs and manifests work in the same way."""
+    """Folders, hidden files, globs and manifests work at URLs as they do locally."""
     top = shelf_path("shelf://kept/in")
     for name in ("b.png", "a/2.JPG", "a/1.png", ".hidden.png", "notes.txt", "a.png", "z/.x/1.png"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ def test_glob_is_searched_once() -> None:
 
 
 def test_results_are_no_inputs() -> None:
-    """A run over its own outputs skips them, and refuses them alone."""
+    """A run skips its own outputs among the inputs, and refuses them as the only input."""
     assert run_hosted("photos", out=OUT) == 0
     shelf_path(f"{OUT}/9.png").write_bytes(square_png())
     items = [*Inputs([OUT], outputs=open_outputs(OUT))]
@@ -261,7 +261,7 @@ def test_results_are_no_inputs() -> None:
     ],
 )
 def test_unusable_input_url_is_refused(source: str, error: type[Exception], message: str) -> None:
-    """Nothing is made, and no message contains a password."""
+    """For an unusable input URL, nothing is made, and no message contains a password."""
     with pytest.raises(error, match=message) as caught:
         Inputs([source], outputs=OutputFolder("out"))
     assert "hunter2" not in str(caught.value)
@@ -278,14 +278,14 @@ def test_unusable_input_url_is_refused(source: str, error: type[Exception], mess
     ],
 )
 def test_unusable_output_url_is_refused(url: str, error: type[Exception], message: str) -> None:
-    """The constructor refuses it, and no message contains a password."""
+    """The constructor refuses an unusable output URL, and no message contains a password."""
     with pytest.raises(error, match=message) as caught:
         VariationBatch(url)
     assert "hunter2" not in str(caught.value)
 
 
 def test_memory_urls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Images in memory would be lost with the run. A missing bucket is not created either."""
+    """URLs in memory are refused, since the images would be lost with the run."""
     assert run("photos", out="memory://out") == 2
     assert "are lost when the process ends" in capsys.readouterr().err
     assert run("photos", out="shelf://lost/out") == 1
@@ -294,16 +294,18 @@ def test_memory_urls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unreadable_source_url_is_a_row() -> None:
-    """A password in its path is not shown."""
+    """An unreadable source URL becomes a row, which does not show a password."""
     (Path("list.csv")).write_text(
         "path\nshelf://kept/gone.png\nshelf://me:hunter2@kept/1.png\nhttps://example.com/1.png\n"
     )
     assert run_hosted("list.csv", "--jsonl", out=OUT) == 3
-    gone, password, http = read_manifest(local_copy())
-    assert gone["error"] == "SourceError: There is no file 'gone.png'; check the URL."
-    assert password["error"].startswith("SourceError: The URL of the source contains a password")
-    assert password["source_path"] == "shelf://me:***@kept/1.png"
-    assert http["error"].startswith("SourceError: path must be a path on this machine")
+    missing_row, password_row, http_row = read_manifest(local_copy())
+    assert missing_row["error"] == "SourceError: There is no file 'gone.png'; check the URL."
+    assert password_row["error"].startswith(
+        "SourceError: The URL of the source contains a password"
+    )
+    assert password_row["source_path"] == "shelf://me:***@kept/1.png"
+    assert http_row["error"].startswith("SourceError: path must be a path on this machine")
     assert "hunter2" not in Path(local_copy(), "manifest.jsonl").read_text()
 
 
@@ -311,7 +313,7 @@ def test_unreadable_source_url_is_a_row() -> None:
 def test_failing_storage_ends_the_run(
     operation: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No text of another library is shown. Later, the same command resumes the run."""
+    """A failing storage ends the run without another library's text, and it can be resumed."""
     shelf_path("shelf://kept/photos").mkdir(parents=True)
     shelf_path("shelf://kept/photos/1.png").write_bytes(square_png())
     monkeypatch.setenv("SHELF_FAILS", operation)
@@ -326,7 +328,7 @@ def test_failing_storage_ends_the_run(
 
 
 def test_batch_with_urls_pickles() -> None:
-    """In any file system, a repeated call makes nothing."""
+    """A batch with URLs can be pickled, and a repeated call makes nothing."""
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/in/1.png", square_png())
     batch = VariationBatch("memory://out", engine="logged", n=2, size="256x256")
@@ -361,7 +363,7 @@ def storage(url: str = OUT) -> StoredOutputs:
 
 @pytest.mark.slow
 def test_renewed_lease_blocks_other_runs() -> None:
-    """An expired lease does not block them, and the end of a run releases its lease."""
+    """A renewed lease blocks other runs, and an expired or released one does not."""
     with Lease(storage(), interval=0.05):
         waits: list[int] = []
         with (
@@ -381,7 +383,7 @@ def test_renewed_lease_blocks_other_runs() -> None:
 
 @pytest.mark.parametrize("reason", ["taken", "unreachable", "hanging"])
 def test_lease_may_be_lost(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run may start at the same moment, or the storage may be unreachable for too long."""
+    """A lease is lost to a run that starts at the same moment, or if renewing it fails too long."""
     hang_file = Path(os.environ["SHELF"] + ".hangs")
     with Lease(storage(), interval=0.02) as lease:
         if reason == "taken":
@@ -402,7 +404,7 @@ def test_lease_may_be_lost(reason: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_deleted_lease_is_lost() -> None:
-    """Another run took it and ended while this machine was suspended."""
+    """A lease is lost if another run took it and ended while this machine was suspended."""
     with Lease(storage(), interval=0.02) as lease:
         shelf_path(f"{OUT}/.batch/lease").unlink()
         deadline = time.monotonic() + 10
@@ -462,7 +464,7 @@ def test_used_batch_works_after_a_fork() -> None:
 
 @pytest.mark.slow
 def test_second_interrupt_ends_a_hanging_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the lease, the ledger nor the interpreter waits for the server."""
+    """A second interrupt ends a run without waiting for the server."""
     monkeypatch.setenv("ENGINE_SECONDS", "0.2")
     process = start_run("photos", "--n", "4", out=OUT)
     wait_until(lambda: len(count_made_images()) > 0, process)
@@ -494,7 +496,7 @@ def test_unreachable_storage_is_an_error(
 def test_full_temporary_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ledger, and each manifest while it is written, need space there."""
+    """A full temporary folder is an error, since the ledger and manifests need space there."""
     monkeypatch.setattr(tempfile, "tempdir", "nowhere")
     assert run_hosted("photos", out=OUT) == 1
     assert "The ledger of the output folder cannot be created" in capsys.readouterr().err
@@ -511,7 +513,7 @@ def test_file_url_may_be_the_root(url: str) -> None:
 
 
 def test_failed_ledger_upload_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later upload may succeed. Only the last one must."""
+    """A failed upload of the ledger does not end the run unless it is the last one."""
     monkeypatch.setattr(stored_ledger, "UPLOAD_INTERVAL", -1.0)
     with StoredLedger(storage(), is_lost=lambda: False) as ledger:
         monkeypatch.setenv("SHELF_FAILS", "write")

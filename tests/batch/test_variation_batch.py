@@ -122,7 +122,7 @@ def test_raising_n_adds_images(engine: str) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "corrupt"])
 def test_damaged_image_is_made_again(damage: str) -> None:
-    """Only that image is made, and it is identical to the original."""
+    """Of all images, only a damaged one is made again, identical to the original."""
     first = batch(n=3)({"path": ["photos/0.png"]})
     path = Path("out") / first["output_path"][1]
     data = path.read_bytes()
@@ -202,7 +202,7 @@ def test_batch_may_be_a_table(kind: str) -> None:
 
 
 def test_batch_pickles_after_use() -> None:
-    """The copy has the same settings and creates its own engine."""
+    """A copy of a used batch has the same settings and creates its own engine."""
     original = batch()
     original({"path": ["photos/0.png"]})
     copy = pickle.loads(pickle.dumps(original))
@@ -211,7 +211,7 @@ def test_batch_pickles_after_use() -> None:
 
 
 def test_engine_of_each_source_is_closed() -> None:
-    """Otherwise its connections would leak, once per source."""
+    """The engine of each source is closed, so that its connections do not leak."""
     sources = {"path": ["photos/0.png", "photos/1.png"]}
     assert batch()(sources)["error"] == [None] * 4
     log = Path(os.environ["ENGINE_LOG"] + ".closed").read_text()
@@ -220,7 +220,7 @@ def test_engine_of_each_source_is_closed() -> None:
 
 @pytest.mark.parametrize("seed", [2**63 - 1, 1.5, True, "x"])
 def test_seed_option_has_the_limits_of_a_row(seed: object) -> None:
-    """Ledger and manifest store 64-bit integers."""
+    """The option `seed` is limited to 64 bits, like the seeds of rows."""
     with pytest.raises(InvalidRequestError, match="seed must be a whole number"):
         batch(options={"seed": seed})
 
@@ -235,7 +235,7 @@ def test_error_is_a_single_line() -> None:
 def test_relative_output_folder_is_fixed_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine may change the working directory later."""
+    """A relative output folder stays the same if an engine changes the working directory."""
     relative_batch = batch()
     monkeypatch.chdir("/")
     assert relative_batch({"path": [str(tmp_path / "photos" / "0.png")]})["error"] == [None, None]
@@ -253,7 +253,7 @@ async def test_async_calls_return_the_same_rows() -> None:
 
 
 def test_bad_image_is_a_row_with_an_error(photos: Path) -> None:
-    """The other images are made, and the message contains no absolute path."""
+    """A bad image becomes a row with an error that contains no absolute path."""
     (photos / "corrupt.png").write_bytes(corrupt_png())
     (photos / "text.png").write_text("hello")
     (photos / "wide.png").write_bytes(non_square_png())
@@ -303,7 +303,7 @@ def test_errors_of_every_source_are_raised() -> None:
 
 
 def test_full_disk_leaves_no_partial_file() -> None:
-    """The error is raised, and once there is space the missing images are made."""
+    """A full disk raises an error, and once there is space the missing images are made."""
     with limit_file_size(50), pytest.raises(OutputError, match="cannot be written: File too large"):
         batch(engine="instant")({"path": ["photos/0.png"]})
     assert output_files() == set()
@@ -354,7 +354,7 @@ def test_bad_columns_are_refused() -> None:
 
 
 def test_engines_with_threads_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The options may say otherwise. Usually there is one process per processor."""
+    """An engine with threads gets one by default, since there is one process per processor."""
     assert getattr(batch(engine="local").load(), "threads", None) == 1
     two = batch(engine="local", options={"threads": 2})
     engine = two.load()

@@ -39,14 +39,14 @@ def errors(workers: Workers, *paths: str) -> list[str | None]:
 
 @all_workers
 def test_exiting_engine_fails_only_its_source(worker_class: Any) -> None:
-    """Other sources are not affected, and the run does not hang."""
+    """An engine that exits fails only its source, and the run does not hang."""
     error = "EngineError: Unexpected SystemExit. This is a bug in the engine or in this package."
     assert errors(worker_class(batch("exiting"), 1), "photos/0.png", "photos/1.png") == [error] * 2
 
 
 @all_workers
 def test_engine_is_closed_at_the_end(worker_class: Any) -> None:
-    """An error in `close` is ignored."""
+    """The engine is closed at the end, and an error in `close` is ignored."""
     assert errors(worker_class(batch("closing"), 1), "photos/0.png", "photos/1.png") == [None, None]
     assert count_made_images().keys() == {"closed"}
 
@@ -61,7 +61,7 @@ def test_fatal_error_reaches_the_run(worker_class: Any) -> None:
 
 
 def test_engine_may_change_working_directory() -> None:
-    """Relative paths of further sources still work."""
+    """Relative paths of further sources work after an engine changes the working directory."""
     assert errors(WorkerProcesses(batch("wandering"), 1), "photos/0.png", "photos/1.png") == [
         None,
         None,
@@ -69,7 +69,7 @@ def test_engine_may_change_working_directory() -> None:
 
 
 def test_working_directory_may_be_deleted(tmp_path: Path) -> None:
-    """Absolute paths still work."""
+    """Absolute paths work after the working directory is deleted."""
     instant_batch = batch("instant")
     (tmp_path / "deleted").mkdir()
     os.chdir(tmp_path / "deleted")
@@ -82,7 +82,7 @@ def test_working_directory_may_be_deleted(tmp_path: Path) -> None:
 def test_child_processes_of_an_engine_are_killed(
     exits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They would delay this run, which waits for answers, and the next one."""
+    """Child processes of an engine are killed, since they would delay this run and the next."""
     if exits:
         monkeypatch.setenv("ENGINE_ENDS", "1")
     with open("lock", "w") as lock:

@@ -107,11 +107,11 @@ def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) 
 def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
     """With --no-light, the engine makes another image than with --light."""
     arguments = ["create", "--image", "photo.jpg", "--size", "256x256", "--seed", "1"]
-    shown = []
+    outputs = []
     for light in ("--light", "--no-light"):
         assert main([*arguments, light]) == 0
-        shown.append(capsys.readouterr().out)
-    assert shown[0] != shown[1]
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] != outputs[1]
 
 
 BAD = [
@@ -387,15 +387,15 @@ def test_a_terminal_shows_a_progress_bar() -> None:
         [sys.executable, "-m", "langchain_image_variation", *arguments], stderr=child_side
     )
     os.close(child_side)
-    shown = b""
+    terminal_output = b""
     # On Linux the end of a terminal is an error, elsewhere an empty read.
     with contextlib.suppress(OSError):
         while data := os.read(terminal, 4096):
-            shown += data
+            terminal_output += data
     os.close(terminal)
     assert process.wait(timeout=60) == 0
-    assert "2 variations:   0% |" in shown.decode()
-    assert "%" not in shown.decode().rpartition("\r" + " " * 20)[2]
+    assert "2 variations:   0% |" in terminal_output.decode()
+    assert "%" not in terminal_output.decode().rpartition("\r" + " " * 20)[2]
     assert "%" not in run("create", "--image", "photo.jpg", "--size", "256x256").stderr
 
 

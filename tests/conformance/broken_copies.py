@@ -138,13 +138,13 @@ class Copies:
         """Return the ids of the rules that look at a changed response."""
         if not self._requests_by_rule:
             # All rules in one run first: our response to a used idempotency key depends on the run.
-            unchanged = BrokenCopy(self, lambda request, reply: reply)
-            broken_rules(Server(base_url, key, transport=unchanged))
+            unchanged_copy = BrokenCopy(self, lambda request, reply: reply)
+            broken_rules(Server(base_url, key, transport=unchanged_copy))
             for id in SERVER_RULES:
-                unchanged = BrokenCopy(self, lambda request, reply: reply)
-                broken_rules(Server(base_url, key, transport=unchanged), [id])
-                self._requests_by_rule[id] = unchanged.requests
-        changed = {
+                unchanged_copy = BrokenCopy(self, lambda request, reply: reply)
+                broken_rules(Server(base_url, key, transport=unchanged_copy), [id])
+                self._requests_by_rule[id] = unchanged_copy.requests
+        changed_keys = {
             key
             for key, original in list(self._originals.items())
             if any(
@@ -152,7 +152,7 @@ class Copies:
                 for times in (1, 2)
             )
         }
-        return [id for id, requests in self._requests_by_rule.items() if requests & changed]
+        return [id for id, requests in self._requests_by_rule.items() if requests & changed_keys]
 
     def _reply_to(self, request: Received) -> Reply:
         return self.reply(self.original(request.request)[1])

@@ -59,8 +59,8 @@ def _our_reply(request: Received, reply: Reply, **fields: str | None) -> Reply:
     headers = {k: v for k, v in request.headers.items() if k not in _BODY_HEADERS}
     headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
     content = Form((*parts, *changes)).encode(_BOUNDARY)
-    changed = httpx.Request("POST", request.request.url, headers=headers, content=content)
-    return reply.reply_to(Received(changed, Form()))
+    changed_request = httpx.Request("POST", request.request.url, headers=headers, content=content)
+    return reply.reply_to(Received(changed_request, Form()))
 
 
 _BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}

@@ -84,8 +84,8 @@ def has_image(name: str, *, user: str | None = None) -> When:
 
     def when(request: Received) -> bool:
         image = request.form.image
-        same = image is not None and image.content == make_image(name)
-        return is_post(request) and same and request.form.fields.get("user") == user
+        is_same = image is not None and image.content == make_image(name)
+        return is_post(request) and is_same and request.form.fields.get("user") == user
 
     return when
 
@@ -466,8 +466,8 @@ def has_key(value: str | None, **fields: str) -> When:
     """Match a variation request with this Authorization header."""
 
     def when(request: Received) -> bool:
-        same = request.method == "POST" and request.header("authorization") == value
-        return same and request.form.fields.get("n") == fields.get("n")
+        is_same = request.method == "POST" and request.header("authorization") == value
+        return is_same and request.form.fields.get("n") == fields.get("n")
 
     return when
 

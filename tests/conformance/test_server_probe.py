@@ -62,8 +62,8 @@ def test_timeout_covers_the_whole_response() -> None:
     """A byte now and then does not extend it."""
     body = response(200, b" " * 1000)
     with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
-        got = violation_of("answer-status", Server(server.base_url, timeout=0.1))
-    assert re.fullmatch("no response: [A-Z][a-z]+Timeout after 0.1 seconds", got)
+        violation = violation_of("answer-status", Server(server.base_url, timeout=0.1))
+    assert re.fullmatch("no response: [A-Z][a-z]+Timeout after 0.1 seconds", violation)
 
 
 def test_endless_response_is_cut_off() -> None:
@@ -95,8 +95,8 @@ def test_endless_response_is_cut_off() -> None:
 def test_missing_response_is_explained(reaction: Any, expected: str) -> None:
     """The reason is in our own words, not in a library's."""
     with raw_server(reaction) as server:
-        got = violation_of("answer-status", Server(server.base_url))
-    assert got.startswith(f"no response: {expected.rstrip('*')}")
+        violation = violation_of("answer-status", Server(server.base_url))
+    assert violation.startswith(f"no response: {expected.rstrip('*')}")
 
 
 def test_missing_tls_is_explained() -> None:
@@ -111,11 +111,11 @@ def test_missing_tls_is_explained() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=talk, args=(listener,))
         thread.start()
-        got = violation_of(
+        violation = violation_of(
             "answer-status", Server(f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
         )
         thread.join(5)
-    assert got.endswith("The certificate is not trusted, or the server does not speak TLS.")
+    assert violation.endswith("The certificate is not trusted, or the server does not speak TLS.")
 
 
 def test_cookies_are_not_sent_back() -> None:
@@ -351,8 +351,8 @@ def test_conflicting_request_always_differs() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         bodies.append(request.read())
         data = [{"url": "http://strange/f.png"}]
-        again = request.headers.get("idempotency-key") and bodies[-1] != bodies[-2]
-        return httpx.Response(409 if again else 200, json={"created": 1, "data": data})
+        is_conflict = request.headers.get("idempotency-key") and bodies[-1] != bodies[-2]
+        return httpx.Response(409 if is_conflict else 200, json={"created": 1, "data": data})
 
     claims = Capabilities(b64_json=False, max_n=1)
     server = Server("http://strange/v1", None, None, claims, httpx.MockTransport(answer))
@@ -369,8 +369,8 @@ def test_short_lived_url_can_be_checked() -> None:
         if request.method == "GET":
             part = request.headers.get("range")
             content = square_png(256)[: 8 if part else None]
-            gone = str(request.url) != urls[-1]
-            return httpx.Response(403 if gone else 206 if part else 200, content=content)
+            is_expired = str(request.url) != urls[-1]
+            return httpx.Response(403 if is_expired else 206 if part else 200, content=content)
         urls.append(f"http://strange/{len(urls)}.png?sig=1")
         return httpx.Response(200, json={"created": 1, "data": [{"url": urls[-1]}]})
 

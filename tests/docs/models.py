@@ -29,9 +29,11 @@ class Caller(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         answer = AIMessage("Done.")
         if not isinstance(messages[-1], ToolMessage):
-            sent = any(isinstance(message.content, list) for message in messages)
-            later = any(isinstance(message, ToolMessage) for message in messages)
-            answer = asks(**({**FIRST, "image": "latest"} if sent else NEXT if later else FIRST))
+            has_upload = any(isinstance(message.content, list) for message in messages)
+            has_result = any(isinstance(message, ToolMessage) for message in messages)
+            answer = asks(
+                **({**FIRST, "image": "latest"} if has_upload else NEXT if has_result else FIRST)
+            )
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
 

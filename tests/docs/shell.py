@@ -44,14 +44,14 @@ class Shell:
         try:
             process.stdin.write(f"{{ {commands.rstrip()}\n}} </dev/null\necho {mark} $?\n")
             process.stdin.flush()
-            printed = ""
-            while mark not in printed:
+            text = ""
+            while mark not in text:
                 line = process.stdout.readline()
-                assert line, f"The shell ended during:\n{commands}\nIt printed:\n{printed}"
-                printed += line
+                assert line, f"The shell ended during:\n{commands}\nIt printed:\n{text}"
+                text += line
         finally:
             timer.cancel()
-        output, _, status = printed.partition(mark)
+        output, _, status = text.partition(mark)
         return output, int(status)
 
     def _kill(self) -> None:

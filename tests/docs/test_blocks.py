@@ -113,7 +113,7 @@ def test_python_blocks_run(
         skip_without("starlette")
         address = request.getfixturevalue("server").removeprefix("http://")
     write_files(page, checkout)
-    before = set(sys.modules)
+    modules_before = set(sys.modules)
     try:
         for block in blocks:
             run_python(block, SERVED.sub(address, block.text), names)
@@ -122,7 +122,7 @@ def test_python_blocks_run(
                 names[name].close()
     finally:
         for block in page.blocks:
-            if (module := block.title.removesuffix(".py")) not in before:
+            if (module := block.title.removesuffix(".py")) not in modules_before:
                 sys.modules.pop(module, None)
     names.clear()
     gc.collect()
@@ -155,8 +155,8 @@ def test_subclasses_of_the_kit_run(
     write_files(find_page(block.page), pytester.path)
     if block.title:
         (pytester.path / block.title).unlink()
-    wanted = "answer-status or n-most or engine-same-again or client-asks"
-    result = run(block.text, "-k", wanted).parseoutcomes()
+    selection = "answer-status or n-most or engine-same-again or client-asks"
+    result = run(block.text, "-k", selection).parseoutcomes()
     assert result.keys() == {"passed", "deselected"}
     classes = re.findall(r"^class \w+\((\w+)\)", block.text, re.MULTILINE)
     assert result["passed"] == sum(WANTED[name] for name in classes)
@@ -184,13 +184,14 @@ def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
             if block.language == "console":
                 for session in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                     # A backslash continues a command on the next line.
-                    command, shown = [*re.split(r"(?<!\\)\n", session, maxsplit=1), ""][:2]
-                    assert shell.run(command)[0] == shown, command
+                    parts = [*re.split(r"(?<!\\)\n", session, maxsplit=1), ""]
+                    command, expected_output = parts[:2]
+                    assert shell.run(command)[0] == expected_output, command
                 continue
-            printed, status = shell.run(f"set -e\n{text}\nset +e")
-            assert status == 0, printed
+            output, status = shell.run(f"set -e\n{text}\nset +e")
+            assert status == 0, output
             if count := re.search(r"curl [\s\S]*-F n=(\d+)", text):
-                assert printed.count('"url": ') == int(count[1])
+                assert output.count('"url": ') == int(count[1])
 
 
 def free_port() -> int:

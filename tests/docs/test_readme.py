@@ -63,19 +63,22 @@ def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.jpg"
     script = ROOT / "examples" / "contact_sheet.py"
     subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
-    with Image.open(sheet) as drawn, Image.open(script.with_name("contact-sheet.jpg")) as shown:
-        assert drawn.size == shown.size
+    with (
+        Image.open(sheet) as new_sheet,
+        Image.open(script.with_name("contact-sheet.jpg")) as readme_sheet,
+    ):
+        assert new_sheet.size == readme_sheet.size
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
     """It finds both commands word for word, and the lines that the first one prints."""
     readme_commands = runpy.run_path(str(ROOT / ".ci" / "environments.py"))["readme_commands"]
-    (create, printed), (test, nothing) = readme_commands(README)
-    assert "image-variation create" in create
-    assert len(printed) == 6
-    assert ".venv/bin/python -m pytest" in test
-    assert nothing == []
-    assert all(f"$ {command}\n" in README for command in (create, test))
+    (create_command, create_output), (test_command, test_output) = readme_commands(README)
+    assert "image-variation create" in create_command
+    assert len(create_output) == 6
+    assert ".venv/bin/python -m pytest" in test_command
+    assert test_output == []
+    assert all(f"$ {command}\n" in README for command in (create_command, test_command))
 
 
 def test_the_gate_lists_its_steps_and_refuses_others() -> None:
@@ -88,9 +91,9 @@ def test_the_gate_lists_its_steps_and_refuses_others() -> None:
     lines = gate("--list").stdout.splitlines()
     assert len(lines) >= 15
     assert all(re.fullmatch(r"[a-z0-9-]+ +[A-Z].+\.", line) for line in lines)
-    refused = gate("lint", "no-such-step")
-    assert refused.returncode == 2
-    assert "unknown step 'no-such-step'" in refused.stderr
+    refusal = gate("lint", "no-such-step")
+    assert refusal.returncode == 2
+    assert "unknown step 'no-such-step'" in refusal.stderr
 
 
 def test_images_of_the_readme_exist_and_are_small() -> None:

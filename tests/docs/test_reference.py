@@ -29,15 +29,19 @@ def test_documented_names_exist(path: str) -> None:
 
 def test_reference_is_complete() -> None:
     """The reference has every name that the packages export for programs."""
-    exported = {*langchain_image_variation.__all__, *conformance.__all__, *vcr_settings.__all__}
-    exported |= {"ImageVariationToolSpec", "create_app"}
+    exported_names = {
+        *langchain_image_variation.__all__,
+        *conformance.__all__,
+        *vcr_settings.__all__,
+    }
+    exported_names |= {"ImageVariationToolSpec", "create_app"}
     names = {path.rpartition(".")[2] for path in DOCUMENTED}
-    assert exported - names == {"__version__"}
+    assert exported_names - names == {"__version__"}
 
 
 def test_index_links_every_root_name() -> None:
     """The first page of the reference lists each name of the root package once, with a link."""
     text = next(page.text for page in PAGES if page.name == "docs/api/index.md")
-    linked = re.findall(r"\[`(\w+)`\]\(\S+\.md\)", text)
-    exported = {*langchain_image_variation.__all__, "ImageVariationToolSpec", "create_app"}
-    assert sorted(linked) == sorted(exported - {"__version__"})
+    linked_names = re.findall(r"\[`(\w+)`\]\(\S+\.md\)", text)
+    exported_names = {*langchain_image_variation.__all__, "ImageVariationToolSpec", "create_app"}
+    assert sorted(linked_names) == sorted(exported_names - {"__version__"})

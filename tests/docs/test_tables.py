@@ -93,15 +93,17 @@ def test_the_limits_of_images_are_the_codes() -> None:
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
-    said = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
-    assert said in find_page("docs/security.md").text
+    sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
+    assert sentence in find_page("docs/security.md").text
 
 
 def test_the_table_of_create_is_whole() -> None:
     """Each option of `image-variation create` is in it, and no other."""
     rows = table("docs/command-line.md", "| option | what it does | default |")
-    documented = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
     command = [sys.executable, "-m", "langchain_image_variation", "create", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown, re.MULTILINE))
-    assert documented == options - {"--help"} | {"--no-light"}
+    help_text = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
+    assert documented_options == options - {"--help"} | {"--no-light"}

@@ -62,7 +62,7 @@ def test_entry_point_gives_a_name(tmp_path: Path) -> None:
 
 def test_table_of_traits_is_whole() -> None:
     """The page has the traits of an engine that `engines.traits` lists, and no others."""
-    listed = re.findall(r"^\| `(\w+)", traits.__doc__ or "", re.MULTILINE)
+    listed_traits = re.findall(r"^\| `(\w+)", traits.__doc__ or "", re.MULTILINE)
     rows = table("docs/writing-an-engine.md", "| trait | what it means |")
-    assert len(listed) >= 4
-    assert sorted(re.findall(r"`(\w+)", " ".join(rows))) == sorted(listed)
+    assert len(listed_traits) >= 4
+    assert sorted(re.findall(r"`(\w+)", " ".join(rows))) == sorted(listed_traits)

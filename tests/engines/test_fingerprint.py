@@ -89,10 +89,10 @@ def test_settings_that_do_not_matter_are_left_out(make: Any, options: dict[str, 
 def test_a_fingerprint_reveals_nothing() -> None:
     """It contains neither the key in an address nor the prompt."""
     engine = GptImageEngine(base_url=f"{URL}?key=hunter2", api_key="sk-secret", prompt="hunter2")
-    for shown in (engine.fingerprint, engine_fingerprint(engine)):
-        assert shown is not None
-        assert len(shown) == 64
-        assert set(shown) <= set("0123456789abcdef")
+    for text in (engine.fingerprint, engine_fingerprint(engine)):
+        assert text is not None
+        assert len(text) == 64
+        assert set(text) <= set("0123456789abcdef")
 
 
 def test_classes_have_different_fingerprints() -> None:
@@ -175,7 +175,7 @@ def test_a_new_version_has_a_new_fingerprint(
 ) -> None:
     """Whether the distribution declares the engine or only contains its class."""
 
-    def installed(folder: Path, version: str) -> str | None:
+    def fingerprint_of(folder: Path, version: str) -> str | None:
         metadata = folder / f"their_images-{version}.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(
@@ -192,7 +192,7 @@ def test_a_new_version_has_a_new_fingerprint(
             patch.delitem(sys.modules, "their_images", raising=False)
             return engine_fingerprint(import_module("their_images").Engine())
 
-    one, other = installed(tmp_path / "a", "1.0"), installed(tmp_path / "b", "1.1")
+    one, other = fingerprint_of(tmp_path / "a", "1.0"), fingerprint_of(tmp_path / "b", "1.1")
     assert None is not one != other is not None
     if declares:
-        assert installed(tmp_path / "c", "1.0") == one
+        assert fingerprint_of(tmp_path / "c", "1.0") == one

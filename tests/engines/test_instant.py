@@ -74,9 +74,9 @@ def test_refuses_a_source_with_corrupt_pixels() -> None:
 def test_a_seed_gives_the_images_that_follow() -> None:
     """Image i of a request is the first image of a request whose seed is larger by i."""
     request = CreateImageVariationRequest(image=PNG, n=4, response_format="b64_json")
-    few = request.model_copy(update={"n": 2})
+    small_request = request.model_copy(update={"n": 2})
     first = [image.read() for image in InstantEngine().create_variation(request).data]
-    further = [image.read() for image in InstantEngine(seed=2).create_variation(few).data]
+    further = [image.read() for image in InstantEngine(seed=2).create_variation(small_request).data]
     assert further == first[2:]
     for seed in (-1, 1.5, True):
         with pytest.raises(

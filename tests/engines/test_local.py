@@ -108,8 +108,8 @@ def _pair(strength: float) -> list[bytes]:
 @pytest.mark.parametrize("index", [0, 1])
 def test_each_image_can_be_made_again_alone(index: int, strength: float) -> None:
     """Image i of a request has the bytes of a request for one image with seed + i."""
-    alone = _files(LocalEngine(seed=40 + index, strength=strength), _request())
-    assert alone == [_pair(strength)[index]]
+    single_file = _files(LocalEngine(seed=40 + index, strength=strength), _request())
+    assert single_file == [_pair(strength)[index]]
 
 
 @pytest.mark.slow
@@ -134,10 +134,10 @@ def test_requests_without_a_seed_draw_one() -> None:
 def test_one_engine_serves_ten_threads() -> None:
     """Simultaneous requests get the answers that they would get one after the other."""
     engine = LocalEngine(seed=2, strength=0.5)
-    alone = _files(engine, _request())
+    single_files = _files(engine, _request())
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: _files(engine, _request()), range(10)))
-    assert answers == [alone] * 10
+    assert answers == [single_files] * 10
 
 
 @pytest.mark.slow
@@ -245,12 +245,12 @@ def test_extreme_images_work(kind: str, strength: float) -> None:
         image[:] = np.arange(256)
     request = _request(_png(Image.fromarray(image)))
     (data,) = _files(LocalEngine(seed=1, strength=strength, light=False), request)
-    made = _pixels(data)
-    assert made.shape == (256, 256)
-    assert (made != image).any()
-    assert made.max() > image.max() / 2
-    assert abs(made.mean() - image.mean()) < 0.4 * image.mean()
-    assert abs(made.std() - image.std()) < 0.3 * image.std()
+    pixels = _pixels(data)
+    assert pixels.shape == (256, 256)
+    assert (pixels != image).any()
+    assert pixels.max() > image.max() / 2
+    assert abs(pixels.mean() - image.mean()) < 0.4 * image.mean()
+    assert abs(pixels.std() - image.std()) < 0.3 * image.std()
 
 
 @pytest.mark.slow
@@ -357,24 +357,24 @@ def test_corrupt_pixels_are_refused() -> None:
 async def test_a_cancelled_call_stops_the_work() -> None:
     """After an async call is cancelled, work on it ends long before the request is done."""
     shares: list[float] = []
-    begun = asyncio.Event()
+    start_event = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def listen(progress: Progress) -> None:
         shares.append(progress.share)
-        loop.call_soon_threadsafe(begun.set)
+        loop.call_soon_threadsafe(start_event.set)
 
     engine = LocalEngine(seed=1, strength=0.9)
     request = _request(n=10, size="1024x1024")
     call = asyncio.create_task(call_engine_async(engine, request, progress=listen))
-    await begun.wait()
+    await start_event.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     await asyncio.sleep(0.5)
-    told = len(shares)
+    report_count = len(shares)
     await asyncio.sleep(0.25)
-    assert len(shares) == told
+    assert len(shares) == report_count
     assert shares[-1] < 0.5
 
 
@@ -393,34 +393,34 @@ async def test_waiting_calls_that_are_cancelled_never_begin() -> None:
         call.cancel()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    begun = len(reports)
+    report_count = len(reports)
     await asyncio.sleep(0.3)
-    assert len(reports) <= begun + 3
+    assert len(reports) <= report_count + 3
 
 
 async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that is cancelled while it waits for others soon frees its thread."""
-    taken = threading.BoundedSemaphore()
-    taken.acquire()
-    monkeypatch.setattr(workers._shared, "turns", taken)
-    begun, freed = threading.Event(), threading.Event()
+    turns = threading.BoundedSemaphore()
+    turns.acquire()
+    monkeypatch.setattr(workers._shared, "turns", turns)
+    start_event, end_event = threading.Event(), threading.Event()
 
     class Watched(LocalEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-            begun.set()
+            start_event.set()
             try:
                 return super().create_variation(request)
             finally:
-                freed.set()
+                end_event.set()
 
     call = asyncio.create_task(call_engine_async(Watched(), _request()))
-    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(start_event.wait)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    in_time = await asyncio.to_thread(freed.wait, 0.5)
+    in_time = await asyncio.to_thread(end_event.wait, 0.5)
     # Whatever still waits must not keep the tests from ending.
-    taken.release()
+    turns.release()
     assert in_time
 
 

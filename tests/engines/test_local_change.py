@@ -20,7 +20,7 @@ STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 
 
 @cache
-def _made(strength: float) -> list[Bytes]:
+def _variations(strength: float) -> list[Bytes]:
     """Three variations of the scene, seeds 0 to 2."""
     synthesis = Synthesis(scene(), strength)
     return [synthesis.draw(seed) for seed in range(3)]
@@ -43,12 +43,12 @@ def test_change_rises_with_strength_and_nothing_breaks() -> None:
     source = scene()
     medians = []
     for strength in STRENGTHS:
-        changes = [_change(variation, source) for variation in _made(strength)]
+        changes = [_change(variation, source) for variation in _variations(strength)]
         medians.append(np.median(changes))
         assert min(changes) > 0.2
-        for variation in _made(strength):
+        for variation in _variations(strength):
             assert _roughness(variation) / _roughness(source) > 0.7
-            assert _lost_colours(source, variation) < 0.3
+            assert _lost_colors(source, variation) < 0.3
     assert medians == sorted(medians)
 
 
@@ -86,12 +86,12 @@ def _fine(kind: str) -> Bytes:
 
 def test_every_level_is_reported() -> None:
     """While an image is made, the finished share is reported after each level and never falls."""
-    told: list[float] = []
-    Synthesis(scene(), 0.8).draw(0, told.append)
+    shares: list[float] = []
+    Synthesis(scene(), 0.8).draw(0, shares.append)
     sketches = 4 * 5
-    assert len(told) > sketches + len(pyramid.sides(44))
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert len(shares) > sketches + len(pyramid.sides(44))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_jobs_can_run_in_any_order() -> None:
 
     for strength in (0.3, 0.85):
         other = Synthesis(scene(), strength, run=backwards).draw(2, run=backwards)
-        assert (_made(strength)[2] == other).all()
+        assert (_variations(strength)[2] == other).all()
 
 
 @pytest.mark.slow
@@ -111,11 +111,11 @@ def test_without_completeness_more_is_lost() -> None:
     """Completeness keeps the share of each color closer to the source."""
     source = scene()
     careless = Synthesis(source, 1.0, complete=False)
-    lost, more = (
-        np.mean([_lost_colours(source, variation) for variation in variations])
-        for variations in (_made(1.0)[:2], [careless.draw(seed) for seed in range(2)])
+    loss, careless_loss = (
+        np.mean([_lost_colors(source, variation) for variation in variations])
+        for variations in (_variations(1.0)[:2], [careless.draw(seed) for seed in range(2)])
     )
-    assert lost < more
+    assert loss < careless_loss
 
 
 def _roughness(image: Bytes) -> float:
@@ -123,7 +123,7 @@ def _roughness(image: Bytes) -> float:
     return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
 
-def _lost_colours(source: Bytes, variation: Bytes) -> float:
+def _lost_colors(source: Bytes, variation: Bytes) -> float:
     """Half the sum of differences of two coarse color histograms: 0 same, 1 disjoint."""
     bins = [
         np.bincount((image // 64).astype(int).reshape(-1, 3) @ [16, 4, 1], minlength=64)

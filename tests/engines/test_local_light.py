@@ -20,9 +20,9 @@ def test_light_changes_tone_and_color_only() -> None:
         after = np.asarray(relight(_photo(), seed, 0.35)).reshape(-1, 3)
         assert 0 < np.abs(before.astype(int) - after).mean() < 12
         colors, index = np.unique(before, axis=0, return_inverse=True)
-        shown = np.zeros_like(colors)
-        shown[index.reshape(-1)] = after
-        assert (shown[index.reshape(-1)] == after).all()
+        new_colors = np.zeros_like(colors)
+        new_colors[index.reshape(-1)] = after
+        assert (new_colors[index.reshape(-1)] == after).all()
         assert (np.asarray(relight(_photo(), seed, 0.0)).reshape(-1, 3) == before).all()
 
 

@@ -40,7 +40,7 @@ def _values(*shape: int, seed: int = 0) -> Values:
     return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int16)
 
 
-def _still(nodes: int = 256) -> pyramid.Floats:
+def _zero_field(nodes: int = 256) -> pyramid.Floats:
     return np.zeros((2, nodes, nodes), dtype=np.float32)
 
 
@@ -50,16 +50,16 @@ def _still(nodes: int = 256) -> pyramid.Floats:
 def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
     """A field of zeros draws the source, bit for bit."""
     source = np.concatenate([scene(side), scene(side)[..., :1]], axis=2)[..., :channels]
-    drawn = quilt.Quilt(source).draw(_still())
+    drawn = quilt.Quilt(source).draw(_zero_field())
     assert (drawn == source).all()
 
 
 def test_a_whole_pixel_displacement_copies_pixels() -> None:
     """Moving everything by whole pixels changes no pixel."""
     source = scene()
-    moved = _still()
-    moved[1] = 5 / 256
-    drawn = quilt.Quilt(source).draw(moved)
+    shift = _zero_field()
+    shift[1] = 5 / 256
+    drawn = quilt.Quilt(source).draw(shift)
     assert (drawn[:, :-5] == source[:, 5:]).all()
 
 
@@ -67,10 +67,10 @@ def test_only_seams_are_blended() -> None:
     """Where two pieces meet, one cell is a blend. All other pixels come from one piece."""
     source = np.zeros((256, 256, 1), dtype=np.uint8)
     source[:, 192:] = 200
-    moved = _still(64)
-    moved[1, :, 32:] = 0.3
-    assert quilt.seams(moved).sum() == 63
-    row = quilt.Quilt(source).draw(moved)[128, :, 0]
+    field_ = _zero_field(64)
+    field_[1, :, 32:] = 0.3
+    assert quilt.seams(field_).sum() == 63
+    row = quilt.Quilt(source).draw(field_)[128, :, 0]
     assert set(row[:120].tolist()) == {0}
     assert len(set(row[120:136].tolist()) - {0, 200}) >= 2
 
@@ -79,10 +79,10 @@ def test_grain_is_copied_by_whole_pixels() -> None:
     """Bent noise moves in pieces by whole pixels, a few at most from where it was."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     bent = warp.resample(warp.flow(warp.velocity(Draws(1)), 0.04), 256)
-    moved = grain.Grain(noise).copy(bent)
-    assert (np.abs(moved * 256 - np.rint(moved * 256)) < 1e-3).mean() > 0.95
-    assert np.abs(moved - bent).max() < 3.1 / 256
-    drawn = quilt.Quilt(noise).draw(moved).reshape(-1, 3)
+    copy = grain.Grain(noise).copy(bent)
+    assert (np.abs(copy * 256 - np.rint(copy * 256)) < 1e-3).mean() > 0.95
+    assert np.abs(copy - bent).max() < 3.1 / 256
+    drawn = quilt.Quilt(noise).draw(copy).reshape(-1, 3)
     assert np.isin(drawn @ [1, 256, 65536], noise.reshape(-1, 3) @ [1, 256, 65536]).mean() > 0.9
 
 
@@ -90,24 +90,24 @@ def test_an_edge_is_not_copied_in_steps() -> None:
     """A plain edge stays bent, although it has as much energy as grain."""
     source = np.zeros((256, 256, 3), dtype=np.uint8)
     source[:, 128:] = 255
-    bent = _still()
+    bent = _zero_field()
     bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
-    moved = grain.Grain(source).copy(bent)
+    copy = grain.Grain(source).copy(bent)
     edge = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 128) < 2
     assert edge.any(axis=1).all()
-    assert np.abs(moved - bent)[:, edge].max() < 0.05 / 256
+    assert np.abs(copy - bent)[:, edge].max() < 0.05 / 256
 
 
 def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
     """A bright bar in grain stays bent. Grain far from it is copied."""
     source = np.random.default_rng(0).integers(60, 120, (256, 256, 1)).astype(np.uint8)
     source[:, 128:132] = 255
-    bent = _still()
+    bent = _zero_field()
     bent[1] = np.linspace(0, 0.04, 256, dtype=np.float32)[:, None]
-    moved = grain.Grain(source).copy(bent)
+    copy = grain.Grain(source).copy(bent)
     bar = np.abs(np.arange(256)[None, :] + bent[1] * 256 - 130) < 4
-    assert np.abs(moved - bent)[:, bar].max() < 0.6 / 256
-    assert (moved[1, :, :80] * 256 % 1 == 0).mean() > 0.9
+    assert np.abs(copy - bent)[:, bar].max() < 0.6 / 256
+    assert (copy[1, :, :80] * 256 % 1 == 0).mean() > 0.9
 
 
 def test_thin_lines_in_grain_are_not_copied_in_steps() -> None:
@@ -128,9 +128,9 @@ def test_thin_lines_in_grain_are_not_copied_in_steps() -> None:
     down, across = grain.Grain(source).copy(bent) - bent
     y, x = np.clip(np.mgrid[:256, :256] + np.rint(bent * 256).astype(int), 0, 255)
     bar = np.asarray(bars.resize((256, 256)))[y, x] > 128
-    moved = np.abs(across + slant * down) * 256
-    assert (moved[bar] > 0.5).mean() < 0.01
-    assert (moved[~bar] > 0.1).mean() > 0.5
+    distance = np.abs(across + slant * down) * 256
+    assert (distance[bar] > 0.5).mean() < 0.01
+    assert (distance[~bar] > 0.1).mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["lattice", "letters"])
@@ -154,9 +154,9 @@ def test_lines_on_flat_ground_are_not_grain(kind: str) -> None:
 def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
     """At any distance, a flow keeps the order of points and maps the square onto itself."""
     for seed in range(5):
-        moved = warp.flow(warp.velocity(Draws(seed)), amplitude)
-        axis = np.linspace(0, 1, moved.shape[1], dtype=np.float32)
-        y, x = axis[:, None] + moved[0], axis[None, :] + moved[1]
+        flow = warp.flow(warp.velocity(Draws(seed)), amplitude)
+        axis = np.linspace(0, 1, flow.shape[1], dtype=np.float32)
+        y, x = axis[:, None] + flow[0], axis[None, :] + flow[1]
         assert min(y.min(), x.min()) > -1e-4
         assert max(y.max(), x.max()) < 1 + 1e-4
         down, across = np.gradient(y), np.gradient(x)
@@ -215,8 +215,8 @@ def test_descriptors_are_exact_in_float32(channels: int) -> None:
         signs = np.where(directions[:, column].reshape(channels, 7, 7) < 0, -128, 127)
         values = np.moveaxis(signs, 0, 2).astype(np.int16)
         exact_ = values.transpose(2, 0, 1).reshape(1, -1).astype(np.int64) @ directions.astype(int)
-        described = patches.describe(values, directions)
-        assert (described == np.rint(exact_ / 4096)).all()
+        descriptors = patches.describe(values, directions)
+        assert (descriptors == np.rint(exact_ / 4096)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -301,8 +301,8 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
         sums = [math.fsum((row * factors).tolist()) for row in weights]
         for _ in range(6):
             order = generator.permutation(300)
-            found = exact._sums(weights[:, order], factors[order])
-            assert (found == exact._to_17_bits(np.array(sums))).all()
+            result = exact._sums(weights[:, order], factors[order])
+            assert (result == exact._to_17_bits(np.array(sums))).all()
 
     check()
     # A last term puts each sum onto a boundary or a trifle beside it.
@@ -317,27 +317,27 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
 def test_equal_patches_get_legal_matches() -> None:
     """Flat images, where all distances are zero, get some legal match."""
     flat = np.zeros((50, 8), dtype=np.float32)
-    for found in (exact.find_nearest(flat, flat, 49), exact.find_balanced(flat, flat, 49)):
-        assert ((found >= 0) & (found < 50)).all()
+    for matches in (exact.find_nearest(flat, flat, 49), exact.find_balanced(flat, flat, 49)):
+        assert ((matches >= 0) & (matches < 50)).all()
 
 
 @pytest.mark.parametrize("side", [9, 16, 40])
 def test_patches_vote_for_their_image(side: int) -> None:
     """If every patch matches itself, voting returns the image."""
     values = _values(side, side, 3)
-    own = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
-    assert (vote(values, own) == values).all()
+    identity = np.arange((side - 6) ** 2).reshape(side - 6, side - 6)
+    assert (vote(values, identity) == values).all()
 
 
 def test_corners_and_fields_are_each_others_inverse() -> None:
     """Patch positions become displacements and then the same positions again."""
-    found = np.random.default_rng(0).integers(0, 26**2, (26, 26))
-    assert (field.corners(field.from_corners(found)) == found).all()
+    corners = np.random.default_rng(0).integers(0, 26**2, (26, 26))
+    assert (field.corners(field.from_corners(corners)) == corners).all()
 
 
 def test_upsampling_keeps_pieces_apart() -> None:
     """Between two pieces, every displacement is one of theirs."""
-    coarse = _still(16)
+    coarse = _zero_field(16)
     coarse[0, :, 8:] = 0.4
     fine = field.upsample(coarse, 64)
     assert {round(float(value), 4) for value in np.unique(fine[0])} == {0.0, 0.4}
@@ -346,13 +346,13 @@ def test_upsampling_keeps_pieces_apart() -> None:
 def test_smoothing_restores_fractions_in_a_piece() -> None:
     """A slope rounded to whole pixels becomes a slope again, and a seam stays."""
     slope = np.linspace(0, 6, 64, dtype=np.float32) / 64
-    rounded = _still(64)
-    rounded[1] = np.rint(slope * 64) / 64
-    rounded[1, :, 40:] += 0.5
+    steps = _zero_field(64)
+    steps[1] = np.rint(slope * 64) / 64
+    steps[1, :, 40:] += 0.5
     true = slope + np.where(np.arange(64) >= 40, 0.5, 0)
-    before = np.abs(rounded[1] - true).mean()
-    after = np.abs(field.smooth(field.smooth(rounded))[1] - true).mean()
-    assert after < 0.6 * before
+    error_before = np.abs(steps[1] - true).mean()
+    error_after = np.abs(field.smooth(field.smooth(steps))[1] - true).mean()
+    assert error_after < 0.6 * error_before
 
 
 def test_propagation_repairs_a_field() -> None:
@@ -360,13 +360,13 @@ def test_propagation_repairs_a_field() -> None:
     image = pyramid.resize(scene(), 64)
     directions = patches.strongest_directions([image])
     keys = patches.describe(Contrast.of(image).values(image), directions)
-    damaged = _still(64)
-    damaged[:, 20:24, 30:34] = 0.2
-    repaired = field.propagate(damaged, keys, keys, Draws(0))
-    assert np.abs(repaired).max() < 0.02
-    some = np.arange(5)
-    untouched = field.propagate(damaged, keys[some], keys, Draws(0), some)
-    assert (untouched == damaged).all()
+    damaged_field = _zero_field(64)
+    damaged_field[:, 20:24, 30:34] = 0.2
+    repaired_field = field.propagate(damaged_field, keys, keys, Draws(0))
+    assert np.abs(repaired_field).max() < 0.02
+    subset = np.arange(5)
+    partial_field = field.propagate(damaged_field, keys[subset], keys, Draws(0), subset)
+    assert (partial_field == damaged_field).all()
 
 
 def test_propagation_stays_inside() -> None:
@@ -377,18 +377,18 @@ def test_propagation_stays_inside() -> None:
     """
     keys = np.zeros((58 * 58, 24), dtype=np.float32)
     queries = keys + 1
-    moved = _still(64)
-    moved[1, :, 8:40] = 0.4
+    displacement = _zero_field(64)
+    displacement[1, :, 8:40] = 0.4
     for seed in range(4):
-        field_ = field.propagate(moved, queries, keys, Draws(seed))
+        field_ = field.propagate(displacement, queries, keys, Draws(seed))
         corner = patches.PATCH // 2
         inner = field_[:, corner:-corner, corner:-corner] * 64
-        changed = (inner != moved[:, corner:-corner, corner:-corner] * 64).any(axis=0)
-        assert changed.any()
+        is_changed = (inner != displacement[:, corner:-corner, corner:-corner] * 64).any(axis=0)
+        assert is_changed.any()
         y, x = np.mgrid[: inner.shape[1], : inner.shape[1]]
-        for there in ((y + inner[0])[changed], (x + inner[1])[changed]):
-            assert there.min() > -0.01
-            assert there.max() < 64 - patches.PATCH + 0.01
+        for target in ((y + inner[0])[is_changed], (x + inner[1])[is_changed]):
+            assert target.min() > -0.01
+            assert target.max() < 64 - patches.PATCH + 0.01
 
 
 def test_a_torn_sketch_has_more_faults() -> None:

@@ -47,17 +47,17 @@ def test_a_link_never_replaces_a_file(tmp_path: Path) -> None:
 def test_mode_and_time_are_set_before_the_name(tmp_path: Path) -> None:
     """The file has its permissions and modification time as soon as it has its name."""
     path = tmp_path / "cat.png"
-    seen: list[os.stat_result] = []
+    temporary_stats: list[os.stat_result] = []
 
     def publish(temporary: Path, final: Path) -> None:
-        seen.append(temporary.stat())
+        temporary_stats.append(temporary.stat())
         os.replace(temporary, final)
 
     with atomic_write(path, publish=publish, mode=0o600, mtime=100.0) as file:
         file.write(b"new")
-    for status in (*seen, path.stat()):
+    for status in (*temporary_stats, path.stat()):
         assert (status.st_mode & 0o777, status.st_mtime) == (0o600, 100.0)
-    assert len(seen) == 1
+    assert len(temporary_stats) == 1
 
 
 KILLED = """

@@ -164,10 +164,10 @@ def test_a_call_arrives_as_from_the_sdk(kind: str, name: str) -> None:
     """The same code sends the same target, headers and form through both clients."""
     settings, use = CALLS[name]
     (sdk_request,) = send(SDK, kind, settings, use)
-    (ours,) = send(OURS, kind, settings, use)
-    assert ours.target == sdk_request.target
-    assert ours.fields == sdk_request.fields
-    assert ours.callers_headers() == sdk_request.callers_headers()
+    (our_request,) = send(OURS, kind, settings, use)
+    assert our_request.target == sdk_request.target
+    assert our_request.fields == sdk_request.fields
+    assert our_request.callers_headers() == sdk_request.callers_headers()
 
 
 def test_a_query_of_base_url_is_kept() -> None:
@@ -439,11 +439,13 @@ def test_a_key_in_a_header_is_shown_nowhere(
             client.images.create_variation(image=PNG, extra_headers=of_call)
     assert requests[0].headers[name] == value.format(key)
     summary = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    ours = [frame for frame in summary.stack if "langchain_image_variation/" in frame.filename]
-    texts = [text for frame in ours for text in (frame.locals or {}).values()]
+    our_frames = [
+        frame for frame in summary.stack if "langchain_image_variation/" in frame.filename
+    ]
+    texts = [text for frame in our_frames for text in (frame.locals or {}).values()]
     texts += [caplog.text, repr(caught.value), repr(vars(caught.value)), repr(client)]
     texts += [repr(vars(client)), repr(client._flow.endpoint)]
-    assert ours
+    assert our_frames
     assert not [text for text in texts if "verysec" in text]
 
 

@@ -121,10 +121,10 @@ def test_no_metadata_of_other_formats_is_passed_on(format: str, options: dict[st
 
 def _sent_body(data: bytes) -> bytes:
     """Return the body that is sent to a model for a request made of an unchanged file."""
-    seen = []
+    bodies = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.read())
+        bodies.append(request.read())
         return httpx.Response(200, content=success())
 
     request = CreateImageVariationRequest(image=SquarePNG(data), size="256x256")
@@ -133,15 +133,15 @@ def _sent_body(data: bytes) -> bytes:
         GptImageEngine(api_key="key", base_url=url, http_client=http_client).create_variation(
             request
         )
-    return seen[0]
+    return bodies[0]
 
 
 def test_a_model_receives_only_the_image() -> None:
     """A file that did not pass `load_source` is sent without metadata and alpha."""
     for carrier in CARRIERS.values():
-        sent = _sent_body(random_image(RGB, 8).replace_fields(first=carrier).png())
-        assert PROMPT not in sent
-        assert DEFLATED not in sent
+        body = _sent_body(random_image(RGB, 8).replace_fields(first=carrier).png())
+        assert PROMPT not in body
+        assert DEFLATED not in body
     hidden_png = SampleImage(RGBA, 8, [[(1, 2, 3, 0), (1, 2, 3, 255)]] * 2).png()
     assert flatten_on_white(SquarePNG(hidden_png)).data in _sent_body(hidden_png)
 
@@ -187,10 +187,10 @@ def test_transparency_hides_no_image(name: str) -> None:
 def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
     """Each pixel without alpha is what a person sees on a white page."""
     sample = HIDING[name]
-    sent = decode(flatten_on_white(SquarePNG(sample.png())))
-    assert sent.mode in ("L", "RGB")
+    pixels = decode(flatten_on_white(SquarePNG(sample.png())))
+    assert pixels.mode in ("L", "RGB")
     for at, pixel in enumerate(pixel for row in sample.visible_pixels() for pixel in row):
-        actual_color = sent.convert("RGB").getpixel((at % 2, at // 2))
+        actual_color = pixels.convert("RGB").getpixel((at % 2, at // 2))
         assert isinstance(actual_color, tuple)
         for value, shown in zip(pixel, actual_color, strict=False):
             assert abs(shown - (value * pixel[3] + 255 * (255 - pixel[3])) / 255) <= 1

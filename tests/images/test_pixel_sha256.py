@@ -32,8 +32,8 @@ def test_the_hash_is_as_documented(tmp_path: Path) -> None:
         path.write_bytes(encode(image))
         with Image.open(path) as image_file:
             head = f"{image_file.mode} {image_file.width}x{image_file.height}\n".encode()
-            documented = hashlib.sha256(head + np.asarray(image_file).tobytes()).hexdigest()
-        assert pixel_sha256(image) == digest(path.read_bytes()) == documented
+            documented_hash = hashlib.sha256(head + np.asarray(image_file).tobytes()).hexdigest()
+        assert pixel_sha256(image) == digest(path.read_bytes()) == documented_hash
 
 
 def test_the_hash_is_the_same_in_every_release() -> None:
@@ -77,10 +77,10 @@ def test_the_orientation_changes_the_hash() -> None:
     image = decode(SquarePNG(square_png(24)))
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = io.BytesIO()
-    image.save(turned, "PNG", exif=exif)
+    rotated_file = io.BytesIO()
+    image.save(rotated_file, "PNG", exif=exif)
     expected = image.transpose(Image.Transpose.ROTATE_270)
-    assert digest(turned.getvalue()) == pixel_sha256(expected) != pixel_sha256(image)
+    assert digest(rotated_file.getvalue()) == pixel_sha256(expected) != pixel_sha256(image)
 
 
 _STRATEGIES = [

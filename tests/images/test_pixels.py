@@ -101,11 +101,11 @@ def test_a_part_of_an_image_can_be_normalized() -> None:
 def _with_red_and_blue_swapped(profile: bytes) -> bytes:
     """Return a matrix profile in which the tags of two primaries are swapped."""
     names = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}
-    changed = bytearray(profile)
+    swapped_profile = bytearray(profile)
     for tag in range(int.from_bytes(profile[128:132])):
         at = 132 + 12 * tag
-        changed[at : at + 4] = names.get(profile[at : at + 4], profile[at : at + 4])
-    return bytes(changed)
+        swapped_profile[at : at + 4] = names.get(profile[at : at + 4], profile[at : at + 4])
+    return bytes(swapped_profile)
 
 
 def test_an_embedded_profile_is_converted_to_srgb() -> None:

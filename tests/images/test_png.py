@@ -198,9 +198,9 @@ def test_text_chunks_are_not_decompressed(text: bytes) -> None:
 
 
 def _flip(data: bytes, at: int, bit: int) -> bytes:
-    changed = bytearray(data)
-    changed[at % len(data)] ^= 1 << bit
-    return bytes(changed)
+    damaged = bytearray(data)
+    damaged[at % len(data)] ^= 1 << bit
+    return bytes(damaged)
 
 
 def _cut(data: bytes, at: int, bit: int) -> bytes:

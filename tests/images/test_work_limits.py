@@ -60,7 +60,7 @@ def segment(marker: int, body: bytes = b"") -> bytes:
 
 def count_scans(data: bytes) -> int:
     """Return the number of scans in a file."""
-    return sum(found.is_scan for found in read_segments(data))
+    return sum(part.is_scan for part in read_segments(data))
 
 
 # Every kind of source.
@@ -329,7 +329,7 @@ def test_a_large_image_may_have_fewer_scans() -> None:
 def test_a_scan_counts_each_of_its_components() -> None:
     """A scan that refines all components is counted once for each of them."""
     data = jpeg(Image.new("RGB", (16, 16)), progressive=True, subsampling=0)
-    joint = next(found for found in read_segments(data) if found.is_scan)
+    joint = next(part for part in read_segments(data) if part.is_scan)
     size = (9000).to_bytes(2) * 2
     frame = data.index(b"\xff\xc2") + 5
     large = data[:frame] + size + data[frame + 4 :]

@@ -59,9 +59,11 @@ def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
     with CLIENTS[client]() as send:
         for scenario in playable(client):
             path = str(cassette_dir() / f"{scenario.name}.yaml")
-            with vcr.use_cassette(path, record_mode="none", match_on=["method", "path"]) as played:
+            with vcr.use_cassette(
+                path, record_mode="none", match_on=["method", "path"]
+            ) as cassette:
                 play(send, scenario, URL)
-            assert played.all_played, scenario.name
+            assert cassette.all_played, scenario.name
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -79,14 +81,14 @@ def test_replay_plays_each_scenario(client: str) -> None:
                 play(send, scenario, replay.base_url)
                 assert replay.expectations.problems() == []
                 assert replay.journal[0].scenario == scenario.name
-                refused = send(
+                refusal = send(
                     f"{replay.base_url}/images/variations",
                     {"n": "7"},
                     scenario_image(SCENARIOS["success_user"]),
                     {},
                 )
-                assert refused.status_code == 400
-                assert refused.json()["error"]["code"] == "unexpected_request"
+                assert refusal.status_code == 400
+                assert refusal.json()["error"]["code"] == "unexpected_request"
                 assert len(replay.expectations.problems()) == 1
 
 
@@ -204,9 +206,9 @@ def test_replay_works_with_our_clients(kind: str) -> None:
         caller = Caller(kind)
         answer = caller(base_url=replay.base_url, fields={"n": 3})
         assert [SquarePNG(image.read()).side for image in answer.data] == [256] * 3
-        expired = caller(base_url=replay.base_url, fields={"size": "1024x1024"})
+        response = caller(base_url=replay.base_url, fields={"size": "1024x1024"})
         with pytest.raises(ExpiredURLError):
-            expired.data[0].read()
+            response.data[0].read()
         assert replay.expectations.problems() == []
 
 

@@ -43,11 +43,13 @@ def test_plugin_imports_only_pytest() -> None:
         "print(json.dumps(sorted(set(sys.modules) - before - {'json'})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    loaded = json.loads(done.stdout)
+    loaded_modules = json.loads(done.stdout)
     ours = {f"pytest_image_variation.{name}" for name in ("plugin", "options", "marker")}
-    others = {name.partition(".")[0] for name in set(loaded) - ours - {"pytest_image_variation"}}
+    others = {
+        name.partition(".")[0] for name in set(loaded_modules) - ours - {"pytest_image_variation"}
+    }
     assert others <= set(sys.stdlib_module_names)
-    assert len(loaded) < 14
+    assert len(loaded_modules) < 14
 
 
 def test_plugin_name() -> None:
@@ -64,11 +66,13 @@ def test_plugin_is_loaded_and_can_be_disabled(
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     pytester.makepyfile(ONE)
     others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"image_variation"}
-    alone = [word for name in sorted(others) for word in ("-p", f"no:{name}")]
-    on = pytester.runpytest_subprocess(*alone, "--strict-markers", timeout=60)
-    on.assert_outcomes(passed=1)
-    off = ("-p", "no:image_variation")
-    result = pytester.runpytest_subprocess(*alone, *off, "--strict-markers", timeout=60)
+    other_plugins_off = [word for name in sorted(others) for word in ("-p", f"no:{name}")]
+    enabled = pytester.runpytest_subprocess(*other_plugins_off, "--strict-markers", timeout=60)
+    enabled.assert_outcomes(passed=1)
+    disable_option = ("-p", "no:image_variation")
+    result = pytester.runpytest_subprocess(
+        *other_plugins_off, *disable_option, "--strict-markers", timeout=60
+    )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*'image_variation' not found in `markers`*"])
 

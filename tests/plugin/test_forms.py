@@ -22,11 +22,11 @@ def test_parses_forms_of_httpx(fields: dict[str, str], data: bytes) -> None:
 
 def test_parses_forms_of_requests() -> None:
     """Parts of requests have no content type."""
-    made = requests.Request(
+    prepared_request = requests.Request(
         "POST", "http://x", data={"n": "2"}, files={"image": ("ä ü.png", b"\r\n--x\r\n")}
     ).prepare()
-    assert isinstance(made.body, bytes)
-    form = Form.parse(str(made.headers["content-type"]), made.body)
+    assert isinstance(prepared_request.body, bytes)
+    form = Form.parse(str(prepared_request.headers["content-type"]), prepared_request.body)
     assert form.fields == {"n": "2"}
     assert form.image is not None
     assert (form.image.content, form.image.content_type) == (b"\r\n--x\r\n", None)

@@ -171,9 +171,9 @@ def test_pytest_recording_plays_a_recording(
     options = (f"--image-variation-url={live.base_url}", "--image-variation-record=tapes")
     plain = source.replace("@pytest.mark.vcr", "")
     run(plain % "image_variation_env", *options).assert_outcomes(passed=1)
-    once = post_count(live)
+    first_count = post_count(live)
     run(source % "", "-p", "pytest_recording.plugin").assert_outcomes(passed=1)
-    assert post_count(live) == once
+    assert post_count(live) == first_count
 
 
 def interactions(path: Path) -> list[dict[str, Any]]:

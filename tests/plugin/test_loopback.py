@@ -98,15 +98,15 @@ def test_journal(view: View, client: httpx.Client) -> None:
     """The journal has each request's fields and facts about its image, and no key."""
     post_image(client, view, n="2", user="me")
     client.get(f"{view.base_url}/models", headers={"authorization": "Bearer sk-secret"})
-    posted, listed = view.journal
-    assert (posted.method, posted.path) == ("POST", "/v1/images/variations")
-    assert posted.fields == {"n": "2", "user": "me"}
-    assert posted.image is not None
-    assert (posted.image.size, posted.image.mode) == ((8, 8), "RGB")
-    assert posted.image.sha256 == hashlib.sha256(PNG).hexdigest()
-    assert (posted.status, posted.scenario) == (200, None)
-    assert (listed.method, listed.path, listed.image) == ("GET", "/v1/models", None)
-    assert "secret" not in f"{listed!r}{listed.headers}"
+    post, listing = view.journal
+    assert (post.method, post.path) == ("POST", "/v1/images/variations")
+    assert post.fields == {"n": "2", "user": "me"}
+    assert post.image is not None
+    assert (post.image.size, post.image.mode) == ((8, 8), "RGB")
+    assert post.image.sha256 == hashlib.sha256(PNG).hexdigest()
+    assert (post.status, post.scenario) == (200, None)
+    assert (listing.method, listing.path, listing.image) == ("GET", "/v1/models", None)
+    assert "secret" not in f"{listing!r}{listing.headers}"
 
 
 def test_request_that_matches_no_scenario(view: View, client: httpx.Client) -> None:
@@ -249,9 +249,9 @@ def test_vendor_sdk_raises_for_faults(view: View) -> None:
         with pytest.raises(openai.NotFoundError):
             sdk.images.create_variation(image=PNG)
         view.fail_next("budget_exhausted")
-        with pytest.raises(openai.BadRequestError) as refused:
+        with pytest.raises(openai.BadRequestError) as caught:
             sdk.images.create_variation(image=PNG)
-        assert refused.value.code == "billing_hard_limit_reached"
+        assert caught.value.code == "billing_hard_limit_reached"
 
 
 def test_views_in_threads_are_isolated(loopback: Loopback) -> None:

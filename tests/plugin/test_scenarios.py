@@ -18,7 +18,7 @@ endpoint_removed
 def test_every_contract_case_has_a_scenario() -> None:
     """There are scenarios for successes, for each broken rule and for each fault."""
     assert not set(CASES) - SCENARIOS.keys()
-    assert all(name == made.name and made.about for name, made in SCENARIOS.items())
+    assert all(name == each.name and each.about for name, each in SCENARIOS.items())
 
 
 def test_names_are_valid_file_names() -> None:
@@ -38,7 +38,7 @@ def test_unknown_name_suggests_similar_ones() -> None:
 
 def test_retry_delays_are_short() -> None:
     """Tests of retries are fast."""
-    for made in SCENARIOS.values():
-        for answer in made.answers:
+    for each in SCENARIOS.values():
+        for answer in each.answers:
             if answer.status in (429, 503) and "retry-after" in answer.headers:
                 assert float(answer.headers["retry-after-ms"]) <= 50

@@ -28,10 +28,10 @@ OTHER = square_png(9)
 
 def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a.png") -> Request:
     """Return a form as a vcrpy request with its own boundary."""
-    made = httpx.Request(
+    request = httpx.Request(
         "POST", "https://x.example/v1/images/variations", data=fields, files={"image": (name, data)}
     )
-    return Request("POST", str(made.url), made.read(), dict(made.headers))
+    return Request("POST", str(request.url), request.read(), dict(request.headers))
 
 
 def recompressed(png: bytes) -> bytes:
@@ -99,9 +99,9 @@ def test_settings_take_bytes_or_pixels() -> None:
 
 def recorder() -> Any:
     """Return vcrpy, set up as the README shows."""
-    made = vcr.VCR(**vcr_settings.vcr_settings())
-    made.register_matcher("multipart", vcr_settings.multipart)
-    return made
+    configured_vcr = vcr.VCR(**vcr_settings.vcr_settings())
+    configured_vcr.register_matcher("multipart", vcr_settings.multipart)
+    return configured_vcr
 
 
 def upload(client: str, view: View, n: str = "2") -> int:
@@ -121,11 +121,11 @@ def upload(client: str, view: View, n: str = "2") -> int:
 
 
 async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str, str]) -> int:
-    sent = aiohttp.FormData(fields)
-    sent.add_field("image", io.BytesIO(PNG), filename="a.png", content_type="image/png")
+    form_data = aiohttp.FormData(fields)
+    form_data.add_field("image", io.BytesIO(PNG), filename="a.png", content_type="image/png")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url, data=sent, headers=headers) as got,
+        session.post(url, data=form_data, headers=headers) as got,
     ):
         return len((await got.json())["data"])
 
@@ -144,10 +144,10 @@ def test_suite_records_and_replays(view: View, tmp_path: Path, client: str) -> N
         assert cassette.all_played
     with (
         recorder().use_cassette(path, record_mode="none"),
-        pytest.raises(CannotOverwriteExistingCassetteException) as unmatched,
+        pytest.raises(CannotOverwriteExistingCassetteException) as mismatch,
     ):
         upload(client, view, n="3")
-    assert "n: '3' != '2'" in str(unmatched.value)
+    assert "n: '3' != '2'" in str(mismatch.value)
     assert len(view.journal) == count_before
 
 
@@ -238,8 +238,8 @@ def test_repeated_secrets_are_redacted(tmp_path: Path, client: str) -> None:
     text = path.read_text()
     assert set(re.findall("[A-Z]{6,}", text)) == {"REDACTED"}
     assert "acme" not in text and "ofMine" not in text
-    for kept in ("api-version=2026", "api-key=REDACTED", "n=2", "se=1", "retry-after"):
-        assert kept in text.lower().replace("redacted", "REDACTED")
+    for harmless in ("api-version=2026", "api-key=REDACTED", "n=2", "se=1", "retry-after"):
+        assert harmless in text.lower().replace("redacted", "REDACTED")
 
 
 def test_sent_request_is_not_redacted(view: View) -> None:
@@ -267,15 +267,15 @@ def test_forms_of_aiohttp(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     with path.open("rb") as file:
         for data in ({"n": "2", "image": file}, [("n", "2"), ("image", file)]):
-            read = form_of(Request("POST", "https://x.example/", data, {}))
-            assert read.fields == {"n": "2"}
-            assert read.image is not None
-            assert (read.image.content, read.image.file_name) == (PNG, "a.png")
+            parsed_form = form_of(Request("POST", "https://x.example/", data, {}))
+            assert parsed_form.fields == {"n": "2"}
+            assert parsed_form.image is not None
+            assert (parsed_form.image.content, parsed_form.image.file_name) == (PNG, "a.png")
     raw = form_of(Request("POST", "https://x.example/", {"image": PNG, "n": 2}, {}))
     assert raw.image is not None
     assert raw.fields == {"n": "2"}
-    sent = {"model": "m", "input": [1, {"a": None}]}
-    assert not form_of(Request("POST", "https://x.example/", sent, {})).parts
+    content = {"model": "m", "input": [1, {"a": None}]}
+    assert not form_of(Request("POST", "https://x.example/", content, {})).parts
 
 
 def test_user_in_json_is_redacted() -> None:

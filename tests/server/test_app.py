@@ -273,19 +273,19 @@ def test_any_body_gets_an_error_envelope(
 
 async def test_a_body_that_is_too_long_is_cut_off(client: httpx.AsyncClient) -> None:
     """The server answers while the body arrives, and drops only a part of the rest."""
-    sent = 0
+    sent_bytes = 0
 
     async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
+        nonlocal sent_bytes
         yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         for _ in range(1000):
-            sent += 65536
+            sent_bytes += 65536
             yield bytes(65536)
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
     error = error_of(await client.post(PATH, content=body(), headers=headers), 413)
     assert error["param"] == "image"
-    assert sent < 8_000_000 + 34_000_000 + 500_000
+    assert sent_bytes < 8_000_000 + 34_000_000 + 500_000
     long_headers = {**headers, "content-length": "9" * 12}
     error_of(await client.post(PATH, content=b"--x", headers=long_headers), 413)
 
@@ -567,15 +567,15 @@ async def test_a_range_beyond_the_end(client: httpx.AsyncClient) -> None:
 
 async def test_a_cached_image_is_not_sent_again(client: httpx.AsyncClient) -> None:
     """The ETag stays the same when the same image is made again."""
-    first, again = [
+    first_response, second_response = [
         (await client.post(PATH, files=image_part())).json()["data"][0]["url"] for _ in range(2)
     ]
-    tag = (await client.get(first)).headers["etag"]
+    tag = (await client.get(first_response)).headers["etag"]
     for tags in (tag, f"W/{tag}", f'"x", {tag}', "*"):
-        answer = await client.get(again, headers={"if-none-match": tags})
+        answer = await client.get(second_response, headers={"if-none-match": tags})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
     for headers in ({"if-none-match": '"x"'}, {"range": "bytes=1-2", "if-range": '"x"'}):
-        assert (await client.get(first, headers=headers)).status_code == 200
+        assert (await client.get(first_response, headers=headers)).status_code == 200
 
 
 async def test_the_store_has_a_size_limit(tmp_path: Path) -> None:

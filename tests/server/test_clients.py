@@ -142,11 +142,11 @@ async def _check_exceptions(address: str, photo: Path, transport: str) -> None:
 
 def test_the_sdks_kinds_of_images(address: str, photo: Path) -> None:
     """Bytes, files, BytesIO and tuples work, as the SDK's users pass them."""
-    named = io.BytesIO(photo.read_bytes())
-    named.name = "x.png"
+    named_file = io.BytesIO(photo.read_bytes())
+    named_file.name = "x.png"
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk, open(photo, "rb") as file:
         data = photo.read_bytes()
-        for image in (data, io.BytesIO(data), named, file, ("a.png", data, "image/png")):
+        for image in (data, io.BytesIO(data), named_file, file, ("a.png", data, "image/png")):
             assert len(sdk.images.create_variation(image=image, size="256x256").data or []) == 1
 
 

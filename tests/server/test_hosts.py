@@ -462,8 +462,8 @@ async def test_the_page_works_behind_a_proxy(tmp_path: Path, public_url: str, or
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
         files = {"image": square_png()}
-        for sent, status in ((origin, 200), ("https://evil.example", 403)):
+        for sent_origin, status in ((origin, 200), ("https://evil.example", 403)):
             answer = await client.post(
-                "/v1/images/variations", files=files, headers={"Origin": sent}
+                "/v1/images/variations", files=files, headers={"Origin": sent_origin}
             )
             assert answer.status_code == status

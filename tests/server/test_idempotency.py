@@ -32,10 +32,10 @@ async def answer(
     idempotency: Idempotency, key: str | None, maker: Maker, *, seconds: float = DAY
 ) -> bytes:
     """Return the remembered answer, or a new one."""
-    async with idempotency.answer(key, REQUEST, seconds=seconds) as remembered:
-        if remembered.body is None:
-            remembered.body = await maker.make()
-    return remembered.body
+    async with idempotency.answer(key, REQUEST, seconds=seconds) as remembered_answer:
+        if remembered_answer.body is None:
+            remembered_answer.body = await maker.make()
+    return remembered_answer.body
 
 
 async def test_answers_are_remembered_until_they_expire() -> None:

@@ -87,11 +87,11 @@ def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
         url = post(address).json()["data"][0]["url"].removeprefix(address)
         file = f"GET {url} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
         answers: dict[socket.socket, bytearray] = {}
-        for sent in (large, file):
+        for request in (large, file):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             client.connect(("127.0.0.1", int(address.rpartition(":")[2])))
-            client.sendall(sent.replace(b"host: ", b"connection: close\r\nhost: "))
+            client.sendall(request.replace(b"host: ", b"connection: close\r\nhost: "))
             answers[client] = bytearray()
         for _ in range(7):
             time.sleep(idle_timeout / 6)

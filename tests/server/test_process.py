@@ -186,9 +186,9 @@ def test_a_kill_loses_no_url(tmp_path: Path) -> None:
         running.kill()
         for thread in threads:
             thread.join(60)
-    with serve(tmp_path, "--engine", "instant") as (_, restarted):
+    with serve(tmp_path, "--engine", "instant") as (_, new_address):
         for url in urls:
-            image = httpx.get(url.replace(address, restarted))
+            image = httpx.get(url.replace(address, new_address))
             assert image.status_code == 200
             assert SquarePNG(image.content).side == 256
 
@@ -222,16 +222,16 @@ def wait_for_metric(address: str, line: str) -> None:
 
 def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
     """The engine can stop, and the slot is free again."""
-    started, stopped = threading.Event(), threading.Event()
+    start_event, stop_event = threading.Event(), threading.Event()
 
     class Patient(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
             """Work until the call is cancelled."""
             is_cancelled = cancellation()
-            started.set()
+            start_event.set()
             for _ in range(1000):
                 if is_cancelled():
-                    stopped.set()
+                    stop_event.set()
                     break
                 time.sleep(0.03)
             return super().create_variation(request)
@@ -240,11 +240,11 @@ def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
     with serving(app) as address:
         with connect(address) as client:
             client.sendall(raw_request(PNG))
-            assert started.wait(60)
+            assert start_event.wait(60)
             refused = post(address)
             assert refused.status_code == 429
             assert refused.headers["retry-after"].isdecimal()
-        assert stopped.wait(60)
+        assert stop_event.wait(60)
         wait_for_metric(address, "running 0.0")
 
 
@@ -289,8 +289,8 @@ def test_an_early_answer_is_not_lost(tmp_path: Path, path: str) -> None:
         headers = {"content-type": "multipart/form-data; boundary=x"}
         url = address + path
         for length in (9_000_000, None):
-            sized = {"content-length": str(length)} if length else {}
-            request = urllib.request.Request(url, LongBody(9_000_000), {**headers, **sized})
+            length_header = {"content-length": str(length)} if length else {}
+            request = urllib.request.Request(url, LongBody(9_000_000), {**headers, **length_header})
             with pytest.raises(urllib.error.HTTPError) as caught:
                 urllib.request.urlopen(request, timeout=30)
             assert {caught.value.code} == status

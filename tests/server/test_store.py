@@ -40,14 +40,14 @@ def test_expired_files_are_removed(tmp_path: Path) -> None:
     current, old = first.add(square_png(1)), first.add(square_png(2))
     old_path = path_of(first, old)
     os.utime(old_path, (time.time() - 1, time.time() - 1))
-    unfinished = tmp_path / f".{'0' * 16}.part"
-    unfinished.write_bytes(b"x")
-    os.utime(unfinished, (time.time() - 900, time.time() - 900))
+    unfinished_file = tmp_path / f".{'0' * 16}.part"
+    unfinished_file.write_bytes(b"x")
+    os.utime(unfinished_file, (time.time() - 900, time.time() - 900))
     second = ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
     second.add(square_png(3))
     assert path_of(second, current).exists()
     assert not old_path.exists()
-    assert not unfinished.exists()
+    assert not unfinished_file.exists()
 
 
 class WatchedPath(type(Path())):  # type: ignore[misc]  # the class of this system's paths

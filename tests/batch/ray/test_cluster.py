@@ -43,7 +43,7 @@ def file_states(out: str = "out") -> dict[str, tuple[int, int]]:
 
 
 def test_killed_node_loses_no_image(nodes: Nodes) -> None:
-    """The manifest equals that of a local run, and images from before the kill stay."""
+    """After a node is killed, the manifest equals a local run's, and finished images stay."""
     states_at_kill: dict[str, tuple[int, int]] = {}
 
     def kill() -> None:
@@ -72,7 +72,7 @@ def test_killed_node_loses_no_image(nodes: Nodes) -> None:
 
 
 def test_run_is_resumed_and_bad_images_are_rows(nodes: Nodes, photos: Path) -> None:
-    """Changed and missing images are made again. The others stay."""
+    """A resumed run makes changed and missing images again, and keeps the others."""
     (photos / "16.png").write_bytes(b"not an image")
     rows = ("path,n,seed", "photos/16.png,1,", "photos/01.png,2,9223372036854775797")
     Path("list.csv").write_text("\n".join(rows))
@@ -94,7 +94,7 @@ def test_run_is_resumed_and_bad_images_are_rows(nodes: Nodes, photos: Path) -> N
 def test_source_that_kills_its_worker_is_a_row(
     nodes: Nodes, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The actor survives, and the run ends normally."""
+    """A source that kills its worker becomes a row; the actor survives, and the run goes on."""
     for photo in sorted(photos.iterdir())[2:]:
         photo.unlink()
     assert cluster_run(nodes, engine="dying") == 3
@@ -115,7 +115,7 @@ def test_worker_stops_itself_at_max_failures(nodes: Nodes, photos: Path) -> None
 def test_unreachable_cluster_is_an_error(
     nodes: Nodes, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the option, but not the address."""
+    """The error for an unreachable cluster names the option, but not the address."""
     assert cluster_run(nodes, "--ray", address) == 1
     err = capsys.readouterr().err
     assert "cannot be reached" in err
@@ -127,7 +127,7 @@ def test_unreachable_cluster_is_an_error(
 def test_interrupt_finishes_started_sources(
     nodes: Nodes, number: signal.Signals, code: int
 ) -> None:
-    """The manifest lists the images made so far, and the message says how to continue."""
+    """After an interrupt, the manifest lists the images so far, and a message says what to do."""
     process = start_run("photos", "--n", "10", "--ray", nodes.address)
     wait_until(lambda: len(count_made_images()) > 20, process)
     process.send_signal(number)
@@ -169,7 +169,7 @@ def test_workers_run_on_machines_with_gpus(
 
 
 def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:
-    """Each worker makes as many calls as a single machine would, without processes."""
+    """Each worker calls a hosted engine as often as one machine would, without processes."""
     assert cluster_run(nodes, engine="hosted") == 0
     _, calls = Path(os.environ["ENGINE_LOG"] + ".calls").read_text().split()
     assert int(calls) == 8
@@ -179,7 +179,7 @@ def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:
 def test_machine_without_the_folder_ends_the_run(
     nodes: Nodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even a folder of the same name with the files of a killed run is recognized."""
+    """A machine with another folder of the same name, even one with old files, ends the run."""
     Path("out").mkdir()
     with nodes.extra_node_without(tmp_path / "out"):
         assert cluster_run(nodes, "--n", "10") == 1
@@ -204,7 +204,7 @@ def run_example(nodes: Nodes, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_example_can_be_repeated(nodes: Nodes, photos: Path) -> None:
-    """Ray Data calls the class directly. Integers stay integers in columns with missing values."""
+    """The Ray Data example can be repeated, and integers stay integers despite missing values."""
     (photos / "00.png").write_bytes(b"not an image")
     rows = run_example(nodes)
     error_rows = [row for row in rows if row["error"] is not None]

@@ -22,7 +22,7 @@ OUT = "shelf://kept/out"
 
 
 def test_killed_node_with_urls_loses_no_image(nodes: Nodes, photos: Path) -> None:
-    """The manifest equals that of a local run over folders. A second run makes nothing."""
+    """After a node is killed, a run with URLs still equals a local run over folders."""
     shutil.copytree(photos, shelf_path("shelf://kept/photos"))
     shutil.rmtree(photos)
     out = str(shelf_path(OUT))
