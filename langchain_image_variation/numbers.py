@@ -14,8 +14,8 @@ MAX_SECONDS = 1e9
 def check_whole_number(
     name: str,
     value: object,
-    least: int,
-    most: int | None = None,
+    minimum: int,
+    maximum: int | None = None,
     *,
     hint: str = "",
     param: str | None = None,
@@ -25,8 +25,8 @@ def check_whole_number(
     Args:
         name: What the message calls the number.
         value: The value to check.
-        least: The smallest number allowed.
-        most: The largest number allowed. None sets no limit.
+        minimum: The smallest number allowed.
+        maximum: The largest number allowed. None sets no limit.
         hint: What the message adds at its end.
         param: The error's `param`, if it is not `name`.
 
@@ -35,9 +35,9 @@ def check_whole_number(
     """
     if isinstance(value, Integral) and not isinstance(value, bool):
         number = int(value)
-        if least <= number and (most is None or number <= most):
+        if minimum <= number and (maximum is None or number <= maximum):
             return number
-    bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+    bounds = f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
     raise InvalidRequestError(
         f"{name} must be a whole number {bounds}, got {excerpt(value)}{hint}.", param=param or name
     )
@@ -46,8 +46,8 @@ def check_whole_number(
 def check_number(
     name: str,
     value: object,
-    least: float,
-    most: float,
+    minimum: float,
+    maximum: float,
     *,
     hint: str = "",
     param: str | None = None,
@@ -57,8 +57,8 @@ def check_number(
     Args:
         name: What the message calls the number.
         value: The value to check.
-        least: The smallest number allowed.
-        most: The largest number allowed.
+        minimum: The smallest number allowed.
+        maximum: The largest number allowed.
         hint: What the message adds at its end.
         param: The error's `param`, if it is not `name`.
 
@@ -66,10 +66,10 @@ def check_number(
         InvalidRequestError: If it is another kind of value, or out of range.
     """
     # The comparison is false for NaN, and does not overflow as a huge whole number's float would.
-    if _is_number(value) and least <= value <= most:
+    if _is_number(value) and minimum <= value <= maximum:
         return float(value)
     raise InvalidRequestError(
-        f"{name} must be a number from {least:g} to {most:g}, got {excerpt(value)}{hint}.",
+        f"{name} must be a number from {minimum:g} to {maximum:g}, got {excerpt(value)}{hint}.",
         param=param or name,
     )
 

@@ -181,7 +181,7 @@ class Lease:
         self._run_id = secrets.token_hex(8)
         self._is_lost = False
         self._last_renewal = 0.0
-        self._done = threading.Event()
+        self._end_event = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
@@ -199,7 +199,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._done.set()
+        self._end_event.set()
         if error is not None and not isinstance(error, Exception):
             # After an interrupt, don't wait for a server that may not respond.
             return
@@ -249,7 +249,7 @@ class Lease:
 
     def _renew(self) -> None:
         renewals = 0
-        while not (self._done.wait(self._interval) or self._is_lost):
+        while not (self._end_event.wait(self._interval) or self._is_lost):
             renewals += 1
             # The next renewal may succeed.
             with suppress(OutputError):

@@ -117,14 +117,14 @@ def read_fingerprint(engine: Any) -> str | None:
     )
 
 
-def check_model(model: str, offered: Sequence[str]) -> None:
+def check_model(model: str, offered_models: Sequence[str]) -> None:
     """Refuse a model that an engine does not offer.
 
     Raises:
-        ModelNotFoundError: If `model` is not one of `offered`.
+        ModelNotFoundError: If `model` is not one of `offered_models`.
     """
-    if model not in offered:
+    if model not in offered_models:
         raise ModelNotFoundError(
             f"The model {model[:40]!r} does not exist here; this engine offers "
-            f"{' and '.join(repr(name) for name in offered)}."
+            f"{' and '.join(repr(name) for name in offered_models)}."
         )

@@ -41,10 +41,10 @@ __all__ = ["Arranger", "Sketch"]
 _START = 16
 """Side of the coarsest level. The side of a patch is 44 % of it, so large parts stay whole."""
 
-_BALANCED = 30
+_BALANCED_SIDE = 30
 """Up to this side, every patch of the source is used about equally often."""
 
-_EXACT = 44
+_EXACT_SIDE = 44
 """Up to this side, every patch is compared with every other. The work grows with side ** 4."""
 
 _ROUNDS = 3
@@ -109,7 +109,7 @@ class Arranger:
             keys, soft_keys = (describe(one, self._directions) for one in (values, soft_values))
             levels.append(_Level(values, contrast, keys, soft_keys, Quilt(image)))
             soft = image
-        self._coarse = [level for level in levels if level.side <= _EXACT]
+        self._coarse = [level for level in levels if level.side <= _EXACT_SIDE]
         self._fine = levels[len(self._coarse) :]
         self._finest_contrast = Contrast.of(source)
         self._finest_keys = describe(self._finest_contrast.values(source), self._directions)
@@ -199,7 +199,7 @@ class Arranger:
         queries = describe(values, self._directions)
         if not self._complete:
             matches = exact.find_nearest(queries, keys, self._per_patch, alpha=np.inf)
-        elif level.side <= _BALANCED:
+        elif level.side <= _BALANCED_SIDE:
             matches = exact.find_balanced(queries, keys, self._per_patch)
         else:
             matches = exact.find_nearest(queries, keys, self._per_patch)

@@ -52,10 +52,14 @@ class Yardstick:
         )
         self._gray = np.asarray(enlarged).reshape(-1)
         self._spread = deviation(luma)
-        still = (np.zeros((2, nodes, nodes), np.float32) for nodes in (PROBES, source.shape[0]))
-        self._unmoved = {field.shape[1]: self._read(field) for field in still}
+        zero_fields = (
+            np.zeros((2, nodes, nodes), np.float32) for nodes in (PROBES, source.shape[0])
+        )
+        self._unmoved_gray = {field.shape[1]: self._read(field) for field in zero_fields}
         far = [flow(velocity(Draws(seed)), _FAR) for seed in _FAR_SEEDS]
-        self.most = math.fsum(self.change(resample(moved, PROBES)) for moved in far) / len(far)
+        self.max_change = math.fsum(self.change(resample(moved, PROBES)) for moved in far) / len(
+            far
+        )
         """The change of a far displacement: about the most that moving pixels can reach."""
 
     def change(self, field: Floats) -> float:
@@ -66,7 +70,7 @@ class Yardstick:
         """
         if self._spread == 0:
             return 0.0
-        difference = self._read(field).astype(np.int32) - self._unmoved[field.shape[1]]
+        difference = self._read(field).astype(np.int32) - self._unmoved_gray[field.shape[1]]
         squares = int((difference * difference).sum(dtype=np.int64))
         return math.sqrt(squares / difference.size) / self._spread
 
@@ -102,8 +106,8 @@ def _stretch(luma: Bytes) -> Bytes:
     enlargement.
     """
     low, high = int(luma.min()), int(luma.max())
-    above = (luma.astype(np.int32) - low) * (255 - 2 * _MARGIN) // max(high - low, 1)
-    return (above + _MARGIN).astype(np.uint8)
+    stretched = (luma.astype(np.int32) - low) * (255 - 2 * _MARGIN) // max(high - low, 1)
+    return (stretched + _MARGIN).astype(np.uint8)
 
 
 def find_amplitude(

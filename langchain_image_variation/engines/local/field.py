@@ -131,13 +131,13 @@ def propagate(
     for candidate, tolerance in _candidates(inner, y, x, draws):
         candidate = _shorten(candidate, y, x, side)
         new_corner = _corner(candidate[0], candidate[1], y, x, side)
-        changed = np.flatnonzero(new_corner != corner)
-        new_distance = _distances(queries[changed], keys[new_corner[changed]])
-        is_better = new_distance < distance[changed] * tolerance
-        changed = changed[is_better]
-        distance[changed] = new_distance[is_better]
-        corner[changed] = new_corner[changed]
-        inner[:, y[changed], x[changed]] = candidate[:, changed]
+        changed_indices = np.flatnonzero(new_corner != corner)
+        new_distance = _distances(queries[changed_indices], keys[new_corner[changed_indices]])
+        is_better = new_distance < distance[changed_indices] * tolerance
+        changed_indices = changed_indices[is_better]
+        distance[changed_indices] = new_distance[is_better]
+        corner[changed_indices] = new_corner[changed_indices]
+        inner[:, y[changed_indices], x[changed_indices]] = candidate[:, changed_indices]
     return _pad_margin(inner)
 
 
@@ -145,11 +145,11 @@ def _candidates(
     inner: Floats, y: Indices, x: Indices, draws: Draws
 ) -> Iterator[tuple[Floats, np.float32]]:
     """Yield displacements to try at (y, x), each with the factor by which it may be worse."""
-    last = inner.shape[1] - 1
-    side = last + PATCH
+    last_corner = inner.shape[1] - 1
+    side = last_corner + PATCH
 
     def neighbor(dy: int, dx: int) -> Floats:
-        return inner[:, np.clip(y + dy, 0, last), np.clip(x + dx, 0, last)]
+        return inner[:, np.clip(y + dy, 0, last_corner), np.clip(x + dx, 0, last_corner)]
 
     for hop in _HOPS:
         for dy, dx in _NEIGHBORS:
@@ -163,10 +163,10 @@ def _candidates(
 
 def _corner(dy: Floats, dx: Floats, y: Floats | Indices, x: Floats | Indices, side: int) -> Indices:
     """Return the flat index of the legal corner nearest to (y, x) displaced by (dy, dx) sides."""
-    last = side - PATCH
-    row = np.clip(np.rint(dy * np.float32(side)) + y, 0, last)
-    column = np.clip(np.rint(dx * np.float32(side)) + x, 0, last)
-    return np.asarray(row * (last + 1) + column).astype(np.intp)
+    last_corner = side - PATCH
+    row = np.clip(np.rint(dy * np.float32(side)) + y, 0, last_corner)
+    column = np.clip(np.rint(dx * np.float32(side)) + x, 0, last_corner)
+    return np.asarray(row * (last_corner + 1) + column).astype(np.intp)
 
 
 def _shorten(displacement: Floats, y: Indices, x: Indices, side: int) -> Floats:

@@ -43,7 +43,7 @@ _CELLS = (24, 12, 6)
 _CONTOUR = 3
 """The ratio of eigenvalues that makes a contour."""
 
-_FAR = 3
+_MAX_DISTANCE = 3
 """The distance in pixels up to which the first order holds, about twice `_SOFT`."""
 
 
@@ -86,14 +86,14 @@ class Grain:
             0,
             nodes - 1,
         )
-        down, both, across = self._tensor[:, from_y, from_x]
+        down, cross_term, across = self._tensor[:, from_y, from_x]
         result = pixels.copy()
         for cell in reversed(_CELLS):
             middle = np.minimum(axis // cell * cell + cell // 2, nodes - 1)
             whole = np.rint(pixels[:, middle[:, None], middle])
             y, x = whole - pixels
-            visibility = down * y * y + both * y * x + across * x * x
-            hidden = (visibility < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _FAR)
+            visibility = down * y * y + cross_term * y * x + across * x * x
+            hidden = (visibility < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _MAX_DISTANCE)
             result = np.where(hidden, whole, result)
         return np.asarray(result / np.float32(nodes))
 

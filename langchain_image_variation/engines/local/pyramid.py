@@ -71,10 +71,12 @@ def enlarge(image: Bytes, side: int) -> Bytes:
     Returns:
         uint8 (side, side, channels).
     """
-    old = image.shape[0]
+    old_side = image.shape[0]
     padded = np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="edge")
-    half = old / side / 2
-    return _resample(padded, side, Image.Resampling.LANCZOS, (half, half, old + half, old + half))
+    half = old_side / side / 2
+    return _resample(
+        padded, side, Image.Resampling.LANCZOS, (half, half, old_side + half, old_side + half)
+    )
 
 
 def _resample(

@@ -55,7 +55,7 @@ def schedule(strength: float) -> Schedule:
 
 def _interpolate(strength: float, values: Sequence[float]) -> float:
     # `numpy.interp` may use fused multiply-adds, which round once instead of twice.
-    after = max(1, bisect.bisect_left(_STRENGTH, strength))
-    low, high = _STRENGTH[after - 1], _STRENGTH[after]
+    index = max(1, bisect.bisect_left(_STRENGTH, strength))
+    low, high = _STRENGTH[index - 1], _STRENGTH[index]
     share = (strength - low) / (high - low)
-    return values[after - 1] + share * (values[after] - values[after - 1])
+    return values[index - 1] + share * (values[index] - values[index - 1])

@@ -36,7 +36,7 @@ _LOOSE = 0.1
 _AIM = 1.1
 """Patches snap back a little toward the source, so first guesses aim further than the target."""
 
-_SKETCHED, _REFINED = 0.6, 0.8
+_SKETCHED_SHARE, _REFINED_SHARE = 0.6, 0.8
 """The shares of the work on one image that are done after its sketch and after its field."""
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Synthesis:
         self._finest: Quilt = results[1][1]
         self._grain: Grain = results[2][0]
         self._yardstick: Yardstick = results[2][1]
-        self._target = self._plan.share * self._yardstick.most
+        self._target = self._plan.share * self._yardstick.max_change
 
     def draw(self, seed: int, step: Step = ignore_step, run: Run = _run_in_order) -> Bytes:
         """Make one variation.
@@ -154,18 +154,18 @@ class Synthesis:
             amplitude = find_amplitude(change, self._target, self._plan.reach, _LOOSE)
             if amplitude != latest_amplitude:
                 change(amplitude)
-        step(_SKETCHED)
+        step(_SKETCHED_SHARE)
         return self._draw_field(field, step)
 
     def _refine(self, arranger: Arranger, sketch: Sketch, draws: Draws, step: Step) -> Bytes:
         def report(share: float) -> None:
-            step(_SKETCHED + (_REFINED - _SKETCHED) * share)
+            step(_SKETCHED_SHARE + (_REFINED_SHARE - _SKETCHED_SHARE) * share)
 
         field = arranger.refine(sketch, self._finest, draws, report)
         return self._draw_field(self._grain.copy(field), step)
 
     def _draw_field(self, field: Floats, step: Step) -> Bytes:
-        step(_REFINED)
+        step(_REFINED_SHARE)
         image = self._quilt.draw(field)
         step(1.0)
         return image
@@ -177,7 +177,7 @@ class Synthesis:
 
         def report(index: int, share: float) -> None:
             shares[index] = share
-            step(_SKETCHED * sum(shares) / tries)
+            step(_SKETCHED_SHARE * sum(shares) / tries)
 
         def try_first(speed: Floats, index: int) -> _Try:
             target = _AIM * self._target
@@ -186,15 +186,15 @@ class Synthesis:
 
         speeds = [velocity(draws) for _ in range(self._candidates)]
         results = run([partial(try_first, speed, index) for index, speed in enumerate(speeds)])
-        best = latest = min(results, key=lambda one: one.badness)
+        best = latest_try = min(results, key=lambda one: one.badness)
         low = high = 0.0
         for index in range(self._candidates, tries):
-            if latest.miss <= _CLOSE:
+            if latest_try.miss <= _CLOSE:
                 break
-            low, high, amplitude = _narrow(low, high, latest, self._target)
-            job = partial(self._try, arranger, latest.speed, amplitude, partial(report, index))
-            (latest,) = run([job])
-            best = min(best, latest, key=lambda one: one.badness)
+            low, high, amplitude = _narrow(low, high, latest_try, self._target)
+            job = partial(self._try, arranger, latest_try.speed, amplitude, partial(report, index))
+            (latest_try,) = run([job])
+            best = min(best, latest_try, key=lambda one: one.badness)
         return best.sketch
 
     def _try(self, arranger: Arranger, speed: Floats, amplitude: float, step: Step) -> _Try:
@@ -205,13 +205,13 @@ class Synthesis:
         return _Try(speed, amplitude, sketch, change, miss, badness)
 
 
-def _narrow(low: float, high: float, latest: _Try, target: float) -> tuple[float, float, float]:
+def _narrow(low: float, high: float, latest_try: _Try, target: float) -> tuple[float, float, float]:
     """Return bounds around the right amplitude, 0 where unknown, and the next one to try."""
-    if latest.change < target:
-        low = latest.amplitude
+    if latest_try.change < target:
+        low = latest_try.amplitude
     else:
-        high = latest.amplitude
+        high = latest_try.amplitude
     if low and high:
         return low, high, math.sqrt(low * high)
-    share = target / max(latest.change, 0.01)
-    return low, high, latest.amplitude * min(max(share * share * share * share, 0.4), 2.5)
+    share = target / max(latest_try.change, 0.01)
+    return low, high, latest_try.amplitude * min(max(share * share * share * share, 0.4), 2.5)
