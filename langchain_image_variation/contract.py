@@ -391,7 +391,9 @@ class ImagesResponse(LenientBody):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             location = ".".join(str(part) for part in first["loc"]) or "the body"
-            raise OutputError(f"The response is not an ImagesResponse: see {location}.") from None
+            raise OutputError(
+                f"The response is not an ImagesResponse: {location} is invalid."
+            ) from None
 
 
 _TOKENS = {"image_tokens", "text_tokens"}

@@ -327,7 +327,9 @@ def _from_data_url(url: str) -> bytes:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
     if len(body) > 3 * MAX_SOURCE_BYTES:
-        raise SourceError(f"The data: URL holds more than {MAX_SOURCE_BYTES:,} bytes.")
+        raise SourceError(
+            f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
+        )
     data = unquote_to_bytes(body)
     if head.lower().endswith(";base64"):
         # Line breaks and missing padding are common and harmless.
@@ -365,7 +367,10 @@ def _check_length(data: bytes) -> bytes:
     if not data:
         raise SourceError("The source is empty; pass an image file.")
     if len(data) > MAX_SOURCE_BYTES:
-        raise SourceError(f"The source has more than {MAX_SOURCE_BYTES:,} bytes (64 MB).")
+        raise SourceError(
+            f"The source has more than {MAX_SOURCE_BYTES:,} bytes (64 MB), the limit. Scale it "
+            "down first."
+        )
     return data
 
 

@@ -1,4 +1,4 @@
-"""Resolving a handle, such as `img_2` or `latest`, to an image that the call may read.
+"""Resolves a handle, such as `img_2` or `latest`, to an image that the call may read.
 
 `ReachableImages` holds the rules: which images a conversation can reach, and which it cannot.
 """

@@ -94,7 +94,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
 
     Apart from the thumbnail, neither contains image data or an absolute path. If the model makes a
     mistake, such as naming an image that does not exist, it gets a text that lists what it may use,
-    and the agent goes on.
+    and the agent continues.
 
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
     config gives the conversation its own folder of results. For each finished image, the tool

@@ -67,7 +67,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     image of them, if the agent passes images on and the model can see them. The `raw_output` is the
     artifact of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
     `usage_metadata`. If the model makes a mistake, it gets a text that lists what it may use, with
-    `is_error`, and the agent goes on.
+    `is_error`, and the agent continues.
 
     In an agent, the images of the conversation are read from its memory and from the results of the
     run. The results of the conversation have their own folder, named after the memory's

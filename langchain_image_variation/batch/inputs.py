@@ -155,8 +155,8 @@ class Inputs:
         row = next(self._read_manifest(path), None)
         if row is not None and isinstance(row, dict) and self._column not in row:
             raise SourceError(
-                f"{_file_name(path)!r} has no column {excerpt(self._column)}; name the column that "
-                "holds the paths with --column."
+                f"{_file_name(path)!r} has no column {excerpt(self._column)}; name the column of "
+                "paths with --column."
             )
 
     def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:

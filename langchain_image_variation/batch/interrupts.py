@@ -1,4 +1,4 @@
-"""`Interrupts`: the first interrupt lets started sources finish, the second one stops at once."""
+"""`Interrupts`: the first interrupt lets started sources finish, the second one stops the run."""
 
 import os
 import signal

@@ -159,7 +159,7 @@ class Ledger:
     def rows(self) -> Iterator[OutputRow]:
         """Yield all rows in order: of this run, and of earlier runs for sources not yet recorded.
 
-        Other threads may use the ledger between two rows. A row that they record meanwhile is
+        Other threads may use the ledger between two rows. A row that they record in the meantime is
         yielded unless its position has passed.
 
         Raises:

@@ -67,7 +67,8 @@ async def call_engine_async(
         request: What to ask for.
         progress: See `call_engine`.
         wait_when_cancelled: Whether a cancelled call ends only when the thread of a sync engine
-            does. By default the call ends at once, and the thread continues until the engine stops.
+            does. By default the call ends immediately, and the thread continues until the engine
+            stops.
 
     Raises:
         ImageVariationError: See `call_engine`.

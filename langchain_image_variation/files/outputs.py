@@ -86,7 +86,7 @@ class Outputs(ABC):
     def remove_temporary_files(self, folders: Iterable[str]) -> int:
         """Remove the temporary files of killed processes, and return their number.
 
-        No other process may write to the outputs meanwhile.
+        No other process may write to the outputs during this call.
 
         Args:
             folders: The folders to search recursively. The top folder is always searched, but its

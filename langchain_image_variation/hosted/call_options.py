@@ -22,7 +22,7 @@ from langchain_image_variation.hosted.settings import check_timeout
 __all__ = ["CallOptions"]
 
 
-# Without a repr, because headers and query may hold keys.
+# Without a repr, because headers and query may contain keys.
 @dataclass(frozen=True, slots=True, repr=False)
 class CallOptions:
     """Options of one call. Each takes precedence over the client's."""

@@ -157,7 +157,7 @@ class _BaseClient(Generic[H]):
             headers = dict(
                 check_headers("set_default_headers", set_default_headers, per_call=False)
             )
-        # They may hold keys, which the variables of a traceback must not show.
+        # They may contain keys, which the variables of a traceback must not show.
         del default_headers, set_default_headers
         if set_default_query is None:
             added_query = check_parameters("default_query", default_query)
@@ -237,8 +237,9 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
     """Asks a server for variations. This is an engine, and safe to share between threads.
 
     There is no default server, because the vendor removed its own: pass `base_url` or set
-    `OPENAI_BASE_URL`. Results that the server returns as URLs are downloaded at once, because the
-    URLs soon expire. `Image.read` returns their bytes, or raises the error if the download failed.
+    `OPENAI_BASE_URL`. Results that the server returns as URLs are downloaded immediately, because
+    the URLs soon expire. `Image.read` returns their bytes, or raises the error if the download
+    failed.
 
     Calls written for the vendor's SDK work with only the import changed: the arguments of
     `images.create_variation`, `with_options`, `copy`, `default_headers`, `default_query` and
@@ -435,7 +436,7 @@ class Images:
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         options = _call_options(extra_headers, extra_query, extra_body, timeout)
-        # They may hold keys, which the variables of a traceback must not show.
+        # They may contain keys, which the variables of a traceback must not show.
         del extra_headers, extra_query, extra_body
         client = self._client
         flow = client._flow.sdk_call(
@@ -475,7 +476,7 @@ class AsyncImages:
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
         options = _call_options(extra_headers, extra_query, extra_body, timeout)
-        # They may hold keys, which the variables of a traceback must not show.
+        # They may contain keys, which the variables of a traceback must not show.
         del extra_headers, extra_query, extra_body
         client = self._client
         flow = client._flow.sdk_call(

@@ -98,7 +98,7 @@ class Endpoint:
 
     @property
     def display_url(self) -> str:
-        """The base URL without its query, which may hold a key."""
+        """The base URL without its query, which may contain a key."""
         return str(self.base_url.copy_with(query=None))
 
     @property
@@ -214,14 +214,16 @@ class Endpoint:
                 f"The answer of {host} is cut short or garbled. The request may have been billed."
             )
         if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-            return EngineTimeoutError(f"{host} took too long to accept a connection.")
+            return EngineTimeoutError(
+                f"{host} took too long to accept a connection; try again later."
+            )
         if isinstance(error, httpx.ReadTimeout):
             return EngineTimeoutError(
                 f"{host} did not answer in time; raise timeout or deadline, or ask for fewer or "
                 "smaller images. The request may have been billed."
             )
         if is_timeout:
-            return EngineTimeoutError(f"{host} took too long to receive the image.")
+            return EngineTimeoutError(f"{host} took too long to receive the image; raise timeout.")
         if isinstance(error, httpx.ConnectError):
             return EngineConnectionError(
                 f"{host} cannot be reached; is the server running, and is base_url right?"

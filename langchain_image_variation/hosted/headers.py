@@ -50,7 +50,7 @@ def check_headers(
     """Return headers by lower-case name. If two names differ only in case, the last one wins.
 
     Args:
-        param: The argument that holds them.
+        param: The argument that contains them.
         values: Its value.
         per_call: Whether they are sent with one call alone, so that they may identify it.
 
@@ -93,7 +93,7 @@ def check_headers(
 
 
 def is_header_text(value: str) -> bool:
-    """Whether a header can carry a text: it holds no line break, and nothing would trim it."""
+    """Whether a header can carry a text: printable ASCII without blanks at either end."""
     return value.isascii() and value.isprintable() and value == value.strip()
 
 

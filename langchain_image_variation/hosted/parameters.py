@@ -20,7 +20,7 @@ def check_parameters(param: str, values: Parameters | None) -> Parameters:
     """Return a copy of parameters that `flatten` can encode.
 
     Args:
-        param: The argument that holds them.
+        param: The argument that contains them.
         values: Its value.
 
     Raises:
@@ -85,5 +85,5 @@ def form_fields(values: Parameters) -> FormFields:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be encoded in UTF-8: it holds no half of a surrogate pair."""
+    """Whether a text can be encoded in UTF-8: it contains no lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -67,7 +67,7 @@ class AsyncSession:
     def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
         self.owns_client = client is None
         self._callers_client = _check_client(client, httpx.AsyncClient)
-        # The first client is made here, so that a faulty environment fails at once.
+        # The first client is made here, so that a faulty environment fails immediately.
         self._first_client = _new_async_client() if self.owns_client else None
         self._clients: WeakKeyDictionary[_EventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         # Several loops may run in threads at the same time.

@@ -185,7 +185,9 @@ _REFUSED_V4 = tuple(
 
 def _check_characters(url: str) -> None:
     if _FORBIDDEN.search(url):
-        raise DownloadError("The URL contains a backslash, white space or a control character.")
+        raise DownloadError(
+            "The URL contains a backslash, white space or a control character; percent-encode it."
+        )
 
 
 def _encode(name: str) -> str:

@@ -83,13 +83,18 @@ def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
             lambda: policy.resolve(host, 443), max(deadline - monotonic(), 0)
         )
     except TimeoutError:
-        raise DownloadError(f"The host name {excerpt(host)} was not resolved in time.") from None
+        raise DownloadError(
+            f"The host name {excerpt(host)} was not resolved in time; try again."
+        ) from None
     except (OSError, UnicodeError):
         raise not_found_error from None
     if not addresses:
         raise not_found_error
     if not all(is_public(address) for address in addresses):
-        raise DownloadError(f"The host {excerpt(host)} has an address that is not public.")
+        raise DownloadError(
+            f"The host {excerpt(host)} has an address that is not public; download the image "
+            "yourself."
+        )
     return addresses
 
 
@@ -152,7 +157,9 @@ class ImageBody:
             raise DownloadError(f"{self._host} sent the image compressed, which is not supported.")
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if not _IMAGE_TYPE.fullmatch(content_type):
-            raise DownloadError(f"{self._host} sent {excerpt(content_type)} instead of an image.")
+            raise DownloadError(
+                f"{self._host} sent {excerpt(content_type)} instead of an image; check the URL."
+            )
         length = headers.get("content-length", "")
         if length.isdecimal() and len(length) < _MAX_DIGITS and int(length) > self._max_bytes:
             raise self._too_long()

@@ -69,7 +69,7 @@ def create_app(
             rebinding). Give full names without a port. Wildcards are not supported.
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors.
-        queue: The maximum number of requests waiting for the engine. Further ones get a 429.
+        queue: The maximum number of requests waiting for the engine. Any more get a 429.
         store_dir: The folder of the images that clients get as URLs. By default, a folder in the
             user's cache.
         store_max_bytes: The maximum size of all these images together, in bytes. The oldest are

@@ -106,7 +106,9 @@ class Handlers:
         with cancel_on_disconnect(request):
             async with self._idempotency.answer(key, form, seconds=seconds) as answer:
                 if answer.body is None:
-                    work = self._make_body(form, self._base_url(request))
+                    work = self._take_turn(form, self._base_url(request))
+                    # A client that leaves ends this task at once. The work keeps its turn until
+                    # the engine stops.
                     answer.body = await cancel_without_waiting(work)
         return Response(answer.body, media_type="application/json")
 
@@ -182,7 +184,7 @@ class Handlers:
             admit=check_capacity,
         )
 
-    async def _make_body(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
+    async def _take_turn(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         async with self._turns.turn():
             response = await self._call_engine(form)

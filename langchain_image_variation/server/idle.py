@@ -26,8 +26,8 @@ class Connection(H11Protocol):
     """A connection with a client.
 
     Args:
-        max_connections: The maximum number of connections served at once. Requests on further ones
-            are marked as `CROWDED_KEY`. Connections that exceed the limit by 25 % are closed
+        max_connections: The maximum number of connections served at once. Requests on additional
+            ones are marked as `CROWDED_KEY`. Connections that exceed the limit by 25 % are closed
             immediately.
         settings: What uvicorn passes.
     """

@@ -31,7 +31,7 @@ class StoredImage(NamedTuple):
     """An image of the store, ready to be read."""
 
     file: BinaryIO
-    """The open file. It can be read to its end even if the store removes it meanwhile."""
+    """The open file. It can be read to its end even if the store removes it in the meantime."""
     length: int
     """How many bytes the file has."""
     seconds: int
@@ -41,9 +41,9 @@ class StoredImage(NamedTuple):
 class ImageStore:
     """Keeps images for a while, in a folder that outlives the process.
 
-    A URL holds the name of a file, the time when the URL expires in milliseconds, and an
-    HMAC-SHA256 (RFC 2104) of both. The folder holds the key for it. Each file's mtime is its expiry
-    time, so stores with different settings can share a folder. Files are written atomically.
+    A URL contains the name of a file, the time when the URL expires in milliseconds, and an
+    HMAC-SHA256 (RFC 2104) of both. The folder contains the key for it. Each file's mtime is its
+    expiry time, so stores with different settings can share a folder. Files are written atomically.
     Expired files, and the oldest ones if there are too many, are removed when an image is added;
     `tidy` removes them too.
 

@@ -82,7 +82,7 @@ BAD = [
     ("none.png", "There is no file or folder 'none.png'; check the path."),
     ("photos/x*.png", "There is no file or folder 'x*.png'; check the path."),
     ("\0", "There is no file or folder"),
-    ("bare.csv", "'bare.csv' has no column 'path'; name the column that holds the paths with"),
+    ("bare.csv", "'bare.csv' has no column 'path'; name the column of paths with"),
     ("bare.jsonl", "'bare.jsonl' has no column 'path'"),
     ("bare.parquet", "'bare.parquet' has no column 'path'"),
     ("corrupt.parquet", "'corrupt.parquet' is not a valid Parquet file."),

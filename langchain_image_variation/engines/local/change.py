@@ -117,7 +117,7 @@ def find_amplitude(
 
     Small changes grow in proportion to the amplitude and larger ones level off, so the reciprocals
     of both lie nearly on a line. The search alternates between false position on that line and
-    bisection, because fine grain levels off at once.
+    bisection, because fine grain levels off immediately.
 
     Args:
         measure: Returns the change at an amplitude.

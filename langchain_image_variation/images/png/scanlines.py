@@ -33,8 +33,9 @@ def check_scanlines(data: bytes) -> None:
         data: The bytes of a file that has passed `check_order`.
 
     Raises:
-        InvalidImageError: If the data is not a zlib stream, ends early, has a wrong checksum, holds
-            more than the pixels or is followed by more data, or if a filter type is unknown.
+        InvalidImageError: If the data is not a zlib stream, ends early, has a wrong checksum,
+            contains more than the pixels or is followed by more data, or if a filter type is
+            unknown.
     """
     stream = zlib.decompressobj()
     chunks = read_chunks(data)
