@@ -238,7 +238,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
 
     There is no default server, because the vendor removed its own: pass `base_url` or set
     `OPENAI_BASE_URL`. Results that the server returns as URLs are downloaded at once, because the
-    URLs soon expire. `Image.read` returns their bytes, or raises why the download failed.
+    URLs soon expire. `Image.read` returns their bytes, or raises the download's error.
 
     Calls written for the vendor's SDK work with only the import changed: the arguments of
     `images.create_variation`, `with_options`, `copy`, `default_headers`, `default_query` and

@@ -30,7 +30,7 @@ def download(
     build_request: Callable[..., httpx.Request],
     deadline: float,
 ) -> Flow[None]:
-    """Download a result, so that `image.read` returns its bytes or raises why it cannot.
+    """Download a result, so that `image.read` returns its bytes or raises the error.
 
     This raises nothing itself: one failed download must not cost the other results, and the caller
     still has the URL.

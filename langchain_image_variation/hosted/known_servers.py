@@ -11,7 +11,7 @@ __all__ = ["SERVERS", "UNKNOWN_SERVER", "Server", "server_by_name", "server_by_u
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that speaks the path, according to its own documentation or source."""
+    """A server that has the endpoint, according to its own documentation or source."""
 
     title: str
     base_url: str | None = None

@@ -1,4 +1,4 @@
-"""The engine `variations`: any server that speaks the path, with known servers by name."""
+"""The engine `variations`: any server that has the endpoint, with known servers by name."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ __all__ = ["VariationsEngine"]
 
 
 class VariationsEngine:
-    """Asks a server that speaks the path; needs base_url, server or OPENAI_BASE_URL.
+    """Asks a server that has the endpoint; needs base_url, server or OPENAI_BASE_URL.
 
     Every result is PNG of exactly the requested size, whatever the server sent. A request that a
     known server cannot serve is refused before anything is sent. `ImageVariationClient` explains

@@ -67,7 +67,7 @@ def create_app(
             address if the app is reached over a network. A request with another `Host` header gets
             a 403, because it could come from a web page whose name resolves to this machine (DNS
             rebinding). Give full names without a port. Wildcards are not supported.
-        workers: The most engine calls at once. By default, the number of processors.
+        workers: How many engine calls may run at once. By default, the number of processors.
         queue: The most requests that wait for the engine. Further ones get a 429.
         store_dir: The folder of the images that clients get as URLs. By default, a folder in the
             user's cache.
