@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("langchain_image_variation", "pytest_image_variation")
 
-# One row a room: how high it stands, and the libraries it may import. A room imports only rooms
-# that stand lower, so no two rooms import each other. ARCHITECTURE.md says what each is for.
+# One row per room: its layer, and the libraries that it may import. A room imports only rooms in
+# lower layers, so no two rooms import each other. ARCHITECTURE.md describes each room.
 ROOMS = {
     "exceptions": (0, set[str]()),
     "numbers": (1, set[str]()),
@@ -35,7 +35,7 @@ ROOMS = {
     "__init__": (7, set[str]()),
     "__main__": (7, set[str]()),
 }
-# Frameworks that the rest of their room does without.
+# Libraries that only these modules of a room may import.
 FRAMEWORKS = {
     "langchain_core": {"agents.langchain_messages", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
