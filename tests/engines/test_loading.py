@@ -113,9 +113,7 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
         ("async", "The engine 'async' is async. Construct it yourself and pass the object"),
     ],
 )
-def test_an_engine_that_fails_to_load_is_an_engine_error(
-    declared: Path, name: str, message: str
-) -> None:
+def test_an_engine_that_fails_to_load_is_our_error(declared: Path, name: str, message: str) -> None:
     """Whatever an engine's module raises becomes an EngineError without its text."""
     with pytest.raises(EngineError) as caught:
         load_engine(name)

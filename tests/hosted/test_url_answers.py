@@ -151,7 +151,7 @@ def test_a_failed_download_keeps_the_others(call: Caller) -> None:
 
 
 def test_an_image_by_url_needs_a_policy() -> None:
-    """Without `url_policy`, an image by URL is refused, and nothing is sent."""
+    """Without a URL policy, an image by URL is refused, and nothing is sent."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         settings: dict[str, Any] = {"base_url": BASE_URL, "http_client": http_client}

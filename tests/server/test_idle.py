@@ -1,4 +1,4 @@
-"""Idle clients, and too many connections, with the server in a process of its own."""
+"""Idle clients, and too many connections, with the server in a separate process."""
 
 import socket
 import subprocess
@@ -55,7 +55,7 @@ def run_server(
 
 
 def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
-    """Whether it sends nothing, half a head or half a second one, or does not read."""
+    """A client that sends nothing, stops in a request or does not read is disconnected."""
     with run_server(tmp_path) as (_, address), ExitStack() as stack:
         silent, half, second, unread = (stack.enter_context(connect(address)) for _ in range(4))
         half.sendall(b"GET /healthz HTTP/1.1\r\nhost: ")
@@ -79,7 +79,7 @@ def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
 
 
 def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
-    """Also if it reads an image file."""
+    """A slow reader gets its whole answer, even if it reads an image file."""
     # Longer than a busy machine may keep this test from reading.
     idle_timeout = 5
     with run_server(tmp_path, idle_timeout=idle_timeout) as (_, address), ExitStack() as stack:
