@@ -30,7 +30,7 @@ def test_quick(): pass
 def test_slow_tests_need_to_be_selected(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str], passed: int
 ) -> None:
-    """You can use an option, their file or their id. A plain run reports the deselected ones."""
+    """Slow tests run only if an option, their file or their id selects them."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nmarkers = slow: takes long")
     pytester.makeconftest(Path(conftest.__file__).read_text())
@@ -41,5 +41,5 @@ def test_slow_tests_need_to_be_selected(
 
 
 def test_hypothesis_has_no_deadline() -> None:
-    """A slow machine fails no test."""
+    """Hypothesis has no deadline, so that a slow machine fails no test."""
     assert settings().deadline is None

@@ -218,7 +218,7 @@ def test_odd_values_do_not_lose_the_images(key: str, value: Any) -> None:
 
 
 def test_base64_may_have_line_breaks() -> None:
-    """Some servers wrap base64 in lines."""
+    """Base64 may have line breaks, since some servers send it in lines."""
     assert Image(b64_json="eHh4\neHh4\r\n").read() == b"xxxxxx"
 
 

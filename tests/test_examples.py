@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_the_agent_recovers_from_mistakes(
     examples_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Four variations of the photo, two of the second, one of the last, and two mistakes."""
+    """The agent varies the photo and its variations, despite two mistakes."""
     run(monkeypatch, "agent.py", "tea-garden.jpg")
     output = capsys.readouterr().out
     assert "There is no image 'cat_final_v2.png' here. In this conversation: img_1, " in output
@@ -52,7 +52,7 @@ def test_the_agent_recovers_from_mistakes(
 
 
 def test_one_line_of_the_agent_names_its_model() -> None:
-    """To use a real model, you change only that line."""
+    """Only one line of the agent names its model, so only that changes for a real one."""
     tree = ast.parse((EXAMPLES / "agent.py").read_text())
     lines = [node for node in tree.body if ast.unparse(node).startswith("model = ")]
     assert len(lines) == 1
@@ -62,7 +62,7 @@ def test_one_line_of_the_agent_names_its_model() -> None:
 def test_a_human_approves_one_in_a_later_run(
     examples_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The state is in a file. Only the approved image is varied, and only once."""
+    """In a later run, only the image that a human approved is varied, and only once."""
     run(monkeypatch, "approval.py", "vary")
     stems = re.findall(r"^[1-4] (\S+)\.png$", capsys.readouterr().out, flags=re.M)
     assert len(stems) == 4
@@ -76,7 +76,7 @@ def test_a_human_approves_one_in_a_later_run(
 def test_a_human_may_approve_none(
     examples_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Then no more variations are made."""
+    """If a human approves no image, no more variations are made."""
     run(monkeypatch, "approval.py", "vary", "tea-garden.jpg")
     run(monkeypatch, "approval.py", "approve", "0")
     assert len(list(examples_copy.glob("variations/approval-*/*.png"))) == 4
@@ -106,7 +106,7 @@ def look_alike(first: Image.Image, second: Image.Image) -> bool:
 def test_the_notebook_shows_its_outputs(
     examples_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each cell runs, in order, and gives the text and the images that are stored with it."""
+    """Each cell of the notebook gives the text and the images that are stored with it."""
     names: dict[str, Any] = {}
     image_count = 0
     for cell in (cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"):
@@ -129,5 +129,5 @@ def test_the_notebook_shows_its_outputs(
 
 
 def test_the_notebook_is_small() -> None:
-    """It shows images, but takes less space than a photo."""
+    """The notebook shows images, but takes less space than a photo."""
     assert (EXAMPLES / "variations.ipynb").stat().st_size < 200_000

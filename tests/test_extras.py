@@ -7,8 +7,8 @@ import pytest
 from pytest_image_variation.loopback import View
 
 ROOT = Path(__file__).parents[1]
-# Python that runs pytest as if the packages were not installed whose plugins the root conftest.py
-# loads. Their modules stay importable, except for hypothesis, which tests import themselves.
+# Python code that runs pytest without the plugins that the root conftest.py loads. Their modules
+# stay importable, except for hypothesis, which tests import themselves.
 _FEWER_EXTRAS = """
 import runpy
 import sys

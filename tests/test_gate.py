@@ -74,7 +74,7 @@ def gate(folder: Path, *steps: str) -> tuple[int, list[str]]:
 
 
 def test_steps_run_once_in_list_order(tmp_path: Path) -> None:
-    """A step may remove an environment that later steps create again."""
+    """Steps run once, in the order of the list, since later ones may need an environment again."""
     code, lines = gate(tmp_path, "lint", "tests", "lint")
     assert code == 0
     assert [line for line in lines if line.startswith("== ")] == [
@@ -88,7 +88,7 @@ def test_steps_run_once_in_list_order(tmp_path: Path) -> None:
 
 
 def test_exception_fails_only_its_step(tmp_path: Path) -> None:
-    """Later steps run, and the last line counts the failures of all steps."""
+    """An exception fails only its step, and the last line counts the failures of all steps."""
     code, lines = gate(tmp_path, "tests", "broken", "lint")
     assert code == 1
     assert "StopIteration" in lines
@@ -106,7 +106,7 @@ def test_exception_fails_only_its_step(tmp_path: Path) -> None:
 def test_interrupted_gate_stops_its_commands(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """It stops their children too, removes its folder, and prints a summary."""
+    """An interrupted gate stops its commands and their children, and prints a summary."""
     fifo = tmp_path / "gate.fifo"
     os.mkfifo(fifo)
     with start_gate(tmp_path, "broken", "endless") as process:
@@ -128,7 +128,7 @@ def test_interrupted_gate_stops_its_commands(
 def test_oldest_versions_exist_for_each_python(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The markers leave one numpy and one Pillow for each version."""
+    """The requirements leave one numpy and one Pillow for each version of Python."""
     monkeypatch.syspath_prepend(CI)
     oldest = runpy.run_path(str(CI / "processors.py"))["oldest"]
     pins = map(Requirement, oldest((ROOT / "pyproject.toml").read_text()))
@@ -138,7 +138,7 @@ def test_oldest_versions_exist_for_each_python(
 
 
 def test_the_site_check_finds_other_hosts(tmp_path: Path) -> None:
-    """It reports scripts, styles, fonts, images and diagrams, and no links that readers follow."""
+    """The site check reports what a page loads from other hosts, and no links to follow."""
     foreign_references = runpy.run_path(str(CI / "site_check.py"))["foreign_references"]
     tmp_path.joinpath("index.html").write_text(
         """

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("langchain_image_variation", "pytest_image_variation")
 
-# One row a room: how high it stands, and the libraries it may import. A room imports only rooms
-# that stand lower, so no two rooms import each other. ARCHITECTURE.md says what each is for.
+# One row per room: its layer, and the libraries that it may import. A room imports only rooms in
+# lower layers, so no two rooms import each other. ARCHITECTURE.md describes each room.
 ROOMS = {
     "exceptions": (0, set[str]()),
     "numbers": (1, set[str]()),
@@ -35,7 +35,7 @@ ROOMS = {
     "__init__": (7, set[str]()),
     "__main__": (7, set[str]()),
 }
-# Frameworks that the rest of their room does without.
+# Libraries that only these modules of a room may import.
 FRAMEWORKS = {
     "langchain_core": {"agents.langchain_messages", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
@@ -96,7 +96,7 @@ TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
 def imported(path: Path) -> set[str]:
-    """Return the modules a file imports, at whatever depth in the code, by their full names."""
+    """Return the full names of the modules that a file imports anywhere in its code."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -110,7 +110,7 @@ def imported(path: Path) -> set[str]:
 
 
 def imported_at_the_top(path: Path) -> set[str]:
-    """Return the names that a file imports as soon as it is imported itself."""
+    """Return the names that a file imports when it is imported itself."""
     names: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
@@ -151,14 +151,14 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_every_room_has_a_row() -> None:
-    """A new room must be given its layer here."""
+    """Every room has a row in the table of layers."""
     assert {room_of(module_name(path)) for path in FILES} == ROOMS.keys()
     flat = {path.stem for path in FILES if path.parent == ROOT / OURS[0]}
     assert flat <= ROOMS.keys()
 
 
 def test_the_map_lists_the_rooms_and_floors() -> None:
-    """ARCHITECTURE.md has one row for each room, on its floor, in order."""
+    """ARCHITECTURE.md has one row for each room, in the order of their layers."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| .+ \|$", text, re.MULTILINE)
     floors = sorted((layer, room) for room, (layer, _) in ROOMS.items())
@@ -166,7 +166,7 @@ def test_the_map_lists_the_rooms_and_floors() -> None:
 
 
 def test_the_map_names_paths_that_exist() -> None:
-    """The modules, folders and app state that ARCHITECTURE.md names are there."""
+    """The modules, folders and app state that ARCHITECTURE.md names exist."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     paths = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", text))
     assert len(paths) > 10
@@ -177,7 +177,7 @@ def test_the_map_names_paths_that_exist() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Within a room too, imports at the top of modules form no cycle."""
+    """Imports at the top of modules form no cycle, even within a room."""
     modules = {module_name(path): path for path in FILES}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
@@ -189,7 +189,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_nothing_imports_the_pytest_package() -> None:
-    """The library stands without its test helpers, and they do not touch tool or cli."""
+    """The library does not import the pytest package, which imports neither agents nor cli."""
     for path in FILES:
         assert not any(name.startswith(OURS[1]) for name in imported(path))
     for path in (ROOT / OURS[1]).rglob("*.py"):
@@ -202,7 +202,7 @@ PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
 
 @pytest.mark.parametrize("path", PLUGIN_FILES, ids=[str(p.relative_to(ROOT)) for p in PLUGIN_FILES])
 def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
-    """Its modules have layers and libraries of their own, and so has the kit inside it."""
+    """Modules of the pytest package, and of the kit inside it, import only lower layers."""
     in_the_kit = path.parent.name == "conformance"
     layer, libraries = (CONFORMANCE if in_the_kit else PLUGIN)[path.stem]
     for name in imported(path):
@@ -219,7 +219,7 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
 
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:
-    """What its modules import at the top is of the standard library, pytest, or each other."""
+    """The plugin's modules import at the top only the standard library, pytest and each other."""
     own_modules = ("plugin", "options", "marker")
     for name in own_modules:
         for node in ast.parse((ROOT / OURS[1] / f"{name}.py").read_text()).body:

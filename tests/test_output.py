@@ -85,7 +85,7 @@ def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
 
 
 def test_names_do_not_depend_on_compression(tmp_path: Path) -> None:
-    """Every machine makes the same names."""
+    """Names do not depend on compression, so that every machine makes the same ones."""
     image = decode(SquarePNG(square_png(24)))
     names = {
         save_images(entries(data), tmp_path / str(at), name="cat")[0].path.name
@@ -95,7 +95,7 @@ def test_names_do_not_depend_on_compression(tmp_path: Path) -> None:
 
 
 def test_a_rotated_file_counts_as_the_same_image(tmp_path: Path) -> None:
-    """Its header has the width and height before EXIF is applied."""
+    """A file that EXIF rotates counts as the same image, despite the sides in its header."""
     exif = Image.Exif()
     exif[0x0112] = 6
     files = []
@@ -112,7 +112,7 @@ def test_a_rotated_file_counts_as_the_same_image(tmp_path: Path) -> None:
 
 
 def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
-    """It does not depend on how source, variations and sheet are compressed."""
+    """The sheet's name depends on its pixels, not on the compression of any image."""
     for data in encodings(decode(SquarePNG(square_png(24)))):
         sheet = ContactSheet(SquarePNG(data), entries(data), tile=32)
         path = sheet.save(tmp_path, name="cat")

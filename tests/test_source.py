@@ -158,7 +158,7 @@ def test_takes_the_first_frame_of_an_animation() -> None:
 
 
 def test_a_gif_cut_after_its_first_frame() -> None:
-    """It is loaded, or refused with our own error, wherever it is cut."""
+    """A GIF that is cut after its first frame is loaded, or refused with our own error."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     gif = encode_as("GIF", frames[0], save_all=True, append_images=frames[1:])
     second = gif.rindex(b",")
@@ -189,7 +189,7 @@ def test_a_pil_image_keeps_its_file_name(tmp_path: Path) -> None:
 
 
 def test_bytes_after_the_end_of_a_png_are_removed() -> None:
-    """They make a PNG invalid. Converting removes them, and fit='strict' refuses the file."""
+    """Bytes after the end of a PNG are removed, or refused with fit='strict'."""
     source = load_source(square_png() + b"tail")
     assert source.note == "image: rewrote it as a valid PNG."
     with pytest.raises(InvalidImageError, match=r"4 bytes follow IEND\. fit='crop' or fit='pad'"):
@@ -449,7 +449,7 @@ class _Slow(io.RawIOBase):
 
 
 def test_short_reads_are_continued() -> None:
-    """An unbuffered file may return fewer bytes than requested."""
+    """An unbuffered file that returns fewer bytes than requested is read to its end."""
     assert load_source(_Slow(square_png())).png.data == square_png()  # type: ignore[arg-type]  # close enough to IO[bytes]
 
 
@@ -460,7 +460,7 @@ def test_base64_may_be_wrapped_and_unpadded() -> None:
 
 
 def test_a_path_may_be_bytes(tmp_path: Path) -> None:
-    """A directory entry that was listed as bytes has a path of bytes."""
+    """A path may be bytes, like that of a directory entry that was listed as bytes."""
     (tmp_path / "cat.png").write_bytes(square_png())
     (entry,) = os.scandir(os.fsencode(tmp_path))
     assert load_source(entry).name == "cat"  # type: ignore[arg-type]  # PathLike[bytes], as scandir gives

@@ -124,7 +124,7 @@ class Pier(Shelf):
         for folder in (*reversed(target.parents), target):
             if not folder.exists():
                 folder.mkdir()
-                # Behaves as if another process had created it first.
+                # Simulates that another process created it first.
                 raise Refused
 
     def mv(self, path1, path2, **_):

@@ -145,13 +145,13 @@ def loopback() -> Iterator[Loopback]:
 
 
 def test_each_rule_has_a_broken_client() -> None:
-    """No rule is left out."""
+    """Each rule about clients has a broken client."""
     assert CLIENTS.keys() == CLIENT_RULES.keys()
 
 
 @pytest.mark.parametrize("id", CLIENT_RULES)
 def test_broken_client_breaks_its_rule(loopback: Loopback, id: str) -> None:
-    """The client without the fault does not."""
+    """A broken client breaks its rule, and the client without the fault does not."""
     CLIENT_RULES[id].check(ClientProbe(PlainClient(), loopback))
     with pytest.raises(Violation):
         CLIENT_RULES[id].check(ClientProbe(CLIENTS[id], loopback))
@@ -171,7 +171,7 @@ def outcomes(loopback: Loopback, create: Any, *ids: str) -> dict[str, str]:
 
 
 def test_client_that_always_raises_passes_nothing(loopback: Loopback) -> None:
-    """Raising an error counts only if the client returns images otherwise."""
+    """A client that always raises passes no rule, not even those about errors."""
 
     def create(base_url: str, api_key: str, image: bytes, **fields: Any) -> list[bytes]:
         raise RuntimeError("no")
@@ -180,7 +180,7 @@ def test_client_that_always_raises_passes_nothing(loopback: Loopback) -> None:
 
 
 def test_client_that_ignores_response_format(loopback: Loopback) -> None:
-    """It breaks one rule, although its images are right."""
+    """A client that ignores `response_format` breaks one rule, although its images are right."""
 
     class Base64(PlainClient):
         def __call__(self, *arguments: Any, **fields: Any) -> list[bytes]:
@@ -192,7 +192,7 @@ def test_client_that_ignores_response_format(loopback: Loopback) -> None:
 
 
 def test_violation_lists_the_requests(loopback: Loopback) -> None:
-    """Each request has a line, without the key."""
+    """A violation has a line for each request, without the key."""
     probe = ClientProbe(break_client(extra={"prompt": "a cat"}), loopback)
     with pytest.raises(Violation):
         CLIENT_RULES["client-fields"].check(probe)
@@ -204,7 +204,7 @@ def test_violation_lists_the_requests(loopback: Loopback) -> None:
 
 
 def test_async_functions_and_generators(loopback: Loopback) -> None:
-    """They are awaited and read to the end."""
+    """Async functions are awaited, and generators are read to the end."""
 
     async def create(*arguments: Any, **fields: Any) -> list[bytes]:
         return PlainClient()(*arguments, **fields)

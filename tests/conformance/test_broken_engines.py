@@ -46,7 +46,7 @@ def change_data(change: Callable[[list[Any]], list[Any]]) -> Answer:
 
 
 def set_keys(**keys: str) -> Answer:
-    """Change keys of every set_keys."""
+    """Change keys of every entry."""
     return change_data(lambda entries: [one.model_copy(update=keys) for one in entries])
 
 
@@ -116,13 +116,13 @@ ENGINES: Mapping[str, Answer] = {
 
 
 def test_each_rule_has_a_broken_engine() -> None:
-    """No rule is left out."""
+    """Each rule about engines has a broken engine."""
     assert ENGINES.keys() == ENGINE_RULES.keys()
 
 
 @pytest.mark.parametrize("id", ENGINE_RULES)
 def test_broken_engine_breaks_its_rule(id: str) -> None:
-    """The engine without the fault does not."""
+    """A broken engine breaks its rule, and the engine without the fault does not."""
     for engine in (
         InstantEngine(),
         BrokenEngine(lambda request, engine: engine.create_variation(request)),
@@ -139,7 +139,7 @@ def check(id: str, engine: Engine) -> None:
 
 
 def test_violation_shows_the_engine_error() -> None:
-    """It has the class and the message."""
+    """A violation has the class and the message of the engine's error."""
     with pytest.raises(Violation, match=r"^EngineError: No\.$"):
         check("engine-returns", BrokenEngine(FAILING))
     assert issubclass(EngineError, ImageVariationError)

@@ -63,7 +63,7 @@ def kit(run: Run, address: str) -> Run:
 
 
 def test_without_a_url_everything_is_skipped(run: Run) -> None:
-    """The reason says which option to pass."""
+    """Without a URL, every rule is skipped, and the reason says which option to pass."""
     result = run("", "--pyargs", "pytest_image_variation.conformance", "-rs")
     result.assert_outcomes(skipped=COUNT)
     result.stdout.fnmatch_lines(
@@ -103,7 +103,7 @@ def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_weaker_level_xfails(kit: Run) -> None:
-    """The summary lists the rule all the same."""
+    """A broken rule of a weaker level xfails, and the summary lists it all the same."""
     result = kit("--image-variation-level=must", "-k", "broken-pixels")
     result.assert_outcomes(xfailed=1, deselected=COUNT - 1)
     result.stdout.fnmatch_lines(["SHOULD xfailed: refuse-broken-pixels: *"])
@@ -117,7 +117,7 @@ def test_levels_are_markers(kit: Run) -> None:
 
 
 def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
-    """Rules are skipped or expected to fail. One that passes unexpectedly fails."""
+    """Listed rules are skipped or expected to fail, and one that passes unexpectedly fails."""
     skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
     (pytester.path / "skips.txt").write_bytes(skips.encode())
     (pytester.path / "xfails.txt").write_text("refuse-broken-pixels\nrefuse-n-word # known\n")
@@ -178,7 +178,7 @@ class TestMine(ServerConformanceTests):
 
 
 def test_crash_is_no_violation(run: Run, pytester: pytest.Pytester) -> None:
-    """A list does not excuse it, and the report calls it an error. Other tests are ignored."""
+    """A crash is reported as an error that no list excuses, and not as a violation."""
     (pytester.path / "xfails.txt").write_text("answer-status\n")
     options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")
     result = run(BESIDE_RULES, *options, "-k", "answer-status or my_own")
@@ -190,7 +190,7 @@ def test_crash_is_no_violation(run: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_undeclared_capabilities_are_skipped(kit: Run) -> None:
-    """The reason says so."""
+    """Rules about undeclared capabilities are skipped, and the reason says so."""
     result = kit(
         "--image-variation-capabilities=url=no max_n=1 sizes=512x512,768x768",
         *("-k", "url-read or n-two or size-256x256", "-rs"),
@@ -206,7 +206,7 @@ def test_undeclared_capabilities_are_skipped(kit: Run) -> None:
 
 
 def test_collect_only_writes_no_report(kit: Run, pytester: pytest.Pytester) -> None:
-    """An earlier report stays."""
+    """With `--collect-only`, no report is written, and an earlier one stays."""
     (pytester.path / "kit.json").write_text("{}")
     kit("--image-variation-report=kit.json", "--collect-only", "-q")
     assert (pytester.path / "kit.json").read_text() == "{}"
@@ -224,7 +224,7 @@ def pytest_runtest_call(item):
 
 
 def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> None:
-    """It has the rules checked so far, and pytest's exit status."""
+    """An interrupted run reports the rules checked so far, and pytest's exit status."""
     pytester.makepyfile(interrupting=INTERRUPTING)
     pytester.syspathinsert()
     kit("--image-variation-report=kit.json", "-p", "interrupting", "-k", "answer-")
@@ -235,7 +235,7 @@ def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> No
 
 @pytest.mark.slow
 def test_xdist(kit: Run, pytester: pytest.Pytester) -> None:
-    """Summary and report cover all workers."""
+    """With xdist, the summary and the report cover all workers."""
     result = kit(
         *("-p", "xdist.plugin", "-n", "2", "--image-variation-report=kit.json"),
         *("-k", "refuse-n or refuse-broken"),
@@ -248,7 +248,7 @@ def test_xdist(kit: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_unreachable_server_has_one_failure(run: Run) -> None:
-    """The other rules are skipped."""
+    """An unreachable server causes one failure, and the other rules are skipped."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance"),
@@ -261,7 +261,7 @@ def test_unreachable_server_has_one_failure(run: Run) -> None:
 
 
 def test_unreachable_server_fails_any_selection(run: Run) -> None:
-    """The run fails even if the rule that reports it is not selected."""
+    """An unreachable server fails the run even if the rule that reports it is not selected."""
     result = run(
         "",
         *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),
@@ -440,7 +440,7 @@ def count_of_subclass_tests() -> int:
 
 
 def test_ids_are_unique_and_texts_are_sentences() -> None:
-    """This covers all three tables."""
+    """In all three tables, ids are unique and texts are sentences."""
     from pytest_image_variation.conformance import rule_lists
     from pytest_image_variation.conformance.client_rules import RULES as CLIENT
     from pytest_image_variation.conformance.engine_rules import RULES as ENGINE
@@ -503,7 +503,7 @@ def parse_request(request: bytes) -> dict[str, object]:
 
 
 def test_server_checks_need_no_extra_server() -> None:
-    """They do not need vcrpy, either."""
+    """Checks of a server need neither the extra `server` nor vcrpy."""
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'vcr'): sys.modules[name] = None\n"
@@ -513,14 +513,14 @@ def test_server_checks_need_no_extra_server() -> None:
 
 
 def test_images_do_not_contain_the_boundary() -> None:
-    """Otherwise the form would break."""
+    """No image contains the boundary of the form, which would break it."""
     from pytest_image_variation.conformance.images import IMAGES, make_image
 
     assert not [name for name in IMAGES if BOUNDARY.encode() in make_image(name)]
 
 
 def test_capabilities_round_trip() -> None:
-    """The text has only values that differ from the defaults."""
+    """Capabilities survive as text, which has only values that differ from the defaults."""
     text = "url=no max_n=4 sizes=512x512,768x768 url_ttl=2.5"
     assert str(Capabilities.parse(text)) == text
     assert str(Capabilities()) == ""
@@ -530,7 +530,7 @@ def test_capabilities_round_trip() -> None:
 
 
 def test_rate_limit_is_waited_for() -> None:
-    """A rate limit is not a violation."""
+    """A rate limit is waited for, and is not a violation."""
     busy = response(429, b"{}", retry_after="0")
     with raw_server(busy, busy, response(200, b'{"data": [{}]}')) as server:
         probe = ServerProbe(Server(server.base_url))
@@ -539,7 +539,7 @@ def test_rate_limit_is_waited_for() -> None:
 
 
 def test_violation_does_not_show_the_key() -> None:
-    """Not even if the server repeats it."""
+    """A violation does not show the key, even if the server repeats it."""
     with raw_server(response(400, f"the key {KEY}".encode())) as server:
         with pytest.raises(Violation) as caught:
             ServerProbe(Server(server.base_url, KEY)).variation().require_success()

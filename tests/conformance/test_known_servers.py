@@ -28,7 +28,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     "server_model", KNOWN_SERVERS, ids=[server_model.name for server_model in KNOWN_SERVERS]
 )
 def test_page_row_matches_the_report(copies: Copies, server_model: KnownServer) -> None:
-    """The row is what the kit reports."""
+    """The row of each server on the page is what the kit reports."""
     transport = BrokenCopy(copies, server_model.change)
     server = Server(
         "http://in.process/v1", None, server_model.model, server_model.claims, transport

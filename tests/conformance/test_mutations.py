@@ -49,7 +49,7 @@ def server(copies: Copies, mutation: Mutation) -> Server:
 
 
 def test_each_rule_has_one_broken_copy() -> None:
-    """No rule is left out, and none occurs twice."""
+    """Each rule about servers has exactly one broken copy."""
     assert [mutation.name for mutation in MUTATIONS] == [
         mutation.breaks[0] for mutation in MUTATIONS
     ]
@@ -58,7 +58,7 @@ def test_each_rule_has_one_broken_copy() -> None:
 
 
 def test_unchanged_copy_breaks_nothing(copies: Copies) -> None:
-    """So a failure of another copy is due to its change."""
+    """An unchanged copy breaks no rule, so other copies fail because of their changes."""
     server = Server(BASE_URL, KEY, transport=BrokenCopy(copies, lambda request, reply: reply))
     assert broken_rules(server) == set()
 
@@ -69,7 +69,7 @@ def test_loopback_server_breaks_nothing(image_variation_server: View) -> None:
 
 
 def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
-    """Some servers charge per image."""
+    """The docs give the number of images that the kit requests, since some servers charge."""
     image_counts: list[int] = []
 
     def note(request: Received, reply: Reply) -> Reply:
@@ -90,7 +90,7 @@ def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
 def test_broken_copy_breaks_its_rule(
     copies: Copies, request: pytest.FixtureRequest, mutation: Mutation
 ) -> None:
-    """Of the rules affected by the change, exactly those in the table fail."""
+    """Of the rules affected by a copy's change, exactly those in the table fail."""
     if mutation.expiring:
         copies = request.getfixturevalue("expiring")
         ids = [id for id in SERVER_RULES if id.startswith("url-expires")]
@@ -106,5 +106,5 @@ def test_broken_copy_breaks_its_rule(
     "mutation", [pytest.param(m, id=m.name) for m in MUTATIONS if not m.expiring]
 )
 def test_broken_copy_breaks_no_other_rule(copies: Copies, mutation: Mutation) -> None:
-    """Of all rules, exactly those in the table fail."""
+    """Of all rules, exactly those in the table fail for a broken copy."""
     assert broken_rules(server(copies, mutation)) == set(mutation.breaks)

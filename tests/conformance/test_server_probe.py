@@ -46,7 +46,7 @@ def violation_of(rule: str, server: Server) -> str:
 
 
 def test_hanging_server_gets_one_request(run: Run) -> None:
-    """One test fails after the timeout, and the others do not wait again."""
+    """If a server hangs, one test fails after the timeout, and the others do not wait again."""
     with raw_server(stall) as server:
         result = run(
             "",
@@ -59,7 +59,7 @@ def test_hanging_server_gets_one_request(run: Run) -> None:
 
 
 def test_timeout_covers_the_whole_response() -> None:
-    """A byte now and then does not extend it."""
+    """The timeout covers the whole response, even if a byte arrives now and then."""
     body = response(200, b" " * 1000)
     with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
         violation = violation_of("answer-status", Server(server.base_url, timeout=0.1))
@@ -67,7 +67,7 @@ def test_timeout_covers_the_whole_response() -> None:
 
 
 def test_endless_response_is_cut_off() -> None:
-    """A server may send data without end."""
+    """A response without end is cut off."""
     piece = b" " * 2**24
     sizes = []
 
@@ -93,14 +93,14 @@ def test_endless_response_is_cut_off() -> None:
     ids=["hang up", "no HTTP"],
 )
 def test_missing_response_is_explained(reaction: Any, expected: str) -> None:
-    """The reason is in our own words, not in a library's."""
+    """A missing response is explained in our own words, not in a library's."""
     with raw_server(reaction) as server:
         violation = violation_of("answer-status", Server(server.base_url))
     assert violation.startswith(f"no response: {expected.rstrip('*')}")
 
 
 def test_missing_tls_is_explained() -> None:
-    """The message differs from that of a server that is not running."""
+    """A server without TLS gets another message than one that is not running."""
 
     def talk(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -119,7 +119,7 @@ def test_missing_tls_is_explained() -> None:
 
 
 def test_cookies_are_not_sent_back() -> None:
-    """Otherwise another request's session could admit a request without a key."""
+    """Cookies are not sent back, since a session could admit a request without a key."""
     answer = response(200, b'{"data": [{}]}', set_cookie="session=1; Path=/")
     with raw_server(answer) as server:
         probe = ServerProbe(Server(server.base_url, KEY))
@@ -131,7 +131,7 @@ def test_cookies_are_not_sent_back() -> None:
 
 @pytest.mark.parametrize("seconds", ["nan", "-1", "soon", "0"])
 def test_invalid_retry_after_waits_a_second(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other value is the number of seconds."""
+    """An invalid retry-after means one second, and any other value the number of seconds."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     answers = iter([httpx.Response(429, headers={"retry-after": seconds}), httpx.Response(200)])
@@ -141,7 +141,7 @@ def test_invalid_retry_after_waits_a_second(seconds: str, monkeypatch: pytest.Mo
 
 
 def test_endless_rate_limit_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It breaks only the rule that a legal request is answered."""
+    """A rate limit without end breaks only the rule that a legal request is answered."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     assert broken_rules(constant_server({"error": ERROR}, 429, retry_after="30")) == {
@@ -196,7 +196,7 @@ def test_strange_responses(content: object, status: int, claims: Capabilities) -
     ],
 )
 def test_violations_never_show_the_key(rule: str, content: object, status: int) -> None:
-    """Not even if the server repeats it, and the text is cut off there."""
+    """No violation shows the key, even if the server repeats it where the text is cut off."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         plain = request.method == "GET" or b'name="n"' not in request.read()
@@ -230,7 +230,7 @@ def test_hint_about_the_options(status: int) -> None:
 
 
 def test_server_without_images_has_one_failure() -> None:
-    """Rules about errors are skipped, as those errors are about something else."""
+    """If a server returns no images, rules about errors are skipped."""
     assert broken_rules(constant_server({"error": ERROR}, 401, x_request_id="1")) == {
         "answer-status"
     }
@@ -240,7 +240,7 @@ def test_server_without_images_has_one_failure() -> None:
 
 
 def test_success_without_images_is_a_violation() -> None:
-    """The status 200 is not enough."""
+    """A response with the status 200 and without images is a violation."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         rgba = b"user" in request.read()
@@ -261,7 +261,7 @@ def test_success_without_images_is_a_violation() -> None:
     ],
 )
 def test_base_urls(url: str, base_url: str) -> None:
-    """They are normalized as in our own client."""
+    """Base URLs are normalized as in our own client."""
     assert Server(url).base_url.rstrip("/") == base_url
 
 
@@ -278,13 +278,13 @@ def test_base_urls(url: str, base_url: str) -> None:
     ],
 )
 def test_invalid_servers(settings: dict[str, Any], message: str) -> None:
-    """They are refused at once."""
+    """Invalid settings of a server are refused at once."""
     with pytest.raises(ValueError, match=message):
         Server(**{"base_url": "http://strange/v1", **settings})
 
 
 def test_runs_use_different_idempotency_keys() -> None:
-    """A server may remember keys, and an earlier run may have sent other requests."""
+    """Each run uses other idempotency keys, since a server may remember those of an earlier run."""
     keys: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -302,7 +302,7 @@ def test_runs_use_different_idempotency_keys() -> None:
 
 
 def test_more_than_declared_is_no_violation() -> None:
-    """Fewer images than requested are."""
+    """A server may support more than it declares, but not return too few images."""
 
     def serving(most: int) -> Callable[[httpx.Request], httpx.Response]:
         def answer(request: httpx.Request) -> httpx.Response:
@@ -322,7 +322,7 @@ def test_more_than_declared_is_no_violation() -> None:
 
 
 def test_created_is_compared_with_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not matter how late the rule is checked."""
+    """`created` is compared with the arrival of the response, however late the rule is checked."""
     now = time.time()
     probe = ServerProbe(constant_server({"created": int(now), "data": [{"b64_json": "AAAA"}]}))
     probe.variation()
@@ -332,7 +332,7 @@ def test_created_is_compared_with_arrival(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409])
 def test_unsigned_url_may_get_any_client_error(status: int) -> None:
-    """Azure responds 409 if nothing is public."""
+    """A URL without its signature may get any client error, such as Azure's 409."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
@@ -345,7 +345,7 @@ def test_unsigned_url_may_get_any_client_error(status: int) -> None:
 
 
 def test_conflicting_request_always_differs() -> None:
-    """It differs even if neither n nor the format can differ."""
+    """The conflicting request differs even if neither n nor the format can differ."""
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -362,7 +362,7 @@ def test_conflicting_request_always_differs() -> None:
 
 
 def test_short_lived_url_can_be_checked() -> None:
-    """All its downloads come first, before anything that may take longer."""
+    """All downloads of a URL come first, before anything that may take longer."""
     urls: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -45,7 +45,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Serve the engine `instant` on loopback, with the environment that the pages export."""
-    # Here, as some pages need no server, and it needs an extra.
+    # Imported here, because it needs an extra and some pages need no server.
     from langchain_image_variation.server import create_app
     from tests.server.serving import serving
 

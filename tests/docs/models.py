@@ -23,7 +23,7 @@ class Caller(BaseChatModel):
         return "caller"
 
     def bind_tools(self, tools: Any, **options: Any) -> "Caller":
-        """Take any tools: it calls ours."""
+        """Accept any tools: the model always calls ours."""
         return self
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:

@@ -93,7 +93,7 @@ def pages_with(*kinds: str) -> list[object]:
 
 
 def blocks_where(condition: Callable[[Block], bool]) -> list[object]:
-    """Return a parameter for each block that is wanted, named by its page and line."""
+    """Return a parameter for each block that meets a condition, named by its page and line."""
     blocks = [block for page in PAGES for block in page.blocks if condition(block)]
     return [pytest.param(block, id=f"{block.page}:{block.line}") for block in blocks]
 
@@ -109,7 +109,7 @@ def find_page(name: str) -> Page:
 
 
 def table(name: str, head: str) -> dict[str, str]:
-    """Return the rows of the page's table that begins with `head`, by their first cells."""
+    """Return the rows of the page's table with the header `head`, by their first cells."""
     _, separator, rest = find_page(name).text.partition(f"\n{head}\n")
     assert separator, f"{name} has no table that begins with {head!r}"
     rows = rest.partition("\n\n")[0].splitlines()[1:]

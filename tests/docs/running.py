@@ -1,4 +1,4 @@
-"""Running a block, or asking why it does not run."""
+"""Running a block, or checking the reason why it does not run."""
 
 import doctest
 import re

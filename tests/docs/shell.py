@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Shell:
-    """A bash process that runs commands in a folder; they share variables and background jobs."""
+    """A bash process that runs commands in a folder, with shared variables and background jobs."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(

@@ -25,24 +25,24 @@ SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
 
 
 def test_every_fence_is_a_block() -> None:
-    """A fence that the tests do not understand would go unchecked."""
+    """Every fence is a block that the tests understand, so that none goes unchecked."""
     for page in PAGES:
         assert len(re.findall(r"^ *```", page.text, re.MULTILINE)) == 2 * len(page.blocks)
 
 
 @pytest.mark.parametrize("block", blocks_where(lambda block: True))
 def test_a_block_runs_or_says_why_not(block: Block) -> None:
-    """The comment right above a block that does not run gives the reason."""
+    """A block runs, or the comment right above it gives the reason why not."""
     check_excuse(block)
 
 
 def parse_yaml(text: str) -> None:
-    """Parse YAML, where it can be parsed."""
+    """Parse YAML, or skip the test without PyYAML."""
     pytest.importorskip("yaml").safe_load(text)
 
 
 def parse_shell(text: str) -> None:
-    """Have bash parse commands."""
+    """Let bash parse commands without running them."""
     subprocess.run(["bash", "-n", "-c", text], check=True, timeout=60)
 
 
@@ -59,7 +59,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "block", blocks_where(lambda block: bool(block.reason) and block.language in PARSERS)
 )
 def test_blocks_that_do_not_run_parse(block: Block) -> None:
-    """A block of a language that can be parsed here is at least valid in it."""
+    """A block that does not run is at least valid, if its language can be parsed here."""
     PARSERS[block.language](block.text)
 
 
@@ -68,7 +68,7 @@ OTHER_SDKS = ("csharp", "go", "java", "php", "ruby")
 
 @pytest.mark.parametrize("block", blocks_where(lambda block: block.language in OTHER_SDKS))
 def test_other_languages_ask_the_same_server(block: Block) -> None:
-    """They take the address and the key from the environment that the other blocks use."""
+    """Blocks in other languages get the address and the key from the same environment."""
     assert "OPENAI_BASE_URL" in block.text
     assert "OPENAI_API_KEY" in block.text
     assert "256x256" in block.text.replace("W256xH256", "256x256")
@@ -91,10 +91,10 @@ def test_python_blocks_run(
     capsys: pytest.CaptureFixture[str],
     page: Page,
 ) -> None:
-    """From top to bottom in one namespace; sessions print what the page shows.
+    """A page's Python blocks run in order in one namespace, and sessions print what it shows.
 
     `model` and `llm` are chat models that need no service. OPENAI_BASE_URL names a server of ours
-    on loopback, which also takes the place of the one on port 8000.
+    on loopback, which also replaces the one on port 8000.
     """
     blocks = page.running("program")
     source = "\n".join(block.text for block in blocks)
@@ -136,7 +136,7 @@ def test_python_blocks_run(
 
 @pytest.mark.parametrize("block", blocks_of("suite"))
 def test_suites_pass(run: Run, pytester: pytest.Pytester, block: Block) -> None:
-    """Under pytest, with warnings as errors and no plugin but ours, beside the page's files."""
+    """The pages' test suites pass with warnings as errors and no plugin but ours."""
     write_files(find_page(block.page), pytester.path)
     if block.title:
         (pytester.path / block.title).unlink()
@@ -151,7 +151,7 @@ WANTED = {"ServerConformanceTests": 2, "EngineConformanceTests": 2, "ClientConfo
 def test_subclasses_of_the_kit_run(
     run: Run, pytester: pytest.Pytester, server: str, block: Block
 ) -> None:
-    """Their rules are checked, on the server that the environment names and on the engine."""
+    """Subclasses of the kit check rules on the environment's server and on the engine."""
     write_files(find_page(block.page), pytester.path)
     if block.title:
         (pytester.path / block.title).unlink()
@@ -165,10 +165,10 @@ def test_subclasses_of_the_kit_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("shell"))
 def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
-    """One shell runs a page's commands; those of a console session print what the page shows.
+    """A page's commands run in one shell, and console sessions print what the page shows.
 
-    What needs the network, making an environment and installing into it, is done already here;
-    the gate runs those of the README whole. `image-variation serve` gets a free port.
+    Creating an environment and installing into it need the network, so both are done in advance.
+    The gate runs those commands of the README in full. `image-variation serve` gets a free port.
     """
     blocks = page.running("shell")
     if any("curl" in block.text for block in blocks) and not shutil.which("curl"):
@@ -201,7 +201,7 @@ def free_port() -> int:
 
 
 def serve_on(port: int, folder: Path) -> None:
-    """Have the page's `image-variation serve` listen on this port, and log to a file."""
+    """Let the page's `image-variation serve` listen on this port, and log to a file."""
     command = f'exec {sys.executable} -m langchain_image_variation "$@" --port {port}'
     case = f'[ "$1" != serve ] || {command} >{folder}/served.log 2>&1\n'
     for program in (folder / "bin/image-variation", folder / ".venv/bin/image-variation"):
@@ -212,7 +212,7 @@ def serve_on(port: int, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks_of("javascript"))
 def test_javascript_blocks_run(server: str, checkout: Path, block: Block) -> None:
-    """Under node, with the vendor's package."""
+    """JavaScript blocks run under Node with the vendor's package."""
     package = installed_client("node-newest/node_modules/openai")
     (checkout / "node_modules").mkdir()
     (checkout / "node_modules" / "openai").symlink_to(package)

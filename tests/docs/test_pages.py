@@ -44,7 +44,7 @@ def blocks(tmp_path: Path) -> list[Block]:
 
 
 def test_blocks_are_found_with_their_lines(blocks: list[Block]) -> None:
-    """With language, title and text, also where a list indents them."""
+    """Blocks have their line, language, title and text, even if a list indents them."""
     assert [(block.line, block.language, block.title, block.text) for block in blocks] == [
         (5, "bash", "", "docker run\n"),
         (11, "bash", "a.sh", "echo 1\n"),
@@ -54,7 +54,7 @@ def test_blocks_are_found_with_their_lines(blocks: list[Block]) -> None:
 
 
 def test_only_a_comment_right_above_excuses(blocks: list[Block]) -> None:
-    """A comment with a blank line below it, an empty reason and no comment do not count."""
+    """Only a comment with a reason, right above a block, excuses it."""
     assert [block.reason for block in blocks] == ["needs Docker", None, "", None]
     check_excuse(blocks[0])
     check_excuse(blocks[1])
@@ -64,7 +64,7 @@ def test_only_a_comment_right_above_excuses(blocks: list[Block]) -> None:
 
 
 def test_a_session_that_prints_something_else_fails() -> None:
-    """The report has the value that the page shows and the one that it got."""
+    """The report of a failed session has the expected and the actual value."""
     block = Block("page.md", 1, "pycon", "", None, ">>> 1 + 1\n3\n")
     with pytest.raises(AssertionError, match=r"line 1, in[\s\S]*Expected:\n *3\n *Got:\n *2\n"):
         run_python(block, block.text, {})
@@ -79,14 +79,14 @@ def test_blocks_share_their_names() -> None:
 
 
 def test_a_shell_keeps_its_variables_and_statuses(tmp_path: Path) -> None:
-    """Commands run in one shell, and what they print comes with the last one's status."""
+    """Commands run in one shell, which returns the output and the status of the last one."""
     with Shell(tmp_path) as shell:
         assert shell.run("export A=1\ncd /") == ("", 0)
         assert shell.run('echo "$A"; echo 2 >&2; (exit 3)') == ("1\n2\n", 3)
 
 
 def test_a_shell_that_ends_or_hangs_is_an_error(tmp_path: Path) -> None:
-    """The error names the command."""
+    """The error for a shell that ends or hangs names the command."""
     with Shell(tmp_path) as shell, pytest.raises(AssertionError, match="ended during:\nexit 0"):
         shell.run("exit 0")
     with Shell(tmp_path) as shell, pytest.raises(AssertionError, match="ended during:\nsleep 60"):

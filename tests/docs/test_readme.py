@@ -14,19 +14,19 @@ README = find_page("README.md").text
 
 
 def test_the_readme_is_short() -> None:
-    """It has at most 150 lines; the manual is in docs/."""
+    """The README has at most 150 lines."""
     assert len(README.splitlines()) <= 150
 
 
 def test_each_link_of_the_readme_leads_somewhere() -> None:
-    """Links to files of the tree; the documentation's own build checks those between its pages."""
+    """Each link of the README to a file leads to one that exists."""
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
     assert len(targets) > 20
     assert not [target for target in targets if not (ROOT / target).exists()]
 
 
 def test_the_index_page_has_no_dead_links() -> None:
-    """What pyproject.toml makes of the README for a package index has no relative link or image."""
+    """The README has no relative link or image when a package index shows it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]
     text = README
     for substitution in settings["hooks"]["fancy-pypi-readme"]["substitutions"]:
@@ -38,7 +38,7 @@ def test_the_index_page_has_no_dead_links() -> None:
 
 
 def test_the_server_is_started_as_shown() -> None:
-    """The commands before the call start it and set what it prints."""
+    """Before its call, the README starts the server and sets the variables that it prints."""
     (block,) = (block for block in find_page("README.md").blocks if block.language == "bash")
     start, _, call = block.text.partition("curl ")
     assert "\n.venv/bin/image-variation serve &\n" in start
@@ -47,7 +47,7 @@ def test_the_server_is_started_as_shown() -> None:
 
 
 def test_the_llama_index_example_runs(checkout: Path) -> None:
-    """It runs offline without a key, and shows what was made and how a mistake was corrected."""
+    """The LlamaIndex example runs offline without a key, and recovers from a mistake."""
     pytest.importorskip("llama_index.core")
     script = Path("examples", "llama_index_agent.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
@@ -59,7 +59,7 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
 
 @pytest.mark.slow
 def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
-    """The script that drew the README's image runs, and draws it in the same size."""
+    """The script behind the README's image draws it in the same size."""
     sheet = tmp_path / "sheet.jpg"
     script = ROOT / "examples" / "contact_sheet.py"
     subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
@@ -71,7 +71,7 @@ def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
-    """It finds both commands word for word, and the lines that the first one prints."""
+    """The gate finds both commands of the README, and the lines that the first one prints."""
     readme_commands = runpy.run_path(str(ROOT / ".ci" / "environments.py"))["readme_commands"]
     (create_command, create_output), (test_command, test_output) = readme_commands(README)
     assert "image-variation create" in create_command
@@ -82,7 +82,7 @@ def test_the_gate_runs_the_two_commands_of_the_readme() -> None:
 
 
 def test_the_gate_lists_its_steps_and_refuses_others() -> None:
-    """Each step has a line that says what it checks. An unknown name runs nothing."""
+    """The gate lists each step with what it checks, and runs nothing for an unknown name."""
 
     def gate(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = ["bash", str(ROOT / ".ci" / "run"), *arguments]

@@ -21,7 +21,7 @@ def documented_object(path: str) -> object:
 
 @pytest.mark.parametrize("path", DOCUMENTED)
 def test_documented_names_exist(path: str) -> None:
-    """Each name of the reference is one of the code, and has a docstring."""
+    """Each name in the reference exists in the code and has a docstring."""
     if "tool_spec" in path:
         pytest.importorskip("llama_index.core")
     assert documented_object(path).__doc__

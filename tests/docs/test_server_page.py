@@ -20,7 +20,7 @@ ENGINE_OPTIONS = {
 
 
 def test_table_of_options_is_whole() -> None:
-    """The page has each option of `serve`, and no other."""
+    """The page of the server lists each option of `serve`, and no other."""
     command = [sys.executable, "-m", "langchain_image_variation", "serve", "--help"]
     help_text = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=True

@@ -1,4 +1,4 @@
-"""The tables and figures of the pages are those of the code."""
+"""The tables and figures on the pages match the code."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_the_numbers_of_rules() -> None:
 
 
 def test_the_tables_of_the_plugin_are_whole() -> None:
-    """Each fixture and option is in them, and each scenario but the many successes."""
+    """The plugin's tables list each fixture, option and scenario, except the many successes."""
     text = find_page("docs/pytest-plugin.md").text + find_page("docs/conformance.md").text
     fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
     options = re.findall(r'"(--image-variation-[a-z-]+)"', Path(plugin.__file__).read_text())
@@ -47,7 +47,7 @@ def test_the_tables_of_the_plugin_are_whole() -> None:
 
 
 def test_the_table_of_settings_is_whole() -> None:
-    """Each setting of the tool is in it, and no other, with the default of the code."""
+    """The table of settings lists each setting of the tool with its default, and no other."""
     settings = table("docs/langchain.md", "| setting | what it is | default |")
     names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
     assert sorted(names) == sorted(ToolSettings.model_fields)
@@ -57,7 +57,7 @@ def test_the_table_of_settings_is_whole() -> None:
 
 
 def test_the_limits_of_the_tool_are_the_codes() -> None:
-    """The page of the tool has each limit, to the number."""
+    """The page of the tool states each limit with the value in the code."""
     limits = table("docs/langchain.md", "| limit | value | setting |")
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
@@ -78,7 +78,7 @@ def test_the_limits_of_the_tool_are_the_codes() -> None:
 
 
 def test_the_limits_of_images_are_the_codes() -> None:
-    """The page on security says what a source may have, to the number."""
+    """The page on security states each limit of an image with the value in the code."""
     limits = table("docs/security.md", "| limit | value |")
     for limit, value in {
         "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
@@ -98,7 +98,7 @@ def test_the_limits_of_images_are_the_codes() -> None:
 
 
 def test_the_table_of_create_is_whole() -> None:
-    """Each option of `image-variation create` is in it, and no other."""
+    """The table lists each option of `image-variation create`, and no other."""
     rows = table("docs/command-line.md", "| option | what it does | default |")
     documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
     command = [sys.executable, "-m", "langchain_image_variation", "create", "--help"]

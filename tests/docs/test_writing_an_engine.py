@@ -14,18 +14,18 @@ PAGE = find_page("docs/writing-an-engine.md")
 
 
 def titled(title: str) -> Block:
-    """Return the block of the page that is this file."""
+    """Return the page's block with this title."""
     return next(block for block in PAGE.blocks if block.title == title)
 
 
 def test_the_complete_engine_is_short() -> None:
-    """It has 15 lines, and the page says what each of them is for."""
+    """The complete engine has 15 lines, and the page says what each of them is for."""
     assert len(titled("turn_engine.py").text.splitlines()) == 15
 
 
 @pytest.mark.parametrize("name", ["Turn", "Slow"])
 def test_engines_keep_every_rule(run: Run, pytester: pytest.Pytester, name: str) -> None:
-    """Both engines of the page pass the conformance kit, tested as the page shows."""
+    """Both engines on the page pass the conformance kit, tested as the page shows."""
     module = f"{name.lower()}_engine"
     (pytester.path / f"{module}.py").write_text(titled(f"{module}.py").text)
     suite = titled("test_turn_engine.py").text
@@ -61,7 +61,7 @@ def test_entry_point_gives_a_name(tmp_path: Path) -> None:
 
 
 def test_table_of_traits_is_whole() -> None:
-    """The page has the traits of an engine that `engines.traits` lists, and no others."""
+    """The page lists the traits in `engines.traits`, and no others."""
     listed_traits = re.findall(r"^\| `(\w+)", traits.__doc__ or "", re.MULTILINE)
     rows = table("docs/writing-an-engine.md", "| trait | what it means |")
     assert len(listed_traits) >= 4

@@ -1,4 +1,4 @@
-"""An image to try the steps of the local engine on."""
+"""An image for tests of the local engine's steps."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -36,7 +36,7 @@ class SlowEngine:
 
 @pytest.mark.parametrize("wait", [True, False])
 async def test_a_cancelled_call_may_wait_for_the_engine(wait: bool) -> None:
-    """By default it ends at once, and the engine's thread goes on until the engine notices."""
+    """A cancelled call ends at once by default, and otherwise waits until the engine stops."""
     engine = SlowEngine()
     call = asyncio.create_task(call_engine_async(engine, REQUEST, wait_when_cancelled=wait))
     assert await asyncio.to_thread(engine.started.wait, 60)
@@ -51,7 +51,7 @@ async def test_a_cancelled_call_may_wait_for_the_engine(wait: bool) -> None:
 
 
 async def test_a_second_cancellation_ends_the_call() -> None:
-    """A loop that is closing does not wait for an engine that does not stop."""
+    """A second cancellation ends a call, so that a closing loop does not wait for the engine."""
     engine = SlowEngine()
     call = asyncio.create_task(call_engine_async(engine, REQUEST, wait_when_cancelled=True))
     assert await asyncio.to_thread(engine.started.wait, 60)

@@ -64,7 +64,7 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("make", "options"), DIFFERENT)
 def test_settings_that_matter_are_part_of_it(make: Any, options: dict[str, Any]) -> None:
-    """Engines that differ in one such setting have different fingerprints."""
+    """Engines that differ in a setting that matters have different fingerprints."""
     one, other = engine_fingerprint(make()), engine_fingerprint(make(**options))
     assert None is not one != other is not None
 
@@ -87,7 +87,7 @@ def test_settings_that_do_not_matter_are_left_out(make: Any, options: dict[str, 
 
 
 def test_a_fingerprint_reveals_nothing() -> None:
-    """It contains neither the key in an address nor the prompt."""
+    """A fingerprint contains neither the key in an address nor the prompt."""
     engine = GptImageEngine(base_url=f"{URL}?key=hunter2", api_key="sk-secret", prompt="hunter2")
     for text in (engine.fingerprint, engine_fingerprint(engine)):
         assert text is not None
@@ -96,7 +96,7 @@ def test_a_fingerprint_reveals_nothing() -> None:
 
 
 def test_classes_have_different_fingerprints() -> None:
-    """Even if both report the same settings."""
+    """Engines of different classes have different fingerprints, even with the same settings."""
 
     class Other:
         fingerprint = ""
@@ -106,13 +106,13 @@ def test_classes_have_different_fingerprints() -> None:
 
 @dataclass(slots=True)
 class Slotted:
-    """An engine whose objects each say what they are."""
+    """An engine whose objects each define their fingerprint."""
 
     fingerprint: str | None
 
 
 def test_an_engine_can_define_its_fingerprint() -> None:
-    """As a property, a class attribute or an attribute of the object."""
+    """A fingerprint may be a property, a class attribute or an attribute of the object."""
     assert engine_fingerprint(Slotted("a")) != engine_fingerprint(Slotted("b"))
     assert engine_fingerprint(Slotted(None)) is None
     engine: Any = object.__new__(type("Plain", (), {}))
@@ -122,7 +122,7 @@ def test_an_engine_can_define_its_fingerprint() -> None:
 
 
 def test_an_inherited_fingerprint_does_not_count() -> None:
-    """A subclass may make different images, so it must define its own."""
+    """A subclass must define its own fingerprint, since it may make different images."""
 
     class Mine(LocalEngine):
         blur = 3
@@ -151,14 +151,14 @@ def test_a_name_without_options_is_enough() -> None:
     [(7, "got a int"), (lambda self: "x", "got a method"), ("x" * 10_001, "up to 10,000 char")],
 )
 def test_a_fingerprint_must_be_a_string(value: object, text: str) -> None:
-    """A method that should have been a property is refused too."""
+    """A fingerprint that is a method instead of a property is refused."""
     with pytest.raises(EngineError, match=text):
         engine_fingerprint(type("Odd", (), {"fingerprint": value})())
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, AttributeError])
 def test_a_failing_fingerprint_is_an_engine_error(kind: type[Exception]) -> None:
-    """The message does not repeat the text of the original error."""
+    """A failing fingerprint is an EngineError without the text of the original error."""
 
     class Broken:
         @property
@@ -173,7 +173,7 @@ def test_a_failing_fingerprint_is_an_engine_error(kind: type[Exception]) -> None
 def test_a_new_version_has_a_new_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declares: bool
 ) -> None:
-    """Whether the distribution declares the engine or only contains its class."""
+    """A new version of the distribution that contains an engine changes its fingerprint."""
 
     def fingerprint_of(folder: Path, version: str) -> str | None:
         metadata = folder / f"their_images-{version}.dist-info"

@@ -66,7 +66,7 @@ def test_compression_of_the_source_does_not_matter() -> None:
 
 
 def test_refuses_a_source_with_corrupt_pixels() -> None:
-    """As every engine that decodes them does."""
+    """A source with corrupt pixels is refused, as by every engine that decodes them."""
     with pytest.raises(InvalidImageError, match="corrupt"):
         images(corrupt_png())
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a third-party distribution with engines good and bad on the path."""
+    """Declare a third-party distribution with good and bad engines."""
     metadata = tmp_path / "their_engines-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-engines\nVersion: 1.0\n")
@@ -85,7 +85,7 @@ def test_our_engines_win_over_a_namesake(declared: Path) -> None:
 
 
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
-    """The error names what is installed."""
+    """The error for an unknown engine lists the installed engines."""
     with pytest.raises(EngineNotFoundError, match=r"no engine 'nope'. Installed engines: .*local"):
         load_engine("nope")
 
@@ -113,9 +113,7 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
         ("async", "The engine 'async' is async. Construct it yourself and pass the object"),
     ],
 )
-def test_an_engine_that_fails_to_load_is_an_engine_error(
-    declared: Path, name: str, message: str
-) -> None:
+def test_an_engine_that_fails_to_load_is_our_error(declared: Path, name: str, message: str) -> None:
     """Whatever an engine's module raises becomes an EngineError without its text."""
     with pytest.raises(EngineError) as caught:
         load_engine(name)
@@ -157,7 +155,7 @@ class Failing:
 
 
 class Odd:
-    """An engine that forgot what it should answer with."""
+    """An engine that returns an object of the wrong type."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer as a server would."""
@@ -165,7 +163,7 @@ class Odd:
 
 
 class Empty:
-    """An engine that answers with nothing."""
+    """An engine that returns an empty response."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer without an image."""
@@ -176,7 +174,7 @@ class Empty:
 async def test_sync_and_async_engines_take_both_calls(
     engine: VariationEngine | AsyncVariationEngine,
 ) -> None:
-    """Each answers sync and async code, also inside a running loop."""
+    """Sync and async engines answer sync and async code, even inside a running loop."""
     for response in (call_engine(engine, REQUEST), await call_engine_async(engine, REQUEST)):
         assert len(response.data) == 2
 
@@ -194,7 +192,7 @@ async def test_sync_and_async_engines_take_both_calls(
     ],
 )
 async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, message: str) -> None:
-    """Foreign errors and invalid answers become EngineErrors."""
+    """Foreign errors and invalid answers of an engine become EngineErrors."""
     with pytest.raises(EngineError) as sync:
         call_engine(engine, REQUEST)
     with pytest.raises(EngineError) as later:
@@ -203,7 +201,7 @@ async def test_an_engine_is_held_to_the_protocol(engine: VariationEngine, messag
 
 
 def test_an_engine_that_exits_ends_only_its_call() -> None:
-    """SystemExit comes out of the call, and the next call is answered."""
+    """The SystemExit of an engine ends its call, and the next call is answered."""
 
     class Exiting:
         async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -228,7 +226,7 @@ else:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_an_async_engine_can_be_called_after_a_fork() -> None:
-    """A forked worker of a server has none of the threads of its parent."""
+    """An async engine works in a forked process, which has none of its parent's threads."""
     done = subprocess.run(
         [sys.executable, "-c", FORKING], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -259,7 +257,7 @@ print(len(loops))
 
 
 def test_threads_share_one_loop_for_async_engines() -> None:
-    """Also if theirs are the first calls of the process. Connections belong to one loop."""
+    """All threads run async engines on one loop, because connections belong to a loop."""
     done = subprocess.run(
         [sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -267,11 +265,11 @@ def test_threads_share_one_loop_for_async_engines() -> None:
 
 
 class TestProgress:
-    """A caller can follow how far an engine is."""
+    """A caller can follow the progress of an engine."""
 
     @pytest.mark.parametrize("name", ["local", "instant"])
     async def test_each_finished_image_is_reported_once(self, name: str) -> None:
-        """Reports are in order, sync and async, whether or not the engine makes any."""
+        """Each finished image is reported once and in order, even if the engine reports none."""
         request = CreateImageVariationRequest(image=SquarePNG(square_png()), n=3, size="256x256")
         engine = load_engine(name)
         sync: list[Progress] = []
@@ -305,7 +303,7 @@ class TestProgress:
         assert reports == [(1, 2, 0.5), (2, 2, 1.0)]
 
     async def test_an_error_of_the_listener_ends_the_call(self) -> None:
-        """It comes out as it is, and not as a failure of the engine."""
+        """An error of the listener ends the call unchanged, and is not an error of the engine."""
 
         def fail(progress: Progress) -> None:
             raise ZeroDivisionError
@@ -316,13 +314,13 @@ class TestProgress:
             await call_engine_async(load_engine("local"), REQUEST, progress=fail)
 
     def test_an_engine_without_a_caller_reports_to_nobody(self) -> None:
-        """Outside a call, its reports do nothing."""
+        """Reports that an engine makes outside a call do nothing."""
         progress_reporter().image_finished()
         progress_reporter().work_done(1.0)
 
 
 def test_an_engine_is_named_as_it_is_declared(declared: Path) -> None:
-    """By its entry point, however the engine was made. An undeclared class has its own name."""
+    """An engine is named by its entry point, or by its class if none declares it."""
     assert engine_name(LocalEngine()) == "local"
     assert engine_name(InstantEngine()) == "instant"
     assert engine_name(load_engine("theirs")) == "theirs"

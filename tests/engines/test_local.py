@@ -50,7 +50,7 @@ def _png(image: Image.Image) -> SquarePNG:
 
 
 def _disc(mode: str, side: int = 96) -> Image.Image:
-    """A striped disc; with an alpha channel, on transparent ground whose hidden color is red."""
+    """A striped disc. With alpha, it is on transparent ground whose hidden color is red."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     inside = x**2 + y**2 < 0.1
     stripes = (128 + 100 * np.sin(40 * x + 20 * y)).astype(np.uint8)
@@ -64,7 +64,7 @@ def _disc(mode: str, side: int = 96) -> Image.Image:
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 @pytest.mark.parametrize(("strength", "n"), [(0.35, 2), (0.9, 1)])
 def test_returns_exactly_what_was_requested(size: str, strength: float, n: int) -> None:
-    """The answer has n legal PNG files of exactly the size, and says their seeds."""
+    """The response has n legal PNG files of exactly the size, with their seeds."""
     response = LocalEngine(seed=7, strength=strength).create_variation(_request(n=n, size=size))
     assert [image.seed for image in response.data] == [7, 8][:n]
     for image in response.data:
@@ -143,7 +143,7 @@ def test_one_engine_serves_ten_threads() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "strength"),
-    # What a file of one bit or with a palette is decoded to is there at full strength, too.
+    # Files of one bit or with a palette are decoded first, so they need only one strength.
     [
         *((mode, 0.35) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
         *((mode, 1.0) for mode in ("L", "LA", "RGB", "RGBA")),
@@ -169,7 +169,7 @@ def test_gray_in_color_channels_stays_gray(strength: float) -> None:
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 def test_alpha_moves_with_the_image(mode: str, strength: float) -> None:
-    """The outline changes, and the hidden color of transparent pixels never shows."""
+    """Alpha moves with the image, and the hidden color of transparent pixels never shows."""
     source = _disc(mode, 256)
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
     pixels, alpha = _pixels(data), np.asarray(source)[..., -1]
@@ -190,7 +190,7 @@ def test_opaque_alpha_stays_opaque() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "strength"),
-    # A source has the side that was asked for before the strength counts.
+    # The source is scaled to the requested size before the strength matters.
     [*((16, strength) for strength in (0.0, 0.35, 0.7, 1.0)), (1, 0.35), (1, 1.0), (4000, 0.35)],
 )
 def test_one_color_stays_that_color(side: int, strength: float) -> None:
@@ -210,7 +210,7 @@ def test_transparent_stays_transparent(strength: float) -> None:
 
 @pytest.mark.parametrize(("side", "strength"), [(2, 0.35), (3, 0.35), (16, 0.35), (2, 1.0)])
 def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
-    """An image of a few pixels works like any other."""
+    """An image of a few pixels is enlarged and works like any other."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     request = _request(_png(Image.fromarray(noise)))
     (data,) = _files(LocalEngine(seed=1, strength=strength), request)
@@ -233,7 +233,7 @@ def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 @pytest.mark.parametrize("kind", ["one dot", "half", "noise", "ramp"])
 def test_extreme_images_work(kind: str, strength: float) -> None:
-    """Images with almost no content, or nothing but content, keep it."""
+    """Images with almost no content, or nothing but content, keep their brightness and contrast."""
     image = np.zeros((256, 256), dtype=np.uint8)
     if kind == "one dot":
         image[100, 100] = 255
@@ -279,7 +279,7 @@ def test_progress_rises_to_one(n: int, strength: float) -> None:
 def test_an_error_of_the_listener_stops_the_request(
     threads: int, error: type[BaseException]
 ) -> None:
-    """The error of the listener comes out, and no thread goes on afterward."""
+    """An error of the listener is raised unchanged, and no thread continues afterward."""
     shares: list[float] = []
 
     def listen(progress: Progress) -> None:
@@ -355,7 +355,7 @@ def test_corrupt_pixels_are_refused() -> None:
 
 
 async def test_a_cancelled_call_stops_the_work() -> None:
-    """After an async call is cancelled, work on it ends long before the request is done."""
+    """After an async call is cancelled, its work stops long before the request is finished."""
     shares: list[float] = []
     start_event = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -419,7 +419,7 @@ async def test_a_cancelled_call_does_not_wait_for_its_turn(monkeypatch: pytest.M
     with pytest.raises(asyncio.CancelledError):
         await call
     in_time = await asyncio.to_thread(end_event.wait, 0.5)
-    # Whatever still waits must not keep the tests from ending.
+    # A thread that still waits must not keep the tests from ending.
     turns.release()
     assert in_time
 

@@ -87,5 +87,5 @@ def test_light_makes_some_paler_and_some_richer() -> None:
 
 
 def _at_the_ends(colors: NDArray[Any]) -> float:
-    """The share of values that are the least or the largest there are."""
+    """Return the share of values that are the smallest or largest possible."""
     return float(((colors == 0) | (colors == 255)).mean())

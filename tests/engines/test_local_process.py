@@ -22,7 +22,7 @@ request = CreateImageVariationRequest(
 
 
 def _output(script: str, *arguments: str) -> str:
-    """What a process of its own, on one processor, writes when it runs this script."""
+    """Return what this script prints in a separate process on one processor."""
     command = [sys.executable, "-c", _SETTING + script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr

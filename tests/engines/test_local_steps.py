@@ -221,7 +221,7 @@ def test_descriptors_are_exact_in_float32(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_cosines_round_without_doubt(channels: int) -> None:
-    """No entry lies so close to half a step that the last bits of a cosine decide."""
+    """No entry is so close to half a step that the last bits of a cosine decide its rounding."""
     steps = 4096 * np.abs(patches._waves(channels))
     assert np.abs(steps % 1 - 0.5).min() > 1e-9
 
@@ -292,7 +292,7 @@ def test_balanced_uses_more_keys_than_nearest() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
-    """In any order of terms, a sum next to a rounding boundary rounds the same way."""
+    """In any order of terms, a sum close to a rounding boundary is rounded like the exact sum."""
     generator = np.random.default_rng(seed)
     weights = (generator.random((40, 300)) ** 20).astype(np.float32).astype(float)
     factors = exact._to_17_bits(generator.random(300) ** 5 + 1e-9)
@@ -305,7 +305,7 @@ def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
             assert (result == exact._to_17_bits(np.array(sums))).all()
 
     check()
-    # A last term puts each sum onto a boundary or a trifle beside it.
+    # A last term puts each sum onto a boundary, or very close to one.
     sums = weights[:, :-1] @ factors[:-1]
     step = 2.0 ** (np.floor(np.log2(sums)) - 16)
     target = (np.ceil(sums / step) + 1.5) * step + generator.integers(-1, 2, 40) * step * 2.0**-30
@@ -330,7 +330,7 @@ def test_patches_vote_for_their_image(side: int) -> None:
 
 
 def test_corners_and_fields_are_each_others_inverse() -> None:
-    """Patch positions become displacements and then the same positions again."""
+    """Patch positions that become displacements and positions again do not change."""
     corners = np.random.default_rng(0).integers(0, 26**2, (26, 26))
     assert (field.corners(field.from_corners(corners)) == corners).all()
 
@@ -370,10 +370,10 @@ def test_propagation_repairs_a_field() -> None:
 
 
 def test_propagation_stays_inside() -> None:
-    """A displacement that is handed on is shortened at the border, which would come out in streaks.
+    """A displacement that is passed on is shortened at the border, where it would cause streaks.
 
-    All patches are equally far from what is asked for, so that the last round, which lets a
-    displacement be a little worse, takes every one that it tries.
+    All patches are equally far from the target, so the last round, which accepts slightly worse
+    displacements, accepts each one that it tries.
     """
     keys = np.zeros((58 * 58, 24), dtype=np.float32)
     queries = keys + 1

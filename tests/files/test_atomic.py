@@ -74,7 +74,7 @@ with atomic_write(Path(sys.argv[1])) as file:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 def test_a_killed_writer_leaves_only_a_temporary_file(tmp_path: Path) -> None:
-    """Its name matches the pattern by which leftovers are found."""
+    """A killed writer leaves a temporary file whose name matches the pattern for leftovers."""
     path = tmp_path / "cat.png"
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60)
     assert done.returncode == -signal.SIGKILL

@@ -102,7 +102,7 @@ def test_an_error_keeps_type_code_and_param(call: Caller) -> None:
 
 
 def test_a_servers_message_is_one_short_line(call: Caller) -> None:
-    """A message of any length is cut, and images and keys are removed from it."""
+    """A server's message is shortened to one line, without images and keys."""
     text = "bad\n\x1b[31m " + "A" * 300 + " Bearer abcdefghij sk-abcdefghijkl " + "word " * 300
     handler, _ = answering(httpx.Response(400, content=failure(text)))
     with pytest.raises(InvalidRequestError) as caught:

@@ -204,7 +204,7 @@ def _incompressible() -> bytes:
 
 
 def test_a_closed_port_is_an_error(call: Caller) -> None:
-    """The error asks whether the server is running and the address is right."""
+    """The error for a closed port asks whether the server is running and the address right."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EngineConnectionError, match=r"is the server running.*base_url"):
@@ -218,7 +218,7 @@ def test_a_host_that_does_not_exist_is_an_error(call: Caller) -> None:
 
 
 def test_a_retry_uses_a_new_connection(call: Caller) -> None:
-    """The second attempt carries the same idempotency key."""
+    """A retry uses a new connection and the same idempotency key."""
     with raw_server(reset, GOOD) as server:
         answer = call(base_url=server.base_url)
         assert answer.data[0].read() == PNG
@@ -254,7 +254,7 @@ def test_a_dropped_connection_is_replaced() -> None:
 
 
 def test_ten_threads_share_a_client() -> None:
-    """Each thread gets an answer."""
+    """Ten threads can share a client, and each gets an answer."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     answers: list[bytes] = []
     with raw_server(GOOD) as server, ImageVariationClient(base_url=server.base_url) as client:
@@ -309,7 +309,7 @@ async def test_a_cancelled_caller_stops_a_sync_client(answer: bytes) -> None:
 
 
 def test_an_async_client_serves_sync_callers() -> None:
-    """Call after call uses connections that belong to one event loop."""
+    """Sync calls of an async client share connections, which belong to one event loop."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD) as server:
         client = AsyncImageVariationClient(base_url=server.base_url)
@@ -374,7 +374,7 @@ class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
 @pytest.mark.slow
 @cut_off
 def test_a_slow_body_through_http_client_is_cut(call: Caller) -> None:
-    """The deadline is checked between the pieces of the body."""
+    """A body that arrives slowly through `http_client` is cut off at the deadline."""
     with pytest.raises(EngineTimeoutError, match="stopped in the middle"):
         call(lambda request: httpx.Response(200, stream=Endless(b"A", 0.02)), deadline=0.3)
 
@@ -443,7 +443,7 @@ def test_a_deadline_holds_behind_a_proxy(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    """Like httpx, the client uses it except for the hosts that are exempt from it."""
+    """Like httpx, the client uses the environment's proxy, except for exempt hosts."""
     request = CreateImageVariationRequest(image=SquarePNG(PNG))
     with raw_server(GOOD if scheme == "http" else hang_up) as proxy:
         monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{proxy.port}")
@@ -464,7 +464,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, sch
 
 
 def test_hooks_of_an_http_client_are_called() -> None:
-    """Hooks of your own httpx client see our requests, too."""
+    """The hooks of your own httpx client see our requests, too."""
     urls: list[str] = []
     hooks: dict[str, list[Callable[..., None]]] = {
         "request": [lambda request: urls.append(request.method)]

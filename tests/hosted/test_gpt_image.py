@@ -85,7 +85,7 @@ def form(http_request: httpx.Request) -> dict[str, str]:
 
 
 def test_a_variation_is_an_edit_with_a_prompt() -> None:
-    """The form has a model, the smallest size, and no field that the models refuse."""
+    """An edit request has a model, the smallest size, and no field that the models refuse."""
     handler, requests = answering(edit_answer(2))
     engine = make_engine(handler)
     assert isinstance(engine, VariationEngine)
@@ -108,7 +108,7 @@ def test_a_variation_is_an_edit_with_a_prompt() -> None:
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 def test_every_size_is_made_at_1024_and_scaled(size: str) -> None:
-    """The smaller sizes are below what the models can make."""
+    """Smaller sizes are scaled from 1024 pixels, as the models make no smaller images."""
     handler, requests = answering(edit_answer())
     answer = make_engine(handler).create_variation(request(size=size))
     assert form(requests[0])["size"] == "1024x1024"
@@ -128,7 +128,7 @@ def test_url_is_answered_with_data_urls() -> None:
 
 
 def test_a_request_above_n_per_call_is_split() -> None:
-    """The answers are merged into one, with the tokens of all."""
+    """A request above `n_per_call` is split, and the answers and token counts are merged."""
     handler, requests = answering(edit_answer(4), edit_answer(4), edit_answer(2))
     answer = make_engine(handler, n_per_call=4).create_variation(request(n=10))
     assert [form(http_request)["n"] for http_request in requests] == ["4", "4", "2"]
@@ -141,7 +141,7 @@ def test_a_request_above_n_per_call_is_split() -> None:
 
 
 def test_prompt_model_and_fields_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server is an option, too."""
+    """The prompt, the model, the form fields and the server are options."""
     monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
     handler, requests = answering(edit_answer())
     engine = make_engine(
@@ -167,7 +167,7 @@ def test_prompt_model_and_fields_are_options(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_input_fidelity_depends_on_the_model(model: str, fidelity: str, is_sent: bool) -> None:
-    """For a model without it, it is refused before anything is sent."""
+    """Input fidelity is refused before anything is sent to a model without it."""
     handler, requests = answering(edit_answer())
     engine = make_engine(handler, model=model, input_fidelity=fidelity)
     if is_sent:
@@ -219,7 +219,7 @@ LIMIT = (
 def test_refusals_of_the_model_are_clear_errors(
     status: int, body: bytes, error_class: type[ImageVariationError], message: str
 ) -> None:
-    """Rate limits, moderation and unverified organizations each have their error."""
+    """Rate limits, moderation and unverified organizations each have an error."""
     handler, requests = answering(httpx.Response(status, content=body))
     with pytest.raises(error_class, match=message) as caught:
         make_engine(handler, deadline=5).create_variation(request())
@@ -228,7 +228,7 @@ def test_refusals_of_the_model_are_clear_errors(
 
 
 def test_the_limit_on_input_images_is_waited_for() -> None:
-    """Only the text of the error says how long to wait."""
+    """A limit on input images is waited for, although only the error's text has the delay."""
     limit_body = failure(LIMIT.replace("12s", "20ms"), code="rate_limit_exceeded")
     handler, requests = answering(httpx.Response(429, content=limit_body), edit_answer())
     make_engine(handler).create_variation(request())
@@ -236,7 +236,7 @@ def test_the_limit_on_input_images_is_waited_for() -> None:
 
 
 def test_without_a_key_nothing_is_sent_to_the_vendor() -> None:
-    """Another server may not need a key."""
+    """Without a key, only servers other than the vendor's get a request."""
     with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
         load_engine("gpt-image")
     handler, requests = answering(edit_answer())
@@ -258,7 +258,7 @@ def test_without_a_key_nothing_is_sent_to_the_vendor() -> None:
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, Any], param: str) -> None:
-    """The constructor refuses it, and `response_format` is never sent."""
+    """The constructor refuses an option out of range, and `response_format` is never sent."""
     with pytest.raises(InvalidRequestError) as caught:
         make_engine(answering(edit_answer())[0], **options)
     assert caught.value.param == param

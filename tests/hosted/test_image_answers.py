@@ -35,7 +35,7 @@ def image_file(format: str, side: int = 8) -> bytes:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_jpeg_and_webp_become_png_on_request(call: Caller, format: str) -> None:
-    """Some servers send JPEG or WebP; `normalize` also scales it to the requested size."""
+    """With `normalize`, JPEG and WebP results become PNG of the requested size."""
     data = image_file(format)
     handler, _ = answering(ok(success(2, data)))
     assert [image.read() for image in call(handler, {"n": 2}).data] == [data, data]
@@ -46,7 +46,7 @@ def test_jpeg_and_webp_become_png_on_request(call: Caller, format: str) -> None:
 
 @pytest.mark.parametrize("response_format", ["b64_json", "url"])
 def test_a_jpeg_with_many_scans_is_not_decoded(call: Caller, response_format: str) -> None:
-    """It could occupy the client for hours; the other results are still there."""
+    """A JPEG with many scans is not decoded, and the other results are still there."""
     scans, url = with_scans(300), "https://pictures.example/files/a.jpg"
     entry = {"b64_json": b64(scans)} if response_format == "b64_json" else {"url": url}
     body = json.dumps({"created": 1, "data": [entry, {"b64_json": b64()}]}).encode()
@@ -58,7 +58,7 @@ def test_a_jpeg_with_many_scans_is_not_decoded(call: Caller, response_format: st
 
 
 def test_null_and_unknown_keys_do_no_harm(call: Caller) -> None:
-    """Servers add keys, and send null for the other form."""
+    """Unknown keys, and null for the other form, are ignored."""
     entry = {"url": None, "b64_json": b64(), "revised_prompt": None, "more": 1}
     body = json.dumps({"created": 1.5, "data": [entry], "usage": None, "x": {"y": 1}}).encode()
     handler, _ = answering(ok(body, **{"x-request-id": "req_9"}))
@@ -70,7 +70,7 @@ def test_null_and_unknown_keys_do_no_harm(call: Caller) -> None:
 
 @pytest.mark.parametrize("wrap", ["data:image/png;base64,{}", "\n{}\n"])
 def test_wrapped_base64_is_read(call: Caller, wrap: str) -> None:
-    """`b64_json` may hold a whole data: URL, or lines."""
+    """`b64_json` may have line breaks, or be a whole data: URL."""
     body = json.dumps({"created": 1, "data": [{"b64_json": wrap.format(b64())}]}).encode()
     assert call(answering(ok(body))[0]).data[0].read() == PNG
 
@@ -92,7 +92,7 @@ def test_wrapped_base64_is_read(call: Caller, wrap: str) -> None:
     ],
 )
 def test_a_success_without_images_is_an_error(call: Caller, body: bytes, message: str) -> None:
-    """The error says what the body was, and the request is not sent again."""
+    """The error for a success without images quotes the body, and nothing is sent again."""
     handler, requests = answering(ok(body, **{"x-request-id": "req_8"}))
     with pytest.raises(EngineResponseError, match=message) as caught:
         call(handler)
@@ -101,7 +101,7 @@ def test_a_success_without_images_is_an_error(call: Caller, body: bytes, message
 
 
 def test_an_error_inside_a_success_is_an_error(call: Caller) -> None:
-    """Some gateways answer 200 with an error inside."""
+    """An error inside a 200, as some gateways send it, is raised as that error."""
     body = b'{"error": {"message": "no GPU", "code": "content_policy_violation"}}'
     with pytest.raises(ContentPolicyError, match="no GPU"):
         call(answering(ok(body))[0])
@@ -112,14 +112,14 @@ def test_an_error_inside_a_success_is_an_error(call: Caller) -> None:
 
 
 def test_missing_created_and_both_forms_are_mended(call: Caller) -> None:
-    """The answer can then be written as the contract has it."""
+    """A missing `created` and an entry with both forms are changed to follow the contract."""
     entries = [{"b64_json": b64(), "url": ""}, {"b64_json": b64(), "url": "https://x.example/a"}]
     answer = call(answering(ok(json.dumps({"data": entries}).encode()))[0], {"n": 2})
     assert [list(entry) for entry in json.loads(answer.to_json())["data"]] == [["b64_json"]] * 2
 
 
 def test_a_too_long_content_length_is_refused(call: Caller) -> None:
-    """The body is not read, and the message names the limit."""
+    """A body whose length exceeds the limit is not read, and the message names the limit."""
     handler, _ = answering(ok(b"{}", **{"content-length": str(10**12)}))
     with pytest.raises(EngineResponseError, match="longer than 268,435,456 bytes"):
         call(handler)
@@ -127,7 +127,7 @@ def test_a_too_long_content_length_is_refused(call: Caller) -> None:
 
 @pytest.mark.parametrize("content", ["", "????", b64(b"GIF89a" + bytes(60)), "QUJD"])
 def test_a_result_that_is_not_an_image_is_refused(call: Caller, content: str) -> None:
-    """Reading it raises an error, and the other results are still there."""
+    """A result that is not an image raises an error when read, and the others are still there."""
     entries = [{"b64_json": content}, {"b64_json": b64()}]
     body = json.dumps({"created": 1, "data": entries}).encode()
     first, second = call(answering(ok(body))[0], {"n": 2}).data
@@ -152,7 +152,7 @@ class BodyStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def test_large_images_take_1_5_times_their_body(call: Caller) -> None:
-    """The limit holds while they arrive and while they are read one by one."""
+    """Large images take at most 1.5 times the memory of their body, on arrival and when read."""
     body = success(10, PNG + bytes(1_500_000))
     call(lambda request: ok())
     tracemalloc.start()

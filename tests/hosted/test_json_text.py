@@ -71,7 +71,7 @@ def test_a_placeholder_in_the_text_is_kept() -> None:
 
 
 def test_many_small_values_are_too_long() -> None:
-    """A text of nothing but structure would need many times its length in memory."""
+    """A text of nothing but structure is refused, since it would need too much memory."""
     reader = JSONText()
     with pytest.raises(ValueError, match="too long"):
         for _ in range(2000):

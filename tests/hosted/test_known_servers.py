@@ -53,7 +53,7 @@ def field(http_request: httpx.Request, name: str) -> str:
 
 
 def test_any_server_can_be_used_by_its_address() -> None:
-    """Results of any format and size become PNG of the requested size."""
+    """Any server's results become PNG of the requested size, whatever their format and size."""
     handler, requests = answering(httpx.Response(200, content=success(2, jpeg())))
     engine = make_engine(handler, base_url="https://pictures.example/v1", model="m")
     assert isinstance(engine, VariationEngine)
@@ -65,7 +65,7 @@ def test_any_server_can_be_used_by_its_address() -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_known_server_is_used_by_name(name: str) -> None:
-    """The name sets the address, the model and the form of results."""
+    """The name of a known server sets its address, its model and the form of its results."""
     server = SERVERS[name]
     handler, requests = answering(httpx.Response(200, content=success()))
     options = {} if server.base_url else {"base_url": "https://gateway.example/v1"}
@@ -85,7 +85,7 @@ def test_a_known_server_is_used_by_name(name: str) -> None:
     "settings", [{"server": "deepinfra"}, {"base_url": "https://API.deepinfra.com/v1/openai"}]
 )
 def test_an_unsupported_request_is_not_sent(settings: dict[str, str]) -> None:
-    """DeepInfra makes four images per call, and its address identifies it, too."""
+    """A request that a known server does not support is not sent."""
     handler, requests = answering(httpx.Response(200, content=success(4)))
     engine = make_engine(handler, **settings)
     with pytest.raises(InvalidRequestError, match=r"DeepInfra makes at most 4 .*, got n=5"):
@@ -97,7 +97,7 @@ def test_an_unsupported_request_is_not_sent(settings: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if SERVERS[name].needs_model])
 def test_a_missing_model_is_refused(name: str) -> None:
-    """The vendor's retired model would mean nothing to the server, so nothing is sent."""
+    """Without a model nothing is sent, since the vendor's old model means nothing to the server."""
     handler, requests = answering(httpx.Response(200, content=success()))
     engine = make_engine(handler, server=name, base_url="https://gateway.example/v1")
     with pytest.raises(InvalidRequestError, match="needs the name of one of its models") as caught:
@@ -109,7 +109,7 @@ def test_a_missing_model_is_refused(name: str) -> None:
 
 
 def test_an_unreadable_result_keeps_the_others() -> None:
-    """Reading it raises the reason."""
+    """An unreadable result raises the reason when it is read, and the others are still there."""
     entries = [{"url": "/srv/image/a.jpg"}, {"b64_json": b64(jpeg())}, {"b64_json": b64()[:60]}]
     body = json.dumps({"created": 1, "data": entries}).encode()
     engine = make_engine(
@@ -124,7 +124,7 @@ def test_an_unreadable_result_keeps_the_others() -> None:
 
 
 def test_a_known_server_never_gets_the_vendors_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets no OPENAI_* organization either. Other servers get what is set."""
+    """A known server gets no OPENAI_* settings, and other servers get those that are set."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-vendor")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-vendor")
     handler, requests = answering(httpx.Response(200, content=success()))
@@ -142,12 +142,12 @@ def test_a_known_server_never_gets_the_vendors_key(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_server_is_refused() -> None:
-    """The message lists the known servers."""
+    """The error for an unknown server lists the known servers."""
     with pytest.raises(InvalidRequestError, match="'deepinfra', 'lemonade', 'stdapi'"):
         load_engine("variations", server="x")
 
 
 def test_there_is_no_default_server() -> None:
-    """Without an address, the engine is refused as the client is."""
+    """Without an address, the engine is refused like the client."""
     with pytest.raises(InvalidRequestError, match="There is no default server"):
         load_engine("variations")

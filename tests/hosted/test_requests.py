@@ -24,7 +24,7 @@ from tests.calling import (
 
 
 def test_the_fields_come_in_order_and_the_image_last(call: Caller) -> None:
-    """The image has a type and a file name, without which some servers refuse it."""
+    """The image is the last part of the form, with a type and a file name."""
     handler, requests = answering(ok(success(2)))
     answer = call(handler, {"n": 2, "user": "u1", "response_format": "b64_json"})
     assert [image.read() for image in answer.data] == [PNG, PNG]
@@ -42,7 +42,7 @@ def test_the_fields_come_in_order_and_the_image_last(call: Caller) -> None:
 
 
 def test_the_settings_are_sent(call: Caller) -> None:
-    """The key, the organization, the project, the model and the server's own fields."""
+    """The key, the organization, the project, the model and extra fields are sent."""
     handler, requests = answering(ok())
     call(
         handler,
@@ -63,7 +63,7 @@ def test_the_settings_are_sent(call: Caller) -> None:
 
 
 def test_a_model_of_the_request_is_sent(call: Caller) -> None:
-    """The client's model replaces only a missing model and the retired one."""
+    """The client's model replaces only a missing model or the retired one."""
     handler, requests = answering(ok())
     call(handler, {"model": "other"}, model="flux")
     assert parts(requests[0])[0] == ("model", "", b"other")
@@ -87,7 +87,7 @@ def test_the_environment_sets_the_defaults(call: Caller, monkeypatch: pytest.Mon
 def test_there_is_no_default_server(
     call: Caller, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
-    """The error lists the choices. An empty variable counts as unset."""
+    """Without a server, the error lists the choices, and an empty variable counts as unset."""
     if value is not None:
         monkeypatch.setenv("OPENAI_BASE_URL", value)
         monkeypatch.setenv("OPENAI_API_KEY", value)
@@ -142,7 +142,7 @@ def test_there_is_no_default_server(
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], param: str) -> None:
-    """The constructor raises an error that names the setting."""
+    """The error for a setting out of range names the setting."""
     for client_class in (ImageVariationClient, AsyncImageVariationClient):
         with pytest.raises(InvalidRequestError) as caught:
             client_class(**{"base_url": BASE_URL, **settings})
@@ -151,14 +151,14 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], param: str)
 
 @pytest.mark.parametrize("key", ["sk-\n1", "sk-ü", "sk-\x00"])
 def test_a_key_with_odd_characters_is_refused(key: str) -> None:
-    """The error does not show the key."""
+    """A key with invalid characters is refused, and the error does not show it."""
     with pytest.raises(AuthenticationError) as caught:
         ImageVariationClient(base_url=BASE_URL, api_key=key)
     assert "sk-" not in str(caught.value)
 
 
 def test_an_http_client_of_the_other_kind_is_refused() -> None:
-    """The constructor notices a mix of sync and async."""
+    """The constructor refuses a sync HTTP client for async use, and an async one for sync use."""
     with pytest.raises(InvalidRequestError, match=r"httpx\.Client"):
         ImageVariationClient(base_url=BASE_URL, http_client=httpx.AsyncClient())  # type: ignore[arg-type]  # on purpose
     with httpx.Client() as client, pytest.raises(InvalidRequestError, match=r"httpx\.AsyncClient"):
@@ -189,7 +189,7 @@ def test_the_key_is_shown_nowhere(
 
 
 def test_a_client_shows_only_its_address() -> None:
-    """The repr has no query, and no part of the client shows the key."""
+    """The repr of a client has no query, and no part of the client shows the key."""
     client = ImageVariationClient(base_url="https://pictures.example/v1?key=secret", api_key="sk-1")
     assert repr(client) == "ImageVariationClient(base_url='https://pictures.example/v1')"
     assert "sk-1" not in repr(vars(client))
@@ -208,14 +208,14 @@ def test_a_client_shows_only_its_address() -> None:
     ],
 )
 def test_spellings_of_base_url(call: Caller, base_url: str, url: str) -> None:
-    """Blanks, slashes, the path of the call, escapes and a query are accepted."""
+    """`base_url` may have blanks, slashes, the path of the call, escapes and a query."""
     handler, requests = answering(ok())
     call(handler, base_url=base_url)
     assert str(requests[0].url).replace("bücher", "xn--bcher-kva") == url
 
 
 def test_an_empty_key_sends_none(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does an empty organization, whatever the environment says."""
+    """An empty key or organization is not sent, whatever the environment says."""
     for name in ("API_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", "vendor")
     handler, requests = answering(ok())
@@ -224,7 +224,7 @@ def test_an_empty_key_sends_none(call: Caller, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_closed_client_is_our_error(call: Caller) -> None:
-    """So is a hook of an httpx client that fails."""
+    """A closed client and a failing hook of an httpx client raise our own error."""
     with pytest.raises(EngineConnectionError, match="is the client closed"):
         call(answering(RuntimeError("closed"))[0])
     closed_client = ImageVariationClient(base_url=BASE_URL)

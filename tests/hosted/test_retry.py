@@ -57,7 +57,7 @@ def test_the_delay_of_the_server_is_read(
 
 
 def test_a_date_is_counted_from_now() -> None:
-    """Retry-After may be a date."""
+    """A date in Retry-After is converted to the seconds from now."""
     seconds = retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)}, "")
     assert seconds is not None
     assert 90 < seconds <= 100
@@ -85,7 +85,7 @@ def test_the_advice_of_the_server_is_read(value: str, advice: bool | None) -> No
     ],
 )
 def test_temporary_failures_are_retried(status: int, is_retried: bool) -> None:
-    """Permanent failures are not. Advice of the server overrides both."""
+    """Only temporary failures are retried, unless the server advises otherwise."""
     error = error_from_wire(status, "x")
     assert (Retries().delay(error, 0) is not None) is is_retried
     assert Retries().delay(error, 0, server_advice=True) is not None
@@ -96,12 +96,12 @@ def test_temporary_failures_are_retried(status: int, is_retried: bool) -> None:
 def test_permanent_failures_are_never_retried(
     error_class: type[ImageVariationError],
 ) -> None:
-    """The advice of the server does not change that."""
+    """Some failures are never retried, whatever the server advises."""
     assert Retries(max_retries=5).delay(error_class("x"), 0, server_advice=True) is None
 
 
 def test_a_lost_answer_is_retried_only_on_request() -> None:
-    """The images may have been billed, so the default is not to send again."""
+    """A lost answer is not retried by default, because its images may have been billed."""
     error = EngineTimeoutError("x")
     assert Retries().delay(error, 0, answer_lost=True) is None
     assert Retries(resend_lost=True).delay(error, 0, answer_lost=True) is not None
@@ -120,7 +120,7 @@ def test_delays_grow_with_full_jitter() -> None:
 
 
 def test_a_delay_of_zero_is_replaced() -> None:
-    """All attempts would be over in an instant. No number of attempts overflows."""
+    """A delay of zero is replaced, so that the attempts are not over in an instant."""
     error = error_from_wire(429, "x")
     error.retry_after = 0.0
     delays = [Retries(max_retries=3000).delay(error, attempt) or 0.0 for attempt in range(2000)]
@@ -128,7 +128,7 @@ def test_a_delay_of_zero_is_replaced() -> None:
 
 
 def test_a_delay_of_the_server_is_not_shortened() -> None:
-    """The deadline is checked by the code that waits."""
+    """A delay from the server stays as it is; the code that waits checks the deadline."""
     error = error_from_wire(429, "x")
     error.retry_after = 7200.0
     assert Retries().delay(error, 0) == 7200.0

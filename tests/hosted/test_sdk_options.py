@@ -171,7 +171,7 @@ def test_a_call_arrives_as_from_the_sdk(kind: str, name: str) -> None:
 
 
 def test_a_query_of_base_url_is_kept() -> None:
-    """Parameters are added to it and replace those of the same name."""
+    """Parameters are added to the query of `base_url` and replace those of the same name."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(
@@ -220,7 +220,7 @@ def test_a_timeout_of_any_class_is_kept(kind: str, timeout: Any, scope: str) -> 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("scope", ["call", "options"])
 def test_no_timeout_is_not_the_default(kind: str, scope: str) -> None:
-    """None removes the limit of the client; leaving the argument out keeps it."""
+    """A timeout of None removes the client's limit, and leaving it out keeps it."""
 
     def answer_slowly(connection: socket.socket) -> None:
         time.sleep(0.6)
@@ -257,7 +257,7 @@ def _run(classes: tuple[Any, Any], kind: str, settings: Mapping[str, Any], use: 
     "timeout", [0, -1, "5", True, float("nan"), httpx.Timeout(-1), httpx.Timeout(5, read=0)]
 )
 def test_a_timeout_out_of_range_is_refused(timeout: Any) -> None:
-    """The client, a call and a copy refuse it before anything is sent."""
+    """The client, a call and a copy refuse a timeout out of range before anything is sent."""
     client = ImageVariationClient(base_url=BASE_URL)
     for use in (call(timeout=timeout), lambda client: client.copy(timeout=timeout)):
         with pytest.raises(InvalidRequestError, match="timeout") as caught:
@@ -318,27 +318,27 @@ def refusals(headers: Any) -> list[InvalidRequestError]:
 
 @pytest.mark.parametrize("name", FRAMING)
 def test_headers_that_frame_the_request_are_refused(name: str) -> None:
-    """The message says that the client sets them."""
+    """Headers that frame the request are refused, because the client sets them."""
     for error in refusals({"X-A": "1", name: "5"}):
         assert f"must not set {name}: the client sets it" in error.message
 
 
 @pytest.mark.parametrize("headers", UNSENDABLE, ids=range(len(UNSENDABLE)))
 def test_headers_that_cannot_be_sent_are_refused(headers: dict[Any, Any]) -> None:
-    """Line breaks, outer blanks, other characters and other types cannot inject anything."""
+    """Headers with line breaks, outer blanks, other characters or other types are refused."""
     for error in refusals(headers):
         assert "\n" not in error.message
         assert "X-B: b" not in error.message
 
 
 def test_headers_must_be_a_mapping() -> None:
-    """The error names the argument."""
+    """The error for headers that are not a mapping names the argument."""
     for error in refusals([("X-A", "1")]):
         assert "must be a mapping" in error.message
 
 
 def test_an_idempotency_key_belongs_to_a_call() -> None:
-    """As a default, it would make the server repeat the first answer for every call."""
+    """A default idempotency key is refused, since every call would get the first answer."""
     with pytest.raises(InvalidRequestError, match="pass it to the call in extra_headers"):
         ImageVariationClient(base_url=BASE_URL, default_headers={"idempotency-key": "k"})
 
@@ -370,7 +370,7 @@ for _ in range(10):
     "values", [[("a", 1)], {1: "a"}, {"a": b"x"}, {"a": {1, 2}}, {"a": "\ud800"}, {"a": DEEP}]
 )
 def test_parameters_out_of_range_are_refused(argument: str, values: Any) -> None:
-    """The error names the argument."""
+    """The error for a parameter out of range names the argument."""
     client = ImageVariationClient(base_url=BASE_URL)
     with pytest.raises(InvalidRequestError) as caught:
         if argument == "default_query":
@@ -390,7 +390,7 @@ def test_parameters_out_of_range_are_refused(argument: str, values: Any) -> None
     ],
 )
 def test_fields_of_the_contract_stay_legal(body: dict[str, Any], param: str) -> None:
-    """`extra_body` may set them within the limits of the contract."""
+    """`extra_body` may set fields of the contract, within its limits."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
@@ -464,7 +464,7 @@ def test_of_two_keys_that_begin_alike_no_rest_is_shown() -> None:
 
 
 def test_a_download_gets_no_default_headers() -> None:
-    """The URL of a result is enough, so the key is not sent with it."""
+    """A download of a result gets no default headers, and so no key."""
     body = json.dumps({"created": 1, "data": [{"url": f"{BASE_URL}/a.png"}]}).encode()
     handler, requests = answering(ok(body), httpx.Response(200, content=PNG))
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
@@ -476,7 +476,7 @@ def test_a_download_gets_no_default_headers() -> None:
 
 
 def test_the_fingerprint_tells_servers_apart() -> None:
-    """A header may select a model, so it counts; a key does not."""
+    """A header is part of the fingerprint, since it may select a model, but a key is not."""
     client = ImageVariationClient(base_url=BASE_URL, api_key="sk-1")
     equal_client = client.copy(api_key="sk-2", default_headers={"api-key": "k"}, timeout=5)
     assert equal_client.fingerprint == client.fingerprint
@@ -495,7 +495,7 @@ def test_the_fingerprint_tells_servers_apart() -> None:
 
 
 def test_a_copy_shares_the_connections() -> None:
-    """Both use one connection, and closing the copy closes it."""
+    """A copy and its original use one connection, and closing the copy closes it."""
     with raw_server(response(200, success())) as server:
         client = ImageVariationClient(base_url=server.base_url)
         copy = client.with_options(max_retries=0)
@@ -549,7 +549,7 @@ def test_a_copy_does_not_change_the_original() -> None:
 
 
 async def test_an_async_copy_for_another_host() -> None:
-    """It opens its own connections, and closing it closes them."""
+    """An async copy for another host opens its own connections, and closes them."""
     with raw_server(response(200, success())) as server:
         other_url = server.base_url.replace("127.0.0.1", "localhost")
         async with AsyncImageVariationClient(base_url=server.base_url) as client:
@@ -561,7 +561,7 @@ async def test_an_async_copy_for_another_host() -> None:
 
 @pytest.mark.parametrize("setting", ["default_headers", "default_query"])
 def test_a_copy_adds_or_replaces(setting: str) -> None:
-    """Like the SDK, it refuses both at once."""
+    """A copy adds headers or replaces them, and like the SDK refuses both at once."""
     client = ImageVariationClient(base_url=BASE_URL)
     options: dict[str, Any] = {setting: {"x-a": "1"}, f"set_{setting}": {"x-b": "1"}}
     with pytest.raises(InvalidRequestError, match=f"set_{setting}") as caught:
@@ -570,7 +570,7 @@ def test_a_copy_adds_or_replaces(setting: str) -> None:
 
 
 def test_a_copy_checks_its_settings() -> None:
-    """Its errors are those of the constructor, and do not show the key."""
+    """A copy has the errors of the constructor, which do not show the key."""
     client = ImageVariationClient(base_url=BASE_URL)
     with pytest.raises(InvalidRequestError, match="max_retries"):
         client.copy(max_retries=-1)

@@ -25,7 +25,7 @@ from tests.calling import (
 
 
 def test_the_examples_of_the_reference_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the import changed: a file, its bytes, a BytesIO."""
+    """The reference's examples run with another import only: a file, its bytes, a BytesIO."""
     monkeypatch.setenv("OPENAI_BASE_URL", BASE_URL)
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
@@ -56,7 +56,7 @@ def test_the_examples_of_the_reference_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_the_async_call_in_the_shape_of_the_sdk() -> None:
-    """The async client crops an image to a square, too."""
+    """The async client is called like the SDK's, and crops an image to a square."""
     handler, requests = answering(ok())
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as http_client:
         client = AsyncImageVariationClient(base_url=BASE_URL, http_client=http_client)
@@ -66,7 +66,7 @@ async def test_the_async_call_in_the_shape_of_the_sdk() -> None:
 
 
 def test_bad_arguments_are_refused_before_any_traffic() -> None:
-    """The error names the argument."""
+    """A bad argument is refused before anything is sent, and the error names it."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         client = ImageVariationClient(base_url=BASE_URL, http_client=http_client)
@@ -80,13 +80,13 @@ def test_bad_arguments_are_refused_before_any_traffic() -> None:
 
 
 def test_both_clients_are_engines() -> None:
-    """They satisfy the Protocols."""
+    """Both clients satisfy the Protocols of engines."""
     assert isinstance(ImageVariationClient(base_url=BASE_URL), VariationEngine)
     assert isinstance(AsyncImageVariationClient(base_url=BASE_URL), AsyncVariationEngine)
 
 
 def test_an_http_client_stays_open() -> None:
-    """Closing the client closes only the connections that it opened."""
+    """Closing a client closes only connections that it opened, not those of your `http_client`."""
     handler, _ = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         with ImageVariationClient(base_url=BASE_URL, http_client=http_client):

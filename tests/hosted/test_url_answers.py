@@ -42,7 +42,7 @@ def url_answer(*addresses: str) -> httpx.Response:
 
 
 def test_results_on_the_server_are_downloaded(call: Caller) -> None:
-    """The download comes from the server that made them, without the key."""
+    """A result is downloaded from the server that made it, without the key."""
     url = "https://pictures.example/files/a.png?sig=1"
     handler, requests = answering(url_answer(url), httpx.Response(200, content=PNG))
     (image,) = call(handler, api_key="sk-1").data
@@ -54,7 +54,7 @@ def test_results_on_the_server_are_downloaded(call: Caller) -> None:
 
 
 def test_a_redirect_on_the_server_is_followed(call: Caller) -> None:
-    """A redirect to another host must satisfy the policy."""
+    """A redirect on the server is followed, and one to another host must satisfy the policy."""
     url = "https://pictures.example/files/a.png"
     redirect = httpx.Response(302, headers={"location": "/b.png"})
     handler, requests = answering(url_answer(url), redirect, httpx.Response(200, content=PNG))
@@ -79,7 +79,7 @@ def test_names_of_loopback_are_one_server(call: Caller) -> None:
 
 
 def test_a_failed_download_frees_its_memory(call: Caller) -> None:
-    """Each reader gets a new error, which does not hold what was read."""
+    """Each reader of a failed download gets a new error, which does not hold what was read."""
     policy = URLPolicy(hosts=None, max_bytes=100)
     long_image = httpx.Response(200, content=bytes(10_000))
     url = "https://pictures.example/a.png"
@@ -94,7 +94,7 @@ def test_a_failed_download_frees_its_memory(call: Caller) -> None:
 
 
 def test_an_expired_url_has_its_error(call: Caller) -> None:
-    """The vendor's storage answers 403 with XML; the rest of the answer is not lost."""
+    """An expired URL, a 403 with XML, has an error, and the rest of the answer is not lost."""
     url = "https://pictures.example/files/a.png"
     expired_answer = httpx.Response(
         403, content=EXPIRED, headers={"content-type": "application/xml"}
@@ -116,7 +116,7 @@ def test_an_expired_url_has_its_error(call: Caller) -> None:
     ],
 )
 def test_a_url_of_another_host_follows_the_policy(call: Caller, url: str) -> None:
-    """A server cannot make the client fetch from its own network."""
+    """A URL of another host follows the policy, so that no server can use the client's network."""
     handler, requests = answering(url_answer(url))
     (image,) = call(handler).data
     with pytest.raises(DownloadError):
@@ -125,14 +125,14 @@ def test_a_url_of_another_host_follows_the_policy(call: Caller, url: str) -> Non
 
 
 def test_a_path_as_url_says_what_to_ask_for(call: Caller) -> None:
-    """One known server returns paths on its own disk."""
+    """If a URL is a path on the server's disk, the error says which format to request."""
     (image,) = call(answering(url_answer("/srv/xinference/image/ab.jpg"))[0]).data
     with pytest.raises(OutputError, match="ask for response_format 'b64_json'"):
         image.read()
 
 
 def test_a_data_url_is_read(call: Caller) -> None:
-    """Reading it causes no traffic."""
+    """A data: URL is read without traffic."""
     (image,) = call(answering(url_answer(f"data:image/png;base64,{b64()}"))[0], normalize=True).data
     assert image.url is not None
     assert base64.b64decode(image.url.partition(",")[2]) == image.read()
@@ -140,7 +140,7 @@ def test_a_data_url_is_read(call: Caller) -> None:
 
 
 def test_a_failed_download_keeps_the_others(call: Caller) -> None:
-    """Each result is downloaded on its own."""
+    """Each result is downloaded on its own, so a failure does not affect the others."""
     addresses = [f"https://pictures.example/{index}.png" for index in range(3)]
     download = httpx.Response(200, content=PNG)
     handler, _ = answering(url_answer(*addresses), download, httpx.Response(404), download)
@@ -151,7 +151,7 @@ def test_a_failed_download_keeps_the_others(call: Caller) -> None:
 
 
 def test_an_image_by_url_needs_a_policy() -> None:
-    """`url_answer` is passed to `load_source`; without it, nothing is sent."""
+    """Without a URL policy, an image by URL is refused, and nothing is sent."""
     handler, requests = answering(ok())
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         settings: dict[str, Any] = {"base_url": BASE_URL, "http_client": http_client}
@@ -170,7 +170,7 @@ def test_an_image_by_url_needs_a_policy() -> None:
 
 
 async def test_ten_calls_at_once_share_a_client() -> None:
-    """Each call gets its own answer."""
+    """Ten calls at once share a client, and each gets its own answer."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         n = int(parts(request)[1][2])

@@ -14,7 +14,7 @@ from tests.http.hostile_urls import HOSTILE_ADDRESSES, HOSTILE_URLS
     ("url", "reason"), HOSTILE_URLS, ids=[ascii(u)[:60] for u, _ in HOSTILE_URLS]
 )
 def test_hostile_urls_are_refused(url: str, reason: str) -> None:
-    """Each is refused with its reason, or parsed with the host that it really has."""
+    """A hostile URL is refused with its reason, or parsed with the host that it really has."""
     if reason.startswith("The host"):
         assert parse_url(url).host != "images.example"
         return
@@ -39,7 +39,7 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     ],
 )
 def test_public_addresses_are_public(address: str) -> None:
-    """Neighbors of the refused ranges are public."""
+    """Addresses next to the refused ranges are public."""
     assert is_public(address)
 
 
@@ -100,13 +100,13 @@ def test_a_location_is_resolved(location: str, expected: CheckedURL) -> None:
     ],
 )
 def test_a_hostile_location_is_refused(location: str) -> None:
-    """The message says that a redirect led to it."""
+    """A hostile redirect is refused, and the message says that a redirect led to it."""
     with pytest.raises(DownloadError, match=r"'images\.example' redirects to"):
         parse_url("https://images.example/a/cat.png").follow(location)
 
 
 def test_the_file_name_is_the_last_segment() -> None:
-    """It is decoded, and may be empty."""
+    """The last segment of a URL is the file name, which is decoded and may be empty."""
     assert parse_url("https://images.example/a/my%20cat.png?b/c").file_name == "my cat.png"
     assert parse_url("https://images.example").file_name == ""
 

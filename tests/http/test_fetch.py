@@ -91,7 +91,7 @@ def policy(web: Web, *hosts: str, **options: Any) -> URLPolicy:
     ],
 )
 def test_the_request_goes_to_a_checked_address(drive: Drive, address: str, url: str) -> None:
-    """The Host header and TLS name the host."""
+    """A request goes to the checked address, and Host header and TLS name the host."""
     web, names = Web(), Names([address])
     assert drive(fetch(URL, policy(web, resolve=names))) == PNG
     (request,) = web.requests
@@ -108,7 +108,7 @@ def test_the_request_goes_to_a_checked_address(drive: Drive, address: str, url: 
 
 
 def test_a_changed_dns_answer_is_not_used(drive: Drive) -> None:
-    """The name is resolved once, and the connection goes to the checked address."""
+    """A name is resolved once, and the connection goes to the checked address."""
     web, names = Web(), Names([PUBLIC], ["127.0.0.1"])
     assert drive(fetch(URL, policy(web, resolve=names))) == PNG
     assert [request.url.host for request in web.requests] == [PUBLIC]
@@ -116,7 +116,7 @@ def test_a_changed_dns_answer_is_not_used(drive: Drive) -> None:
 
 
 def test_dns_that_changes_before_a_redirect_is_refused(drive: Drive) -> None:
-    """A redirect to the same host resolves and checks it again."""
+    """A redirect resolves and checks the host again, even if it is the same one."""
     web = Web(lambda request: httpx.Response(302, headers={"location": "/b"}))
     with pytest.raises(DownloadError, match="not public"):
         drive(fetch(URL, policy(web, resolve=Names([PUBLIC], ["127.0.0.1"]))))
@@ -133,7 +133,7 @@ def test_one_private_address_refuses_a_host(drive: Drive, addresses: list[str]) 
 
 
 def test_the_next_address_is_tried(drive: Drive) -> None:
-    """Only a failed connection moves on to the next address, which is checked, too."""
+    """After a failed connection, the next address is checked and tried."""
 
     def refuse_v6(request: httpx.Request) -> httpx.Response:
         if request.url.host == PUBLIC_V6:
@@ -160,19 +160,19 @@ def failing_resolver(error: Exception) -> Callable[[str, int], list[str]]:
     [failing_resolver(socket.gaierror(-2, "unknown")), failing_resolver(UnicodeError()), Names([])],
 )
 def test_an_unknown_host_is_our_error(drive: Drive, resolve: Any) -> None:
-    """The message names the host, whether the resolver raises or returns nothing."""
+    """The error for an unknown host names it, even if the resolver returns nothing."""
     with pytest.raises(DownloadError, match=r"host 'images\.example' does not exist"):
         drive(fetch(URL, policy(Web(), resolve=resolve)))
 
 
 def test_a_bug_in_a_resolver_is_not_hidden(drive: Drive) -> None:
-    """Its exception comes out unchanged."""
+    """The exception of a resolver with a bug comes out unchanged."""
     with pytest.raises(ZeroDivisionError):
         drive(fetch(URL, policy(Web(), resolve=failing_resolver(ZeroDivisionError()))))
 
 
 def test_a_hanging_resolver_is_abandoned(drive: Drive) -> None:
-    """Resolving counts toward the time limit of the fetch."""
+    """A resolver that hangs is abandoned at the time limit of the fetch."""
     finish = threading.Event()
 
     def hang(host: str, port: int) -> list[str]:
@@ -187,7 +187,7 @@ def test_a_hanging_resolver_is_abandoned(drive: Drive) -> None:
 
 
 def test_the_default_resolver_is_the_systems() -> None:
-    """It returns bare IP addresses."""
+    """The system's resolver is the default, and returns bare IP addresses."""
     resolve = URLPolicy(hosts=None).resolve
     assert set(resolve("localhost", 443)) <= {"127.0.0.1", "::1"}
 
@@ -249,7 +249,7 @@ def test_redirects_are_checked_like_urls(drive: Drive, location: str, message: s
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_redirects_are_counted(drive: Drive, limit: int) -> None:
-    """A loop ends at the limit, as does any chain that is too long."""
+    """A chain of redirects that is too long, such as a loop, ends at the limit."""
     web = Web(lambda request: httpx.Response(302, headers={"location": "/a/cat.png"}))
     with pytest.raises(DownloadError, match=f"more than {limit} times"):
         drive(fetch(URL, policy(web, max_redirects=limit)))
@@ -284,7 +284,7 @@ S3 = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Er
 
 @pytest.mark.parametrize("text", [AZURE, S3])
 def test_an_expired_signed_url_has_its_error(drive: Drive, text: str) -> None:
-    """Both wordings of object stores are told apart from other refusals."""
+    """An expired signed URL has its own error for both wordings of object stores."""
     web = Web(lambda request: httpx.Response(403, text=text + " " * 10**6))
     with pytest.raises(ExpiredURLError, match=r"URL at 'images\.example' has expired") as caught:
         drive(fetch(URL, policy(web)))
@@ -348,7 +348,7 @@ BAD_ANSWERS: list[tuple[Handler, str]] = [
 def test_a_response_without_an_image_is_refused(
     drive: Drive, handler: Handler, message: str
 ) -> None:
-    """The message names the host and the reason: status, type, encoding or length."""
+    """A response without an image is refused, and the message names the host and the reason."""
     with pytest.raises(DownloadError) as caught:
         drive(fetch(URL, policy(Web(handler), max_bytes=20_000)))
     assert type(caught.value) is DownloadError
@@ -358,7 +358,7 @@ def test_a_response_without_an_image_is_refused(
 
 
 def test_an_image_may_be_as_long_as_the_limit(drive: Drive) -> None:
-    """By default, the limit is that of every source."""
+    """An image may be as long as the limit, which by default is that of every source."""
     assert drive(fetch(URL, policy(Web(), max_bytes=len(PNG)))) == PNG
     assert URLPolicy(hosts=[]).max_bytes == MAX_SOURCE_BYTES
 
@@ -384,7 +384,7 @@ def test_a_policy_out_of_range_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_string_is_not_a_list_of_hosts() -> None:
-    """A string is a collection, too, so it has its own message."""
+    """A string as `hosts` has its own message, since a string is a collection, too."""
     with pytest.raises(InvalidRequestError, match="must be a list of host names"):
         URLPolicy(hosts="images.example")
 
@@ -566,7 +566,7 @@ def trickle_head(connection: ssl.SSLSocket) -> None:
 def test_a_server_that_trickles_is_cut_off(
     drive: Drive, start_server: Serve, serve: Callable[[ssl.SSLSocket], None]
 ) -> None:
-    """The limit is for the serve_image fetch, not for each read."""
+    """The time limit is for the whole fetch, not for each read."""
     _, url_policy, _ = start_server(serve, "images.example", hosts=["images.example"], timeout=0.3)
     start = time.monotonic()
     with pytest.raises(DownloadError, match=r"took too long; the limit is 0\.3 seconds"):
@@ -597,7 +597,7 @@ def serve_garbage(connection: ssl.SSLSocket) -> None:
 def test_a_broken_connection_is_our_error(
     drive: Drive, start_server: Serve, serve: Callable[[ssl.SSLSocket], None]
 ) -> None:
-    """Half an image, another protocol and no response have the same message."""
+    """Half an image, another protocol and no response are errors with the same message."""
     _, url_policy, _ = start_server(serve, "images.example", hosts=["images.example"])
     with pytest.raises(DownloadError, match="broke; try"):
         drive(fetch(URL, url_policy))
@@ -610,7 +610,7 @@ def serve_redirect(connection: ssl.SSLSocket) -> None:
 
 
 def test_the_body_of_a_redirect_is_not_read(drive: Drive, start_server: Serve) -> None:
-    """The redirect is followed at once, over a new connection."""
+    """A redirect is followed at once over a new connection, without reading its body."""
     server, url_policy, connections = start_server(
         serve_redirect, "images.example", hosts=["images.example"]
     )

@@ -197,7 +197,7 @@ def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
 
 
 def test_nothing_hides_in_the_bars_of_padding() -> None:
-    """The bars beside an image with alpha are white, and so is everything that scaling hides."""
+    """In images with alpha, the bars of padding are white, and scaling uncovers nothing."""
     image = Image.new("LA", (4100, 40), (0, 0))
     image.paste((200, 255), (2000, 0, 2100, 40))
     source = load_source(image, fit="pad")

@@ -25,7 +25,7 @@ def digest(data: bytes) -> str:
 
 
 def test_the_hash_is_as_documented(tmp_path: Path) -> None:
-    """It covers one line of text and then the samples, so Pillow and NumPy can compute it."""
+    """The hash covers one line of text and the samples, so Pillow and NumPy can compute it."""
     for mode, samples in (("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)):
         image = Image.frombytes(mode, (8, 600), bytes(range(8, 248)) * (20 * samples))
         path = tmp_path / f"{mode}.png"
@@ -37,7 +37,7 @@ def test_the_hash_is_as_documented(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_the_same_in_every_release() -> None:
-    """Existing file names must keep their meaning."""
+    """The hash must not change, so that existing file names keep their meaning."""
     image = Image.frombytes("RGB", (2, 1), bytes(range(6)))
     assert pixel_sha256(image) == hashlib.sha256(b"RGB 2x1\n\0\1\2\3\4\5").hexdigest()
     assert pixel_sha256(image)[:16] == "0b5fcce6e9b17ace"
@@ -45,7 +45,7 @@ def test_the_hash_is_the_same_in_every_release() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_every_encoding_has_the_same_hash(mode: str) -> None:
-    """Levels, strategies, filters, zlibs, interlacing and chunk sizes do not matter."""
+    """Levels, strategies, filters, zlibs, interlacing and chunk sizes do not change the hash."""
     image = decode(SquarePNG(square_png(24, mode)))
     assert {digest(data) for data in encodings(image)} == {pixel_sha256(image)}
 
@@ -73,7 +73,7 @@ def test_metadata_and_palettes_do_not_count() -> None:
 
 
 def test_the_orientation_changes_the_hash() -> None:
-    """It changes what a person sees, so it is another image."""
+    """The orientation changes the hash, because it changes what a person sees."""
     image = decode(SquarePNG(square_png(24)))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -112,7 +112,7 @@ _WRITTEN = st.fixed_dictionaries(
 def test_the_hash_depends_only_on_the_samples(
     sample: SampleImage, written: dict[str, object]
 ) -> None:
-    """This holds for every color type, bit depth and way to write a file."""
+    """The hash depends only on the samples, for every color type, bit depth and encoding."""
     other = Recompressed(**{**vars(sample), **written}).png()
     assert digest(other) == digest(sample.png())
     assert pixel_sha256(decode(SquarePNG(other))) == digest(other)

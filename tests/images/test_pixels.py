@@ -86,7 +86,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_corrupt_exif_is_ignored(format: str) -> None:
-    """An image with corrupt EXIF is read as if it had no EXIF."""
+    """An image with corrupt EXIF is read like one without EXIF."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2), "red").save(buffer, format, exif=b"Exif\0\0garbage")
     assert normalize(Image.open(buffer)).size == (4, 2)
@@ -140,7 +140,7 @@ def test_encode_and_decode_are_inverse() -> None:
 
 
 def test_pillows_messages_are_hidden() -> None:
-    """Only our own text leaves the block, and no exception is chained to it."""
+    """Only our own text leaves the block, without an exception of Pillow's chained to it."""
     with (
         pytest.raises(InvalidImageError) as caught,
         translate_decoder_errors(InvalidImageError("ours")),
@@ -151,7 +151,7 @@ def test_pillows_messages_are_hidden() -> None:
 
 
 def test_only_pillows_warnings_are_ignored() -> None:
-    """They are ignored inside the block, in any thread, and the filters are restored."""
+    """Only Pillow's warnings are ignored in the block, in any thread, and filters are restored."""
     before = list(warnings.filters)
 
     def decode_often() -> None:

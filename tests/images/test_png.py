@@ -142,7 +142,7 @@ BROKEN: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("data", "message"), BROKEN, ids=[message for _, message in BROKEN])
 def test_refuses_a_corrupt_file_and_says_why(data: bytes, message: str) -> None:
-    """The message names the rule and the value."""
+    """The error for a corrupt file names the rule and the value."""
     with pytest.raises(InvalidImageError) as caught:
         SquarePNG(data)
     assert message in str(caught.value)
@@ -151,7 +151,7 @@ def test_refuses_a_corrupt_file_and_says_why(data: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "text", bytearray(b"x"), 7])
 def test_refuses_other_types_than_bytes(value: object) -> None:
-    """The error names the type."""
+    """The error for another type than bytes names the type."""
     with pytest.raises(InvalidImageError, match=type(value).__name__):
         SquarePNG(value)  # type: ignore[arg-type]  # the wrong type is the point
 
@@ -190,7 +190,7 @@ def test_corrupt_pixels_are_refused_on_decoding() -> None:
     ids=["zTXt", "iTXt", "tEXt", "profile"],
 )
 def test_text_chunks_are_not_decompressed(text: bytes) -> None:
-    """An image with any text chunk is decoded as if it had no text."""
+    """An image with any text chunk is decoded like one without text."""
     valid_png = square_png(16)
     data = valid_png[:33] + text + valid_png[33:]
     assert strip_metadata(data) == valid_png == strip_metadata(valid_png)

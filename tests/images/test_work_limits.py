@@ -104,7 +104,7 @@ SOURCES: dict[str, Callable[[bytes, Path], object]] = {
 
 @pytest.mark.parametrize("way", SOURCES)
 def test_a_source_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) -> None:
-    """This holds for every kind of source. The message names the number, limit and next step."""
+    """Every kind of source with hundreds of scans is refused with the number and the limit."""
     with pytest.raises(InvalidImageError, match=REFUSAL):
         SOURCES[way](ATTACK, tmp_path)
 
@@ -139,7 +139,7 @@ def test_a_message_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_kit_does_not_decode_hundreds_of_scans() -> None:
-    """A server under test cannot keep the kit busy."""
+    """The kit does not decode hundreds of scans, which would keep it busy."""
     assert not ReturnedImage.from_bytes(ATTACK).decodable
     assert ReturnedImage.from_bytes(jpeg()).decodable
 
@@ -240,7 +240,7 @@ def test_scans_are_counted_exactly(
 
 @pytest.mark.parametrize(("data", "count"), [(NON_INTERLEAVED, 3), (ARITHMETIC, 10)])
 def test_other_kinds_of_jpeg_are_counted_and_loaded(data: bytes, count: int) -> None:
-    """One scan per component, and arithmetic coding, are kinds that Pillow does not write."""
+    """Files with one scan per component or arithmetic coding are counted and loaded."""
     assert count_scans(data) == _naive_count(data) == count
     assert load_source(data).png.side == 16
 
@@ -285,7 +285,7 @@ def test_a_length_that_is_too_small_hides_no_scan(length: int) -> None:
 
 @given(data=st.binary(max_size=300), keep=st.integers(0, len(ATTACK)))
 def test_any_bytes_are_accepted_or_our_error(data: bytes, keep: int) -> None:
-    """A file that is cut off, or continues with other bytes, never raises another error."""
+    """A file that is cut off, or continues with other bytes, raises only our own errors."""
     for file in (ATTACK[:keep], ATTACK[:keep] + data, data):
         try:
             check_work(file)
@@ -436,7 +436,7 @@ def test_reserved_markers_are_refused(marker: int) -> None:
     )
 )
 def test_pillow_finds_the_segments_that_we_count(parts: list[bytes]) -> None:
-    """This holds for every file that passes the check and that Pillow opens."""
+    """Pillow finds the segments that we count, in every accepted file that it opens."""
     data = _with_header_segments(*parts)
     try:
         check_work(data)

@@ -31,7 +31,7 @@ def b64(data: bytes) -> dict[str, Any]:
     ],
 )
 def test_accepts_every_response_type(response: Any) -> None:
-    """Accepts JSON, parsed or not, and the responses of libraries and clients."""
+    """JSON, parsed or not, and the responses of libraries and clients are accepted."""
     assert_images_response(response, size="256x256", response_format="b64_json")
 
 
@@ -81,7 +81,7 @@ def test_urls() -> None:
     ],
 )
 def test_each_violation_is_a_row(response: Any, rows: list[str]) -> None:
-    """A row has the field, what was expected and what was found."""
+    """A violation is a row with the field, what was expected and what was found."""
     with pytest.raises(AssertionError) as failure:
         assert_images_response(response, size="256x256", response_format="b64_json")
     title, head, *lines = str(failure.value).splitlines()
@@ -94,7 +94,7 @@ def test_each_violation_is_a_row(response: Any, rows: list[str]) -> None:
 
 @pytest.mark.parametrize("url", ["/tmp/picture.jpg", "ftp://x.example/a", "file:///a", "x"])
 def test_invalid_urls(url: str) -> None:
-    """A path on the server, which some servers return, is not a URL."""
+    """A path on the server, as some servers return it, is not accepted as a URL."""
     with pytest.raises(AssertionError, match="not an http or https URL"):
         assert_images_response({"created": 1, "data": [{"url": url}]})
 
@@ -114,7 +114,7 @@ def test_invalid_arguments(arguments: Any, message: str) -> None:
 
 
 def test_unread_aiohttp_response() -> None:
-    """The message says what to do instead."""
+    """The error for an unread aiohttp response says what to do instead."""
 
     class Unread:
         status = 200
@@ -129,7 +129,7 @@ def test_unread_aiohttp_response() -> None:
 
 
 def test_failures_do_not_show_whole_images() -> None:
-    """Megabytes of base64 would hide the message."""
+    """Failures shorten images, since megabytes of base64 would hide the message."""
     with pytest.raises(AssertionError) as failure:
         assert_images_response(GOOD, n=2)
     assert len(str(failure.value)) < 500

@@ -55,7 +55,7 @@ def playable(client: str) -> list[Scenario]:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
-    """The files work with every client, without our code."""
+    """Each cassette works with vcrpy and every client, without our code."""
     with CLIENTS[client]() as send:
         for scenario in playable(client):
             path = str(cassette_dir() / f"{scenario.name}.yaml")
@@ -68,7 +68,7 @@ def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_replay_plays_each_scenario(client: str) -> None:
-    """It plays to clients that exist already, and only for requests that match the scenario.
+    """Clients that exist already get each scenario, for matching requests only.
 
     The number and the size of images make no difference between clients.
     """
@@ -114,7 +114,7 @@ def test_cassettes_are_plain_and_small(text: bytes, request: pytest.FixtureReque
 
 
 def test_each_scenario_has_one_cassette() -> None:
-    """There are no other cassettes."""
+    """Each scenario has one cassette, and there are no others."""
     assert {path.stem for path in cassette_dir().iterdir()} == SCENARIOS.keys()
 
 
@@ -144,7 +144,7 @@ def test_recording_rewrites_only_changed_cassettes(tmp_path: Path) -> None:
 def test_record_command_messages(
     tmp_path: Path, argument: str, hidden_package: str, output: str
 ) -> None:
-    """Help and mistakes write no file, and a missing extra is named without a traceback."""
+    """Help and mistakes write no file, and a missing extra is reported without a traceback."""
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['record', {argument!r}]; sys.modules[{hidden_package!r}] = None\n"
@@ -229,7 +229,7 @@ def test_threads_share_a_replay() -> None:
 
 
 def test_request_before_any_scenario() -> None:
-    """The request gets a 400, and nothing reaches the network."""
+    """A request before any scenario gets a 400, and nothing reaches the network."""
     with CLIENTS["httpx"]() as send, replay_cassettes() as replay:
         reply = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
         assert reply.status_code == 400

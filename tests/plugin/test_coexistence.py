@@ -36,7 +36,7 @@ NEIGHBORS = {
 
 
 def test_plugin_imports_only_pytest() -> None:
-    """Loading it imports no HTTP library, no vcrpy and no Pillow."""
+    """Loading the plugin imports no HTTP library, no vcrpy and no Pillow."""
     code = (
         "import sys, pytest; before = set(sys.modules)\n"
         "import pytest_image_variation.plugin, json\n"
@@ -62,7 +62,7 @@ def test_plugin_name() -> None:
 def test_plugin_is_loaded_and_can_be_disabled(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pytest loads it without an option. If it is disabled, its marker is unknown."""
+    """Pytest loads the plugin without an option. If disabled, its marker is unknown."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     pytester.makepyfile(ONE)
     others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"image_variation"}
@@ -79,7 +79,7 @@ def test_plugin_is_loaded_and_can_be_disabled(
 
 @pytest.mark.parametrize("module", NEIGHBORS)
 def test_neighbors(run: Run, module: str) -> None:
-    """With each of these plugins, pytest starts and the cassettes are replayed."""
+    """With each of the other plugins, pytest starts and the cassettes are replayed."""
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         pytest.skip(f"{NEIGHBORS[module]} is not installed")
     scope = ("-o", "asyncio_default_fixture_loop_scope=function") if "asyncio" in module else ()
@@ -99,7 +99,7 @@ def test_names_have_our_prefix() -> None:
 
 
 def test_with_pytest_recording(run: Run) -> None:
-    """Its marker can play our cassettes with our matchers."""
+    """The marker of pytest-recording can play our cassettes with our matchers."""
     pytest.importorskip("pytest_recording")
     result = run(
         """
@@ -117,7 +117,7 @@ def test_with_pytest_recording(run: Run) -> None:
 
 
 def test_pytest_recording_records_forms(run: Run) -> None:
-    """It records once, then matches by the form. A different `n` is reported."""
+    """pytest-recording records a form once, matches by it, and reports a different `n`."""
     pytest.importorskip("pytest_recording")
     source = """
         import httpx, os, pytest
@@ -150,7 +150,7 @@ def test_pytest_recording_records_forms(run: Run) -> None:
 
 
 def test_with_pytest_socket(run: Run) -> None:
-    """Cassettes need no socket, and the server says how to allow one."""
+    """With pytest-socket, cassettes work, and the server says how to allow its socket."""
     pytest.importorskip("pytest_socket")
     source = (
         ONE
@@ -172,7 +172,7 @@ def test_server(image_variation_server):
 
 
 def test_async_clients_with_pytest_socket(run: Run) -> None:
-    """An event loop needs a pair of Unix sockets. Cassettes need nothing more."""
+    """With pytest-socket, async clients need only Unix sockets for their event loop."""
     pytest.importorskip("pytest_socket")
     source = """
         import aiohttp, httpx2, pytest
@@ -198,7 +198,7 @@ def test_async_clients_with_pytest_socket(run: Run) -> None:
 
 
 def test_without_the_warnings_plugin(run: Run) -> None:
-    """Without pytest's warnings plugin, its marker does not exist."""
+    """The plugin works without pytest's warnings plugin, whose marker then does not exist."""
     result = run(ONE, "-p", "no:warnings")
     result.assert_outcomes(passed=1)
 
@@ -223,14 +223,14 @@ async def test_strict(image_variation_server):
 
 
 def test_anyio_on_asyncio_and_trio(run: Run) -> None:
-    """Each test runs on both, and its scenarios are checked."""
+    """With anyio, each test runs on asyncio and trio, and its scenarios are checked."""
     skip_without("trio")
     result = run(ASYNC, "-p", "anyio.pytest_plugin")
     result.assert_outcomes(passed=4, failed=2)
 
 
 def test_pytest_asyncio(run: Run) -> None:
-    """Its strict mode works too."""
+    """The plugin works with pytest-asyncio, even in its strict mode."""
     skip_without("pytest_asyncio")
     source = ASYNC.replace("mark.anyio", "mark.asyncio")
     scope = ("-o", "asyncio_default_fixture_loop_scope=function")
@@ -240,7 +240,7 @@ def test_pytest_asyncio(run: Run) -> None:
 
 @pytest.mark.slow
 def test_xdist(run: Run) -> None:
-    """Each worker has its own server, and each test its own view."""
+    """With xdist, each worker has its own server, and each test its own view."""
     pytest.importorskip("xdist")
     result = run(
         """
@@ -271,7 +271,7 @@ def test_xdist(run: Run) -> None:
 def test_missing_extra_is_named(
     run: Run, pytester: pytest.Pytester, missing: str, fixture: str, extra: str
 ) -> None:
-    """The failure shows the command that installs it."""
+    """The failure for a missing extra shows the command that installs it."""
     pytester.makeconftest(
         f"""
         import sys

@@ -13,7 +13,7 @@ NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1,
 @settings(max_examples=25)
 @given(fields=st.dictionaries(NAMES, st.text(max_size=20)), data=st.binary(max_size=300))
 def test_parses_forms_of_httpx(fields: dict[str, str], data: bytes) -> None:
-    """Any fields and any file content survive."""
+    """Forms of httpx are parsed, with any fields and any file content."""
     request = httpx.Request("POST", "http://x", data=fields, files={"image": ("a.png", data)})
     form = Form.parse(request.headers["content-type"], request.read())
     assert form.fields == fields
@@ -21,7 +21,7 @@ def test_parses_forms_of_httpx(fields: dict[str, str], data: bytes) -> None:
 
 
 def test_parses_forms_of_requests() -> None:
-    """Parts of requests have no content type."""
+    """Forms of requests are parsed, although their parts have no content type."""
     prepared_request = requests.Request(
         "POST", "http://x", data={"n": "2"}, files={"image": ("ä ü.png", b"\r\n--x\r\n")}
     ).prepare()
@@ -48,14 +48,14 @@ def test_parses_forms_of_requests() -> None:
     ],
 )
 def test_other_bodies_have_no_parts(content_type: str | None, body: bytes) -> None:
-    """Parsing them raises nothing."""
+    """A body that is not a form has no parts, and parsing it raises nothing."""
     assert Form.parse(content_type, body) == Form()
 
 
 @settings(max_examples=50)
 @given(content_type=st.text(max_size=40), body=st.binary(max_size=200))
 def test_parsing_never_raises(content_type: str, body: bytes) -> None:
-    """The journal must not fail where the server would not."""
+    """Parsing any body raises nothing, so that the journal never fails where the server works."""
     Form.parse(content_type, body)
     Form.parse("multipart/form-data; boundary=" + content_type, b"--" + body)
 

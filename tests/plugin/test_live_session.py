@@ -1,4 +1,4 @@
-"""Tests against a live server, which here is another loopback server."""
+"""Tests against a live server, played here by another loopback server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +88,7 @@ def post_count(live: View) -> int:
 
 
 def test_same_tests_pass_on_a_live_server(run: Run, live: View) -> None:
-    """The tests pass on our cassettes and server, and on a live server."""
+    """The same tests pass on our cassettes, on our server, and on a live server."""
     run(TESTS).assert_outcomes(passed=5)
     assert post_count(live) == 0
     result = run(TESTS, f"--image-variation-url={live.base_url}")
@@ -140,7 +140,7 @@ def test_only_passing_tests_are_recorded(
 def test_pytest_recording_plays_a_recording(
     run: Run, live: View, pytester: pytest.Pytester
 ) -> None:
-    """It plays the recorded file with the settings from the README."""
+    """pytest-recording plays a recorded file with the settings from the README."""
     pytest.importorskip("pytest_recording")
     pytester.makeconftest(
         """
@@ -183,7 +183,7 @@ def interactions(path: Path) -> list[dict[str, Any]]:
 
 
 def test_faults_and_delays_skip_on_a_live_server(run: Run, live: View) -> None:
-    """Faults and delays skip their tests. Expectations are still checked."""
+    """On a live server, faults and delays skip their tests, and expectations are checked."""
     result = run(STRICT, f"--image-variation-url={live.base_url}", "-rs")
     result.assert_outcomes(failed=2, skipped=3)
     result.stdout.fnmatch_lines_random(
@@ -197,7 +197,7 @@ def test_faults_and_delays_skip_on_a_live_server(run: Run, live: View) -> None:
 
 
 def test_key_comes_from_the_environment(run: Run, live: View) -> None:
-    """Unlike an option, the variable does not appear in a list of processes."""
+    """The key can come from a variable, which does not appear in a list of processes."""
     source = """
         import pytest
 

@@ -138,7 +138,7 @@ def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
 
 
 def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Client) -> None:
-    """One more request is unexpected."""
+    """A scenario is played as often as expected, and one more request is unexpected."""
     view.scenario("success_url_n1", times=2)
     statuses = [post_image(client, view).status_code for _ in range(3)]
     assert statuses == [200, 200, 400]
@@ -147,7 +147,7 @@ def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Clien
 
 
 def test_scenario_that_is_not_used_up(view: View, client: httpx.Client) -> None:
-    """The problems reveal a client that did not retry."""
+    """A scenario that is not used up is a problem, which reveals a client that did not retry."""
     view.scenario("rate_limit_then_success")
     post_image(client, view, response_format="b64_json")
     assert view.expectations.problems() == [
@@ -168,7 +168,7 @@ def test_fail_next_takes_precedence(view: View, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("order", ["fail_next", "scenario"])
 def test_url_expired_needs_a_url_request(view: View, client: httpx.Client, order: str) -> None:
-    """Otherwise the client would get an image, and the fault would count as played."""
+    """`url_expired` needs a request for URLs, since others would get an image."""
     getattr(view, order)("url_expired")
     assert post_image(client, view, response_format="b64_json").status_code == 400
     assert "b64_json" in view.expectations.problems()[0]
@@ -176,7 +176,7 @@ def test_url_expired_needs_a_url_request(view: View, client: httpx.Client, order
 
 
 def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
-    """Headers with keys, organizations and projects are left out."""
+    """Headers with keys, organizations and projects are not in the journal."""
     names = ("api-key", "x-api-key", "authorization", "openai-organization", "openai-project")
     client.get(f"{view.base_url}/models", headers=dict.fromkeys((*names, "x-mine"), "secret"))
     (exchange,) = view.journal
@@ -196,14 +196,14 @@ def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
     ],
 )
 def test_invalid_arguments(view: View, call: object, message: str) -> None:
-    """Each is a ValueError that names the mistake."""
+    """An invalid argument is a ValueError that names the mistake."""
     assert callable(call)
     with pytest.raises(ValueError, match=message):
         call(view)
 
 
 def test_delay_exceeds_a_client_timeout(view: View) -> None:
-    """`delay(0)` ends the delay."""
+    """A delay can exceed a client's timeout, and `delay(0)` ends it."""
     view.delay(60)
     with httpx.Client(timeout=0.2) as client:
         with pytest.raises(httpx.ReadTimeout):
@@ -213,7 +213,7 @@ def test_delay_exceeds_a_client_timeout(view: View) -> None:
 
 
 def test_abandoned_response_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Otherwise the traceback of its end would appear in another test's log."""
+    """An abandoned response logs no traceback, which would appear in another test's log."""
     with Loopback() as server, server.view() as view:
         view.delay(60)
         with pytest.raises(httpx.ReadTimeout):
@@ -222,7 +222,7 @@ def test_abandoned_response_logs_nothing(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_our_client_raises_for_faults(view: View) -> None:
-    """It handles them as the vendor's, and retries where that helps."""
+    """Our client handles faults as the vendor's, and retries where that helps."""
     with ImageVariationClient(base_url=view.base_url) as client:
         view.fail_next("rate_limit")
         view.fail_next("image_rate_limit")
@@ -240,7 +240,7 @@ def test_our_client_raises_for_faults(view: View) -> None:
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_vendor_sdk_raises_for_faults(view: View) -> None:
-    """The empty 404 is its NotFoundError, an exhausted budget its BadRequestError."""
+    """The vendor's SDK raises the class of exception that fits each fault."""
     with openai.OpenAI(base_url=view.base_url, api_key="x") as sdk:
         view.fail_next("rate_limit")
         view.fail_next("server_error")
@@ -275,7 +275,7 @@ def test_views_in_threads_are_isolated(loopback: Loopback) -> None:
 
 
 async def test_many_concurrent_requests(view: View) -> None:
-    """None is lost, and none gets a 429 that the test did not order."""
+    """No concurrent request is lost, or gets a 429 that the test did not order."""
     view.fail_next("server_error", times=10)
     async with httpx.AsyncClient() as client:
         calls = [
@@ -288,7 +288,7 @@ async def test_many_concurrent_requests(view: View) -> None:
 
 
 def test_unclosed_client_leaves_no_socket(view: View) -> None:
-    """Otherwise a suite that turns warnings into errors would fail in the next test."""
+    """An unclosed client leaves no socket that would cause a warning in the next test."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         client = httpx.Client()
@@ -318,7 +318,7 @@ def test_downloaded_file_is_closed_at_shutdown(client: httpx.Client) -> None:
 
 
 def test_closed_server_leaves_nothing_behind() -> None:
-    """Even with a response in progress, no thread, socket or folder remains."""
+    """Even with a response in progress, a closed server leaves no thread, socket or folder."""
     before = threading.active_count()
     server = Loopback()
     folder = server._apps._folder

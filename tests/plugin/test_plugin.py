@@ -1,4 +1,4 @@
-"""The fixtures and the marker, each in a test suite of its own."""
+"""The fixtures and the marker, each in a separate test suite."""
 
 import os
 
@@ -17,7 +17,7 @@ ASYNCIO = (
 
 
 def test_marker_replays_to_the_vendor_sdk(run: Run) -> None:
-    """The environment is set before a client exists, and the SDK's warning fails no test."""
+    """The marker sets the environment before a client exists, and no SDK warning fails a test."""
     result = run(
         """
         import openai, pytest
@@ -34,7 +34,7 @@ def test_marker_replays_to_the_vendor_sdk(run: Run) -> None:
 
 
 def test_marker_alone_is_enough(run: Run) -> None:
-    """It works for any HTTP client and any address, without a fixture in the test."""
+    """The marker works for any HTTP client and any address, without a fixture in the test."""
     result = run(
         """
         import httpx, pytest, requests
@@ -66,7 +66,7 @@ def test_marker_alone_is_enough(run: Run) -> None:
 
 
 def test_marker_of_a_parameter_takes_precedence(run: Run) -> None:
-    """It overrides the function's marker. Without scenarios, it only adds what it allows."""
+    """A parameter's marker overrides the scenarios of the function's marker, if it has any."""
     result = run(
         """
         import httpx, pytest
@@ -114,7 +114,7 @@ def test_cassette_fixture(run: Run) -> None:
 
 
 def test_server_fixture(run: Run) -> None:
-    """The server plays faults, then responds itself. The journal has both."""
+    """The server plays faults, then responds itself, and the journal has both."""
     result = run(
         """
         def test_it(image_variation_server, image_variation_client, square_png):
@@ -176,7 +176,7 @@ def test_server_for_a_module_fixture(run: Run) -> None:
 
 
 def test_clients_use_the_server_without_a_marker(run: Run) -> None:
-    """So do the environment and the tool."""
+    """Without a marker, the clients, the environment and the tool use the server."""
     result = run(
         """
         import asyncio, os
@@ -211,7 +211,7 @@ def test_clients_use_the_server_without_a_marker(run: Run) -> None:
 
 
 def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
-    """With a marker, the same fixtures use cassettes."""
+    """With a marker, the clients, the environment and the tool use cassettes."""
     result = run(
         """
         import pytest
@@ -237,7 +237,7 @@ def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
 
 
 def test_environment_proxy_is_bypassed(run: Run) -> None:
-    """The server is on this machine, even if the environment names a proxy."""
+    """A proxy in the environment is bypassed, since the server is on this machine."""
     result = run(
         """
         import httpx, os, pytest, requests
@@ -269,7 +269,7 @@ def test_environment_proxy_is_bypassed(run: Run) -> None:
 
 
 def test_shared_server_bypasses_the_proxy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its views come from the session fixture, as in the conformance kit."""
+    """The views of the session fixture, as in the conformance kit, bypass a proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "x.example")
@@ -288,7 +288,7 @@ def test_shared_server_bypasses_the_proxy(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_place_has_one_marker_with_scenarios(run: Run) -> None:
-    """The order of several in one list is ambiguous. A base class is another place."""
+    """Several markers in one list are ambiguous, while those of a base class are not."""
     result = run(
         """
         import pytest
@@ -318,7 +318,7 @@ def test_one_place_has_one_marker_with_scenarios(run: Run) -> None:
 
 
 def test_sdk_warning_is_ignored_for_late_fixtures(run: Run) -> None:
-    """Only the warning "deprecated" is ignored. Others stay the suite's own affair."""
+    """Only the SDK's warning "deprecated" is ignored, even for a fixture requested late."""
     result = run(
         """
         import openai, pytest, warnings
@@ -350,7 +350,7 @@ def test_sdk_warning_is_ignored_for_late_fixtures(run: Run) -> None:
 
 
 def test_suite_can_override_square_png(run: Run) -> None:
-    """The tool's folder still contains ours."""
+    """If a suite overrides `square_png`, the tool's folder still contains ours."""
     result = run(
         """
         import pytest
@@ -367,7 +367,7 @@ def test_suite_can_override_square_png(run: Run) -> None:
 
 
 def test_cassettes_cannot_fail_next(run: Run) -> None:
-    """The error names the method to call instead."""
+    """`fail_next` fails with cassettes, and the error names the method to call instead."""
     result = run(
         """
         import pytest
@@ -381,7 +381,7 @@ def test_cassettes_cannot_fail_next(run: Run) -> None:
 
 
 def test_model_option(run: Run) -> None:
-    """Our client and the tool request that model."""
+    """Our client and the tool request the model of the option."""
     result = run(
         """
         def test_it(image_variation_server, image_variation_client, image_variation_tool,
@@ -423,7 +423,7 @@ def test_samples(run: Run) -> None:
 
 @pytest.mark.parametrize("session", ["image_variation_cassette", "image_variation_server"])
 def test_unused_scenario_fails_the_test(run: Run, session: str) -> None:
-    """A marker can allow it."""
+    """An unused scenario fails the test, unless a marker allows it."""
     result = run(
         f"""
         import pytest
@@ -453,7 +453,7 @@ def test_unused_scenario_fails_the_test(run: Run, session: str) -> None:
 
 @pytest.mark.parametrize("session", ["image_variation_cassette", "image_variation_server"])
 def test_unexpected_request_fails_the_test(run: Run, session: str) -> None:
-    """The test fails even if the program ignores the error, unless a marker allows it."""
+    """An unexpected request fails the test even if the program ignores the error."""
     result = run(
         f"""
         import httpx, pytest
@@ -519,7 +519,7 @@ def test_late_request_is_an_error(run: Run) -> None:
     ],
 )
 def test_mistakes_fail_with_a_message(run: Run, marker: str, signature: str, message: str) -> None:
-    """There is no traceback."""
+    """A mistake fails the test with a message and without a traceback."""
     result = run(
         f"""
         import pytest
@@ -537,7 +537,7 @@ def test_mistakes_fail_with_a_message(run: Run, marker: str, signature: str, mes
 
 @pytest.mark.parametrize("signature", ["", "image_variation_env"])
 def test_second_session_is_refused(run: Run, signature: str) -> None:
-    """A test cannot request it by name while it runs, either."""
+    """A test cannot have a second session, even if it requests one by name while it runs."""
     result = run(
         f"""
         import httpx, pytest
@@ -556,7 +556,7 @@ def test_second_session_is_refused(run: Run, signature: str) -> None:
 
 
 def test_failed_test_shows_unexpected_requests(run: Run) -> None:
-    """If the program swallows the 400, nothing else points to the cause."""
+    """A failed test shows unexpected requests, which the program may have swallowed."""
     result = run(
         """
         import httpx, pytest
@@ -575,7 +575,7 @@ def test_failed_test_shows_unexpected_requests(run: Run) -> None:
 
 
 def test_rerun_starts_fresh(run: Run, pytester: pytest.Pytester) -> None:
-    """Problems of the first run do not fail the second."""
+    """Problems of a test's first run do not fail its second run."""
     pytester.makeconftest(
         """
         import pytest

@@ -27,7 +27,7 @@ def test_names_are_valid_file_names() -> None:
 
 
 def test_unknown_name_suggests_similar_ones() -> None:
-    """Misspelled names are the most common mistake."""
+    """The error for an unknown name suggests similar ones."""
     with pytest.raises(ValueError, match=r"'rate_limits'\. Did you mean 'rate_limit'"):
         scenario("rate_limits")
     with pytest.raises(
@@ -37,7 +37,7 @@ def test_unknown_name_suggests_similar_ones() -> None:
 
 
 def test_retry_delays_are_short() -> None:
-    """Tests of retries are fast."""
+    """The delays of scenarios are short, so that tests of retries are fast."""
     for each in SCENARIOS.values():
         for answer in each.answers:
             if answer.status in (429, 503) and "retry-after" in answer.headers:

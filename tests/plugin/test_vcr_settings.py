@@ -43,7 +43,7 @@ def recompressed(png: bytes) -> bytes:
 
 
 def test_boundary_and_order_do_not_matter() -> None:
-    """With `match_on=["body"]`, no recorded form would ever match again."""
+    """Forms match whatever their boundary and the order of their parts."""
     first, second = form({"n": "2", "size": "256x256"}), form({"size": "256x256", "n": "2"})
     assert first.body != second.body
     vcr_settings.multipart(first, second)
@@ -61,7 +61,7 @@ def test_boundary_and_order_do_not_matter() -> None:
     ],
 )
 def test_parts_must_match(other: Request, message: str) -> None:
-    """Names, file names and contents matter, and the message names the difference."""
+    """Names, file names and contents of parts must match, and the message names the difference."""
     with pytest.raises(AssertionError) as difference:
         vcr_settings.multipart(form({"n": "2"}), other)
     assert message in str(difference.value)
@@ -70,7 +70,7 @@ def test_parts_must_match(other: Request, message: str) -> None:
 
 
 def test_images_match_by_pixels() -> None:
-    """Another compression is the same image if you choose so. Another pixel is not."""
+    """With "pixels", another compression is the same image, and another pixel is not."""
     first, second = form(), form(data=recompressed(PNG))
     vcr_settings.multipart_pixels(first, second)
     with pytest.raises(AssertionError):
@@ -90,7 +90,7 @@ def test_other_bodies_match_by_bytes() -> None:
 
 
 def test_settings_take_bytes_or_pixels() -> None:
-    """Other values are a ValueError."""
+    """Any value of `images` other than "bytes" and "pixels" is a ValueError."""
     assert vcr_settings.vcr_settings()["match_on"][-1] == "multipart"
     assert vcr_settings.vcr_settings("pixels")["match_on"][-1] == "multipart_pixels"
     with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colours'"):
@@ -153,7 +153,7 @@ def test_suite_records_and_replays(view: View, tmp_path: Path, client: str) -> N
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_aiohttp_form_cannot_be_recorded(view: View, tmp_path: Path) -> None:
-    """Our error names an alternative. Without it, YAML would fail."""
+    """An aiohttp form cannot be recorded, and our error names an alternative."""
     with (
         recorder().use_cassette(str(tmp_path / "own.yaml")),
         pytest.raises(ValueError, match=r"aiohttp\.FormData, .* --image-variation-record"),
@@ -222,7 +222,7 @@ LEAKING = (
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
 def test_repeated_secrets_are_redacted(tmp_path: Path, client: str) -> None:
-    """Every word in capitals is a secret, in a URL, a header, a form or a response."""
+    """Secrets repeated in a URL, a header, a form or a response are redacted."""
     path = tmp_path / "own.yaml"
     send: Any = httpx.post if client == "httpx" else requests.post
     with raw_server(response(200, LEAKING, **LEAKS)) as server, recorder().use_cassette(str(path)):
@@ -243,7 +243,7 @@ def test_repeated_secrets_are_redacted(tmp_path: Path, client: str) -> None:
 
 
 def test_sent_request_is_not_redacted(view: View) -> None:
-    """Only the copy for the cassette is redacted."""
+    """Only the copy for the cassette is redacted, not the request that is sent."""
     request = form({"user": "jane"})
     request.headers["Authorization"] = "Bearer sk-secret"
     redacted = Redaction().request(request)
@@ -254,7 +254,7 @@ def test_sent_request_is_not_redacted(view: View) -> None:
 
 
 def test_words_that_resemble_ids_are_kept() -> None:
-    """Other endpoints' responses in the same cassette stay readable."""
+    """Words that resemble ids are kept, so that other endpoints' responses stay readable."""
     body = b'{"user_identifier": "org_settings", "req_id": 1, "about": "user-generated content"}'
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
     assert Redaction().response(answer)["body"]["string"] == body
@@ -279,7 +279,7 @@ def test_forms_of_aiohttp(tmp_path: Path) -> None:
 
 
 def test_user_in_json_is_redacted() -> None:
-    """Requests to other endpoints and responses are redacted too."""
+    """The user in JSON requests and responses of other endpoints is redacted too."""
     body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
     hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -291,7 +291,7 @@ def test_user_in_json_is_redacted() -> None:
 
 
 def test_images_are_not_redacted() -> None:
-    """An image may contain bytes that look like a secret."""
+    """Images are not redacted, although they may contain bytes that look like a secret."""
     png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
     answer = {"status": {}, "headers": {}, "body": {"string": png}}
     assert Redaction().response(answer)["body"]["string"] == png

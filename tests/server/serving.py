@@ -21,7 +21,7 @@ from langchain_image_variation.images.png import SquarePNG
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """Serve an app on loopback during the block, and give its address."""
+    """Serve an app on loopback during the block, and yield its address."""
     # uvicorn's logging settings would stay, and later tests that read logs would miss records.
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none"
@@ -41,7 +41,7 @@ def serving(app: Any) -> Iterator[str]:
 
 
 class MoodyEngine(InstantEngine):
-    """Fails once for each user whose name asks for it."""
+    """Fails once for each user whose name requests it."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
@@ -72,7 +72,7 @@ def check_image(image: str, size: str) -> None:
 
 
 def installed_client(name: str) -> Path:
-    """Return where `.ci/clients` installed_client a client. Without it, the test is skipped.
+    """Return the path of a client that `.ci/clients` installed. Without it, skip the test.
 
     If `IMAGE_VARIATION_CLIENTS` names the folder, all clients must be there.
     """

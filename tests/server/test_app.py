@@ -128,12 +128,12 @@ async def test_the_vendors_headers(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_any_file_name_and_type(client: httpx.AsyncClient, files: Form) -> None:
-    """Only the content of the image counts."""
+    """A file may have any name and type, since only the content of the image counts."""
     assert (await client.post(PATH, files=files)).status_code == 200
 
 
 async def test_any_order_of_parts(client: httpx.AsyncClient) -> None:
-    """The image may come first. Some clients send it so."""
+    """The parts may have any order, since some clients send the image first."""
     body = b"".join(
         b"--x\r\n" + part + b"\r\n"
         for part in (
@@ -147,14 +147,14 @@ async def test_any_order_of_parts(client: httpx.AsyncClient) -> None:
 
 
 async def test_empty_optional_fields_count_as_absent(client: httpx.AsyncClient) -> None:
-    """Web forms send empty fields."""
+    """Empty optional fields count as absent, since web forms send them."""
     form = dict.fromkeys(("model", "n", "response_format", "size", "user"), "")
     response = await client.post(PATH, data=form, files=image_part())
     assert list(response.json()["data"][0]) == ["url"]
 
 
 async def test_every_listed_model_works(client: httpx.AsyncClient) -> None:
-    """Requests may name each models model, and each can be retrieved."""
+    """Requests may name each listed model, and each can be retrieved."""
     models = (await client.get("/v1/models")).json()
     assert models["object"] == "list"
     names = [model["id"] for model in models["data"]]
@@ -222,7 +222,7 @@ async def test_two_images_are_refused(client: httpx.AsyncClient) -> None:
 
 
 async def test_undecodable_pixels_are_refused(tmp_path: Path) -> None:
-    """It is the client's error even though only an engine that decodes them notices."""
+    """Pixels that cannot be decoded are the client's error, though only the engine notices."""
     async with new_client(tmp_path, "local") as client:
         error = error_of(await client.post(PATH, files=image_part(corrupt_png())), 400)
     assert error["code"] == "invalid_image_format"
@@ -259,7 +259,7 @@ async def test_a_body_must_be_a_form(
 def test_any_body_gets_an_error_envelope(
     tmp_path: Path, junk: bytes, boundary: str, framed: bool
 ) -> None:
-    """Whatever the body is, the response is a 400."""
+    """Any invalid body gets a 400 with the error envelope."""
     if framed:
         junk = b'--x\r\nContent-Disposition: form-data; name="' + junk + b"\r\n--x--\r\n"
 
@@ -272,7 +272,7 @@ def test_any_body_gets_an_error_envelope(
 
 
 async def test_a_body_that_is_too_long_is_cut_off(client: httpx.AsyncClient) -> None:
-    """The server answers while the body arrives, and drops only a part of the rest."""
+    """A body that is too long is answered while it arrives, and only partly read."""
     sent_bytes = 0
 
     async def body() -> AsyncIterator[bytes]:
@@ -292,7 +292,7 @@ async def test_a_body_that_is_too_long_is_cut_off(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("name", [b"\xff", b"\xed\xa0\x80"])
 async def test_a_form_must_be_in_utf_8(client: httpx.AsyncClient, name: bytes) -> None:
-    """The error could not name text in another encoding."""
+    """A form in another encoding is refused, since the error could not name its text."""
     body = b'--x\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n\r\n--x--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=x"}
     error = error_of(await client.post(PATH, content=body, headers=headers), 400)
@@ -300,7 +300,7 @@ async def test_a_form_must_be_in_utf_8(client: httpx.AsyncClient, name: bytes) -
 
 
 async def test_an_extended_file_name(client: httpx.AsyncClient) -> None:
-    """Some clients send only the extended form of the name, although RFC 7578 forbids it."""
+    """A file name only in the extended form is accepted, although RFC 7578 forbids it."""
     body = (
         b"--x\r\nContent-Disposition: form-data; name=image; filename*=UTF-8''a.png\r\n\r\n"
         + PNG
@@ -311,13 +311,13 @@ async def test_an_extended_file_name(client: httpx.AsyncClient) -> None:
 
 
 async def test_an_image_sent_as_text(client: httpx.AsyncClient) -> None:
-    """However long it is, the error says what to do."""
+    """The error for an image sent as text, however long, says what to do."""
     error = error_of(await client.post(PATH, files={"image": (None, "x" * 20_000)}), 400)
     assert "sent as a file" in error["message"]
 
 
 async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:
-    """They get errors like the vendor's. A 405 says which methods are allowed."""
+    """Unknown paths and methods get errors like the vendor's, and a 405 names the methods."""
     error = error_of(await client.post("/v1/images/variation"), 404)
     assert error["message"] == "Invalid URL (POST /v1/images/variation)"
     error_of(await client.post(PATH + "/"), 404)
@@ -340,7 +340,7 @@ class FailingEngine:
 async def test_an_engine_failure_shows_no_internals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The response is a 500, and the log has the cause. Errors of our tree pass unchanged."""
+    """An engine's failure is a 500, and only the log has its cause, unless it is our own error."""
     engine = FailingEngine(RuntimeError("/home/secret sk-123"))
     async with new_client(tmp_path, engine) as client:
         response = await client.post(PATH, files=image_part())
@@ -396,7 +396,7 @@ async def test_images_of_engines_are_converted(tmp_path: Path, engine: Any, data
 
 
 async def test_an_engine_must_return_an_image(tmp_path: Path) -> None:
-    """Anything else is a failure of the server."""
+    """An engine that returns no image is a failure of the server."""
     async with new_client(tmp_path, FileEngine(b"not an image")) as client:
         error_of(await client.post(PATH, files=image_part()), 500)
 
@@ -419,7 +419,7 @@ async def test_a_jpeg_with_many_scans_is_refused(client: httpx.AsyncClient) -> N
 
 
 async def test_a_result_with_many_scans_is_a_failure(tmp_path: Path) -> None:
-    """The engine is at fault, and the server does not decode the image."""
+    """A result with many scans is a failure of the engine, and is not decoded."""
 
     class Scans(InstantEngine):
         def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -473,7 +473,7 @@ async def test_pages_of_other_origins_are_refused(tmp_path: Path) -> None:
 
 
 async def test_a_url_expires(tmp_path: Path) -> None:
-    """It then gets the 403 of the vendor's storage, as does a URL that was changed."""
+    """An expired URL, or one that was changed, gets the 403 of the vendor's storage."""
     async with new_client(tmp_path, url_ttl=0.5) as client:
         url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
         assert (await client.get(url)).status_code == 200
@@ -494,7 +494,7 @@ async def test_a_url_expires(tmp_path: Path) -> None:
 
 
 async def test_expired_images_are_removed(tmp_path: Path) -> None:
-    """They are removed from the disk even if there are no requests."""
+    """Expired images are removed from the disk even if there are no requests."""
     app = create_app("instant", store_dir=tmp_path, url_ttl=0.2)
     transport = httpx.ASGITransport(app)
     async with (
@@ -548,7 +548,7 @@ async def test_head_and_range(client: httpx.AsyncClient) -> None:
     ["items=0-1", "bytes=a-b", "bytes=", "bytes=-", "bytes=5-2", "bytes=0-1,3-4", "x"],
 )
 async def test_an_invalid_range_is_ignored(client: httpx.AsyncClient, range_header: str) -> None:
-    """As RFC 9110 says. Several ranges may be ignored too."""
+    """An invalid range is ignored, as RFC 9110 requires, and several ranges are too."""
     url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
     whole = await client.get(url)
     answer = await client.get(url, headers={"range": range_header})
@@ -556,7 +556,7 @@ async def test_an_invalid_range_is_ignored(client: httpx.AsyncClient, range_head
 
 
 async def test_a_range_beyond_the_end(client: httpx.AsyncClient) -> None:
-    """The response is a 416 with the length, in the envelope."""
+    """A range beyond the end gets a 416 with the length, in the envelope."""
     url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
     length = len((await client.get(url)).content)
     for range_header in (f"bytes={length}-", "bytes=-0"):
@@ -566,7 +566,7 @@ async def test_a_range_beyond_the_end(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_cached_image_is_not_sent_again(client: httpx.AsyncClient) -> None:
-    """The ETag stays the same when the same image is made again."""
+    """A cached image is not sent again, even if the same image was made again."""
     first_response, second_response = [
         (await client.post(PATH, files=image_part())).json()["data"][0]["url"] for _ in range(2)
     ]
@@ -579,7 +579,7 @@ async def test_a_cached_image_is_not_sent_again(client: httpx.AsyncClient) -> No
 
 
 async def test_the_store_has_a_size_limit(tmp_path: Path) -> None:
-    """The oldest images make room for the newest, and get a 404."""
+    """At the size limit, the oldest images make room for the newest, and get a 404."""
     async with new_client(tmp_path, store_max_bytes=2000) as client:
         urls = []
         for side in range(1, 30):
@@ -624,7 +624,7 @@ class CountingEngine(InstantEngine):
 
 
 async def test_a_repeated_key_is_answered_once(tmp_path: Path) -> None:
-    """Also at the same time. A different request gets a 409, a different key a new answer."""
+    """Requests with one key get one answer, and a different request with it gets a 409."""
     engine = CountingEngine(0.05)
     async with new_client(tmp_path, engine) as client:
         key = {"idempotency-key": "k1"}
@@ -642,7 +642,7 @@ async def test_a_repeated_key_is_answered_once(tmp_path: Path) -> None:
 
 
 async def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
-    """A request with the same key may try again."""
+    """After a failure, a request with the same key may try again."""
     engine = FailingEngine(RuntimeError())
     async with new_client(tmp_path, engine) as client:
         key = {"idempotency-key": "k1"}
@@ -655,7 +655,7 @@ async def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
-    """The 429 has the time to wait in its header and its text."""
+    """A full queue gives a 429 with the time to wait in its header and its text."""
     engine = CountingEngine(0.1)
     async with new_client(tmp_path, engine, workers=2, queue=3) as client:
         posts = [client.post(PATH, files=image_part()) for _ in range(8)]
@@ -669,7 +669,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
 
 
 async def test_slots_are_given_back(tmp_path: Path) -> None:
-    """After failures and cancelled requests as well as after successes."""
+    """Slots are freed after failures and cancelled requests as well as after successes."""
     engine = CountingEngine(0.1)
     async with new_client(tmp_path, engine, workers=1, queue=10) as client:
         posts = [asyncio.create_task(client.post(PATH, files=image_part())) for _ in range(6)]
@@ -708,7 +708,7 @@ async def wait_for_calls(engine: DeafEngine, count: int) -> None:
 
 
 async def test_a_slot_is_taken_until_the_engine_ends(tmp_path: Path) -> None:
-    """A cancelled request leaves at once, but its slot is free only when the engine has stopped."""
+    """The slot of a cancelled request is free only when the engine has stopped."""
     engine = DeafEngine()
     async with new_client(tmp_path, engine, workers=1, queue=0) as client:
         post = asyncio.create_task(client.post(PATH, files=image_part()))
@@ -726,7 +726,7 @@ async def test_a_slot_is_taken_until_the_engine_ends(tmp_path: Path) -> None:
 
 
 async def test_a_retry_need_not_wait_for_the_engine(tmp_path: Path) -> None:
-    """With the key of a cancelled request, it starts while the engine is still working."""
+    """A retry with the key of a cancelled request starts while the engine is still working."""
     engine = DeafEngine()
     async with new_client(tmp_path, engine, workers=2) as client:
         headers = {"idempotency-key": "k1"}
@@ -740,7 +740,7 @@ async def test_a_retry_need_not_wait_for_the_engine(tmp_path: Path) -> None:
 
 
 async def test_a_draining_server_refuses_requests(tmp_path: Path) -> None:
-    """They get a 503, and so does the load balancer's health check."""
+    """A draining server answers requests and the load balancer's health check with a 503."""
     app = create_app("instant", store_dir=tmp_path)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -751,7 +751,7 @@ async def test_a_draining_server_refuses_requests(tmp_path: Path) -> None:
 
 
 async def test_each_request_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The line has no key, user or query. It can be JSON."""
+    """Each request is logged in a line without key, user or query, which can be JSON."""
     caplog.set_level(logging.INFO, "langchain_image_variation.server")
     async with new_client(tmp_path, api_key="sk-right") as client:
         headers = {"authorization": "Bearer sk-right"}
@@ -768,7 +768,7 @@ async def test_each_request_is_logged(tmp_path: Path, caplog: pytest.LogCaptureF
 async def test_a_failure_is_one_line_of_json(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It includes the traceback. Records of other loggers are one line too."""
+    """A failure and its traceback are one line of JSON, and other loggers' records are too."""
     async with new_client(tmp_path, FailingEngine(RuntimeError("two\nlines"))) as client:
         response = await client.post(PATH, files=image_part())
     logging.getLogger("uvicorn.error").warning("odd %s", "request")
@@ -782,7 +782,7 @@ async def test_a_failure_is_one_line_of_json(
 
 
 async def test_metrics(client: httpx.AsyncClient) -> None:
-    """Requests are counted by path and status. Unknown paths count as "other"."""
+    """Requests are counted by path and status, and unknown paths count as "other"."""
     await client.post(PATH, files=image_part())
     await client.get("/nowhere")
     text = (await client.get("/metrics")).text
@@ -816,7 +816,7 @@ def test_settings_out_of_range_are_refused(
 
 
 def test_a_missing_engine_or_folder(tmp_path: Path) -> None:
-    """`create_app` raises an error."""
+    """`create_app` raises an error for a missing engine or folder."""
     with pytest.raises(EngineNotFoundError):
         create_app("magic", store_dir=tmp_path)
     (tmp_path / "file").write_text("x")

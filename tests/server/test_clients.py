@@ -70,7 +70,7 @@ CALLS = [
 
 
 def test_the_vendors_sdk(address: str, photo: Path) -> None:
-    """Each response format, number and size works."""
+    """Each response format, number and size works with the vendor's SDK."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk:
         for n, size, response_format in CALLS:
             response = sdk.images.create_variation(
@@ -86,7 +86,7 @@ def test_the_vendors_sdk(address: str, photo: Path) -> None:
 
 @pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
 async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) -> None:
-    """They work at the same time too, with each of its transports."""
+    """Concurrent calls of the vendor's async SDK work with each of its transports."""
     http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
     async with openai.AsyncOpenAI(
         base_url=f"{address}/v1", api_key=KEY, http_client=http_client
@@ -106,7 +106,7 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
 
 @pytest.mark.slow
 async def test_the_async_sdks_exceptions(address: str, photo: Path) -> None:
-    """It has a class for each status, and retries after 429 and 500, with each transport."""
+    """The async SDK has an exception for each status, and retries after 429 and 500."""
     # At the same time, because both wait for a second.
     await asyncio.gather(
         *(_check_exceptions(address, photo, name) for name in ("httpx2", "aiohttp"))
@@ -151,7 +151,7 @@ def test_the_sdks_kinds_of_images(address: str, photo: Path) -> None:
 
 
 def test_the_sdks_exceptions(address: str, photo: Path) -> None:
-    """It has a class for each status, which shows our error."""
+    """The SDK has an exception for each status, which shows our error."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as sdk:
         with pytest.raises(openai.BadRequestError, match="square") as bad:
             sdk.images.create_variation(image=non_square_png())
@@ -170,7 +170,7 @@ def test_the_sdks_exceptions(address: str, photo: Path) -> None:
 
 
 def test_the_sdk_retries(address: str, photo: Path) -> None:
-    """After 429 and 500, it gets its images."""
+    """After 429 and 500, the SDK retries and gets its images."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=1) as sdk:
 
         def ask(user: str) -> None:
@@ -184,7 +184,7 @@ def test_the_sdk_retries(address: str, photo: Path) -> None:
 
 
 def test_our_own_client(address: str, photo: Path) -> None:
-    """Results are downloaded already, and our errors keep their classes."""
+    """Our client has downloaded its results already, and our errors keep their classes."""
     with ImageVariationClient(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
         for n, size, response_format in CALLS:
             answer = client.images.create_variation(
@@ -221,7 +221,7 @@ async def test_our_own_async_client(address: str, photo: Path) -> None:
 
 
 def test_an_expired_result_is_its_own_error(tmp_path: Path, photo: Path) -> None:
-    """Our client recognizes our 403 like the vendor's."""
+    """Our client recognizes the 403 of an expired result like the vendor's."""
     with serving(create_app("instant", store_dir=tmp_path / "store", url_ttl=0.001)) as address:
         with ImageVariationClient(base_url=f"{address}/v1") as client:
             answer = client.images.create_variation(image=photo)
@@ -241,7 +241,7 @@ CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not inst
 
 @CURL
 def test_curl(address: str, photo: Path) -> None:
-    """Each response format, number and size works."""
+    """Each response format, number and size works with curl."""
     for n, size, form in CALLS:
         fields = [f"image=@{photo}", f"n={n}", f"size={size}", f"response_format={form}"]
         process = curl(
@@ -256,7 +256,7 @@ def test_curl(address: str, photo: Path) -> None:
 @pytest.mark.slow
 @CURL
 def test_curls_failures(address: str, photo: Path) -> None:
-    """It shows the status, and can retry after 429 and 500."""
+    """For a failure, curl shows the status, and it can retry after 429 and 500."""
     url, image = f"{address}{PATH}", ["-F", f"image=@{photo}"]
     for status, process in (
         (400, curl(url, *image, "-F", "n=11", *SAY)),

@@ -179,7 +179,7 @@ def serve(host: str, port: int) -> list[str]:
 
 
 def uvicorn(host: str, port: int) -> list[str]:
-    """Uvicorn's command, with the parser that is installed_client."""
+    """Uvicorn's command, with the installed parser."""
     return ["uvicorn", "tests.server.hosted:app", "--host", host, "--port", str(port)]
 
 
@@ -232,12 +232,12 @@ def send(
 
 
 def test_every_server_accepts_loopback_names(send: Send) -> None:
-    """In upper or lower case, with any port, and with a final dot."""
+    """Loopback names are accepted in any case, with any port, and with a final dot."""
     assert [host for host in OURS if get(send, host) != 200] == []
 
 
 def test_every_server_refuses_other_names(send: Send) -> None:
-    """And invalid ones, for which the server itself may send a 400."""
+    """Other names are refused, and so are invalid ones, if need be by the server itself."""
     statuses = {host: get(send, host) for host in STRANGE + ELSEWHERE}
     assert {host: code for host, code in statuses.items() if code not in (400, 403)} == {}
     assert statuses["evil.example"] == statuses["203.0.113.5"] == 403
@@ -246,7 +246,7 @@ def test_every_server_refuses_other_names(send: Send) -> None:
 
 
 def test_every_server_refuses_forms_for_other_names(send: Send) -> None:
-    """As a page sends them to its own origin."""
+    """A form that a page under another name sends to its own origin is refused."""
     form = httpx.Request(
         "POST",
         "http://localhost/v1/images/variations",
@@ -269,7 +269,7 @@ def test_every_server_refuses_forms_for_other_names(send: Send) -> None:
 
 
 def test_only_a_single_host_header_counts(send: Send) -> None:
-    """A header of a proxy does not count, and two `Host` headers or none are refused."""
+    """Two `Host` headers or none are refused, and a proxy's header does not count."""
     assert get(send, "evil.example", "/v1/models", "X-Forwarded-Host: localhost") == 403
     assert get(send, "evil.example", "/v1/models", "Forwarded: host=localhost") == 403
     assert get(send, "localhost", "/v1/models", "X-Forwarded-Host: evil.example") == 200
@@ -289,7 +289,7 @@ def test_an_absolute_target_is_no_way_around(send: Send) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hypercorn", "granian"])
 def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
-    """It takes the place of the `Host` header."""
+    """The authority of an HTTP/2 request is checked like the `Host` header."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     command = _command(name, *address)
     pytest.importorskip("h2")
@@ -306,7 +306,7 @@ def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_listening_everywhere_allows_addresses(name: str, tmp_path: Path) -> None:
-    """No other name is allowed. An address cannot be rebound, and could be that of a router."""
+    """Listening everywhere allows addresses, which cannot be rebound, but no other name."""
     port = _free_port("0.0.0.0")
     command = _command(name, "0.0.0.0", port)
     if name == "serve":
@@ -346,7 +346,7 @@ def test_listening_everywhere_allows_addresses(name: str, tmp_path: Path) -> Non
 def test_serve_accepts_its_own_names(
     tmp_path: Path, arguments: list[str], ours: list[str], strange: list[str]
 ) -> None:
-    """The host it listens on and that of its public URL. The refusal says what is safe to do."""
+    """`serve` accepts the host that it listens on and that of its public URL."""
     host = arguments[1] if arguments[0] == "--host" else "127.0.0.1"
     if not _can_bind(host):
         pytest.skip(f"this machine has no address {host}")
@@ -363,7 +363,7 @@ def test_serve_accepts_its_own_names(
 
 
 def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
-    """Only loopback's and the allowed names: what is in front of the socket is unknown."""
+    """A Unix socket accepts only loopback names and the allowed names."""
     path = str(tmp_path / "s")
     command = ["uvicorn", "tests.server.hosted:app", "--uds", path]
     with running(command, tmp_path / "store", path, hosts="img.example"):
@@ -375,7 +375,7 @@ def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
 
 
 def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
-    """A web page cannot know the key."""
+    """With a key, any name is allowed, since a web page cannot know the key."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     with running([*serve(*address), "--api-key", "sk-1"], tmp_path, address):
         send = _sender(address)
@@ -406,7 +406,7 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_hosts_are_refused(tmp_path: Path, hosts: Any, message: str) -> None:
-    """By `create_app`. Patterns are not supported."""
+    """`create_app` refuses invalid hosts, including patterns."""
     with pytest.raises(InvalidRequestError) as caught:
         create_app("instant", hosts=hosts, store_dir=tmp_path)
     assert message in caught.value.message
@@ -415,7 +415,7 @@ def test_invalid_hosts_are_refused(tmp_path: Path, hosts: Any, message: str) -> 
 
 @pytest.mark.parametrize("host", ["img.example.", "IMG.example", "::1", "[::1]", "10.0.0.1", "a_b"])
 def test_hosts_may_be_names_and_addresses(host: str) -> None:
-    """IPv6 addresses may have brackets."""
+    """Hosts may be names and addresses, and IPv6 addresses may have brackets."""
     Access(None, None, [host])
 
 
@@ -432,13 +432,13 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
     ],
 )
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
-    """The error shows a valid one."""
+    """The error for a public URL without a host shows a valid one."""
     with pytest.raises(InvalidRequestError, match="public_url must be a URL"):
         Access(None, url)
 
 
 async def test_a_public_url_may_be_international(tmp_path: Path) -> None:
-    """Browsers send the name in its ASCII form."""
+    """A public URL may be international, and browsers send its name in the ASCII form."""
     app = create_app("instant", public_url="https://bücher.example", store_dir=tmp_path)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://bücher.example"
@@ -457,7 +457,7 @@ async def test_a_public_url_may_be_international(tmp_path: Path) -> None:
     ],
 )
 async def test_the_page_works_behind_a_proxy(tmp_path: Path, public_url: str, origin: str) -> None:
-    """Its origin is in lower case and without the default port. A proxy may change the `Host`."""
+    """The page works behind a proxy, even if the proxy changes the `Host` header."""
     app = create_app("instant", public_url=public_url, store_dir=tmp_path)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:

@@ -39,7 +39,7 @@ async def answer(
 
 
 async def test_answers_are_remembered_until_they_expire() -> None:
-    """For a day, or for the given seconds: an expired URL is not an answer."""
+    """Answers are remembered for a day, or for as long as their URLs work."""
     now = [0.0]
     idempotency, maker = Idempotency(1000, clock=lambda: now[0]), Maker()
     assert await answer(idempotency, "a", maker) == b"answer 1"
@@ -55,7 +55,7 @@ async def test_answers_are_remembered_until_they_expire() -> None:
 
 
 async def test_the_oldest_answers_are_forgotten_first() -> None:
-    """When all answers take too much memory, the newest ones stay."""
+    """When answers take too much memory, the oldest ones are forgotten."""
     idempotency, maker = Idempotency(20), Maker()
     for key in "abcde":
         await answer(idempotency, key, maker)
@@ -65,7 +65,7 @@ async def test_the_oldest_answers_are_forgotten_first() -> None:
 
 @pytest.mark.parametrize("key", ["", None])
 async def test_an_empty_key_is_not_shared(key: str | None) -> None:
-    """It counts as no key."""
+    """An empty key counts as no key."""
     idempotency, maker = Idempotency(1000), Maker()
     assert await answer(idempotency, key, maker) == b"answer 1"
     assert await answer(idempotency, key, maker) == b"answer 2"
@@ -80,7 +80,7 @@ async def start(idempotency: Idempotency, maker: Maker, count: int) -> list["asy
 
 
 async def test_the_next_request_takes_over() -> None:
-    """If the first one's client goes away, the next request makes the answer for the others."""
+    """If the first request's client disconnects, the next one makes the answer for the others."""
     idempotency, maker = Idempotency(1000), Maker()
     maker.gate.clear()
     first, *others = await start(idempotency, maker, 3)
@@ -91,7 +91,7 @@ async def test_the_next_request_takes_over() -> None:
 
 
 async def test_a_waiting_request_can_leave() -> None:
-    """It ends immediately, without effect on the first request or on another one that waits."""
+    """A waiting request ends immediately if cancelled, without effect on the others."""
     idempotency, maker = Idempotency(1000), Maker()
     maker.gate.clear()
     first, leaving, staying = await start(idempotency, maker, 3)
@@ -104,7 +104,7 @@ async def test_a_waiting_request_can_leave() -> None:
 
 
 async def test_waiting_for_an_answer_takes_a_queue_place() -> None:
-    """Such a request keeps its image in memory. A finished answer takes no place."""
+    """A request that waits for an answer takes a place, and a finished answer takes none."""
     turns = Turns(workers=1, queue=2)
     idempotency, maker = Idempotency(1000, queue_place=turns.queue_place), Maker()
     maker.gate.clear()

@@ -1,4 +1,4 @@
-"""Idle clients, and too many connections, with the server in a process of its own."""
+"""Idle clients, and too many connections, with the server in a separate process."""
 
 import socket
 import subprocess
@@ -55,7 +55,7 @@ def run_server(
 
 
 def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
-    """Whether it sends nothing, half a head or half a second one, or does not read."""
+    """A client that sends nothing, stops in a request or does not read is disconnected."""
     with run_server(tmp_path) as (_, address), ExitStack() as stack:
         silent, half, second, unread = (stack.enter_context(connect(address)) for _ in range(4))
         half.sendall(b"GET /healthz HTTP/1.1\r\nhost: ")
@@ -70,7 +70,7 @@ def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
             while not answer.endswith(b"}"):
                 answer += active.recv(65536)
             time.sleep(0.1)
-        # What was on its way can be read. Then the connection ends.
+        # Data in flight can still be read. Then the connection ends.
         for client in (silent, half, second, unread):
             client.settimeout(5)
             with suppress(ConnectionResetError):
@@ -79,8 +79,8 @@ def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
 
 
 def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
-    """Also if it reads an image file."""
-    # Longer than this test may be kept from reading on a busy machine.
+    """A slow reader gets its whole answer, even if it reads an image file."""
+    # Longer than a busy machine may keep this test from reading.
     idle_timeout = 5
     with run_server(tmp_path, idle_timeout=idle_timeout) as (_, address), ExitStack() as stack:
         large = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")

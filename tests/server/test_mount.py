@@ -75,7 +75,7 @@ def test_urls_work_below_a_path(app_address: str) -> None:
 
 
 def test_openapi_names_the_path(app_address: str) -> None:
-    """A generated client calls the app where it is."""
+    """The document names the path, so that a generated client calls the app where it is."""
     document = httpx.get(f"{app_address}/openapi.json").json()
     origin = str(httpx.URL(app_address).copy_with(path="/")).rstrip("/")
     (server,) = document["servers"]
@@ -94,7 +94,7 @@ def test_metrics_count_below_a_path(app_address: str) -> None:
 
 
 async def test_a_path_with_odd_characters(tmp_path: Path) -> None:
-    """Its URLs are encoded."""
+    """A path with unusual characters is encoded in URLs."""
     app = Starlette(routes=[Mount("/bücher #1", create_app("instant", store_dir=tmp_path))])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

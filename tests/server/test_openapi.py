@@ -22,7 +22,7 @@ KEY = "sk-right"
 
 @pytest.mark.parametrize("api_key", [None, KEY])
 async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> None:
-    """It has every path, the contract's fields, and a key only if one is required."""
+    """The document has every path, the contract's fields, and a key only if one is required."""
     app = create_app("instant", store_dir=tmp_path, api_key=api_key)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -72,7 +72,7 @@ def check_errors(output: dict[str, Any], names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("release", ["newest", "4"])
 def test_the_npm_package(tmp_path: Path, release: str) -> None:
-    """Each format, number and size works, as do its errors. The newest retries."""
+    """Each format, number and size works with the npm package, as do its errors."""
     folder = installed_client(f"node-{release}/node_modules/openai").parents[1]
     node = shutil.which("node") or "node"
     retries = "yes" if release == "newest" else "no"
@@ -92,6 +92,6 @@ def test_older_python_sdks(tmp_path: Path, release: str) -> None:
 
 
 def test_the_python_sdk_before_1(tmp_path: Path) -> None:
-    """0.28 has `openai.Image.create_variation`, and finds the server in its environment."""
+    """The SDK 0.28 has `openai.Image.create_variation`, and finds the server by itself."""
     python = installed_client("python-0.28/bin/python")
     check_errors(run_client(tmp_path, python, SCRIPTS / "sdk_0.py"), OLD)

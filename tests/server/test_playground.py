@@ -20,7 +20,7 @@ class _Elements(HTMLParser):
 
 
 async def page(tmp_path: Path) -> httpx.Response:
-    """Return the answer at `/`."""
+    """Return the response at `/`."""
     transport = httpx.ASGITransport(create_app("instant", store_dir=tmp_path, api_key="sk-right"))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return await client.get("/")
@@ -40,7 +40,7 @@ async def test_only_its_own_script_runs(tmp_path: Path) -> None:
 
 
 async def test_every_control_has_a_name(tmp_path: Path) -> None:
-    """Each has a label, and what describes it exists."""
+    """Each control of the page has a label, and the element that describes it exists."""
     parser = _Elements()
     parser.feed((await page(tmp_path)).text)
     label_targets = {attributes.get("for") for tag, attributes in parser.elements if tag == "label"}

@@ -1,4 +1,4 @@
-"""The page in a real browser: one for all tests, each with a profile of its own.
+"""The page in a real browser: one browser for all tests, with a new profile for each.
 
 No test here is async: the browser's sync API has a loop running in the thread.
 """
@@ -42,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The installed_client Chromium."""
+    """The installed Chromium."""
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
@@ -69,7 +69,7 @@ def create_two(tab: Page, response_format: str) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
-    """It crops and sends a photo, shows an error, and shows variations that can be saved."""
+    """The page crops and sends a photo, shows an error, and shows variations that can be saved."""
     app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
     with (
         serving(app) as address,
@@ -119,7 +119,7 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_an_image(browser: Browser, tmp_path: Path) -> None:
-    """The page says so, and sends nothing."""
+    """For a file that is not an image, the page says so and sends nothing."""
     (tmp_path / "notes.txt").write_text("not an image")
     with (
         serving(create_app("instant", store_dir=tmp_path / "store")) as address,
@@ -187,7 +187,7 @@ def drop(tab: Page, path: Path) -> None:
 
 
 def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> None:
-    """Each when it is ready, with at most two calls at once, and all of them different."""
+    """Each variation is shown when it is ready, with at most two calls at once."""
     engine = VaryingEngine()
     with open_page(browser, tmp_path, engine) as tab:
         tab.locator("#go").click()
@@ -207,7 +207,7 @@ def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> No
 
 
 def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Path) -> None:
-    """The page shows the error. They also stay when the user stops."""
+    """Finished variations stay when the page shows an error or the user stops."""
     engine = VaryingEngine(fail_at=2)
     for _ in range(3):
         engine.permits.release()
@@ -225,7 +225,7 @@ def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Pa
 
 
 def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> None:
-    """With a seed, each call for one image would give the same."""
+    """An engine with a seed gets one call, since each call would return the same image."""
     with open_page(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
         tab.get_by_text("4 of 4 created.").wait_for()
@@ -260,7 +260,7 @@ REBOUND = """async (png) => {
 def test_a_page_under_a_rebound_name_is_refused(
     browser: Browser, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """For the browser, the server is the page's own origin. Only the server can refuse."""
+    """Only the server can refuse a rebound name, which is the page's own origin in a browser."""
     rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
     with (
         serving(create_app("instant", store_dir=tmp_path / "store", **options)) as address,

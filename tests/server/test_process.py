@@ -1,4 +1,4 @@
-"""The server in a serve of its own: started, interrupted and killed."""
+"""The server in a separate process: started, interrupted and killed."""
 
 import base64
 import contextlib
@@ -43,7 +43,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="other systems have no suc
 
 @contextmanager
 def serve(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `image-variation serve` on a free port, and give the serve and its address."""
+    """Run `image-variation serve` on a free port, and yield the process and its address."""
     command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
     with subprocess.Popen(
         [*command, "--store-dir", str(store), *arguments],
@@ -68,7 +68,7 @@ def post(address: str, **form: str) -> httpx.Response:
 
 
 def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
-    """Without a key, it also says that anyone may use it."""
+    """The server prints a client's settings, and without a key says that anyone may use it."""
     with serve(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
         lines = [running.stdout.readline() for _ in range(4)]
@@ -80,7 +80,7 @@ def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
 
 
 def test_it_prints_an_address_that_works(tmp_path: Path) -> None:
-    """Even if it listens on 0.0.0.0, which not every client can call."""
+    """The server prints an address that every client can call, even if it listens on 0.0.0.0."""
     with serve(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
         assert running.stdout is not None
         assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
@@ -89,7 +89,7 @@ def test_it_prints_an_address_that_works(tmp_path: Path) -> None:
 
 
 def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
-    """Without a key, a web page under such a name could read every answer."""
+    """A web page under a rebound name is refused, since it could read every answer."""
     with serve(tmp_path, "--engine", "instant") as (_, address):
         url, files = f"{address}/v1/images/variations", {"image": ("a.png", PNG)}
         for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]"):
@@ -99,7 +99,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_it_logs_each_request(tmp_path: Path) -> None:
-    """To standard error, and as JSON if requested."""
+    """Each request is logged to standard error, as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
     with serve(tmp_path, *arguments) as (running, address):
         assert post(address).status_code == 401
@@ -194,7 +194,7 @@ def test_a_kill_loses_no_url(tmp_path: Path) -> None:
 
 
 def raw_request(image: bytes, **form: str) -> bytes:
-    """Return the bytes of a raw_request."""
+    """Return the bytes of a request."""
     parts = [f'"{name}"\r\n\r\n{value}'.encode() for name, value in form.items()]
     parts.append(b'"image"; filename="a"\r\n\r\n' + image)
     head = b"--x\r\nContent-Disposition: form-data; name="
@@ -221,7 +221,7 @@ def wait_for_metric(address: str, line: str) -> None:
 
 
 def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
-    """The engine can stop, and the slot is free again."""
+    """After a disconnect, the engine can stop, and the slot is free again."""
     start_event, stop_event = threading.Event(), threading.Event()
 
     class Patient(InstantEngine):
@@ -251,7 +251,7 @@ def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
 @POSIX
 @pytest.mark.usefixtures("finish_file")
 def test_a_disconnect_frees_the_queue_place(tmp_path: Path) -> None:
-    """Immediately, while another call goes on."""
+    """A disconnect frees the place in the queue immediately, while another call goes on."""
     arguments = ("--engine", "patient", "--workers", "1", "--queue", "1")
     with serve(tmp_path / "store", *arguments) as (_, address):
         with connect(address) as first:
@@ -283,7 +283,7 @@ class LongBody(io.RawIOBase):
 
 @pytest.mark.parametrize("path", ["/v1/images/variations", "/v1/images/edits"])
 def test_an_early_answer_is_not_lost(tmp_path: Path, path: str) -> None:
-    """Also with curl, and with clients that send everything before they read."""
+    """Curl, and clients that send everything before they read, get an early answer too."""
     with serving(create_app("instant", store_dir=tmp_path)) as address:
         status = {413} if path.endswith("variations") else {404}
         headers = {"content-type": "multipart/form-data; boundary=x"}
@@ -305,7 +305,7 @@ def test_an_early_answer_is_not_lost(tmp_path: Path, path: str) -> None:
 
 
 def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
-    """After the answer, a part of it is dropped and then the connection is closed."""
+    """After the answer, a part of an endless body is dropped, and the connection is closed."""
     with (
         serving(create_app("instant", store_dir=tmp_path)) as address,
         connect(address) as client,
@@ -319,7 +319,7 @@ def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_slow_upload_times_out(tmp_path: Path) -> None:
-    """It gets a 408, and the connection is closed although the client goes on sending."""
+    """A slow upload gets a 408, and the connection is closed although the client goes on."""
     with (
         serving(create_app("instant", upload_timeout=0.3, store_dir=tmp_path)) as address,
         connect(address) as client,
@@ -364,7 +364,7 @@ except KeyboardInterrupt:
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
-    """Without the answer in progress, with connections still open, and without a traceback."""
+    """A second signal ends the server despite answers in progress, without a traceback."""
     command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
@@ -391,7 +391,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
 @pytest.mark.slow
 @POSIX
 def test_an_idle_client_delays_no_shutdown(tmp_path: Path) -> None:
-    """After a signal it has a limited time, here one second."""
+    """After a signal, an idle client has a limited time, which here is one second."""
     script = (
         "import sys; from langchain_image_variation.server import create_app\n"
         "from langchain_image_variation.server.run import run_app\n"
@@ -452,7 +452,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
-    """As a line with status 499, not as a failure of the server."""
+    """An aborted upload is logged with the status 499, not as a failure of the server."""
     with serve(tmp_path, "--engine", "instant", "--json-log") as (running, address):
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
             head = "host: x\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 99"
@@ -463,7 +463,7 @@ def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_in_use(tmp_path: Path) -> None:
-    """It is an input error, in one line."""
+    """A port that is in use is an input error in one line."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", port]
@@ -477,7 +477,7 @@ def test_a_port_that_is_in_use(tmp_path: Path) -> None:
 
 
 class StartedError(Exception):
-    """The server listens."""
+    """The server started to listen."""
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_an_engine_must_not_call_its_own_server(
 
 
 def test_an_empty_host_is_refused() -> None:
-    """An IPv6 address may have brackets."""
+    """An empty host is refused, and an IPv6 address may have brackets."""
     with pytest.raises(InvalidRequestError, match=r"0\.0\.0\.0"):
         listen("", 0)
     if socket.has_ipv6:
@@ -523,7 +523,7 @@ def test_an_empty_host_is_refused() -> None:
 
 
 def test_the_default_engine_works(tmp_path: Path) -> None:
-    """The whole path, in a serve of its own."""
+    """The default engine works in a server that runs in a separate process."""
     with serve(tmp_path) as (_, address):
         answer = post(address, n="2", size="256x256", response_format="b64_json").json()
     images = {entry["b64_json"] for entry in answer["data"]}
@@ -533,7 +533,7 @@ def test_the_default_engine_works(tmp_path: Path) -> None:
 
 
 def test_an_answer_is_not_delayed() -> None:
-    """The body does not wait until the client has acknowledged the head."""
+    """The body of a response does not wait until the client has acknowledged the headers."""
     with (
         listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),

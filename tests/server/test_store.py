@@ -23,7 +23,7 @@ def path_of(store: ImageStore, address: str) -> Path:
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
-    """However old they are, and whatever their names."""
+    """Other files are left alone, however old they are, and whatever their names."""
     other_paths = [tmp_path / "holiday.png", tmp_path / "film.part", tmp_path / f"{'a' * 63}.png"]
     for path in other_paths:
         path.write_bytes(bytes(5000))
@@ -73,7 +73,7 @@ class WatchedPath(type(Path())):  # type: ignore[misc]  # the class of this syst
 
 
 def test_a_renewed_image_is_not_removed(tmp_path: Path) -> None:
-    """Not even by a thread that saw it before, when it had expired."""
+    """A renewed image is not removed even by a thread that saw it before, when it had expired."""
     store = ImageStore(WatchedPath(tmp_path), ttl=3600, max_bytes=GIGABYTE)
     old_path = path_of(store, store.add(square_png(1)))
     os.utime(old_path, (100, 100))
@@ -108,7 +108,7 @@ def test_storing_again_never_shortens(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
 def test_files_may_vanish(tmp_path: Path) -> None:
-    """Another process may remove a file after it was listed."""
+    """A file that another process removes after it was listed causes no error."""
     dangling_link = tmp_path / f"{'0' * 64}.png"
     dangling_link.symlink_to(tmp_path / "nowhere")
     store = ImageStore(tmp_path, ttl=3600, max_bytes=1)
@@ -117,7 +117,7 @@ def test_files_may_vanish(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
-    """So are the key and the images. A corrupt key is not used."""
+    """The folder, the key and the images are private, and a corrupt key is not used."""
     folder = tmp_path / "files"
     store = ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
     image = path_of(store, store.add(square_png(1)))
@@ -131,7 +131,7 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
 
 
 def test_an_evicted_image_is_not_found(tmp_path: Path) -> None:
-    """The error says why."""
+    """The error for an evicted image says why it is not found."""
     store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     address = store.add(square_png(1))
     store.add(square_png(2))
@@ -140,7 +140,7 @@ def test_an_evicted_image_is_not_found(tmp_path: Path) -> None:
 
 
 def test_an_open_image_survives_eviction(tmp_path: Path) -> None:
-    """It can be read to its end."""
+    """An image that is open when it is evicted can be read to its end."""
     store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     name, _, query = store.add(square_png(1)).partition("?se=")
     file, length, _ = store.open(name, *query.split("&sig="))
