@@ -84,7 +84,11 @@ def make_engine(
     option_names = engine_options(engine_class)
     for option in options:
         if option not in option_names:
-            hint = f"Its options are {', '.join(option_names)}" if option_names else "It has none"
+            hint = (
+                f"Its options are {', '.join(option_names)}"
+                if option_names
+                else "It takes no options"
+            )
             raise InvalidRequestError(
                 f"The engine {name!r} has no option {option!r}. {hint}.", param=option
             )
