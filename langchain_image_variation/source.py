@@ -48,6 +48,7 @@ __all__ = [
     "Fit",
     "ImageSource",
     "Source",
+    "check_url_policy",
     "load_source",
     "read_file",
     "read_stored_file",
@@ -85,6 +86,17 @@ class Source:
     """The file's name without its suffix, or "image" if the source has no name."""
     note: str
     """One line about how the image was changed to fit, or an empty string."""
+
+
+def check_url_policy(urls: object) -> None:
+    """Check that a policy for sources lists the hosts that it allows. None allows no URL.
+
+    Raises:
+        InvalidRequestError: If it does not.
+    """
+    # Importing URLPolicy here would make httpx part of every program.
+    if urls is not None and getattr(urls, "hosts", None) is None:
+        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
 
 
 def load_source(
@@ -130,8 +142,7 @@ def load_source(
         raise SourceError(
             f"fit must be 'strict', 'crop' or 'pad', got {excerpt(fit)}.", param="fit"
         )
-    if urls is not None and getattr(urls, "hosts", None) is None:
-        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
+    check_url_policy(urls)
     if isinstance(source, Image.Image):
         if fit == "strict":
             raise InvalidImageError("fit='strict' accepts PNG files only, got a PIL image.")

@@ -72,7 +72,8 @@ class Conversation:
             position = int(number[1]) if number else 0
         if 1 <= position <= len(self.images):
             image = self.images[position - 1]
-            return getattr(image, "handle", f"img_{position}"), image
+            name = image.handle if isinstance(image, ResultImage) else f"img_{position}"
+            return name, image
         for image in reversed(self.images):
             if isinstance(image, ResultImage) and handle in (
                 *(image.handle, f"{image.handle}.png", image.path),

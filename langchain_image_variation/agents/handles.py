@@ -85,7 +85,11 @@ class ReachableImages:
         if files := _first_names(self._results.image_folder.newest_names()):
             yield f"Files: {', '.join(files)}."
         if self._can_search_results:
-            listed_handles = {getattr(image, "handle", None) for image in self._conversation.images}
+            listed_handles = {
+                image.handle
+                for image in self._conversation.images
+                if isinstance(image, ResultImage)
+            }
             handles = [
                 name for name in self._results.newest_handles() if name not in listed_handles
             ]

@@ -7,8 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
-from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.source import Fit
+from langchain_image_variation.source import Fit, check_url_policy
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -32,10 +31,9 @@ class RateLimiter(Protocol):
         ...
 
 
-def _check_policy(value: Any) -> Any:
-    if value is not None and getattr(value, "hosts", None) is None:
-        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
-    return value
+def _check_policy(urls: Any) -> Any:
+    check_url_policy(urls)
+    return urls
 
 
 class ToolSettings(BaseModel):

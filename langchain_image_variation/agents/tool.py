@@ -188,8 +188,9 @@ def _split_arguments(
     image: str, others: dict[str, Any]
 ) -> tuple[ImageVariationArguments, dict[str, Any]]:
     """Return the arguments from the model, and the other fields of the request."""
-    model_arguments = {name: others.pop(name) for name in ("n", "size") if name in others}
-    return ImageVariationArguments(image=image, **model_arguments), others
+    from_model = {name: others[name] for name in ("n", "size") if name in others}
+    fields = {name: value for name, value in others.items() if name not in from_model}
+    return ImageVariationArguments(image=image, **from_model), fields
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
