@@ -90,7 +90,7 @@ class CreateImageVariationRequest(BaseModel):
     size: Size = "1024x1024"
     """The width and height of each variation in pixels."""
     user: StrictStr | None = None
-    """An ID of the end user, for hosted engines that monitor abuse."""
+    """An ID for the end user, for hosted engines that monitor abuse."""
 
     @property
     def side(self) -> int:

@@ -96,7 +96,7 @@ def call_tool(
         arguments: The arguments from the model.
         conversation: The conversation that the call belongs to. Without one, the call may use all
             results under `output_dir`.
-        fields: More fields of the request: `model`, `response_format`, `user`.
+        fields: Additional fields of the request: `model`, `response_format`, `user`.
         listener: Called after each finished image, from any thread.
 
     Raises:

@@ -95,7 +95,7 @@ class ResultStorage(Results):
             OutputError: If the folder cannot be created or written to.
         """
         with self._file_system.translate_errors(
-            "cannot be written to; check its URL, options and permissions"
+            "cannot be written to; check its address, options and permissions"
         ):
             # The name is always the same: permission to write may not include deletion.
             probe = self._file_system.path(f"{self._scope}{_PROBE}")

@@ -65,13 +65,13 @@ class ImageVariationInput(ImageVariationArguments):
     """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more."""
 
     model: Annotated[str | None, InjectedToolArg] = Field(
-        default=None, description="The model, as the engine names it."
+        default=None, description="One of the engine's models."
     )
     response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
         default=None, description="How the engine returns the images. They are saved either way."
     )
     user: Annotated[str | None, InjectedToolArg] = Field(
-        default=None, description="An identifier of the end user."
+        default=None, description="An ID for the end user."
     )
     # LangChain serializes the arguments. With the runtime, it would serialize the conversation.
     runtime: Annotated[

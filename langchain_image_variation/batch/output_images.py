@@ -79,7 +79,7 @@ class OutputImages:
         Args:
             n: The number of variations.
             fit: How to handle a source that is not a square PNG under 4 MB.
-            model: The model, in the engine's terms. None means the default.
+            model: One of the engine's models. None means the default.
 
         Raises:
             InvalidRequestError: If the source is not an image, or violates the contract.

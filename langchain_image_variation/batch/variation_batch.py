@@ -104,7 +104,7 @@ class VariationBatch:
         n: The number of variations of a source whose row has no `n`, from 1 to 10.
         size: Width x height in pixels, for rows without `size`.
         fit: How to handle an image that is not a square PNG under 4 MB. See `load_source`.
-        model: The model, in the engine's terms.
+        model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
 

@@ -58,7 +58,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         help=f"with --json: {' or '.join(get_args(ResponseFormat))} (default: url)",
     )
     add("--model", help="one of the engine's models (default: dall-e-2)")
-    add("--user", help="an ID of the end user, for hosted engines")
+    add("--user", help="an ID for the end user, for hosted engines")
     add_engine(parser)
     add_fit(parser)
     add(

@@ -96,7 +96,7 @@ class StoredOutputs(Outputs):
             OutputError: If it is not.
         """
         with self._file_system.translate_errors(
-            "could not be written to; check its address, options and permissions"
+            "cannot be written to; check its address, options and permissions"
         ):
             self._file_system.write_in_folder("", lambda: self._file_system.write(_PROBE, b""))
         # The name is fixed because some users may write but not remove files.

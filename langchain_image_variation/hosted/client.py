@@ -423,7 +423,7 @@ class Images:
             n: How many variations, 1 to 10. By default 1.
             response_format: "url" (the default) or "b64_json".
             size: Width x height in pixels. By default "1024x1024".
-            user: An identifier of the end user.
+            user: An ID for the end user.
             extra_headers: Headers of this request. They take precedence over all others.
             extra_query: Query parameters of this request. They replace those of the same name.
             extra_body: Form fields of this request. They take precedence over the arguments and the

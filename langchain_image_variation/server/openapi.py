@@ -212,7 +212,7 @@ def _request(models: Sequence[str] | None) -> dict[str, Any]:
         "n": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_N}, {"const": ""}]},
         "response_format": {**_TEXT, "enum": ["url", "b64_json", ""]},
         "size": {**_TEXT, "enum": [*SIZES, ""]},
-        "user": {**_TEXT, "description": "An identifier for the end user."},
+        "user": {**_TEXT, "description": "An ID for the end user."},
     }
     for name, schema in properties.items():
         if not fields[name].is_required() and fields[name].default is not None:

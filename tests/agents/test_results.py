@@ -322,7 +322,7 @@ def test_errors_of_a_file_system_are_translated(
 def test_a_bucket_is_never_created(tmp_path: Path) -> None:
     """A bucket that does not exist is an error, and is not created."""
     results = ResultStorage(ImageFolder(tmp_path), "bucket://mistyped/here", {}, scope=SCOPE)
-    with pytest.raises(OutputError, match="cannot be written to; check its URL"):
+    with pytest.raises(OutputError, match="cannot be written to; check its address"):
         results.ensure_writable()
     assert "mistyped" not in Bucket.buckets
 
@@ -420,7 +420,7 @@ def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
     Bucket.failing.add("write")
     tool = ImageVariationTool(engine=Never(), root_dir=tmp_path, output_dir="bucket://kept")
     message = tool.invoke(call(image="cat.png"))
-    assert "bucket storage cannot be written to; check its URL" in message.content
+    assert "bucket storage cannot be written to; check its address" in message.content
 
 
 def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:

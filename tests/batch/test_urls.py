@@ -289,7 +289,7 @@ def test_memory_urls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos", out="memory://out") == 2
     assert "are lost when the process ends" in capsys.readouterr().err
     assert run("photos", out="shelf://lost/out") == 1
-    assert "The shelf storage could not be written to" in capsys.readouterr().err
+    assert "The shelf storage cannot be written to" in capsys.readouterr().err
     assert count_made_images().total() == 0
 
 

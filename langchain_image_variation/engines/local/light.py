@@ -19,7 +19,8 @@ __all__ = ["relight"]
 _TONE, _HUE = 0.35, math.radians(6)
 _PALER, _RICHER = 0.3, 0.12
 """The largest changes at full strength that still look like light: of the logarithm of gamma, of
-hue, and of saturation down and up. It goes up less, because more soon looks unnatural."""
+hue, and of saturation down and up. Saturation goes up less, because more would soon look
+unnatural."""
 
 _HUE_SHARES = (1.0, 0.5, 0.25, 0.0)
 """Shares of the hue rotation to try, until the colors of the image have room for one."""

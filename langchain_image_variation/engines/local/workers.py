@@ -1,8 +1,8 @@
 """The threads that make images: one per processor, shared by all engines of the process.
 
-A thread that calls an engine only waits for them. So ten callers at once do not compete for the
-processors. Nor does their memory add up: an allocator keeps some for each thread that ever needed
-much.
+A thread that calls an engine only waits for them. So ten simultaneous callers do not compete for
+the processors. Nor does their memory add up: an allocator keeps memory for each thread that ever
+needed a lot.
 """
 
 import os
