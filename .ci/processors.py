@@ -1,4 +1,4 @@
-"""Run the engines as on other processors, as far as this processor can imitate them."""
+"""Runs the engines as on other processors, as far as this processor can imitate them."""
 
 import platform
 import re

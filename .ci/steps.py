@@ -151,7 +151,7 @@ def floors() -> None:
     base = interpreters()[min(interpreters())]
     lowest = ("--resolution", "lowest-direct", "--editable")
     run(environment("floors", *lowest, ".[test]", base=base), "-m", "pytest", "--quiet", "-n", "2")
-    # The extra `test` requires newer versions of some packages than its neighbors do.
+    # The extra `test` requires newer versions of some packages than the other extras do.
     for extras in ("batch,fsspec,pytest,server", "pytest"):
         python = environment(f"floors-{extras}", *lowest, f".[{extras}]", base=base)
         run(python, "-m", "pytest", "--quiet")

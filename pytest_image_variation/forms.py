@@ -47,7 +47,7 @@ class Form:
         boundary = header.get_param("boundary")
         if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
             return cls()
-        # The first delimiter may stand at the very beginning.
+        # The first delimiter may be at the very beginning.
         pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))
         parts = (_parse_part(piece) for piece in pieces[1:] if not piece.startswith(b"--"))
         return cls(tuple(part for part in parts if part is not None))

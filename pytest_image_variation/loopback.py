@@ -318,7 +318,7 @@ class _Server(uvicorn.Server):
         thread = threading.get_ident()
 
         def is_unexpected(record: logging.LogRecord) -> bool:
-            # When the server stops, it cancels responses that nobody waits for any more.
+            # When the server stops, it cancels responses that nobody waits for anymore.
             if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
                 return False
             # The scenario cut_body works by returning before the response is complete.

@@ -81,7 +81,7 @@ class Redaction:
     """Removes secrets from everything that one recorder writes.
 
     It remembers the keys in the requests that it sees, and replaces them in everything after.
-    Keys with fewer than 6 characters cannot be told from other text, and stay.
+    Keys with fewer than 6 characters cannot be distinguished from other text, and are kept.
 
     Args:
         secrets: Keys to replace from the start.

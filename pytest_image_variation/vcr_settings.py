@@ -24,7 +24,7 @@ def cassette_dir() -> Path:
         FileNotFoundError: If the installation lacks them.
     """
     package = Path(__file__).parent
-    # A wheel has them inside the package, an editable install beside it.
+    # A wheel has them inside the package, and an editable install has them next to it.
     for folder in (package / "cassettes", package.parent / "cassettes"):
         if (folder / "endpoint_removed.yaml").is_file():
             return folder

@@ -69,7 +69,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=[m[:30] for _, _, m in BAD])
 def test_an_invalid_field_is_refused(fields: dict[str, Any], param: str, message: str) -> None:
-    """The error names the field, the rule and the value, and never repeats a long value."""
+    """The error for an invalid field names it, the rule and the value, which is shortened."""
     data = {"image": PNG, **fields} if fields else {}
     with pytest.raises(InvalidRequestError) as caught:
         CreateImageVariationRequest(**data)
@@ -171,7 +171,7 @@ def test_reads_nulls_and_fractions(body: str, expected: tuple[int | None, int]) 
     [(b"", "the body"), ("<html>", "the body"), ("[]", "the body"), ('{"data":[1]}', "data.0")],
 )
 def test_a_body_of_another_shape_is_refused(body: str | bytes, where: str) -> None:
-    """The error is an OutputError that names the location of the problem."""
+    """A body of another shape is an OutputError that names the location of the problem."""
     with pytest.raises(OutputError, match=where):
         ImagesResponse.from_json(body)
 

@@ -95,7 +95,7 @@ FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
 TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
-def imported(path: Path) -> set[str]:
+def imported_names(path: Path) -> set[str]:
     """Return the full names of the modules that a file imports anywhere in its code."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -138,7 +138,7 @@ def test_imports_point_down(path: Path) -> None:
     module = module_name(path)
     room = room_of(module)
     layer, libraries = ROOMS[room]
-    for name in imported(path):
+    for name in imported_names(path):
         package, _, rest = name.partition(".")
         if package == OURS[0]:
             other_room = room_of(rest)
@@ -191,10 +191,10 @@ def test_no_modules_import_each_other() -> None:
 def test_nothing_imports_the_pytest_package() -> None:
     """The library does not import the pytest package, which imports neither agents nor cli."""
     for path in FILES:
-        assert not any(name.startswith(OURS[1]) for name in imported(path))
+        assert not any(name.startswith(OURS[1]) for name in imported_names(path))
     for path in (ROOT / OURS[1]).rglob("*.py"):
         forbidden = {f"{OURS[0]}.{module}" for module in ("agents", "cli")}
-        assert not {".".join(name.split(".")[:2]) for name in imported(path)} & forbidden
+        assert not {".".join(name.split(".")[:2]) for name in imported_names(path)} & forbidden
 
 
 PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
@@ -205,7 +205,7 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
     """Modules of the pytest package, and of the kit inside it, import only lower layers."""
     in_the_kit = path.parent.name == "conformance"
     layer, libraries = (CONFORMANCE if in_the_kit else PLUGIN)[path.stem]
-    for name in imported(path):
+    for name in imported_names(path):
         parts = name.split(".")
         if parts[:2] == [OURS[1], "conformance"] and in_the_kit:
             others = [part for part in parts[2:3] if part in CONFORMANCE]

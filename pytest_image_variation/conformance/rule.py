@@ -8,7 +8,7 @@ __all__ = ["LEVELS", "Level", "Rule", "SkipCheck", "Subject", "Violation", "skip
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 """As in RFC 2119. The vendor's specification and its recorded responses require a MUST. Some
-programs rely on a SHOULD, or it saves their authors a search. A MAY is an extra."""
+programs rely on a SHOULD, or it helps their authors to find mistakes. A MAY is an extra."""
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 """The levels, strongest first."""

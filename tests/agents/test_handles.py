@@ -349,7 +349,7 @@ async def test_a_rate_limiter_may_refuse(root: Path) -> None:
     assert list((root / "variations").iterdir()) == []
 
 
-def test_long_file_names_make_no_long_message(tool: ImageVariationTool, root: Path) -> None:
+def test_long_file_names_keep_messages_short(tool: ImageVariationTool, root: Path) -> None:
     """A message lists the newest files only up to its maximum length."""
     for index in range(12):
         (root / f"{index}{'x' * 190}.png").write_bytes(ONE)

@@ -224,7 +224,7 @@ def test_deleted_folder_is_an_error(photos: Path) -> None:
     assert items[6].row == {"path": "photos/last.png"}
 
 
-def test_circular_links_end_no_walk(photos: Path) -> None:
+def test_circular_links_do_not_end_a_walk(photos: Path) -> None:
     """A link to itself or to a parent folder is skipped or reported, and the walk goes on."""
     (photos / "a.png").symlink_to(photos / "b.png")
     (photos / "b.png").symlink_to(photos / "a.png")

@@ -237,7 +237,7 @@ def test_glob_is_searched_once() -> None:
         assert len(operations("list")) == times
 
 
-def test_results_are_no_inputs() -> None:
+def test_results_are_not_inputs() -> None:
     """A run skips its own outputs among the inputs, and refuses them as the only input."""
     assert run_hosted("photos", out=OUT) == 0
     shelf_path(f"{OUT}/9.png").write_bytes(square_png())
@@ -512,7 +512,7 @@ def test_file_url_may_be_the_root(url: str) -> None:
     assert outputs.path == Path("/")
 
 
-def test_failed_ledger_upload_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_ledger_upload_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed upload of the ledger does not end the run unless it is the last one."""
     monkeypatch.setattr(stored_ledger, "UPLOAD_INTERVAL", -1.0)
     with StoredLedger(storage(), is_lost=lambda: False) as ledger:

@@ -166,7 +166,7 @@ def test_other_settings_make_other_files() -> None:
     )
 
 
-def test_irrelevant_options_change_no_name() -> None:
+def test_irrelevant_options_do_not_change_names() -> None:
     """Options that do not affect the images are not part of their names."""
     job = batch().read_job({"path": "photos/0.png"})
     first = VariationBatch("out", options={"threads": 1, "api_key": "sk-1"})

@@ -176,7 +176,7 @@ def test_usage_errors_help_and_version(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its images are saved as usual, and a refusal is one line."""
+    """Images of a hosted engine are saved as usual, and a refusal is one line."""
     refusal = response(400, failure("This image is not allowed.", code="content_policy_violation"))
     with raw_server(response(200, success(2)), refusal) as server:
         arguments = ["create", "--image", "photo.jpg", "--n", "2", "--engine", "variations"]

@@ -177,7 +177,7 @@ class TestMine(ServerConformanceTests):
 """
 
 
-def test_crash_is_no_violation(run: Run, pytester: pytest.Pytester) -> None:
+def test_crash_is_not_a_violation(run: Run, pytester: pytest.Pytester) -> None:
     """A crash is reported as an error that no list excuses, and not as a violation."""
     (pytester.path / "xfails.txt").write_text("answer-status\n")
     options = ("--image-variation-xfails=xfails.txt", "--image-variation-report=kit.json")

@@ -301,7 +301,7 @@ def test_runs_use_different_idempotency_keys() -> None:
     assert not first & second
 
 
-def test_more_than_declared_is_no_violation() -> None:
+def test_more_than_declared_is_not_a_violation() -> None:
     """A server may support more than it declares, but not return too few images."""
 
     def serving(most: int) -> Callable[[httpx.Request], httpx.Response]:

@@ -31,7 +31,7 @@ def test_every_fence_is_a_block() -> None:
 
 
 @pytest.mark.parametrize("block", blocks_where(lambda block: True))
-def test_a_block_runs_or_says_why_not(block: Block) -> None:
+def test_a_block_runs_or_gives_a_reason(block: Block) -> None:
     """A block runs, or the comment right above it gives the reason why not."""
     check_excuse(block)
 
@@ -67,7 +67,7 @@ OTHER_SDKS = ("csharp", "go", "java", "php", "ruby")
 
 
 @pytest.mark.parametrize("block", blocks_where(lambda block: block.language in OTHER_SDKS))
-def test_other_languages_ask_the_same_server(block: Block) -> None:
+def test_other_languages_use_the_same_server(block: Block) -> None:
     """Blocks in other languages get the address and the key from the same environment."""
     assert "OPENAI_BASE_URL" in block.text
     assert "OPENAI_API_KEY" in block.text

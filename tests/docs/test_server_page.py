@@ -19,7 +19,7 @@ ENGINE_OPTIONS = {
 """The options that `serve` shares with `create`, and `--help`."""
 
 
-def test_table_of_options_is_whole() -> None:
+def test_table_of_options_is_complete() -> None:
     """The page of the server lists each option of `serve`, and no other."""
     command = [sys.executable, "-m", "langchain_image_variation", "serve", "--help"]
     help_text = subprocess.run(

@@ -26,14 +26,14 @@ from pytest_image_variation.scenarios import SCENARIOS
 from tests.docs.pages import find_page, table
 
 
-def test_the_numbers_of_rules() -> None:
+def test_the_page_states_the_numbers_of_rules() -> None:
     """The page of the conformance kit says how many rules of each kind there are."""
     text = find_page("docs/conformance.md").text
     numbers = [int(n) for n in re.findall(r"(\d+) rules(?:,| about)", text)]
     assert numbers == [len(rules) for rules in (SERVER_RULES, CLIENT_RULES, ENGINE_RULES)]
 
 
-def test_the_tables_of_the_plugin_are_whole() -> None:
+def test_the_tables_of_the_plugin_are_complete() -> None:
     """The plugin's tables list each fixture, option and scenario, except the many successes."""
     text = find_page("docs/pytest-plugin.md").text + find_page("docs/conformance.md").text
     fixtures = {name for name, value in vars(plugin).items() if hasattr(value, "_fixture_function")}
@@ -46,7 +46,7 @@ def test_the_tables_of_the_plugin_are_whole() -> None:
         assert f"`{option} " in text
 
 
-def test_the_table_of_settings_is_whole() -> None:
+def test_the_table_of_settings_is_complete() -> None:
     """The table of settings lists each setting of the tool with its default, and no other."""
     settings = table("docs/langchain.md", "| setting | what it is | default |")
     names = [name for first in settings for name in re.findall(r"`(\w+)`", first)]
@@ -56,7 +56,7 @@ def test_the_table_of_settings_is_whole() -> None:
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
 
 
-def test_the_limits_of_the_tool_are_the_codes() -> None:
+def test_the_limits_of_the_tool_match_the_code() -> None:
     """The page of the tool states each limit with the value in the code."""
     limits = table("docs/langchain.md", "| limit | value | setting |")
     urls = URLPolicy(hosts=["images.example.com"])
@@ -77,7 +77,7 @@ def test_the_limits_of_the_tool_are_the_codes() -> None:
         assert setting in ToolSettings.model_fields
 
 
-def test_the_limits_of_images_are_the_codes() -> None:
+def test_the_limits_of_images_match_the_code() -> None:
     """The page on security states each limit of an image with the value in the code."""
     limits = table("docs/security.md", "| limit | value |")
     for limit, value in {
@@ -97,7 +97,7 @@ def test_the_limits_of_images_are_the_codes() -> None:
     assert sentence in find_page("docs/security.md").text
 
 
-def test_the_table_of_create_is_whole() -> None:
+def test_the_table_of_create_is_complete() -> None:
     """The table lists each option of `image-variation create`, and no other."""
     rows = table("docs/command-line.md", "| option | what it does | default |")
     documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}

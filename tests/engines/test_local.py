@@ -315,7 +315,7 @@ def test_an_error_of_the_listener_stops_the_request(
     ],
 )
 def test_refuses_options_out_of_range(option: str, value: Any) -> None:
-    """The error names the option, what it got, the limit and the next step."""
+    """The error for an option out of range names it, its value, the limit and the next step."""
     with pytest.raises(InvalidRequestError, match=f"{option} must be .* got .*;") as raised:
         LocalEngine(**{option: value})
     assert raised.value.param == option

@@ -67,7 +67,7 @@ def test_many_callers_share_memory_and_threads() -> None:
     """Six threads call one engine at once on two processors, and then a forked child does.
 
     All get the bytes that one caller alone gets. The six need less than four times the memory of
-    one, and besides their own threads only a few per processor. The child, which inherited the
+    one, and, apart from their own threads, only a few per processor. The child, which inherited the
     engine but none of its threads, gets the right images too.
     """
     done = subprocess.run(

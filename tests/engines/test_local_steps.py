@@ -164,7 +164,7 @@ def test_a_warp_has_no_folds_and_stays_inside(amplitude: float) -> None:
 
 
 def test_a_velocity_has_unit_speed() -> None:
-    """Its root mean square length is 1, and its vertical part is smaller."""
+    """The root mean square length of a velocity is 1, and its vertical part is smaller."""
     speeds = [warp.velocity(Draws(seed)) for seed in range(40)]
     for speed in speeds:
         assert np.sqrt(np.mean(np.sum(speed**2, axis=0))) == pytest.approx(1, abs=1e-4)
@@ -220,7 +220,7 @@ def test_descriptors_are_exact_in_float32(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_cosines_round_without_doubt(channels: int) -> None:
+def test_cosines_round_unambiguously(channels: int) -> None:
     """No entry is so close to half a step that the last bits of a cosine decide its rounding."""
     steps = 4096 * np.abs(patches._waves(channels))
     assert np.abs(steps % 1 - 0.5).min() > 1e-9
@@ -291,7 +291,7 @@ def test_balanced_uses_more_keys_than_nearest() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sums_are_rounded_as_exact_ones(seed: int) -> None:
+def test_sums_are_rounded_like_exact_sums(seed: int) -> None:
     """In any order of terms, a sum close to a rounding boundary is rounded like the exact sum."""
     generator = np.random.default_rng(seed)
     weights = (generator.random((40, 300)) ** 20).astype(np.float32).astype(float)

@@ -475,7 +475,7 @@ def test_a_download_gets_no_default_headers() -> None:
     assert ["api-key" in request.headers for request in requests] == [True, False]
 
 
-def test_the_fingerprint_tells_servers_apart() -> None:
+def test_the_fingerprint_distinguishes_servers() -> None:
     """A header is part of the fingerprint, since it may select a model, but a key is not."""
     client = ImageVariationClient(base_url=BASE_URL, api_key="sk-1")
     equal_client = client.copy(api_key="sk-2", default_headers={"api-key": "k"}, timeout=5)

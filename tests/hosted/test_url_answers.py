@@ -124,7 +124,7 @@ def test_a_url_of_another_host_follows_the_policy(call: Caller, url: str) -> Non
     assert len(requests) == 1
 
 
-def test_a_path_as_url_says_what_to_ask_for(call: Caller) -> None:
+def test_a_path_as_url_is_refused_with_advice(call: Caller) -> None:
     """If a URL is a path on the server's disk, the error says which format to request."""
     (image,) = call(answering(url_answer("/srv/xinference/image/ab.jpg"))[0]).data
     with pytest.raises(OutputError, match="ask for response_format 'b64_json'"):

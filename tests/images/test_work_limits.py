@@ -530,7 +530,7 @@ def test_corrupt_metadata_is_accepted(block: bytes) -> None:
 
 
 def test_camera_files_are_accepted() -> None:
-    """They have Exif with a thumbnail and a maker note, XMP, a split profile or an MPO index."""
+    """Files of cameras, with thumbnails, maker notes, XMP, profiles or MPO, are accepted."""
     image = Image.new("RGB", (64, 64), "teal")
     exif = Image.Exif()
     exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", 1, 72.0

@@ -176,13 +176,13 @@ def test_record_command_protects_installed_package(tmp_path: Path) -> None:
 def test_image_compression_is_not_a_change() -> None:
     """Another zlib does not change a cassette, but another color does."""
     text = (cassette_dir() / "success_b64_n1_256.yaml").read_text()
-    again = recompressed(text)
+    again = recompress(text)
     assert again != text
     assert record_cassettes.have_equal_meaning(text, again)
     assert not record_cassettes.have_equal_meaning(text, text.replace("1767225600", "1767225601"))
 
 
-def recompressed(text: str) -> str:
+def recompress(text: str) -> str:
     """Return a cassette whose image is compressed less."""
     content = yaml.safe_load(text)
     body = content["interactions"][0]["response"]["body"]

@@ -87,7 +87,7 @@ def test_neighbors(run: Run, module: str) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_names_have_our_prefix() -> None:
+def test_fixture_names_have_our_prefix() -> None:
     """All fixtures except the samples have a prefix, so they do not collide with others."""
     from pytest_image_variation import plugin
 

@@ -34,7 +34,7 @@ def form(fields: dict[str, str] | None = None, data: bytes = PNG, name: str = "a
     return Request("POST", str(request.url), request.read(), dict(request.headers))
 
 
-def recompressed(png: bytes) -> bytes:
+def recompress(png: bytes) -> bytes:
     """Return the same pixels as other bytes."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
@@ -71,7 +71,7 @@ def test_parts_must_match(other: Request, message: str) -> None:
 
 def test_images_match_by_pixels() -> None:
     """With "pixels", another compression is the same image, and another pixel is not."""
-    first, second = form(), form(data=recompressed(PNG))
+    first, second = form(), form(data=recompress(PNG))
     vcr_settings.multipart_pixels(first, second)
     with pytest.raises(AssertionError):
         vcr_settings.multipart(first, second)
@@ -93,8 +93,8 @@ def test_settings_take_bytes_or_pixels() -> None:
     """Any value of `images` other than "bytes" and "pixels" is a ValueError."""
     assert vcr_settings.vcr_settings()["match_on"][-1] == "multipart"
     assert vcr_settings.vcr_settings("pixels")["match_on"][-1] == "multipart_pixels"
-    with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colours'"):
-        vcr_settings.vcr_settings("colours")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ValueError, match="'bytes' or 'pixels', got 'colors'"):
+        vcr_settings.vcr_settings("colors")  # type: ignore[arg-type]  # that is the point
 
 
 def recorder() -> Any:
@@ -112,12 +112,12 @@ def upload(client: str, view: View, n: str = "2") -> int:
     if client == "aiohttp":
         return asyncio.run(_upload_by_aiohttp(url, fields, headers))
     files = {"image": ("a.png", PNG, "image/png")}
-    got: Any
+    response: Any
     if client == "requests":
-        got = requests.post(url, data=fields, files=files, headers=headers, timeout=10)
+        response = requests.post(url, data=fields, files=files, headers=headers, timeout=10)
     else:
-        got = httpx.post(url, data=fields, files=files, headers=headers)
-    return len(got.json()["data"])
+        response = httpx.post(url, data=fields, files=files, headers=headers)
+    return len(response.json()["data"])
 
 
 async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str, str]) -> int:
@@ -125,9 +125,9 @@ async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str
     form_data.add_field("image", io.BytesIO(PNG), filename="a.png", content_type="image/png")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url, data=form_data, headers=headers) as got,
+        session.post(url, data=form_data, headers=headers) as response,
     ):
-        return len((await got.json())["data"])
+        return len((await response.json())["data"])
 
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
@@ -185,10 +185,10 @@ def test_secrets_in_responses_are_redacted(tmp_path: Path, client: str) -> None:
     path = tmp_path / "own.yaml"
     with raw_server(response(200, body, **headers)) as server, recorder().use_cassette(str(path)):
         get: Any = httpx.get if client == "httpx" else requests.get
-        got = get(f"{server.base_url}/x", timeout=10)
+        received = get(f"{server.base_url}/x", timeout=10)
         # The program still sees the original response.
-        assert got.content == body
-        assert got.headers["x-request-id"] == "req_0123456789abcdef"
+        assert received.content == body
+        assert received.headers["x-request-id"] == "req_0123456789abcdef"
     text = path.read_text()
     assert not any(secret in text for secret in ("0123456789", "abcd*", "__cf_bm", "Zm9v"))
     assert "c2stc2VjcmV0LTAxMjM0NTY3ODk=" in text

@@ -83,7 +83,7 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 @pytest.mark.parametrize("n", [1, 10])
 async def test_b64_json(client: httpx.AsyncClient, n: int, size: str) -> None:
-    """The response has exactly n images of exactly the size, and only `created` besides."""
+    """The response has exactly n images of exactly the size, and otherwise only `created`."""
     form = {"n": str(n), "size": size, "response_format": "b64_json"}
     response = await client.post(PATH, data=form, files=image_part())
     assert response.status_code == 200
@@ -207,7 +207,7 @@ async def test_invalid_fields_are_named(
     param: str | None,
     message: str,
 ) -> None:
-    """The error in the vendor's envelope names the invalid field."""
+    """The error for an invalid field names it, in the vendor's envelope."""
     error = error_of(await client.post(PATH, data=data, files=files), status)
     assert error["type"] == "invalid_request_error"
     if "multipart" not in message:

@@ -67,7 +67,7 @@ def post(address: str, **form: str) -> httpx.Response:
     return httpx.post(f"{address}/v1/images/variations", data=form, files=files, timeout=60)
 
 
-def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
+def test_serve_prints_the_settings_of_a_client(tmp_path: Path) -> None:
     """The server prints a client's settings, and without a key says that anyone may use it."""
     with serve(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
@@ -79,7 +79,7 @@ def test_it_prints_the_settings_of_a_client(tmp_path: Path) -> None:
         assert post(address).status_code == 200
 
 
-def test_it_prints_an_address_that_works(tmp_path: Path) -> None:
+def test_serve_prints_an_address_that_works(tmp_path: Path) -> None:
     """The server prints an address that every client can call, even if it listens on 0.0.0.0."""
     with serve(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
         assert running.stdout is not None
@@ -98,7 +98,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
             assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
 
 
-def test_it_logs_each_request(tmp_path: Path) -> None:
+def test_serve_logs_each_request(tmp_path: Path) -> None:
     """Each request is logged to standard error, as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
     with serve(tmp_path, *arguments) as (running, address):
@@ -363,7 +363,7 @@ except KeyboardInterrupt:
 @pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
+def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, number: int, code: int) -> None:
     """A second signal ends the server despite answers in progress, without a traceback."""
     command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
     pipe = subprocess.PIPE
@@ -390,7 +390,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
 
 @pytest.mark.slow
 @POSIX
-def test_an_idle_client_delays_no_shutdown(tmp_path: Path) -> None:
+def test_an_idle_client_barely_delays_a_shutdown(tmp_path: Path) -> None:
     """After a signal, an idle client has a limited time, which here is one second."""
     script = (
         "import sys; from langchain_image_variation.server import create_app\n"
@@ -462,7 +462,7 @@ def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
         assert json.loads(running.stderr.readline())["status"] == 499
 
 
-def test_a_port_that_is_in_use(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_input_error(tmp_path: Path) -> None:
     """A port that is in use is an input error in one line."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
@@ -532,7 +532,7 @@ def test_the_default_engine_works(tmp_path: Path) -> None:
         assert SquarePNG(base64.b64decode(base64_png)).side == 256
 
 
-def test_an_answer_is_not_delayed() -> None:
+def test_a_response_body_is_not_delayed() -> None:
     """The body of a response does not wait until the client has acknowledged the headers."""
     with (
         listen("127.0.0.1", 0) as listener,
