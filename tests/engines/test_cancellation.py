@@ -99,7 +99,7 @@ async def test_errors_of_cancelled_engines_are_not_logged(caplog: pytest.LogCapt
     assert not caplog.records
 
 
-async def test_a_call_cancelled_before_its_thread_makes_nothing() -> None:
+async def test_a_call_cancelled_before_its_thread_starts() -> None:
     """While other work keeps all threads busy, the engine has not started."""
     engine, is_free = SlowEngine(), threading.Event()
     with ThreadPoolExecutor(1) as threads:
