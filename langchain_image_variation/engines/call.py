@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,10 +42,15 @@ def call_engine(
             `EngineError`, as does an answer of another type or with another number of images.
     """
     reporter = ProgressReporter(request.n, progress)
-    with call_context(reporter), _failures(engine, reporter):
-        answer: Any = engine.create_variation(request)
-        if isawaitable(answer):
-            answer = _run_in_background(answer)
+    try:
+        with call_context(reporter):
+            answer: Any = engine.create_variation(request)
+            if isawaitable(answer):
+                answer = _run_in_background(answer)
+    except Exception as error:
+        if isinstance(error, ImageVariationError) or reporter.listener_failed:
+            raise
+        raise _foreign_error(engine, error) from error
     return _checked_answer(answer, request, reporter)
 
 
@@ -78,7 +81,7 @@ async def call_engine_async(
     cancel_event = threading.Event()
     reporter = ProgressReporter(request.n, progress)
     try:
-        with call_context(reporter, cancel_event), _failures(engine, reporter):
+        with call_context(reporter, cancel_event):
             answer: Any = await (
                 _call_in_thread(engine, request, cancel_event)
                 if wait_when_cancelled
@@ -86,6 +89,10 @@ async def call_engine_async(
             )
             if isawaitable(answer):
                 answer = await answer
+    except Exception as error:
+        if isinstance(error, ImageVariationError) or reporter.listener_failed:
+            raise
+        raise _foreign_error(engine, error) from error
     finally:
         cancel_event.set()
     return _checked_answer(answer, request, reporter)
@@ -121,20 +128,14 @@ async def _call_in_thread(
         del task
 
 
-@contextmanager
-def _failures(engine: object, reporter: ProgressReporter) -> Iterator[None]:
-    """Turn an error from outside the tree into an `EngineError` that does not show its text."""
-    try:
-        yield
-    except ImageVariationError:
-        raise
-    except Exception as error:
-        if reporter.listener_failed:
-            raise
-        raise EngineError(
-            f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
-            "in the engine."
-        ) from error
+def _foreign_error(engine: object, error: Exception) -> EngineError:
+    """Return the error for one from outside the tree. It does not show the text of that one."""
+    # No context manager raises it: since Python 3.12, an error that a generator's context manager
+    # raises is part of a reference cycle, which would keep the images of the request.
+    return EngineError(
+        f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
+        "in the engine."
+    )
 
 
 def _checked_answer(
