@@ -19,7 +19,7 @@ PNG = SquarePNG(square_png())
 
 
 def test_defaults_follow_the_contract() -> None:
-    """Only the image is required. The other fields have the contract's defaults."""
+    """Only the image is required, and the other fields have the contract's defaults."""
     request = CreateImageVariationRequest(image=PNG)
     assert request.model == "dall-e-2"
     assert (request.n, request.response_format, request.size) == (1, "url", "1024x1024")

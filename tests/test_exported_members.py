@@ -25,7 +25,7 @@ OF_THE_EXTRA = (
 
 
 def test_the_root_exports_names_that_resolve() -> None:
-    """Every public name can be loaded if its extra is installed. The list is sorted."""
+    """The public names are sorted, and each can be loaded if its extra is installed."""
     names = langchain_image_variation.__all__
     assert names == sorted(names)
     for name in (*names, "create_app", "ImageVariationToolSpec"):

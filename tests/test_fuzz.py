@@ -247,7 +247,7 @@ _SETTINGS = settings(
 
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_any_image_is_loaded_or_refused(hook: Counter[str], cases: int) -> None:
-    """Only our own errors, no warning, no file. Other programs see the same pixels as we do."""
+    """Any image raises at most our own errors, and others see the same pixels as we do."""
 
     @settings(_SETTINGS, max_examples=cases)
     @given(_IMAGES, st.sampled_from([*_FORMS]), st.sampled_from(["crop", "pad", "strict"]))

@@ -56,7 +56,7 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [b"something else", square_png(65), square_png()[:-40], b""])
 def test_never_replaces_another_image(tmp_path: Path, other: bytes) -> None:
-    """If the name is taken by other content, the hash in the name gets longer."""
+    """If other content has the name of an image, the hash in the image's name gets longer."""
     image = decode(PNG)
     data = encode(image)
     first = save_png(image, tmp_path, name="cat", suffix="1")
@@ -145,7 +145,7 @@ def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])
 def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
-    """Some servers send JPEG or WebP in b64_json. The result is a PNG with the same pixels."""
+    """JPEG and WebP in b64_json, as some servers send it, are written as equal PNG files."""
     buffer = io.BytesIO()
     decode(PNG).save(buffer, format)
     pixels = decode_result(buffer.getvalue())
@@ -159,7 +159,7 @@ def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
 
 @pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
 def test_an_unreadable_image_does_not_lose_the_others(tmp_path: Path, data: bytes) -> None:
-    """The other images may be paid for. They are written, and the error lists them."""
+    """The other images, which may be paid for, are written, and the error lists them."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
     with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: image-"):
         save_images(response, tmp_path)

@@ -87,7 +87,7 @@ def test_every_format_is_cropped_to_the_center(format: str) -> None:
 
 
 def test_padding_is_black_or_transparent() -> None:
-    """Padding keeps the whole image. The bars are black, or transparent if the image has alpha."""
+    """Padding cuts nothing off, and its bars are black, or transparent if the image has alpha."""
     for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("L", 0)):
         tall = Image.new(mode, (10, 30), "white")
         source = load_source(encode_as("PNG", tall), fit="pad")
@@ -206,7 +206,7 @@ STRICT = [
 
 @pytest.mark.parametrize(("data", "message"), STRICT, ids=[message for _, message in STRICT])
 def test_strict_refuses_what_breaks_a_rule(data: bytes, message: str) -> None:
-    """With fit='strict', nothing is converted. The error names the rule and the value."""
+    """With fit='strict', nothing is converted, and the error names the rule and the value."""
     with pytest.raises(InvalidImageError, match=message):
         load_source(data, fit="strict")
 
@@ -292,7 +292,7 @@ def _every_format() -> dict[str, bytes]:
 
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
-    """The first bytes decide about the format. A suffix neither opens a file nor refuses it."""
+    """The first bytes determine the format, and a suffix neither opens a file nor refuses it."""
     path = tmp_path / "cat.png"
     files = _every_format()
     assert files.keys() >= {"EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "TGA", *FORMATS}
@@ -334,7 +334,7 @@ def test_an_unknown_fit_is_refused() -> None:
 
 
 def test_refuses_a_folder_a_pipe_and_a_device(tmp_path: Path) -> None:
-    """Only regular files are read. A FIFO without a writer does not block."""
+    """Only regular files are read, and a FIFO without a writer does not block."""
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path, "folder"),
@@ -481,7 +481,7 @@ _HEADS = st.sampled_from(
 
 @given(st.builds(lambda head, rest: head + rest, _HEADS, st.binary(max_size=300)))
 def test_any_bytes_are_an_image_or_our_error(data: bytes) -> None:
-    """No bytes raise an error outside the tree."""
+    """Bytes of any kind are loaded or raise one of our own errors."""
     try:
         load_source(data)
     except ImageVariationError as error:
@@ -490,7 +490,7 @@ def test_any_bytes_are_an_image_or_our_error(data: bytes) -> None:
 
 @given(st.text(max_size=80) | st.text(max_size=80).map("data:".__add__))
 def test_any_text_is_an_image_or_our_error(text: str) -> None:
-    """No text raises an error outside the tree."""
+    """Text of any kind is loaded or raises one of our own errors."""
     with pytest.raises(ImageVariationError):
         load_source(text)
 

@@ -90,7 +90,7 @@ def test_a_thread_finds_results_of_removed_messages(tool: ImageVariationTool, ro
 
 
 def test_an_image_in_messages_wins_over_a_file(tool: ImageVariationTool, root: Path) -> None:
-    """`img_1` is the image in the conversation. `img_1.png` is the file."""
+    """`img_1` is the image in the conversation, and `img_1.png` is the file."""
     (root / "img_1").write_bytes(OTHER)
     (root / "img_1.png").write_bytes(OTHER)
     talk = Talk(tool, None, upload(ONE))

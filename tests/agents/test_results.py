@@ -277,7 +277,7 @@ def test_a_scope_must_be_a_scope_name(tmp_path: Path, scope: str) -> None:
 
 
 def test_a_large_result_is_not_read_completely(tmp_path: Path) -> None:
-    """Of a result that is too large, only enough bytes are read to notice that."""
+    """A result that is too large is read only until that is certain."""
     results = open_results("bucket", tmp_path)
     Bucket.objects["kept/here/cat-0123abcd-1.png"] = (0, b"x" * (MAX_SOURCE_BYTES + 10))
     with results.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]

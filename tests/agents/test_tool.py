@@ -101,7 +101,7 @@ def test_the_model_sees_three_arguments(tool: ImageVariationTool) -> None:
 
 
 def test_content_and_artifact_of_a_call(tool: ImageVariationTool, root: Path) -> None:
-    """The content is short and names the handles. The artifact is plain JSON with valid paths."""
+    """The content is short and names the handles, and the artifact is JSON with valid paths."""
     message = tool.invoke(call(image="cat.jpg", n=3, size="256x256"))
     assert isinstance(message, ToolMessage)
     assert message.status == "success"

@@ -108,7 +108,7 @@ async def test_the_raw_output_is_the_langchain_artifact(root: Path, kind: str) -
 
 
 def test_a_single_name_is_the_image(tool: FunctionTool) -> None:
-    """A program may call the tool with only the name. Null means the default."""
+    """A program may call the tool with only the name of an image, and null means the default."""
     for output in (tool("cat.jpg"), tool.call(image="cat.jpg", n=None, size=None)):
         assert [image["width"] for image in output.raw_output["images"]] == [1024]
 

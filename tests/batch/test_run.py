@@ -52,7 +52,7 @@ def test_folder_becomes_images_and_manifest(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_n_may_change_between_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """A higher n adds images. A lower n keeps all files, but the manifest lists only n."""
+    """A higher n adds images, and a lower n keeps all files but lists only n in the manifest."""
     assert run_hosted("photos", "--n", "2") == 0
     rows = read_manifest()
     assert run_hosted("photos", "--n", "4") == 0

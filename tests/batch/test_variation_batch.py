@@ -42,7 +42,7 @@ def output_files() -> set[str]:
 
 
 def test_columns_in_and_columns_out() -> None:
-    """The output has one row per image. Each image on disk has the size and hash of its row."""
+    """The output has a row with the right size and hash for each image on disk."""
     out = batch()({"path": ["photos/0.png", "photos/1.png"], "position": [7, 8]})
     assert tuple(out) == (*COLUMNS, "position")
     assert out["source_path"] == ["photos/0.png"] * 2 + ["photos/1.png"] * 2

@@ -63,7 +63,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
 
 
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
-    """Another compression of the same photo makes the same files."""
+    """Two files of one photo that differ in compression give variations with the same names."""
     outputs = set()
     for data in encodings(decode(SquarePNG(square_png(24)))):
         Path("photo.png").write_bytes(data)
@@ -93,7 +93,7 @@ def test_json_and_files_together(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run without --seed prints the seed. A run with this seed makes the same files."""
+    """A run without --seed prints a seed, with which another run makes the same files."""
     arguments = ["create", "--image", "photo.jpg", "--size", "256x256"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
@@ -233,7 +233,7 @@ def test_engines_heed_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An engine is usable if the environment has what it needs. No key is printed."""
+    """An engine is usable if the environment has what it needs, and no key is printed."""
     monkeypatch.setenv(variable, value)
     engines = listed_engines(capsys)
     assert {name for name, (state, _) in engines.items() if state == "usable"} == {
@@ -270,7 +270,7 @@ def test_listed_engines_are_closed(
 def test_a_missing_package_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`engines` lists the engine as not usable with the command to run. Using it exits with 1."""
+    """An engine that lacks a package is listed with the command to run, and exits with 1."""
     declare(tmp_path, "heavy", "heavy = not_installed_here:Engine [gpu]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["engines"]) == 0
@@ -351,7 +351,7 @@ def test_corrupt_pixels_are_invalid_input(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_process_without_warnings_or_traceback() -> None:
-    """`python -m` runs the same program. An error is one line and nothing else."""
+    """`python -m` runs the same program, and an error is one line and nothing else."""
     Path("square.png").write_bytes(square_png())
     completed = run("create", "--image", "square.png", "--n", "2", "--size", "256x256")
     assert (completed.returncode, len(completed.stdout.splitlines())) == (0, 3)
@@ -379,7 +379,7 @@ def test_a_reader_may_stop_early() -> None:
 
 @pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar() -> None:
-    """On a terminal, a bar starts at 0 and disappears. Elsewhere there is no bar."""
+    """Only on a terminal is there a bar, which starts at 0 and disappears."""
     terminal, child_side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     arguments = ["create", "--image", "photo.jpg", "--n", "2", "--size", "256x256"]

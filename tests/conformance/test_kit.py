@@ -72,7 +72,7 @@ def test_without_a_url_everything_is_skipped(run: Run) -> None:
 
 
 def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
-    """A failure has the rule, what was found and how to repeat it. A table has the counts."""
+    """A failure has the rule, what was found and how to repeat it, and a table has the counts."""
     result = kit("--image-variation-report=reports/kit.json", "-k", "broken-pixels or n-zero")
     result.assert_outcomes(failed=1, passed=1, deselected=COUNT - 2)
     result.stdout.fnmatch_lines(
@@ -304,7 +304,7 @@ class TestEngine(EngineConformanceTests):
 
 
 def test_subclasses(run: Run) -> None:
-    """Each class needs only its one fixture."""
+    """Each class of the kit works in a subclass that provides its one fixture."""
     selection = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
     result = run(SUBCLASSES, "-k", selection, "-rs")
     result.assert_outcomes(passed=3, failed=3, skipped=2, deselected=count_of_subclass_tests() - 8)

@@ -90,7 +90,7 @@ def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
 def test_broken_copy_breaks_its_rule(
     copies: Copies, request: pytest.FixtureRequest, mutation: Mutation
 ) -> None:
-    """Of the rules affected by a copy's change, exactly those in the table fail."""
+    """Of the rules that a copy's change affects, exactly those in the table fail."""
     if mutation.expiring:
         copies = request.getfixturevalue("expiring")
         ids = [id for id in SERVER_RULES if id.startswith("url-expires")]
@@ -106,5 +106,5 @@ def test_broken_copy_breaks_its_rule(
     "mutation", [pytest.param(m, id=m.name) for m in MUTATIONS if not m.expiring]
 )
 def test_broken_copy_breaks_no_other_rule(copies: Copies, mutation: Mutation) -> None:
-    """Of all rules, exactly those in the table fail for a broken copy."""
+    """A broken copy breaks exactly the rules in its row of the table."""
     assert broken_rules(server(copies, mutation)) == set(mutation.breaks)

@@ -223,7 +223,7 @@ HINTS = {
 
 @pytest.mark.parametrize("status", HINTS)
 def test_hint_about_the_options(status: int) -> None:
-    """If the server responds without images, the message says what to check."""
+    """If a server responds without images, the message says which options to check."""
     assert violation_of(
         "answer-status", constant_server(b"No", status, location="/there")
     ).endswith(f"({HINTS[status]})")

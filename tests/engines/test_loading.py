@@ -68,7 +68,7 @@ def test_our_engines_are_declared() -> None:
 
 
 def test_engines_satisfy_the_protocol() -> None:
-    """Both Protocols can be checked at run time."""
+    """Engines satisfy the Protocols, which can be checked at run time."""
     assert isinstance(load_engine("instant"), VariationEngine)
     assert not isinstance(object(), VariationEngine | AsyncVariationEngine)
 

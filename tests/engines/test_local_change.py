@@ -39,7 +39,7 @@ def test_the_amplitude_reaches_the_target() -> None:
 
 @pytest.mark.slow
 def test_change_rises_with_strength_and_nothing_breaks() -> None:
-    """The median change of three seeds rises with strength. No image is a copy, blurred or torn."""
+    """The median change rises with strength, and no image is a copy, blurred or torn."""
     source = scene()
     medians = []
     for strength in STRENGTHS:

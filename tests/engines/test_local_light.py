@@ -28,7 +28,7 @@ def test_light_changes_tone_and_color_only() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
 def test_light_keeps_mode_and_alpha(mode: str) -> None:
-    """Alpha stays as it is. Gray gets a different tone but no color."""
+    """Alpha stays as it is, and gray gets a different tone but no color."""
     image = _photo().convert(mode)
     lit = relight(image, 3, 0.8)
     assert lit.mode == mode

@@ -64,7 +64,7 @@ def test_a_whole_pixel_displacement_copies_pixels() -> None:
 
 
 def test_only_seams_are_blended() -> None:
-    """Where two pieces meet, one cell is a blend. All other pixels come from one piece."""
+    """Where two pieces meet, one cell is a blend, and all other pixels come from one piece."""
     source = np.zeros((256, 256, 1), dtype=np.uint8)
     source[:, 192:] = 200
     field_ = _zero_field(64)
@@ -99,7 +99,7 @@ def test_an_edge_is_not_copied_in_steps() -> None:
 
 
 def test_a_contour_in_grain_is_not_copied_in_steps() -> None:
-    """A bright bar in grain stays bent. Grain far from it is copied."""
+    """A bright bar in grain stays bent, and grain far from it is copied."""
     source = np.random.default_rng(0).integers(60, 120, (256, 256, 1)).astype(np.uint8)
     source[:, 128:132] = 255
     bent = _zero_field()
@@ -203,7 +203,7 @@ def test_descriptors_keep_distances(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_descriptors_are_exact_in_float32(channels: int) -> None:
-    """No partial sum reaches 2^24, whatever the patch. So every BLAS finds the same descriptors."""
+    """No partial sum reaches 2^24, so that every BLAS computes the same descriptors."""
     directions = patches._cosines(channels)
     assert (directions == np.rint(directions)).all()
     most = 128 * np.abs(directions).sum(axis=0).max()

@@ -89,7 +89,7 @@ def test_the_advice_of_the_server_is_followed(
 
 
 def test_a_wait_past_the_deadline_is_not_started(call: Caller) -> None:
-    """If the server's delay exceeds the time left, an error names both at once."""
+    """If the server's delay exceeds the time left, an error gives both times immediately."""
     handler, requests = answering(httpx.Response(429, headers={"retry-after": "3600"}))
     with pytest.raises(
         RateLimitError, match=r"wait 3,600 s, but only \d+ s of the deadline"

@@ -79,7 +79,7 @@ ERRORS = [
 def test_each_error_answer_has_its_error(
     call: Caller, status: int, body: bytes, error_class: type[ImageVariationError], message: str
 ) -> None:
-    """Each error answer has its error, with the status and the request ID, whatever its body."""
+    """Each kind of error answer, whatever its body, has an error with status and request ID."""
     handler, _ = answering(httpx.Response(status, content=body, headers={"x-request-id": "req_7"}))
     with pytest.raises(error_class, match=message) as caught:
         call(handler, max_retries=0)

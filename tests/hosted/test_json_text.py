@@ -57,7 +57,7 @@ def test_a_corrupt_text_is_refused(text: bytes) -> None:
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
-    """Some servers on Windows send one."""
+    """A byte order mark, as some servers on Windows send it, is skipped."""
     assert parse(b"\xef\xbb\xbf[1]", []) == [1]
 
 

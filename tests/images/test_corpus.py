@@ -25,7 +25,7 @@ def pixels(image: Image.Image) -> list[Pixel]:
 
 
 def test_every_valid_file_is_read_exactly() -> None:
-    """Each is read as a `SquarePNG` and by `load_source`, and every pixel is compared."""
+    """Every valid file gives its exact pixels as a `SquarePNG` and by `load_source`."""
     failures, names = [], set()
     for name, sample in valid.images():
         names.add(name)
@@ -54,7 +54,7 @@ def test_every_oblong_file_is_cropped_exactly() -> None:
 
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_every_corrupt_file_is_refused(kind: str) -> None:
-    """Nothing is loaded or decoded, and the message is short and our own."""
+    """Every corrupt file is refused with a short message of our own."""
     failures = []
     for name, data in CORRUPT[kind]:
         reads: list[Callable[[], object]] = [partial(_decoded, data)]

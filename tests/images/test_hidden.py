@@ -285,7 +285,7 @@ def _animated(*, still_is_a_frame: bool) -> bytes:
 
 
 def test_only_the_still_image_is_passed_on() -> None:
-    """Frames are removed. The note says if the still image is not one of them."""
+    """Frames are removed, and the note says if the still image is not one of them."""
     for still_is_a_frame, note in (
         (True, "image: took the first frame."),
         (False, "image: took the still image, which is not part of the animation."),

@@ -45,7 +45,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
 
 
 def test_floats_are_scaled() -> None:
-    """The smallest and largest finite samples become 0 and 255. NaN and infinity are harmless."""
+    """The smallest and largest finite samples become 0 and 255, despite NaN and infinity."""
     image = Image.new("F", (2, 2))
     values = (-1.5, 3.0, float("nan"), float("inf"))
     for at, value in enumerate(values):
@@ -109,7 +109,7 @@ def _with_red_and_blue_swapped(profile: bytes) -> bytes:
 
 
 def test_an_embedded_profile_is_converted_to_srgb() -> None:
-    """Colors are converted and alpha is kept. An sRGB or corrupt profile changes nothing."""
+    """Colors are converted to sRGB without changing alpha, unless the profile is corrupt."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.new("RGBA", (2, 2), (10, 200, 90, 128))
     for profile, expected in (

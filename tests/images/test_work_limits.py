@@ -342,7 +342,7 @@ def test_a_scan_counts_each_of_its_components() -> None:
 
 @pytest.mark.parametrize("frame", ["duplicate", "missing", "short"])
 def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
-    """Components with one number count as the largest. Without a frame, nothing is counted."""
+    """Components with one number count as the largest, and without a frame nothing is counted."""
     data = _with_claimed_size(9459, 9459, "RGB", 60)
     at = data.index(b"\xff\xc2")
     if frame == "duplicate":
@@ -404,7 +404,7 @@ BODILESS = sorted(
 
 @pytest.mark.parametrize("marker", BODILESS, ids=hex)
 def test_no_segment_hides_other_segments(marker: int) -> None:
-    """If Pillow reads a body as segments, the file is refused or they are counted."""
+    """If Pillow reads a body as segments, they are counted, or the file is refused."""
     many = EXIF * (MAX_JPEG_EXIF_SEGMENTS + 1)
     assert len(BODILESS) > 20
     with pytest.raises(InvalidImageError, match=r"kind that is not supported|segments of Exif"):

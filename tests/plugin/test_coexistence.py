@@ -62,7 +62,7 @@ def test_plugin_name() -> None:
 def test_plugin_is_loaded_and_can_be_disabled(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pytest loads the plugin without an option. If disabled, its marker is unknown."""
+    """Pytest loads the plugin without an option, and does not know its marker if it is disabled."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     pytester.makepyfile(ONE)
     others = {entry.name for entry in metadata.entry_points(group="pytest11")} - {"image_variation"}

@@ -97,7 +97,7 @@ def test_same_tests_pass_on_a_live_server(run: Run, live: View) -> None:
 
 
 def test_records_a_live_server(run: Run, live: View, pytester: pytest.Pytester) -> None:
-    """Each test gets a redacted cassette that vcrpy can play. A second run replaces it."""
+    """Each test gets a redacted cassette that vcrpy can play, and a second run replaces it."""
     options = (f"--image-variation-url={live.base_url}", "--image-variation-record=cassettes")
     for _ in range(2):
         result = run(TESTS, *options, "--image-variation-api-key=sk-secret-123456789")
@@ -116,7 +116,7 @@ def test_records_a_live_server(run: Run, live: View, pytester: pytest.Pytester) 
 def test_only_passing_tests_are_recorded(
     run: Run, live: View, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each test has its own file. A test that fails later keeps the earlier recording."""
+    """Each test has its own recording, which a later failure of the test does not replace."""
     source = """
         import httpx, os, pytest
 

@@ -222,7 +222,7 @@ def test_abandoned_response_logs_nothing(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_our_client_raises_for_faults(view: View) -> None:
-    """Our client handles faults as the vendor's, and retries where that helps."""
+    """Our client handles these faults like the vendor's, and retries where that helps."""
     with ImageVariationClient(base_url=view.base_url) as client:
         view.fail_next("rate_limit")
         view.fail_next("image_rate_limit")

@@ -262,7 +262,7 @@ def test_words_that_resemble_ids_are_kept() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_forms_of_aiohttp(tmp_path: Path) -> None:
-    """Mappings and pairs with files are forms. A mapping without files may be JSON."""
+    """Mappings and pairs with files are forms, but a mapping without files may be JSON."""
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
     with path.open("rb") as file:

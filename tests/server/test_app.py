@@ -272,7 +272,7 @@ def test_any_body_gets_an_error_envelope(
 
 
 async def test_a_body_that_is_too_long_is_cut_off(client: httpx.AsyncClient) -> None:
-    """A body that is too long is answered while it arrives, and only partly read."""
+    """A body that is too long is answered while it arrives, and only a part is read."""
     sent_bytes = 0
 
     async def body() -> AsyncIterator[bytes]:
@@ -832,7 +832,7 @@ def test_a_missing_engine_or_folder(tmp_path: Path) -> None:
     ],
 )
 def test_without_the_extra(statement: str) -> None:
-    """An ImportError names the extra. The package itself can still be imported."""
+    """Without the extra, an ImportError names it, and the package itself can be imported."""
     script = "import sys; sys.modules['starlette'] = None; import langchain_image_variation\n"
     done = subprocess.run(
         [sys.executable, "-c", script + statement], capture_output=True, text=True, timeout=60

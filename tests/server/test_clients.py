@@ -184,7 +184,7 @@ def test_the_sdk_retries(address: str, photo: Path) -> None:
 
 
 def test_our_own_client(address: str, photo: Path) -> None:
-    """Our client has downloaded its results already, and our errors keep their classes."""
+    """Results of our client are downloaded already, and our errors keep their classes."""
     with ImageVariationClient(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
         for n, size, response_format in CALLS:
             answer = client.images.create_variation(
@@ -212,7 +212,7 @@ def test_our_own_client(address: str, photo: Path) -> None:
 
 
 async def test_our_own_async_client(address: str, photo: Path) -> None:
-    """Of fifty calls at once, those that are refused are retried."""
+    """Of fifty calls at once, our async client retries those that are refused."""
     client = AsyncImageVariationClient(base_url=f"{address}/v1", api_key=KEY)
     async with client:
         calls = [client.images.create_variation(image=photo, size="256x256") for _ in range(50)]

@@ -72,7 +72,7 @@ def check_errors(output: dict[str, Any], names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("release", ["newest", "4"])
 def test_the_npm_package(tmp_path: Path, release: str) -> None:
-    """Each format, number and size works with the npm package, as do its errors."""
+    """Each format, number and size works with the npm package, and so do its errors."""
     folder = installed_client(f"node-{release}/node_modules/openai").parents[1]
     node = shutil.which("node") or "node"
     retries = "yes" if release == "newest" else "no"

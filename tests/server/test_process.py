@@ -68,7 +68,7 @@ def post(address: str, **form: str) -> httpx.Response:
 
 
 def test_serve_prints_the_settings_of_a_client(tmp_path: Path) -> None:
-    """The server prints a client's settings, and without a key says that anyone may use it."""
+    """`serve` prints a client's settings, and without a key says that anyone may use it."""
     with serve(tmp_path, "--engine", "instant") as (running, address):
         assert running.stdout is not None
         lines = [running.stdout.readline() for _ in range(4)]
@@ -80,7 +80,7 @@ def test_serve_prints_the_settings_of_a_client(tmp_path: Path) -> None:
 
 
 def test_serve_prints_an_address_that_works(tmp_path: Path) -> None:
-    """The server prints an address that every client can call, even if it listens on 0.0.0.0."""
+    """`serve` prints an address that every client can call, even if it listens on 0.0.0.0."""
     with serve(tmp_path, "--engine", "instant", "--host", "0.0.0.0") as (running, address):
         assert running.stdout is not None
         assert running.stdout.readline() == f"  OPENAI_BASE_URL={address}/v1\n"
@@ -99,7 +99,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_serve_logs_each_request(tmp_path: Path) -> None:
-    """Each request is logged to standard error, as JSON if requested."""
+    """`serve` logs each request to standard error, as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
     with serve(tmp_path, *arguments) as (running, address):
         assert post(address).status_code == 401

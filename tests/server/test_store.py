@@ -96,7 +96,7 @@ def test_a_renewed_image_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_storing_again_never_shortens(tmp_path: Path) -> None:
-    """Each URL of an image works for its whole time."""
+    """Each URL of an image works for its whole time, even if the image is stored again."""
     long = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     address = long.add(square_png(1))
     expiry = path_of(long, address).stat().st_mtime

@@ -154,7 +154,7 @@ def read_node_log() -> set[str]:
 def test_workers_run_on_machines_with_gpus(
     nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two workers share a GPU and see it. Requesting more GPUs than exist is an error."""
+    """Two workers share a GPU and see it, and requesting more GPUs than exist is an error."""
     with nodes.extra_node_with_gpu():
         assert cluster_run(nodes, "--gpus", "0.5") == 0
         assert [line.split()[1:] for line in read_node_log()] == [["third", "0"]] * 2
