@@ -23,7 +23,7 @@ DECOMPRESSED_BYTES = 400 * 2**20
 """The decompressed size of each compressed chunk."""
 
 LOADED = "loaded"
-"""The outcome of a file that is loaded without anything but its image."""
+"""The outcome of a file whose image is loaded, and nothing else in it."""
 
 
 def files() -> Iterator[tuple[str, bytes, str]]:
