@@ -280,7 +280,7 @@ def run_batch(
     """Run `image-variation batch`."""
     command = [sys.executable, "-m", "langchain_image_variation", "batch", photos]
     command += ["--size", f"{size}x{size}", "--engine", engine, "--workers", str(workers), *options]
-    # The CPU time of a child includes that of its own children, once it has waited for them.
+    # The CPU time of a child includes the time of the children that it has waited for.
     start_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.Popen(

@@ -60,7 +60,7 @@ def suffix(name: str) -> str:
 def parquet_is_available() -> bool:
     """Return whether pyarrow is installed, which Parquet files need."""
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # noqa: F401  # only to see whether it is there
     except ImportError:
         return False
     return True

@@ -55,7 +55,7 @@ def test_folder_is_walked_in_order(photos: Path) -> None:
 
 
 def test_results_inside_the_input_are_skipped(photos: Path) -> None:
-    """A run does not make variations of its own results."""
+    """A run does not make variations of the results that it wrote."""
     for name in ("out/images/ab/1.png", "out/gallery/thumbnails/1.jpg", "out/mine.png"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()

@@ -61,7 +61,7 @@ def connect(address: str | None) -> Iterator[None]:
         EngineError: If the cluster cannot be reached.
     """
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # noqa: F401  # the actors need it
         import ray
         import ray.data
     except ImportError:

@@ -104,7 +104,7 @@ def test_source_that_kills_its_worker_is_a_row(
 
 
 def test_worker_stops_itself_at_max_failures(nodes: Nodes, photos: Path) -> None:
-    """A worker stops after --max-failures failures of its own, without waiting for the run."""
+    """A worker stops after its own --max-failures failures, without waiting for the run."""
     for photo in photos.iterdir():
         photo.write_text("not an image")
     assert cluster_run(nodes, "--max-failures", "1") == 3
