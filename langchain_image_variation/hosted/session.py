@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from http.cookiejar import Cookie, CookieJar
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -22,6 +23,23 @@ _HEADERS = {
     "accept": "application/json",
     "user-agent": f"langchain-image-variation/{__version__}",
 }
+
+
+MAX_COOKIES = 50
+"""The maximum number of cookies that a client keeps, as RFC 6265, section 6.1, recommends. Later
+requests carry them, so without a limit a server could make each call longer than the one before."""
+
+MAX_COOKIE_LENGTH = 4096
+"""The maximum length of a cookie, in characters (RFC 6265, section 6.1)."""
+
+
+class _Cookies(CookieJar):
+    """The cookies of a server, within limits."""
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Keep a cookie, or ignore it if it is too long or there are too many."""
+        if len(self) < MAX_COOKIES and len(f"{cookie.name}={cookie.value}") <= MAX_COOKIE_LENGTH:
+            super().set_cookie(cookie)
 
 
 class Session:
@@ -115,7 +133,7 @@ def _current_loop() -> _EventLoop:
 
 
 def _new_async_client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(headers=_HEADERS)
+    return httpx.AsyncClient(headers=_HEADERS, cookies=_Cookies())
 
 
 def _build_request(
@@ -150,7 +168,7 @@ def new_client(base_url: httpx.URL) -> httpx.Client:
         proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
         if proxy.url.scheme not in ("http", "https"):
             # SOCKS needs an extra of httpx, whose own client says how to install it.
-            return httpx.Client(headers=_HEADERS)
+            return httpx.Client(headers=_HEADERS, cookies=_Cookies())
     context = httpx.create_ssl_context() if base_url.scheme == "https" else None
     transport = DeadlineTransport(ssl_context=context, proxy=proxy)
-    return httpx.Client(headers=_HEADERS, transport=transport)
+    return httpx.Client(headers=_HEADERS, cookies=_Cookies(), transport=transport)
