@@ -251,6 +251,7 @@ _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
     403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
+    407: "The proxy needs a user name and a password; put them into its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",
     429: "The server has too many requests; try again later.",

@@ -32,6 +32,7 @@ from langchain_image_variation.hosted.parameters import (
 )
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
+from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 
 __all__ = ["Endpoint"]
@@ -235,6 +236,14 @@ class Endpoint:
             )
         if is_timeout:
             return EngineTimeoutError(f"{host} took too long to receive the image; raise timeout.")
+        if isinstance(error, httpx.ProxyError):
+            return EngineConnectionError(
+                f"The proxy does not connect to {host}; check its address, user name and password "
+                "in the environment or in http_client."
+            )
+        tls_failure = describe_tls_failure(error)
+        if tls_failure is not None:
+            return EngineConnectionError(f"{host} {tls_failure}")
         if isinstance(error, httpx.ConnectError):
             return EngineConnectionError(
                 f"{host} cannot be reached; is the server running, and is base_url right?"
