@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections.abc import Sequence
 
 import httpx
+from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.error_response import ErrorResponse
@@ -15,7 +17,6 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.headers import HeaderValues, collect_secrets
 from langchain_image_variation.hosted.json_text import (
     MAX_FRAME_BYTES,
     FrameTooLongError,
@@ -40,15 +41,14 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
-        sent_headers: The headers of the request. Errors never show a key from them, even if the
-            server repeats it.
+        secrets: What errors never show, even if the server repeats it, the longest first.
         n: The number of images that the request asks for.
         budget: Limits the length of the answer. An answer with images is taken from it.
     """
 
-    def __init__(self, path: str, sent_headers: HeaderValues, *, n: int, budget: Budget) -> None:
+    def __init__(self, path: str, secrets: Sequence[SecretStr], *, n: int, budget: Budget) -> None:
         self._path = path
-        self._sent_headers = sent_headers
+        self._secrets = secrets
         self._n = n
         self._budget = budget
         self._status = 0
@@ -174,7 +174,7 @@ class Answer:
         return self._with_headers(error)
 
     def _without_secrets(self, text: str) -> str:
-        for secret in collect_secrets(self._sent_headers):
+        for secret in self._secrets:
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret.get_secret_value(), "…")

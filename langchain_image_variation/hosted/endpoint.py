@@ -22,6 +22,7 @@ from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.headers import (
     HeaderValues,
+    collect_secrets,
     is_secret,
     reveal,
 )
@@ -174,16 +175,18 @@ class Endpoint:
             "accept-encoding": SecretStr("identity"),
             **self.headers,
         }
+        url = self._url(path)
+        secrets = collect_secrets(headers, url.params)
         attempt = 0
         while True:
             request = build_request(
                 "POST",
-                self._url(path),
+                url,
                 headers=reveal(headers),
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, headers, n=n, budget=budget)
+            answer = Answer(path, secrets, n=n, budget=budget)
             answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, budget.deadline)
