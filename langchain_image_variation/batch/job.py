@@ -94,7 +94,14 @@ def _read_path(value: object) -> str:
     if value is None:
         raise SourceError("The row has no path. Put the path of an image in its column 'path'.")
     if isinstance(value, str | bytes | os.PathLike):
-        return os.fsdecode(value)
+        path = os.fsdecode(value)
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:
+            raise SourceError(
+                f"path has a character that no file name can have: {excerpt(path)}."
+            ) from None
+        return path
     raise SourceError(f"path must be a string, got {excerpt(value)}.")
 
 

@@ -17,13 +17,9 @@ from typing import TypeAlias
 from langchain_image_variation.batch.inputs import Input
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.rows import SourceRow
+from langchain_image_variation.batch.rows import SourceRow, unexpected_error
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    MissingExtraError,
-    OutputError,
-)
+from langchain_image_variation.exceptions import ImageVariationError, OutputError
 
 __all__ = ["FailedInspection", "Inspection", "inspect_sources"]
 
@@ -75,7 +71,6 @@ def inspect_sources(
 
     Raises:
         OutputError: If the ledger cannot be read.
-        MissingExtraError: If a package for the sources is not installed.
     """
     inspect = partial(_inspect, batch=batch, ledger=ledger)
     items = enumerate(inputs)
@@ -98,10 +93,10 @@ def _inspect(position: int, item: Input, *, batch: VariationBatch, ledger: Ledge
             raise item.error
         job = batch.read_job(source)
         sha256 = hashlib.sha256(batch.read_source(job.path)[0]).hexdigest()
-    except MissingExtraError:
-        raise
     except ImageVariationError as error:
         return FailedInspection(position, source, error)
+    except Exception as error:
+        return FailedInspection(position, source, unexpected_error(error))
     paths = batch.output_paths(job, sha256)
     inspection = Inspection(position, source, job, sha256, paths)
     recorded_paths = list(ledger.find_images(paths))

@@ -8,7 +8,7 @@ only the images that are missing.
 import hashlib
 import json
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias, get_args
@@ -49,6 +49,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, read_file, read_stored_file
 
@@ -107,10 +108,13 @@ class VariationBatch:
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
+        allow_storage: Stores that URLs may name in addition to the usual ones: kinds of URL such as
+            "lakefs", or servers such as "sftp://nas.example". Rows may name the server of
+            `output_dir` without it.
 
     Raises:
         InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of
-            an unknown kind or with a password. `param` names the setting.
+            a kind that is not allowed or with a password. `param` names the setting.
         MissingExtraError: If `output_dir` is a URL and fsspec, or the package for this kind of URL,
             is not installed.
         OutputError: If the file system of `output_dir` cannot be reached.
@@ -127,6 +131,7 @@ class VariationBatch:
         fit: Fit = "crop",
         model: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        allow_storage: Iterable[str] = (),
     ) -> None:
         if fit not in get_args(Fit):
             raise InvalidRequestError(
@@ -155,7 +160,11 @@ class VariationBatch:
         self.model = model
         self.output_dir = output_dir
         self.storage_options = dict(storage_options or {})
-        self.outputs = open_outputs(output_dir, self.storage_options)
+        allow_storage = [allow_storage] if isinstance(allow_storage, str) else [*allow_storage]
+        if isinstance(output_dir, str) and names_server(output_dir):
+            allow_storage.append(output_dir)
+        self.storage_policy = StoragePolicy(allow_storage)
+        self.outputs = open_outputs(output_dir, self.storage_options, policy=self.storage_policy)
 
     def __call__(self, batch: Mapping[str, Column] | Table) -> dict[str, list[Any]]:
         """Make the missing variations of a batch.
@@ -180,7 +189,8 @@ class VariationBatch:
             OutputError: If an image cannot be written or read back, such as on a full disk.
             EngineError: If the engine cannot be created.
             ImageVariationError: If an error would affect every other source too: an invalid key, an
-                exhausted budget, an unknown engine, model or endpoint, or a missing package.
+                exhausted budget, an unknown engine, model or endpoint, or a package that the engine
+                needs and that is not installed.
         """
         rows: list[OutputRow] = []
         columns = read_columns(batch)
@@ -282,7 +292,9 @@ class VariationBatch:
             SourceError: If the source cannot be read.
             MissingExtraError: If a package for the URL is missing.
         """
-        return read_stored_file(path, self.storage_options) if is_url(path) else read_file(path)
+        if is_url(path):
+            return read_stored_file(path, self.storage_options, self.storage_policy)
+        return read_file(path)
 
     def image_row(
         self, job: Job, source_sha256: str, image: OutputImage, *, seed: int | None
@@ -335,8 +347,6 @@ class VariationBatch:
         try:
             job = self.read_job(source)
             data, name = self.read_source(job.path)
-        except _FATAL_ERRORS:
-            raise
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
             return

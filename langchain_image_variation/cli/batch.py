@@ -20,6 +20,7 @@ from langchain_image_variation.cli.options import (
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.files.storage_policy import names_server
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
@@ -63,8 +64,16 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--output-dir",
         default=OUTPUT_DIR,
         metavar="DIR",
-        help="a folder, or a URL of any file system that fsspec knows; an unfinished batch in it "
+        help="a folder, or the URL of a store, such as s3://bucket/out; an unfinished batch in it "
         f"is continued (default: {OUTPUT_DIR})",
+    )
+    add(
+        "--allow-storage",
+        action="append",
+        default=[],
+        metavar="STORE",
+        help="allow URLs of another kind that fsspec knows, such as lakefs, or allow manifests to "
+        "name a server, such as sftp://nas.example; repeatable",
     )
     add(
         "--column",
@@ -110,6 +119,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         fit=arguments.fit,
         model=arguments.model,
+        # Naming a server as an input is permission enough for the rows that name it.
+        allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
     manifests = [PARQUET] if parquet_is_available() else []
     # An existing JSON Lines manifest would otherwise become outdated.
@@ -120,7 +131,12 @@ def _batch(arguments: argparse.Namespace) -> int:
             f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
             "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
         )
-    inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
+    inputs = Inputs(
+        arguments.photos,
+        outputs=batch.outputs,
+        column=arguments.column,
+        policy=batch.storage_policy,
+    )
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.path)
     interrupts = Interrupts()

@@ -366,7 +366,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output_dir", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "got the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "does not know the kind 'nothing'"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),
