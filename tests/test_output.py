@@ -134,6 +134,12 @@ def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
         ("IMG-20240101-1", "IMG-20240101-1"),
         ("cat-19377556-3", "cat"),
         ("cat-0123abcd-sheet", "cat"),
+        ("cat-0123456789abcdef01234567-2", "cat"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\U00020000" * 40, "\U00020000" * 25),
+        ("CON.backup", "_CON.backup"),
+        ("lpt1.", "lpt1"),
+        ("con.", "con"),
     ],
 )
 def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from langchain_image_variation.batch.folders import GALLERY_DIR, IMAGES_DIR
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS
 from langchain_image_variation.batch.manifest import (
     MANIFEST_SUFFIXES,
-    OPTIONAL_COLUMNS,
     read_manifest,
     suffix,
 )

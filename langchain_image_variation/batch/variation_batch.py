@@ -6,17 +6,16 @@ only the images that are missing.
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias, get_args
 
-from langchain_image_variation.batch.folders import IMAGES_DIR
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
 from langchain_image_variation.batch.output_images import OutputImage, OutputImages
+from langchain_image_variation.batch.output_names import output_path
 from langchain_image_variation.batch.rows import (
     COLUMNS,
     Column,
@@ -82,11 +81,12 @@ _Flow: TypeAlias = Generator[_EngineCall | list[OutputRow], ImagesResponse, None
 class VariationBatch:
     """Makes variations of a batch of images, and writes them to a folder or a file system.
 
-    File names and seeds are derived from the content of the source. A variation is written to
-    ``images/ab/<source>-<job>-<index>.png``. `<source>` is the beginning of the SHA-256 of the
-    source's bytes. `<job>` is a hash of the engine, its version and options, the size, `fit` and
-    the model. A variation that already exists intact is not made again, so raising `n` adds
-    images. Files are written atomically.
+    A variation is written to ``images/ab/<stem>-<hash>-<index>.png``. `<stem>` is the name of the
+    source, made safe and short. `<hash>` is a hash of the source's bytes, the engine, its version
+    and options, the size, `fit`, the model and the row's own settings. So a name is the same on
+    every machine, and sources of the same name do not clash. A variation that already exists intact
+    is not made again, so raising `n` adds images. Files are written atomically. Unless you set a
+    seed, it is derived from the source's bytes.
 
     An instance pickles. Each process creates the engine on its first call. An engine that takes
     `seed` is created again for each source, so keep whatever is slow to set up in the engine's
@@ -248,22 +248,20 @@ class VariationBatch:
         """
         return Job.from_row(source, n=self.n, size=self.size)
 
-    def output_paths(self, job: Job, source_sha256: str) -> list[str]:
+    def output_paths(self, job: Job, source_sha256: str, name: str) -> list[str]:
         """Return the paths of all variations of a source, relative to the output folder.
 
         Args:
             job: The settings for the source.
             source_sha256: The SHA-256 of the source's bytes, in hex.
+            name: The name of the source, from `read_source`.
 
         Raises:
             EngineNotFoundError: If there is no engine of this name.
         """
         settings = [self.engine, self.version, self._engine.options_json, self.fit, self.model]
         settings += [job.size, str(job.seed), str(job.strength)]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-        folder = f"{IMAGES_DIR}/{source_sha256[:2]}"
-        stem = f"{folder}/{source_sha256[:24]}-{digest}"
-        return [f"{stem}-{index}.png" for index in range(1, job.n + 1)]
+        return [output_path(name, source_sha256, settings, index) for index in range(1, job.n + 1)]
 
     @property
     def version(self) -> str:
@@ -353,7 +351,7 @@ class VariationBatch:
         source_sha256 = hashlib.sha256(data).hexdigest()
         first_seed = self._first_seed(job, source_sha256)
         seeds = [None if first_seed is None else first_seed + offset for offset in range(job.n)]
-        paths = self.output_paths(job, source_sha256)
+        paths = self.output_paths(job, source_sha256, name)
         outputs = OutputImages(data, name, job, paths, self.outputs)
         for positions in outputs.find_missing():
             try:

@@ -108,7 +108,12 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
     from langchain_image_variation.batch.interrupts import Interrupts
-    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
+    from langchain_image_variation.batch.manifest import (
+        FAILED_SOURCES,
+        JSON_LINES,
+        PARQUET,
+        parquet_is_available,
+    )
     from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
@@ -151,7 +156,9 @@ def _batch(arguments: argparse.Namespace) -> int:
             is_stopped=lambda: interrupts.signal is not None,
         )
     _print_summary(summary)
-    names = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
+    names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
+    if arguments.gallery and summary.is_complete:
+        names = [*names, INDEX]
     print(*(batch.outputs.display_path(name) for name in names), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
@@ -176,11 +183,11 @@ def _print_summary(summary: "RunSummary") -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
         f"{summary.failures.total()} failed.",
-        *(
-            f"  {kind}: {count}, for example: {summary.example_errors[kind]}"
-            for kind, count in summary.failures.most_common()
-        ),
+        *(f"  {failure}" for failure in summary.named_failures),
     ]
+    if unnamed_count := summary.failures.total() - len(summary.named_failures):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())
+        lines.append(f"  and {unnamed_count} more. All by kind: {kinds}.")
     if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
     # The terminal may be gone, but the manifest is written.

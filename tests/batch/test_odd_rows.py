@@ -56,6 +56,7 @@ UNINSTALLED = {
 
 def write_odd_rows() -> dict[str, str]:
     """Write a manifest of all odd rows and a good one, and return the expected errors by line."""
+    photos = Path("photos").iterdir()
     Path("empty.png").touch()
     os.mkfifo("pipe.png")
     Path("dangling.png").symlink_to("none")
@@ -64,7 +65,7 @@ def write_odd_rows() -> dict[str, str]:
         file.truncate(MAX_SOURCE_BYTES + 1)
     url_lines = {json.dumps({"path": url}): error for url, error in {**URLS, **UNINSTALLED}.items()}
     errors = {**LINES, **url_lines}
-    Path("list.jsonl").write_text("\n".join([*errors, '{"path": "photos/0.png"}']))
+    Path("list.jsonl").write_text("\n".join([*errors, json.dumps({"path": str(min(photos))})]))
     return errors
 
 
