@@ -64,7 +64,8 @@ RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file. May raise an `OutputError`."""
+name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+an `OutputError`."""
 
 _HEADER = struct.Struct(">16xII")
 """The start of a PNG file, up to and including its width and height."""

@@ -182,6 +182,15 @@ def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("image-*-2.png"))) == 1
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
+    """If another user's file of that name may not be read, the new file gets a longer name."""
+    (first,) = save_images(answer(1), tmp_path)
+    first.path.chmod(0)
+    (second,) = save_images(answer(1), tmp_path)
+    assert len(second.path.name) == len(first.path.name) + 8
+
+
 def test_a_response_with_urls_names_the_next_step(tmp_path: Path) -> None:
     """An entry that has only a URL is refused, and the error says what to request."""
     response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])

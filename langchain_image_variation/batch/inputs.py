@@ -280,12 +280,13 @@ class _Downloads:
 
         Raises:
             SourceError: If the manifest cannot be downloaded.
+            OutputError: If there is no place for temporary files.
         """
         if not is_url(path):
             return path
         if path not in self._paths:
             if self._folder is None:
-                self._folder = tempfile.mkdtemp()
+                self._folder = _make_temporary_folder()
                 weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             copy = os.path.join(self._folder, f"{len(self._paths)}{suffix(path)}")
             name = _file_name(path)
@@ -302,6 +303,16 @@ class _Downloads:
                 raise SourceError(error.message) from None
             self._paths[path] = copy
         return self._paths[path]
+
+
+def _make_temporary_folder() -> str:
+    try:
+        return tempfile.mkdtemp()
+    except OSError as error:
+        raise OutputError(
+            f"A manifest at a URL needs a folder for temporary files: {error.strerror}. Set TMPDIR "
+            "to a folder that you can write to."
+        ) from None
 
 
 def _resolve(manifest: str, path: str) -> str:

@@ -6,6 +6,7 @@ ones, but no images: the next run finds and checks those that the ledger does no
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,6 +80,7 @@ class Ledger:
     def __init__(self, output_dir: Path) -> None:
         with translate_sqlite_errors():
             (output_dir / BATCH_DIR).mkdir(exist_ok=True)
+            _create_file(output_dir / LEDGER_NAME)
             self._connection = _SharedConnection(output_dir / LEDGER_NAME)
         try:
             self._run = self._prepare()
@@ -187,6 +189,16 @@ class Ledger:
         with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE run <> ?", (self._run,))
 
+    def is_empty(self) -> bool:
+        """Return whether no run has recorded anything yet.
+
+        Raises:
+            OutputError: If the database cannot be read, or the ledger is closed.
+        """
+        query = "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM outputs)"
+        with self._connection.borrow() as connection:
+            return not connection.execute(query).fetchone()[0]
+
     def rows(self) -> Iterator[OutputRow]:
         """Yield all rows in order: of this run, and of earlier runs for sources not yet recorded.
 
@@ -227,6 +239,18 @@ class Ledger:
         """
         with self._connection.borrow() as connection, closing(sqlite3.connect(path)) as copy:
             connection.backup(copy)
+
+
+def _create_file(path: Path) -> None:
+    """Create a file if it does not exist, with the permissions that the umask allows.
+
+    SQLite would not let the group write it, whatever the umask says, and a user who shares the
+    folder could not continue the batch. Its other files get the permissions of this one.
+
+    Raises:
+        OSError: If the file cannot be created, or may not be written.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
 
 
 class _SharedConnection:
@@ -332,6 +356,11 @@ def translate_sqlite_errors() -> Iterator[None]:
         raise OutputError(
             f"The ledger of the output folder cannot be used ({name}). Check that the disk is not "
             "full and that no other program has the ledger open."
+        ) from None
+    except PermissionError:
+        raise OutputError(
+            "The ledger of the output folder may not be written. Check the permissions of its "
+            f"folder {BATCH_DIR!r}, which may belong to another user, or choose another folder."
         ) from None
     except OSError as error:
         raise OutputError(

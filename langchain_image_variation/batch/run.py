@@ -62,15 +62,15 @@ def run_batch(
         EngineError: If the cluster cannot be reached, or fails.
         ImageVariationError: If an error would affect every other source too.
     """
-    # Reports a wrong setting before anything is written.
+    # Report a wrong setting before anything is written.
     load_engine_class(batch.engine)
+    total = inputs.count()
+    if not total:
+        raise InvalidRequestError(
+            "No images found. Pass image files, or folders that contain images."
+        )
     with exclusive_access(batch.outputs) as access:
         batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
-        total = inputs.count()
-        if not total:
-            raise InvalidRequestError(
-                "No images found. Pass image files, or folders that contain images."
-            )
         with show_progress(total, unit="sources") as advance:
             progress = RunProgress(
                 access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
@@ -84,7 +84,8 @@ def run_batch(
                 # Write what is done so far if possible, but report the original error.
                 with contextlib.suppress(ImageVariationError):
                     access.check()
-                    _write_manifests(manifests, batch, access.ledger)
+                    if not access.ledger.is_empty():
+                        _write_manifests(manifests, batch, access.ledger)
                 raise
         access.check()
         if progress.summary.is_complete:

@@ -87,7 +87,7 @@ class StoredLedger(Ledger):
                 self._upload()
 
     def _upload(self) -> None:
-        if self._is_lost():
+        if self._is_lost() or self.is_empty():
             return
         start = time.monotonic()
         copy = Path(self._folder.name, "copy.sqlite")

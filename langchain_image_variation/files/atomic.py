@@ -5,6 +5,7 @@ that is killed in between leaves only the temporary file.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -81,7 +82,8 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
     that moment leaves both: see `unlink_temporary_names`.
 
     Returns:
-        The content under that name: `data`, or the existing content, or None if it is not a file.
+        The content under that name: `data`, or the existing content, or None if it is not a file
+        or may not be read.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -103,9 +105,11 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
 def unwritable_error(name: str, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or type(error).__name__
-    return OutputError(
-        f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
-    )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Check the permissions of its folder, which may belong to another user,"
+    else:
+        remedy = "Free some space"
+    return OutputError(f"{name!r} cannot be written: {reason}. {remedy} or choose another folder.")
 
 
 def unlink_temporary_names(directory: Path, file: os.stat_result) -> None:
@@ -154,4 +158,8 @@ def _link_or_rename(temporary: Path, path: Path) -> None:
 
 
 def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except PermissionError:
+        # Another user wrote it.
+        return None
