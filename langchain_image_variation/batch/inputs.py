@@ -8,8 +8,6 @@ sorted.
 import glob
 import os
 import posixpath
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.stored_outputs import StoredOutputs
+from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
 __all__ = ["IMAGE_SUFFIXES", "Input", "Inputs"]
 
@@ -286,8 +285,9 @@ class _Downloads:
             return path
         if path not in self._paths:
             if self._folder is None:
-                self._folder = _make_temporary_folder()
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+                folder = make_temporary_folder("A manifest at a URL")
+                weakref.finalize(self, folder.cleanup)
+                self._folder = folder.name
             copy = os.path.join(self._folder, f"{len(self._paths)}{suffix(path)}")
             name = _file_name(path)
             try:
@@ -303,16 +303,6 @@ class _Downloads:
                 raise SourceError(error.message) from None
             self._paths[path] = copy
         return self._paths[path]
-
-
-def _make_temporary_folder() -> str:
-    try:
-        return tempfile.mkdtemp()
-    except OSError as error:
-        raise OutputError(
-            f"A manifest at a URL needs a folder for temporary files: {error.strerror}. Set TMPDIR "
-            "to a folder that you can write to."
-        ) from None
 
 
 def _resolve(manifest: str, path: str) -> str:

@@ -1,7 +1,6 @@
 """`StoredOutputs`: outputs at a URL, in any file system that fsspec supports."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,6 +18,7 @@ from langchain_image_variation.files.file_system import (
 )
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
 __all__ = ["StoredOutputs", "open_outputs"]
 
@@ -155,7 +155,7 @@ class StoredOutputs(Outputs):
         """Open a file that appears at the end of the block. Raises `OutputError` if it fails."""
         # A file that is uploaded in parts could be left incomplete, so it is written locally first.
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with make_temporary_folder("A manifest at a URL") as folder:
                 path = Path(folder, "upload")
                 with path.open("xb") as file:
                     yield file

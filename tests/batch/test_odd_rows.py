@@ -111,3 +111,9 @@ def test_named_server_is_allowed_in_rows() -> None:
     allowed_row, refused_row = read_manifest()
     assert "The ftp storage cannot be opened" in allowed_row["error"]
     assert "'ftp://127.0.0.1:2' is not allowed" in refused_row["error"]
+    # Splitting this URL into its parts fails.
+    Path("list.csv").write_text("path\nftp://127.0.0.1:bad/1?.png\nphotos/0.png\n")
+    assert run_hosted("list.csv", "--allow-storage", "ftp") == 3
+    bad_row, good_row = read_manifest()
+    assert "The ftp storage cannot be opened" in bad_row["error"]
+    assert good_row["error"] is None

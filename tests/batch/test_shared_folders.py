@@ -246,6 +246,6 @@ def test_missing_tmp_is_an_error_at_urls(
     assert run_hosted("shelf://kept/list.jsonl") == 1
     err = capsys.readouterr().err
     assert err == (
-        "image-variation: A manifest at a URL needs a folder for temporary files: No such file or "
-        "directory. Set TMPDIR to a folder that you can write to.\n"
+        "image-variation: A manifest at a URL needs a folder for temporary files (No such file or "
+        "directory). Set TMPDIR to a folder that you can write to.\n"
     )

@@ -31,6 +31,7 @@ from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.file_systems import POLICY, declare_file_systems, shelf_path
 from tests.batch.runs import (
+    limit_file_size,
     output_images,
     portable_rows,
     read_manifest,
@@ -499,11 +500,18 @@ def test_unreachable_storage_is_an_error(
 def test_full_temporary_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A full temporary folder is an error, since the ledger and manifests need space there."""
-    monkeypatch.setattr(tempfile, "tempdir", "nowhere")
-    assert run_hosted("photos", out=OUT) == 1
-    assert "The ledger of the output folder cannot be created" in capsys.readouterr().err
+    """Without a temporary folder, or space in it, a run at a URL is an error that names it."""
     with pytest.raises(OutputError, match="Free some space for temporary files"):
+        with limit_file_size(10), storage().open_for_writing("manifest.jsonl") as file:
+            file.write(bytes(100))
+            file.flush()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert run_hosted("photos", out=OUT) == 1
+    err = capsys.readouterr().err
+    assert "The ledger of a run at a URL needs a folder for temporary files (No such file" in err
+    assert "nowhere" not in err
+    with pytest.raises(OutputError, match=r"A manifest at a URL needs .* Set TMPDIR"):
         storage().open_for_writing("manifest.jsonl").__enter__()
 
 
