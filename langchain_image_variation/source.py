@@ -11,6 +11,7 @@ import binascii
 import os
 import re
 import stat
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from langchain_image_variation.images.pixels import (
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.images.png.scanlines import check_scanlines
 from langchain_image_variation.images.square import make_square
+from langchain_image_variation.images.work_limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -68,9 +70,8 @@ file with more images after the first."""
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
 
-MAX_SOURCE_PIXELS = 89_478_485
-"""The maximum number of pixels of a source: Pillow's own limit, a quarter of a GB as RGB
-samples."""
+MAX_SOURCE_PIXELS = MAX_PIXELS
+"""The maximum number of pixels of a source."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -333,23 +334,47 @@ def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
 
 def _from_data_url(url: str) -> bytes:
     """Decode a `data:` URL (RFC 2397), in base64 or percent-encoded."""
-    head, comma, body = url.partition(",")
-    if not comma:
+    start = url.find(",") + 1
+    if start == 0:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
-    if len(body) > 3 * MAX_SOURCE_BYTES:
+    if len(url) - start > 3 * MAX_SOURCE_BYTES:
         raise SourceError(
             f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
         )
-    data = unquote_to_bytes(body)
-    if head.lower().endswith(";base64"):
+    try:
+        data = _percent_decode(url, start)
+    except UnicodeEncodeError:
+        raise SourceError(
+            "The data: URL contains characters that no URL can contain; encode it again."
+        ) from None
+    if url[:start].lower().endswith(";base64,"):
         # Line breaks and missing padding are common and harmless.
-        data = b"".join(data.split())
+        data = data.translate(None, _WHITE_SPACE)
+        data += b"=" * (-len(data) % 4)
         try:
-            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            return _check_length(base64.b64decode(data, validate=True))
         except (binascii.Error, ValueError):
             raise SourceError("The data: URL does not contain valid base64.") from None
-    return _check_length(data)
+    return _check_length(bytes(data))
+
+
+def _percent_decode(text: str, start: int) -> bytearray:
+    """Decode the rest of a text in pieces. `unquote_to_bytes` takes 70 times the length of one."""
+    data = bytearray()
+    while start < len(text):
+        end = start + _PIECE
+        # An escape, such as "%89", must not be cut.
+        percent = text.rfind("%", end - 2, end)
+        if percent >= 0 and end < len(text):
+            end = percent
+        data += unquote_to_bytes(text[start:end])
+        start = end
+    return data
+
+
+_PIECE = 65_536
+_WHITE_SPACE = string.whitespace.encode("ascii")
 
 
 def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:

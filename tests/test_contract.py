@@ -1,5 +1,6 @@
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -243,6 +244,18 @@ def test_odd_values_do_not_lose_the_images(key: str, value: Any) -> None:
 def test_base64_may_have_line_breaks() -> None:
     """Base64 may have line breaks, since some servers send it in lines."""
     assert Image(b64_json="eHh4\neHh4\r\n").read() == b"xxxxxx"
+
+
+@pytest.mark.parametrize("text", ["AB " * 300_000, "A\t" * 300_000, "\r\nQUJD" * 150_000])
+def test_wrapped_base64_takes_few_times_its_size(text: str) -> None:
+    """Base64 that is mostly white space takes a small multiple of its memory."""
+    image = Image(b64_json=text)
+    tracemalloc.start()
+    data = image.read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data == base64.b64decode(text)
+    assert peak < 4 * len(text)
 
 
 def test_numbers_are_read_as_text() -> None:
