@@ -1,9 +1,9 @@
 """Loads an image as a `SquarePNG`, in whatever form a user passes it.
 
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
-allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP or TIFF image of any shape and color
-mode. The format is recognized by the first bytes, never by a file name or a declared type. File
-size, pixels and decoding work are limited before anything is decoded.
+allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image of any shape
+and color mode. The format is recognized by the first bytes, never by a file name or a declared
+type. File size, pixels and decoding work are limited before anything is decoded.
 """
 
 import base64
@@ -28,6 +28,11 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.images.formats import (
+    FORMATS,
+    recognize_supported,
+    recognize_unsupported,
+)
 from langchain_image_variation.images.pixels import (
     is_normalized,
     open_image,
@@ -42,7 +47,6 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = [
-    "FORMATS",
     "MAX_SOURCE_BYTES",
     "MAX_SOURCE_PIXELS",
     "Fit",
@@ -60,10 +64,6 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes
 
 Fit = Literal["strict", "crop", "pad"]
 """What to do with an image that is not a square PNG under 4 MB: refuse, crop or pad it."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The supported formats. A source reaches no other decoder of Pillow, except that for MPO, a JPEG
-file with more images after the first."""
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
@@ -133,7 +133,9 @@ def load_source(
 
     Raises:
         SourceError: If the source does not exist, cannot be read, is too large, is a URL that is
-            not allowed or cannot be fetched, or is not an image in a supported format.
+            not allowed or cannot be fetched, or is not an image in a supported format. The message
+            names the format if it is recognized.
+        MissingExtraError: If the image is HEIC, and the extra `heif` is not installed.
         InvalidImageError: If the image is corrupt or takes too much work to decode, or if `fit` is
             "strict" and the image breaks a rule of `SquarePNG`.
         InvalidRequestError: If `urls` lists no hosts or has an async transport.
@@ -394,16 +396,31 @@ def _stem(name: object) -> str:
 
 def _open_supported(data: bytes) -> Image.Image:
     """Open an image in a supported format without decoding it, unless that takes too much work."""
-    unsupported_error = SourceError(
-        f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
-    )
-    with translate_decoder_errors(unsupported_error):
+    format = recognize_supported(data)
+    if format is None:
+        raise _unsupported(data)
+    with translate_decoder_errors(
+        SourceError(
+            f"This {format} file is corrupt, or of a kind that cannot be read. Export the image as "
+            "PNG or JPEG."
+        )
+    ):
         try:
-            return open_image(data, FORMATS)
+            return open_image(data, (format,))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
                 f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit. Scale it down first."
             ) from None
+
+
+def _unsupported(data: bytes) -> SourceError:
+    """Return the error for a file in a format that is unknown or not supported."""
+    format = recognize_unsupported(data)
+    if format is None:
+        return SourceError(
+            f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
+        )
+    return SourceError(f"The source is {format.name}, which is not supported. {format.way_out}")
 
 
 def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[str] = ()) -> Source:
@@ -413,14 +430,14 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
         raise InvalidImageError("image has no pixels.")
     if width * height > MAX_SOURCE_PIXELS:
         raise _too_many_pixels(width, height)
-    kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
+    kind = {"MPO": "JPEG", "HEIF": "HEIC", None: "PIL image"}.get(image.format, image.format)
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(
         InvalidImageError(f"image is a corrupt {kind}, or too large for the available memory.")
     ):
         # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):
-            steps.append("took the first frame")
+            steps.append(f"took the {'primary image' if kind == 'HEIC' else 'first frame'}")
         png, fit_step, scale_step = make_square(image, pad=fit == "pad")
     if scale_step and fit == "strict":
         raise InvalidImageError(

@@ -17,6 +17,7 @@ from langchain_image_variation.batch.folders import GALLERY_DIR
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.outputs import Outputs
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.pixels import (
     normalize,
     open_image,
@@ -24,7 +25,7 @@ from langchain_image_variation.images.pixels import (
     translate_decoder_errors,
 )
 from langchain_image_variation.images.png.chunks import SIGNATURE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_PIXELS
 
 __all__ = ["IMAGES_PER_PAGE", "INDEX", "THUMBNAIL_SIDE", "ReadSource", "write_gallery"]
 
@@ -174,8 +175,9 @@ def _shrink(data: bytes) -> bytes:
         with _open(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
                 raise SourceError("The image is too large for a thumbnail.")
-            # A JPEG is decoded at a reduced size.
-            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+            # A JPEG is decoded at a reduced size. A HEIC file's own thumbnail may differ from it.
+            if image.format != "HEIF":
+                image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
             thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)
         thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
         if thumbnail.mode in ("LA", "RGBA"):

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -20,6 +20,8 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.images.color import convert_to_srgb, read_profile
+from langchain_image_variation.images.formats import recognize_supported
+from langchain_image_variation.images.heic import open_heic
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import (
     APPEARANCE,
@@ -56,6 +58,9 @@ __all__ = [
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `normalize` returns: gray or RGB, with or without alpha, 8 bits per sample."""
 
+_PREMULTIPLIED_MODES = {"La": "LA", "RGBa": "RGBA"}
+"""The modes whose colors are multiplied by alpha, and the same modes without that."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,18 +88,32 @@ def decode(png: SquarePNG) -> Image.Image:
 
 
 def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Open a file with Pillow, without decoding its pixels. No other function passes Pillow a file.
+    """Open a file without decoding its pixels. No other function passes Pillow a file.
 
     Args:
         data: The bytes of a file.
-        formats: Pillow's names of the allowed formats. By default, every format that Pillow knows.
+        formats: The allowed formats, from `FORMATS`. By default, every format that Pillow knows.
 
     Raises:
-        InvalidImageError: If the file takes too much work to decode. Pillow's own exceptions
-            propagate: call this inside `translate_decoder_errors`.
+        InvalidImageError: If the file takes too much work to decode, or if it is AVIF and Pillow
+            was built without it. Pillow's own exceptions propagate: call this inside
+            `translate_decoder_errors`.
+        MissingExtraError: If the file is HEIC and pillow-heif is not installed.
     """
     check_work(data)
-    return Image.open(io.BytesIO(data), formats=formats)
+    if formats is None:
+        return Image.open(io.BytesIO(data))
+    format = recognize_supported(data)
+    if format not in formats:
+        raise UnidentifiedImageError
+    if format == "HEIC":
+        return open_heic(data)
+    if format == "AVIF" and not features.check("avif"):
+        raise InvalidImageError(
+            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
+            "export the image as PNG or JPEG."
+        )
+    return Image.open(io.BytesIO(data), formats=(format,))
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -276,6 +295,8 @@ def normalize(
     transposition = _UPRIGHT.get(_orientation(image))
     icc = read_profile(image)
     original, image = image, _cut_out(image, box or (0, 0, *image.size), min_side)
+    if image.mode in _PREMULTIPLIED_MODES:
+        image = image.convert(_PREMULTIPLIED_MODES[image.mode])
     has_alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
         image = _scale_to_8_bits(image)

@@ -8,6 +8,7 @@ from pathlib import Path
 from langchain_image_variation import URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
@@ -17,7 +18,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_SEGMENTS,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
