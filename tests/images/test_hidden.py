@@ -148,7 +148,7 @@ HIDING = {
     ),
     "gray and alpha": SampleImage(GRAY_ALPHA, 8, [[(9, 0), (40, 255)], [(3, 7), (6, 8)]]),
     "16-bit alpha": SampleImage(
-        RGBA, 16, [[(9, 9, 9, 255), (40, 50, 60, 65535)], [(1, 2, 3, 2000), (4, 5, 6, 2048)]]
+        RGBA, 16, [[(9, 9, 9, 128), (40, 50, 60, 65535)], [(1, 2, 3, 1927), (4, 5, 6, 1928)]]
     ),
     "palette": SampleImage(
         color_type=INDEXED,
