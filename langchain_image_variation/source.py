@@ -40,7 +40,8 @@ from langchain_image_variation.images.pixels import (
     translate_decoder_errors,
 )
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
-from langchain_image_variation.images.png.scanlines import check_scanlines
+from langchain_image_variation.images.png.repair import repair
+from langchain_image_variation.images.png.scanlines import check_scanlines, complete_pixels
 from langchain_image_variation.images.square import make_square
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "check_url_policy",
     "load_source",
+    "open_source",
     "read_file",
     "read_stored_file",
 ]
@@ -118,8 +120,9 @@ def load_source(
     says what was done.
 
     A PNG file that breaks a rule of its specification is refused, even if only the checksum of its
-    pixels is wrong, because decoders show different pixels for such files. Chunks that no pixel
-    depends on are left out unchecked if they are only misplaced or have a wrong length.
+    pixels is wrong, because decoders show different pixels for such files. Only what every viewer
+    accepts is repaired, unless `fit` is "strict": bad ancillary chunks are left out, and the end
+    may be missing after the last row of pixels. `note` says so.
 
     Args:
         source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. An
@@ -159,31 +162,73 @@ def load_source(
         return _convert(image, fit, name)
 
 
+def open_source(data: bytes) -> Image.Image:
+    """Open the image in a file of any supported format, of any shape. It may be decoded already.
+
+    Raises:
+        SourceError: If the file is not an image in a supported format.
+        InvalidImageError: If the image is corrupt, has too many pixels or takes too much work to
+            decode. Pillow's own exceptions propagate: call this inside `translate_decoder_errors`.
+        MissingExtraError: If the image is HEIC, and the extra `heif` is not installed.
+    """
+    if data.startswith(chunks.SIGNATURE):
+        return open_png(_VisibleChunks(data).read())
+    image = _open_supported(data)
+    if image.width * image.height > MAX_SOURCE_PIXELS:
+        raise _too_many_pixels(*image.size)
+    return image
+
+
+class _VisibleChunks:
+    """The chunks of a PNG file that affect how it looks, repaired where viewers do not mind.
+
+    Args:
+        data: The bytes of a file that begins with the signature.
+
+    Raises:
+        InvalidImageError: If the structure of the file cannot be repaired, or if the image has too
+            many pixels.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._repair = repair(data)
+        self._data = chunks.filter_chunks(self._repair.data, keep=chunks.PIXELS | chunks.APPEARANCE)
+        self.header, self.names = chunks.check_order(chunks.read_chunks(self._data))
+        if self.header.width * self.header.height > MAX_SOURCE_PIXELS:
+            raise _too_many_pixels(self.header.width, self.header.height)
+        self.is_changed = self._repair.data is not data
+
+    def read(self) -> bytes:
+        """Return a file that has these chunks, and all pixels if it was cut off after them.
+
+        Raises:
+            InvalidImageError: If it was cut off before the last pixel.
+        """
+        return complete_pixels(self._data) if self._repair.is_cut_off else self._data
+
+    def describe(self) -> list[str]:
+        """Describe what was repaired and dropped, as parts of a sentence."""
+        return [*self._repair.steps, *_dropped_parts(self._repair.data)]
+
+
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
-    end = chunks.find_end(data)
-    whole_file, has_trailing_bytes = data[:end], end < len(data)
-    visible_data = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
-    header, names = chunks.check_order(chunks.read_chunks(visible_data))
-    if header.width * header.height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(header.width, header.height)
+    visible_chunks = _VisibleChunks(data)
     if fit == "strict":
         _check_strictly(data)
-    steps = _dropped_parts(whole_file)
+    header, steps = visible_chunks.header, visible_chunks.describe()
+    visible_data = visible_chunks.read()
     bare_data = chunks.strip_metadata(visible_data)
     fits_contract = header.width == header.height <= MAX_PNG_SIDE and len(bare_data) < MAX_PNG_BYTES
-    if fits_contract and not _may_need_normalizing(header, names):
+    unchanged_note = _note(name, steps, is_rewritten=visible_chunks.is_changed)
+    if fits_contract and not _may_need_normalizing(header, visible_chunks.names):
         check_scanlines(bare_data)
-        return Source(
-            SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
-        )
+        return Source(SquarePNG(bare_data), name, unchanged_note)
     with translate_decoder_errors(
         InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
     ):
         image = open_png(visible_data)
         if fits_contract and is_normalized(image):
-            return Source(
-                SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
-            )
+            return Source(SquarePNG(bare_data), name, unchanged_note)
     return _convert(image, fit, name, steps)
 
 

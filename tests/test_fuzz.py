@@ -66,6 +66,7 @@ def _other_formats() -> Iterator[bytes]:
 VALID = [sample.png() for _, sample in valid.images()]
 VALID += [sample.png() for _, sample in valid.oblong_images()]
 CORRUPT = [data for files in corrupt.groups().values() for _, data in files]
+CORRUPT += [data for _, data, _ in corrupt.repairable()]
 OTHER_FORMATS = list(_other_formats())
 NAMES = sorted(
     {name for data in VALID for name, _ in split_chunks(data)} | {b"fcTL", b"fdAT", b"NEWc"}
