@@ -12,6 +12,7 @@ from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
@@ -22,7 +23,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_PIXELS,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
