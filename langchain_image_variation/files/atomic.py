@@ -18,6 +18,7 @@ from langchain_image_variation.files.regular_file import open_regular_file
 __all__ = [
     "TEMPORARY_NAME",
     "atomic_write",
+    "link_or_rename",
     "place_file",
     "temporary_name",
     "unlink_temporary_names",
@@ -93,7 +94,7 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
         if os.path.lexists(path):
             return _content(path)
         try:
-            with atomic_write(path, publish=_link_or_rename) as file:
+            with atomic_write(path, publish=link_or_rename) as file:
                 file.write(data)
         except FileExistsError:
             return _content(path)
@@ -142,7 +143,7 @@ def _unlink_temporary_names(directory: Path | int, file: os.stat_result) -> None
                     os.unlink(path, dir_fd=dir_fd)
 
 
-def _link_or_rename(temporary: Path, path: Path) -> None:
+def link_or_rename(temporary: Path, path: Path) -> None:
     """Link the file to its final name, or rename it if the file system has no hard links.
 
     Unlike a rename, a link never replaces a file that another process has just written.

@@ -2,13 +2,13 @@
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["open_regular_file"]
 
 
-def open_regular_file(path: Path) -> BinaryIO | None:
+def open_regular_file(path: Path) -> BufferedReader | None:
     """Open a regular file for reading, without following a symbolic link and without waiting.
 
     Returns:

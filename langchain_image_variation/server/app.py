@@ -73,7 +73,8 @@ def create_app(
         store_dir: The folder of the images that clients get as URLs. By default, a folder in the
             user's cache.
         store_max_bytes: The maximum size of all these images together, in bytes. The oldest are
-            removed first.
+            removed first. They are also removed if the disk is full. If that is not enough,
+            requests for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
 
     Raises:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from urllib.parse import quote
 
 import anyio
@@ -142,11 +142,13 @@ class Handlers:
         return ImageFileResponse(request, image, name=name)
 
     async def health(self, request: Request) -> Response:
-        """`GET /healthz`: 200 when ready, 503 while draining."""
+        """`GET /healthz`: 200 when ready, 503 while draining or unable to store images."""
         self._access.check_host(request)
-        is_draining = request.app.state.is_draining
-        status = "draining" if is_draining else "ready"
-        return JSONResponse({"status": status}, 503 if is_draining else 200)
+        if request.app.state.is_draining:
+            return JSONResponse({"status": "draining"}, 503)
+        if not await anyio.to_thread.run_sync(self._store.has_room):
+            return JSONResponse({"status": "cannot store images"}, 503)
+        return JSONResponse({"status": "ready"})
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -186,9 +188,15 @@ class Handlers:
 
     async def _take_turn(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
-        async with self._turns.turn():
+        async with self._turns.turn(), self._room(form):
             response = await self._call_engine(form)
             return await asyncio.to_thread(self._build_body, response, form, base_url)
+
+    def _room(self, form: CreateImageVariationRequest) -> AbstractAsyncContextManager[None]:
+        """Make sure, before the engine works, that the store has room for its images."""
+        if form.response_format == "url":
+            return self._store.reserve(form.n, form.side)
+        return nullcontext()
 
     async def _call_engine(self, form: CreateImageVariationRequest) -> ImagesResponse:
         engine_request = form.model_copy(update={"response_format": "b64_json"})
@@ -202,13 +210,12 @@ class Handlers:
         self, response: ImagesResponse, form: CreateImageVariationRequest, base_url: str
     ) -> bytes:
         """Return the body for an engine's response: each image as a PNG of the requested size."""
-        images = []
-        for image in response.data:
-            png = _resized_png(image.read(), form.side)
-            if form.response_format == "url":
-                images.append(Image(url=f"{base_url}/files/{self._store.add(png)}"))
-            else:
-                images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
+        pngs = (_resized_png(image.read(), form.side) for image in response.data)
+        if form.response_format == "url":
+            names = self._store.add_all(pngs)
+            images = [Image(url=f"{base_url}/files/{name}") for name in names]
+        else:
+            images = [Image(b64_json=base64.b64encode(png).decode("ascii")) for png in pngs]
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
 
     def _check_capacity(self, request: Request) -> None:
