@@ -21,7 +21,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.traits import request_options
+from langchain_image_variation.engines.traits import read_fingerprint, request_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
@@ -37,6 +37,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import VariationForm, drain, read_form
@@ -100,7 +101,11 @@ class Handlers:
         )
         self._upload_timeout = upload_timeout
         self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
-        self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
+        self._idempotency = Idempotency(
+            _IDEMPOTENCY_BYTES,
+            AnswerRecords(store.folder, _engine_name(engine)),
+            queue_place=turns.queue_place,
+        )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
             {name: getattr(engine, name, None) for name in self._option_names},
@@ -121,7 +126,9 @@ class Handlers:
                 request.headers.get("x-client-request-id"), form.request.n
             ) as progress,
         ):
-            async with self._idempotency.answer(key, form, seconds=seconds) as answer:
+            async with self._idempotency.answer(
+                key, form, client=self._client(request), seconds=seconds
+            ) as answer:
                 if answer.body is None:
                     work = self._take_turn(form, self._base_url(request), progress)
                     # A client that leaves ends this task at once. The work keeps its turn until
@@ -281,6 +288,13 @@ class Handlers:
             return self._public_url.rstrip("/")
         return str(request.base_url.replace(path=_root_path(request)))
 
+    def _client(self, request: Request) -> str:
+        """Return a text that tells clients apart: their key or, if none is checked, the address."""
+        key = request.headers.get("authorization", "")
+        if self._access.requires_key or request.client is None:
+            return key
+        return f"{key} {request.client.host}"
+
     def _model(self, name: str) -> dict[str, object]:
         return {
             "id": name,
@@ -288,6 +302,12 @@ class Handlers:
             "created": self._start_time,
             "owned_by": "langchain-image-variation",
         }
+
+
+def _engine_name(engine: VariationEngine | AsyncVariationEngine) -> str:
+    """Return a text that tells engines apart, as far as they state their settings."""
+    kind = type(engine)
+    return f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
 
 
 def _root_path(request: Request) -> str:

@@ -48,7 +48,7 @@ class ImageStore:
     """Keeps images for a while, in a folder that outlives the process.
 
     A URL contains the name of a file, the time when the URL expires in milliseconds, and an
-    HMAC-SHA256 (RFC 2104) of both. The folder contains the key for it. The name is the hash of the
+    HMAC of both. The folder contains the key for it. The name is the hash of the
     content, which is checked before an image is sent, so a file that somebody replaced is not sent.
 
     Args:
@@ -146,8 +146,7 @@ class ImageStore:
         self.folder.tidy()
 
     def _signature(self, name: str, milliseconds: int) -> str:
-        text = f"{name}\n{milliseconds}".encode()
-        return hmac.new(self.folder.key, text, hashlib.sha256).hexdigest()
+        return self.folder.sign(f"{name}\n{milliseconds}")
 
 
 def _is_intact(file: BufferedReader, *, name: str) -> bool:

@@ -1,6 +1,8 @@
 """The folder in which the server keeps files for a while, within the limits of folder and disk."""
 
 import errno
+import hashlib
+import hmac
 import logging
 import os
 import re
@@ -82,8 +84,7 @@ class StoreFolder:
 
     def __init__(self, path: Path, *, max_bytes: int, tidy_seconds: float) -> None:
         self.path = path
-        self.key = b""
-        """The folder's secret, which all servers that share it know."""
+        self._key = b""
         self._owner = 0
         self._max_bytes = max_bytes
         self._tidy_seconds = tidy_seconds
@@ -148,6 +149,36 @@ class StoreFolder:
             self._failure = error.errno, _reason(error)
             raise _unavailable_error(error) from None
 
+    def open_for_writing(self, name: str) -> int:
+        """Open a file for reading and writing, and return its descriptor. Create it if necessary.
+
+        Raises:
+            OSError: If it cannot be opened, or if it is not a regular file of this user.
+        """
+        path = self.path / name
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        # A FIFO would otherwise wait for a reader.
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            descriptor = os.open(path, flags, _FILE_MODE)
+        except FileNotFoundError:
+            self._create()
+            descriptor = os.open(path, flags, _FILE_MODE)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
+            return descriptor
+        os.close(descriptor)
+        raise OSError(0, f"{name} was replaced by something else")
+
+    def make_room(self, length: int) -> None:
+        """Remove expired files, and the oldest ones until a file of this length fits."""
+        with self._lock:
+            self._evict(length, length_to_free=self._missing_bytes(length))
+
+    def sign(self, text: str) -> str:
+        """Return an HMAC-SHA256 (RFC 2104) of a text with the folder's key, in hex."""
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
     def reserve(self, reservation: Reservation) -> None:
         """Reserve room on the disk, after removing the oldest files if necessary.
 
@@ -211,7 +242,7 @@ class StoreFolder:
             key = key_file.read(_KEY_BYTES + 1)
         if len(key) != _KEY_BYTES:
             raise OSError(0, f"its {_KEY_NAME!r} is corrupt; delete it")
-        self.key = key
+        self._key = key
 
     def _renew(self, name: str, expiry: float, is_intact: Callable[[BufferedReader], bool]) -> bool:
         """Keep a file at least until a time. Return whether there is an intact one."""

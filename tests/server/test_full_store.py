@@ -3,14 +3,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from pytest_image_variation.samples import square_png
+from tests.server.serving import server_process
 
 SERVER = """
 import sys
@@ -42,18 +41,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard_limit))
 """Makes each write of a file of more than 20 kB fail."""
 
 
-@contextmanager
-def running(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server, and yield the process and the address that it prints."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
 def post(address: str, side: int = 8, **form: str) -> httpx.Response:
     """Request variations of an image of this side."""
     files = {"image": ("a.png", square_png(side))}
@@ -83,7 +70,10 @@ def test_a_full_disk_costs_no_engine_call(tmp_path: Path) -> None:
         subprocess.run([*unshare, "true"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this system does not let a user mount a disk")
-    with running(*unshare, sys.executable, "-c", SERVER, str(disk / "store")) as (process, address):
+    with server_process(*unshare, sys.executable, "-c", SERVER, str(disk / "store")) as (
+        process,
+        address,
+    ):
         disk = Path(f"/proc/{process.pid}/root{disk}")
         filler = disk / "filler"
         filler.write_bytes(bytes(10 * 1024 * 1024))
@@ -111,7 +101,7 @@ def test_failing_writes_cost_one_engine_call(tmp_path: Path) -> None:
     """When the system refuses writes, only the first call is made in vain, until they work."""
     import resource
 
-    with running(sys.executable, "-c", LIMIT + SERVER, str(tmp_path)) as (process, address):
+    with server_process(sys.executable, "-c", LIMIT + SERVER, str(tmp_path)) as (process, address):
         for _ in range(5):
             assert post(address).status_code == 503
         assert httpx.get(f"{address}/healthz").status_code == 503
