@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -20,6 +20,7 @@ from langchain_image_variation.engines.traits import engine_base_url, engine_mod
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
+    OutputError,
 )
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
@@ -151,4 +152,13 @@ async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
 
 
 def _default_store_dir() -> Path:
-    return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"
+    # Without a home folder, platformdirs raises an error, or older versions return "~".
+    with suppress(RuntimeError):
+        path = platformdirs.user_cache_path("langchain-image-variation", appauthor=False)
+        if path.is_absolute():
+            return path / "files"
+    raise OutputError(
+        "This user has no home folder, so there is no default folder to store images. Choose one "
+        "with store_dir, or --store-dir.",
+        param="store_dir",
+    )

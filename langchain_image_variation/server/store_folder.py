@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,8 @@ _FILE_MODE = 0o600
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
 _PART_SECONDS = 600.0
 """How long a file may take to be written."""
+_CLOCK_TOLERANCE = 600.0
+"""How far the clock of a network drive may be ahead of this machine's, in seconds."""
 _PROBE_SECONDS = 1.0
 """After a write has failed, how often to try whether it works again, at most."""
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -51,10 +54,10 @@ class Reservation:
 
 
 class StoredFile(NamedTuple):
-    """A file in the folder. Files sort by age, the oldest first."""
+    """A file in the folder."""
 
-    change_time: int
-    """When it was stored, or last renewed, in nanoseconds since 1970."""
+    change_time: float
+    """When it was stored, or last renewed, in seconds since 1970."""
     expiry: float
     """When it may be removed, in seconds since 1970."""
     length: int
@@ -233,12 +236,15 @@ class StoreFolder:
                 atomic_write(key_path, publish=link_or_rename, mode=_FILE_MODE) as file,
             ):
                 file.write(secrets.token_bytes(_KEY_BYTES))
+        # This comes first because it explains why the key may be unreadable.
+        if os.lstat(key_path).st_uid != self._owner:
+            raise OSError(0, "another user's server stores its images there")
         key_file = open_regular_file(key_path)
         if key_file is None:
             raise OSError(0, f"its {_KEY_NAME!r} is not a regular file; delete it")
         with key_file:
             if os.fstat(key_file.fileno()).st_uid != self._owner:
-                raise OSError(0, "another user's server stores its images there")
+                raise OSError(0, "its key was replaced")
             key = key_file.read(_KEY_BYTES + 1)
         if len(key) != _KEY_BYTES:
             raise OSError(0, f"its {_KEY_NAME!r} is corrupt; delete it")
@@ -328,7 +334,7 @@ class StoreFolder:
         if self._free_bytes >= 0 and length_to_free <= 0 and is_early:
             return 0
         now, freed_bytes = time.time(), 0
-        files = sorted(self._files())
+        files = sorted(self._files(), key=partial(_eviction_order, now=now))
         stored_bytes = sum(file.length for file in files)
         if length_to_free > stored_bytes:
             length_to_free = 0
@@ -359,7 +365,16 @@ class StoreFolder:
                             # The mtime of a file that is being written is not its expiry yet.
                             grace = _PART_SECONDS if path.suffix == ".part" else 0.0
                             expiry = status.st_mtime + grace
-                            yield StoredFile(status.st_ctime_ns, expiry, status.st_size, path)
+                            yield StoredFile(status.st_ctime, expiry, status.st_size, path)
+
+
+def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
+    """Return a key that sorts the oldest file first."""
+    if file.change_time > now + _CLOCK_TOLERANCE:
+        # The clock was wrong then. If such a file counted as new, each image that is stored now
+        # would be removed before it.
+        return 0.0, -file.expiry
+    return file.change_time, file.expiry
 
 
 def _discard(temporary: Path, path: Path) -> None:

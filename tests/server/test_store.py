@@ -1,6 +1,9 @@
 import math
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import (
+    ExpiredURLError,
     NotFoundError,
     OutputError,
     ServiceUnavailableError,
@@ -19,6 +23,7 @@ from langchain_image_variation.server.store_folder import Reservation
 from pytest_image_variation.samples import square_png
 
 GIGABYTE = 1024**3
+DAY = 24 * 3600.0
 
 
 def add(store: ImageStore, png: bytes) -> str:
@@ -303,3 +308,98 @@ def test_a_caller_that_left_reserves_nothing(tmp_path: Path) -> None:
     folder.release(reservation)
     folder.reserve(reservation)
     assert folder.has_room(half)
+
+
+class AheadPath(type(Path())):  # type: ignore[misc]  # the class of this system's paths
+    """Gives files the times of a clock that was two days ahead when they were stored."""
+
+    wrong_names: frozenset[str] = frozenset()
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return the status of the file."""
+        status: os.stat_result = super().stat(follow_symlinks=follow_symlinks)
+        if self.name in self.wrong_names:
+            *others, _, mtime, ctime = tuple(status)
+            status = os.stat_result((*others, mtime, mtime, int(ctime + 2 * DAY)))
+        return status
+
+
+def test_a_clock_that_goes_back_favors_no_old_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images from before the clock was put back make room for newer ones, not the reverse."""
+    limit = 2 * len(square_png(100)) + 20
+    store = ImageStore(AheadPath(tmp_path), ttl=60, max_bytes=limit)
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + 2 * DAY)
+    for side in (98, 99):
+        add(store, square_png(side))
+    wrong_names = frozenset(path.name for path in tmp_path.glob("*.png"))
+    monkeypatch.setattr(AheadPath, "wrong_names", wrong_names)
+    monkeypatch.setattr(time, "time", true_time)
+    addresses = [add(store, square_png(side)) for side in (100, 101)]
+    assert all(path_of(store, address).exists() for address in addresses)
+
+
+def test_a_clock_that_goes_ahead_only_ends_urls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the clock was put ahead, older URLs have expired, and new ones work."""
+    store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
+    old = add(store, square_png(1))
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + 2 * DAY)
+    new = add(store, square_png(2))
+    store.tidy()
+    with pytest.raises(ExpiredURLError):
+        path_of(store, old)
+    assert path_of(store, new).exists()
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+USER = """
+import os, sys
+from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.server import create_app
+
+create_app("instant", store_dir=sys.argv[1])
+os.setgroups([])
+os.setuid(12345)
+for name in ("HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+os.environ.update(argument.split("=") for argument in sys.argv[3:])
+try:
+    create_app("instant", store_dir=sys.argv[2] or None)
+except OutputError as error:
+    print(error.param, error)
+"""
+"""Lets another user, who has no entry in the list of users, start a server."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="users are those of POSIX")
+@pytest.mark.parametrize(
+    ("mode", "setting", "reason"),
+    [
+        (0o777, "", "has no home folder"),
+        (0o777, "HOME=/nonexistent", "'files' cannot be used to store images"),
+        (0o777, "store", "another user's server stores its images there"),
+        (0o700, "store", "Permission denied"),
+    ],
+)
+def test_another_user_gets_a_clear_error(
+    tmp_path: Path, mode: int, setting: str, reason: str
+) -> None:
+    """A folder of another user, or no usable home folder, is an error that says what to set."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, mode)
+        store = folder if setting == "store" else ""
+        arguments = [folder, store, *([setting] if "=" in setting else [])]
+        command = [sys.executable, "-c", USER, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+    assert done.stdout.startswith("store_dir ")
+    assert reason in done.stdout
+    assert "--store-dir" in done.stdout
+    assert folder not in done.stdout
+    assert not done.stderr
