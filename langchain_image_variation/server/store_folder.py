@@ -174,9 +174,12 @@ class StoreFolder:
         raise OSError(0, f"{name} was replaced by something else")
 
     def make_room(self, length: int) -> None:
-        """Remove expired files, and the oldest ones until a file of this length fits."""
+        """Remove expired files, and the oldest ones until a file of this length is allowed.
+
+        This does not free room on a full disk.
+        """
         with self._lock:
-            self._evict(length, length_to_free=self._missing_bytes(length))
+            self._evict(length)
 
     def sign(self, text: str) -> str:
         """Return an HMAC-SHA256 (RFC 2104) of a text with the folder's key, in hex."""

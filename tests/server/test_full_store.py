@@ -1,5 +1,6 @@
 """The server with its store on a disk that other programs fill."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -41,11 +42,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard_limit))
 """Makes each write of a file of more than 20 kB fail."""
 
 
-def post(address: str, side: int = 8, **form: str) -> httpx.Response:
-    """Request variations of an image of this side."""
+def post(address: str, side: int = 8, key: str = "", **form: str) -> httpx.Response:
+    """Request variations of an image of this side, with an `Idempotency-Key`."""
     files = {"image": ("a.png", square_png(side))}
     url = f"{address}/v1/images/variations"
-    return httpx.post(url, files=files, data={"size": "256x256", **form}, timeout=60)
+    data, headers = {"size": "256x256", **form}, {"idempotency-key": key}
+    return httpx.post(url, files=files, data=data, headers=headers, timeout=60)
 
 
 def urls(response: httpx.Response) -> list[str]:
@@ -86,11 +88,16 @@ def test_a_full_disk_costs_no_engine_call(tmp_path: Path) -> None:
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "30"
         assert httpx.get(f"{address}/healthz").status_code == 503
-        in_base64 = post(address, n="1", response_format="b64_json")
-        assert in_base64.status_code == 200
+        rest = disk / "rest"
+        with contextlib.suppress(OSError):
+            rest.write_bytes(bytes(12 * 1024 * 1024))
+        in_base64 = [post(address, key="k1", response_format="b64_json") for _ in range(2)]
+        assert in_base64[0].status_code == 200
+        assert in_base64[0].content == in_base64[1].content
         for url in answers[-1]:
             assert httpx.get(url).status_code == 200
         filler.unlink()
+        rest.unlink()
         assert httpx.get(f"{address}/healthz").status_code == 200
         assert httpx.get(urls(post(address))[0]).status_code == 200
         assert count_calls(process) == len(answers) + 2

@@ -198,6 +198,17 @@ def replace_by_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
+def replace_content(path: Path) -> None:
+    """Change a file's content, but neither its length nor its modification time."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    # Another clock tick, or its ctime would be the same.
+    time.sleep(0.05)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def replace_by_endless_file(path: Path) -> None:
     """Replace a file by a sparse one that would take an hour to read."""
     with path.open("wb") as file:
@@ -208,6 +219,7 @@ REPLACEMENTS: list[Callable[[Path], None]] = [
     replace_by_link,
     replace_by_hard_link,
     replace_by_fifo,
+    replace_content,
     replace_by_endless_file,
 ]
 
