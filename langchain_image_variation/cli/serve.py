@@ -68,7 +68,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1024**3,
         metavar="BYTES",
-        help="maximum size of that folder's images; the oldest are removed (default: 1 GiB)",
+        help="maximum size of all files in that folder; the oldest are removed (default: 1 GiB)",
     )
     add(
         "--upload-timeout",

@@ -71,10 +71,11 @@ def create_app(
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors.
         queue: The maximum number of requests waiting for the engine. Any more get a 429.
-        store_dir: The folder of the images that clients get as URLs. By default, a folder in the
+        store_dir: The folder of the images that clients get as URLs, and of the answers to requests
+            with an `Idempotency-Key`. Several processes may share it. By default, a folder in the
             user's cache.
-        store_max_bytes: The maximum size of all these images together, in bytes. The oldest are
-            removed first. They are also removed if the disk is full. If that is not enough,
+        store_max_bytes: The maximum size of all files in that folder together, in bytes. The oldest
+            are removed first. They are also removed if the disk is full. If that is not enough,
             requests for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
 

@@ -32,6 +32,7 @@ RETRY_SECONDS = 30.0
 
 _KEY_NAME = "key"
 _KEY_BYTES = 32
+_PROBE_NAME = "probe"
 _FILE_MODE = 0o600
 # The files that the server writes. It never touches any other file in the folder.
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
@@ -72,9 +73,8 @@ class StoreFolder:
     folder. Files are written atomically. Expired files are removed from time to time. If the files
     exceed `max_bytes`, or the disk is full, the oldest ones are removed too.
 
-    Only regular files of the user who runs the server count. Whatever else somebody puts under a
-    name in the folder is not read. If the folder itself is removed, it is created
-    again.
+    Only regular files of the user who runs the server count. Whatever else somebody puts into the
+    folder is not read. If the folder itself is removed, it is created again.
 
     Args:
         path: The folder. If it does not exist, it is created so that only this user can read it.
@@ -228,7 +228,8 @@ class StoreFolder:
     def _create(self) -> None:
         """Create the folder and its key, unless they exist."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_write(self.path / "probe", publish=_discard, mode=_FILE_MODE) as file:
+        probe_path = self.path / _PROBE_NAME
+        with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:
             # On a network drive, it may differ from the user of this process.
             self._owner = os.fstat(file.fileno()).st_uid
         key_path = self.path / _KEY_NAME
@@ -305,7 +306,7 @@ class StoreFolder:
             if now < self._next_probe:
                 raise OSError(*failure)
             self._next_probe = now + _PROBE_SECONDS
-        self._write(self.path / "probe", bytes(length), publish=_discard)
+        self._write(self.path / _PROBE_NAME, bytes(length), publish=_discard)
         self._failure = None
 
     def _missing_bytes(self, length: int) -> int:
@@ -345,7 +346,8 @@ class StoreFolder:
             fits = length + stored_bytes - freed_bytes <= self._max_bytes
             is_enough = fits and freed_bytes >= length_to_free
             # Empty files are answers in progress.
-            is_kept = is_enough or not file.length or file.path.name in keep
+            is_unfinished = not file.length or file.path.suffix == ".part"
+            is_kept = is_enough or is_unfinished or file.path.name in keep
             if file.expiry < now or not is_kept:
                 # Another process may have removed it, or it cannot be removed.
                 with suppress(OSError):
