@@ -23,7 +23,6 @@ from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
     ExpiredURLError,
-    ImageVariationError,
     InvalidImageError,
     ModelNotFoundError,
     NotFoundError,
@@ -36,7 +35,7 @@ from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import drain, read_request
+from langchain_image_variation.server.form import read_request
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
@@ -170,13 +169,8 @@ class Handlers:
         def check_capacity() -> None:
             self._check_capacity(request)
 
-        try:
-            self._access.check(request)
-            check_capacity()
-        except ImageVariationError:
-            # An answer before the end of the body would close the connection.
-            await drain(request, timeout=self._upload_timeout)
-            raise
+        self._access.check(request)
+        check_capacity()
         return await read_request(
             request,
             timeout=self._upload_timeout,
