@@ -69,7 +69,7 @@ def parse(body: bytes) -> tuple[bytes, dict[str, str]] | None:
     """Return the image and the fields of a form as the server reads them, or None if invalid."""
 
     async def feed() -> tuple[bytes, dict[str, str]]:
-        form = MultipartForm(KIND, in_memory=True)
+        form = MultipartForm(KIND, in_memory=True, option_names=())
         await form.feed(body)
         return await form.image(), form.fields
 
