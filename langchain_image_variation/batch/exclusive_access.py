@@ -23,6 +23,7 @@ from langchain_image_variation.batch.folders import BATCH_DIR
 from langchain_image_variation.batch.ledger import LEDGER_NAME, Ledger
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.files.lock import try_lock
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.output import make_output_dir
@@ -171,23 +172,21 @@ def _try_lock(path: Path) -> int | None:
         OSError: If the file cannot be opened or locked.
     """
     path.parent.mkdir(exist_ok=True)
+    # A run that recorded nothing may remove the file and its folder at any time.
     try:
         descriptor = _open_lock(path)
     except FileNotFoundError:
-        # A run that recorded nothing has just removed the folder.
         return None
+    is_locked = False
     try:
-        _lock(descriptor)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    # Another run holds the lock, or has removed the file since it was opened.
-    os.close(descriptor)
-    return None
+        with suppress(FileNotFoundError):
+            is_locked = try_lock(descriptor) and os.path.samestat(
+                os.fstat(descriptor), os.stat(path)
+            )
+    finally:
+        if not is_locked:
+            os.close(descriptor)
+    return descriptor if is_locked else None
 
 
 def _open_lock(path: Path) -> int:
@@ -196,26 +195,6 @@ def _open_lock(path: Path) -> int:
     except PermissionError:
         # The file belongs to another user, whose lock can be seen nevertheless.
         return os.open(path, os.O_RDONLY)
-
-
-def _lock(descriptor: int) -> None:
-    """Lock a file.
-
-    Raises:
-        BlockingIOError: If another process holds the lock.
-        OSError: If the file cannot be locked.
-    """
-    if os.name == "nt":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
-        except PermissionError:
-            raise BlockingIOError from None
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Lease:
