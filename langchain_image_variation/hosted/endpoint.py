@@ -22,7 +22,6 @@ from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.headers import (
     HeaderValues,
-    collect_secrets,
     is_secret,
     reveal,
 )
@@ -176,7 +175,6 @@ class Endpoint:
             **self.headers,
         }
         url = self._url(path)
-        secrets = collect_secrets(headers, url.params)
         attempt = 0
         while True:
             request = build_request(
@@ -186,7 +184,7 @@ class Endpoint:
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, secrets, n=n, budget=budget)
+            answer = Answer(path, headers, url, n=n, budget=budget)
             answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, budget.deadline)
