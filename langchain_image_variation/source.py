@@ -43,6 +43,7 @@ from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, Sq
 from langchain_image_variation.images.png.repair import repair
 from langchain_image_variation.images.png.scanlines import check_scanlines, complete_pixels
 from langchain_image_variation.images.square import make_square
+from langchain_image_variation.images.work_limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -70,9 +71,8 @@ Fit = Literal["strict", "crop", "pad"]
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
 
-MAX_SOURCE_PIXELS = 89_478_485
-"""The maximum number of pixels of a source: Pillow's own limit, a quarter of a GB as RGB
-samples."""
+MAX_SOURCE_PIXELS = MAX_PIXELS
+"""The maximum number of pixels of a source."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
