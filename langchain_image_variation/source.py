@@ -11,6 +11,7 @@ import binascii
 import os
 import re
 import stat
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.images.formats import (
     FORMATS,
     recognize_supported,
@@ -322,17 +324,20 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
 
-def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+def read_stored_file(
+    url: str, options: Mapping[str, Any], policy: StoragePolicy = DEFAULT_POLICY
+) -> tuple[bytes, str]:
     """Read a source from a file system that fsspec knows; return its bytes and its name.
 
     Args:
         url: The URL of the file, such as "s3://bucket/photo.jpg".
         options: Passed to the file system, as fsspec's `storage_options`.
+        policy: Which stores the URL may name.
 
     Raises:
         SourceError: If there is no such file, if it is empty, is larger than `MAX_SOURCE_BYTES` or
-            cannot be read, or if the URL contains a password, names several file systems or an
-            unknown one.
+            cannot be read, or if the URL contains a password, or names several file systems or one
+            that is not allowed.
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
     """
     if has_password(url):
@@ -341,7 +346,8 @@ def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
         )
     name = url.rpartition("/")[2][:_NAME_LENGTH]
     try:
-        file_system = FileSystem(url, options, param="path")
+        policy.check_row(url)
+        file_system = FileSystem(url, options, param="path", policy=policy)
         if file_system.folder is not None:
             return read_file(file_system.folder)
         with file_system.translate_errors(
@@ -380,23 +386,47 @@ def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
 
 def _from_data_url(url: str) -> bytes:
     """Decode a `data:` URL (RFC 2397), in base64 or percent-encoded."""
-    head, comma, body = url.partition(",")
-    if not comma:
+    start = url.find(",") + 1
+    if start == 0:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
-    if len(body) > 3 * MAX_SOURCE_BYTES:
+    if len(url) - start > 3 * MAX_SOURCE_BYTES:
         raise SourceError(
             f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
         )
-    data = unquote_to_bytes(body)
-    if head.lower().endswith(";base64"):
+    try:
+        data = _percent_decode(url, start)
+    except UnicodeEncodeError:
+        raise SourceError(
+            "The data: URL contains characters that no URL can contain; encode it again."
+        ) from None
+    if url[:start].lower().endswith(";base64,"):
         # Line breaks and missing padding are common and harmless.
-        data = b"".join(data.split())
+        data = data.translate(None, _WHITE_SPACE)
+        data += b"=" * (-len(data) % 4)
         try:
-            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            return _check_length(base64.b64decode(data, validate=True))
         except (binascii.Error, ValueError):
             raise SourceError("The data: URL does not contain valid base64.") from None
-    return _check_length(data)
+    return _check_length(bytes(data))
+
+
+def _percent_decode(text: str, start: int) -> bytearray:
+    """Decode the rest of a text in pieces. `unquote_to_bytes` takes 70 times the length of one."""
+    data = bytearray()
+    while start < len(text):
+        end = start + _PIECE
+        # An escape, such as "%89", must not be cut.
+        percent = text.rfind("%", end - 2, end)
+        if percent >= 0 and end < len(text):
+            end = percent
+        data += unquote_to_bytes(text[start:end])
+        start = end
+    return data
+
+
+_PIECE = 65_536
+_WHITE_SPACE = string.whitespace.encode("ascii")
 
 
 def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:

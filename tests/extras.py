@@ -35,6 +35,7 @@ _PACKAGES = {
         "openapi_spec_validator",
         "pytest_asyncio",
         "schemathesis",
+        "socksio",
         "trio",
         "trustme",
         "xdist",

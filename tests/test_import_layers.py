@@ -27,8 +27,8 @@ ROOMS = {
     "server": (
         5,
         {
-            *("anyio", "platformdirs", "prometheus_client", "pydantic", "python_multipart"),
-            *("starlette", "uvicorn"),
+            *("anyio", "h11", "platformdirs", "prometheus_client", "pydantic"),
+            *("python_multipart", "starlette", "uvicorn"),
         },
     ),
     "cli": (6, {"tqdm"}),

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
 
@@ -250,6 +251,7 @@ BAD: list[tuple[Any, str]] = [
     ("data:image/png;base64", "no comma"),
     ("data:image/png;base64,@@@", "does not contain valid base64"),
     ("data:,", "The source is empty"),
+    ("data:,\ud800", "characters that no URL can contain"),
     ("no/such/cat.png", "There is no file 'cat.png'"),
     ("nul\0byte.png", "cannot be read"),
     ("x" * 5000, "cannot be read"),
@@ -462,6 +464,28 @@ def test_base64_may_be_wrapped_and_unpadded() -> None:
     assert load_source("data:image/png;base64," + encoded).png.data == square_png()
 
 
+@pytest.mark.parametrize("shift", range(3))
+def test_a_long_data_url_may_be_percent_encoded(shift: int) -> None:
+    """An escape may be anywhere in a data: URL that is longer than a piece."""
+    encoded = b" " * 50_000 + base64.b64encode(square_png()) + b" " * 50_000
+    escaped = "".join(f"%{byte:02X}" for byte in encoded)
+    assert load_source(f"data:;base64,{' ' * shift}{escaped}").png.data == square_png()
+
+
+@pytest.mark.parametrize("body", ["%89", "A%41", "AB "])
+@pytest.mark.parametrize("head", ["data:,", "data:;base64,"])
+def test_a_data_url_takes_few_times_its_size(head: str, body: str) -> None:
+    """Whatever its encoding, a data: URL takes a small multiple of the memory of its text."""
+    url = head + body * (1_000_000 // len(body))
+    tracemalloc.start()
+    with pytest.raises(ImageVariationError):
+        load_source(url)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A piece of 65,536 characters takes 70 times its length, whatever the length of the URL.
+    assert peak < 3 * len(url) + 6_000_000
+
+
 def test_a_path_may_be_bytes(tmp_path: Path) -> None:
     """A path may be bytes, like that of a directory entry that was listed as bytes."""
     (tmp_path / "cat.png").write_bytes(square_png())
@@ -491,7 +515,11 @@ def test_any_bytes_are_an_image_or_our_error(data: bytes) -> None:
         assert "0x" not in str(error)
 
 
-@given(st.text(max_size=80) | st.text(max_size=80).map("data:".__add__))
+# Unlike the default alphabet, this one has lone surrogates.
+_TEXT = st.text(st.characters(), max_size=80)
+
+
+@given(_TEXT | _TEXT.map("data:".__add__) | _TEXT.map("data:,".__add__))
 def test_any_text_is_an_image_or_our_error(text: str) -> None:
     """Text of any kind is loaded or raises one of our own errors."""
     with pytest.raises(ImageVariationError):

@@ -47,7 +47,7 @@ from langchain_image_variation.images.png.chunks import (
     strip_metadata,
 )
 from langchain_image_variation.images.png.scanlines import check_scanlines
-from langchain_image_variation.images.work_limits import check_work
+from langchain_image_variation.images.work_limits import MAX_PIXELS, check_work
 
 __all__ = [
     "PLAIN_MODES",
@@ -201,13 +201,24 @@ def decode_result(data: bytes) -> Image.Image:
     """Return the pixels of an engine's result. Some servers send JPEG or WebP instead of PNG.
 
     Raises:
-        OutputError: If the result is not a readable image in one of these formats, or takes too
-            much work to decode.
+        OutputError: If the result is not a readable image in one of these formats, has more than
+            `MAX_PIXELS` pixels, or takes too much work to decode.
     """
     failure = OutputError("A result is not a readable PNG, JPEG or WebP image.")
+    too_large_error = OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.")
+
+    def open_result() -> Image.Image:
+        try:
+            image = open_image(data, ("PNG", "JPEG", "WEBP"))
+        except Image.DecompressionBombError:
+            raise too_large_error from None
+        if image.width * image.height > MAX_PIXELS:
+            raise too_large_error
+        return image
+
     try:
         with translate_decoder_errors(failure):
-            return normalize(load_deep_samples(lambda: open_image(data, ("PNG", "JPEG", "WEBP"))))
+            return normalize(load_deep_samples(open_result))
     except InvalidImageError as error:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
