@@ -441,6 +441,9 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
+    # libheif has already turned the image, as its container says.
+    if image.format == "HEIF":
+        return 1
     exif = image.info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])

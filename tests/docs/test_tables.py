@@ -115,8 +115,8 @@ def test_the_limits_of_images_match_the_code() -> None:
         "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
         "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
         "structure of an AVIF or HEIC": (
-            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, {MAX_TRACKS} tracks, and "
-            f"{MAX_META_BYTES // 2**20} MiB for"
+            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "
+            f"{MAX_TRACKS} tracks, and {MAX_META_BYTES // 2**20} MiB for"
         ),
         "metadata values of a JPEG, TIFF, AVIF or HEIC": f"in total, {MAX_EXIF_OVERLAP} times",
     }.items():
