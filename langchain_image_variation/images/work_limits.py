@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images import isobmff, jpeg, tiff
+from langchain_image_variation.images import jpeg, tiff
 from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = [
@@ -98,6 +98,9 @@ def check_work(data: bytes) -> None:
 
 
 def _check_heif(data: bytes) -> None:
+    # Imported here because few images need it, and every import delays the tool.
+    from langchain_image_variation.images import isobmff
+
     structure = isobmff.read_structure(data)
     if structure.largest_image_pixels > MAX_PIXELS:
         raise InvalidImageError(
