@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -117,12 +117,20 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
         raise UnidentifiedImageError
     if format == "HEIC":
         return open_heic(data)
-    if format == "AVIF" and not features.check("avif"):
+    if format == "AVIF":
+        _check_avif_support()
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _check_avif_support() -> None:
+    # Imported here because few images are AVIF, and every import delays the tool.
+    from PIL import features
+
+    if not features.check("avif"):
         raise InvalidImageError(
             "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
             "export the image as PNG or JPEG."
         )
-    return Image.open(io.BytesIO(data), formats=formats)
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -441,6 +449,9 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
+    # libheif has already turned the image, as its container says.
+    if image.format == "HEIF":
+        return 1
     exif = image.info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])

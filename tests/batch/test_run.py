@@ -408,6 +408,8 @@ class _Links(HTMLParser):
 def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     """All files linked in the gallery exist, and names and errors are text, never markup."""
     (photos / "<b>'\".png").write_bytes(jpeg())
+    without_end = square_png()[:-12]
+    (photos / "repaired.png").write_bytes(without_end)
     (photos / "9.png").write_text("not an image")
     assert run_hosted("photos", "--n", "2", "--gallery") == 3
     page = _Links(Path("out/gallery/index.html"))
@@ -419,7 +421,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     assert "SourceError: Unsupported or corrupt image" in Path("out/gallery/index.html").read_text()
     thumbnails = [target for target in page.targets if target.suffix == ".jpg"]
     # One source and two variations each, except for the file that is not an image.
-    assert len(thumbnails) == 6 * 3
+    assert len(thumbnails) == 7 * 3
     for thumbnail in thumbnails:
         with Image.open(thumbnail) as image:
             assert max(image.size) <= 160
