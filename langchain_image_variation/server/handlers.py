@@ -36,9 +36,10 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import VariationForm, read_form
+from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
@@ -46,11 +47,10 @@ from langchain_image_variation.server.playground import playground_page, sample_
 from langchain_image_variation.server.progress import RequestProgress
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
+from langchain_image_variation.server.uploads import Uploads
 
 __all__ = ["Handlers"]
 
-_MAX_LOADING = 4
-"""How many requests load their image into memory at once."""
 _IDEMPOTENCY_BYTES = 256 * 1024 * 1024
 # The body of the vendor's storage. Clients look for these words.
 _EXPIRED = (
@@ -66,18 +66,21 @@ class Handlers:
     Args:
         engine: The engine.
         turns: Limits how many requests use the engine.
+        uploads: Limits the memory for uploads.
         store: Keeps the images that clients get as URLs.
         metrics: What `/metrics` shows.
         access: Decides which requests may pass.
         public_url: Where clients reach the app, or None to use the address that they call.
         models: The models that requests may name, or None if the engine takes any.
         upload_timeout: How many seconds a client may take to send a body.
+        max_pixels: The maximum number of pixels of an image.
     """
 
     def __init__(
         self,
         engine: VariationEngine | AsyncVariationEngine,
         turns: Turns,
+        uploads: Uploads,
         *,
         store: ImageStore,
         metrics: Metrics,
@@ -85,9 +88,11 @@ class Handlers:
         public_url: str | None,
         models: Sequence[str] | None,
         upload_timeout: float,
+        max_pixels: int,
     ) -> None:
         self._engine = engine
         self._turns = turns
+        self._uploads = uploads
         self._store = store
         self._metrics = metrics
         self._access = access
@@ -98,7 +103,7 @@ class Handlers:
             models, self._option_names, requires_key=access.requires_key
         )
         self._upload_timeout = upload_timeout
-        self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
+        self._max_pixels = max_pixels
         self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
@@ -109,7 +114,25 @@ class Handlers:
 
     async def create_variation(self, request: Request) -> Response:
         """`POST /v1/images/variations`."""
-        form = await self._receive_form(request)
+        client = client_of(request)
+        self._access.check(request)
+        self._check_capacity(request, client)
+        async with self._uploads.reserve(
+            client, max_body_length(request), timeout=self._upload_timeout
+        ) as reservation:
+            form = await read_form(
+                request,
+                option_names=self._option_names,
+                timeout=self._upload_timeout,
+                max_pixels=self._max_pixels,
+            )
+            self._uploads.shrink(reservation, len(form.request.image.data))
+            self._check_capacity(request, client)
+            body = await self._answer(request, form, client)
+        return Response(body, media_type="application/json")
+
+    async def _answer(self, request: Request, form: VariationForm, client: str) -> bytes:
+        """Return the body of the answer to a valid form."""
         key = request.headers.get("idempotency-key")
         # An answer is useless once the URLs in it have expired.
         has_urls = form.request.response_format == "url"
@@ -120,13 +143,15 @@ class Handlers:
                 request.headers.get("x-client-request-id"), form.request.n
             ) as progress,
         ):
-            async with self._idempotency.answer(key, form, seconds=seconds) as answer:
+            async with self._idempotency.answer(
+                key, form, client=client, seconds=seconds
+            ) as answer:
                 if answer.body is None:
-                    work = self._take_turn(form, self._base_url(request), progress)
+                    work = self._take_turn(form, self._base_url(request), progress, client)
                     # A client that leaves ends this task at once. The work keeps its turn until
                     # the engine stops.
                     answer.body = await cancel_without_waiting(work)
-        return Response(answer.body, media_type="application/json")
+                return answer.body
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""
@@ -191,28 +216,12 @@ class Handlers:
         url = self._base_url(request) if self._public_url else _root_path(request)
         return JSONResponse({**self._openapi, "servers": [{"url": url or "/"}]})
 
-    async def _receive_form(self, request: Request) -> VariationForm:
-        """Check whether a request may call the engine, and read its form."""
-
-        def check_capacity() -> None:
-            self._check_capacity(request)
-
-        self._access.check(request)
-        check_capacity()
-        return await read_form(
-            request,
-            option_names=self._option_names,
-            timeout=self._upload_timeout,
-            loading_slot=self._loading_slots,
-            admit=check_capacity,
-        )
-
     async def _take_turn(
-        self, form: VariationForm, base_url: str, progress: ProgressListener
+        self, form: VariationForm, base_url: str, progress: ProgressListener, client: str
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         engine = self._engine_with_options(form.options)
-        async with self._turns.turn():
+        async with self._turns.turn(client, form.request.image.side**2):
             response = await self._call_engine(engine, form.request, progress)
             return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
@@ -252,7 +261,7 @@ class Handlers:
                 images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
 
-    def _check_capacity(self, request: Request) -> None:
+    def _check_capacity(self, request: Request, client: str) -> None:
         """Refuse a request that cannot be served now, before it takes any memory."""
         if request.app.state.is_draining:
             raise ServiceUnavailableError(
@@ -260,7 +269,7 @@ class Handlers:
             )
         # With a key, there may be an answer already.
         if not request.headers.get("idempotency-key"):
-            self._turns.check_queue()
+            self._turns.check_queue(client)
 
     def _base_url(self, request: Request) -> str:
         """Return where the client reaches the app, without a final slash."""

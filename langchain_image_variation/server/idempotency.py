@@ -51,7 +51,7 @@ class Idempotency:
         self,
         max_bytes: int,
         *,
-        queue_place: Callable[[], AbstractContextManager[object]] = nullcontext,
+        queue_place: Callable[[str], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_bytes = max_bytes
@@ -62,7 +62,7 @@ class Idempotency:
 
     @asynccontextmanager
     async def answer(
-        self, key: str | None, form: VariationForm, *, seconds: float = DAY
+        self, key: str | None, form: VariationForm, *, client: str = "", seconds: float = DAY
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
@@ -73,6 +73,7 @@ class Idempotency:
         Args:
             key: The key. Requests without one share nothing.
             form: The form of the request.
+            client: A text that identifies the client, whose queue place the request takes.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
@@ -88,7 +89,7 @@ class Idempotency:
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
         digest = _digest(form)
-        earlier_answer = await self._earlier_answer(key, digest)
+        earlier_answer = await self._earlier_answer(key, digest, client)
         if earlier_answer is not None:
             yield earlier_answer
             return
@@ -102,7 +103,7 @@ class Idempotency:
                 self._bytes += len(answer.body)
             answer.finished_event.set()
 
-    async def _earlier_answer(self, key: str, digest: str) -> Answer | None:
+    async def _earlier_answer(self, key: str, digest: str, client: str) -> Answer | None:
         """Return the answer to an earlier request, waiting for it if it is being made."""
         while True:
             self._forget()
@@ -115,7 +116,7 @@ class Idempotency:
             if answer.digest != digest:
                 raise ConflictError("This Idempotency-Key was used for a different request.")
             if answer.body is None:
-                with self._queue_place():
+                with self._queue_place(client):
                     await answer.finished_event.wait()
             if answer.body is not None:
                 return answer

@@ -106,7 +106,7 @@ async def test_a_waiting_request_can_leave() -> None:
 
 async def test_waiting_for_an_answer_takes_a_queue_place() -> None:
     """A request that waits for an answer takes a place, and a finished answer takes none."""
-    turns = Turns(workers=1, queue=2)
+    turns = Turns(workers=1, queue=2, total_pixels=1)
     idempotency, maker = Idempotency(1000, queue_place=turns.queue_place), Maker()
     maker.gate.clear()
     tasks = await start(idempotency, maker, 4)
@@ -115,5 +115,5 @@ async def test_waiting_for_an_answer_takes_a_queue_place() -> None:
         await asyncio.wait_for(tasks[3], 5)
     maker.gate.set()
     assert await asyncio.gather(*tasks[:3]) == [b"answer 1"] * 3
-    with turns.queue_place(), turns.queue_place():
+    with turns.queue_place("a"), turns.queue_place("b"):
         assert await answer(idempotency, "a", maker) == b"answer 1"
