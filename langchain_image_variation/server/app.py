@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -20,6 +20,7 @@ from langchain_image_variation.engines.traits import engine_base_url, engine_mod
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
+    OutputError,
 )
 from langchain_image_variation.images.png import MAX_PNG_SIDE
 from langchain_image_variation.numbers import check_seconds, check_whole_number
@@ -80,10 +81,12 @@ def create_app(
             processors.
         queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
             client has filled the queue, a request of another takes the place of its latest.
-        store_dir: The folder of the images that clients get as URLs. By default, a folder in the
+        store_dir: The folder of the images that clients get as URLs, and of the answers to requests
+            with an `Idempotency-Key`. Several processes may share it. By default, a folder in the
             user's cache.
-        store_max_bytes: The maximum size of all these images together, in bytes. The oldest are
-            removed first.
+        store_max_bytes: The maximum size of all files in that folder together, in bytes. The oldest
+            are removed first. They are also removed if the disk is full. If that is not enough,
+            requests for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
         max_pixels: The maximum number of pixels of an uploaded image. Decoding takes about 8 bytes
             per pixel. Larger images get a 400.
@@ -180,4 +183,13 @@ async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
 
 
 def _default_store_dir() -> Path:
-    return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"
+    # Without a home folder, platformdirs raises an error, or older versions return "~".
+    with suppress(RuntimeError):
+        path = platformdirs.user_cache_path("langchain-image-variation", appauthor=False)
+        if path.is_absolute():
+            return path / "files"
+    raise OutputError(
+        "This user has no home folder, so there is no default folder to store images. Choose one "
+        "with store_dir, or --store-dir.",
+        param="store_dir",
+    )

@@ -9,10 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import anyio
+
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
+from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.form import VariationForm
 
-__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
+__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
+
+QueuePlace = Callable[[], AbstractContextManager[object]]
+"""Entered while a request waits. May refuse it."""
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
@@ -41,28 +47,33 @@ class Idempotency:
     take too much memory, the oldest are forgotten.
 
     Args:
-        max_bytes: The maximum size of all remembered answers together, in bytes.
-        queue_place: Entered by a request while it waits for the answer to another one. May refuse
-            it.
+        max_bytes: The maximum size of all answers in memory together, in bytes.
+        records: Where answers are shared with other processes. By default, they are not shared.
         clock: Returns the time in seconds.
     """
 
     def __init__(
         self,
         max_bytes: int,
+        records: AnswerRecords | None = None,
         *,
-        queue_place: Callable[[str], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_bytes = max_bytes
-        self._queue_place = queue_place
+        self._records = records
         self._clock = clock
         self._bytes = 0
         self._answers: OrderedDict[str, Answer] = OrderedDict()
 
     @asynccontextmanager
     async def answer(
-        self, key: str | None, form: VariationForm, *, client: str = "", seconds: float = DAY
+        self,
+        key: str | None,
+        form: VariationForm,
+        *,
+        owner: str = "",
+        queue_place: QueuePlace = nullcontext,
+        seconds: float = DAY,
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
@@ -73,7 +84,9 @@ class Idempotency:
         Args:
             key: The key. Requests without one share nothing.
             form: The form of the request.
-            client: A text that identifies the client, whose queue place the request takes.
+            owner: A text that tells clients apart. They share no answers.
+            queue_place: Entered while the request waits for the answer to another one. May refuse
+                it.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
@@ -88,13 +101,28 @@ class Idempotency:
             raise InvalidRequestError(
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
+        key = json.dumps([owner, key])
         digest = _digest(form)
-        earlier_answer = await self._earlier_answer(key, digest, client)
+        earlier_answer = await self._earlier_answer(key, digest, queue_place)
         if earlier_answer is not None:
             yield earlier_answer
             return
         answer = self._answers[key] = Answer(digest, self._clock() + seconds)
         try:
+            if self._records is None:
+                yield answer
+                return
+            async with self._records.open(key, queue_place) as record:
+                recorded_answer = await anyio.to_thread.run_sync(record.read)
+                if recorded_answer is None:
+                    yield answer
+                    if answer.body is not None:
+                        await anyio.to_thread.run_sync(record.write, digest, answer.body, seconds)
+                    return
+            if recorded_answer.digest != digest:
+                raise _conflict_error()
+            answer.body = recorded_answer.body
+            answer.expires = self._clock() + recorded_answer.seconds
             yield answer
         finally:
             if answer.body is None:
@@ -103,7 +131,9 @@ class Idempotency:
                 self._bytes += len(answer.body)
             answer.finished_event.set()
 
-    async def _earlier_answer(self, key: str, digest: str, client: str) -> Answer | None:
+    async def _earlier_answer(
+        self, key: str, digest: str, queue_place: QueuePlace
+    ) -> Answer | None:
         """Return the answer to an earlier request, waiting for it if it is being made."""
         while True:
             self._forget()
@@ -114,9 +144,9 @@ class Idempotency:
                 self._drop(key)
                 return None
             if answer.digest != digest:
-                raise ConflictError("This Idempotency-Key was used for a different request.")
+                raise _conflict_error()
             if answer.body is None:
-                with self._queue_place(client):
+                with queue_place():
                     await answer.finished_event.wait()
             if answer.body is not None:
                 return answer
@@ -133,6 +163,10 @@ class Idempotency:
 
     def _drop(self, key: str) -> None:
         self._bytes -= len(self._answers.pop(key).body or b"")
+
+
+def _conflict_error() -> ConflictError:
+    return ConflictError("This Idempotency-Key was used for a different request.")
 
 
 def _digest(form: VariationForm) -> str:

@@ -1,17 +1,21 @@
 """The tables and figures on the pages match the code."""
 
 import argparse
-import inspect
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
-from langchain_image_variation import URLPolicy
+from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
+from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
+from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
@@ -19,6 +23,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
+    MAX_PIXELS,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
@@ -31,7 +36,7 @@ from langchain_image_variation.server.connection import (
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
@@ -115,8 +120,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
     """The page on security states each limit of the server with the value in the code."""
     limits = table("docs/security.md", "| limit of the server | value | setting |")
     defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(create_app).parameters.items()
+        name: parameter.default for name, parameter in signature(create_app).parameters.items()
     }
     for limit, value in {
         "bytes of a request's body": f"{MAX_BODY_BYTES:,},",
@@ -144,13 +148,40 @@ def test_the_table_of_serve_is_complete() -> None:
     add_engine(engine_options)
     options = set(actions) - {each.option_strings[-1] for each in engine_options._actions}
     assert documented_options - {"--engine", "--seed", "--strength"} == options
-    defaults = inspect.signature(create_app).parameters
+    defaults = signature(create_app).parameters
     for option, action in actions.items():
         name = action.dest
         if option in options and name in defaults and name != "api_key":
             assert action.default == defaults[name].default
             if type(action.default) is int:
-                assert f"{action.default:,}" in rows[f"`{option}`"]
+                value = action.default
+                sizes = [f"{value // 2**20} MiB", f"{value // 2**30} GiB"]
+                texts = sizes if name.endswith("_bytes") else [f"{value:,}"]
+                assert any(text in rows[f"`{option}`"] for text in texts)
+
+
+def test_the_limits_of_answers_match_the_code() -> None:
+    """The page on security states each limit of an answer with the value and the setting."""
+    limits = table("docs/security.md", "| limit of a call | value | setting |")
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature(ImageVariationClient.__init__).parameters.items()
+    }
+    urls = URLPolicy(hosts=None)
+    for limit, value in {
+        "time": f"{defaults['deadline']:.0f} seconds",
+        "bytes of the answer and all downloads together": (
+            f"{defaults['max_answer_bytes'] // 2**20} MiB | `max_answer_bytes`"
+        ),
+        "bytes of a download": f"{urls.max_bytes // 2**20} MiB",
+        "redirects of a download": f"{urls.max_redirects} |",
+        "pixels of a result": f"{MAX_PIXELS:,},",
+        "bytes of an answer without its images": f"{MAX_FRAME_BYTES:,} |",
+        "cookies": f"{MAX_COOKIES} of at most {MAX_COOKIE_LENGTH:,} characters",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    sentence = f"Of an error, at most {MAX_ERROR_BYTES // 1024} KiB are read."
+    assert sentence in find_page("docs/security.md").text
 
 
 def test_the_table_of_create_is_complete() -> None:
