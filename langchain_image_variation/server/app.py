@@ -150,7 +150,7 @@ def create_app(
         ],
         middleware=[
             Middleware(EarlyAnswer, max_seconds=upload_timeout),
-            Middleware(Envelope, metrics=metrics),
+            Middleware(Envelope, metrics=metrics, access=access),
         ],
         lifespan=lambda _: _tidy_store(store),
         exception_handlers={
