@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
     first.path.chmod(0)
     (second,) = save_images(answer(1), tmp_path)
     assert len(second.path.name) == len(first.path.name) + 8
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_results_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    """Folders and files of results can be shared if the umask says so, and only then."""
+    previous_umask = os.umask(umask)
+    try:
+        (saved_image,) = save_images(answer(1), tmp_path / "results")
+    finally:
+        os.umask(previous_umask)
+    assert stat.S_IMODE(saved_image.path.stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(saved_image.path.parent.stat().st_mode) == 0o777 & ~umask
 
 
 def test_a_response_with_urls_names_the_next_step(tmp_path: Path) -> None:
