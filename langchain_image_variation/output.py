@@ -24,6 +24,7 @@ from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.files.atomic import place_file
+from langchain_image_variation.images.frame import Frame
 from langchain_image_variation.images.pixels import (
     as_png,
     decode,
@@ -33,6 +34,7 @@ from langchain_image_variation.images.pixels import (
 )
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import SIGNATURE
+from langchain_image_variation.source import Source
 
 __all__ = [
     "DATED_NAME",
@@ -42,6 +44,7 @@ __all__ = [
     "Place",
     "PlacedImage",
     "SavedImage",
+    "cut_back",
     "make_output_dir",
     "place_images",
     "place_png",
@@ -68,6 +71,7 @@ _HEADER = struct.Struct(">16xII")
 """The start of a PNG file, up to and including its width and height."""
 
 _GAP, _CAPTION = 8, 20
+_MIN_CELL_WIDTH = 30
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
@@ -126,6 +130,36 @@ class SavedImage:
     """In pixels."""
     seed: int | None
     """The seed that made it, if the engine has seeds."""
+
+
+def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
+    """Return a response whose images have the shape of their source, without its bars.
+
+    The longer side of each image stays as it is. If the source has no `frame`, the response is
+    returned unchanged. Otherwise the images are new PNG files; one at an https URL becomes a
+    `data:` URL, because the file at that URL still has its bars. An entry that is not a readable
+    image is kept, and raises its error when it is read or saved.
+
+    Args:
+        response: The response of an engine.
+        source: The source of its images, loaded with `fit="keep"`.
+    """
+    if source.frame is None:
+        return response
+    images = [_cut_image_back(image, source.frame) for image in response.data]
+    return response.model_copy(update={"data": images})
+
+
+def _cut_image_back(image: Variation, frame: Frame) -> Variation:
+    try:
+        pixels = frame.cut_out(decode_result(image.read()))
+    except ImageVariationError:
+        return image
+    cut_image = image.model_copy()
+    cut_image.set_png(encode(pixels))
+    if cut_image.url is not None:
+        cut_image.use_data_url()
+    return cut_image
 
 
 def save_images(
@@ -285,9 +319,9 @@ class ContactSheet:
     In a notebook, a cell that ends with a `ContactSheet` shows it.
 
     Args:
-        source: The source image.
-        response: The response of an engine.
-        tile: The width and height of each image on the sheet, in pixels.
+        source: The source image. A `Source` is shown without the bars of `fit="keep"`.
+        response: The response of an engine, or of `cut_back`.
+        tile: The longer side of each image on the sheet, in pixels.
         columns: The images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
@@ -296,31 +330,29 @@ class ContactSheet:
 
     def __init__(
         self,
-        source: SquarePNG,
+        source: Source | SquarePNG,
         response: ImagesResponse,
         *,
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
-        variations = [decode_result(image.read()) for image in response.data]
-        labels = ["source", *(str(index + 1) for index in range(len(variations)))]
+        images = _decode_all(source, response)
         self.image: Image.Image = _draw_sheet(
-            [decode(source), *variations], labels, tile, columns or _default_columns(len(labels))
+            images, tile, columns or _default_columns(len(images))
         )
 
-    @classmethod
-    def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
+    @staticmethod
+    def thumbnail(source: Source | SquarePNG, response: ImagesResponse) -> bytes:
         """Return a sheet as a JPEG file, at most `THUMBNAIL_SIDE` pixels wide and high.
 
         Raises:
             OutputError: If an entry of the response is not a readable image.
         """
-        count = len(response.data) + 1
-        sides = {columns: _thumbnail_tile(count, columns) for columns in range(1, count + 1)}
-        columns = max(sides, key=lambda columns: sides[columns])
-        sheet = cls(source, response, tile=sides[columns], columns=columns)
+        images = _decode_all(source, response)
+        tiles = {columns: _thumbnail_tile(images, columns) for columns in range(1, len(images) + 1)}
+        columns = max(tiles, key=lambda columns: tiles[columns])
         buffer = io.BytesIO()
-        sheet.image.save(buffer, "JPEG", quality=80)
+        _draw_sheet(images, tiles[columns], columns).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
     def save(self, directory: str | os.PathLike[str], *, name: str = "image") -> Path:
@@ -334,6 +366,15 @@ class ContactSheet:
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
+
+
+def _decode_all(source: Source | SquarePNG, response: ImagesResponse) -> list[Image.Image]:
+    """Return the pixels of the source and of its variations, in order."""
+    variations = [decode_result(image.read()) for image in response.data]
+    if isinstance(source, SquarePNG):
+        return [decode(source), *variations]
+    pixels = decode(source.png)
+    return [pixels if source.frame is None else source.frame.cut_out(pixels), *variations]
 
 
 class _UnreadableError(Exception):
@@ -367,31 +408,50 @@ def _default_columns(count: int) -> int:
     return min(count, 5 if count == 5 else 4)
 
 
-def _thumbnail_tile(count: int, columns: int) -> int:
-    """Return the side of each image on a thumbnail with this many columns, in pixels."""
-    rows = -(-count // columns)
+def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
+    """Return the longer side of each image on a thumbnail with this many columns, in pixels."""
+    rows = -(-len(images) // columns)
     width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
     height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
-    return min(width, height)
+    largest_width, largest_height = _cell_size(images, THUMBNAIL_SIDE)
+    return min(width * THUMBNAIL_SIDE // largest_width, height * THUMBNAIL_SIDE // largest_height)
 
 
-def _draw_sheet(
-    images: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
-) -> Image.Image:
+def _cell_size(images: Sequence[Image.Image], tile: int) -> tuple[int, int]:
+    """Return the width and height that all images have room in, in pixels."""
+    sizes = [_scaled_size(image, tile) for image in images]
+    # Captions must not overlap.
+    width = max(_MIN_CELL_WIDTH, *(width for width, _ in sizes))
+    return width, max(height for _, height in sizes)
+
+
+def _scaled_size(image: Image.Image, tile: int) -> tuple[int, int]:
+    longer = max(image.size)
+    # Rounded up, so that no side is 0.
+    return -(-tile * image.width // longer), -(-tile * image.height // longer)
+
+
+def _draw_sheet(images: Sequence[Image.Image], tile: int, columns: int) -> Image.Image:
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
     rows = -(-len(images) // columns)
     gap, caption = _GAP, _CAPTION
-    width = columns * (tile + gap) + gap
-    height = rows * (tile + gap + caption) + gap
+    cell_width, cell_height = _cell_size(images, tile)
+    width = columns * (cell_width + gap) + gap
+    height = rows * (cell_height + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
-        draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
-        thumbnail = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(thumbnail, (x, y + caption), thumbnail)
+        x, y = gap + column * (cell_width + gap), gap + row * (cell_height + gap + caption)
+        middle = (x + cell_width / 2, y + caption / 2)
+        draw.text(middle, str(index or "source"), fill="black", font=font, anchor="mm")
+        thumbnail = image.convert("RGBA").resize(
+            _scaled_size(image, tile), Image.Resampling.LANCZOS
+        )
+        left = x + (cell_width - thumbnail.width) // 2
+        top = y + caption + (cell_height - thumbnail.height) // 2
+        sheet.paste(thumbnail, (left, top), thumbnail)
     return sheet

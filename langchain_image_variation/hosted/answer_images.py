@@ -15,7 +15,7 @@ def normalize(answer: ImagesResponse, side: int) -> None:
     for image in answer.data:
         try:
             data = image.read()
-            png, _ = as_png(data, side)
+            png, _ = as_png(data, (side, side))
         except ImageVariationError as error:
             image.set_failure(error)
             continue
