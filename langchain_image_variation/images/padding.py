@@ -63,12 +63,13 @@ def add_blurred_bars(image: Image.Image, margin: int) -> Image.Image:
     mode = {"LA": "La", "RGBA": "RGBa"}.get(image.mode, image.mode)
     levels = [square if mode == image.mode else square.convert(mode)]
     while levels[-1].width > _COARSEST:
-        levels.append(levels[-1].reduce(2))
+        half = levels[-1].width // 2
+        # `reduce` would give the last pixels of an odd side twice the weight of others.
+        levels.append(levels[-1].resize((half, half), Image.Resampling.BOX))
     is_wide = image.width == square.width
     edges = margin, margin + min(image.size)
-    for number in range(len(levels) - 2, -1, -1):
-        weights = _blur_weights(edges, levels[number].width, 2**number)
-        _blend(levels[number], levels[number + 1], weights, is_wide)
+    for fine, coarse in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        _blend(fine, coarse, _blur_weights(edges, fine.width, square.width), is_wide)
     if mode != image.mode:
         square = levels[0].convert(image.mode)
         # Multiplying by alpha and dividing again may have changed the image slightly.
@@ -92,18 +93,18 @@ def _has_transparent_edge(image: Image.Image) -> bool:
     return any(alpha.crop(edge).getextrema()[0] == 0 for edge in edges)
 
 
-def _blur_weights(edges: tuple[int, int], count: int, pixel: int) -> bytes:
+def _blur_weights(edges: tuple[int, int], count: int, side: int) -> bytes:
     """Return how much each row (or column) of a level shows the next, coarser one, 0 to 255.
 
     Args:
         edges: Where the image begins and ends in the square, in pixels.
         count: The number of rows (or columns).
-        pixel: The width of each, in pixels of the square.
+        side: The side of the square, in pixels.
     """
-    # Distances are counted in halves of a pixel, because they begin in the middle of a row.
-    first, last = 2 * edges[0], 2 * edges[1]
-    reach = 2 * _SHARPNESS * pixel
-    middles = [(2 * index + 1) * pixel for index in range(count)]
+    # Distances are counted in 2 * count parts of a pixel, so that all are whole numbers.
+    first, last = (2 * count * edge for edge in edges)
+    reach = 2 * _SHARPNESS * side
+    middles = [(2 * index + 1) * side for index in range(count)]
     distances = [max(first - middle, middle - last, 0) for middle in middles]
     return bytes(min(255, max(0, 255 * (distance - reach) // reach)) for distance in distances)
 

@@ -121,7 +121,7 @@ def test_raising_n_adds_images(engine: str) -> None:
         assert (len(count_made_images()), set(count_made_images().values())) == (5, {1})
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "corrupt"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "other shape", "corrupt"])
 def test_damaged_image_is_made_again(damage: str) -> None:
     """Of all images, only a damaged one is made again, identical to the original."""
     first = batch(n=3)({"path": ["photos/0.png"]})
@@ -135,6 +135,7 @@ def test_damaged_image_is_made_again(damage: str) -> None:
             {
                 "truncated": data[:-1],
                 "other size": other_image,
+                "other shape": non_square_png(256, 100),
                 "corrupt": data[:-20] + b"\0" + data[-19:],
             }[damage]
         )

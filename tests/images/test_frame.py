@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Size
-from langchain_image_variation.images.frame import Frame
+from langchain_image_variation.images.frame import Frame, choose_margin
 from langchain_image_variation.images.pixels import decode, decode_result, encode
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.source import Source, load_source
@@ -79,6 +79,17 @@ def test_a_smooth_image_looks_the_same(width: int, height: int, size: Size) -> N
     expected = image.resize(pixels.size, Image.Resampling.BILINEAR)
     extrema = ImageChops.difference(pixels, expected).getextrema()
     assert max(high for _, high in extrema) <= 4  # type: ignore[misc]  # pairs, for three bands
+
+
+@pytest.mark.parametrize("shape", [(4032, 3024), (1920, 1080), (1200, 800), (640, 427), (451, 300)])
+def test_photos_are_cut_between_pixels(shape: tuple[int, int]) -> None:
+    """The cut is at most a tenth of a pixel away from the edge, and the photo near the center."""
+    width, height = shape
+    margin = choose_margin(height, width)
+    assert abs(margin - (width - height) / 2) <= width / 32 + 1
+    for side in (256, 512, 1024):
+        cut = margin * side / width
+        assert abs(cut - round(cut)) <= 0.1
 
 
 @pytest.mark.parametrize(
