@@ -24,7 +24,7 @@ from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.files.atomic import place_file
-from langchain_image_variation.images.frame import Frame
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
     as_png,
     decode,
@@ -135,28 +135,30 @@ class SavedImage:
 def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
     """Return a response whose images have the shape of their source, without its bars.
 
-    The longer side of each image stays as it is. If the source has no `frame`, the response is
-    returned unchanged. Otherwise the images are new PNG files; one at an https URL becomes a
-    `data:` URL, because the file at that URL still has its bars. An entry that is not a readable
-    image is kept, and raises its error when it is read or saved.
+    The longer side of each image stays as it is. If the source has no `inset`, the response is
+    returned unchanged. Otherwise the images are new PNG files, and what the response says about
+    their `size` and `output_format` is left out. An image at an https URL becomes a `data:` URL,
+    because the file at that URL still has its bars. An entry that is not a readable image is kept,
+    and raises its error when it is read or saved.
 
     Args:
         response: The response of an engine.
         source: The source of its images, loaded with `fit="keep"`.
     """
-    if source.frame is None:
+    if source.inset is None:
         return response
-    images = [_cut_image_back(image, source.frame) for image in response.data]
-    return response.model_copy(update={"data": images})
+    images = [_cut_image_back(image, source.inset) for image in response.data]
+    return response.model_copy(update={"data": images, "size": None, "output_format": None})
 
 
-def _cut_image_back(image: Variation, frame: Frame) -> Variation:
+def _cut_image_back(image: Variation, inset: Inset) -> Variation:
     try:
-        pixels = frame.cut_out(decode_result(image.read()))
+        pixels = inset.cut_out(decode_result(image.read()))
     except ImageVariationError:
         return image
     cut_image = image.model_copy()
-    cut_image.set_png(encode(pixels))
+    # More compression would take longer than the engine.
+    cut_image.set_png(encode(pixels, compress_level=1))
     if cut_image.url is not None:
         cut_image.use_data_url()
     return cut_image
@@ -374,7 +376,7 @@ def _decode_all(source: Source | SquarePNG, response: ImagesResponse) -> list[Im
     if isinstance(source, SquarePNG):
         return [decode(source), *variations]
     pixels = decode(source.png)
-    return [pixels if source.frame is None else source.frame.cut_out(pixels), *variations]
+    return [pixels if source.inset is None else source.inset.cut_out(pixels), *variations]
 
 
 class _UnreadableError(Exception):

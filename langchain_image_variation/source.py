@@ -28,7 +28,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
-from langchain_image_variation.images.frame import Frame
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
     is_normalized,
     open_image,
@@ -89,9 +89,9 @@ class Source:
     """The file's name without its suffix, or "image" if the source has no name."""
     note: str
     """One line about how the image was changed to fit, or an empty string."""
-    frame: Frame | None = None
+    inset: Inset | None = None
     """Where the image is in `png`, if its variations are to be cut back to its shape. `cut_back`
-    cuts them. Only sources with `fit="keep"` have a frame, unless they are square anyway."""
+    cuts them. Only sources with `fit="keep"` have an inset, unless they are square anyway."""
 
 
 def check_fit(fit: object) -> None:
@@ -446,4 +446,4 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
             "does not do. Pass fit='crop', 'pad' or 'keep'."
         )
     steps += filter(None, (square.fit_step, square.scale_step))
-    return Source(square.png, name, _note(name, steps, is_rewritten=False), square.frame)
+    return Source(square.png, name, _note(name, steps, is_rewritten=False), square.inset)

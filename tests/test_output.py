@@ -263,14 +263,15 @@ def test_variations_are_cut_back(tmp_path: Path, response_format: ResponseFormat
         image=source.png, n=2, size="512x512", response_format=response_format
     )
     response = LocalEngine(seed=7).create_variation(request)
+    response.size, response.output_format = request.size, "webp"
     cut = cut_back(response, source)
-    assert (cut.created, cut.request_id) == (response.created, response.request_id)
+    assert (cut.created, cut.size, cut.output_format) == (response.created, None, None)
     assert [image.seed for image in cut.data] == [7, 8]
     for image, whole in zip(cut.data, response.data, strict=True):
         pixels = decode_result(image.read())
         assert pixels.size == (512, 171)
-        assert source.frame is not None
-        assert pixels.tobytes() == source.frame.cut_out(decode_result(whole.read())).tobytes()
+        assert source.inset is not None
+        assert pixels.tobytes() == source.inset.cut_out(decode_result(whole.read())).tobytes()
         assert (image.b64_json is None, image.url is None) == (
             whole.b64_json is None,
             whole.url is None,
@@ -282,7 +283,7 @@ def test_variations_are_cut_back(tmp_path: Path, response_format: ResponseFormat
     assert ImagesResponse.from_json(cut.to_json()).data[0].read() == cut.data[0].read()
 
 
-def test_a_source_without_a_frame_cuts_nothing() -> None:
+def test_a_source_without_an_inset_cuts_nothing() -> None:
     """The response is returned as it is if the source was cropped, padded or square."""
     response = answer(1)
     for fit in get_args(Fit):
@@ -320,7 +321,7 @@ def test_a_result_that_is_not_square_is_cut_to_shape() -> None:
 def test_the_sheet_shows_every_shape_undistorted(shape: tuple[int, int], n: int) -> None:
     """A wide or high image keeps its shape on a sheet, and a thumbnail stays within its limit."""
     source = load_source(Image.new("RGB", shape, "red"), fit="keep")
-    assert source.frame is not None
+    assert source.inset is not None
     response = cut_back(entries(*[encode(Image.new("RGB", (256, 256), "red"))] * n), source)
     sheet = ContactSheet(source, response, tile=100).image
     width, height = (-(-100 * length // max(shape)) for length in shape)

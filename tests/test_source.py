@@ -105,17 +105,17 @@ def test_padding_continues_the_image(fit: Fit) -> None:
 
 
 def test_keep_remembers_where_the_image_is() -> None:
-    """With fit="keep", the source has the frame of the image, upright, before any scaling."""
+    """With fit="keep", the source has the inset of the image, upright, before any scaling."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode_as("JPEG", Image.new("RGB", (300, 100), "red"), exif=exif)
     source = load_source(data, fit="keep")
-    assert source.frame is not None
-    assert source.frame.size(1024) == (341, 1024)
+    assert source.inset is not None
+    assert source.inset.size(1024) == (341, 1024)
     assert source.note == (
         "image: converted JPEG to PNG, padded 100x300 to a square of 300x300 for the engine."
     )
-    assert all(load_source(data, fit=fit).frame is None for fit in ("crop", "pad"))
+    assert all(load_source(data, fit=fit).inset is None for fit in ("crop", "pad"))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
@@ -124,7 +124,7 @@ def test_keep_and_pad_leave_a_square_alone(format: str) -> None:
     data = encode_as(format, Image.effect_noise((40, 40), 50).convert("RGB"))
     crop, pad, keep = [load_source(data, fit=fit) for fit in ("crop", "pad", "keep")]
     assert crop == pad == keep
-    assert keep.frame is None
+    assert keep.inset is None
 
 
 @pytest.mark.slow

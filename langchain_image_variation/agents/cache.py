@@ -1,7 +1,7 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
 Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
-the same frame to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
+the same inset to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
 including its version and settings (see `engine_fingerprint`).
 These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
 and the conversation.
@@ -39,7 +39,7 @@ from langchain_image_variation.agents.results import Results
 from langchain_image_variation.contract import MAX_N, CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.images.frame import Frame
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import decode, pixel_sha256
 from langchain_image_variation.output import PlacedImage
 from langchain_image_variation.source import MAX_SOURCE_BYTES
@@ -77,16 +77,16 @@ class ResultCache:
         self._fingerprint = fingerprint
 
     def find(
-        self, request: CreateImageVariationRequest, frame: Frame | None
+        self, request: CreateImageVariationRequest, inset: Inset | None
     ) -> ImagesResponse | None:
         """Return the response to an earlier, equal request, or None. Its images are cut back.
 
         Args:
             request: The request.
-            frame: The frame of its source.
+            inset: The inset of its source.
         """
         try:
-            data = self._results.read_record(self._record_name(request, frame))
+            data = self._results.read_record(self._record_name(request, inset))
             record = _Record.model_validate_json(data or b"")
             pngs = [self._read(image) for image in record.images]
         # If the results cannot be read now, the engine can still make new ones.
@@ -106,7 +106,7 @@ class ResultCache:
     def add(
         self,
         request: CreateImageVariationRequest,
-        frame: Frame | None,
+        inset: Inset | None,
         saved_images: list[tuple[str, PlacedImage]],
         created: int | None,
     ) -> None:
@@ -114,7 +114,7 @@ class ResultCache:
 
         Args:
             request: The request.
-            frame: The frame of its source.
+            inset: The inset of its source.
             saved_images: What `Results.save` returned.
             created: When the response was made, in seconds since 1970.
         """
@@ -125,14 +125,14 @@ class ResultCache:
         record = _Record(created=created, images=images).model_dump_json()
         # The results are saved already, so nothing is lost without a record.
         with suppress(ImageVariationError):
-            self._results.write_record(self._record_name(request, frame), record.encode())
+            self._results.write_record(self._record_name(request, inset), record.encode())
 
-    def _record_name(self, request: CreateImageVariationRequest, frame: Frame | None) -> str:
+    def _record_name(self, request: CreateImageVariationRequest, inset: Inset | None) -> str:
         key = digest(
             version=_VERSION,
             engine=self._fingerprint,
             image=pixel_sha256(decode(request.image)),
-            frame=None if frame is None else repr(frame),
+            inset=None if inset is None else repr(inset),
             model=request.model,
             n=request.n,
             size=request.size,

@@ -238,7 +238,7 @@ def _prepare(
         request=request,
         results=results,
         cache=cache,
-        cached_response=cache.find(request, source.frame) if cache is not None else None,
+        cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
 
 
@@ -268,7 +268,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         response = cut_back(response, call.source)
     saved_images = call.results.save(response, name=call.source.name)
     if call.cache is not None and not is_cached:
-        call.cache.add(call.request, call.source.frame, saved_images, response.created)
+        call.cache.add(call.request, call.source.inset, saved_images, response.created)
     engine = call.settings.engine
     images = [
         {

@@ -105,8 +105,8 @@ class OutputImages:
         """
         source = self._load_source()
         size = (self._side, self._side)
-        if source.frame is not None:
-            size = source.frame.size(self._side)
+        if source.inset is not None:
+            size = source.inset.size(self._side)
         pngs: dict[int, bytes] = {}
         images = cut_back(response, source).data
         for position, image in zip(positions, images, strict=True):

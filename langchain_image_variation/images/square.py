@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops
 
-from langchain_image_variation.images.frame import Frame, choose_margin, scaled_size
+from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
 from langchain_image_variation.images.pixels import encode, normalize, whiten_hidden_colors
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
@@ -30,7 +30,7 @@ class SquareImage(NamedTuple):
     """
 
     png: SquarePNG
-    frame: Frame | None
+    inset: Inset | None
     """Where the image is, if its variations are to be cut back."""
     fit_step: str
     """How it was made square."""
@@ -38,23 +38,23 @@ class SquareImage(NamedTuple):
     """How it was scaled."""
 
 
-def make_square(image: Image.Image, how: Literal["crop", "pad", "keep"]) -> SquareImage:
+def make_square(image: Image.Image, fit: Literal["crop", "pad", "keep"]) -> SquareImage:
     """Return an image as a square PNG under 4 MB.
 
     Errors of Pillow's decoders propagate: call this inside `translate_decoder_errors`.
 
     Args:
         image: An image in any of Pillow's modes. Its color information is applied.
-        how: "crop" keeps the centered square. "pad" adds bars for people to look at, "keep" bars
-            for engines, and a frame to cut them off.
+        fit: "crop" keeps the centered square. "pad" adds bars for people to look at, "keep" bars
+            for engines, and an inset to cut them off.
     """
-    frame, fit_step = None, ""
-    if how == "crop" or image.width == image.height:
+    inset, fit_step = None, ""
+    if fit == "crop" or image.width == image.height:
         pixels, side, fit_step = _crop(image)
     else:
-        pixels, side, frame, fit_step = _pad(image, is_kept=how == "keep")
+        pixels, side, inset, fit_step = _pad(image, is_kept=fit == "keep")
     png, scale_step = _encode_within_limit(pixels, side)
-    return SquareImage(png, frame, fit_step, scale_step)
+    return SquareImage(png, inset, fit_step, scale_step)
 
 
 def _crop(image: Image.Image) -> tuple[Image.Image, int, str]:
@@ -69,8 +69,8 @@ def _crop(image: Image.Image) -> tuple[Image.Image, int, str]:
     return pixels, side, f"cropped {width}x{height} to the centered {side}x{side}"
 
 
-def _pad(image: Image.Image, *, is_kept: bool) -> tuple[Image.Image, int, Frame | None, str]:
-    """Return the square pixels, their side before any scaling, the frame, and what was done."""
+def _pad(image: Image.Image, *, is_kept: bool) -> tuple[Image.Image, int, Inset | None, str]:
+    """Return the square pixels, their side before any scaling, the inset, and what was done."""
     pixels = normalize(image, None, MAX_CONVERTED_SIDE)
     width, height = sorted(image.size, reverse=pixels.width > pixels.height)
     if max(pixels.size) > MAX_CONVERTED_SIDE:
@@ -84,12 +84,12 @@ def _pad(image: Image.Image, *, is_kept: bool) -> tuple[Image.Image, int, Frame 
     if is_kept:
         margin = choose_margin(length, side)
         square = add_mirrored_bars(pixels, margin)
-        frame = Frame(width, height, margin, side)
+        inset = Inset(width, height, margin, side)
         fit_step += " for the engine"
     else:
-        square, frame = add_blurred_bars(pixels, (side - length) // 2), None
+        square, inset = add_blurred_bars(pixels, (side - length) // 2), None
     whiten_hidden_colors(square)
-    return square, side, frame, fit_step
+    return square, side, inset, fit_step
 
 
 def _encode_within_limit(image: Image.Image, original_side: int) -> tuple[SquarePNG, str]:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Size
-from langchain_image_variation.images.frame import Frame, choose_margin
+from langchain_image_variation.images.inset import Inset, choose_margin
 from langchain_image_variation.images.pixels import decode, decode_result, encode
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.source import Source, load_source
@@ -33,10 +33,10 @@ def vary(source: Source, size: Size) -> Image.Image:
 
 
 @given(width=st.integers(1, 10**6), height=st.integers(1, 10**6), side=st.integers(1, 4096))
-def test_a_frame_has_the_shape_of_the_image(width: int, height: int, side: int) -> None:
+def test_an_inset_has_the_shape_of_the_image(width: int, height: int, side: int) -> None:
     """The longer side is as asked, and the other is the exact one, rounded, or 1."""
     longer = max(width, height)
-    size = Frame(width, height, margin=0, side=longer).size(side)
+    size = Inset(width, height, margin=0, side=longer).size(side)
     assert max(size) == side
     for actual, length in zip(size, (width, height), strict=True):
         assert actual == 1 or abs(actual * longer - length * side) * 2 <= longer

@@ -1,20 +1,20 @@
-"""`Frame`: where an image is in the square that it was padded to."""
+"""`Inset`: where an image is in the square that it was padded to."""
 
 from dataclasses import dataclass
 
 from PIL import Image
 
-__all__ = ["Frame", "choose_margin", "scaled_size"]
+__all__ = ["Inset", "choose_margin", "scaled_size"]
 
 _GRID = 256
 """The smallest `size` of a variation. Whole pixels of it are whole pixels of the larger sizes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Inset:
     """The part of a padded square that shows the image.
 
-    A variation of the square has the same frame, at any size.
+    A variation of the square has the same inset, at any size.
     """
 
     width: int
@@ -27,7 +27,7 @@ class Frame:
     """The width and height of the square, in pixels."""
 
     def size(self, side: int) -> tuple[int, int]:
-        """Return the width and height of the frame in a variation, in pixels.
+        """Return the width and height of the inset in a variation, in pixels.
 
         The longer one is `side`. The other has the proportion of the image, is rounded, and is at
         least 1.
@@ -38,7 +38,7 @@ class Frame:
         return scaled_size((self.width, self.height), side)
 
     def cut_out(self, image: Image.Image) -> Image.Image:
-        """Return the frame of a variation. The variation is made square first if it is not.
+        """Return the inset of a variation. The variation is made square first if it is not.
 
         Args:
             image: The pixels of the variation, in a plain mode.
@@ -70,7 +70,7 @@ def choose_margin(length: int, side: int) -> int:
     """Return where an image should begin in a square so that variations can be cut exactly.
 
     If it began exactly in the middle, it would usually begin inside a pixel of the variation, and
-    the frame would be shifted by up to half a pixel. So it begins at most 1/32 of the side away
+    the inset would be shifted by up to half a pixel. So it begins at most 1/32 of the side away
     from there, where a pixel of each `size` begins, or as close to one as possible.
 
     Args:
