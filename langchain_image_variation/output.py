@@ -338,10 +338,8 @@ class ContactSheet:
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
-        images = _decode_all(source, response)
-        self.image: Image.Image = _draw_sheet(
-            images, tile, columns or _default_columns(len(images))
-        )
+        images = _decode_scaled(source, response, tile)
+        self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))
 
     @staticmethod
     def thumbnail(source: Source | SquarePNG, response: ImagesResponse) -> bytes:
@@ -350,11 +348,12 @@ class ContactSheet:
         Raises:
             OutputError: If an entry of the response is not a readable image.
         """
-        images = _decode_all(source, response)
+        images = _decode_scaled(source, response, THUMBNAIL_SIDE)
         tiles = {columns: _thumbnail_tile(images, columns) for columns in range(1, len(images) + 1)}
         columns = max(tiles, key=lambda columns: tiles[columns])
+        images = [_scale(image, tiles[columns]) for image in images]
         buffer = io.BytesIO()
-        _draw_sheet(images, tiles[columns], columns).save(buffer, "JPEG", quality=80)
+        _draw_sheet(images, columns).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
     def save(self, directory: str | os.PathLike[str], *, name: str = "image") -> Path:
@@ -370,13 +369,26 @@ class ContactSheet:
         return encode(self.image)
 
 
-def _decode_all(source: Source | SquarePNG, response: ImagesResponse) -> list[Image.Image]:
-    """Return the pixels of the source and of its variations, in order."""
-    variations = [decode_result(image.read()) for image in response.data]
+def _decode_scaled(
+    source: Source | SquarePNG, response: ImagesResponse, tile: int
+) -> list[Image.Image]:
+    """Return the source and its variations, in order, each with a longer side of `tile` pixels."""
     if isinstance(source, SquarePNG):
-        return [decode(source), *variations]
-    pixels = decode(source.png)
-    return [pixels if source.inset is None else source.inset.cut_out(pixels), *variations]
+        original = decode(source)
+    else:
+        original = decode(source.png)
+        if source.inset is not None:
+            original = source.inset.cut_out(original)
+    # Results may be much larger than a tile, so no two of them are in memory at once.
+    variations = (_scale(decode_result(image.read()), tile) for image in response.data)
+    return [_scale(original, tile), *variations]
+
+
+def _scale(image: Image.Image, tile: int) -> Image.Image:
+    """Scale an image until its longer side has `tile` pixels. No side becomes 0."""
+    longer = max(image.size)
+    size = (-(-tile * image.width // longer), -(-tile * image.height // longer))
+    return image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
 
 
 class _UnreadableError(Exception):
@@ -411,35 +423,34 @@ def _default_columns(count: int) -> int:
 
 
 def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
-    """Return the longer side of each image on a thumbnail with this many columns, in pixels."""
+    """Return the longer side of each image on a thumbnail with this many columns, in pixels.
+
+    Args:
+        images: The images, each with a longer side of `THUMBNAIL_SIDE` pixels.
+        columns: The images per row.
+    """
     rows = -(-len(images) // columns)
     width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
     height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
-    largest_width, largest_height = _cell_size(images, THUMBNAIL_SIDE)
-    return min(width * THUMBNAIL_SIDE // largest_width, height * THUMBNAIL_SIDE // largest_height)
+    cell_width, cell_height = _cell_size(images)
+    return min(width * THUMBNAIL_SIDE // cell_width, height * THUMBNAIL_SIDE // cell_height)
 
 
-def _cell_size(images: Sequence[Image.Image], tile: int) -> tuple[int, int]:
-    """Return the width and height that all images have room in, in pixels."""
-    sizes = [_scaled_size(image, tile) for image in images]
+def _cell_size(images: Sequence[Image.Image]) -> tuple[int, int]:
+    """Return the width and height that each image has on a sheet, in pixels."""
     # Captions must not overlap.
-    width = max(_MIN_CELL_WIDTH, *(width for width, _ in sizes))
-    return width, max(height for _, height in sizes)
+    width = max(_MIN_CELL_WIDTH, *(image.width for image in images))
+    return width, max(image.height for image in images)
 
 
-def _scaled_size(image: Image.Image, tile: int) -> tuple[int, int]:
-    longer = max(image.size)
-    # Rounded up, so that no side is 0.
-    return -(-tile * image.width // longer), -(-tile * image.height // longer)
-
-
-def _draw_sheet(images: Sequence[Image.Image], tile: int, columns: int) -> Image.Image:
+def _draw_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Draw images, which are already as large as on the sheet, and number them."""
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
     rows = -(-len(images) // columns)
     gap, caption = _GAP, _CAPTION
-    cell_width, cell_height = _cell_size(images, tile)
+    cell_width, cell_height = _cell_size(images)
     width = columns * (cell_width + gap) + gap
     height = rows * (cell_height + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
@@ -450,10 +461,7 @@ def _draw_sheet(images: Sequence[Image.Image], tile: int, columns: int) -> Image
         x, y = gap + column * (cell_width + gap), gap + row * (cell_height + gap + caption)
         middle = (x + cell_width / 2, y + caption / 2)
         draw.text(middle, str(index or "source"), fill="black", font=font, anchor="mm")
-        thumbnail = image.convert("RGBA").resize(
-            _scaled_size(image, tile), Image.Resampling.LANCZOS
-        )
-        left = x + (cell_width - thumbnail.width) // 2
-        top = y + caption + (cell_height - thumbnail.height) // 2
-        sheet.paste(thumbnail, (left, top), thumbnail)
+        left = x + (cell_width - image.width) // 2
+        top = y + caption + (cell_height - image.height) // 2
+        sheet.paste(image, (left, top), image)
     return sheet

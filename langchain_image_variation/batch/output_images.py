@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.exceptions import ImageVariationError, InvalidImageError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    MissingExtraError,
+    SourceError,
+)
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import chunks
@@ -80,7 +85,8 @@ class OutputImages:
             model: One of the engine's models. None means the default.
 
         Raises:
-            InvalidRequestError: If the source is not an image, or violates the contract.
+            InvalidRequestError: If the source is not an image, violates the contract, or needs a
+                package that is not installed.
         """
         return CreateImageVariationRequest.model_validate(
             {
@@ -124,10 +130,15 @@ class OutputImages:
         """Return the source. The first call converts it.
 
         Raises:
-            InvalidRequestError: If the source is not an image, or violates the contract.
+            InvalidRequestError: If the source is not an image, violates the contract, or needs a
+                package that is not installed.
         """
         if self._source is None:
-            self._source = load_source(self._data, fit=self._fit, name=self._name)
+            try:
+                self._source = load_source(self._data, fit=self._fit, name=self._name)
+            except MissingExtraError as error:
+                # Other sources do not need the package, so the run goes on.
+                raise SourceError(error.message) from None
         return self._source
 
 
