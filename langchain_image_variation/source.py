@@ -264,7 +264,9 @@ def _check_strictly(data: bytes) -> None:
     try:
         SquarePNG(data)
     except InvalidImageError as error:
-        raise InvalidImageError(f"{error} fit='crop', 'pad' or 'keep' would convert it.") from None
+        raise InvalidImageError(
+            f"{error} fit='crop', fit='pad' or fit='keep' would convert it."
+        ) from None
 
 
 def _dropped_parts(data: bytes) -> list[str]:
@@ -535,7 +537,7 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
     if square.scale_step and fit == "strict":
         raise InvalidImageError(
             "image must be scaled down after its EXIF and colors are applied, which fit='strict' "
-            "does not do. Pass fit='crop', 'pad' or 'keep'."
+            "does not do. Pass fit='crop', fit='pad' or fit='keep'."
         )
     steps += filter(None, (square.fit_step, square.scale_step))
     return Source(square.png, name, _note(name, steps, is_rewritten=False), square.inset)

@@ -223,7 +223,7 @@ def test_bytes_after_the_end_of_a_png_are_removed() -> None:
     source = load_source(square_png() + b"tail")
     assert source.note == "image: rewrote it as a valid PNG."
     with pytest.raises(
-        InvalidImageError, match=r"4 bytes follow IEND\. fit='crop', 'pad' or 'keep'"
+        InvalidImageError, match=r"4 bytes follow IEND\. fit='crop', fit='pad' or fit='keep'"
     ):
         load_source(square_png() + b"tail", fit="strict")
 
