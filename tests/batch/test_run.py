@@ -204,7 +204,7 @@ def test_a_source_without_its_package_is_a_row(
     message = errors.pop("photos/phone.HEIC")
     assert message.endswith("Run: pip install 'langchain-image-variation[heif]'")
     assert list(errors.values()) == [None] * 5
-    assert "SourceError: 1, for example: A HEIC image needs" in capsys.readouterr().err
+    assert "photos/phone.HEIC: A HEIC image needs the package" in capsys.readouterr().err
 
 
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
