@@ -231,22 +231,22 @@ def decode_result(data: bytes) -> Image.Image:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
 
-def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
+def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Image.Image]:
     """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
     A PNG that is not scaled is returned byte for byte.
 
     Args:
         data: The bytes of a PNG, JPEG or WebP file.
-        side: The width and height to scale it to, in pixels. By default, it is not scaled.
+        size: The width and height to scale it to, in pixels. By default, it is not scaled.
 
     Raises:
         OutputError: If it is not a readable image in one of these formats, or takes too much work
             to decode.
     """
     image = decode_result(data)
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    if size is not None and image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
         return data, image
     return encode(image), image
