@@ -325,4 +325,4 @@ def _resized_png(data: bytes, side: int) -> bytes:
     with suppress(InvalidImageError):
         if SquarePNG(data).side == side:
             return data
-    return as_png(data, side)[0]
+    return as_png(data, (side, side))[0]

@@ -17,9 +17,16 @@ from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
 from langchain_image_variation.images.formats import FORMATS
+from langchain_image_variation.images.isobmff import (
+    MAX_BOXES,
+    MAX_META_BYTES,
+    MAX_TRACKS,
+    MAX_UNITS,
+)
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
+    MAX_HEIF_PIXELS,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
@@ -119,7 +126,12 @@ def test_the_limits_of_images_match_the_code() -> None:
         "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
         "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
-        "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
+        "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
+        "structure of an AVIF or HEIC": (
+            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "
+            f"{MAX_TRACKS} tracks, and {MAX_META_BYTES // 2**20} MiB for"
+        ),
+        "metadata values of a JPEG, TIFF, AVIF or HEIC": f"in total, {MAX_EXIF_OVERLAP} times",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
