@@ -48,7 +48,7 @@ class Idempotency:
         records: Where answers are shared with other processes. By default, they are not shared.
         queue_place: Entered by a request while it waits for the answer to another one. May refuse
             it.
-        clock: Returns the time in seconds.
+        clock: Returns the time in seconds, by which the URLs in answers expire too.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Idempotency:
         records: AnswerRecords | None = None,
         *,
         queue_place: Callable[[], AbstractContextManager[object]] = nullcontext,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_bytes = max_bytes
         self._records = records
