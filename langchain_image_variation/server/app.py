@@ -121,7 +121,10 @@ def create_app(
             Route("/metrics", handlers.metrics_text),
             Route("/openapi.json", handlers.openapi),
         ],
-        middleware=[Middleware(EarlyAnswer), Middleware(Envelope, metrics=metrics)],
+        middleware=[
+            Middleware(EarlyAnswer, max_seconds=upload_timeout),
+            Middleware(Envelope, metrics=metrics),
+        ],
         lifespan=lambda _: _tidy_store(store),
         exception_handlers={
             ImageVariationError: error_response,  # type: ignore[dict-item]  # takes only these

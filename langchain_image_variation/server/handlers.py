@@ -26,7 +26,6 @@ from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
     ExpiredURLError,
-    ImageVariationError,
     InvalidImageError,
     ModelNotFoundError,
     NotFoundError,
@@ -40,7 +39,7 @@ from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import VariationForm, drain, read_form
+from langchain_image_variation.server.form import VariationForm, read_form
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
@@ -207,13 +206,8 @@ class Handlers:
         def check_capacity() -> None:
             self._check_capacity(request)
 
-        try:
-            self._access.check(request)
-            check_capacity()
-        except ImageVariationError:
-            # An answer before the end of the body would close the connection.
-            await drain(request, timeout=self._upload_timeout)
-            raise
+        self._access.check(request)
+        check_capacity()
         return await read_form(
             request,
             option_names=self._option_names,
