@@ -127,13 +127,28 @@ def test_the_limits_of_answers_match_the_code() -> None:
     assert sentence in find_page("docs/security.md").text
 
 
+def options_of(command: str) -> set[str]:
+    """Return the options of a command, from its help."""
+    done = subprocess.run(
+        [sys.executable, "-m", "langchain_image_variation", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", done.stdout, re.MULTILINE)) - {"--help"}
+
+
 def test_the_table_of_create_is_complete() -> None:
     """The table lists each option of `image-variation create`, and no other."""
     rows = table("docs/command-line.md", "| option | what it does | default |")
     documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
-    command = [sys.executable, "-m", "langchain_image_variation", "create", "--help"]
-    help_text = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
-    assert documented_options == options - {"--help"} | {"--no-light"}
+    assert documented_options == options_of("create") | {"--no-light"}
+
+
+def test_the_table_of_serve_is_complete() -> None:
+    """The table lists each option of `image-variation serve` that `create` lacks, and no other."""
+    rows = table("docs/server.md", "| option of `serve` | what it does |")
+    documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    options = options_of("serve")
+    assert options - options_of("create") <= documented_options <= options
