@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ __all__ = [
     "make_output_dir",
     "place_images",
     "place_png",
+    "safe_name",
     "save_images",
     "save_png",
 ]
@@ -63,14 +65,19 @@ RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file. May raise an `OutputError`."""
+name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+an `OutputError`."""
 
 _HEADER = struct.Struct(">16xII")
 """The start of a PNG file, up to and including its width and height."""
 
 _GAP, _CAPTION = 8, 20
 _STEM_LENGTH = 40
+_STEM_BYTES = 100
+"""Encrypted file systems, such as eCryptfs, have names of at most 143 bytes."""
 _HASH_LENGTHS = (8, 16, 64)
+# Windows takes these for devices, whatever follows the dot.
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE)
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 # The end of the name of a result. A number that could be a date is not taken for a hash.
 _HASH_AND_INDEX = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
@@ -259,7 +266,7 @@ def place_png(
     """
     digest = pixel_sha256(image)
     for length in _HASH_LENGTHS:
-        file = f"{_safe_name(name)}-{digest[:length]}-{suffix}.png"
+        file = f"{safe_name(name)}-{digest[:length]}-{suffix}.png"
         content = place(file, data)
         if content is not None and (content == data or _has_pixels(content, image.size, digest)):
             return file, content
@@ -358,14 +365,20 @@ def _place_image(image: Variation, place: Place, name: str, suffix: str) -> Plac
     return PlacedImage(file, sha256, *pixels.size, image.seed)
 
 
-def _safe_name(name: str) -> str:
-    """Replace unsafe characters in a name, which then never begins with a dot or a dash."""
-    return (
-        re.sub(r"[^\w.-]+", "-", _HASH_AND_INDEX.sub("", name))
-        .strip("-.")[:_STEM_LENGTH]
-        .strip("-.")
-        or "image"
-    )
+def safe_name(name: str) -> str:
+    """Return the stem of the file names of results, from the name of their source.
+
+    The hash and index of an earlier result are dropped. What could confuse a file system, a
+    terminal or a shell is replaced, so the stem never begins with a dot or a dash. Long names are
+    cut. The same name gives the same stem on every machine.
+    """
+    # macOS decomposes accented letters in file names.
+    name = unicodedata.normalize("NFC", _HASH_AND_INDEX.sub("", name))
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH]
+    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").strip("-.")
+    if _DEVICE_NAME.fullmatch(stem):
+        stem = f"_{stem}"[:_STEM_LENGTH].strip("-.")
+    return stem or "image"
 
 
 def _default_columns(count: int) -> int:

@@ -29,6 +29,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.images.formats import (
     FORMATS,
     recognize_supported,
@@ -323,17 +324,20 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
 
-def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+def read_stored_file(
+    url: str, options: Mapping[str, Any], policy: StoragePolicy = DEFAULT_POLICY
+) -> tuple[bytes, str]:
     """Read a source from a file system that fsspec knows; return its bytes and its name.
 
     Args:
         url: The URL of the file, such as "s3://bucket/photo.jpg".
         options: Passed to the file system, as fsspec's `storage_options`.
+        policy: Which stores the URL may name.
 
     Raises:
         SourceError: If there is no such file, if it is empty, is larger than `MAX_SOURCE_BYTES` or
-            cannot be read, or if the URL contains a password, names several file systems or an
-            unknown one.
+            cannot be read, or if the URL contains a password, or names several file systems or one
+            that is not allowed.
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
     """
     if has_password(url):
@@ -342,7 +346,8 @@ def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
         )
     name = url.rpartition("/")[2][:_NAME_LENGTH]
     try:
-        file_system = FileSystem(url, options, param="path")
+        policy.check_row(url)
+        file_system = FileSystem(url, options, param="path", policy=policy)
         if file_system.folder is not None:
             return read_file(file_system.folder)
         with file_system.translate_errors(

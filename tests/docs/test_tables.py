@@ -9,6 +9,7 @@ from pathlib import Path
 from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
@@ -60,6 +61,18 @@ def test_the_table_of_settings_is_complete() -> None:
     for name in ("engine", "fit", "output_dir"):
         default = ToolSettings.model_fields[name].default
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
+
+
+def test_the_table_of_stores_is_complete() -> None:
+    """The table of stores lists each kind of URL with its package, and no other."""
+    rows = table("docs/batch.md", "| kinds of URL | package | the server is |").values()
+    kinds = {}
+    for names, package, server in (row.strip("| ").split("|") for row in rows):
+        for name in re.findall(r"`(\w+)`", names):
+            kinds[name] = (package.strip(" `") or None, "named by the URL" in server)
+    assert kinds == {
+        name: (kind.package, kind.names_server) for name, kind in STORAGE_KINDS.items()
+    }
 
 
 def test_the_limits_of_the_tool_match_the_code() -> None:
