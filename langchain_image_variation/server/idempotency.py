@@ -106,7 +106,7 @@ class Idempotency:
                 yield answer
                 return
             async with self._records.open(key, self._queue_place) as record:
-                recorded_answer = await anyio.to_thread.run_sync(record.read)
+                recorded_answer = record.answer
                 if recorded_answer is None:
                     yield answer
                     if answer.body is not None:
