@@ -37,6 +37,7 @@ from langchain_image_variation.images.pixels import (
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.images.png.scanlines import check_scanlines
 from langchain_image_variation.images.square import make_square
+from langchain_image_variation.images.work_limits import MAX_PIXELS, check_size
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -68,9 +69,8 @@ file with more images after the first."""
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
 
-MAX_SOURCE_PIXELS = 89_478_485
-"""The maximum number of pixels of a source: Pillow's own limit, a quarter of a GB as RGB
-samples."""
+MAX_SOURCE_PIXELS = MAX_PIXELS
+"""The maximum number of pixels of a source."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -162,8 +162,7 @@ def _from_png(data: bytes, fit: Fit, name: str) -> Source:
     whole_file, has_trailing_bytes = data[:end], end < len(data)
     visible_data = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
     header, names = chunks.check_order(chunks.read_chunks(visible_data))
-    if header.width * header.height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(header.width, header.height)
+    check_size(header.width, header.height)
     if fit == "strict":
         _check_strictly(data)
     steps = _dropped_parts(whole_file)
@@ -222,13 +221,6 @@ def _note(name: str, steps: list[str], *, is_rewritten: bool) -> str:
     if steps:
         return f"{name}: {', '.join(steps)}."
     return f"{name}: rewrote it as a valid PNG." if is_rewritten else ""
-
-
-def _too_many_pixels(width: int, height: int) -> InvalidImageError:
-    return InvalidImageError(
-        f"image is {width}x{height}, {width * height:,} pixels; the limit is "
-        f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
-    )
 
 
 def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
@@ -411,8 +403,7 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
     width, height = image.size
     if not width or not height:
         raise InvalidImageError("image has no pixels.")
-    if width * height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(width, height)
+    check_size(width, height)
     kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(

@@ -19,6 +19,7 @@ from langchain_image_variation.exceptions import (
     InvalidImageError,
     OutputError,
 )
+from langchain_image_variation.images.bounded_file import BoundedFile
 from langchain_image_variation.images.color import convert_to_srgb, read_profile
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import (
@@ -35,7 +36,7 @@ from langchain_image_variation.images.png.chunks import (
     strip_metadata,
 )
 from langchain_image_variation.images.png.scanlines import check_scanlines
-from langchain_image_variation.images.work_limits import check_work
+from langchain_image_variation.images.work_limits import check_size, check_work, max_reads
 
 __all__ = [
     "PLAIN_MODES",
@@ -90,11 +91,13 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
         formats: Pillow's names of the allowed formats. By default, every format that Pillow knows.
 
     Raises:
-        InvalidImageError: If the file takes too much work to decode. Pillow's own exceptions
-            propagate: call this inside `translate_decoder_errors`.
+        InvalidImageError: If the file takes too much work to decode, now or when its pixels are
+            loaded. Pillow's own exceptions propagate: call this inside `translate_decoder_errors`.
     """
     check_work(data)
-    return Image.open(io.BytesIO(data), formats=formats)
+    image = Image.open(BoundedFile(data, max_reads(data)), formats=formats)
+    check_size(*image.size)
+    return image
 
 
 def open_png(data: bytes) -> Image.Image:

@@ -11,6 +11,7 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     CreateImageVariationRequest,
@@ -188,7 +189,8 @@ class Handlers:
         """Wait for a turn, call the engine and return the body of the answer."""
         async with self._turns.turn():
             response = await self._call_engine(form)
-            return await asyncio.to_thread(self._build_body, response, form, base_url)
+            with cancel_after():
+                return await asyncio.to_thread(self._build_body, response, form, base_url)
 
     async def _call_engine(self, form: CreateImageVariationRequest) -> ImagesResponse:
         engine_request = form.model_copy(update={"response_format": "b64_json"})

@@ -8,13 +8,23 @@ from pathlib import Path
 from langchain_image_variation import URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.images.bounded_file import MAX_REREAD
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
+from langchain_image_variation.images.tiff import MAX_ENTRIES
 from langchain_image_variation.images.work_limits import (
+    MAX_EXIF_NUMBERS,
     MAX_EXIF_OVERLAP,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
+    MAX_JPEG_TABLE_BYTES,
+    MAX_READS,
+    MAX_RLE_PIXELS,
+    MAX_TIFF_PARTS,
+    MAX_TILE_PIXELS,
+    MAX_WEBP_CHUNKS,
+    MIN_SIDE,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
@@ -82,12 +92,24 @@ def test_the_limits_of_images_match_the_code() -> None:
     limits = table("docs/security.md", "| limit | value |")
     for limit, value in {
         "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
-        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "pixels of a source": (
+            f"{MAX_SOURCE_PIXELS:,}, read from its header; a side of fewer than {MIN_SIDE} pixels "
+            f"counts as {MIN_SIDE}"
+        ),
         "scans of a JPEG": f"{MAX_JPEG_SCANS},",
         "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
-        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
+        "chunks of a WebP": f"{MAX_WEBP_CHUNKS:,},",
+        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} each of Exif",
+        "quantization tables of a JPEG": f"{MAX_JPEG_TABLE_BYTES:,} bytes",
         "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
+        "metadata numbers of a JPEG or TIFF": (
+            f"{MAX_EXIF_NUMBERS:,}, in directories of at most {MAX_ENTRIES:,} entries"
+        ),
+        "strips or tiles of a TIFF": f"{MAX_TIFF_PARTS:,},",
+        "pixels in the tiles of a TIFF": f"{MAX_TILE_PIXELS:,},",
+        "pixels of a BMP in run lengths": f"{MAX_RLE_PIXELS:,} |",
+        "reads of a file": f"{MAX_READS:,}, or one per 32 bytes, and {MAX_REREAD} times its length",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
