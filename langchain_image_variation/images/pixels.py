@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from PIL import ExifTags, Image, ImageChops
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
@@ -276,6 +277,7 @@ def normalize(
     """
     # In a PNG file, EXIF may come after the pixels.
     image.load()
+    check_cancellation()
     transposition = _UPRIGHT.get(_orientation(image))
     icc = read_profile(image)
     original, image = image, _cut_out(image, box or (0, 0, *image.size), min_side)
@@ -340,6 +342,7 @@ _STRIP = 256
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yield copies of strips of full width, each with the row where it begins."""
     for top in range(0, image.height, _STRIP):
+        check_cancellation()
         yield top, image.crop((0, top, image.width, min(top + _STRIP, image.height)))
 
 
@@ -350,6 +353,7 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
         image: An image in a plain mode.
         compress_level: 0 (none) to 9 (smallest).
     """
+    check_cancellation()
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.png.chunks import (
     Header,
     corrupt_png,
@@ -49,6 +50,7 @@ def check_scanlines(data: bytes) -> None:
             piece = b""
             # After a full piece, zlib may return more without further input.
             while not stream.eof and (rest or len(piece) == _PIECE):
+                check_cancellation()
                 piece = stream.decompress(rest, _PIECE)
                 filters.take(piece)
                 rest = stream.unconsumed_tail
