@@ -6,6 +6,7 @@ Pixels are Pillow images in one of four plain modes with 8 bits per sample: "L",
 
 import hashlib
 import io
+import math
 import struct
 import threading
 import warnings
@@ -425,17 +426,27 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     # Few images need this, and the import takes longer than converting most images.
     import numpy as np
 
-    samples = np.asarray(image)
-    finite_samples = samples[np.isfinite(samples)]
-    low, high = (finite_samples.min(), finite_samples.max()) if finite_samples.size else (0, 0)
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0, 65535
-    scale = 255 / (float(high) - float(low)) if high > low else 0.0
-    scaled_samples = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
-    gray = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))
+    low, high = math.inf, -math.inf
+    for _, part in _strips(image):
+        samples = np.asarray(part)
+        finite_samples = samples[np.isfinite(samples)]
+        if finite_samples.size:
+            low = min(low, float(finite_samples.min()))
+            high = max(high, float(finite_samples.max()))
+    if image.mode != "F" and 0 <= low and high <= 65535:
+        low, high = 0.0, 65535.0
+    scale = 255 / (high - low) if high > low else 0.0
     transparent_value = image.info.get("transparency")
-    if isinstance(transparent_value, int):
-        gray.putalpha(
-            Image.fromarray(np.where(samples == transparent_value, 0, 255).astype(np.uint8))
-        )
+    has_alpha = isinstance(transparent_value, int)
+    gray = Image.new("LA" if has_alpha else "L", image.size)
+    for top, part in _strips(image):
+        samples = np.asarray(part)
+        # In 32 bits, the difference of extreme samples would overflow.
+        finite_samples = np.nan_to_num(samples.astype(np.float64), posinf=high, neginf=low)
+        scaled_samples = (finite_samples - low) * scale if scale else np.zeros(samples.shape)
+        strip = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))
+        if has_alpha:
+            alpha = np.where(samples == transparent_value, 0, 255).astype(np.uint8)
+            strip.putalpha(Image.fromarray(alpha))
+        gray.paste(strip, (0, top))
     return gray
