@@ -174,7 +174,7 @@ def _from_png(data: bytes, fit: Fit, name: str) -> Source:
             SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
         )
     with translate_decoder_errors(
-        InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
+        lambda: InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
     ):
         image = open_png(visible_data)
         if fits_contract and is_normalized(image):
@@ -386,10 +386,11 @@ def _stem(name: object) -> str:
 
 def _open_supported(data: bytes) -> Image.Image:
     """Open an image in a supported format without decoding it, unless that takes too much work."""
-    unsupported_error = SourceError(
-        f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
-    )
-    with translate_decoder_errors(unsupported_error):
+    with translate_decoder_errors(
+        lambda: SourceError(
+            f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
+        )
+    ):
         try:
             return open_image(data, FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -407,7 +408,9 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
     kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(
-        InvalidImageError(f"image is a corrupt {kind}, or too large for the available memory.")
+        lambda: InvalidImageError(
+            f"image is a corrupt {kind}, or too large for the available memory."
+        )
     ):
         # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):

@@ -170,7 +170,7 @@ def _shrink(data: bytes) -> bytes:
         SourceError: If the file is not an image.
         InvalidImageError: If the image is corrupt, or too expensive to decode.
     """
-    with translate_decoder_errors(SourceError("The file is not an image.")):
+    with translate_decoder_errors(lambda: SourceError("The file is not an image.")):
         with _open(data) as image:
             if image.width * image.height > MAX_SOURCE_PIXELS:
                 raise SourceError("The image is too large for a thumbnail.")

@@ -10,12 +10,13 @@ import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from types import TracebackType
 
 from PIL import ExifTags, Image, ImageChops
 
 from langchain_image_variation.cancellation import check_cancellation
+from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
@@ -79,7 +80,7 @@ def decode(png: SquarePNG) -> Image.Image:
             has no color in the palette.
     """
     with (
-        translate_decoder_errors(corrupt_png("its pixels cannot be decoded")),
+        translate_decoder_errors(lambda: corrupt_png("its pixels cannot be decoded")),
         open_png(png.data) as image,
     ):
         return normalize(image)
@@ -183,9 +184,13 @@ def decode_result(data: bytes) -> Image.Image:
         OutputError: If the result is not a readable image in one of these formats, or takes too
             much work to decode.
     """
-    failure = OutputError("A result is not a readable PNG, JPEG or WebP image.")
     try:
-        with translate_decoder_errors(failure), open_image(data, ("PNG", "JPEG", "WEBP")) as image:
+        with (
+            translate_decoder_errors(
+                lambda: OutputError("A result is not a readable PNG, JPEG or WebP image.")
+            ),
+            open_image(data, ("PNG", "JPEG", "WEBP")) as image,
+        ):
             return normalize(image)
     except InvalidImageError as error:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
@@ -210,22 +215,6 @@ def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
     elif data.startswith(SIGNATURE):
         return data, image
     return encode(image), image
-
-
-@contextmanager
-def translate_decoder_errors(failure: ImageVariationError) -> Iterator[None]:
-    """Raise `failure` instead of anything that Pillow raises in the block; hide its warnings.
-
-    Pillow's messages are dropped, because they may contain memory addresses and paths.
-    """
-    try:
-        with _pillow_warnings_ignored:
-            yield
-    except ImageVariationError:
-        raise
-    # For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error.
-    except Exception:
-        raise failure from None
 
 
 class _PillowWarningsIgnored:
@@ -255,6 +244,34 @@ class _PillowWarningsIgnored:
 
 
 _pillow_warnings_ignored = _PillowWarningsIgnored()
+
+
+def translate_decoder_errors(make_error: Callable[[], ImageVariationError]) -> ErrorTranslation:
+    """Replace anything that Pillow raises in the block by an error of ours; hide its warnings.
+
+    For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error. Its
+    messages are dropped, because they may contain memory addresses and paths.
+
+    Args:
+        make_error: Returns the error to raise.
+    """
+    return _DecoderErrorTranslation(lambda _: make_error())
+
+
+class _DecoderErrorTranslation(ErrorTranslation):
+    """Also ignores Pillow's warnings in the block."""
+
+    def __enter__(self) -> None:
+        _pillow_warnings_ignored.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _pillow_warnings_ignored.__exit__()
+        super().__exit__(kind, error, traceback)
 
 
 def normalize(

@@ -158,7 +158,7 @@ def test_pillows_messages_are_hidden() -> None:
     """Only our own text leaves the block, without an exception of Pillow's chained to it."""
     with (
         pytest.raises(InvalidImageError) as caught,
-        translate_decoder_errors(InvalidImageError("ours")),
+        translate_decoder_errors(lambda: InvalidImageError("ours")),
     ):
         raise OSError("<_io.BytesIO object at 0x7f>")
     assert caught.value.__suppress_context__
@@ -171,7 +171,7 @@ def test_only_pillows_warnings_are_ignored() -> None:
 
     def decode_often() -> None:
         for _ in range(50):
-            with translate_decoder_errors(InvalidImageError("ours")):
+            with translate_decoder_errors(lambda: InvalidImageError("ours")):
                 warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
 
     with ThreadPoolExecutor(8) as threads:
@@ -180,6 +180,6 @@ def test_only_pillows_warnings_are_ignored() -> None:
     assert list(warnings.filters) == before
     with (
         pytest.warns(UserWarning, match="theirs"),
-        translate_decoder_errors(InvalidImageError("ours")),
+        translate_decoder_errors(lambda: InvalidImageError("ours")),
     ):
         warnings.warn("theirs", stacklevel=1)

@@ -440,7 +440,7 @@ def test_pillow_finds_the_segments_that_we_count(parts: list[bytes]) -> None:
     data = _with_header_segments(*parts)
     try:
         check_work(data)
-        with translate_decoder_errors(InvalidImageError("unreadable")):
+        with translate_decoder_errors(lambda: InvalidImageError("unreadable")):
             image = Image.open(io.BytesIO(data), formats=("JPEG",))
     except InvalidImageError:
         return
