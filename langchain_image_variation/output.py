@@ -11,10 +11,11 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -302,10 +303,14 @@ class ContactSheet:
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
-        variations = [decode_result(image.read()) for image in response.data]
-        labels = ["source", *(str(index + 1) for index in range(len(variations)))]
+        labels = ["source", *(str(index + 1) for index in range(len(response.data)))]
+        # Results may be much larger than a tile, so no two of them are in memory at once.
+        variations = (decode_result(image.read()) for image in response.data)
         self.image: Image.Image = _draw_sheet(
-            [decode(source), *variations], labels, tile, columns or _default_columns(len(labels))
+            chain([decode(source)], variations),
+            labels,
+            tile,
+            columns or _default_columns(len(labels)),
         )
 
     @classmethod
@@ -376,12 +381,12 @@ def _thumbnail_tile(count: int, columns: int) -> int:
 
 
 def _draw_sheet(
-    images: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
+    images: Iterable[Image.Image], labels: Sequence[str], tile: int, columns: int
 ) -> Image.Image:
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
-    rows = -(-len(images) // columns)
+    rows = -(-len(labels) // columns)
     gap, caption = _GAP, _CAPTION
     width = columns * (tile + gap) + gap
     height = rows * (tile + gap + caption) + gap

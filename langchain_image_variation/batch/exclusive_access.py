@@ -23,6 +23,7 @@ from langchain_image_variation.batch.folders import BATCH_DIR
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.files.lock import try_lock
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.output import make_output_dir
@@ -127,32 +128,26 @@ def folder_lock(output_dir: Path) -> Iterator[int]:
             f"The folder {output_dir.name!r} cannot be locked: {error.strerror}."
         ) from None
     try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while not _try_lock(descriptor):
+        _wait_for_lock(descriptor, output_dir)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, output_dir: Path) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    try:
+        while not try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise OutputError(
                     f"Another run is writing to the folder {output_dir.name!r}. Wait until it "
                     "ends, or choose another folder."
                 )
             time.sleep(0.05)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Take the lock if it is free. The system frees it when all its holders have ended."""
-    with suppress(OSError):
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    except OSError as error:
+        raise OutputError(
+            f"The folder {output_dir.name!r} cannot be locked: {error.strerror}."
+        ) from None
 
 
 class Lease:

@@ -34,11 +34,9 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.stored_outputs import StoredOutputs
+from langchain_image_variation.images.formats import SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "Input", "Inputs"]
-
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Suffixes of the images in a folder. A file that the user names itself may have any suffix."""
+__all__ = ["Input", "Inputs"]
 
 _ARCHIVE_SUFFIXES = {".bz2", ".gz", ".xz", ".zip", ".zst"}
 
@@ -165,7 +163,7 @@ class Inputs:
                 yield Input({}, url)
             elif not stored_inputs.is_folder:
                 yield from self._from_file(url)
-            elif suffix(url) in IMAGE_SUFFIXES:
+            elif suffix(url) in SUFFIXES:
                 yield Input({"path": url})
 
     def _from_file(self, path: str) -> Iterator[Input]:
@@ -199,7 +197,7 @@ class Inputs:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         subfolders.add(name)
-                    elif suffix(entry.name) not in IMAGE_SUFFIXES or not _is_file_or_link(entry):
+                    elif suffix(entry.name) not in SUFFIXES or not _is_file_or_link(entry):
                         continue
                     names.append(name)
         except OSError as error:

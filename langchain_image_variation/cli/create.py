@@ -43,7 +43,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "--image",
         required=True,
         metavar="PHOTO",
-        help="the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file",
+        help="the image: a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC file",
     )
     add(
         "--allow-host",

@@ -182,6 +182,20 @@ def test_manifest_rows_have_their_own_settings() -> None:
     assert len(read_manifest("further")) == 4
 
 
+def test_a_source_without_its_package_is_a_row(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A HEIC image without the extra `heif` has an error, and the other sources have images."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert run_hosted("photos") == 3
+    errors = {row["source_path"]: row["error"] for row in read_manifest()}
+    message = errors.pop("photos/phone.HEIC")
+    assert message.endswith("Run: pip install 'langchain-image-variation[heif]'")
+    assert list(errors.values()) == [None] * 5
+    assert "SourceError: 1, for example: A HEIC image needs" in capsys.readouterr().err
+
+
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At `--max-failures`, the run writes the manifest of the sources so far and exits with 3."""
     for index in range(4):
@@ -190,7 +204,7 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
         "  SourceError: 2, for example: Unsupported or corrupt image. "
-        "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF.",
+        "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC.",
         "The batch is not complete. Run the same command again to continue.",
     ]
     assert len(read_manifest()) == 2

@@ -3,12 +3,17 @@
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
-from langchain_image_variation import URLPolicy
+from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
+from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
+from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
 from langchain_image_variation.images.bounded_file import MAX_REREAD
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.tiff import MAX_ENTRIES
 from langchain_image_variation.images.work_limits import (
@@ -19,6 +24,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
     MAX_JPEG_TABLE_BYTES,
+    MAX_PIXELS,
     MAX_READS,
     MAX_RLE_PIXELS,
     MAX_TIFF_PARTS,
@@ -27,7 +33,7 @@ from langchain_image_variation.images.work_limits import (
     MIN_SIDE,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
@@ -116,6 +122,30 @@ def test_the_limits_of_images_match_the_code() -> None:
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
+    assert sentence in find_page("docs/security.md").text
+
+
+def test_the_limits_of_answers_match_the_code() -> None:
+    """The page on security states each limit of an answer with the value and the setting."""
+    limits = table("docs/security.md", "| limit of a call | value | setting |")
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature(ImageVariationClient.__init__).parameters.items()
+    }
+    urls = URLPolicy(hosts=None)
+    for limit, value in {
+        "time": f"{defaults['deadline']:.0f} seconds",
+        "bytes of the answer and all downloads together": (
+            f"{defaults['max_answer_bytes'] // 2**20} MiB | `max_answer_bytes`"
+        ),
+        "bytes of a download": f"{urls.max_bytes // 2**20} MiB",
+        "redirects of a download": f"{urls.max_redirects} |",
+        "pixels of a result": f"{MAX_PIXELS:,},",
+        "bytes of an answer without its images": f"{MAX_FRAME_BYTES:,} |",
+        "cookies": f"{MAX_COOKIES} of at most {MAX_COOKIE_LENGTH:,} characters",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    sentence = f"Of an error, at most {MAX_ERROR_BYTES // 1024} KiB are read."
     assert sentence in find_page("docs/security.md").text
 
 
