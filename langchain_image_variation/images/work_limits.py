@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images import bmp, jpeg, tiff, webp
+from langchain_image_variation.images import bmp, heif, jpeg, tiff, webp
 
 __all__ = [
     "MAX_EXIF_NUMBERS",
@@ -66,8 +66,8 @@ rows of 1,024 pixels, or tiles of 32 x 32. Pillow keeps a record of each, and se
 Encoders write strips of 8 KB or more, and tiles of at least 64 x 64."""
 
 MAX_TILE_PIXELS = 2**24
-"""The tiles of a TIFF image may have at most this many pixels in total, or four times as many as
-the image. They are decoded in full, even if the image fills only a corner of them."""
+"""The tiles of a TIFF, HEIC or AVIF image may have at most this many pixels in total, or four times
+as many as the image. They are decoded in full, even if the image fills only a corner of them."""
 
 MAX_EXIF_NUMBERS = 262_144
 """The directories of Exif, of an MPO file's index or of a TIFF file may hold at most this many
@@ -158,6 +158,8 @@ def check_work(data: bytes) -> None:
         _check_tiff(data)
     elif webp.is_webp(data):
         _check_webp(data)
+    elif heif.is_heif(data):
+        _check_heif(data)
     else:
         _check_bmp(data)
 
@@ -178,6 +180,22 @@ def _check_webp(data: bytes) -> None:
             f"image is a WebP file with more than {limit:,} chunks, the limit. Save it again with "
             "fewer frames."
         )
+
+
+def _check_heif(data: bytes) -> None:
+    table = heif.ItemTable(data)
+    if not table.is_complete:
+        raise InvalidImageError(
+            f"image is a HEIC or AVIF file with more than {heif.MAX_ENTRIES:,} boxes and items, "
+            "the limit. Export it as PNG or JPEG."
+        )
+    for pixels, decoded_pixels in table.composed_items():
+        limit = max(MAX_TILE_PIXELS, 4 * pixels)
+        if decoded_pixels > limit:
+            raise InvalidImageError(
+                f"image is a HEIC or AVIF file whose tiles have {decoded_pixels:,} pixels; the "
+                f"limit is {limit:,} for an image of {pixels:,}. Export it as PNG or JPEG."
+            )
 
 
 def _check_tiff(data: bytes) -> None:

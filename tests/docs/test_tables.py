@@ -12,6 +12,7 @@ from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
+from langchain_image_variation.images import heif
 from langchain_image_variation.images.bounded_file import MAX_REREAD
 from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
@@ -113,7 +114,8 @@ def test_the_limits_of_images_match_the_code() -> None:
             f"{MAX_EXIF_NUMBERS:,}, in directories of at most {MAX_ENTRIES:,} entries"
         ),
         "strips or tiles of a TIFF": f"{MAX_TIFF_PARTS:,},",
-        "pixels in the tiles of a TIFF": f"{MAX_TILE_PIXELS:,},",
+        "pixels in the tiles of a TIFF, HEIC or AVIF": f"{MAX_TILE_PIXELS:,},",
+        "boxes and items of a HEIC or AVIF": f"{heif.MAX_ENTRIES:,} |",
         "pixels of a BMP in run lengths": f"{MAX_RLE_PIXELS:,} |",
         "reads of a file": f"{MAX_READS:,}, or one per 32 bytes, and {MAX_REREAD} times its length",
     }.items():
