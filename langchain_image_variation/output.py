@@ -11,11 +11,11 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -25,6 +25,7 @@ from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import ImageVariationError, OutputError
 from langchain_image_variation.files.atomic import place_file
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
     as_png,
     decode,
@@ -34,6 +35,7 @@ from langchain_image_variation.images.pixels import (
 )
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import SIGNATURE
+from langchain_image_variation.source import Source
 
 __all__ = [
     "DATED_NAME",
@@ -43,9 +45,11 @@ __all__ = [
     "Place",
     "PlacedImage",
     "SavedImage",
+    "cut_back",
     "make_output_dir",
     "place_images",
     "place_png",
+    "safe_name",
     "save_images",
     "save_png",
 ]
@@ -63,14 +67,20 @@ RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file. May raise an `OutputError`."""
+name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+an `OutputError`."""
 
 _HEADER = struct.Struct(">16xII")
 """The start of a PNG file, up to and including its width and height."""
 
 _GAP, _CAPTION = 8, 20
+_MIN_CELL_WIDTH = 30
 _STEM_LENGTH = 40
+_STEM_BYTES = 100
+"""Encrypted file systems, such as eCryptfs, have names of at most 143 bytes."""
 _HASH_LENGTHS = (8, 16, 64)
+# Windows takes these for devices, whatever follows the dot.
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE)
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 # The end of the name of a result. A number that could be a date is not taken for a hash.
 _HASH_AND_INDEX = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
@@ -127,6 +137,38 @@ class SavedImage:
     """In pixels."""
     seed: int | None
     """The seed that made it, if the engine has seeds."""
+
+
+def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
+    """Return a response whose images have the shape of their source, without its bars.
+
+    The longer side of each image stays as it is. If the source has no `inset`, the response is
+    returned unchanged. Otherwise the images are new PNG files, and what the response says about
+    their `size` and `output_format` is left out. An image at an https URL becomes a `data:` URL,
+    because the file at that URL still has its bars. An entry that is not a readable image is kept,
+    and raises its error when it is read or saved.
+
+    Args:
+        response: The response of an engine.
+        source: The source of its images, loaded with `fit="keep"`.
+    """
+    if source.inset is None:
+        return response
+    images = [_cut_image_back(image, source.inset) for image in response.data]
+    return response.model_copy(update={"data": images, "size": None, "output_format": None})
+
+
+def _cut_image_back(image: Variation, inset: Inset) -> Variation:
+    try:
+        pixels = inset.cut_out(decode_result(image.read()))
+    except ImageVariationError:
+        return image
+    cut_image = image.model_copy()
+    # More compression would take longer than the engine.
+    cut_image.set_png(encode(pixels, compress_level=1))
+    if cut_image.url is not None:
+        cut_image.use_data_url()
+    return cut_image
 
 
 def save_images(
@@ -259,7 +301,7 @@ def place_png(
     """
     digest = pixel_sha256(image)
     for length in _HASH_LENGTHS:
-        file = f"{_safe_name(name)}-{digest[:length]}-{suffix}.png"
+        file = f"{safe_name(name)}-{digest[:length]}-{suffix}.png"
         content = place(file, data)
         if content is not None and (content == data or _has_pixels(content, image.size, digest)):
             return file, content
@@ -286,9 +328,9 @@ class ContactSheet:
     In a notebook, a cell that ends with a `ContactSheet` shows it.
 
     Args:
-        source: The source image.
-        response: The response of an engine.
-        tile: The width and height of each image on the sheet, in pixels.
+        source: The source image. A `Source` is shown without the bars of `fit="keep"`.
+        response: The response of an engine, or of `cut_back`.
+        tile: The longer side of each image on the sheet, in pixels.
         columns: The images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
@@ -297,35 +339,28 @@ class ContactSheet:
 
     def __init__(
         self,
-        source: SquarePNG,
+        source: Source | SquarePNG,
         response: ImagesResponse,
         *,
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
-        labels = ["source", *(str(index + 1) for index in range(len(response.data)))]
-        # Results may be much larger than a tile, so no two of them are in memory at once.
-        variations = (decode_result(image.read()) for image in response.data)
-        self.image: Image.Image = _draw_sheet(
-            chain([decode(source)], variations),
-            labels,
-            tile,
-            columns or _default_columns(len(labels)),
-        )
+        images = _decode_scaled(source, response, tile)
+        self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))
 
-    @classmethod
-    def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
+    @staticmethod
+    def thumbnail(source: Source | SquarePNG, response: ImagesResponse) -> bytes:
         """Return a sheet as a JPEG file, at most `THUMBNAIL_SIDE` pixels wide and high.
 
         Raises:
             OutputError: If an entry of the response is not a readable image.
         """
-        count = len(response.data) + 1
-        sides = {columns: _thumbnail_tile(count, columns) for columns in range(1, count + 1)}
-        columns = max(sides, key=lambda columns: sides[columns])
-        sheet = cls(source, response, tile=sides[columns], columns=columns)
+        images = _decode_scaled(source, response, THUMBNAIL_SIDE)
+        tiles = {columns: _thumbnail_tile(images, columns) for columns in range(1, len(images) + 1)}
+        columns = max(tiles, key=lambda columns: tiles[columns])
+        images = [_scale(image, tiles[columns]) for image in images]
         buffer = io.BytesIO()
-        sheet.image.save(buffer, "JPEG", quality=80)
+        _draw_sheet(images, columns).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
     def save(self, directory: str | os.PathLike[str], *, name: str = "image") -> Path:
@@ -339,6 +374,28 @@ class ContactSheet:
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
+
+
+def _decode_scaled(
+    source: Source | SquarePNG, response: ImagesResponse, tile: int
+) -> list[Image.Image]:
+    """Return the source and its variations, in order, each with a longer side of `tile` pixels."""
+    if isinstance(source, SquarePNG):
+        original = decode(source)
+    else:
+        original = decode(source.png)
+        if source.inset is not None:
+            original = source.inset.cut_out(original)
+    # Results may be much larger than a tile, so no two of them are in memory at once.
+    variations = (_scale(decode_result(image.read()), tile) for image in response.data)
+    return [_scale(original, tile), *variations]
+
+
+def _scale(image: Image.Image, tile: int) -> Image.Image:
+    """Scale an image until its longer side has `tile` pixels. No side becomes 0."""
+    longer = max(image.size)
+    size = (-(-tile * image.width // longer), -(-tile * image.height // longer))
+    return image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
 
 
 class _UnreadableError(Exception):
@@ -358,45 +415,66 @@ def _place_image(image: Variation, place: Place, name: str, suffix: str) -> Plac
     return PlacedImage(file, sha256, *pixels.size, image.seed)
 
 
-def _safe_name(name: str) -> str:
-    """Replace unsafe characters in a name, which then never begins with a dot or a dash."""
-    return (
-        re.sub(r"[^\w.-]+", "-", _HASH_AND_INDEX.sub("", name))
-        .strip("-.")[:_STEM_LENGTH]
-        .strip("-.")
-        or "image"
-    )
+def safe_name(name: str) -> str:
+    """Return the stem of the file names of results, from the name of their source.
+
+    The hash and index of an earlier result are dropped. What could confuse a file system, a
+    terminal or a shell is replaced, so the stem never begins with a dot or a dash. Long names are
+    cut. The same name gives the same stem on every machine.
+    """
+    # macOS decomposes accented letters in file names.
+    name = unicodedata.normalize("NFC", _HASH_AND_INDEX.sub("", name))
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH]
+    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").strip("-.")
+    if _DEVICE_NAME.fullmatch(stem):
+        stem = f"_{stem}"[:_STEM_LENGTH].strip("-.")
+    return stem or "image"
 
 
 def _default_columns(count: int) -> int:
     return min(count, 5 if count == 5 else 4)
 
 
-def _thumbnail_tile(count: int, columns: int) -> int:
-    """Return the side of each image on a thumbnail with this many columns, in pixels."""
-    rows = -(-count // columns)
+def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
+    """Return the longer side of each image on a thumbnail with this many columns, in pixels.
+
+    Args:
+        images: The images, each with a longer side of `THUMBNAIL_SIDE` pixels.
+        columns: The images per row.
+    """
+    rows = -(-len(images) // columns)
     width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
     height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
-    return min(width, height)
+    cell_width, cell_height = _cell_size(images)
+    return min(width * THUMBNAIL_SIDE // cell_width, height * THUMBNAIL_SIDE // cell_height)
 
 
-def _draw_sheet(
-    images: Iterable[Image.Image], labels: Sequence[str], tile: int, columns: int
-) -> Image.Image:
+def _cell_size(images: Sequence[Image.Image]) -> tuple[int, int]:
+    """Return the width and height that each image has on a sheet, in pixels."""
+    # Captions must not overlap.
+    width = max(_MIN_CELL_WIDTH, *(image.width for image in images))
+    return width, max(image.height for image in images)
+
+
+def _draw_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Draw images, which are already as large as on the sheet, and number them."""
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
-    rows = -(-len(labels) // columns)
+    rows = -(-len(images) // columns)
     gap, caption = _GAP, _CAPTION
-    width = columns * (tile + gap) + gap
-    height = rows * (tile + gap + caption) + gap
+    cell_width, cell_height = _cell_size(images)
+    width = columns * (cell_width + gap) + gap
+    height = rows * (cell_height + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
-        draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
-        thumbnail = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(thumbnail, (x, y + caption), thumbnail)
+        x, y = gap + column * (cell_width + gap), gap + row * (cell_height + gap + caption)
+        middle = (x + cell_width / 2, y + caption / 2)
+        draw.text(middle, str(index or "source"), fill="black", font=font, anchor="mm")
+        left = x + (cell_width - image.width) // 2
+        top = y + caption + (cell_height - image.height) // 2
+        sheet.paste(image, (left, top), image)
     return sheet

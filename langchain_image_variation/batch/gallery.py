@@ -15,7 +15,11 @@ from PIL import Image
 
 from langchain_image_variation.batch.folders import GALLERY_DIR
 from langchain_image_variation.batch.rows import OutputRow
-from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    SourceError,
+)
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.pixels import (
     normalize,
@@ -113,7 +117,11 @@ def _source_html(row: OutputRow, outputs: Outputs, read_source: ReadSource) -> s
         return ""
 
     def read_unchanged() -> bytes:
-        data, _ = read_source(row["source_path"])
+        try:
+            data, _ = read_source(row["source_path"])
+        except ImageVariationError:
+            # A package for its URL may be missing by now.
+            return b""
         # If the source changed since, the variations are not of its current content.
         return data if hashlib.sha256(data).hexdigest() == digest else b""
 

@@ -27,7 +27,7 @@ from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import Progress
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import close_engine
-from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.output import ContactSheet, cut_back, save_images
 from langchain_image_variation.source import Source, load_source
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _create(arguments: argparse.Namespace) -> None:
     engine = load_engine(arguments.engine, **engine_options(arguments))
     try:
         with _progress_bar(request.n) as show:
-            response = call_engine(engine, request, progress=show)
+            response = cut_back(call_engine(engine, request, progress=show), source)
     finally:
         close_engine(engine)
     # Printed only now, so that an error is the only line of output.
@@ -136,5 +136,5 @@ def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
 
 def _save(source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
     saved_images = save_images(response, folder, name=source.name)
-    sheet = ContactSheet(source.png, response).save(folder, name=source.name)
+    sheet = ContactSheet(source, response).save(folder, name=source.name)
     return [*(image.path for image in saved_images), sheet]

@@ -5,6 +5,7 @@ that is killed in between leaves only the temporary file.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -84,7 +85,7 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
 
     Returns:
         The content under that name: `data`, or the existing content, or None if it is not a regular
-        file. A symbolic link is not followed.
+        file or may not be read. A symbolic link is not followed.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -106,9 +107,11 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
 def unwritable_error(name: str, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or type(error).__name__
-    return OutputError(
-        f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
-    )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Check the permissions of its folder, which may belong to another user,"
+    else:
+        remedy = "Free some space"
+    return OutputError(f"{name!r} cannot be written: {reason}. {remedy} or choose another folder.")
 
 
 def unlink_temporary_names(directory: Path, file: os.stat_result) -> None:
@@ -159,7 +162,8 @@ def link_or_rename(temporary: Path, path: Path) -> None:
 def _content(path: Path) -> bytes | None:
     try:
         file = open_regular_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        # It was removed in the meantime, or another user wrote it.
         return None
     if file is None:
         return None

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.error_translation import ErrorTranslation
@@ -124,15 +124,23 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
     format = recognize_supported(data)
     if formats is not None and format not in formats:
         raise UnidentifiedImageError
-    if format == "AVIF" and not features.check("avif"):
-        raise InvalidImageError(
-            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
-            "export the image as PNG or JPEG."
-        )
+    if format == "AVIF":
+        _check_avif_support()
     file = BoundedFile(data, max_reads(data))
     image = open_heic(file) if format == "HEIC" else Image.open(file, formats=formats)
     check_size(*image.size)
     return image
+
+
+def _check_avif_support() -> None:
+    # Imported here because few images are AVIF, and every import delays the tool.
+    from PIL import features
+
+    if not features.check("avif"):
+        raise InvalidImageError(
+            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
+            "export the image as PNG or JPEG."
+        )
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -230,22 +238,22 @@ def decode_result(data: bytes) -> Image.Image:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
 
-def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
+def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Image.Image]:
     """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
     A PNG that is not scaled is returned byte for byte.
 
     Args:
         data: The bytes of a PNG, JPEG or WebP file.
-        side: The width and height to scale it to, in pixels. By default, it is not scaled.
+        size: The width and height to scale it to, in pixels. By default, it is not scaled.
 
     Raises:
         OutputError: If it is not a readable image in one of these formats, or takes too much work
             to decode.
     """
     image = decode_result(data)
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    if size is not None and image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
         return data, image
     return encode(image), image
@@ -463,6 +471,9 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
+    # libheif has already turned the image, as its container says.
+    if image.format == "HEIF":
+        return 1
     exif = image.info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])

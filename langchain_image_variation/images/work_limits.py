@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images import bmp, heif, jpeg, tiff, webp
+from langchain_image_variation.images import bmp, jpeg, tiff, webp
+from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = [
     "MAX_EXIF_NUMBERS",
     "MAX_EXIF_OVERLAP",
+    "MAX_HEIF_PIXELS",
     "MAX_JPEG_EXIF_SEGMENTS",
     "MAX_JPEG_FRAME_BYTES",
     "MAX_JPEG_SAMPLES",
@@ -66,8 +68,8 @@ rows of 1,024 pixels, or tiles of 32 x 32. Pillow keeps a record of each, and se
 Encoders write strips of 8 KB or more, and tiles of at least 64 x 64."""
 
 MAX_TILE_PIXELS = 2**24
-"""The tiles of a TIFF, HEIC or AVIF image may have at most this many pixels in total, or four times
-as many as the image. They are decoded in full, even if the image fills only a corner of them."""
+"""The tiles of a TIFF image may have at most this many pixels in total, or four times as many as
+the image. They are decoded in full, even if the image fills only a corner of them."""
 
 MAX_EXIF_NUMBERS = 262_144
 """The directories of Exif, of an MPO file's index or of a TIFF file may hold at most this many
@@ -111,6 +113,12 @@ MAX_JPEG_STRAY_BYTES = 65_536
 Pillow skips them one at a time. Encoders write none, or a few to align a segment."""
 
 
+MAX_HEIF_PIXELS = 4 * MAX_PIXELS
+"""The parts of an AVIF or HEIC file that are decoded for its image may have at most this many
+pixels, counting each use of a part. Photos are put together from tiles, which are decoded once and
+then copied, and transparency is a second image. So twice the largest image, and transparency."""
+
+
 def check_size(width: int, height: int) -> None:
     """Refuse an image that has too many pixels, or too many rows or columns of few pixels.
 
@@ -149,8 +157,8 @@ def check_work(data: bytes) -> None:
         data: The bytes of a file of any kind.
 
     Raises:
-        InvalidImageError: If the structure of the file exceeds a limit of this module, or if it is
-            a JPEG of a kind that libjpeg does not decode.
+        InvalidImageError: If the structure of the file exceeds a limit of this module or of
+            `isobmff`, or if it is a JPEG of a kind that libjpeg does not decode.
     """
     if data.startswith(jpeg.SIGNATURE):
         _check_jpeg(data)
@@ -158,7 +166,7 @@ def check_work(data: bytes) -> None:
         _check_tiff(data)
     elif webp.is_webp(data):
         _check_webp(data)
-    elif heif.is_heif(data):
+    elif recognize_supported(data) in ("AVIF", "HEIC"):
         _check_heif(data)
     else:
         _check_bmp(data)
@@ -183,19 +191,22 @@ def _check_webp(data: bytes) -> None:
 
 
 def _check_heif(data: bytes) -> None:
-    table = heif.ItemTable(data)
-    if not table.is_complete:
+    # Imported here because few images need it, and every import delays the tool.
+    from langchain_image_variation.images import isobmff
+
+    structure = isobmff.read_structure(data)
+    if structure.largest_image_pixels > MAX_PIXELS:
         raise InvalidImageError(
-            f"image is a HEIC or AVIF file with more than {heif.MAX_ENTRIES:,} boxes and items, "
-            "the limit. Export it as PNG or JPEG."
+            f"image is an AVIF or HEIC file with a part of {structure.largest_image_pixels:,} "
+            f"pixels; the limit is {MAX_PIXELS:,}. Scale it down first."
         )
-    for pixels, decoded_pixels in table.composed_items():
-        limit = max(MAX_TILE_PIXELS, 4 * pixels)
-        if decoded_pixels > limit:
-            raise InvalidImageError(
-                f"image is a HEIC or AVIF file whose tiles have {decoded_pixels:,} pixels; the "
-                f"limit is {limit:,} for an image of {pixels:,}. Export it as PNG or JPEG."
-            )
+    if structure.decoded_pixels > MAX_HEIF_PIXELS:
+        raise InvalidImageError(
+            f"image is an AVIF or HEIC file whose parts have {structure.decoded_pixels:,} pixels; "
+            f"the limit is {MAX_HEIF_PIXELS:,}. Export it as PNG or JPEG."
+        )
+    for block in structure.exif:
+        _check_directories(block, "an AVIF or HEIC file whose metadata")
 
 
 def _check_tiff(data: bytes) -> None:

@@ -26,7 +26,7 @@ from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
-from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from pytest_image_variation.samples import corrupt_png, jpeg, non_square_png, square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import output_images, read_manifest, run, run_hosted
 from tests.images.scans import with_scans
@@ -76,11 +76,12 @@ def test_bad_images_are_rows_and_exit_code_3(
     assert run(*arguments) == 3
     summary, *reasons = capsys.readouterr().err.splitlines()
     assert summary == "2 made, 0 already there, 5 failed."
-    corrupt = "image is a corrupt PNG file: its pixels cannot be decompressed."
     assert sorted(reasons) == [
-        f"  InvalidImageError: 1, for example: {corrupt}",
-        "  InvalidRequestError: 2, for example: n must be a whole number from 1 to 10, got 'many'.",
-        "  SourceError: 2, for example: The source is empty; pass an image file.",
+        "  Line 4 of 'list.csv' has more values than there are columns.",
+        "  photos/0.png: n must be a whole number from 1 to 10, got 'many'.",
+        "  photos/corrupt.png: image is a corrupt PNG file: its pixels cannot be decompressed.",
+        "  photos/empty.png: The source is empty; pass an image file.",
+        "  photos/none.png: There is no file 'none.png'; check the path.",
     ]
     errors = {row["source_path"]: row["error"] for row in read_manifest() if row["error"]}
     assert errors.keys() == {
@@ -111,14 +112,24 @@ def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
 
 
 def test_copies_of_a_source_are_processed_once(photos: Path) -> None:
-    """Copies of a source are processed once, and each copy has its own rows."""
+    """Copies of a source are processed once, and each copy has its own rows and files."""
     for name in ("0b.png", "1b.png", "9.png"):
         (photos / name).write_bytes((photos / "0.png").read_bytes())
     assert run_hosted("photos", "--n", "2") == 0
     sha256 = read_manifest()[0]["source_sha256"]
     rows = [row for row in read_manifest() if row["source_sha256"] == sha256]
     assert [row["source_path"][7:] for row in rows[::2]] == ["0.png", "0b.png", "1b.png", "9.png"]
-    assert len({row["output_path"] for row in rows}) == 2
+    assert [Path(row["output_path"]).name.partition("-")[0] for row in rows[::2]] == [
+        *("0", "0b", "1b", "9")
+    ]
+    assert len({row["output_path"] for row in rows}) == 8
+    assert len({row["output_sha256"] for row in rows}) == 2
+    assert output_images().keys() == {row["output_path"] for row in read_manifest()}
+    assert set(count_made_images().values()) == {1}
+    Path("out", rows[2]["output_path"]).write_bytes(square_png(256))
+    all_rows = read_manifest()
+    assert run_hosted("photos", "--n", "2") == 0
+    assert read_manifest() == all_rows
     assert set(count_made_images().values()) == {1}
 
 
@@ -193,7 +204,7 @@ def test_a_source_without_its_package_is_a_row(
     message = errors.pop("photos/phone.HEIC")
     assert message.endswith("Run: pip install 'langchain-image-variation[heif]'")
     assert list(errors.values()) == [None] * 5
-    assert "SourceError: 1, for example: A HEIC image needs" in capsys.readouterr().err
+    assert "  photos/phone.HEIC: A HEIC image needs" in capsys.readouterr().err
 
 
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,8 +214,11 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
     assert run_hosted("photos", "--max-failures", "2", "--workers", "1") == 3
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
-        "  SourceError: 2, for example: Unsupported or corrupt image. "
-        "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC.",
+        *(
+            f"  photos/{index}.png: Unsupported or corrupt image. "
+            "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC."
+            for index in range(2)
+        ),
         "The batch is not complete. Run the same command again to continue.",
     ]
     assert len(read_manifest()) == 2
@@ -293,6 +307,25 @@ def test_workers_that_cannot_start_end_the_run(
         "image-variation: The worker processes cannot be started. The last one ended early (exit "
         "code 1).\n"
     )
+
+
+def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with another --fit in the same folder reuses nothing and replaces nothing."""
+    (photos / "wide.png").write_bytes(non_square_png())
+    for fit, height in (("crop", 256), ("pad", 256), ("keep", 171)):
+        assert run("photos/wide.png", "--fit", fit) == 0
+        assert capsys.readouterr().err == "1 made, 0 already there, 0 failed.\n"
+        (row,) = read_manifest()
+        with Image.open(Path("out", row["output_path"])) as image:
+            assert image.size == (256, height)
+    assert len(list(Path("out/images").rglob("*.png"))) == 3
+    assert run("photos/wide.png", "--fit", "keep", "--gallery") == 0
+    assert capsys.readouterr().err == "0 made, 1 already there, 0 failed.\n"
+    shapes = set()
+    for path in Path("out/gallery/thumbnails").rglob("*.jpg"):
+        with Image.open(path) as thumbnail:
+            shapes.add(thumbnail.size)
+    assert shapes == {(96, 64), (160, 107)}
 
 
 BAD = [
@@ -394,6 +427,8 @@ class _Links(HTMLParser):
 def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     """All files linked in the gallery exist, and names and errors are text, never markup."""
     (photos / "<b>'\".png").write_bytes(jpeg())
+    without_end = square_png()[:-12]
+    (photos / "repaired.png").write_bytes(without_end)
     (photos / "9.png").write_text("not an image")
     assert run_hosted("photos", "--n", "2", "--gallery") == 3
     page = _Links(Path("out/gallery/index.html"))
@@ -405,7 +440,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     assert "SourceError: Unsupported or corrupt image" in Path("out/gallery/index.html").read_text()
     thumbnails = [target for target in page.targets if target.suffix == ".jpg"]
     # One source and two variations each, except for the file that is not an image.
-    assert len(thumbnails) == 6 * 3
+    assert len(thumbnails) == 7 * 3
     for thumbnail in thumbnails:
         with Image.open(thumbnail) as image:
             assert max(image.size) <= 160

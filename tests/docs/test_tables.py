@@ -1,5 +1,6 @@
 """The tables and figures on the pages match the code."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -8,18 +9,27 @@ from pathlib import Path
 
 from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
-from langchain_image_variation.images import heif
 from langchain_image_variation.images.bounded_file import MAX_REREAD
 from langchain_image_variation.images.formats import FORMATS
+from langchain_image_variation.images.isobmff import (
+    MAX_BOXES,
+    MAX_META_BYTES,
+    MAX_TRACKS,
+    MAX_UNITS,
+)
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.tiff import MAX_ENTRIES
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_NUMBERS,
     MAX_EXIF_OVERLAP,
+    MAX_HEIF_PIXELS,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
@@ -34,6 +44,16 @@ from langchain_image_variation.images.work_limits import (
     MIN_SIDE,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.app import PIXELS_PER_WORKER
+from langchain_image_variation.server.connection import (
+    FREE_CHUNKS,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MIN_MEAN_CHUNK_BYTES,
+)
+from langchain_image_variation.server.form import MAX_BODY_BYTES
+from langchain_image_variation.server.run import MAX_CONNECTIONS
 from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
@@ -73,6 +93,18 @@ def test_the_table_of_settings_is_complete() -> None:
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
 
 
+def test_the_table_of_stores_is_complete() -> None:
+    """The table of stores lists each kind of URL with its package, and no other."""
+    rows = table("docs/batch.md", "| kinds of URL | package | the server is |").values()
+    kinds = {}
+    for names, package, server in (row.strip("| ").split("|") for row in rows):
+        for name in re.findall(r"`(\w+)`", names):
+            kinds[name] = (package.strip(" `") or None, "named by the URL" in server)
+    assert kinds == {
+        name: (kind.package, kind.names_server) for name, kind in STORAGE_KINDS.items()
+    }
+
+
 def test_the_limits_of_the_tool_match_the_code() -> None:
     """The page of the tool states each limit with the value in the code."""
     limits = table("docs/langchain.md", "| limit | value | setting |")
@@ -109,15 +141,19 @@ def test_the_limits_of_images_match_the_code() -> None:
         "chunks of a WebP": f"{MAX_WEBP_CHUNKS:,},",
         "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} each of Exif",
         "quantization tables of a JPEG": f"{MAX_JPEG_TABLE_BYTES:,} bytes",
-        "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
-        "metadata numbers of a JPEG or TIFF": (
+        "metadata numbers of a JPEG, TIFF, AVIF or HEIC": (
             f"{MAX_EXIF_NUMBERS:,}, in directories of at most {MAX_ENTRIES:,} entries"
         ),
         "strips or tiles of a TIFF": f"{MAX_TIFF_PARTS:,},",
-        "pixels in the tiles of a TIFF, HEIC or AVIF": f"{MAX_TILE_PIXELS:,},",
-        "boxes and items of a HEIC or AVIF": f"{heif.MAX_ENTRIES:,} |",
+        "pixels in the tiles of a TIFF": f"{MAX_TILE_PIXELS:,},",
         "pixels of a BMP in run lengths": f"{MAX_RLE_PIXELS:,} |",
         "reads of a file": f"{MAX_READS:,}, or one per 32 bytes, and {MAX_REREAD} times its length",
+        "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
+        "structure of an AVIF or HEIC": (
+            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "
+            f"{MAX_TRACKS} tracks, and {MAX_META_BYTES // 2**20} MiB for"
+        ),
+        "metadata values of a JPEG, TIFF, AVIF or HEIC": f"in total, {MAX_EXIF_OVERLAP} times",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
@@ -125,6 +161,50 @@ def test_the_limits_of_images_match_the_code() -> None:
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
     assert sentence in find_page("docs/security.md").text
+
+
+def test_the_limits_of_the_server_match_the_code() -> None:
+    """The page on security states each limit of the server with the value in the code."""
+    limits = table("docs/security.md", "| limit of the server | value | setting |")
+    defaults = {
+        name: parameter.default for name, parameter in signature(create_app).parameters.items()
+    }
+    for limit, value in {
+        "bytes of a request's body": f"{MAX_BODY_BYTES:,},",
+        "pixels of an uploaded image": f"{defaults['max_pixels']:,} |",
+        "pixels of all images in progress": f"as many, or {PIXELS_PER_WORKER:,} per worker",
+        "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,},",
+        "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
+        "requests that wait": f"{defaults['queue']} |",
+        "connections": f"{MAX_CONNECTIONS:,},",
+        "headers of a request": f"{MAX_HEADERS}, and {MAX_HEAD_BYTES:,} bytes",
+        "bytes of a chunk": f"{MIN_MEAN_CHUNK_BYTES} on average",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert f"first {FREE_CHUNKS:,} chunks" in limits["bytes of a chunk"]
+
+
+def test_the_table_of_serve_is_complete() -> None:
+    """The table lists each option of `image-variation serve` with its default, and no other."""
+    parser = argparse.ArgumentParser()
+    add_serve(parser)
+    rows = table("docs/server.md", "| option of `serve` | what it does |")
+    documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    actions = {action.option_strings[-1]: action for action in parser._actions}
+    engine_options = argparse.ArgumentParser()
+    add_engine(engine_options)
+    options = set(actions) - {each.option_strings[-1] for each in engine_options._actions}
+    assert documented_options - {"--engine", "--seed", "--strength"} == options
+    defaults = signature(create_app).parameters
+    for option, action in actions.items():
+        name = action.dest
+        if option in options and name in defaults and name != "api_key":
+            assert action.default == defaults[name].default
+            if type(action.default) is int:
+                value = action.default
+                sizes = [f"{value // 2**20} MiB", f"{value // 2**30} GiB"]
+                texts = sizes if name.endswith("_bytes") else [f"{value:,}"]
+                assert any(text in rows[f"`{option}`"] for text in texts)
 
 
 def test_the_limits_of_answers_match_the_code() -> None:
