@@ -110,6 +110,9 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _content_length(request: Request) -> int | None:
+    if "transfer-encoding" in request.headers:
+        # A Content-Length does not count then (RFC 9112, section 6.3).
+        return None
     length = request.headers.get("content-length", "")
     return int(length[:18]) if length.isdecimal() else None
 
