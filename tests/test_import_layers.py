@@ -31,7 +31,7 @@ ROOMS = {
             *("starlette", "uvicorn"),
         },
     ),
-    "cli": (6, {"tqdm"}),
+    "cli": (6, {"shtab", "tqdm"}),
     "__init__": (7, set[str]()),
     "__main__": (7, set[str]()),
 }

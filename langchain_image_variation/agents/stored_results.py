@@ -12,7 +12,7 @@ from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem
-from langchain_image_variation.output import RESULT_NAME
+from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source import MAX_SOURCE_BYTES
 
 __all__ = ["ResultStorage"]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.rows import OutputRow
 
-__all__ = ["LOG_INTERVAL", "RunProgress", "RunSummary", "show_progress"]
+__all__ = ["LOG_INTERVAL", "RunProgress", "RunSummary", "show_progress", "terminal_width"]
 
 LOG_INTERVAL = 300.0
 """Seconds between two progress lines in a log."""
@@ -108,12 +108,12 @@ def show_progress(
         yield _ProgressLog(total, unit, log_interval).advance
         return
     with tqdm(
-        desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=_terminal_width()
+        desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=terminal_width()
     ) as bar:
         yield bar.update
 
 
-def _terminal_width() -> int | None:
+def terminal_width() -> int | None:
     """Return a width for terminals that report none, as in a container, or None."""
     try:
         return None if os.get_terminal_size(sys.stderr.fileno()).columns else 80

@@ -52,9 +52,9 @@ from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, read_file, read_stored_file
 
-__all__ = ["VariationBatch"]
+__all__ = ["FATAL_ERRORS", "VariationBatch"]
 
-_FATAL_ERRORS = (
+FATAL_ERRORS = (
     AuthenticationError,
     BillingLimitError,
     EndpointRemovedError,
@@ -335,7 +335,7 @@ class VariationBatch:
         try:
             job = self.read_job(source)
             data, name = self.read_source(job.path)
-        except _FATAL_ERRORS:
+        except FATAL_ERRORS:
             raise
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
@@ -354,7 +354,7 @@ class VariationBatch:
                     response = yield _EngineCall(engine, request)
                 finally:
                     self._engine.release(engine)
-            except _FATAL_ERRORS:
+            except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
                 outputs.error = error

@@ -14,10 +14,12 @@ from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
     add_fit,
+    add_n,
+    add_output_dir,
+    add_size,
     engine_options,
     make_output_folder,
 )
-from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.numbers import check_whole_number
@@ -44,27 +46,16 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "column of paths and, optionally, n, size, seed and strength); or URLs of these, such as "
         "s3://bucket/photos",
     )
-    add(
-        "--n",
-        type=int,
-        default=1,
-        metavar="N",
-        help=f"variations of each, 1 to {MAX_N} (default: 1)",
-    )
-    add(
-        "--size",
-        default=SIZES[-1],
-        help=f"size in pixels: {', '.join(SIZES)} (default: {SIZES[-1]})",
-    )
+    add_n(parser)
+    add_size(parser)
     add("--model", help="one of the engine's models (default: dall-e-2)")
     add_engine(parser)
     add_fit(parser)
-    add(
-        "--output-dir",
+    add_output_dir(
+        parser,
+        "a folder, or a URL of any file system that fsspec knows; an unfinished batch in it is "
+        f"continued (default: {OUTPUT_DIR})",
         default=OUTPUT_DIR,
-        metavar="DIR",
-        help="a folder, or a URL of any file system that fsspec knows; an unfinished batch in it "
-        f"is continued (default: {OUTPUT_DIR})",
     )
     add(
         "--column",
@@ -91,7 +82,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
-    parser.set_defaults(run=_batch)
+    parser.set_defaults(run=_batch, parser=parser)
 
 
 def _batch(arguments: argparse.Namespace) -> int:

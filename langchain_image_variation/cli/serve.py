@@ -71,7 +71,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="how long a client may take to send a request (default: 60)",
     )
     add("--json-log", action="store_true", help="write log lines as JSON")
-    parser.set_defaults(run=_serve)
+    parser.set_defaults(run=_serve, parser=parser)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

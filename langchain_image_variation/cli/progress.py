@@ -1,0 +1,95 @@
+"""The progress bar of `create`."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from langchain_image_variation.engines.context import Progress
+
+__all__ = ["ProgressBar", "show_progress_bar"]
+
+_REFRESH_SECONDS = 0.2
+"""How often the bar is drawn while an engine reports nothing, so that its clock goes on."""
+
+
+class ProgressBar:
+    """A bar on standard error for some calls of an engine.
+
+    Args:
+        bar: The bar, which has one unit for each call.
+        descriptions: What the bar says during each call.
+    """
+
+    def __init__(self, bar: "tqdm[Any]", descriptions: Sequence[str]) -> None:
+        self._bar = bar
+        self._descriptions = descriptions
+        self._calls_done = 0
+
+    def start(self) -> Callable[[Progress], None]:
+        """Begin the next call, and return the listener for its progress."""
+        self._bar.set_description_str(self._descriptions[self._calls_done])
+
+        def show(progress: Progress) -> None:
+            self._bar.update(self._calls_done + progress.share - self._bar.n)
+
+        return show
+
+    def finish(self) -> None:
+        """Count a call as done, whether or not it succeeded."""
+        self._calls_done += 1
+        self._bar.update(self._calls_done - self._bar.n)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away while the block prints."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+
+
+@contextmanager
+def show_progress_bar(descriptions: Sequence[str], *, quiet: bool) -> Iterator[ProgressBar]:
+    """Show a bar on a terminal while the block runs.
+
+    Args:
+        descriptions: What the bar says during each call that the block makes.
+        quiet: Whether to show no bar even on a terminal.
+    """
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    with tqdm(
+        desc=descriptions[0],
+        total=float(len(descriptions)),
+        file=sys.stderr,
+        disable=quiet or not is_terminal,
+        leave=False,
+        ncols=_bar_width() if is_terminal else None,
+        # Each report is drawn, but not more often than `mininterval` seconds.
+        miniters=0,
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
+    ) as bar:
+        end_event = threading.Event()
+
+        def refresh() -> None:
+            while not end_event.wait(_REFRESH_SECONDS):
+                bar.refresh()
+
+        thread = threading.Thread(target=refresh, daemon=True)
+        if not bar.disable:
+            thread.start()
+        try:
+            yield ProgressBar(bar, descriptions)
+        finally:
+            end_event.set()
+            if thread.is_alive():
+                thread.join()
+
+
+def _bar_width() -> int | None:
+    # Imported here because only a terminal needs it.
+    from langchain_image_variation.batch.progress import terminal_width
+
+    return terminal_width()
