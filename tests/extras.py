@@ -79,7 +79,7 @@ def _skip_reason(error: BaseException | None) -> str | None:
     pytest wraps import errors, so the cause counts too.
     """
     if isinstance(error, MissingExtraError):
-        extra = re.search(r"langchain-image-variation\[([\w-]+)\]", error.message)
+        extra = re.search(r"\[([\w-]+)\]", error.message)
         return error.message if extra and extra[1] in _MISSING.values() else None
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]

@@ -20,7 +20,11 @@ from langchain_image_variation.cli.options import (
     engine_options,
     make_output_folder,
 )
-from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    install_command,
+)
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.numbers import check_whole_number
 
@@ -108,8 +112,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         manifests.append(JSON_LINES)
     if not manifests:
         raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
-            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
+            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
+            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
         )
     inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
     if isinstance(batch.outputs, OutputFolder):

@@ -24,6 +24,8 @@ _PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
 """The parameters of Python that do not have the name of their option."""
 
 _VERBS = "contains|does|has|is|must|names"
+_START = r"(?<![\w/?&.-])"
+"""Where a name begins that is not part of a URL or a path."""
 
 
 def name_options(message: str, arguments: argparse.Namespace) -> str:
@@ -40,11 +42,12 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
         message = re.sub(pattern, replacement, message)
     options = _options(arguments.parser)
     for name, option in options.items():
-        message = re.sub(rf"\b{name}=(?:'([^']*)'|(\w+))", rf"{option} \1\2", message)
-        message = re.sub(rf"^{name}(?=:| (?:{_VERBS})\b)", option, message)
+        origin = _origin(name, option, arguments)
+        message = re.sub(rf"{_START}{name}=(?:'([^']*)'|(\w+))", rf"{option} \1\2", message)
+        message = re.sub(rf"^{name}(?=:| (?:{_VERBS})\b)", origin, message)
         message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
         if "_" in name:
-            message = re.sub(rf"\b{name}\b", _origin(name, option, arguments), message)
+            message = re.sub(rf"{_START}{name}\b", origin, message)
     return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
 
 

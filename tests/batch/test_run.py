@@ -22,7 +22,7 @@ from langchain_image_variation.batch.gallery import IMAGES_PER_PAGE, write_galle
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.progress import show_progress
 from langchain_image_variation.cli import main
-from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
@@ -316,9 +316,9 @@ def test_json_lines_need_no_pyarrow(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_hosted("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed; "
-        "run: pip install 'langchain-image-variation[batch]', or pass --jsonl for JSON Lines "
-        "alone.\n"
+        "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed. "
+        "Pass --jsonl for JSON Lines alone, or run: "
+        f"{install_command('langchain-image-variation[batch]')}\n"
     )
     assert run_hosted("photos", "--jsonl") == 0
     assert capsys.readouterr().out == "out/manifest.jsonl\n"
@@ -453,7 +453,7 @@ def test_gpus_need_a_cluster(gpus: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_missing_ray_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
     """Without Ray, the error names the extra, and nothing is made."""
     assert run_hosted("photos", "--ray") == 1
-    assert "langchain-image-variation[ray]" in capsys.readouterr().err
+    assert install_command("langchain-image-variation[ray]") in capsys.readouterr().err
     assert not output_images()
 
 
