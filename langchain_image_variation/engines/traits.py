@@ -6,13 +6,15 @@
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
+| `with_options(...)` | Returns a copy for one request. Its parameters are the options to change. |
 | parameters of the constructor | The options of the engine, by name. |
 
 The class declares `base_url`, as a property or an attribute, so that a batch knows that an engine
 is hosted before it constructs one.
 
-Two options have a meaning that the rest of the project relies on. An engine with `seed` makes image
-i of seed s as image 1 of seed s + i - 1. An engine with `threads` computes with that many threads.
+Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
+image i of seed s as image 1 of seed s + i - 1. `strength` is how much to change, from 0 to 1. An
+engine with `threads` computes with that many threads.
 
 Progress is not a trait: see `engines.context.progress_reporter`.
 """
@@ -34,6 +36,7 @@ __all__ = [
     "has_fingerprint",
     "is_hosted",
     "read_fingerprint",
+    "request_options",
     "required_options",
 ]
 
@@ -66,6 +69,12 @@ def engine_models(engine: object) -> tuple[str, ...] | None:
 def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
     """Return the names of an engine's options: the parameters of its constructor."""
     return tuple(signature(engine_class).parameters)
+
+
+def request_options(engine: object) -> tuple[str, ...]:
+    """Return the names of the options that a request may set: the parameters of `with_options`."""
+    with_options = getattr(engine, "with_options", None)
+    return () if with_options is None else tuple(signature(with_options).parameters)
 
 
 def required_options(engine_class: type[Any]) -> tuple[str, ...]:

@@ -108,6 +108,8 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/", handlers.playground),
+            Route("/sample.jpg", handlers.sample),
+            Route("/progress/{id}", handlers.progress),
             Route("/v1/images/variations", handlers.create_variation, methods=["POST"]),
             Route("/v1/models", handlers.list_models),
             Route("/v1/models/{model:path}", handlers.retrieve_model),

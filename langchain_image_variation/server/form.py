@@ -1,9 +1,10 @@
-"""Reads a multipart body, as it arrives, into a `CreateImageVariationRequest`."""
+"""Reads a multipart body, as it arrives, into a `VariationForm`."""
 
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from typing import NamedTuple
 
 import anyio
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
 
-__all__ = ["MAX_BODY_BYTES", "drain", "read_request"]
+__all__ = ["MAX_BODY_BYTES", "VariationForm", "drain", "read_form"]
 
 MAX_BODY_BYTES = 2 * MAX_PNG_BYTES
 """A longer body cannot be valid, and is rejected while it arrives. An image that is only a little
@@ -27,20 +28,32 @@ _MAX_BYTES_IN_MEMORY = 64 * 1024 * 1024
 _bytes_in_memory = 0
 # A process can run several apps, each in a thread with its own event loop.
 _memory_lock = threading.Lock()
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_DECIMAL_NUMBER = re.compile(r"-?[0-9]{0,18}\.?[0-9]{1,18}", re.ASCII)
 
 
-async def read_request(
+class VariationForm(NamedTuple):
+    """A valid form: the request of the contract, and options for the engine."""
+
+    request: CreateImageVariationRequest
+    options: Mapping[str, object]
+    """Options of the engine for this request only, for example `{"seed": 7}`. The engine checks
+    their values."""
+
+
+async def read_form(
     request: Request,
     *,
+    option_names: Sequence[str],
     timeout: float,
     loading_slot: AbstractAsyncContextManager[object],
     admit: Callable[[], None],
-) -> CreateImageVariationRequest:
+) -> VariationForm:
     """Read and validate the form of a request.
 
     Args:
         request: The request.
+        option_names: The options of the engine that the form may contain.
         timeout: How many seconds the body may take to arrive.
         loading_slot: Entered while the image is loaded into memory. Limits how many are loaded at
             once.
@@ -62,7 +75,7 @@ async def read_request(
         )
     with _reserve_memory(_content_length(request) or MAX_BODY_BYTES + 1) as in_memory:
         try:
-            form = MultipartForm(content_type, in_memory=in_memory)
+            form = MultipartForm(content_type, in_memory=in_memory, option_names=option_names)
         except InvalidRequestError:
             await drain(request, timeout=timeout)
             raise
@@ -73,8 +86,8 @@ async def read_request(
                 image = await form.image()
     # Checking most files takes less time than waking a thread.
     if chunks.has_few_chunks(image):
-        return _validate(image, form.fields)
-    return await anyio.to_thread.run_sync(_validate, image, form.fields)
+        return _validate(image, form.fields, option_names)
+    return await anyio.to_thread.run_sync(_validate, image, form.fields, option_names)
 
 
 async def drain(request: Request, *, timeout: float) -> None:
@@ -156,9 +169,21 @@ def _reserve_memory(length: int) -> Iterator[bool]:
             _bytes_in_memory -= length
 
 
-def _validate(image: bytes, fields: Mapping[str, str]) -> CreateImageVariationRequest:
-    values: dict[str, object] = dict(fields)
-    if _WHOLE_NUMBER.fullmatch(fields.get("n", "")):
-        # Any other text stays a string, and the error shows it.
-        values["n"] = int(fields["n"])
-    return CreateImageVariationRequest.model_validate({**values, "image": SquarePNG(image)})
+def _validate(
+    image: bytes, fields: Mapping[str, str], option_names: Sequence[str]
+) -> VariationForm:
+    values = {name: value for name, value in fields.items() if name not in option_names}
+    # Any other text stays a string, and the error shows it.
+    whole_numbers = {"n": int(values["n"])} if _WHOLE_NUMBER.fullmatch(values.get("n", "")) else {}
+    request = CreateImageVariationRequest.model_validate(
+        {**values, **whole_numbers, "image": SquarePNG(image)}
+    )
+    options = {name: _number(fields[name]) for name in option_names if name in fields}
+    return VariationForm(request, options)
+
+
+def _number(text: str) -> int | float | str:
+    """Return the number that a field contains, or any other text as it is."""
+    if _WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL_NUMBER.fullmatch(text) else text

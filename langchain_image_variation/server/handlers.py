@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any, cast
 from urllib.parse import quote
 
 import anyio
@@ -19,6 +20,8 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
+from langchain_image_variation.engines.context import ProgressListener
+from langchain_image_variation.engines.traits import request_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
@@ -36,11 +39,12 @@ from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import drain, read_request
+from langchain_image_variation.server.form import VariationForm, drain, read_form
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
-from langchain_image_variation.server.playground import playground_page
+from langchain_image_variation.server.playground import playground_page, sample_image
+from langchain_image_variation.server.progress import RequestProgress
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
 
@@ -90,11 +94,18 @@ class Handlers:
         self._access = access
         self._public_url = public_url
         self._models = models or (DEFAULT_MODEL,)
-        self._openapi = openapi_document(models, requires_key=access.requires_key)
+        self._option_names = request_options(engine)
+        self._openapi = openapi_document(
+            models, self._option_names, requires_key=access.requires_key
+        )
         self._upload_timeout = upload_timeout
         self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
         self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
-        self._page, self._page_headers = playground_page()
+        self._progress = RequestProgress()
+        self._page, self._page_headers = playground_page(
+            {name: getattr(engine, name, None) for name in self._option_names},
+            requires_key=access.requires_key,
+        )
         self._start_time = int(time.time())
 
     async def create_variation(self, request: Request) -> Response:
@@ -102,11 +113,17 @@ class Handlers:
         form = await self._receive_form(request)
         key = request.headers.get("idempotency-key")
         # An answer is useless once the URLs in it have expired.
-        seconds = min(DAY, self._store.ttl) if form.response_format == "url" else DAY
-        with cancel_on_disconnect(request):
+        has_urls = form.request.response_format == "url"
+        seconds = min(DAY, self._store.ttl) if has_urls else DAY
+        with (
+            cancel_on_disconnect(request),
+            self._progress.track(
+                request.headers.get("x-client-request-id"), form.request.n
+            ) as progress,
+        ):
             async with self._idempotency.answer(key, form, seconds=seconds) as answer:
                 if answer.body is None:
-                    work = self._take_turn(form, self._base_url(request))
+                    work = self._take_turn(form, self._base_url(request), progress)
                     # A client that leaves ends this task at once. The work keeps its turn until
                     # the engine stops.
                     answer.body = await cancel_without_waiting(work)
@@ -158,13 +175,24 @@ class Handlers:
         self._access.check_host(request)
         return HTMLResponse(self._page, headers=self._page_headers)
 
+    async def sample(self, request: Request) -> Response:
+        """`GET /sample.jpg`: a photo to try the playground with."""
+        self._access.check_host(request)
+        return Response(sample_image(), media_type="image/jpeg")
+
+    async def progress(self, request: Request) -> Response:
+        """`GET /progress/{id}`: how far a running request is."""
+        self._access.check(request)
+        progress = self._progress.get(request.path_params["id"])
+        return JSONResponse(progress._asdict(), headers={"cache-control": "no-store"})
+
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
         self._access.check_host(request)
         url = self._base_url(request) if self._public_url else _root_path(request)
         return JSONResponse({**self._openapi, "servers": [{"url": url or "/"}]})
 
-    async def _receive_form(self, request: Request) -> CreateImageVariationRequest:
+    async def _receive_form(self, request: Request) -> VariationForm:
         """Check whether a request may call the engine, and read its form."""
 
         def check_capacity() -> None:
@@ -177,35 +205,54 @@ class Handlers:
             # An answer before the end of the body would close the connection.
             await drain(request, timeout=self._upload_timeout)
             raise
-        return await read_request(
+        return await read_form(
             request,
+            option_names=self._option_names,
             timeout=self._upload_timeout,
             loading_slot=self._loading_slots,
             admit=check_capacity,
         )
 
-    async def _take_turn(self, form: CreateImageVariationRequest, base_url: str) -> bytes:
+    async def _take_turn(
+        self, form: VariationForm, base_url: str, progress: ProgressListener
+    ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
+        engine = self._engine_with_options(form.options)
         async with self._turns.turn():
-            response = await self._call_engine(form)
-            return await asyncio.to_thread(self._build_body, response, form, base_url)
+            response = await self._call_engine(engine, form.request, progress)
+            return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
-    async def _call_engine(self, form: CreateImageVariationRequest) -> ImagesResponse:
-        engine_request = form.model_copy(update={"response_format": "b64_json"})
+    def _engine_with_options(
+        self, options: Mapping[str, object]
+    ) -> VariationEngine | AsyncVariationEngine:
+        if not options:
+            return self._engine
+        engine: Any = self._engine
+        return cast(VariationEngine, engine.with_options(**options))
+
+    async def _call_engine(
+        self,
+        engine: VariationEngine | AsyncVariationEngine,
+        request: CreateImageVariationRequest,
+        progress: ProgressListener,
+    ) -> ImagesResponse:
+        engine_request = request.model_copy(update={"response_format": "b64_json"})
         try:
-            return await call_engine_async(self._engine, engine_request, wait_when_cancelled=True)
+            return await call_engine_async(
+                engine, engine_request, progress=progress, wait_when_cancelled=True
+            )
         except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
             # They concern the hosted engine's key or address, not our client's.
             raise EngineError("The engine is not set up correctly.") from error
 
     def _build_body(
-        self, response: ImagesResponse, form: CreateImageVariationRequest, base_url: str
+        self, response: ImagesResponse, request: CreateImageVariationRequest, base_url: str
     ) -> bytes:
         """Return the body for an engine's response: each image as a PNG of the requested size."""
         images = []
         for image in response.data:
-            png = _resized_png(image.read(), form.side)
-            if form.response_format == "url":
+            png = _resized_png(image.read(), request.side)
+            if request.response_format == "url":
                 images.append(Image(url=f"{base_url}/files/{self._store.add(png)}"))
             else:
                 images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))

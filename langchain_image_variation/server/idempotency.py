@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
+from langchain_image_variation.server.form import VariationForm
 
 __all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
 
@@ -62,7 +62,7 @@ class Idempotency:
 
     @asynccontextmanager
     async def answer(
-        self, key: str | None, request: CreateImageVariationRequest, *, seconds: float = DAY
+        self, key: str | None, form: VariationForm, *, seconds: float = DAY
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
@@ -72,7 +72,7 @@ class Idempotency:
 
         Args:
             key: The key. Requests without one share nothing.
-            request: The request.
+            form: The form of the request.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
@@ -87,7 +87,7 @@ class Idempotency:
             raise InvalidRequestError(
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
-        digest = _digest(request)
+        digest = _digest(form)
         earlier_answer = await self._earlier_answer(key, digest)
         if earlier_answer is not None:
             yield earlier_answer
@@ -134,6 +134,7 @@ class Idempotency:
         self._bytes -= len(self._answers.pop(key).body or b"")
 
 
-def _digest(request: CreateImageVariationRequest) -> str:
-    fields = json.dumps([request.image.sha256, request.to_form()], sort_keys=True)
+def _digest(form: VariationForm) -> str:
+    request, options = form
+    fields = json.dumps([request.image.sha256, request.to_form(), options], sort_keys=True)
     return hashlib.sha256(fields.encode()).hexdigest()

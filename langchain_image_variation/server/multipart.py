@@ -4,6 +4,7 @@ Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file.
 """
 
 import tempfile
+from collections.abc import Sequence
 from typing import IO
 
 import anyio
@@ -15,7 +16,7 @@ from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 __all__ = ["FIELDS", "MultipartForm"]
 
 FIELDS = ("image", "model", "n", "response_format", "size", "user")
-"""The fields of a request, in wire order."""
+"""The fields of the contract, in wire order."""
 
 _MAX_FIELD_BYTES = 16 * 1024
 
@@ -27,12 +28,16 @@ class MultipartForm:
         content_type: The `Content-Type` header.
         in_memory: Whether to keep the image in memory while it arrives. Otherwise it goes to a
             temporary file, which takes longer than everything else.
+        option_names: The fields that are allowed besides those of the contract.
 
     Raises:
         InvalidRequestError: If the header has no boundary.
     """
 
-    def __init__(self, content_type: str, *, in_memory: bool) -> None:
+    def __init__(
+        self, content_type: str, *, in_memory: bool, option_names: Sequence[str] = ()
+    ) -> None:
+        self._field_names = (*FIELDS, *option_names)
         self.fields: dict[str, str] = {}
         """The fields except `image`. Empty ones are left out."""
         # Joining them copies each byte only once. New memory is the largest cost of an upload.
@@ -121,10 +126,10 @@ class MultipartForm:
         self._name = name = _text(options[b"name"])
         # Some clients send only the extended form of the name. Its value does not matter.
         is_file = b"filename" in options or "filename*=" in disposition
-        if name not in FIELDS:
+        if name not in self._field_names:
             raise InvalidRequestError(
                 f"{excerpt(name)} is not a field of this request. The fields are: "
-                f"{', '.join(FIELDS)}.",
+                f"{', '.join(self._field_names)}.",
                 param=name[:40],
             )
         if is_file != (name == "image"):

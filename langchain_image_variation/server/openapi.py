@@ -27,15 +27,30 @@ _ERRORS = {
     "504": "The server of a hosted engine did not answer in time.",
 }
 _WHOLE = {"type": "integer", "minimum": 0}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "seed": {
+        "anyOf": [{**_WHOLE, "maximum": 10**18 - 1}, {"const": ""}],
+        "description": "Makes the same variations again. Not part of the vendor's API.",
+    },
+    "strength": {
+        "anyOf": [_SHARE, {"const": ""}],
+        "description": "How much to change, from 0 to 1. Not part of the vendor's API.",
+    },
+}
+"""The schemas of the options whose meaning `engines.traits` defines."""
 
 
-def openapi_document(models: Sequence[str] | None, *, requires_key: bool) -> dict[str, Any]:
+def openapi_document(
+    models: Sequence[str] | None, option_names: Sequence[str] = (), *, requires_key: bool
+) -> dict[str, Any]:
     """Return the document, without `servers`.
 
     Args:
         models: The models that requests may name, or None for any.
+        option_names: The options of the engine that requests may set.
         requires_key: Whether clients must send an API key.
     """
     document: dict[str, Any] = {
@@ -46,13 +61,13 @@ def openapi_document(models: Sequence[str] | None, *, requires_key: bool) -> dic
             "summary": "POST /v1/images/variations as the vendor's SDKs call it.",
         },
         "paths": _paths(),
-        "components": {"schemas": _schemas(models)},
+        "components": {"schemas": _schemas(models, option_names)},
     }
     if requires_key:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
         for path, operations in document["paths"].items():
-            if path.startswith("/v1/"):
+            if path.startswith(("/v1/", "/progress/")):
                 for operation in operations.values():
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = _error("401")
@@ -78,6 +93,15 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/files/{name}": {"get": _file()},
+        "/progress/{id}": {
+            "get": _get(
+                "readProgress",
+                "How far the running request with this X-Client-Request-Id is.",
+                _json("Progress"),
+                "404",
+                parameters=[_parameter("id", "path", {**_TEXT, "minLength": 1})],
+            )
+        },
         "/healthz": {"get": _health()},
         "/metrics": {
             "get": _get("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": _TEXT}})
@@ -102,7 +126,8 @@ def _create_variation() -> dict[str, Any]:
         "parameters": [
             _parameter(
                 "Idempotency-Key", "header", {**_TEXT, "maxLength": MAX_KEY_LENGTH}, required=False
-            )
+            ),
+            _parameter("X-Client-Request-Id", "header", _TEXT, required=False),
         ],
         "requestBody": {"required": True, "content": {"multipart/form-data": form}},
         "responses": {
@@ -178,7 +203,7 @@ def _error(code: str) -> dict[str, Any]:
     return response
 
 
-def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
+def _schemas(models: Sequence[str] | None, option_names: Sequence[str]) -> dict[str, Any]:
     model = _object(
         {"id": _TEXT, "object": {"const": "model"}, "created": _WHOLE, "owned_by": _TEXT}
     )
@@ -192,17 +217,18 @@ def _schemas(models: Sequence[str] | None) -> dict[str, Any]:
     }
     images = {"type": "array", "items": _schema("Image"), "minItems": 1, "maxItems": MAX_N}
     return {
-        "CreateImageVariationRequest": _request(models),
+        "CreateImageVariationRequest": _request(models, option_names),
         "ImagesResponse": _object({"created": _WHOLE, "data": images}),
         "Image": image,
         "ErrorResponse": _object({"error": _schema("Error")}),
         "Error": _object(error),
         "ModelList": _object(model_list),
         "Model": model,
+        "Progress": _object({"finished": _WHOLE, "n": _WHOLE, "share": _SHARE}),
     }
 
 
-def _request(models: Sequence[str] | None) -> dict[str, Any]:
+def _request(models: Sequence[str] | None, option_names: Sequence[str]) -> dict[str, Any]:
     fields = CreateImageVariationRequest.model_fields
     image = {"type": "string", "contentMediaType": "image/png", "format": "binary"}
     properties: dict[str, dict[str, Any]] = {
@@ -217,6 +243,7 @@ def _request(models: Sequence[str] | None) -> dict[str, Any]:
     for name, schema in properties.items():
         if not fields[name].is_required() and fields[name].default is not None:
             schema["default"] = fields[name].default
+    properties |= {name: _OPTIONS.get(name, _TEXT) for name in option_names}
     return {**_object(properties), "required": ["image"]}
 
 

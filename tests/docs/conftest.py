@@ -44,12 +44,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve the engine `instant` on loopback, with the environment that the pages export."""
+    """Serve the engine `local` on loopback, with the environment that the pages export."""
     # Imported here, because it needs an extra and some pages need no server.
     from langchain_image_variation.server import create_app
     from tests.server.serving import serving
 
-    with serving(create_app("instant", store_dir=tmp_path / "store")) as address:
+    with serving(create_app("local", store_dir=tmp_path / "store")) as address:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{address}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", "any-text")
         yield address

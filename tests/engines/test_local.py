@@ -18,6 +18,7 @@ from langchain_image_variation.engines.call import call_engine, call_engine_asyn
 from langchain_image_variation.engines.context import Progress
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.local import LocalEngine, workers
+from langchain_image_variation.engines.traits import request_options
 from langchain_image_variation.exceptions import (
     InvalidImageError,
     InvalidRequestError,
@@ -320,6 +321,24 @@ def test_refuses_options_out_of_range(option: str, value: Any) -> None:
         LocalEngine(**{option: value})
     assert raised.value.param == option
     assert repr(value) in raised.value.message
+
+
+def test_with_options_changes_a_copy() -> None:
+    """A copy has the new options and the other options of its engine, which stays as it is."""
+    engine = LocalEngine(seed=3, strength=0.2, light=False, threads=1)
+    copy = engine.with_options(seed=0, strength=0)
+    assert (copy.seed, copy.strength, copy.light, copy.threads) == (0, 0.0, False, 1)
+    assert (engine.seed, engine.strength) == (3, 0.2)
+    assert engine.with_options().fingerprint == engine.fingerprint != copy.fingerprint
+    assert request_options(engine) == ("seed", "strength")
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", -1), ("seed", 1.5), ("strength", 1.1)])
+def test_with_options_checks_them(option: str, value: Any) -> None:
+    """A copy with an option out of range is refused, by the name of the option."""
+    with pytest.raises(InvalidRequestError, match=f"{option} must be") as failure:
+        LocalEngine().with_options(**{option: value})
+    assert failure.value.param == option
 
 
 def test_takes_numpy_numbers() -> None:

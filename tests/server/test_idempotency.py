@@ -5,11 +5,12 @@ import pytest
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.server.form import VariationForm
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.turns import Turns
 from pytest_image_variation.samples import square_png
 
-REQUEST = CreateImageVariationRequest(image=SquarePNG(square_png(8)))
+FORM = VariationForm(CreateImageVariationRequest(image=SquarePNG(square_png(8))), {})
 
 
 class Maker:
@@ -32,7 +33,7 @@ async def answer(
     idempotency: Idempotency, key: str | None, maker: Maker, *, seconds: float = DAY
 ) -> bytes:
     """Return the remembered answer, or a new one."""
-    async with idempotency.answer(key, REQUEST, seconds=seconds) as remembered_answer:
+    async with idempotency.answer(key, FORM, seconds=seconds) as remembered_answer:
         if remembered_answer.body is None:
             remembered_answer.body = await maker.make()
     return remembered_answer.body

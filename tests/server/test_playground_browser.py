@@ -19,11 +19,12 @@ import pytest
 pytest.importorskip("playwright")
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import ContentPolicyError
 from langchain_image_variation.images.png import SquarePNG
@@ -57,11 +58,18 @@ def photo(folder: Path) -> Path:
     return path
 
 
+def variations(tab: Page) -> Locator:
+    """Return the variations of the latest round."""
+    return tab.locator(".round").first.get_by_alt_text(re.compile("^Variation "))
+
+
 def create_two(tab: Page, response_format: str) -> None:
     """Create two variations with the keyboard only, and wait for them."""
-    tab.locator("#response_format").select_option(response_format)
     tab.locator("#n").select_option("2")
-    tab.locator("#key").focus()
+    tab.locator("#response_format").select_option(response_format)
+    tab.locator("#response_format").focus()
+    if tab.locator("#key").is_visible():
+        tab.keyboard.press("Tab")
     tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
     tab.get_by_text("2 of 2 created.").wait_for()
@@ -92,10 +100,10 @@ def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, sch
         tab.locator("#key").fill(KEY)
         for response_format in ("b64_json", "url"):
             create_two(tab, response_format)
-            assert tab.locator("#results img").count() == 2
+            assert variations(tab).count() == 2
             assert tab.locator("#error").is_hidden()
             with tab.expect_download() as download:
-                tab.get_by_text("Download 2").click()
+                tab.get_by_label("Download 2").first.click()
             assert Image.open(io.BytesIO(download.value.path().read_bytes())).size == (512, 512)
         for language, words in {"curl": "-F n=2", "JavaScript": "createVariation"}.items():
             tab.get_by_role("button", name=language).click()
@@ -114,7 +122,7 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
         tab.locator("#file").set_input_files(photo(tmp_path))
         tab.locator("#preview").wait_for()
         create_two(tab, "url")
-        assert tab.locator("#results img").count() == 2
+        assert variations(tab).count() == 2
         assert f"{address}/img/v1/images/variations" in tab.locator("#code").inner_text()
 
 
@@ -196,11 +204,11 @@ def test_variations_are_shown_one_by_one(browser: Browser, tmp_path: Path) -> No
                 tab.get_by_text(f"{count} of 4 created…").wait_for()
             else:
                 tab.get_by_text("4 of 4 created.").wait_for()
-            assert tab.locator("#results img").count() == count
+            assert variations(tab).count() == count
             # The page requests the next one when this one is shown.
             engine.two_running.wait(timeout=30)
             engine.permits.release()
-        links = [item.get_attribute("src") for item in tab.locator("#results img").all()]
+        links = [item.get_attribute("src") for item in variations(tab).all()]
         assert len(set(links)) == 4
     assert engine.counts == [1, 1, 1, 1]
     assert engine.max_running == 2
@@ -225,12 +233,12 @@ def test_finished_variations_stay_after_a_failure(browser: Browser, tmp_path: Pa
 
 
 def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> None:
-    """An engine with a seed gets one call, since each call would return the same image."""
+    """An engine that repeats itself gets one call, which returns different images."""
     with open_page(browser, tmp_path, "instant") as tab:
         tab.locator("#go").click()
         tab.get_by_text("4 of 4 created.").wait_for()
         images = tab.evaluate(
-            """() => Promise.all([...document.querySelectorAll("#results img")].map(
+            """() => Promise.all([...document.querySelectorAll("#results img[alt^=Variation]")].map(
                 async (image) => {
                     await image.decode();
                     const canvas = document.createElement("canvas");
@@ -239,6 +247,125 @@ def test_a_repeating_engine_gets_one_call(browser: Browser, tmp_path: Path) -> N
                 }))"""
         )
     assert len(set(images)) == 4
+
+
+READ_PIXELS = """async (image) => {
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}"""
+
+
+def create_four_of_the_sample(tab: Page, **options: str) -> list[str]:
+    """Create four variations of the sample photo, and return their pixels."""
+    tab.locator("#sample").click()
+    tab.get_by_text("Sample photo: 640x640").wait_for()
+    tab.locator("#size").select_option("256x256")
+    for name, value in options.items():
+        tab.locator(f"#{name}").fill(value)
+    tab.locator("#go").click()
+    tab.get_by_text("4 of 4 created.").wait_for()
+    return [image.evaluate(READ_PIXELS) for image in variations(tab).all()]
+
+
+def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
+    """A seed makes the same variations again. The code shows what was sent; a bad seed is not."""
+    app = create_app("local", store_dir=tmp_path)
+    with serving(app) as address, browser.new_page() as tab:
+        tab.goto(address)
+        assert tab.locator("#strength-value").inner_text() == "0.5"
+        options = {"seed": "7", "strength": "0.2"}
+        images = create_four_of_the_sample(tab, **options)
+        assert create_four_of_the_sample(tab, **options) == images
+        assert create_four_of_the_sample(tab, **options | {"seed": "8"})[:3] == images[1:]
+        assert create_four_of_the_sample(tab, **options | {"strength": "0.6"}) != images
+        captions = tab.locator(".round").last.locator(".caption span").all_inner_texts()
+        assert captions == ["Original", *(f"{i} · seed {6 + i}" for i in range(1, 5))]
+        assert "-F strength=0.6 -F seed=7" in tab.locator("#code").inner_text()
+        tab.get_by_role("button", name="Python").click()
+        assert 'extra_body={"seed": 7, "strength": 0.6}' in tab.locator("#code").inner_text()
+        tab.locator("#seed").fill("seven")
+        tab.locator("#go").click()
+        assert tab.locator("#error").inner_text() == "Seed must be a whole number, or empty."
+
+
+def test_compare_and_vary_a_variation(browser: Browser, tmp_path: Path) -> None:
+    """A click enlarges a variation, next to its original. A variation can be varied in turn."""
+    app = create_app("local", store_dir=tmp_path)
+    with serving(app) as address, browser.new_page() as tab:
+        failures: list[str] = []
+        tab.on("pageerror", lambda error: failures.append(str(error)))
+        tab.goto(address)
+        images = create_four_of_the_sample(tab, strength="0.3")
+        tab.get_by_label("Enlarge variation 2").click()
+        assert tab.locator("#large").evaluate(READ_PIXELS) == images[1]
+        left = "(split) => getComputedStyle(split).clipPath"
+        assert tab.locator("#large").evaluate(left) == "inset(0px 0px 0px 0%)"
+        tab.locator("#split").fill("40")
+        assert tab.locator("#large").evaluate(left) == "inset(0px 0px 0px 40%)"
+        tab.locator("#next").click()
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator("#large").evaluate(READ_PIXELS) == images[3]
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator("#viewer-title").inner_text() == "Original: Sample photo"
+        tab.keyboard.press("ArrowLeft")
+        tab.get_by_role("button", name="Vary this one").click()
+        tab.get_by_role("heading", name="Variation 4 of Sample photo").wait_for()
+        tab.get_by_text("4 of 4 created.").wait_for()
+        assert tab.locator("#viewer").is_hidden()
+        assert tab.locator(".round").count() == 2
+        original = tab.locator(".round").first.locator("img").first
+        assert original.evaluate(READ_PIXELS) == images[3]
+        tab.get_by_label("Enlarge variation 1").first.click()
+        tab.keyboard.press("Escape")
+        assert tab.locator("#viewer").is_hidden()
+    assert not failures
+
+
+class SteppingEngine(InstantEngine):
+    """Reports 40 % of the work, and waits for a permit before it answers."""
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(0)
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Report, wait for a permit, and answer."""
+        progress_reporter().work_done(0.4)
+        self.permits.acquire(timeout=30)
+        return super().create_variation(request)
+
+
+@pytest.mark.parametrize("api_key", [None, KEY])
+def test_each_variation_shows_its_progress(
+    browser: Browser, tmp_path: Path, api_key: str | None
+) -> None:
+    """On a phone, the page scrolls to the variations, which show how far each one is."""
+    engine = SteppingEngine()
+    app = create_app(engine, store_dir=tmp_path / "store", workers=1, api_key=api_key)
+    phone: Any = {"width": 390, "height": 800}
+    with serving(app) as address, browser.new_page(viewport=phone) as tab:
+        tab.goto(address)
+        assert tab.locator("#key").is_visible() == (api_key is not None)
+        if api_key is not None:
+            tab.locator("#key").fill(api_key)
+        tab.locator("#sample").click()
+        tab.locator("#preview").wait_for()
+        tab.locator("#n").select_option("2")
+        tab.locator("#go").click()
+        tab.get_by_text("40 %").wait_for()
+        waiting = tab.locator(".wait span").all_inner_texts()
+        assert sorted(waiting) == ["40 %", "Waiting…"]
+        shares = [bar.evaluate("(bar) => bar.value") for bar in tab.locator("progress").all()]
+        assert sorted(shares) == [0, 0.4]
+        tab.wait_for_function(
+            "document.querySelector('#results').getBoundingClientRect().top < 100"
+        )
+        # Once for each of the two, and once more if they turn out the same.
+        engine.permits.release(3)
+        tab.get_by_text("2 of 2 created.").wait_for()
+        assert tab.locator(".wait").count() == 0
 
 
 REBOUND = """async (png) => {

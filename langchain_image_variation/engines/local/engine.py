@@ -1,9 +1,10 @@
 """`LocalEngine`: handles requests, options, threads and color channels around the method."""
 
+import copy
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -66,14 +67,27 @@ class LocalEngine:
         light: bool = True,
         threads: int | None = None,
     ) -> None:
-        self.seed = None if seed is None else check_whole_number("seed", seed, 0, hint=_SEED_HINT)
-        self.strength = check_number("strength", strength, 0, 1, hint="; the default is 0.5")
+        self.seed = None if seed is None else _check_seed(seed)
+        self.strength = _check_strength(strength)
         self.light = _check_light(light)
         self.threads = (
             None
             if threads is None
             else check_whole_number("threads", threads, 1, hint=_THREADS_HINT)
         )
+
+    def with_options(self, *, seed: int | None = None, strength: float | None = None) -> Self:
+        """Return a copy with another seed or strength. None keeps this engine's own.
+
+        Raises:
+            InvalidRequestError: If an option is out of range. `param` names the option.
+        """
+        engine = copy.copy(self)
+        if seed is not None:
+            engine.seed = _check_seed(seed)
+        if strength is not None:
+            engine.strength = _check_strength(strength)
+        return engine
 
     @property
     def fingerprint(self) -> str:
@@ -172,6 +186,14 @@ def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
     elif mode in ("LA", "RGBA"):
         array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
     return Image.fromarray(array[..., 0] if mode == "L" else array)
+
+
+def _check_seed(seed: int) -> int:
+    return check_whole_number("seed", seed, 0, hint=_SEED_HINT)
+
+
+def _check_strength(strength: float) -> float:
+    return check_number("strength", strength, 0, 1, hint="; the default is 0.5")
 
 
 def _check_light(light: bool) -> bool:

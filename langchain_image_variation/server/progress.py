@@ -1,0 +1,58 @@
+"""How far running requests are, for clients that give their requests an ID."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from langchain_image_variation.engines.context import Progress, ProgressListener
+from langchain_image_variation.exceptions import NotFoundError
+
+__all__ = ["MAX_ID_LENGTH", "RequestProgress"]
+
+MAX_ID_LENGTH = 512
+"""The longest `X-Client-Request-Id` that is tracked, in characters: the vendor's own limit."""
+
+
+class RequestProgress:
+    """The progress of each running request that has an `X-Client-Request-Id`."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Progress] = {}
+
+    @contextmanager
+    def track(self, request_id: str | None, n: int) -> Iterator[ProgressListener]:
+        """Yield a listener for the progress of a request that runs until the block ends.
+
+        The header is also used for other purposes, so no value of it is an error. Requests without
+        an ID are not tracked, nor are those with a long ID or the ID of another running request.
+
+        Args:
+            request_id: The ID that the client chose.
+            n: How many images the request asks for.
+        """
+        if not request_id or len(request_id) > MAX_ID_LENGTH or request_id in self._by_id:
+            yield _ignore
+            return
+
+        def listen(progress: Progress) -> None:
+            self._by_id[request_id] = progress
+
+        listen(Progress(0, n, 0.0))
+        try:
+            yield listen
+        finally:
+            del self._by_id[request_id]
+
+    def get(self, request_id: str) -> Progress:
+        """Return how far a request is. While it waits for a turn, its share is 0.
+
+        Raises:
+            NotFoundError: If no request with this ID is running.
+        """
+        try:
+            return self._by_id[request_id]
+        except KeyError:
+            raise NotFoundError("No request with this X-Client-Request-Id is running.") from None
+
+
+def _ignore(progress: Progress) -> None:
+    """Take a report without keeping it."""

@@ -1,0 +1,191 @@
+"""Options of the engine in a request, and the progress of a request."""
+
+import asyncio
+import base64
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.context import progress_reporter
+from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.server import create_app
+from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
+
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
+PATH = "/v1/images/variations"
+PNG = square_png(64)
+
+
+def new_client(folder: Path, engine: Any, **options: Any) -> httpx.AsyncClient:
+    """Return a client of a new app, without a socket."""
+    transport = httpx.ASGITransport(create_app(engine, store_dir=folder, **options))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+async def post(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
+    """Send a small request with these fields."""
+    form = {"size": "256x256", "response_format": "b64_json", **fields}
+    return await client.post(PATH, data=form, files={"image": ("a.png", PNG, "image/png")})
+
+
+def test_the_sdk_sets_seed_and_strength(tmp_path: Path) -> None:
+    """The official SDK sets both with `extra_body`, and gets what the engine makes with them."""
+    with (
+        serving(create_app(LocalEngine(strength=0.9), store_dir=tmp_path)) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="any-text") as client,
+    ):
+        response = client.images.create_variation(
+            image=PNG,
+            n=2,
+            size="256x256",
+            response_format="b64_json",
+            extra_body={"seed": 7, "strength": 0.25},
+        )
+    request = CreateImageVariationRequest(image=SquarePNG(PNG), n=2, size="256x256")
+    expected = LocalEngine(seed=7, strength=0.25).create_variation(request)
+    assert response.data is not None
+    for image, expected_image in zip(response.data, expected.data, strict=True):
+        assert base64.b64decode(image.b64_json or "") == expected_image.read()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"seed": "-1"}, "seed", "seed must be a whole number of at least 0, got -1"),
+        ({"seed": "1.5"}, "seed", "got 1.5"),
+        ({"seed": "seven"}, "seed", "got 'seven'"),
+        ({"seed": "9" * 100}, "seed", "seed must be a whole number"),
+        ({"strength": "1.01"}, "strength", "strength must be a number from 0 to 1, got 1.01"),
+        ({"strength": "nan"}, "strength", "got 'nan'"),
+        ({"strength": "1e-3"}, "strength", "got '1e-3'"),
+        ({"strength": "0.5,0.6"}, "strength", "got '0.5,0.6'"),
+        ({"light": "no"}, "light", "'light' is not a field of this request"),
+        ({"threads": "1"}, "threads", "user, seed, strength."),
+    ],
+)
+async def test_invalid_options_are_refused(
+    tmp_path: Path, fields: dict[str, str], param: str, words: str
+) -> None:
+    """An option with an invalid value is a 400, as is one that requests may not set."""
+    async with new_client(tmp_path, LocalEngine()) as client:
+        response = await post(client, **fields)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert words in error["message"]
+
+
+async def test_empty_options_count_as_absent(tmp_path: Path) -> None:
+    """Web forms send empty fields. The engine's own options hold then."""
+    async with new_client(tmp_path, LocalEngine(seed=3, strength=0.1)) as client:
+        bodies = [
+            (await post(client, **fields)).json()["data"]
+            for fields in ({}, {"seed": "", "strength": ""}, {"seed": "3", "strength": ".1"})
+        ]
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
+async def test_an_engine_without_options_refuses_them(tmp_path: Path) -> None:
+    """Without `with_options`, `seed` is an unknown field, as it was for the vendor."""
+    async with new_client(tmp_path, "instant") as client:
+        response = await post(client, seed="7")
+        document = (await client.get("/openapi.json")).json()
+    assert response.status_code == 400
+    assert "'seed' is not a field" in response.json()["error"]["message"]
+    assert (
+        "seed" not in document["components"]["schemas"]["CreateImageVariationRequest"]["properties"]
+    )
+
+
+async def test_the_document_has_the_options(tmp_path: Path) -> None:
+    """The OpenAPI document lists the options of the engine after the fields of the contract."""
+    async with new_client(tmp_path, LocalEngine()) as client:
+        document = (await client.get("/openapi.json")).json()
+    fields = document["components"]["schemas"]["CreateImageVariationRequest"]["properties"]
+    assert list(fields) == [*CreateImageVariationRequest.model_fields, "seed", "strength"]
+
+
+async def test_options_are_part_of_the_idempotency(tmp_path: Path) -> None:
+    """A key that was used with another seed is a conflict."""
+    headers = {"idempotency-key": "a"}
+    async with new_client(tmp_path, LocalEngine(strength=0.1)) as client:
+        client.headers.update(headers)
+        first, again, other = [await post(client, seed=seed) for seed in ("1", "1", "2")]
+    assert first.json() == again.json()
+    assert other.status_code == 409
+
+
+class SteppingEngine(InstantEngine):
+    """Reports a share of the work each time it is released."""
+
+    def __init__(self) -> None:
+        self.step = threading.Semaphore(0)
+        self.reported = threading.Semaphore(0)
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Report 25 %, then 50 %, and answer."""
+        reporter = progress_reporter()
+        for share in (0.25, 0.5):
+            reporter.work_done(share)
+            self.reported.release()
+            assert self.step.acquire(timeout=30)
+        return super().create_variation(request)
+
+
+async def test_progress_of_a_request(tmp_path: Path) -> None:
+    """While a request runs, its ID shows how far it is. Before and afterwards, it is a 404."""
+    engine = SteppingEngine()
+    async with new_client(tmp_path, engine) as client:
+        assert (await client.get("/progress/a")).status_code == 404
+        client.headers["x-client-request-id"] = "a"
+        call = asyncio.create_task(post(client, n="3"))
+        for share in (0.25, 0.5):
+            assert await asyncio.to_thread(engine.reported.acquire, timeout=30)
+            response = await client.get("/progress/a")
+            assert response.json() == {"finished": 0, "n": 3, "share": share}
+            assert response.headers["cache-control"] == "no-store"
+            engine.step.release()
+        assert (await call).status_code == 200
+        gone = await client.get("/progress/a")
+    assert gone.status_code == 404
+    assert "No request with this X-Client-Request-Id is running." in gone.text
+
+
+async def test_an_id_belongs_to_one_request(tmp_path: Path) -> None:
+    """A second request with a running request's ID is served, and does not change its progress."""
+    engine = SteppingEngine()
+    async with new_client(tmp_path, engine, workers=2) as client:
+        client.headers["x-client-request-id"] = "a"
+        first = asyncio.create_task(post(client, n="1"))
+        assert await asyncio.to_thread(engine.reported.acquire, timeout=30)
+        second = asyncio.create_task(post(client, n="2"))
+        assert await asyncio.to_thread(engine.reported.acquire, timeout=30)
+        assert (await client.get("/progress/a")).json()["n"] == 1
+        for _ in range(4):
+            engine.step.release()
+        assert [(await call).status_code for call in (first, second)] == [200, 200]
+        assert (await client.get("/progress/a")).status_code == 404
+
+
+async def test_odd_ids_are_not_errors(tmp_path: Path) -> None:
+    """A long or empty `X-Client-Request-Id` is ignored, because clients also use it for logs."""
+    async with new_client(tmp_path, "instant") as client:
+        for value in ("", "x" * 5000, "a/b"):
+            client.headers["x-client-request-id"] = value
+            assert (await post(client)).status_code == 200
+
+
+async def test_progress_needs_the_key(tmp_path: Path) -> None:
+    """On a server with a key, only clients with the key may read the progress of requests."""
+    async with new_client(tmp_path, "instant", api_key="sk-right") as client:
+        assert (await client.get("/progress/a")).status_code == 401
+        client.headers["authorization"] = "Bearer sk-right"
+        assert (await client.get("/progress/a")).status_code == 404
