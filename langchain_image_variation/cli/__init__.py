@@ -91,7 +91,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, unknown = _parser().parse_known_args(argv)
-    if unknown:
+    if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown):
+        # argparse takes the images before the first option, and leaves those after it over.
+        arguments.photos += unknown
+    elif unknown:
         # `parse_args` would point to the help of the whole program.
         parser: argparse.ArgumentParser = arguments.parser
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown, parser)}")

@@ -55,9 +55,18 @@ _STREAM = "-"
 
 _SEED_BITS = 31
 
+_EXAMPLES = """examples:
+  image-variation create photo.jpg -n 4
+  image-variation create *.jpg -o out --name "{stem}-{index}" --format jpeg
+  curl -s https://example.com/cat.png | image-variation create - -o - > variation.png
+"""
+
 
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `create`."""
+    parser.description = "Make variations of one image or a few."
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
         "photos",
@@ -68,9 +77,38 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add_n(parser)
     add_size(parser)
     add_fit(parser)
+    add(
+        "--allow-host",
+        action="append",
+        metavar="HOST",
+        help="allow PHOTO to be an https URL on this host; repeatable",
+    )
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print only file names and errors: no progress, notes or seed",
+    )
+    _add_files(parser)
+    add_engine(parser)
+    add = parser.add_argument_group("request").add_argument
+    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--user", help="an ID for the end user, for hosted engines")
+    add("--json", action="store_true", help="print the JSON response instead of file names")
+    add(
+        "--response-format",
+        choices=get_args(ResponseFormat),
+        help="with --json: the form of the images (default: url)",
+    )
+    parser.set_defaults(run=_create, parser=parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    add = group.add_argument
     add_output_dir(
-        parser,
-        f"the folder for the results, or - to write one image to standard output (default: "
+        group,
+        "the folder for the results, or - to write one image to standard output (default: "
         f"{OUTPUT_DIR}; none with --json)",
     )
     add(
@@ -93,28 +131,6 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="open the contact sheet, or with --no-sheet the images, in your image viewer",
     )
-    add_engine(parser)
-    add("--model", help="one of the engine's models (default: dall-e-2)")
-    add("--user", help="an ID for the end user, for hosted engines")
-    add(
-        "--allow-host",
-        action="append",
-        metavar="HOST",
-        help="allow PHOTO to be an https URL on this host; repeatable",
-    )
-    add("--json", action="store_true", help="print the JSON response instead of file names")
-    add(
-        "--response-format",
-        choices=get_args(ResponseFormat),
-        help="with --json: the form of the images (default: url)",
-    )
-    add(
-        "-q",
-        "--quiet",
-        action="store_true",
-        help="print only file names and errors: no progress, notes or seed",
-    )
-    parser.set_defaults(run=_create, parser=parser)
 
 
 def _create(arguments: argparse.Namespace) -> int:

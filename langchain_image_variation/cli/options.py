@@ -38,7 +38,7 @@ _ENGINE_OPTIONS = ("seed", "strength", "light", "server", "base_url", "prompt")
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for the engine and its options."""
-    add = parser.add_argument
+    add = parser.add_argument_group("engine").add_argument
     add(
         "--engine",
         default="local",
@@ -78,9 +78,11 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_dir(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
-    """Add the argument for the place of the results."""
-    parser.add_argument("-o", "--output-dir", metavar="DIR", default=default, help=help)
+def add_output_dir(
+    container: argparse._ActionsContainer, help: str, default: str | None = None
+) -> None:
+    """Add the argument for the place of the results to a parser or a group."""
+    container.add_argument("-o", "--output-dir", metavar="DIR", default=default, help=help)
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

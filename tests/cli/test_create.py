@@ -34,7 +34,19 @@ def test_several_images_are_varied_in_order(
     paths = out.splitlines()
     assert [path.partition("-")[0] for path in paths] == ["out/photo"] * 3 + ["out/other"] * 3
     assert all(Path(path).is_file() for path in paths)
-    assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64.\n"
+    note, seed = err.splitlines()
+    assert note == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64."
+    assert seed.startswith("Make these again with --seed ")
+
+
+def test_images_and_options_come_in_any_order(
+    other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images may stand before, between and after the options."""
+    arguments = ["photo.jpg", "-n2", str(other), "--no-sheet", *SMALL, "photo.jpg", "-q"]
+    assert main(["create", *arguments]) == 0
+    names = [path.split("-")[0] for path in capsys.readouterr().out.splitlines()]
+    assert names == [f"variations/{name}" for name in ("photo", "other", "photo") for _ in "12"]
 
 
 def test_a_failed_image_does_not_stop_the_others(
