@@ -2,21 +2,32 @@
 
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.rows import OutputRow
 
-__all__ = ["LOG_INTERVAL", "RunProgress", "RunSummary", "show_progress", "terminal_width"]
+__all__ = [
+    "LOG_INTERVAL",
+    "RunProgress",
+    "RunSummary",
+    "redraw_regularly",
+    "show_progress",
+    "terminal_width",
+]
 
 LOG_INTERVAL = 300.0
 """Seconds between two progress lines in a log."""
+
+_REDRAW_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -107,10 +118,38 @@ def show_progress(
     if not sys.stderr.isatty():
         yield _ProgressLog(total, unit, log_interval).advance
         return
-    with tqdm(
-        desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=terminal_width()
-    ) as bar:
+    with (
+        tqdm(
+            desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=terminal_width()
+        ) as bar,
+        redraw_regularly(bar),
+    ):
         yield bar.update
+
+
+@contextmanager
+def redraw_regularly(bar: "tqdm[Any]") -> Iterator[None]:
+    """Draw a bar again and again while the block runs, so that its clock goes on between updates.
+
+    Args:
+        bar: The bar. If it is disabled, nothing is drawn.
+    """
+    if bar.disable:
+        yield
+        return
+    end_event = threading.Event()
+
+    def redraw() -> None:
+        while not end_event.wait(_REDRAW_SECONDS):
+            bar.refresh()
+
+    thread = threading.Thread(target=redraw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end_event.set()
+        thread.join()
 
 
 def terminal_width() -> int | None:

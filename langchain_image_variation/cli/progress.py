@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +11,6 @@ from tqdm import tqdm
 from langchain_image_variation.engines.context import Progress
 
 __all__ = ["ProgressBar", "show_progress_bar"]
-
-_REFRESH_SECONDS = 0.2
-"""How often the bar is drawn while an engine reports nothing, so that its clock goes on."""
 
 
 class ProgressBar:
@@ -59,37 +55,21 @@ def show_progress_bar(descriptions: Sequence[str], *, quiet: bool) -> Iterator[P
         descriptions: What the bar says during each call that the block makes.
         quiet: Whether to show no bar even on a terminal.
     """
-    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    with tqdm(
-        desc=descriptions[0],
-        total=float(len(descriptions)),
-        file=sys.stderr,
-        disable=quiet or not is_terminal,
-        leave=False,
-        ncols=_bar_width() if is_terminal else None,
-        # Each report is drawn, but not more often than `mininterval` seconds.
-        miniters=0,
-        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
-    ) as bar:
-        end_event = threading.Event()
+    # Imported here because its module has more imports than this command needs.
+    from langchain_image_variation.batch.progress import redraw_regularly, terminal_width
 
-        def refresh() -> None:
-            while not end_event.wait(_REFRESH_SECONDS):
-                bar.refresh()
-
-        thread = threading.Thread(target=refresh, daemon=True)
-        if not bar.disable:
-            thread.start()
-        try:
-            yield ProgressBar(bar, descriptions)
-        finally:
-            end_event.set()
-            if thread.is_alive():
-                thread.join()
-
-
-def _bar_width() -> int | None:
-    # Imported here because only a terminal needs it.
-    from langchain_image_variation.batch.progress import terminal_width
-
-    return terminal_width()
+    with (
+        tqdm(
+            desc=descriptions[0],
+            total=float(len(descriptions)),
+            file=sys.stderr,
+            disable=quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
+            leave=False,
+            ncols=terminal_width(),
+            # Each report is drawn, but not more often than `mininterval` seconds.
+            miniters=0,
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
+        ) as bar,
+        redraw_regularly(bar),
+    ):
+        yield ProgressBar(bar, descriptions)
