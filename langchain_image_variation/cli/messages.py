@@ -23,6 +23,9 @@ _ONLY_IN_PYTHON = (
 _PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
 """The parameters of Python that do not have the name of their option."""
 
+_MAX_PATH_LENGTH = 200
+"""A longer path would hide the rest of the message."""
+
 _VERBS = "contains|does|has|is|must|names"
 _START = r"(?<![\w/?&.-])"
 """Where a name begins that is not part of a URL or a path."""
@@ -76,4 +79,6 @@ def _list(names: str, options: dict[str, str]) -> str:
 
 def name_path(message: str, path: str) -> str:
     """Return a message about a file with the path that the user typed instead of its name."""
+    if len(path) > _MAX_PATH_LENGTH:
+        return message
     return message.replace(repr(Path(path).name[:80]), repr(path), 1)

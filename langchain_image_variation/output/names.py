@@ -28,13 +28,15 @@ RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
 
 _FIELDS = ("stem", "index", "seed", "hash")
 _NUMBERS = ("index", "seed")
-_WIDTH = re.compile(r"(?:0?[1-9][0-9]?)?")
+_WIDTH = re.compile(r"0[1-9][0-9]?")
 _LITERAL = re.compile(r"[\w. -]*")
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)", re.IGNORECASE)
 _STEM_LENGTH = 40
 _HASH_LENGTHS = (8, 16, 64)
 _MAX_NAME_BYTES = 255
 """The longest file name that the common file systems of Linux, macOS and Windows allow."""
+_RESERVED_NAME = re.compile(r"(?:aux|con|nul|prn|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.ASCII)
+"""Names that Windows gives to devices, whatever their suffix. A file of that name is lost there."""
 _LONGEST_SEED = 2**64
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 # The end of the name of a result. A number that could be a date is not taken for a hash.
@@ -50,12 +52,12 @@ class NameTemplate:
     Args:
         text: Letters, digits, spaces, dots, dashes and underscores, and these fields: `{stem}`,
             the source's name; `{index}`, the number of the image from 1; `{seed}`, the seed of the
-            image; and `{hash}`, a hash of its pixels. A number may have a width, as in
-            `{index:02}`.
+            image, or "none" if the engine reports none; and `{hash}`, a hash of its pixels. Numbers
+            may be filled with zeros to a width, as in `{index:02}`.
 
     Raises:
         InvalidRequestError: If it is empty, has other characters or fields, begins with a dot, a
-            dash or a space, or ends with the suffix of an image file.
+            dash or a space, or ends with a dot, a space or the suffix of an image file.
     """
 
     def __init__(self, text: str) -> None:
@@ -80,8 +82,8 @@ class NameTemplate:
                 raise self._error(f"has an unknown field; the fields are {fields}")
             if width and (field not in _NUMBERS or not _WIDTH.fullmatch(width)):
                 raise self._error("may set a width for numbers only, such as {index:02}")
-        if not text or text[0] in ".- ":
-            raise self._error("must begin with a letter, a digit or a field")
+        if not text or text[0] in ".- " or text[-1] in ". ":
+            raise self._error("must begin and end with a letter, a digit or a field")
         if _SUFFIX.fullmatch(os.path.splitext(text)[1]):
             raise self._error("must not have a suffix, which depends on the format of the file")
 
@@ -93,7 +95,7 @@ class NameTemplate:
             n: The number of images for each.
 
         Raises:
-            InvalidRequestError: If the names could repeat or be too long.
+            InvalidRequestError: If the names could repeat, be too long or be reserved by Windows.
         """
         images = [(stem, index) for stem in stems for index in range(1, n + 1)]
         # Some file systems ignore case.
@@ -107,6 +109,8 @@ class NameTemplate:
             is_index_missing = n > 1 and not self.fields & {"index", "seed"}
             field = "index" if is_index_missing else "hash" if "stem" in self.fields else "stem"
             raise self._error(f"gives {count} images the name {excerpt(name)}; add {{{field}}}")
+        if reserved_name := next(filter(_RESERVED_NAME.fullmatch, counts), None):
+            raise self._error(f"gives the name {reserved_name!r}, which Windows reserves")
         for stem in stems:
             *_, longest = self.names(stem, "0" * 64, SHEET, _LONGEST_SEED)
             # The suffix has up to five characters.
