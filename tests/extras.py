@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from langchain_image_variation.exceptions import MissingExtraError
+from langchain_image_variation.exceptions import MissingExtraError, install_command
 
 _PACKAGES = {
     "batch": ("pyarrow",),
@@ -88,5 +88,5 @@ def _skip_reason(error: BaseException | None) -> str | None:
 
 
 def _message(package: str) -> str:
-    extra = f"langchain-image-variation[{_MISSING[package]}]"
-    return f"the package {package!r} is not installed; run: pip install '{extra}'"
+    command = install_command(f"langchain-image-variation[{_MISSING[package]}]")
+    return f"the package {package!r} is not installed; run: {command}"

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,9 @@ def open_files(paths: Iterable[Path]) -> bool:
     """
     if not _has_display():
         return False
+    # Imported here because few runs need it.
+    import webbrowser
+
     try:
         return all([webbrowser.open(path.absolute().as_uri()) for path in paths])
     except webbrowser.Error:
