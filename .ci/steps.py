@@ -152,7 +152,7 @@ def floors() -> None:
     lowest = ("--resolution", "lowest-direct", "--editable")
     run(environment("floors", *lowest, ".[test]", base=base), "-m", "pytest", "--quiet", "-n", "2")
     # The extra `test` requires newer versions of some packages than the other extras do.
-    for extras in ("batch,fsspec,pytest,server", "pytest"):
+    for extras in ("batch,fsspec,heif,pytest,server", "pytest"):
         python = environment(f"floors-{extras}", *lowest, f".[{extras}]", base=base)
         run(python, "-m", "pytest", "--quiet")
         # Without a URL the kit skips every rule, but pytest must start in the checkout.

@@ -63,18 +63,18 @@ class ServerProcess:
     """A server in a separate process."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self._process = process
+        self.pid = process.pid
         self.port = port
 
     def memory(self, field: str = "VmRSS") -> float:
         """Return the resident memory in MB: now, or its peak so far with VmHWM."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith(field)]
         return int(line.split()[1]) / 1024
 
     def cpu(self) -> float:
         """Return the CPU time so far, in seconds."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

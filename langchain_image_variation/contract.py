@@ -277,12 +277,15 @@ class Image(LenientBody):
             raise OutputError("The result has no image; request response_format 'b64_json'.")
         try:
             # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
-            is_wrapped = "\n" in encoded or " " in encoded
-            return base64.b64decode(
-                "".join(encoded.split()) if is_wrapped else encoded, validate=True
-            )
+            if not any(blank in encoded for blank in _WHITE_SPACE):
+                return base64.b64decode(encoded, validate=True)
+            text = encoded.encode("ascii").translate(None, _WHITE_SPACE.encode("ascii"))
+            return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise OutputError("The result is not valid base64.") from None
+
+
+_WHITE_SPACE = "\n\r\t "
 
 
 def _data_url(png: bytes) -> str:

@@ -24,7 +24,7 @@ ImageVariationError
  +-- OutputError                    500  a result cannot be decoded or written
  |    +-- DownloadError                  an image cannot be downloaded
  |         +-- ExpiredURLError      403  the image's signed URL has expired
- +-- ServiceUnavailableError        503  the engine is starting or shutting down
+ +-- ServiceUnavailableError        503  starting, shutting down, or out of room for images
 
 Each error has the `status_code`, `type`, `code` and `param` of its HTTP error body. The server
 writes the body from the error, and the client turns the body back into the same class
@@ -275,7 +275,7 @@ class ExpiredURLError(DownloadError):
 
 
 class ServiceUnavailableError(ImageVariationError):
-    """Raised if the engine is still starting or is shutting down."""
+    """Raised if the engine is still starting, is shutting down, or has no room for images."""
 
     default_status_code = 503
 

@@ -1,9 +1,9 @@
 """Loads an image as a `SquarePNG`, in whatever form a user passes it.
 
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
-allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP or TIFF image of any shape and color
-mode. The format is recognized by the first bytes, never by a file name or a declared type. File
-size, pixels and decoding work are limited before anything is decoded.
+allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image of any shape
+and color mode. The format is recognized by the first bytes, never by a file name or a declared
+type. File size, pixels and decoding work are limited before anything is decoded.
 """
 
 import base64
@@ -11,6 +11,7 @@ import binascii
 import os
 import re
 import stat
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.images.formats import (
+    FORMATS,
+    recognize_supported,
+    recognize_unsupported,
+)
 from langchain_image_variation.images.pixels import (
     is_normalized,
     open_image,
@@ -35,14 +42,15 @@ from langchain_image_variation.images.pixels import (
     translate_decoder_errors,
 )
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
-from langchain_image_variation.images.png.scanlines import check_scanlines
+from langchain_image_variation.images.png.repair import repair
+from langchain_image_variation.images.png.scanlines import check_scanlines, complete_pixels
 from langchain_image_variation.images.square import make_square
+from langchain_image_variation.images.work_limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = [
-    "FORMATS",
     "MAX_SOURCE_BYTES",
     "MAX_SOURCE_PIXELS",
     "Fit",
@@ -50,6 +58,7 @@ __all__ = [
     "Source",
     "check_url_policy",
     "load_source",
+    "open_source",
     "read_file",
     "read_stored_file",
 ]
@@ -61,16 +70,11 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes
 Fit = Literal["strict", "crop", "pad"]
 """What to do with an image that is not a square PNG under 4 MB: refuse, crop or pad it."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The supported formats. A source reaches no other decoder of Pillow, except that for MPO, a JPEG
-file with more images after the first."""
-
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
 
-MAX_SOURCE_PIXELS = 89_478_485
-"""The maximum number of pixels of a source: Pillow's own limit, a quarter of a GB as RGB
-samples."""
+MAX_SOURCE_PIXELS = MAX_PIXELS
+"""The maximum number of pixels of a source."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -118,8 +122,9 @@ def load_source(
     says what was done.
 
     A PNG file that breaks a rule of its specification is refused, even if only the checksum of its
-    pixels is wrong, because decoders show different pixels for such files. Chunks that no pixel
-    depends on are left out unchecked if they are only misplaced or have a wrong length.
+    pixels is wrong, because decoders show different pixels for such files. Only what every viewer
+    accepts is repaired, unless `fit` is "strict": bad ancillary chunks are left out, and the end
+    may be missing after the last row of pixels. `note` says so.
 
     Args:
         source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. An
@@ -133,7 +138,9 @@ def load_source(
 
     Raises:
         SourceError: If the source does not exist, cannot be read, is too large, is a URL that is
-            not allowed or cannot be fetched, or is not an image in a supported format.
+            not allowed or cannot be fetched, or is not an image in a supported format. The message
+            names the format if it is recognized.
+        MissingExtraError: If the image is HEIC, and the extra `heif` is not installed.
         InvalidImageError: If the image is corrupt or takes too much work to decode, or if `fit` is
             "strict" and the image breaks a rule of `SquarePNG`.
         InvalidRequestError: If `urls` lists no hosts or has an async transport.
@@ -157,31 +164,73 @@ def load_source(
         return _convert(image, fit, name)
 
 
+def open_source(data: bytes) -> Image.Image:
+    """Open the image in a file of any supported format, of any shape. It may be decoded already.
+
+    Raises:
+        SourceError: If the file is not an image in a supported format.
+        InvalidImageError: If the image is corrupt, has too many pixels or takes too much work to
+            decode. Pillow's own exceptions propagate: call this inside `translate_decoder_errors`.
+        MissingExtraError: If the image is HEIC, and the extra `heif` is not installed.
+    """
+    if data.startswith(chunks.SIGNATURE):
+        return open_png(_VisibleChunks(data).read())
+    image = _open_supported(data)
+    if image.width * image.height > MAX_SOURCE_PIXELS:
+        raise _too_many_pixels(*image.size)
+    return image
+
+
+class _VisibleChunks:
+    """The chunks of a PNG file that affect how it looks, repaired where viewers do not mind.
+
+    Args:
+        data: The bytes of a file that begins with the signature.
+
+    Raises:
+        InvalidImageError: If the structure of the file cannot be repaired, or if the image has too
+            many pixels.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._repair = repair(data)
+        self._data = chunks.filter_chunks(self._repair.data, keep=chunks.PIXELS | chunks.APPEARANCE)
+        self.header, self.names = chunks.check_order(chunks.read_chunks(self._data))
+        if self.header.width * self.header.height > MAX_SOURCE_PIXELS:
+            raise _too_many_pixels(self.header.width, self.header.height)
+        self.is_changed = self._repair.data is not data
+
+    def read(self) -> bytes:
+        """Return a file that has these chunks, and all pixels if it was cut off after them.
+
+        Raises:
+            InvalidImageError: If it was cut off before the last pixel.
+        """
+        return complete_pixels(self._data) if self._repair.is_cut_off else self._data
+
+    def describe(self) -> list[str]:
+        """Describe what was repaired and dropped, as parts of a sentence."""
+        return [*self._repair.steps, *_dropped_parts(self._repair.data)]
+
+
 def _from_png(data: bytes, fit: Fit, name: str) -> Source:
-    end = chunks.find_end(data)
-    whole_file, has_trailing_bytes = data[:end], end < len(data)
-    visible_data = chunks.filter_chunks(whole_file, keep=chunks.PIXELS | chunks.APPEARANCE)
-    header, names = chunks.check_order(chunks.read_chunks(visible_data))
-    if header.width * header.height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(header.width, header.height)
+    visible_chunks = _VisibleChunks(data)
     if fit == "strict":
         _check_strictly(data)
-    steps = _dropped_parts(whole_file)
+    header, steps = visible_chunks.header, visible_chunks.describe()
+    visible_data = visible_chunks.read()
     bare_data = chunks.strip_metadata(visible_data)
     fits_contract = header.width == header.height <= MAX_PNG_SIDE and len(bare_data) < MAX_PNG_BYTES
-    if fits_contract and not _may_need_normalizing(header, names):
+    unchanged_note = _note(name, steps, is_rewritten=visible_chunks.is_changed)
+    if fits_contract and not _may_need_normalizing(header, visible_chunks.names):
         check_scanlines(bare_data)
-        return Source(
-            SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
-        )
+        return Source(SquarePNG(bare_data), name, unchanged_note)
     with translate_decoder_errors(
         InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
     ):
         image = open_png(visible_data)
         if fits_contract and is_normalized(image):
-            return Source(
-                SquarePNG(bare_data), name, _note(name, steps, is_rewritten=has_trailing_bytes)
-            )
+            return Source(SquarePNG(bare_data), name, unchanged_note)
     return _convert(image, fit, name, steps)
 
 
@@ -275,17 +324,20 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
 
-def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+def read_stored_file(
+    url: str, options: Mapping[str, Any], policy: StoragePolicy = DEFAULT_POLICY
+) -> tuple[bytes, str]:
     """Read a source from a file system that fsspec knows; return its bytes and its name.
 
     Args:
         url: The URL of the file, such as "s3://bucket/photo.jpg".
         options: Passed to the file system, as fsspec's `storage_options`.
+        policy: Which stores the URL may name.
 
     Raises:
         SourceError: If there is no such file, if it is empty, is larger than `MAX_SOURCE_BYTES` or
-            cannot be read, or if the URL contains a password, names several file systems or an
-            unknown one.
+            cannot be read, or if the URL contains a password, or names several file systems or one
+            that is not allowed.
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
     """
     if has_password(url):
@@ -294,7 +346,8 @@ def read_stored_file(url: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
         )
     name = url.rpartition("/")[2][:_NAME_LENGTH]
     try:
-        file_system = FileSystem(url, options, param="path")
+        policy.check_row(url)
+        file_system = FileSystem(url, options, param="path", policy=policy)
         if file_system.folder is not None:
             return read_file(file_system.folder)
         with file_system.translate_errors(
@@ -333,23 +386,47 @@ def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
 
 def _from_data_url(url: str) -> bytes:
     """Decode a `data:` URL (RFC 2397), in base64 or percent-encoded."""
-    head, comma, body = url.partition(",")
-    if not comma:
+    start = url.find(",") + 1
+    if start == 0:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
-    if len(body) > 3 * MAX_SOURCE_BYTES:
+    if len(url) - start > 3 * MAX_SOURCE_BYTES:
         raise SourceError(
             f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
         )
-    data = unquote_to_bytes(body)
-    if head.lower().endswith(";base64"):
+    try:
+        data = _percent_decode(url, start)
+    except UnicodeEncodeError:
+        raise SourceError(
+            "The data: URL contains characters that no URL can contain; encode it again."
+        ) from None
+    if url[:start].lower().endswith(";base64,"):
         # Line breaks and missing padding are common and harmless.
-        data = b"".join(data.split())
+        data = data.translate(None, _WHITE_SPACE)
+        data += b"=" * (-len(data) % 4)
         try:
-            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            return _check_length(base64.b64decode(data, validate=True))
         except (binascii.Error, ValueError):
             raise SourceError("The data: URL does not contain valid base64.") from None
-    return _check_length(data)
+    return _check_length(bytes(data))
+
+
+def _percent_decode(text: str, start: int) -> bytearray:
+    """Decode the rest of a text in pieces. `unquote_to_bytes` takes 70 times the length of one."""
+    data = bytearray()
+    while start < len(text):
+        end = start + _PIECE
+        # An escape, such as "%89", must not be cut.
+        percent = text.rfind("%", end - 2, end)
+        if percent >= 0 and end < len(text):
+            end = percent
+        data += unquote_to_bytes(text[start:end])
+        start = end
+    return data
+
+
+_PIECE = 65_536
+_WHITE_SPACE = string.whitespace.encode("ascii")
 
 
 def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
@@ -394,16 +471,31 @@ def _stem(name: object) -> str:
 
 def _open_supported(data: bytes) -> Image.Image:
     """Open an image in a supported format without decoding it, unless that takes too much work."""
-    unsupported_error = SourceError(
-        f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
-    )
-    with translate_decoder_errors(unsupported_error):
+    format = recognize_supported(data)
+    if format is None:
+        raise _unsupported(data)
+    with translate_decoder_errors(
+        SourceError(
+            f"This {format} file is corrupt, or of a kind that cannot be read. Export the image as "
+            "PNG or JPEG."
+        )
+    ):
         try:
-            return open_image(data, FORMATS)
+            return open_image(data, (format,))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
                 f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit. Scale it down first."
             ) from None
+
+
+def _unsupported(data: bytes) -> SourceError:
+    """Return the error for a file in a format that is unknown or not supported."""
+    format = recognize_unsupported(data)
+    if format is None:
+        return SourceError(
+            f"Unsupported or corrupt image. Supported formats: {', '.join(FORMATS)}."
+        )
+    return SourceError(f"The source is {format.name}, which is not supported. {format.way_out}")
 
 
 def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[str] = ()) -> Source:
@@ -413,14 +505,14 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
         raise InvalidImageError("image has no pixels.")
     if width * height > MAX_SOURCE_PIXELS:
         raise _too_many_pixels(width, height)
-    kind = {"MPO": "JPEG", None: "PIL image"}.get(image.format, image.format)
+    kind = {"MPO": "JPEG", "HEIF": "HEIC", None: "PIL image"}.get(image.format, image.format)
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(
         InvalidImageError(f"image is a corrupt {kind}, or too large for the available memory.")
     ):
         # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):
-            steps.append("took the first frame")
+            steps.append(f"took the {'primary image' if kind == 'HEIC' else 'first frame'}")
         png, fit_step, scale_step = make_square(image, pad=fit == "pad")
     if scale_step and fit == "strict":
         raise InvalidImageError(

@@ -190,6 +190,8 @@ def differences(scenario: Scenario, request: ReceivedRequest) -> Iterator[tuple[
     """Yield how a request differs from a scenario: field, expected value, actual value."""
     if request.method != "POST" or not request.path.endswith(ENDPOINT):
         yield "request", f"POST …{ENDPOINT}", f"{request.method} {request.path}"
+    elif not request.form.is_closed:
+        yield "form", "a complete one", "one without its closing boundary"
     elif scenario.kind == "refusal":
         yield from _refusal_differences(scenario, request)
     elif _lacks_url(scenario, request):

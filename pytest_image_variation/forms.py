@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
@@ -38,6 +39,9 @@ class Form:
     """The parts of a form, in order. A body that is not a multipart form has none."""
 
     parts: tuple[Part, ...] = ()
+    is_closed: bool = True
+    """Whether the body ends with its closing boundary, if it is a form. Otherwise its last part may
+    be cut off."""
 
     @classmethod
     def parse(cls, content_type: str | None, body: bytes) -> "Form":
@@ -47,10 +51,26 @@ class Form:
         boundary = header.get_param("boundary")
         if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
             return cls()
-        # The first delimiter may be at the very beginning.
-        pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"))
-        parts = (_parse_part(piece) for piece in pieces[1:] if not piece.startswith(b"--"))
-        return cls(tuple(part for part in parts if part is not None))
+        # White space may follow a delimiter on its line (RFC 2046, section 5.1.1).
+        delimiter = re.compile(
+            b"\r\n--%b(?:(?P<end>--)|[ \t]*\r\n)" % re.escape(boundary.encode("latin-1", "replace"))
+        )
+        # The first delimiter may be at the very beginning, or after empty lines.
+        body = b"\r\n" + body.lstrip(b"\r\n")
+        parts = []
+        match = delimiter.match(body)
+        while match is not None and not match["end"]:
+            # A part without headers begins with an empty line.
+            head_end = body.find(b"\r\n\r\n", match.end() - 2)
+            if head_end < 0:
+                match = None
+                break
+            head, start = body[match.end() : head_end], head_end + 4
+            match = delimiter.search(body, start)
+            content = body[start : None if match is None else match.start()]
+            if (part := _parse_part(head, content)) is not None:
+                parts.append(part)
+        return cls(tuple(parts), is_closed=match is not None) if parts else cls()
 
     def encode(self, boundary: str) -> bytes:
         """Return the form as a request body."""
@@ -64,7 +84,11 @@ class Form:
             lines.append("\r\n")
             lines.append(part.content)
             lines.append("\r\n")
-        lines.append(f"--{boundary}--\r\n")
+        if self.is_closed:
+            lines.append(f"--{boundary}--\r\n")
+        elif lines:
+            # This line break belongs to the delimiter that would follow.
+            lines.pop()
         return b"".join(line if isinstance(line, bytes) else line.encode() for line in lines)
 
     @property
@@ -82,13 +106,9 @@ class Form:
         return next((p for p in self.parts if p.name == "image" and p.file_name is not None), None)
 
 
-def _parse_part(piece: bytes) -> Part | None:
-    # A delimiter may be followed by white space on its line (RFC 2046, section 5.1.1).
-    head, separator, content = piece.partition(b"\r\n\r\n")
-    name, file_name, content_type = _parse_headers(head.lstrip())
-    if not separator or name is None:
-        return None
-    return Part(name, content, file_name, content_type)
+def _parse_part(head: bytes, content: bytes) -> Part | None:
+    name, file_name, content_type = _parse_headers(head)
+    return None if name is None else Part(name, content, file_name, content_type)
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ request was sent with, wherever the server repeats it.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -115,7 +116,7 @@ class Redaction:
             )
         kind = headers_of(request).get("content-type", "")
         original = form or Form.parse(kind, body_of(request))
-        redacted = Form(tuple(self._part(part) for part in original.parts))
+        redacted = replace(original, parts=tuple(map(self._part, original.parts)))
         if form is not None or redacted != original:
             headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
             body: Any = redacted.encode(_BOUNDARY)

@@ -84,6 +84,7 @@ def _compare(first: Any, second: Any, value_of: Callable[[bytes], object]) -> No
     if not form.parts and not other.parts:
         assert body_of(first) == body_of(second), "the bodies differ, and are not forms"
         return
+    assert form.is_closed == other.is_closed, "one of the forms has no closing boundary"
     differences = _differences(_by_name(form), _by_name(other), value_of)
     assert not differences, "; ".join(differences)
 

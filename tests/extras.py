@@ -12,6 +12,7 @@ from langchain_image_variation.exceptions import MissingExtraError, install_comm
 _PACKAGES = {
     "batch": ("pyarrow",),
     "fsspec": ("fsspec",),
+    "heif": ("pillow_heif",),
     "llama-index": ("llama_index",),
     "pytest": ("vcr",),
     "ray": ("ray",),
@@ -34,6 +35,7 @@ _PACKAGES = {
         "openapi_spec_validator",
         "pytest_asyncio",
         "schemathesis",
+        "socksio",
         "trio",
         "trustme",
         "xdist",

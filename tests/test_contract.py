@@ -1,10 +1,12 @@
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from langchain_image_variation.contract import (
     CreateImageVariationRequest,
@@ -39,6 +41,28 @@ def test_side_is_the_size_in_pixels(size: str) -> None:
     """The side of each size is its number of pixels."""
     request = CreateImageVariationRequest.model_validate({"image": PNG, "size": size})
     assert f"{request.side}x{request.side}" == size
+
+
+def test_a_request_cannot_be_changed() -> None:
+    """A request is frozen, so a cache or a batch can rely on it."""
+    request = CreateImageVariationRequest(image=PNG, n=2)
+    with pytest.raises(ValidationError, match="frozen"):
+        request.n = 3
+    assert request.n == 2
+
+
+def test_a_model_may_have_one_character() -> None:
+    """Only an empty name of a model is refused."""
+    assert CreateImageVariationRequest(image=PNG, model="x").model == "x"
+
+
+@pytest.mark.parametrize("user", [None, "", "user-1"])
+def test_the_form_has_the_fields_in_wire_order(user: str | None) -> None:
+    """The form has every field but the image, and `user` only if there is one."""
+    request = CreateImageVariationRequest(image=PNG, n=3, size="256x256", user=user)
+    expected = {"model": "dall-e-2", "n": "3", "response_format": "url", "size": "256x256"}
+    expected |= {} if user is None else {"user": user}
+    assert list(request.to_form().items()) == list(expected.items())
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -222,11 +246,51 @@ def test_base64_may_have_line_breaks() -> None:
     assert Image(b64_json="eHh4\neHh4\r\n").read() == b"xxxxxx"
 
 
-def test_the_repr_does_not_show_images() -> None:
+@pytest.mark.parametrize("text", ["AB " * 300_000, "A\t" * 300_000, "\r\nQUJD" * 150_000])
+def test_wrapped_base64_takes_few_times_its_size(text: str) -> None:
+    """Base64 that is mostly white space takes a small multiple of its memory."""
+    image = Image(b64_json=text)
+    tracemalloc.start()
+    data = image.read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data == base64.b64decode(text)
+    assert peak < 4 * len(text)
+
+
+def test_numbers_are_read_as_text() -> None:
+    """A number in place of text keeps its value, as in the size that some servers send."""
+    response = ImagesResponse.from_json('{"created": 1, "data": [], "size": 1024}')
+    assert response.size == "1024"
+
+
+@pytest.mark.parametrize(
+    "image", [{"b64_json": "", "url": "https://a/1"}, {"url": "", "b64_json": "AA=="}]
+)
+def test_an_empty_form_is_none(image: dict[str, str]) -> None:
+    """A server may send both forms, one of them empty. The empty one is read as None."""
+    response = ImagesResponse.from_content({"created": 1, "data": [image]})
+    (entry,) = response.data
+    assert [value for value in (entry.b64_json, entry.url) if value is not None] == [
+        value for value in image.values() if value
+    ]
+
+
+def test_the_request_id_can_be_set() -> None:
+    """The client sets the server's ID. It is not written to the JSON."""
+    response = ImagesResponse(created=1)
+    assert response.request_id is None
+    response.request_id = "req_1"
+    assert response.request_id == "req_1"
+    assert "req_1" not in response.to_json()
+
+
+@pytest.mark.parametrize("response_format", ["url", "b64_json"])
+def test_the_repr_does_not_show_images(response_format: Any) -> None:
     """A repr contains neither base64 nor a signed URL."""
-    response = ImagesResponse.from_pngs([square_png()], response_format="url")
+    response = ImagesResponse.from_pngs([square_png()], response_format=response_format)
     assert len(repr(response)) < 200
-    assert "base64" not in repr(response)
+    assert base64.b64encode(square_png()).decode()[:20] not in repr(response)
 
 
 def test_every_image_needs_its_seed() -> None:

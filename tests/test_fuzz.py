@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, ImageSource, load_source
 from tests.images import corrupt, valid
+from tests.images.avif_heic import heic
 from tests.images.encoder import join_chunks, split_chunks
 
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -49,16 +51,22 @@ def _other_formats() -> Iterator[bytes]:
         ("GIF", {"save_all": True, "append_images": frames, "loop": 3}),
         ("BMP", {}),
         ("TIFF", {"exif": exif}),
+        ("AVIF", {"exif": exif}),
+        ("AVIF", {"save_all": True, "append_images": frames}),
         *(("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")),
     ):
         buffer = io.BytesIO()
         image.save(buffer, format, **options)  # type: ignore[arg-type]  # each has its own
         yield buffer.getvalue()
+    if find_spec("pillow_heif"):
+        yield heic(image, exif=exif.tobytes())
+        yield heic(*frames)
 
 
 VALID = [sample.png() for _, sample in valid.images()]
 VALID += [sample.png() for _, sample in valid.oblong_images()]
 CORRUPT = [data for files in corrupt.groups().values() for _, data in files]
+CORRUPT += [data for _, data, _ in corrupt.repairable()]
 OTHER_FORMATS = list(_other_formats())
 NAMES = sorted(
     {name for data in VALID for name, _ in split_chunks(data)} | {b"fcTL", b"fdAT", b"NEWc"}

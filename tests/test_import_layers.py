@@ -15,7 +15,7 @@ ROOMS = {
     "numbers": (1, set[str]()),
     "files": (2, {"fsspec"}),
     "http": (2, {"anyio", "httpcore", "httpx"}),
-    "images": (2, {"PIL", "numpy"}),
+    "images": (2, {"PIL", "numpy", "pillow_heif"}),
     "contract": (3, {"pydantic", "pydantic_core"}),
     "source": (3, {"PIL"}),
     "engines": (4, {"PIL", "numpy"}),
@@ -27,8 +27,8 @@ ROOMS = {
     "server": (
         5,
         {
-            *("anyio", "platformdirs", "prometheus_client", "pydantic", "python_multipart"),
-            *("starlette", "uvicorn"),
+            *("anyio", "h11", "platformdirs", "prometheus_client", "pydantic"),
+            *("python_multipart", "starlette", "uvicorn"),
         },
     ),
     "cli": (6, {"shtab", "tqdm"}),
@@ -39,6 +39,7 @@ ROOMS = {
 FRAMEWORKS = {
     "langchain_core": {"agents.langchain_messages", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
+    "pillow_heif": {"images.heic"},
     "pyarrow": {
         *("batch.manifest", "batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
     },

@@ -12,11 +12,9 @@ from typing import BinaryIO
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.exceptions import SourceError, excerpt
 from langchain_image_variation.files.atomic import unlink_temporary_names
+from langchain_image_variation.images.formats import SUFFIXES
 
 __all__ = ["ImageFolder"]
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""The suffixes of files to list. Whether a file can be read depends on its content."""
 
 _MAX_ENTRIES = 2_000
 """The maximum number of folder entries to read when listing images. It takes milliseconds."""
@@ -172,7 +170,7 @@ def _list_images(folder: Path) -> Iterator[tuple[float, str]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if Path(name).suffix.lower() not in _SUFFIXES or not name.isprintable():
+                if Path(name).suffix.lower() not in SUFFIXES or not name.isprintable():
                     continue
                 if not name.startswith(".") and entry.is_file(follow_symlinks=False):
                     yield entry.stat(follow_symlinks=False).st_mtime, name

@@ -206,8 +206,12 @@ class ResultFolder(Results):
         # It may have become a link while the engine worked.
         if not self._is_inside():
             raise OutputError("output_dir now leads out of root_dir. Remove the link.")
+        earlier_results = self._list()
         saved = super().save(response, name=name)
         now = time.time_ns()
+        if earlier_results:
+            # If the clock was set back, the new images must not count as the oldest.
+            now = max(now, int(earlier_results[0][0] * 1e9) + 10_000)
         for index, (_, image) in enumerate(saved):
             # Threads wrote them in any order, and some files may have existed before.
             with contextlib.suppress(OSError):

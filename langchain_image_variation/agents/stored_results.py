@@ -12,6 +12,7 @@ from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source import MAX_SOURCE_BYTES
 
@@ -68,7 +69,9 @@ class ResultStorage(Results):
         if scope is not None and not _SCOPE.fullmatch(scope):
             raise SourceError("The scope of a conversation must be a name from scope_name.")
         self._scope = f"{scope}/" if scope else ""
-        self._file_system = FileSystem(url, options, param="output_dir")
+        self._file_system = FileSystem(
+            url, options, param="output_dir", policy=StoragePolicy.for_kind_of(url)
+        )
         self._local_folder = self._file_system.folder
         folder = self.all_results_folder
         if folder is not None and image_folder.root.resolve().is_relative_to(folder):

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Self
 
 from langchain_image_variation.batch.folders import BATCH_DIR
-from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.ledger import LEDGER_NAME, Ledger
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
+from langchain_image_variation.files.lock import try_lock
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.output import make_output_dir
@@ -87,7 +88,7 @@ def exclusive_access(outputs: Outputs) -> Iterator[ExclusiveAccess]:
     """
     if isinstance(outputs, OutputFolder):
         folder = make_output_dir(outputs.path)
-        with folder_lock(folder) as lock, Ledger(folder) as ledger:
+        with folder_lock(folder) as lock, _open_ledger(folder) as ledger:
             yield ExclusiveAccess(ledger, lock=lock)
         return
     assert isinstance(outputs, StoredOutputs)
@@ -109,6 +110,29 @@ def _print_waiting() -> None:
 
 
 @contextmanager
+def _open_ledger(output_dir: Path) -> Iterator[Ledger]:
+    """Open the ledger for the block, and remove the files of a run that recorded nothing.
+
+    Raises:
+        OutputError: See `Ledger`.
+    """
+    is_empty = False
+    try:
+        with Ledger(output_dir) as ledger:
+            try:
+                yield ledger
+            finally:
+                with suppress(OutputError):
+                    is_empty = ledger.is_empty()
+    finally:
+        if is_empty:
+            with suppress(OSError):
+                (output_dir / LEDGER_NAME).unlink()
+                (output_dir / BATCH_DIR / _LOCK_NAME).unlink()
+                (output_dir / BATCH_DIR).rmdir()
+
+
+@contextmanager
 def folder_lock(output_dir: Path) -> Iterator[int]:
     """Lock an output folder for the block.
 
@@ -118,41 +142,59 @@ def folder_lock(output_dir: Path) -> Iterator[int]:
     Raises:
         OutputError: If another run holds the lock, or the lock file cannot be created.
     """
-    folder = output_dir / BATCH_DIR
+    path = output_dir / BATCH_DIR / _LOCK_NAME
+    deadline = time.monotonic() + LOCK_TIMEOUT
     try:
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"The folder {output_dir.name!r} cannot be locked: {error.strerror}."
-        ) from None
-    try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while not _try_lock(descriptor):
+        while (descriptor := _try_lock(path)) is None:
             if time.monotonic() > deadline:
                 raise OutputError(
                     f"Another run is writing to the folder {output_dir.name!r}. Wait until it "
                     "ends, or choose another folder."
                 )
             time.sleep(0.05)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {output_dir.name!r} cannot be locked: {error.strerror}."
+        ) from None
+    try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
-    """Take the lock if it is free. The system frees it when all its holders have ended."""
-    with suppress(OSError):
-        if os.name == "nt":
-            import msvcrt
+def _try_lock(path: Path) -> int | None:
+    """Take the lock if it is free. The system frees it when all its holders have ended.
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
-        else:
-            import fcntl
+    Returns:
+        The file descriptor that holds the lock, or None if it is not free.
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    Raises:
+        OSError: If the file cannot be opened or locked.
+    """
+    path.parent.mkdir(exist_ok=True)
+    # A run that recorded nothing may remove the file and its folder at any time.
+    try:
+        descriptor = _open_lock(path)
+    except FileNotFoundError:
+        return None
+    is_locked = False
+    try:
+        with suppress(FileNotFoundError):
+            is_locked = try_lock(descriptor) and os.path.samestat(
+                os.fstat(descriptor), os.stat(path)
+            )
+    finally:
+        if not is_locked:
+            os.close(descriptor)
+    return descriptor if is_locked else None
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        # The file belongs to another user, whose lock can be seen nevertheless.
+        return os.open(path, os.O_RDONLY)
 
 
 class Lease:

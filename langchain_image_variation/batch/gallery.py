@@ -15,16 +15,17 @@ from PIL import Image
 
 from langchain_image_variation.batch.folders import GALLERY_DIR
 from langchain_image_variation.batch.rows import OutputRow
-from langchain_image_variation.exceptions import InvalidRequestError, SourceError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    SourceError,
+)
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.pixels import (
     normalize,
-    open_image,
-    open_png,
     translate_decoder_errors,
 )
-from langchain_image_variation.images.png.chunks import SIGNATURE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import open_source
 
 __all__ = ["IMAGES_PER_PAGE", "INDEX", "THUMBNAIL_SIDE", "ReadSource", "write_gallery"]
 
@@ -116,7 +117,11 @@ def _source_html(row: OutputRow, outputs: Outputs, read_source: ReadSource) -> s
         return ""
 
     def read_unchanged() -> bytes:
-        data, _ = read_source(row["source_path"])
+        try:
+            data, _ = read_source(row["source_path"])
+        except ImageVariationError:
+            # A package for its URL may be missing by now.
+            return b""
         # If the source changed since, the variations are not of its current content.
         return data if hashlib.sha256(data).hexdigest() == digest else b""
 
@@ -171,11 +176,10 @@ def _shrink(data: bytes) -> bytes:
         InvalidImageError: If the image is corrupt, or too expensive to decode.
     """
     with translate_decoder_errors(SourceError("The file is not an image.")):
-        with _open(data) as image:
-            if image.width * image.height > MAX_SOURCE_PIXELS:
-                raise SourceError("The image is too large for a thumbnail.")
-            # A JPEG is decoded at a reduced size.
-            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+        with open_source(data) as image:
+            # A JPEG is decoded at a reduced size. A HEIC file's own thumbnail may differ from it.
+            if image.format != "HEIF":
+                image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
             thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)
         thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
         if thumbnail.mode in ("LA", "RGBA"):
@@ -184,10 +188,6 @@ def _shrink(data: bytes) -> bytes:
         buffer = io.BytesIO()
         thumbnail.convert("RGB").save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
-
-
-def _open(data: bytes) -> Image.Image:
-    return open_png(data) if data.startswith(SIGNATURE) else open_image(data, FORMATS)
 
 
 _PAGE = """<!DOCTYPE html>

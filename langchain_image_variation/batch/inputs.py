@@ -8,8 +8,6 @@ sorted.
 import glob
 import os
 import posixpath
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from langchain_image_variation.batch.folders import GALLERY_DIR, IMAGES_DIR
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS
 from langchain_image_variation.batch.manifest import (
     MANIFEST_SUFFIXES,
-    OPTIONAL_COLUMNS,
     read_manifest,
     suffix,
 )
@@ -33,12 +31,12 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.stored_outputs import StoredOutputs
+from langchain_image_variation.files.temporary_folder import make_temporary_folder
+from langchain_image_variation.images.formats import SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "Input", "Inputs"]
-
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Suffixes of the images in a folder. A file that the user names itself may have any suffix."""
+__all__ = ["Input", "Inputs"]
 
 _ARCHIVE_SUFFIXES = {".bz2", ".gz", ".xz", ".zip", ".zst"}
 
@@ -69,11 +67,12 @@ class Inputs:
         outputs: Where the batch writes its results.
         column: The column of a manifest that holds the paths.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`.
+        policy: Which stores URLs may name.
 
     Raises:
         SourceError: If a path does not exist or matches nothing, or a manifest has no such column.
-        InvalidRequestError: If a path is the folder of the results, or a URL of an unknown kind or
-            with a password.
+        InvalidRequestError: If a path is the folder of the results, or a URL of a kind that is not
+            allowed or with a password.
         MissingExtraError: If pyarrow, for a Parquet file, or a package for a URL is not installed.
     """
 
@@ -84,6 +83,7 @@ class Inputs:
         outputs: Outputs,
         column: str = "path",
         storage_options: Mapping[str, Any] | None = None,
+        policy: StoragePolicy = DEFAULT_POLICY,
     ) -> None:
         self._column = column
         self._result_folders: list[Path] = []
@@ -92,12 +92,14 @@ class Inputs:
             self._result_folders = [outputs.path / name for name in (IMAGES_DIR, GALLERY_DIR)]
         elif isinstance(outputs, StoredOutputs):
             stored_result_folders = [outputs.subfolder(name) for name in (IMAGES_DIR, GALLERY_DIR)]
-        self._downloads = _Downloads(storage_options or {})
+        self._downloads = _Downloads(storage_options or {}, policy)
         self._paths: list[str | StoredInputs] = []
         for path in paths:
             local_or_stored: str | StoredInputs = path
             if is_url(path):
-                stored_inputs = StoredInputs(path, storage_options or {}, stored_result_folders)
+                stored_inputs = StoredInputs(
+                    path, storage_options or {}, stored_result_folders, policy
+                )
                 local_or_stored = stored_inputs.local_path or stored_inputs
             self._check(local_or_stored)
             self._paths.append(local_or_stored)
@@ -152,8 +154,14 @@ class Inputs:
             raise SourceError(f"{_file_name(path)!r} is compressed; decompress it first.")
         if suffix(path) not in MANIFEST_SUFFIXES:
             return
-        row = next(self._read_manifest(path), None)
-        if row is not None and isinstance(row, dict) and self._column not in row:
+        has_rows = False
+        # A line of JSON Lines, or a short row of CSV, may lack the path that others have.
+        for row in self._read_manifest(path):
+            if isinstance(row, dict):
+                if self._column in row:
+                    return
+                has_rows = True
+        if has_rows:
             raise SourceError(
                 f"{_file_name(path)!r} has no column {excerpt(self._column)}; name the column of "
                 "paths with --column."
@@ -165,7 +173,7 @@ class Inputs:
                 yield Input({}, url)
             elif not stored_inputs.is_folder:
                 yield from self._from_file(url)
-            elif suffix(url) in IMAGE_SUFFIXES:
+            elif suffix(url) in SUFFIXES:
                 yield Input({"path": url})
 
     def _from_file(self, path: str) -> Iterator[Input]:
@@ -199,7 +207,7 @@ class Inputs:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         subfolders.add(name)
-                    elif suffix(entry.name) not in IMAGE_SUFFIXES or not _is_file_or_link(entry):
+                    elif suffix(entry.name) not in SUFFIXES or not _is_file_or_link(entry):
                         continue
                     names.append(name)
         except OSError as error:
@@ -255,10 +263,12 @@ class _Downloads:
 
     Args:
         storage_options: Passed to the file systems of URLs.
+        policy: Which stores the URLs may name.
     """
 
-    def __init__(self, storage_options: Mapping[str, Any]) -> None:
+    def __init__(self, storage_options: Mapping[str, Any], policy: StoragePolicy) -> None:
         self._storage_options = storage_options
+        self._policy = policy
         self._folder: str | None = None
         self._paths: dict[str, str] = {}
 
@@ -267,17 +277,21 @@ class _Downloads:
 
         Raises:
             SourceError: If the manifest cannot be downloaded.
+            OutputError: If there is no place for temporary files.
         """
         if not is_url(path):
             return path
         if path not in self._paths:
             if self._folder is None:
-                self._folder = tempfile.mkdtemp()
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+                folder = make_temporary_folder("A manifest at a URL")
+                weakref.finalize(self, folder.cleanup)
+                self._folder = folder.name
             copy = os.path.join(self._folder, f"{len(self._paths)}{suffix(path)}")
             name = _file_name(path)
             try:
-                file_system = FileSystem(path, self._storage_options, param="path")
+                file_system = FileSystem(
+                    path, self._storage_options, param="path", policy=self._policy
+                )
                 with file_system.translate_errors(
                     f"could not read {name!r}; try again, or check its permissions"
                 ):

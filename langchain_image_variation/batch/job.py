@@ -13,9 +13,13 @@ from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, excerpt
+from langchain_image_variation.files.file_system import hide_password, is_url
 from langchain_image_variation.numbers import check_number, check_whole_number
 
-__all__ = ["MAX_SEED", "Job", "escape_surrogates"]
+__all__ = ["MAX_SEED", "OPTIONAL_COLUMNS", "Job", "escape_surrogates", "portable_row"]
+
+OPTIONAL_COLUMNS = ("n", "size", "seed", "strength")
+"""The columns of a list of sources, in addition to the paths."""
 
 MAX_SEED = 2**63 - 1 - MAX_N
 """The largest seed of a row. The seeds of all its variations must be 64-bit integers."""
@@ -53,9 +57,7 @@ class Job:
             InvalidRequestError: If another value is invalid or out of range. `param` names its
                 column.
         """
-        values = {
-            name: _unwrap(row.get(name)) for name in ("path", "n", "size", "seed", "strength")
-        }
+        values = {name: _unwrap(row.get(name)) for name in ("path", *OPTIONAL_COLUMNS)}
         return cls(
             path=_read_path(values["path"]),
             n=n if values["n"] is None else _read_integer("n", values["n"], 1, MAX_N),
@@ -67,6 +69,34 @@ class Job:
             ),
             strength=None if values["strength"] is None else _read_strength(values["strength"]),
         )
+
+
+def portable_row(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a row that means the same in any list of sources, as JSON types.
+
+    A local path becomes absolute, since a list may be in any folder. A password in a URL is hidden.
+    Values that no source can have are shortened, and stay invalid.
+    """
+    path = _unwrap(row.get("path"))
+    if isinstance(path, str | bytes | os.PathLike):
+        path = os.fsdecode(path)
+        path = hide_password(path) if is_url(path) else os.path.abspath(path)
+    else:
+        path = None
+    values = {name: _unwrap(row.get(name)) for name in OPTIONAL_COLUMNS}
+    return {
+        "path": path,
+        **{name: _portable_value(value) for name, value in values.items() if value is not None},
+    }
+
+
+def _portable_value(value: object) -> object:
+    if isinstance(value, Decimal):
+        value = str(value)
+    is_short = (isinstance(value, str) and len(value) <= _MAX_NUMBER_LENGTH) or (
+        isinstance(value, int | float) and abs(value) <= MAX_SEED
+    )
+    return value if is_short else excerpt(value)
 
 
 def escape_surrogates(text: str) -> str:
@@ -94,7 +124,14 @@ def _read_path(value: object) -> str:
     if value is None:
         raise SourceError("The row has no path. Put the path of an image in its column 'path'.")
     if isinstance(value, str | bytes | os.PathLike):
-        return os.fsdecode(value)
+        path = os.fsdecode(value)
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:
+            raise SourceError(
+                f"path has a character that no file name can have: {excerpt(path)}."
+            ) from None
+        return path
     raise SourceError(f"path must be a string, got {excerpt(value)}.")
 
 

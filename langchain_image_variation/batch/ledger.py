@@ -5,6 +5,8 @@ The write-ahead log keeps all transactions if the process is killed. A power cut
 ones, but no images: the next run finds and checks those that the ledger does not know.
 """
 
+import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from langchain_image_variation.batch.folders import BATCH_DIR
+from langchain_image_variation.batch.output_names import image_id
 from langchain_image_variation.batch.rows import COLUMNS, OutputRow
 from langchain_image_variation.exceptions import OutputError
 
@@ -26,10 +29,12 @@ LEDGER_NAME = f"{BATCH_DIR}/ledger.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outputs (
     output_path TEXT PRIMARY KEY,
+    image_id TEXT NOT NULL,
     output_sha256 TEXT NOT NULL,
     seed INTEGER,
     milliseconds REAL
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS image_ids ON outputs (image_id);
 CREATE TABLE IF NOT EXISTS rows (
     position INTEGER NOT NULL,
     "index" INTEGER NOT NULL,
@@ -41,10 +46,11 @@ CREATE TABLE IF NOT EXISTS rows (
     size TEXT,
     output_path TEXT,
     error TEXT,
+    source TEXT,
     PRIMARY KEY (position, "index")
 ) WITHOUT ROWID;
 """
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _ROWS_PER_QUERY = 1000
 """How many rows one query reads, so that a manifest of millions of rows needs little memory."""
 
@@ -53,6 +59,7 @@ _ROWS_PER_QUERY = 1000
 class RecordedImage:
     """What the ledger knows about an image."""
 
+    output_path: str
     output_sha256: str
     seed: int | None
 
@@ -73,6 +80,7 @@ class Ledger:
     def __init__(self, output_dir: Path) -> None:
         with translate_sqlite_errors():
             (output_dir / BATCH_DIR).mkdir(exist_ok=True)
+            _create_file(output_dir / LEDGER_NAME)
             self._connection = _SharedConnection(output_dir / LEDGER_NAME)
         try:
             self._run = self._prepare()
@@ -115,14 +123,31 @@ class Ledger:
         Raises:
             OutputError: If the database cannot be read, or the ledger is closed.
         """
-        placeholders = ", ".join("?" * len(output_paths))
+        images = self._select_images("output_path", output_paths)
+        return {image.output_path: image for image in images}
+
+    def find_copies(self, output_paths: Sequence[str]) -> dict[str, RecordedImage]:
+        """Return recorded images that equal the ones at these paths, by path.
+
+        Sources with the same content but another name have such images.
+
+        Raises:
+            OutputError: If the database cannot be read, or the ledger is closed.
+        """
+        paths_by_id = {image_id(path): path for path in output_paths}
+        return {
+            paths_by_id[image_id(image.output_path)]: image
+            for image in self._select_images("image_id", list(paths_by_id))
+            if image.output_path not in output_paths
+        }
+
+    def _select_images(self, column: str, values: Sequence[str]) -> list[RecordedImage]:
         query = (
             "SELECT output_path, output_sha256, seed FROM outputs "
-            f"WHERE output_path IN ({placeholders})"
+            f"WHERE {column} IN ({', '.join('?' * len(values))}) ORDER BY output_path"
         )
         with self._connection.borrow() as connection:
-            images = connection.execute(query, output_paths).fetchall()
-        return {path: RecordedImage(*columns) for path, *columns in images}
+            return [RecordedImage(*row) for row in connection.execute(query, values)]
 
     def record(self, position: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rows of one source.
@@ -136,11 +161,19 @@ class Ledger:
                 closed.
         """
         new_rows = [
-            {**row, "position": position, "run": self._run, "index": row["index"] or 0}
+            {
+                **row,
+                "position": position,
+                "run": self._run,
+                "index": row["index"] or 0,
+                "source": row.get("source"),
+            }
             for row in rows
         ]
         images = [
-            {key: row[key] for key in COLUMNS} for row in new_rows if row["output_path"] is not None
+            {**{key: row[key] for key in COLUMNS}, "image_id": image_id(row["output_path"])}
+            for row in new_rows
+            if row["output_path"] is not None
         ]
         with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE position = ?", (position,))
@@ -156,6 +189,16 @@ class Ledger:
         with self._connection.transaction() as connection:
             connection.execute("DELETE FROM rows WHERE run <> ?", (self._run,))
 
+    def is_empty(self) -> bool:
+        """Return whether no run has recorded anything yet.
+
+        Raises:
+            OutputError: If the database cannot be read, or the ledger is closed.
+        """
+        query = "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM outputs)"
+        with self._connection.borrow() as connection:
+            return not connection.execute(query).fetchone()[0]
+
     def rows(self) -> Iterator[OutputRow]:
         """Yield all rows in order: of this run, and of earlier runs for sources not yet recorded.
 
@@ -165,12 +208,25 @@ class Ledger:
         Raises:
             OutputError: If the database cannot be read, or the ledger is closed.
         """
+        for values in self._select_pages(_SELECT_PAGE):
+            yield dict(zip(COLUMNS, values, strict=True))
+
+    def failed_sources(self) -> Iterator[dict[str, object]]:
+        """Yield the row and the `error` of each source that failed, in the order of `rows`.
+
+        Raises:
+            OutputError: See `rows`.
+        """
+        for source, error in self._select_pages(_SELECT_FAILED_PAGE):
+            yield {**json.loads(source), "error": error}
+
+    def _select_pages(self, query: str) -> Iterator[list[Any]]:
         last_key = (-1, -1)
         while True:
             with self._connection.borrow() as connection:
-                page = connection.execute(_SELECT_PAGE, (*last_key, _ROWS_PER_QUERY)).fetchall()
+                page = connection.execute(query, (*last_key, _ROWS_PER_QUERY)).fetchall()
             for position, index, *values in page:
-                yield dict(zip(COLUMNS, values, strict=True))
+                yield values
                 last_key = position, index
             if len(page) < _ROWS_PER_QUERY:
                 return
@@ -183,6 +239,18 @@ class Ledger:
         """
         with self._connection.borrow() as connection, closing(sqlite3.connect(path)) as copy:
             connection.backup(copy)
+
+
+def _create_file(path: Path) -> None:
+    """Create a file if it does not exist, with the permissions that the umask allows.
+
+    SQLite would not let the group write it, whatever the umask says, and a user who shares the
+    folder could not continue the batch. Its other files get the permissions of this one.
+
+    Raises:
+        OSError: If the file cannot be created, or may not be written.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
 
 
 class _SharedConnection:
@@ -245,13 +313,13 @@ class _SharedConnection:
 
 
 _UPSERT_IMAGE = """
-INSERT INTO outputs VALUES (:output_path, :output_sha256, :seed, :milliseconds)
+INSERT INTO outputs VALUES (:output_path, :image_id, :output_sha256, :seed, :milliseconds)
 ON CONFLICT (output_path) DO UPDATE SET output_sha256 = excluded.output_sha256,
     milliseconds = COALESCE(excluded.milliseconds, milliseconds)
 """
 _INSERT_ROW = """
 INSERT INTO rows VALUES (:position, :index, :run, :source_path, :source_sha256, :engine,
-    :engine_version, :size, :output_path, :error)
+    :engine_version, :size, :output_path, :error, :source)
 """
 _SELECT_PAGE = """
 SELECT position, "index",
@@ -259,6 +327,13 @@ SELECT position, "index",
     output_path, output_sha256, milliseconds, error
 FROM rows LEFT JOIN outputs USING (output_path)
 WHERE (position, "index") > (?, ?)
+ORDER BY position, "index"
+LIMIT ?
+"""
+
+_SELECT_FAILED_PAGE = """
+SELECT position, "index", source, error FROM rows
+WHERE (position, "index") > (?, ?) AND error IS NOT NULL
 ORDER BY position, "index"
 LIMIT ?
 """
@@ -281,6 +356,11 @@ def translate_sqlite_errors() -> Iterator[None]:
         raise OutputError(
             f"The ledger of the output folder cannot be used ({name}). Check that the disk is not "
             "full and that no other program has the ledger open."
+        ) from None
+    except PermissionError:
+        raise OutputError(
+            "The ledger of the output folder may not be written. Check the permissions of its "
+            f"folder {BATCH_DIR!r}, which may belong to another user, or choose another folder."
         ) from None
     except OSError as error:
         raise OutputError(

@@ -17,13 +17,9 @@ from typing import TypeAlias
 from langchain_image_variation.batch.inputs import Input
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.rows import SourceRow
+from langchain_image_variation.batch.rows import SourceRow, unexpected_error
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    MissingExtraError,
-    OutputError,
-)
+from langchain_image_variation.exceptions import ImageVariationError, OutputError
 
 __all__ = ["FailedInspection", "Inspection", "inspect_sources"]
 
@@ -75,7 +71,6 @@ def inspect_sources(
 
     Raises:
         OutputError: If the ledger cannot be read.
-        MissingExtraError: If a package for the sources is not installed.
     """
     inspect = partial(_inspect, batch=batch, ledger=ledger)
     items = enumerate(inputs)
@@ -97,17 +92,19 @@ def _inspect(position: int, item: Input, *, batch: VariationBatch, ledger: Ledge
         if item.error is not None:
             raise item.error
         job = batch.read_job(source)
-        sha256 = hashlib.sha256(batch.read_source(job.path)[0]).hexdigest()
-    except MissingExtraError:
-        raise
+        data, name = batch.read_source(job.path)
+        sha256 = hashlib.sha256(data).hexdigest()
     except ImageVariationError as error:
         return FailedInspection(position, source, error)
-    paths = batch.output_paths(job, sha256)
+    except Exception as error:
+        return FailedInspection(position, source, unexpected_error(error))
+    paths = batch.output_paths(job, sha256, name)
     inspection = Inspection(position, source, job, sha256, paths)
     recorded_paths = list(ledger.find_images(paths))
     # If an output cannot be read, the run reads it again and reports the error.
     with suppress(OutputError):
-        for path, data in zip(recorded_paths, batch.outputs.read_all(recorded_paths), strict=True):
-            if data is not None:
-                inspection.output_hashes[path] = hashlib.sha256(data).hexdigest()
+        contents = batch.outputs.read_all(recorded_paths)
+        for path, content in zip(recorded_paths, contents, strict=True):
+            if content is not None:
+                inspection.output_hashes[path] = hashlib.sha256(content).hexdigest()
     return inspection

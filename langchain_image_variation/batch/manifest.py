@@ -1,16 +1,18 @@
 """Manifests: the files that list the sources of a batch, and the one that lists its results.
 
 A list of sources is a CSV, JSON Lines or Parquet file with a column of paths. The results of a
-batch are in `manifest.parquet` and `manifest.jsonl`, with one row per image.
+batch are in `manifest.parquet` and `manifest.jsonl`, with one row per image. The sources that
+failed are also in `failed.jsonl`, which is a list of sources again.
 """
 
 import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, Any
 
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS
 from langchain_image_variation.batch.rows import COLUMNS, OutputRow
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -22,28 +24,27 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.outputs import Outputs
 
 __all__ = [
+    "FAILED_SOURCES",
     "JSON_LINES",
     "MANIFEST_SUFFIXES",
     "MAX_LINE_LENGTH",
-    "OPTIONAL_COLUMNS",
     "PARQUET",
     "parquet_is_available",
     "read_manifest",
     "suffix",
+    "write_failed_sources",
     "write_manifest",
 ]
 
 PARQUET = "manifest.parquet"
 JSON_LINES = "manifest.jsonl"
+FAILED_SOURCES = "failed.jsonl"
 
 MANIFEST_SUFFIXES = {".csv", ".jsonl", ".ndjson", ".parquet"}
 """Suffixes of files that list sources."""
 
 MAX_LINE_LENGTH = 1024 * 1024
 """The maximum number of characters in a line of a manifest."""
-
-OPTIONAL_COLUMNS = ("n", "size", "seed", "strength")
-"""The columns of a list of sources, in addition to the paths."""
 
 _ROWS_PER_GROUP = 1024
 """How many rows of a Parquet file are in memory at once."""
@@ -82,7 +83,26 @@ def write_manifest(name: str, rows: Iterable[OutputRow], outputs: Outputs) -> No
         (_write_parquet if name == PARQUET else _write_json_lines)(rows, file)
 
 
-def _write_json_lines(rows: Iterable[OutputRow], file: IO[bytes]) -> None:
+def write_failed_sources(rows: Iterable[Mapping[str, object]], outputs: Outputs) -> None:
+    """Write the sources that failed as a list for another run, or remove an earlier list.
+
+    Args:
+        rows: The rows of the sources, with `error`.
+        outputs: Where to write the file.
+
+    Raises:
+        OutputError: If the file cannot be written or removed.
+    """
+    row_iterator = iter(rows)
+    first_row = next(row_iterator, None)
+    if first_row is None:
+        outputs.remove(FAILED_SOURCES)
+        return
+    with outputs.open_for_writing(FAILED_SOURCES) as file:
+        _write_json_lines(chain([first_row], row_iterator), file)
+
+
+def _write_json_lines(rows: Iterable[Mapping[str, object]], file: IO[bytes]) -> None:
     for row in rows:
         file.write(json.dumps(row).encode() + b"\n")
 

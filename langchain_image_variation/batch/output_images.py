@@ -9,7 +9,9 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
+    MissingExtraError,
     OutputError,
+    SourceError,
 )
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.pixels import as_png, decode_result
@@ -82,10 +84,15 @@ class OutputImages:
             model: One of the engine's models. None means the default.
 
         Raises:
-            InvalidRequestError: If the source is not an image, or violates the contract.
+            InvalidRequestError: If the source is not an image, violates the contract, or needs a
+                package that is not installed.
         """
         if self._png is None:
-            self._png = load_source(self._data, fit=fit, name=self._name).png
+            try:
+                self._png = load_source(self._data, fit=fit, name=self._name).png
+            except MissingExtraError as error:
+                # Other sources do not need the package, so the run goes on.
+                raise SourceError(error.message) from None
         return CreateImageVariationRequest.model_validate(
             {
                 "image": self._png,

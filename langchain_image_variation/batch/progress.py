@@ -13,10 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.rows import OutputRow
+from langchain_image_variation.batch.rows import OutputRow, single_line
 
 __all__ = [
     "LOG_INTERVAL",
+    "MAX_NAMED_FAILURES",
     "RunProgress",
     "RunSummary",
     "redraw_regularly",
@@ -29,6 +30,12 @@ LOG_INTERVAL = 300.0
 
 _REDRAW_SECONDS = 0.2
 
+MAX_NAMED_FAILURES = 10
+"""How many failed sources a summary names. All are in the manifest and in `failed.jsonl`."""
+
+_MAX_PATH_LENGTH = 100
+"""Longer paths in a summary are cut to this many characters, from the left."""
+
 
 @dataclass(slots=True)
 class RunSummary:
@@ -40,8 +47,8 @@ class RunSummary:
     """The number of images that already existed."""
     failures: Counter[str] = field(default_factory=Counter)
     """The number of failed sources, by the class of the error."""
-    example_errors: dict[str, str] = field(default_factory=dict)
-    """The message of the first error of each class."""
+    named_failures: list[str] = field(default_factory=list)
+    """The first `MAX_NAMED_FAILURES` sources that failed, each with its error."""
     is_complete: bool = False
     """Whether every source was processed."""
 
@@ -51,11 +58,19 @@ class RunSummary:
             if row["error"] is not None:
                 error_class, _, message = row["error"].partition(": ")
                 self.failures[error_class] += 1
-                self.example_errors.setdefault(error_class, message)
+                if len(self.named_failures) < MAX_NAMED_FAILURES:
+                    self.named_failures.append(_describe_failure(row["source_path"], message))
             elif row["milliseconds"] is None:
                 self.images_kept += 1
             else:
                 self.images_made += 1
+
+
+def _describe_failure(path: str | None, message: str) -> str:
+    if path is None:
+        return message
+    end = path[-_MAX_PATH_LENGTH:]
+    return f"{'' if end == path else '…'}{single_line(end)}: {message}"
 
 
 class RunProgress:

@@ -1,11 +1,13 @@
 """The rows of a batch: one per source as input, one per output image as output."""
 
+import json
 from collections.abc import Iterator, Mapping
 from os import PathLike, fsdecode
 from typing import Any, Protocol, TypeAlias
 
-from langchain_image_variation.batch.job import Job, escape_surrogates
+from langchain_image_variation.batch.job import Job, escape_surrogates, portable_row
 from langchain_image_variation.batch.output_images import OutputImage
+from langchain_image_variation.batch.output_names import image_index
 from langchain_image_variation.contract import SIZES
 from langchain_image_variation.exceptions import (
     EngineError,
@@ -23,6 +25,7 @@ __all__ = [
     "error_row",
     "image_row",
     "read_columns",
+    "single_line",
     "unexpected_error",
 ]
 
@@ -108,7 +111,7 @@ def image_row(job: Job, source_sha256: str, image: OutputImage, *, seed: int | N
         **dict.fromkeys(COLUMNS),
         "source_path": escape_surrogates(job.path),
         "source_sha256": source_sha256,
-        "index": int(image.output_path.rpartition("-")[2].partition(".")[0]),
+        "index": image_index(image.output_path),
         "seed": seed,
         "size": job.size,
         "output_path": image.output_path,
@@ -121,6 +124,8 @@ def error_row(
     source: SourceRow, error: ImageVariationError, *, source_sha256: str | None
 ) -> OutputRow:
     """Return the row of a source that failed. The caller adds the engine and the default size.
+
+    In addition to `COLUMNS`, it has `source`, the row of the source as JSON.
 
     Args:
         source: The row of the source.
@@ -136,7 +141,8 @@ def error_row(
         "source_path": source_path,
         "source_sha256": source_sha256,
         "size": size if size in SIZES else None,
-        "error": _single_line(f"{type(error).__name__}: {error.message}"),
+        "error": single_line(f"{type(error).__name__}: {error.message}"),
+        "source": json.dumps(portable_row(source)),
         "position": source.get("position"),
     }
 
@@ -151,7 +157,10 @@ def unexpected_error(error: BaseException) -> EngineError:
     )
 
 
-def _single_line(text: str) -> str:
-    """Return a text without line breaks and control characters, since engines may send any."""
+def single_line(text: str) -> str:
+    """Return a text without line breaks and control characters.
+
+    Engines may send any text, and files may have any names.
+    """
     printable_text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable_text.split())[:_MAX_ERROR_LENGTH]

@@ -2,17 +2,19 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 
 from langchain_image_variation.batch.exclusive_access import exclusive_access
 from langchain_image_variation.batch.folders import BATCH_DIR, GALLERY_DIR, IMAGES_DIR
 from langchain_image_variation.batch.gallery import write_gallery
 from langchain_image_variation.batch.inputs import Input, Inputs
-from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.ledger import Ledger, RecordedImage
 from langchain_image_variation.batch.lookahead import Inspection, inspect_sources
-from langchain_image_variation.batch.manifest import write_manifest
+from langchain_image_variation.batch.manifest import write_failed_sources, write_manifest
 from langchain_image_variation.batch.output_images import OutputImage
+from langchain_image_variation.batch.output_names import image_id
 from langchain_image_variation.batch.progress import RunProgress, RunSummary, show_progress
 from langchain_image_variation.batch.ray.cluster import Cluster
 from langchain_image_variation.batch.ray.run import ClusterRun
@@ -60,15 +62,15 @@ def run_batch(
         EngineError: If the cluster cannot be reached, or fails.
         ImageVariationError: If an error would affect every other source too.
     """
-    # Reports a wrong setting before anything is written.
+    # Report a wrong setting before anything is written.
     load_engine_class(batch.engine)
+    total = inputs.count()
+    if not total:
+        raise InvalidRequestError(
+            "No images found. Pass image files, or folders that contain images."
+        )
     with exclusive_access(batch.outputs) as access:
         batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
-        total = inputs.count()
-        if not total:
-            raise InvalidRequestError(
-                "No images found. Pass image files, or folders that contain images."
-            )
         with show_progress(total, unit="sources") as advance:
             progress = RunProgress(
                 access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
@@ -82,7 +84,8 @@ def run_batch(
                 # Write what is done so far if possible, but report the original error.
                 with contextlib.suppress(ImageVariationError):
                     access.check()
-                    _write_manifests(manifests, batch, access.ledger)
+                    if not access.ledger.is_empty():
+                        _write_manifests(manifests, batch, access.ledger)
                 raise
         access.check()
         if progress.summary.is_complete:
@@ -123,6 +126,7 @@ def _call_after_each(
 def _write_manifests(names: Iterable[str], batch: VariationBatch, ledger: Ledger) -> None:
     for name in names:
         write_manifest(name, ledger.rows(), batch.outputs)
+    write_failed_sources(ledger.failed_sources(), batch.outputs)
 
 
 class _LocalRun:
@@ -135,7 +139,8 @@ class _LocalRun:
         self._skipped_sources = False
         self._fatal_error: ImageVariationError | None = None
         self._pending: dict[Future[list[OutputRow]], tuple[int, str]] = {}
-        """The position of each source that a worker has, and the path of its first variation."""
+        """The position of each source that a worker has, and the `image_id` of its first variation.
+        """
 
     def run(self, inputs: Iterable[Input]) -> None:
         """Process all sources in order, as many at once as the workers have capacity for.
@@ -164,9 +169,9 @@ class _LocalRun:
         return self._fatal_error is not None or self._progress.should_stop()
 
     def _process(self, inspection: Inspection) -> None:
-        first_path = inspection.output_paths[0]
+        first_id = image_id(inspection.output_paths[0])
         # A worker may be making the same variations for a copy of this source.
-        while any(path == first_path for _, path in self._pending.values()):
+        while any(pending_id == first_id for _, pending_id in self._pending.values()):
             self._wait_for_workers(max_pending=len(self._pending) - 1)
         if len(rows := self._kept_rows(inspection)) == inspection.job.n:
             self._progress.record(inspection.position, rows)
@@ -176,25 +181,45 @@ class _LocalRun:
             self._skipped_sources = True
             return
         future = self._workers.submit(inspection.source)
-        self._pending[future] = (inspection.position, first_path)
+        self._pending[future] = (inspection.position, first_id)
 
     def _kept_rows(self, inspection: Inspection) -> list[OutputRow]:
-        """Return a row for each recorded image that is unchanged. Remove those that changed."""
-        rows = []
+        """Return a row for each recorded image that is unchanged. Remove those that changed.
+
+        An image that exists under the name of another source with the same content is copied.
+        """
+        images = []
         recorded_images = self._progress.ledger.find_images(inspection.output_paths)
         for path, recorded_image in recorded_images.items():
             sha256 = recorded_image.output_sha256
             # A worker may have replaced the image since the inspection, so hash it again.
             if inspection.output_hashes.get(path) == sha256 or self._hash_output(path) == sha256:
-                image = OutputImage(path, sha256, None)
-                rows.append(
-                    self._batch.image_row(
-                        inspection.job, inspection.sha256, image, seed=recorded_image.seed
-                    )
-                )
+                images.append(recorded_image)
             else:
                 self._batch.outputs.remove(path)
-        return rows
+        kept_paths = {image.output_path for image in images}
+        missing_paths = [path for path in inspection.output_paths if path not in kept_paths]
+        if missing_paths:
+            images += self._copy_images(missing_paths)
+        return [
+            self._batch.image_row(
+                inspection.job,
+                inspection.sha256,
+                OutputImage(image.output_path, image.output_sha256, None),
+                seed=image.seed,
+            )
+            for image in images
+        ]
+
+    def _copy_images(self, paths: Sequence[str]) -> list[RecordedImage]:
+        """Copy images that are recorded under other names to these paths, and return the copies."""
+        copies = []
+        for path, image in self._progress.ledger.find_copies(paths).items():
+            data = self._batch.outputs.read(image.output_path)
+            if data is not None and hashlib.sha256(data).hexdigest() == image.output_sha256:
+                self._batch.outputs.write_all({path: data})
+                copies.append(replace(image, output_path=path))
+        return copies
 
     def _hash_output(self, path: str) -> str | None:
         data = self._batch.outputs.read(path)

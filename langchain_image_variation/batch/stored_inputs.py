@@ -20,6 +20,7 @@ from langchain_image_variation.files.file_system import (
     has_password,
     strip_trailing_slashes,
 )
+from langchain_image_variation.files.storage_policy import StoragePolicy
 
 __all__ = ["StoredInputs"]
 
@@ -34,16 +35,21 @@ class StoredInputs:
         url: The URL.
         options: Passed to the file system, like fsspec's `storage_options`.
         result_folders: The folders of the batch's own results, which are skipped.
+        policy: Which stores the URL may name.
 
     Raises:
         SourceError: If nothing exists at the URL, or the file system cannot be reached.
-        InvalidRequestError: If the URL has a password or an unknown kind, or is a folder of the
-            results.
+        InvalidRequestError: If the URL has a password or a kind that is not allowed, or is a folder
+            of the results.
         MissingExtraError: If a package for this kind of URL is not installed.
     """
 
     def __init__(
-        self, url: str, options: Mapping[str, Any], result_folders: list[FileSystem]
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        result_folders: list[FileSystem],
+        policy: StoragePolicy,
     ) -> None:
         if has_password(url):
             raise InvalidRequestError(
@@ -55,7 +61,7 @@ class StoredInputs:
         self._matches: list[str] = []
         self._name = _file_name(self._url)
         try:
-            self._file_system = FileSystem(self._url, options, param="path")
+            self._file_system = FileSystem(self._url, options, param="path", policy=policy)
             self._result_folders = {
                 folder.path("")
                 for folder in result_folders

@@ -5,7 +5,6 @@ outputs every few minutes and at the end. A run that is killed loses what it rec
 upload, but no images: the next run finds and checks those that the ledger does not know.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from langchain_image_variation.batch.folders import BATCH_DIR
 from langchain_image_variation.batch.ledger import LEDGER_NAME, Ledger, translate_sqlite_errors
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.stored_outputs import StoredOutputs
+from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
 __all__ = ["UPLOAD_INTERVAL", "StoredLedger"]
 
@@ -36,14 +36,14 @@ class StoredLedger(Ledger):
             longer uploaded then.
 
     Raises:
-        OutputError: See `Ledger`. Also if the ledger cannot be downloaded.
+        OutputError: See `Ledger`. Also if there is no temporary folder, or the ledger cannot be
+            downloaded.
     """
 
     def __init__(self, outputs: StoredOutputs, *, is_lost: Callable[[], bool]) -> None:
         self._outputs = outputs
         self._is_lost = is_lost
-        with translate_sqlite_errors():
-            self._folder = tempfile.TemporaryDirectory()
+        self._folder = make_temporary_folder("The ledger of a run at a URL")
         try:
             local_folder = Path(self._folder.name)
             with translate_sqlite_errors():
@@ -87,7 +87,7 @@ class StoredLedger(Ledger):
                 self._upload()
 
     def _upload(self) -> None:
-        if self._is_lost():
+        if self._is_lost() or self.is_empty():
             return
         start = time.monotonic()
         copy = Path(self._folder.name, "copy.sqlite")

@@ -6,17 +6,16 @@ only the images that are missing.
 """
 
 import hashlib
-import json
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias, get_args
 
-from langchain_image_variation.batch.folders import IMAGES_DIR
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
 from langchain_image_variation.batch.output_images import OutputImage, OutputImages
+from langchain_image_variation.batch.output_names import output_path
 from langchain_image_variation.batch.rows import (
     COLUMNS,
     Column,
@@ -49,6 +48,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, read_file, read_stored_file
 
@@ -81,11 +81,12 @@ _Flow: TypeAlias = Generator[_EngineCall | list[OutputRow], ImagesResponse, None
 class VariationBatch:
     """Makes variations of a batch of images, and writes them to a folder or a file system.
 
-    File names and seeds are derived from the content of the source. A variation is written to
-    ``images/ab/<source>-<job>-<index>.png``. `<source>` is the beginning of the SHA-256 of the
-    source's bytes. `<job>` is a hash of the engine, its version and options, the size, `fit` and
-    the model. A variation that already exists intact is not made again, so raising `n` adds
-    images. Files are written atomically.
+    A variation is written to ``images/ab/<stem>-<hash>-<index>.png``. `<stem>` is the name of the
+    source, made safe and short. `<hash>` is a hash of the source's bytes, the engine, its version
+    and options, the size, `fit`, the model and the row's own settings. So a name is the same on
+    every machine, and sources of the same name do not clash. A variation that already exists intact
+    is not made again, so raising `n` adds images. Files are written atomically. Unless you set a
+    seed, it is derived from the source's bytes.
 
     An instance pickles. Each process creates the engine on its first call. An engine that takes
     `seed` is created again for each source, so keep whatever is slow to set up in the engine's
@@ -107,10 +108,13 @@ class VariationBatch:
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
+        allow_storage: Stores that URLs may name in addition to the usual ones: kinds of URL such as
+            "lakefs", or servers such as "sftp://nas.example". Rows may name the server of
+            `output_dir` without it.
 
     Raises:
         InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of
-            an unknown kind or with a password. `param` names the setting.
+            a kind that is not allowed or with a password. `param` names the setting.
         MissingExtraError: If `output_dir` is a URL and fsspec, or the package for this kind of URL,
             is not installed.
         OutputError: If the file system of `output_dir` cannot be reached.
@@ -127,6 +131,7 @@ class VariationBatch:
         fit: Fit = "crop",
         model: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        allow_storage: Iterable[str] = (),
     ) -> None:
         if fit not in get_args(Fit):
             raise InvalidRequestError(
@@ -155,7 +160,11 @@ class VariationBatch:
         self.model = model
         self.output_dir = output_dir
         self.storage_options = dict(storage_options or {})
-        self.outputs = open_outputs(output_dir, self.storage_options)
+        allow_storage = [allow_storage] if isinstance(allow_storage, str) else [*allow_storage]
+        if isinstance(output_dir, str) and names_server(output_dir):
+            allow_storage.append(output_dir)
+        self.storage_policy = StoragePolicy(allow_storage)
+        self.outputs = open_outputs(output_dir, self.storage_options, policy=self.storage_policy)
 
     def __call__(self, batch: Mapping[str, Column] | Table) -> dict[str, list[Any]]:
         """Make the missing variations of a batch.
@@ -180,7 +189,8 @@ class VariationBatch:
             OutputError: If an image cannot be written or read back, such as on a full disk.
             EngineError: If the engine cannot be created.
             ImageVariationError: If an error would affect every other source too: an invalid key, an
-                exhausted budget, an unknown engine, model or endpoint, or a missing package.
+                exhausted budget, an unknown engine, model or endpoint, or a package that the engine
+                needs and that is not installed.
         """
         rows: list[OutputRow] = []
         columns = read_columns(batch)
@@ -238,22 +248,20 @@ class VariationBatch:
         """
         return Job.from_row(source, n=self.n, size=self.size)
 
-    def output_paths(self, job: Job, source_sha256: str) -> list[str]:
+    def output_paths(self, job: Job, source_sha256: str, name: str) -> list[str]:
         """Return the paths of all variations of a source, relative to the output folder.
 
         Args:
             job: The settings for the source.
             source_sha256: The SHA-256 of the source's bytes, in hex.
+            name: The name of the source, from `read_source`.
 
         Raises:
             EngineNotFoundError: If there is no engine of this name.
         """
         settings = [self.engine, self.version, self._engine.options_json, self.fit, self.model]
         settings += [job.size, str(job.seed), str(job.strength)]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-        folder = f"{IMAGES_DIR}/{source_sha256[:2]}"
-        stem = f"{folder}/{source_sha256[:24]}-{digest}"
-        return [f"{stem}-{index}.png" for index in range(1, job.n + 1)]
+        return [output_path(name, source_sha256, settings, index) for index in range(1, job.n + 1)]
 
     @property
     def version(self) -> str:
@@ -282,7 +290,9 @@ class VariationBatch:
             SourceError: If the source cannot be read.
             MissingExtraError: If a package for the URL is missing.
         """
-        return read_stored_file(path, self.storage_options) if is_url(path) else read_file(path)
+        if is_url(path):
+            return read_stored_file(path, self.storage_options, self.storage_policy)
+        return read_file(path)
 
     def image_row(
         self, job: Job, source_sha256: str, image: OutputImage, *, seed: int | None
@@ -335,15 +345,13 @@ class VariationBatch:
         try:
             job = self.read_job(source)
             data, name = self.read_source(job.path)
-        except FATAL_ERRORS:
-            raise
         except ImageVariationError as error:
             yield [self.error_row(source, error)]
             return
         source_sha256 = hashlib.sha256(data).hexdigest()
         first_seed = self._first_seed(job, source_sha256)
         seeds = [None if first_seed is None else first_seed + offset for offset in range(job.n)]
-        paths = self.output_paths(job, source_sha256)
+        paths = self.output_paths(job, source_sha256, name)
         outputs = OutputImages(data, name, job, paths, self.outputs)
         for positions in outputs.find_missing():
             try:

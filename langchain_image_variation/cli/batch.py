@@ -26,6 +26,7 @@ from langchain_image_variation.exceptions import (
     install_command,
 )
 from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.files.storage_policy import names_server
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
@@ -57,9 +58,17 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     add_output_dir(
         parser,
-        "a folder, or a URL of any file system that fsspec knows; an unfinished batch in it is "
+        "a folder, or the URL of a store, such as s3://bucket/out; an unfinished batch in it is "
         f"continued (default: {OUTPUT_DIR})",
         default=OUTPUT_DIR,
+    )
+    add(
+        "--allow-storage",
+        action="append",
+        default=[],
+        metavar="STORE",
+        help="allow URLs of another kind that fsspec knows, such as lakefs, or allow manifests to "
+        "name a server, such as sftp://nas.example; repeatable",
     )
     add(
         "--column",
@@ -94,7 +103,12 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
     from langchain_image_variation.batch.interrupts import Interrupts
-    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
+    from langchain_image_variation.batch.manifest import (
+        FAILED_SOURCES,
+        JSON_LINES,
+        PARQUET,
+        parquet_is_available,
+    )
     from langchain_image_variation.batch.run import run_batch
 
     batch = VariationBatch(
@@ -105,6 +119,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         fit=arguments.fit,
         model=arguments.model,
+        # Naming a server as an input is permission enough for the rows that name it.
+        allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
     manifests = [PARQUET] if parquet_is_available() else []
     # An existing JSON Lines manifest would otherwise become outdated.
@@ -115,7 +131,12 @@ def _batch(arguments: argparse.Namespace) -> int:
             f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
             f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
         )
-    inputs = Inputs(arguments.photos, outputs=batch.outputs, column=arguments.column)
+    inputs = Inputs(
+        arguments.photos,
+        outputs=batch.outputs,
+        column=arguments.column,
+        policy=batch.storage_policy,
+    )
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.path)
     interrupts = Interrupts()
@@ -130,7 +151,9 @@ def _batch(arguments: argparse.Namespace) -> int:
             is_stopped=lambda: interrupts.signal is not None,
         )
     _print_summary(summary)
-    names = [*manifests, INDEX] if arguments.gallery and summary.is_complete else manifests
+    names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
+    if arguments.gallery and summary.is_complete:
+        names = [*names, INDEX]
     print(*(batch.outputs.display_path(name) for name in names), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
@@ -155,11 +178,11 @@ def _print_summary(summary: "RunSummary") -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
         f"{summary.failures.total()} failed.",
-        *(
-            f"  {kind}: {count}, for example: {summary.example_errors[kind]}"
-            for kind, count in summary.failures.most_common()
-        ),
+        *(f"  {failure}" for failure in summary.named_failures),
     ]
+    if unnamed_count := summary.failures.total() - len(summary.named_failures):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())
+        lines.append(f"  and {unnamed_count} more. All by kind: {kinds}.")
     if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
     # The terminal may be gone, but the manifest is written.

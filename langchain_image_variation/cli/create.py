@@ -30,6 +30,7 @@ from langchain_image_variation.contract import (
     ResponseFormat,
 )
 from langchain_image_variation.engines.call import call_engine
+from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine
 from langchain_image_variation.engines.traits import engine_options as option_names
@@ -72,7 +73,8 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "photos",
         nargs="+",
         metavar="PHOTO",
-        help="an image: a PNG, JPEG, WebP, GIF, BMP or TIFF file, or - for standard input",
+        help="an image: a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC file, or - for standard "
+        "input",
     )
     add_n(parser)
     add_size(parser)
@@ -216,13 +218,17 @@ class _Run:
             ImageVariationError: If the only image fails, or an error would repeat for each image.
         """
         failures = 0
-        count = len(self._photos)
         for photo in self._photos:
+            listener = self._bar.start()
+            source = None
             try:
-                self._vary(photo)
+                source = _load(photo, self._arguments)
+                self._vary(source, listener)
             except ImageVariationError as error:
                 error.message = _name_source(error.message, photo)
-                if count == 1 or isinstance(error, FATAL_ERRORS):
+                # What goes wrong while an image is loaded has to do with that image alone.
+                is_fatal = source is not None and isinstance(error, FATAL_ERRORS)
+                if len(self._photos) == 1 or is_fatal:
                     raise
                 failures += 1
                 message = name_options(error.message, self._arguments)
@@ -262,10 +268,8 @@ class _Run:
             return None
         return make_output_folder(OUTPUT_DIR if directory is None else directory)
 
-    def _vary(self, photo: str) -> None:
+    def _vary(self, source: Source, listener: ProgressListener) -> None:
         arguments = self._arguments
-        listener = self._bar.start()
-        source = _load(photo, arguments)
         request = CreateImageVariationRequest(
             image=source.png,
             model=arguments.model,

@@ -15,6 +15,7 @@ _ONLY_IN_PYTHON = (
     # The key is read from the environment. `serve --api-key` is another key.
     (r"pass api_key or set (\w+)", r"set \1"),
     (r"; pass an http_client with auth", ""),
+    (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )

@@ -64,6 +64,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add("--store-dir", metavar="DIR", help="the folder for images that are returned as URLs")
     add(
+        "--store-max-bytes",
+        type=int,
+        default=1024**3,
+        metavar="BYTES",
+        help="maximum size of all files in that folder; the oldest are removed (default: 1 GiB)",
+    )
+    add(
         "--upload-timeout",
         type=float,
         default=60.0,
@@ -90,6 +97,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         queue=arguments.queue,
         store_dir=arguments.store_dir,
+        store_max_bytes=arguments.store_max_bytes,
         upload_timeout=arguments.upload_timeout,
     )
     _log_to_stderr(

@@ -5,6 +5,7 @@ that is killed in between leaves only the temporary file.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.files.regular_file import open_regular_file
 
 __all__ = [
     "TEMPORARY_NAME",
     "atomic_write",
+    "link_or_rename",
     "place_file",
     "temporary_name",
     "unlink_temporary_names",
@@ -81,17 +84,18 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
     that moment leaves both: see `unlink_temporary_names`.
 
     Returns:
-        The content under that name: `data`, or the existing content, or None if it is not a file.
+        The content under that name: `data`, or the existing content, or None if it is not a regular
+        file or may not be read. A symbolic link is not followed.
 
     Raises:
         OutputError: If the file cannot be written.
     """
     path = directory / name
     try:
-        if path.exists():
+        if os.path.lexists(path):
             return _content(path)
         try:
-            with atomic_write(path, publish=_link_or_rename) as file:
+            with atomic_write(path, publish=link_or_rename) as file:
                 file.write(data)
         except FileExistsError:
             return _content(path)
@@ -103,9 +107,11 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
 def unwritable_error(name: str, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or type(error).__name__
-    return OutputError(
-        f"{name!r} cannot be written: {reason}. Free some space or choose another folder."
-    )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Check the permissions of its folder, which may belong to another user,"
+    else:
+        remedy = "Free some space"
+    return OutputError(f"{name!r} cannot be written: {reason}. {remedy} or choose another folder.")
 
 
 def unlink_temporary_names(directory: Path, file: os.stat_result) -> None:
@@ -140,7 +146,7 @@ def _unlink_temporary_names(directory: Path | int, file: os.stat_result) -> None
                     os.unlink(path, dir_fd=dir_fd)
 
 
-def _link_or_rename(temporary: Path, path: Path) -> None:
+def link_or_rename(temporary: Path, path: Path) -> None:
     """Link the file to its final name, or rename it if the file system has no hard links.
 
     Unlike a rename, a link never replaces a file that another process has just written.
@@ -148,10 +154,18 @@ def _link_or_rename(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except OSError:
-        if path.exists():
+        if os.path.lexists(path):
             raise FileExistsError from None
         os.replace(temporary, path)
 
 
 def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    try:
+        file = open_regular_file(path)
+    except (FileNotFoundError, PermissionError):
+        # It was removed in the meantime, or another user wrote it.
+        return None
+    if file is None:
+        return None
+    with file:
+        return file.read()

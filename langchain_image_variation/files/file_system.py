@@ -18,6 +18,11 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.files.atomic import temporary_name
+from langchain_image_variation.files.storage_policy import (
+    DEFAULT_POLICY,
+    STORAGE_KINDS,
+    StoragePolicy,
+)
 
 __all__ = ["FileSystem", "has_password", "hide_password", "is_url", "strip_trailing_slashes"]
 
@@ -64,15 +69,23 @@ class FileSystem:
         url: The URL of the folder, such as "s3://bucket/prefix".
         options: Passed to the file system, as fsspec's `storage_options`.
         param: The name of the URL in messages.
+        policy: Which stores the URL may name.
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
-        InvalidRequestError: If the URL names several file systems or an unknown one.
+        InvalidRequestError: If the URL names several file systems or one that is not allowed.
         OutputError: If the file system refuses the options or cannot be reached.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, param: str) -> None:
-        self.kind, self.files, self.root = _open(url, options, param)
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        *,
+        param: str,
+        policy: StoragePolicy = DEFAULT_POLICY,
+    ) -> None:
+        self.kind, self.files, self.root = _open(url, options, param, policy)
         # Object stores upload a file as a whole, and their "rename" is a copy. So is the rename of
         # any file system that inherits it from fsspec.
         from fsspec import AbstractFileSystem
@@ -251,23 +264,14 @@ class FileSystem:
             return False
 
 
-def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, str]:
+def _open(
+    url: str, options: Mapping[str, Any], param: str, policy: StoragePolicy
+) -> tuple[str, Any, str]:
     """Return the kind of the file system of a URL, the file system, and the path in it."""
     match = _URL.match(url)
     kind = match[1].lower() if match else ""
     url = kind + url[len(kind) :]
-    if "::" in url:
-        raise InvalidRequestError(
-            f"{param} must be the URL of one file system, such as 's3://bucket/prefix', without "
-            "'::'.",
-            param=param,
-        )
-    if kind in ("http", "https"):
-        raise InvalidRequestError(
-            f"{param} must be a path on this machine or the URL of a file system, not an "
-            f"{kind} URL. Download the files first.",
-            param=param,
-        )
+    policy.check(url, param=param)
     try:
         from fsspec import get_filesystem_class
         from fsspec.core import url_to_fs
@@ -278,20 +282,15 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
     try:
         files_class = get_filesystem_class(kind)
     except ImportError as error:
-        package = getattr(error.__cause__, "name", None)
-        raise MissingExtraError(
-            f"'{kind}://' as {param} needs "
-            f"{f'the package {package!r}' if package else 'a package'}, which is not installed; "
-            "see fsspec's list of file systems."
-        ) from None
+        raise _missing_package(kind, param, getattr(error.__cause__, "name", None)) from None
     except ValueError:
         raise InvalidRequestError(
-            f"{param} must be a path on this machine or a URL of a kind that fsspec knows, "
-            f"got the kind {excerpt(kind)}.",
+            f"fsspec does not know the kind {excerpt(kind)} of {param}. Install the package that "
+            "provides it.",
             param=param,
         ) from None
-    base = _strip_query_name(url, files_class)
     try:
+        base = _strip_query_name(url, files_class)
         files, root = url_to_fs(base, **options)
     # The file system may connect here, and raise any exception of the library that it uses.
     except Exception as error:
@@ -300,6 +299,22 @@ def _open(url: str, options: Mapping[str, Any], param: str) -> tuple[str, Any, s
             f"storage_options ({type(error).__name__})."
         ) from None
     return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
+
+
+def _missing_package(kind: str, param: str, module: str | None) -> MissingExtraError:
+    """Return the error for a kind of URL whose package cannot be imported.
+
+    Args:
+        kind: The kind of URL.
+        param: The name of the URL in messages.
+        module: The module that cannot be imported, if it is known.
+    """
+    known_kind = STORAGE_KINDS.get(kind)
+    package = known_kind.package if known_kind is not None else module
+    what = f"'{kind}://' as {param}"
+    if package is None:
+        return MissingExtraError(f"{what} needs a package that is not installed.")
+    return MissingExtraError.for_package(what, package, package)
 
 
 def _strip_query_name(url: str, files_class: Any) -> str:

@@ -156,8 +156,10 @@ class OutputFolder(Outputs):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if TEMPORARY_NAME.fullmatch(entry.name):
-                            os.unlink(entry.path)
-                            count += 1
+                            # In a folder with the sticky bit, another user's file stays.
+                            with contextlib.suppress(PermissionError):
+                                os.unlink(entry.path)
+                                count += 1
         except OSError as error:
             raise OutputError(
                 f"The temporary files in {self.path.name!r} cannot be removed: {error.strerror}."

@@ -1,7 +1,6 @@
 """`StoredOutputs`: outputs at a URL, in any file system that fsspec supports."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,6 +17,8 @@ from langchain_image_variation.files.file_system import (
     strip_trailing_slashes,
 )
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
 __all__ = ["StoredOutputs", "open_outputs"]
 
@@ -26,18 +27,22 @@ _PROBE = ".writable"
 
 
 def open_outputs(
-    output_dir: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    output_dir: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    policy: StoragePolicy = DEFAULT_POLICY,
 ) -> Outputs:
     """Return the outputs in a folder, or at a URL of any file system that fsspec supports.
 
     Args:
         output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" is a folder too.
         storage_options: Passed to the file system of a URL, like fsspec's `storage_options`.
+        policy: Which stores a URL may name.
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
-        InvalidRequestError: If `output_dir` is empty, or a URL of an unknown kind, of several file
-            systems or with a password.
+        InvalidRequestError: If `output_dir` is empty, or a URL of a kind that is not allowed, of
+            several file systems or with a password.
         OutputError: If the file system refuses the options, or cannot be reached.
     """
     if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fsdecode(output_dir):
@@ -48,7 +53,7 @@ def open_outputs(
         )
     if not isinstance(output_dir, str) or not is_url(output_dir):
         return OutputFolder(output_dir)
-    outputs = StoredOutputs(output_dir, storage_options or {})
+    outputs = StoredOutputs(output_dir, storage_options or {}, policy)
     return outputs if outputs.folder is None else OutputFolder(outputs.folder)
 
 
@@ -63,12 +68,15 @@ class StoredOutputs(Outputs):
     Args:
         url: The URL, such as "s3://bucket/prefix". The bucket must exist.
         options: Passed to the file system, like fsspec's `storage_options`.
+        policy: Which stores the URL may name.
 
     Raises:
         ImageVariationError: See `open_outputs`.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any], policy: StoragePolicy = DEFAULT_POLICY
+    ) -> None:
         if has_password(url):
             raise InvalidRequestError(
                 "output_dir contains a password, which manifests and messages would show. Put it "
@@ -77,6 +85,7 @@ class StoredOutputs(Outputs):
             )
         self.url = strip_trailing_slashes(url)
         self._options = dict(options)
+        self._policy = policy
         self._local = threading.local()
         self.kind = self._file_system.kind
 
@@ -87,7 +96,7 @@ class StoredOutputs(Outputs):
 
     def subfolder(self, name: str) -> FileSystem:
         """Return a folder below the URL."""
-        return FileSystem(self.display_path(name), self._options, param="output_dir")
+        return self._open(self.display_path(name))
 
     def create(self) -> None:
         """Create the folder of the URL, and check that it is writable.
@@ -146,7 +155,7 @@ class StoredOutputs(Outputs):
         """Open a file that appears at the end of the block. Raises `OutputError` if it fails."""
         # A file that is uploaded in parts could be left incomplete, so it is written locally first.
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with make_temporary_folder("A manifest at a URL") as folder:
                 path = Path(folder, "upload")
                 with path.open("xb") as file:
                     yield file
@@ -210,9 +219,12 @@ class StoredOutputs(Outputs):
         # Threads and forked processes cannot share a connection.
         process, file_system = getattr(self._local, "file_system", (None, None))
         if file_system is None or process != os.getpid():
-            file_system = FileSystem(self.url, self._options, param="output_dir")
+            file_system = self._open(self.url)
             self._local.file_system = os.getpid(), file_system
         return file_system
+
+    def _open(self, url: str) -> FileSystem:
+        return FileSystem(url, self._options, param="output_dir", policy=self._policy)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "_local"}

@@ -14,17 +14,21 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     OutputError,
 )
+from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.headers import HeaderValues, collect_secrets
-from langchain_image_variation.hosted.json_text import JSONText
+from langchain_image_variation.hosted.json_text import (
+    MAX_FRAME_BYTES,
+    FrameTooLongError,
+    JSONText,
+)
 from langchain_image_variation.hosted.retry import read_retry_advice, retry_after
 
-__all__ = ["MAX_ANSWER_BYTES", "Answer"]
+__all__ = ["MAX_ERROR_BYTES", "Answer"]
 
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
-"""The maximum size of one answer in bytes, more than ten images of 1024x1024 can need."""
+MAX_ERROR_BYTES = 64 * 1024
+"""The maximum number of bytes to read of an error. Its message is cut to 500 characters."""
 
 _VARIATIONS = "/images/variations"
-_MAX_ERROR_BYTES = 64 * 1024
 _MAX_MESSAGE = 500
 _MIN_SECRET = 4
 _KEY = re.compile(r"\b(sk-|Bearer )[\w.*-]{6,}")
@@ -38,15 +42,15 @@ class Answer:
         path: The path that was added to the base URL.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
-        max_bytes: The maximum number of bytes to read.
+        n: The number of images that the request asks for.
+        budget: Limits the length of the answer. An answer with images is taken from it.
     """
 
-    def __init__(
-        self, path: str, sent_headers: HeaderValues, max_bytes: int = MAX_ANSWER_BYTES
-    ) -> None:
+    def __init__(self, path: str, sent_headers: HeaderValues, *, n: int, budget: Budget) -> None:
         self._path = path
         self._sent_headers = sent_headers
-        self._max_bytes = max_bytes
+        self._n = n
+        self._budget = budget
         self._status = 0
         self._headers = httpx.Headers()
         self._length = 0
@@ -81,7 +85,7 @@ class Answer:
                 )
             )
         length = response.headers.get("content-length", "")
-        if self.is_success and length.isdecimal() and int(length[:18]) > self._max_bytes:
+        if self.is_success and length.isdecimal() and int(length[:18]) > self._budget.bytes_left:
             raise self._too_long()
 
     def feed(self, piece: bytes) -> bool:
@@ -91,20 +95,27 @@ class Answer:
             EngineResponseError: If the body is too long or cannot be an `ImagesResponse`.
         """
         self._length += len(piece)
-        if len(self._head) < _MAX_ERROR_BYTES:
-            self._head += piece[: _MAX_ERROR_BYTES - len(self._head)]
+        if len(self._head) < MAX_ERROR_BYTES:
+            self._head += piece[: MAX_ERROR_BYTES - len(self._head)]
         if not self.is_success:
-            return self._length < _MAX_ERROR_BYTES
-        if self._length > self._max_bytes:
+            return self._length < MAX_ERROR_BYTES
+        if self._length > self._budget.bytes_left:
             raise self._too_long()
         try:
             self._json.feed(piece)
+        except FrameTooLongError:
+            raise self._with_headers(
+                EngineResponseError(
+                    f"The answer has more than {MAX_FRAME_BYTES:,} bytes without its images, the "
+                    "limit. Is base_url right? It usually ends in /v1."
+                )
+            ) from None
         except ValueError:
             raise self._not_images() from None
         return True
 
     def images(self) -> ImagesResponse:
-        """Return the variations.
+        """Return the variations, at most as many as the request asks for.
 
         Raises:
             ImageVariationError: If the server answered with an error, or without any image.
@@ -112,7 +123,7 @@ class Answer:
         if not self.is_success:
             raise self._error(self._status)
         try:
-            images = ImagesResponse.from_content(self._json.content())
+            images = ImagesResponse.from_content(self._content())
         except (ValueError, OutputError):
             raise self._not_images() from None
         if not images.data:
@@ -130,7 +141,19 @@ class Answer:
         if images.created is None:
             images.created = int(time.time())
         images.request_id = self._headers.get("x-request-id")
+        self._budget.kept_bytes += self._length
         return images
+
+    def _content(self) -> object:
+        """Return the parsed body without the images that the request did not ask for.
+
+        Some servers always make the same number. Nothing is spent on the rest: reading, checking
+        and downloading an entry all cost more than sending it.
+        """
+        content = self._json.content()
+        if isinstance(content, dict) and isinstance(content.get("data"), list):
+            del content["data"][self._n :]
+        return content
 
     def _error(self, status: int) -> ImageVariationError:
         """Return the error that the body describes or, if it says nothing, the status."""
@@ -212,8 +235,8 @@ class Answer:
     def _too_long(self) -> ImageVariationError:
         return self._with_headers(
             EngineResponseError(
-                f"The answer is longer than {self._max_bytes:,} bytes, the limit; ask for fewer or "
-                "smaller images."
+                f"The answer is longer than {self._budget.max_bytes:,} bytes, the limit; ask for "
+                "fewer or smaller images, or raise max_answer_bytes."
             )
         )
 
@@ -228,6 +251,7 @@ _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
     403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
+    407: "The proxy needs a user name and a password; put them into its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",
     429: "The server has too many requests; try again later.",

@@ -19,6 +19,7 @@ from langchain_image_variation.contract import (
     Size,
 )
 from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.not_given import NOT_GIVEN, NotGiven
 from langchain_image_variation.images.png import SquarePNG
 
@@ -55,6 +56,7 @@ class _BaseClient(Generic[H]):
         model: str | None = None,
         timeout: "float | httpx.Timeout | None" = 300.0,
         deadline: float | None = 600.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         max_retries: int = 2,
         resend_lost: bool = False,
         default_headers: Mapping[str, str | SecretStr] | None = None,
@@ -84,6 +86,7 @@ class _BaseClient(Generic[H]):
             project=project,
             timeout=timeout,
             deadline=deadline,
+            max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
             default_headers=default_headers,
@@ -109,6 +112,7 @@ class _BaseClient(Generic[H]):
         model: str | None = None,
         timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
         deadline: float | NotGiven | None = NOT_GIVEN,
+        max_answer_bytes: int | None = None,
         max_retries: int | None = None,
         resend_lost: bool | None = None,
         default_headers: Mapping[str, str | SecretStr] | None = None,
@@ -171,6 +175,9 @@ class _BaseClient(Generic[H]):
             project=endpoint.project if project is None else project,
             timeout=endpoint.timeout if isinstance(timeout, NotGiven) else timeout,
             deadline=endpoint.deadline_setting if isinstance(deadline, NotGiven) else deadline,
+            max_answer_bytes=(
+                endpoint.max_answer_bytes if max_answer_bytes is None else max_answer_bytes
+            ),
             max_retries=endpoint.retries.max_retries if max_retries is None else max_retries,
             resend_lost=endpoint.retries.resend_lost if resend_lost is None else resend_lost,
             default_headers=headers,
@@ -261,6 +268,8 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
             no limit. If it is a number, connecting may take at most 10 seconds of it.
         deadline: The longest time a call may take, in seconds, including all attempts, waits and
             downloads. None sets no limit.
+        max_answer_bytes: The maximum number of bytes that a call may receive in its answer and its
+            downloads together. `result_urls` limits each download.
         max_retries: How often to retry after 408, 409, 429, 5xx, or a connection that failed
             before any answer. All attempts of a call carry the same `Idempotency-Key`.
         resend_lost: Whether to retry even if the server did not answer in time or its answer was

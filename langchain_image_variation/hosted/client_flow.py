@@ -1,6 +1,5 @@
 """The steps of a client's call: post the request, download the results, convert them to PNG."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import httpx
@@ -13,7 +12,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import normalize
+from langchain_image_variation.hosted.answer_images import normalize_images
 from langchain_image_variation.hosted.call_options import CallOptions
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
@@ -98,7 +97,7 @@ class ClientFlow:
         extra_form: FormFields,
         build_request: Callable[..., httpx.Request],
     ) -> Flow[ImagesResponse]:
-        deadline = time.monotonic() + endpoint.deadline
+        budget = endpoint.new_budget()
         form = request.to_form()
         if self.model is not None and request.model == DEFAULT_MODEL:
             form["model"] = self.model
@@ -106,8 +105,9 @@ class ClientFlow:
             _PATH,
             {**form, **self.extra_fields, **extra_form},
             request.image.data,
+            n=request.n,
             build_request=build_request,
-            deadline=deadline,
+            budget=budget,
         )
         for image in answer.data:
             yield from download(
@@ -115,8 +115,8 @@ class ClientFlow:
                 endpoint,
                 policy=self.result_urls,
                 build_request=build_request,
-                deadline=deadline,
+                budget=budget,
             )
         if self.normalize:
-            yield Work(lambda: normalize(answer, request.side))
+            yield from normalize_images(answer, request.side, budget)
         return answer

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 
@@ -14,6 +15,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     OutputError,
 )
+from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.http.fetch import ImageBody, RedirectError, fetch
 from langchain_image_variation.http.flow import Flow, Send
@@ -28,12 +30,12 @@ def download(
     *,
     policy: URLPolicy,
     build_request: Callable[..., httpx.Request],
-    deadline: float,
+    budget: Budget,
 ) -> Flow[None]:
     """Download a result, so that `image.read` returns its bytes or raises the error.
 
     This raises nothing itself: one failed download must not cost the other results, and the caller
-    still has the URL.
+    still has the URL. A failed download takes no bytes from the budget, because it keeps none.
 
     Args:
         image: The result to download, changed in place. One in base64 is only checked.
@@ -41,24 +43,47 @@ def download(
             public.
         policy: The policy for URLs of other hosts.
         build_request: `build_request` of the session.
-        deadline: In seconds of `time.monotonic`.
+        budget: The time and the bytes that are left to the call.
     """
     url = image.url or ""
     try:
         if image.b64_json or url.startswith("data:"):
             _check_format(image)
-        elif _is_on_server(url, endpoint):
-            image.set_downloaded(
-                (yield from _fetch_from_server(url, endpoint, policy, build_request, deadline))
-            )
-        elif url.startswith(("https://", "http://")):
-            image.set_downloaded((yield from _fetch_from_other_host(url, policy, deadline)))
+        elif url[:8].lower().startswith(("https://", "http://")):
+            policy = _limit_policy(policy, budget)
+            if _is_on_server(url, endpoint):
+                data = yield from _fetch_from_server(
+                    url, endpoint, policy, build_request, budget.deadline
+                )
+            else:
+                data = yield from _fetch_from_other_host(url, policy, budget.deadline)
+            budget.kept_bytes += len(data)
+            image.set_downloaded(data)
         elif url:
             raise OutputError(
                 "The server returned a path on its own disk; ask for response_format 'b64_json'."
             )
     except ImageVariationError as error:
         image.set_failure(error)
+
+
+def _limit_policy(policy: URLPolicy, budget: Budget) -> URLPolicy:
+    """Return a policy that allows no more bytes than are left.
+
+    Raises:
+        DownloadError: If no time or no bytes are left.
+    """
+    if budget.seconds_left <= 0:
+        raise DownloadError(
+            "The deadline passed before the image was downloaded; raise deadline, or fetch its url "
+            "yourself before it expires."
+        )
+    if budget.bytes_left <= 0:
+        raise DownloadError(
+            f"The images of the answer have more than {budget.max_bytes:,} bytes, the limit; raise "
+            "max_answer_bytes, or fetch the url yourself before it expires."
+        )
+    return replace(policy, max_bytes=min(policy.max_bytes, budget.bytes_left))
 
 
 def _fetch_from_other_host(url: str, policy: URLPolicy, deadline: float) -> Flow[bytes]:
@@ -89,10 +114,13 @@ def _fetch_from_server(
             yield Send(request, body, endpoint.timeout, deadline)
             return body.read()
         except RedirectError as redirect:
-            target = target.join(redirect.location)
+            try:
+                target = target.join(redirect.location)
+            except httpx.InvalidURL:
+                raise DownloadError(f"{host} redirects to an invalid URL.") from None
             if not _is_on_server(str(target), endpoint):
                 return (yield from _fetch_from_other_host(str(target), policy, deadline))
-        except httpx.HTTPError:
+        except (httpx.HTTPError, RuntimeError, UnicodeError):
             raise DownloadError(
                 f"The image could not be downloaded from {host}; fetch its url yourself before it "
                 "expires."
@@ -110,10 +138,12 @@ def _is_on_server(url: str, endpoint: Endpoint) -> bool:
     server = endpoint.base_url
     if (result.scheme, result.port) != (server.scheme, server.port):
         return False
-    return result.host == server.host or {result.host, server.host} <= _LOOPBACK_HOSTS
+    # `host` decodes IDNA, and raises an error for a name that is not valid by it.
+    hosts = {result.raw_host, server.raw_host}
+    return len(hosts) == 1 or hosts <= _LOOPBACK_HOSTS
 
 
-_LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+_LOOPBACK_HOSTS = {b"localhost", b"127.0.0.1", b"::1"}
 
 
 def _check_format(image: Image) -> None:

@@ -19,6 +19,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
+from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.headers import (
     HeaderValues,
     is_secret,
@@ -31,6 +32,7 @@ from langchain_image_variation.hosted.parameters import (
 )
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
+from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 
 __all__ = ["Endpoint"]
@@ -57,6 +59,8 @@ class Endpoint:
     """For each attempt."""
     deadline: float
     """Seconds for the whole call: all attempts, the waits between them, and the downloads."""
+    max_answer_bytes: int
+    """How many bytes the answers and the downloads of a call may have in total."""
     retries: Retries
 
     @classmethod
@@ -69,6 +73,7 @@ class Endpoint:
         project: str | None,
         timeout: float | httpx.Timeout | None,
         deadline: float | None,
+        max_answer_bytes: int,
         max_retries: int,
         resend_lost: bool,
         default_headers: HeaderValues | None = None,
@@ -90,6 +95,7 @@ class Endpoint:
             default_query=default_query or {},
             timeout=settings.check_timeout(timeout),
             deadline=(float("inf") if deadline is None else check_seconds("deadline", deadline)),
+            max_answer_bytes=check_whole_number("max_answer_bytes", max_answer_bytes, 1, 2**40),
             retries=Retries(
                 check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
                 settings.check_flag("resend_lost", resend_lost),
@@ -133,14 +139,19 @@ class Endpoint:
             self.default_headers
         )
 
+    def new_budget(self) -> Budget:
+        """Return the time and the bytes of a call that starts now."""
+        return Budget(time.monotonic() + self.deadline, self.max_answer_bytes)
+
     def post(
         self,
         path: str,
         form: FormFields,
         image: bytes,
         *,
+        n: int,
         build_request: Callable[..., httpx.Request],
-        deadline: float,
+        budget: Budget,
     ) -> Flow[ImagesResponse]:
         """Post an image with a form, retry as `Retries` decides, and return the server's answer.
 
@@ -148,8 +159,9 @@ class Endpoint:
             path: What to add to the base URL.
             form: The fields other than `image`, in the order to send them.
             image: The bytes of a PNG file.
+            n: The number of images that the form asks for. The answer has at most as many.
             build_request: `build_request` of the session.
-            deadline: In seconds of `time.monotonic`.
+            budget: The time and the bytes that are left to the call.
 
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.
@@ -170,10 +182,10 @@ class Endpoint:
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, headers)
+            answer = Answer(path, headers, n=n, budget=budget)
             answer_lost = False
             try:
-                yield Send(request, answer, self.timeout, deadline)
+                yield Send(request, answer, self.timeout, budget.deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
                 answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
@@ -184,9 +196,9 @@ class Endpoint:
             delay = self.retries.delay(
                 failure, attempt, server_advice=answer.retry_advice, answer_lost=answer_lost
             )
-            time_left = deadline - time.monotonic()
-            if delay is None or delay >= time_left or not may_retry:
-                raise _with_missed_delay(failure, delay, time_left)
+            seconds_left = budget.seconds_left
+            if delay is None or delay >= seconds_left or not may_retry:
+                raise _with_missed_delay(failure, delay, seconds_left)
             yield Wait(delay)
             attempt += 1
 
@@ -224,6 +236,14 @@ class Endpoint:
             )
         if is_timeout:
             return EngineTimeoutError(f"{host} took too long to receive the image; raise timeout.")
+        if isinstance(error, httpx.ProxyError):
+            return EngineConnectionError(
+                f"The proxy does not connect to {host}; check its address, user name and password "
+                "in the environment or in http_client."
+            )
+        tls_failure = describe_tls_failure(error)
+        if tls_failure is not None:
+            return EngineConnectionError(f"{host} {tls_failure}")
         if isinstance(error, httpx.ConnectError):
             return EngineConnectionError(
                 f"{host} cannot be reached; is the server running, and is base_url right?"
@@ -247,13 +267,13 @@ def _append_path(base_url: httpx.URL, path: str) -> httpx.URL:
 
 
 def _with_missed_delay(
-    failure: ImageVariationError, delay: float | None, time_left: float
+    failure: ImageVariationError, delay: float | None, seconds_left: float
 ) -> ImageVariationError:
     """Add to the message if the server asked for a longer wait than the deadline allows."""
-    if delay is not None and delay >= time_left and failure.retry_after is not None:
+    if delay is not None and delay >= seconds_left and failure.retry_after is not None:
         failure.message += (
             f" The server asks to wait {failure.retry_after:,.0f} s, but only "
-            f"{max(time_left, 0):,.0f} s of the deadline are left."
+            f"{max(seconds_left, 0):,.0f} s of the deadline are left."
         )
         failure.args = (failure.message,)
     return failure

@@ -4,7 +4,6 @@ When the vendor removed image variations in 2026, it documented an edit with the
 variation of this image" as the replacement.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Literal
 
@@ -26,7 +25,8 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.hosted import settings
-from langchain_image_variation.hosted.answer_images import normalize, use_data_urls
+from langchain_image_variation.hosted.answer_images import normalize_images, use_data_urls
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
@@ -104,6 +104,7 @@ class GptImageEngine:
         project: str | None = None,
         timeout: float | httpx.Timeout | None = 300.0,
         deadline: float | None = 600.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         max_retries: int = 2,
         resend_lost: bool = False,
         extra_fields: Mapping[str, settings.FormValue] | None = None,
@@ -125,6 +126,7 @@ class GptImageEngine:
             project=project,
             timeout=timeout,
             deadline=deadline,
+            max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
         )
@@ -174,7 +176,7 @@ class GptImageEngine:
         self._session.close()
 
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:
-        deadline = time.monotonic() + self._endpoint.deadline
+        budget = self._endpoint.new_budget()
         form = self._form(request)
         image_file = yield Work(lambda: flatten_on_white(request.image).data)
         answers = []
@@ -187,8 +189,9 @@ class GptImageEngine:
                 _PATH,
                 {**form, "n": str(n)},
                 image_file,
+                n=n,
                 build_request=self._session.build_request,
-                deadline=deadline,
+                budget=budget,
             )
             answers.append(answer)
             for _ in answer.data:
@@ -200,9 +203,9 @@ class GptImageEngine:
                 self._endpoint,
                 policy=self._result_urls,
                 build_request=self._session.build_request,
-                deadline=deadline,
+                budget=budget,
             )
-        yield Work(lambda: normalize(response, request.side))
+        yield from normalize_images(response, request.side, budget)
         response.size, response.output_format = request.size, "png"
         if request.response_format == "url":
             use_data_urls(response)

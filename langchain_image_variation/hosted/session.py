@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable
+from http.cookiejar import Cookie, CookieJar
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -13,6 +14,8 @@ from langchain_image_variation import __version__
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.http.deadline import DeadlineTransport
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
+from langchain_image_variation.http.proxy import find_proxy
+from langchain_image_variation.http.tls import ssl_context
 
 __all__ = ["AsyncSession", "Session", "new_client"]
 
@@ -22,6 +25,23 @@ _HEADERS = {
     "accept": "application/json",
     "user-agent": f"langchain-image-variation/{__version__}",
 }
+
+
+MAX_COOKIES = 50
+"""The maximum number of cookies that a client keeps, as RFC 6265, section 6.1, recommends. Later
+requests carry them, so without a limit a server could make each call longer than the one before."""
+
+MAX_COOKIE_LENGTH = 4096
+"""The maximum length of a cookie, in characters (RFC 6265, section 6.1)."""
+
+
+class _Cookies(CookieJar):
+    """The cookies of a server, within limits."""
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Keep a cookie, or ignore it if it is too long or there are too many."""
+        if len(self) < MAX_COOKIES and len(f"{cookie.name}={cookie.value}") <= MAX_COOKIE_LENGTH:
+            super().set_cookie(cookie)
 
 
 class Session:
@@ -67,8 +87,9 @@ class AsyncSession:
     def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
         self.owns_client = client is None
         self._callers_client = _check_client(client, httpx.AsyncClient)
+        self._base_url = base_url
         # The first client is made here, so that a faulty environment fails immediately.
-        self._first_client = _new_async_client() if self.owns_client else None
+        self._first_client = _new_async_client(base_url) if self.owns_client else None
         self._clients: WeakKeyDictionary[_EventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         # Several loops may run in threads at the same time.
         self._lock = threading.Lock()
@@ -93,7 +114,8 @@ class AsyncSession:
         with self._lock:
             client = self._clients.get(loop)
             if client is None:
-                client, self._first_client = self._first_client or _new_async_client(), None
+                client = self._first_client or _new_async_client(self._base_url)
+                self._first_client = None
                 self._clients[loop] = client
             return client
 
@@ -114,8 +136,14 @@ def _current_loop() -> _EventLoop:
         return loop
 
 
-def _new_async_client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(headers=_HEADERS)
+def _new_async_client(base_url: httpx.URL) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(verify=_ssl_context(base_url), proxy=find_proxy(base_url))
+    return httpx.AsyncClient(headers=_HEADERS, cookies=_Cookies(), transport=transport)
+
+
+def _ssl_context(base_url: httpx.URL) -> SSLContext:
+    # An http server needs none. Loading no certificates saves time, and trusts nobody.
+    return ssl_context() if base_url.scheme == "https" else SSLContext(PROTOCOL_TLS_CLIENT)
 
 
 def _build_request(
@@ -141,16 +169,11 @@ def _check_client(client: C | None, kind: type[C]) -> C | None:
 
 
 def new_client(base_url: httpx.URL) -> httpx.Client:
-    """Return a client that keeps deadlines. It uses the environment's proxy, if there is one."""
-    proxies = getproxies()
-    url = proxies.get(base_url.scheme) or proxies.get("all")
-    if url is None or proxy_bypass(base_url.host):
-        proxy = None
-    else:
-        proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
-        if proxy.url.scheme not in ("http", "https"):
-            # SOCKS needs an extra of httpx, whose own client says how to install it.
-            return httpx.Client(headers=_HEADERS)
-    context = httpx.create_ssl_context() if base_url.scheme == "https" else None
-    transport = DeadlineTransport(ssl_context=context, proxy=proxy)
-    return httpx.Client(headers=_HEADERS, transport=transport)
+    """Return a client that keeps deadlines. It uses the environment's proxy, if there is one.
+
+    Raises:
+        InvalidRequestError: If the environment names a proxy or certificates that cannot be used.
+        MissingExtraError: If it names a SOCKS proxy, and the package for these is not installed.
+    """
+    transport = DeadlineTransport(ssl_context=_ssl_context(base_url), proxy=find_proxy(base_url))
+    return httpx.Client(headers=_HEADERS, cookies=_Cookies(), transport=transport)

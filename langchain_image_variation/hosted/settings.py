@@ -37,6 +37,7 @@ _CONNECT_TIMEOUT = 10.0
 _HOST = re.compile(
     r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE
 )
+_MAX_HOST_LENGTH = 253
 _PATH = "/images/variations"
 
 
@@ -108,9 +109,11 @@ def check_base_url(value: str | httpx.URL) -> httpx.URL:
         url = httpx.URL(value.strip() if isinstance(value, str) else value)
         port = url.port
         host = url.raw_host.decode("ascii")
+        # Reading `host` decodes IDNA, which fails if the name is not valid by it.
+        is_name = bool(url.host) and len(host) <= _MAX_HOST_LENGTH
     except (httpx.InvalidURL, TypeError, UnicodeError):
         raise failure from None
-    if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+    if url.scheme not in ("http", "https") or not is_name or not _HOST.fullmatch(host):
         raise failure
     if port is not None and not 0 < port < 65536:
         raise failure

@@ -14,6 +14,7 @@ from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer_images import use_data_urls
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.client import ImageVariationClient
 from langchain_image_variation.hosted.known_servers import (
     UNKNOWN_SERVER,
@@ -57,6 +58,7 @@ class VariationsEngine:
         model: str | None = None,
         timeout: float | httpx.Timeout | None = 300.0,
         deadline: float | None = 600.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         max_retries: int = 2,
         resend_lost: bool = False,
         extra_fields: Mapping[str, settings.FormValue] | None = None,
@@ -83,6 +85,7 @@ class VariationsEngine:
             project=project,
             timeout=timeout,
             deadline=deadline,
+            max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
             extra_fields=extra_fields,

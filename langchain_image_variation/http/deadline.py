@@ -81,7 +81,7 @@ class DeadlineTransport(httpx.BaseTransport):
     Args:
         ssl_context: For https. By default httpcore's.
         backend: Opens the connections. By default plain sockets.
-        proxy: An http or https proxy to go through. By default none.
+        proxy: An http, https or socks5 proxy to go through. By default none.
     """
 
     def __init__(
@@ -100,6 +100,10 @@ class DeadlineTransport(httpx.BaseTransport):
         }
         if proxy is None:
             self._pool = httpcore.ConnectionPool(**options)
+        elif proxy.url.scheme.startswith("socks5"):
+            self._pool = httpcore.SOCKSProxy(
+                proxy_url=_core_url(proxy.url), proxy_auth=proxy.raw_auth, **options
+            )
         else:
             self._pool = httpcore.HTTPProxy(
                 proxy_url=_core_url(proxy.url),
@@ -257,6 +261,7 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (httpcore.ReadError, httpx.ReadError),
     (httpcore.WriteError, httpx.WriteError),
     (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol),
+    (httpcore.ProxyError, httpx.ProxyError),
     (httpcore.LocalProtocolError, httpx.LocalProtocolError),
     (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
 )

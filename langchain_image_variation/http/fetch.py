@@ -16,6 +16,7 @@ from langchain_image_variation.exceptions import DownloadError, ExpiredURLError,
 from langchain_image_variation.http.address import CheckedURL, is_public, parse_url
 from langchain_image_variation.http.deadline import call_with_timeout
 from langchain_image_variation.http.flow import Flow, Send, Work
+from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["ImageBody", "RedirectError", "fetch"]
@@ -57,6 +58,7 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
     if policy.hosts is not None and target.host not in policy.hosts:
         raise DownloadError(f"The host {host} is not allowed; allow it if you trust it.")
     addresses = yield Work(lambda: _resolve(target.host, policy, deadline))
+    tls_failure = None
     for address in addresses:
         body = ImageBody(host, policy.max_bytes)
         request = _build_request(target, address)
@@ -67,11 +69,11 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
         except httpx.TimeoutException:
             message = f"{host} took too long; the limit is {policy.timeout:.3g} seconds."
             raise DownloadError(message) from None
-        except httpx.ConnectError:
-            continue
+        except httpx.ConnectError as error:
+            tls_failure = tls_failure or describe_tls_failure(error)
         except httpx.RequestError:
             raise DownloadError(f"The connection to {host} broke; try again.") from None
-    raise DownloadError(f"{host} cannot be reached, or has no valid certificate.")
+    raise DownloadError(f"{host} {tls_failure or 'cannot be reached; try again later.'}")
 
 
 def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:

@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
-from ssl import SSLContext
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
@@ -18,6 +16,7 @@ import httpx
 
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.http.deadline import DeadlineTransport, phase_timeouts, use_deadline
+from langchain_image_variation.http.tls import ssl_context
 
 __all__ = ["AsyncDriver", "Body", "Driver", "Flow", "Send", "Transport", "Wait", "Work"]
 
@@ -126,7 +125,7 @@ class Driver:
             _read(step, response)
 
     def _send_directly(self, step: Send) -> None:
-        transport = step.transport or DeadlineTransport(ssl_context=_ssl_context())
+        transport = step.transport or DeadlineTransport(ssl_context=ssl_context())
         assert isinstance(transport, httpx.BaseTransport)
         try:
             _read(step, transport.handle_request(step.request))
@@ -192,7 +191,7 @@ class AsyncDriver:
             raise httpx.ReadTimeout("deadline") from None
 
     async def _send_directly(self, step: Send) -> None:
-        transport = step.transport or httpx.AsyncHTTPTransport(verify=_ssl_context())
+        transport = step.transport or httpx.AsyncHTTPTransport(verify=ssl_context())
         assert isinstance(transport, httpx.AsyncBaseTransport)
         try:
             await _read_async(step, await transport.handle_async_request(step.request))
@@ -231,12 +230,10 @@ async def _read_async(step: Send, response: httpx.Response) -> None:
         # trio warns about a generator that the garbage collector has to finish.
         async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
             async for piece in pieces:
+                # Cancellation needs a step that waits, and there may be none.
+                if time.monotonic() > step.deadline:
+                    raise httpx.ReadTimeout("deadline")
                 if not step.body.feed(piece):
                     break
     finally:
         await response.aclose()
-
-
-@lru_cache(maxsize=1)
-def _ssl_context() -> SSLContext:
-    return httpx.create_ssl_context()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-__all__ = ["convert_to_srgb", "read_profile"]
+__all__ = ["convert_to_srgb", "gamma_table", "read_gamma", "read_profile"]
 
 _SRGB_GAMMA = 1 / 2.2
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
@@ -25,35 +25,55 @@ _D50 = (0.9642, 1.0, 0.8249)
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 
 
-def read_profile(image: Image.Image) -> bytes | None:
-    """Return the ICC profile of an image's samples, or None if they are sRGB.
+def read_gamma(image: Image.Image) -> float | None:
+    """Return the gamma of a PNG file's samples, or None if it is that of sRGB or is not given.
 
-    The profile of a PNG file has precedence over its sRGB chunk, and the sRGB chunk over gAMA and
-    cHRM (PNG specification, third edition, 4.3). A profile is made from gAMA and cHRM, even if one
-    of them is missing. Values that make no sense are ignored.
+    A profile and the sRGB chunk have precedence over gAMA (PNG specification, third edition, 4.3).
+    """
+    gamma = image.info.get("gamma")
+    if not gamma or "srgb" in image.info or image.info.get("icc_profile"):
+        return None
+    return None if abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE else float(gamma)
+
+
+def gamma_table(gamma: float | None, max_value: int) -> list[int]:
+    """Return the 8-bit sRGB sample of each sample from 0 to `max_value`, correctly rounded.
+
+    Args:
+        gamma: The gamma of the samples, or None if they are sRGB already.
+        max_value: The largest sample, 255 or 65535.
+    """
+    if gamma is None:
+        return [(value * 255 + max_value // 2) // max_value for value in range(max_value + 1)]
+    light = ((value / max_value) ** (1 / gamma) for value in range(max_value + 1))
+    return [int(_encode_srgb(value) * 255 + 0.5) for value in light]
+
+
+def _encode_srgb(light: float) -> float:
+    """Apply the transfer function of sRGB (IEC 61966-2-1) to an amount of light from 0 to 1."""
+    return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
+
+
+def read_profile(image: Image.Image) -> bytes | None:
+    """Return the ICC profile of an image's samples, or None if it has none that matters.
+
+    The profile of a PNG file has precedence over its sRGB chunk, and the sRGB chunk over cHRM (PNG
+    specification, third edition, 4.3). A profile is made from cHRM; it expects samples to which
+    `gamma_table` has been applied. Values that make no sense are ignored.
     """
     if embedded_profile := image.info.get("icc_profile"):
         return bytes(embedded_profile)
-    gamma = image.info.get("gamma")
     points = image.info.get("chromaticity")
-    if "srgb" in image.info or (gamma is None and points is None):
+    if points is None or "srgb" in image.info or image.mode in ("1", "L", "LA", "I;16"):
         return None
-    gamma, points = gamma or _SRGB_GAMMA, points or _SRGB
-    has_srgb_points = all(
-        abs(a - b) <= _POINT_TOLERANCE for a, b in zip(points, _SRGB, strict=True)
-    )
-    if abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE and has_srgb_points:
+    if all(abs(a - b) <= _POINT_TOLERANCE for a, b in zip(points, _SRGB, strict=True)):
         return None
-    # The range of a fixed-point number in a profile.
-    exponent = min(max(1 / gamma, 1 / 256), 256.0)
-    if image.mode in ("1", "L", "LA", "I;16"):
-        return _icc(b"GRAY", {b"wtpt": _xyz(_D50), b"kTRC": _curve(exponent)})
-    primaries = _primaries(_SRGB if has_srgb_points else points)
+    primaries = _primaries(points)
     if primaries is None:
         return None
     tags = {b"wtpt": _xyz(_D50)}
     for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
-        tags |= {letter + b"XYZ": _xyz(primary), letter + b"TRC": _curve(exponent)}
+        tags |= {letter + b"XYZ": _xyz(primary), letter + b"TRC": _SRGB_CURVE}
     return _icc(b"RGB ", tags)
 
 
@@ -128,5 +148,10 @@ def _xyz(values: Sequence[float]) -> bytes:
     return struct.pack(">4s4x3i", b"XYZ ", *(round(value * 65536) for value in values))
 
 
-def _curve(exponent: float) -> bytes:
-    return struct.pack(">4s4xHxxi", b"para", 0, round(exponent * 65536))
+# The transfer function of sRGB as a parametric curve (ICC.1:2022, 10.18).
+_SRGB_CURVE = struct.pack(
+    ">4s4xHxx5i",
+    b"para",
+    3,
+    *(round(value * 65536) for value in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)),
+)

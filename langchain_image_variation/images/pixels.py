@@ -12,14 +12,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
     OutputError,
 )
-from langchain_image_variation.images.color import convert_to_srgb, read_profile
+from langchain_image_variation.images.color import (
+    convert_to_srgb,
+    gamma_table,
+    read_gamma,
+    read_profile,
+)
+from langchain_image_variation.images.deep_samples import (
+    has_deep_samples,
+    load_deep_samples,
+    reduce_to_8_bits,
+)
+from langchain_image_variation.images.formats import recognize_supported
+from langchain_image_variation.images.heic import open_heic
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import (
     APPEARANCE,
@@ -35,7 +47,7 @@ from langchain_image_variation.images.png.chunks import (
     strip_metadata,
 )
 from langchain_image_variation.images.png.scanlines import check_scanlines
-from langchain_image_variation.images.work_limits import check_work
+from langchain_image_variation.images.work_limits import MAX_PIXELS, check_work
 
 __all__ = [
     "PLAIN_MODES",
@@ -56,6 +68,9 @@ __all__ = [
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `normalize` returns: gray or RGB, with or without alpha, 8 bits per sample."""
+
+_PREMULTIPLIED_MODES = {"La": "LA", "RGBa": "RGBA"}
+"""The modes whose colors are multiplied by alpha, and the same modes without that."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,17 +99,30 @@ def decode(png: SquarePNG) -> Image.Image:
 
 
 def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Open a file with Pillow, without decoding its pixels. No other function passes Pillow a file.
+    """Open a file without decoding its pixels. No other function passes Pillow a file.
 
     Args:
         data: The bytes of a file.
-        formats: Pillow's names of the allowed formats. By default, every format that Pillow knows.
+        formats: The allowed formats, from `FORMATS`. By default, these and every other format that
+            Pillow knows.
 
     Raises:
-        InvalidImageError: If the file takes too much work to decode. Pillow's own exceptions
-            propagate: call this inside `translate_decoder_errors`.
+        InvalidImageError: If the file takes too much work to decode, or if it is AVIF and Pillow
+            was built without it. Pillow's own exceptions propagate: call this inside
+            `translate_decoder_errors`.
+        MissingExtraError: If the file is HEIC and pillow-heif is not installed.
     """
     check_work(data)
+    format = recognize_supported(data)
+    if formats is not None and format not in formats:
+        raise UnidentifiedImageError
+    if format == "HEIC":
+        return open_heic(data)
+    if format == "AVIF" and not features.check("avif"):
+        raise InvalidImageError(
+            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
+            "export the image as PNG or JPEG."
+        )
     return Image.open(io.BytesIO(data), formats=formats)
 
 
@@ -115,8 +143,8 @@ def open_png(data: bytes) -> Image.Image:
     data = filter_chunks(data, keep=PIXELS | APPEARANCE)
     header, _ = check_order(read_chunks(data))
     check_scanlines(data)
-    image = open_image(_adapt_transparency(data, header), ("PNG",))
-    image.load()
+    adapted_data = _adapt_transparency(data, header)
+    image = load_deep_samples(lambda: open_image(adapted_data, ("PNG",)))
     if header.color_type == INDEXED:
         colors = next(len(body) // 3 for name, body in read_chunks(data) if name == b"PLTE")
         if int(image.getextrema()[1]) >= colors:  # type: ignore[arg-type]  # a pair, as for any single band
@@ -128,7 +156,7 @@ def _adapt_transparency(data: bytes, header: Header) -> bytes:
     """Convert the transparent color in tRNS to the samples that Pillow compares it with.
 
     Pillow compares it with samples that it has already converted to 8 bits: it scales up 2-bit and
-    4-bit samples, and keeps the high byte of 16-bit color.
+    4-bit samples. `reduce_to_8_bits` compares 16-bit samples in full.
     """
     if header.color_type == INDEXED:
         return data
@@ -138,8 +166,6 @@ def _adapt_transparency(data: bytes, header: Header) -> bytes:
         samples = [value & max_value for (value,) in struct.iter_unpack(">H", body)]
         if header.bit_depth in (2, 4):
             samples = [value * 255 // max_value for value in samples]
-        elif header.bit_depth == 16 and len(samples) == 3:
-            samples = [value >> 8 for value in samples]
         return struct.pack(f">{len(samples)}H", *samples)
 
     return replace_chunks(data, b"tRNS", convert)
@@ -177,13 +203,24 @@ def decode_result(data: bytes) -> Image.Image:
     """Return the pixels of an engine's result. Some servers send JPEG or WebP instead of PNG.
 
     Raises:
-        OutputError: If the result is not a readable image in one of these formats, or takes too
-            much work to decode.
+        OutputError: If the result is not a readable image in one of these formats, has more than
+            `MAX_PIXELS` pixels, or takes too much work to decode.
     """
     failure = OutputError("A result is not a readable PNG, JPEG or WebP image.")
+    too_large_error = OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.")
+
+    def open_result() -> Image.Image:
+        try:
+            image = open_image(data, ("PNG", "JPEG", "WEBP"))
+        except Image.DecompressionBombError:
+            raise too_large_error from None
+        if image.width * image.height > MAX_PIXELS:
+            raise too_large_error
+        return image
+
     try:
-        with translate_decoder_errors(failure), open_image(data, ("PNG", "JPEG", "WEBP")) as image:
-            return normalize(image)
+        with translate_decoder_errors(failure):
+            return normalize(load_deep_samples(open_result))
     except InvalidImageError as error:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
@@ -263,8 +300,7 @@ def normalize(
 
     EXIF orientation and color information are applied, colors that alpha hides are made white, and
     all metadata is dropped. An animation keeps its current frame. Corrupt EXIF and corrupt profiles
-    are ignored. 16-bit gray is rounded to 8 bits. For 16-bit color and alpha, Pillow keeps the high
-    byte.
+    are ignored. 16-bit samples are rounded to 8 bits, after their gamma has been applied.
 
     Args:
         image: An image in any of Pillow's modes. It is not changed.
@@ -276,15 +312,24 @@ def normalize(
     # In a PNG file, EXIF may come after the pixels.
     image.load()
     transposition = _UPRIGHT.get(_orientation(image))
-    icc = read_profile(image)
-    original, image = image, _cut_out(image, box or (0, 0, *image.size), min_side)
+    icc, gamma = read_profile(image), read_gamma(image)
+    original, box = image, box or (0, 0, *image.size)
+    if has_deep_samples(image):
+        image = reduce_to_8_bits(image, box, gamma)
+        gamma, box = None, (0, 0, *image.size)
+    image = _cut_out(image, box, min_side)
+    if image.mode in _PREMULTIPLIED_MODES:
+        image = image.convert(_PREMULTIPLIED_MODES[image.mode])
     has_alpha = image.has_transparency_data
     if image.mode.startswith(("I", "F")):
         image = _scale_to_8_bits(image)
-    is_gray = image.mode in ("1", "L", "LA", "La")
+    is_gray = image.mode in ("1", "L", "LA")
+    mode = ("LA" if has_alpha else "L") if is_gray else ("RGBA" if has_alpha else "RGB")
+    if gamma is not None:
+        tables = gamma_table(gamma, 255) * (1 if is_gray else 3) + [*range(256)] * has_alpha
+        image = (image if image.mode == mode else image.convert(mode)).point(tables)
     if icc is not None:
         image = convert_to_srgb(image, icc)
-    mode = ("LA" if has_alpha else "L") if is_gray else ("RGBA" if has_alpha else "RGB")
     if image.mode != mode or image is original:
         image = image.convert(mode)
     image.info = {}
@@ -294,13 +339,17 @@ def normalize(
 
 def is_normalized(image: Image.Image) -> bool:
     """Return whether `normalize` would leave the samples of a decoded PNG file unchanged."""
-    if _orientation(image) in _UPRIGHT or read_profile(image) is not None:
+    if _orientation(image) in _UPRIGHT:
+        return False
+    if read_profile(image) is not None or read_gamma(image) is not None:
         return False
     if not image.has_transparency_data:
         return True
     if image.mode not in ("P", "LA", "RGBA"):
         # A single transparent color is hidden wherever it occurs.
         return False
+    if has_deep_samples(image):
+        image = reduce_to_8_bits(image, (0, 0, *image.size), None)
     return not any(whiten_hidden_colors(part.convert("RGBA")) for _, part in _strips(image))
 
 
@@ -416,7 +465,7 @@ _SHORT = 3
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and float samples to 8 bits. Pillow's own conversion clips them."""
+    """Scale 32-bit and float samples to 8 bits. Pillow's own conversion clips them."""
     # Few images need this, and the import takes longer than converting most images.
     import numpy as np
 

@@ -18,18 +18,23 @@ __all__ = [
     "MAX_JPEG_SCANS",
     "MAX_JPEG_SEGMENTS",
     "MAX_JPEG_STRAY_BYTES",
+    "MAX_PIXELS",
     "check_work",
 ]
+
+MAX_PIXELS = 89_478_485
+"""An image that is decoded may have at most this many pixels: Pillow's own limit, a quarter of a GB
+as RGB samples. Pillow only warns about an image of up to twice as many."""
 
 MAX_JPEG_SCANS = 100
 """A JPEG file may have at most this many scans, because each costs a pass over the whole image,
 even if it has no data. libjpeg's own progressive script writes 6 scans for a gray image, 10 for
 YCbCr and 18 for CMYK, and other encoders about 14. libtiff has the same limit for JPEG in TIFF."""
 
-MAX_JPEG_SAMPLES = 25 * 89_478_485
+MAX_JPEG_SAMPLES = 25 * MAX_PIXELS
 """The scans of a JPEG file may read at most this many samples in total. libjpeg's own script reads
 each of a CMYK image's four samples 6 times, or 24 samples per pixel, the most of any mode. The
-limit allows this for the largest image that is decoded, 89,478,485 pixels."""
+limit allows this for the largest image that is decoded, one of `MAX_PIXELS`."""
 
 MAX_JPEG_SEGMENTS = 16_384
 """A JPEG file may have at most this many segments, because Pillow keeps each unknown one. Metadata

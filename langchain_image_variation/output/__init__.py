@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -59,7 +60,8 @@ _WRITERS = 4
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file. May raise an `OutputError`."""
+name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+an `OutputError`."""
 
 _GAP, _CAPTION = 8, 20
 
@@ -328,11 +330,15 @@ class ContactSheet:
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
-        variations = [decode_result(image.read()) for image in response.data]
-        labels = ["source", *(str(index + 1) for index in range(len(variations)))]
         self._seed = response.data[0].seed if response.data else None
+        labels = ["source", *(str(index + 1) for index in range(len(response.data)))]
+        # Results may be much larger than a tile, so no two of them are in memory at once.
+        variations = (decode_result(image.read()) for image in response.data)
         self.image: Image.Image = _draw_sheet(
-            [decode(source), *variations], labels, tile, columns or _default_columns(len(labels))
+            chain([decode(source)], variations),
+            labels,
+            tile,
+            columns or _default_columns(len(labels)),
         )
 
     @classmethod
@@ -408,12 +414,12 @@ def _thumbnail_tile(count: int, columns: int) -> int:
 
 
 def _draw_sheet(
-    images: Sequence[Image.Image], labels: Sequence[str], tile: int, columns: int
+    images: Iterable[Image.Image], labels: Sequence[str], tile: int, columns: int
 ) -> Image.Image:
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
-    rows = -(-len(images) // columns)
+    rows = -(-len(labels) // columns)
     gap, caption = _GAP, _CAPTION
     width = columns * (tile + gap) + gap
     height = rows * (tile + gap + caption) + gap

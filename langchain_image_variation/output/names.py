@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from string import Formatter
@@ -14,7 +15,7 @@ __all__ = [
     "RESULT_NAME",
     "SHEET",
     "NameTemplate",
-    "safe_stem",
+    "safe_name",
 ]
 
 DEFAULT_TEMPLATE = "{stem}-{hash}-{index}"
@@ -32,11 +33,13 @@ _WIDTH = re.compile(r"0[1-9][0-9]?")
 _LITERAL = re.compile(r"[\w. -]*")
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)", re.IGNORECASE)
 _STEM_LENGTH = 40
+_STEM_BYTES = 100
+"""Encrypted file systems, such as eCryptfs, have names of at most 143 bytes."""
 _HASH_LENGTHS = (8, 16, 64)
 _MAX_NAME_BYTES = 255
 """The longest file name that the common file systems of Linux, macOS and Windows allow."""
-_RESERVED_NAME = re.compile(r"(?:aux|con|nul|prn|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.ASCII)
-"""Names that Windows gives to devices, whatever their suffix. A file of that name is lost there."""
+_DEVICE_NAME = re.compile(r"(?:aux|con|nul|prn|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.ASCII)
+"""Names that Windows gives to devices, whatever their suffix."""
 _LONGEST_SEED = 2**64
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 # The end of the name of a result. A number that could be a date is not taken for a hash.
@@ -109,8 +112,8 @@ class NameTemplate:
             is_index_missing = n > 1 and not self.fields & {"index", "seed"}
             field = "index" if is_index_missing else "hash" if "stem" in self.fields else "stem"
             raise self._error(f"gives {count} images the name {excerpt(name)}; add {{{field}}}")
-        if reserved_name := next(filter(_RESERVED_NAME.fullmatch, counts), None):
-            raise self._error(f"gives the name {reserved_name!r}, which Windows reserves")
+        if device_name := next(filter(_DEVICE_NAME.fullmatch, counts), None):
+            raise self._error(f"gives the name {device_name!r}, which Windows reserves")
         for stem in stems:
             *_, longest = self.names(stem, "0" * 64, SHEET, _LONGEST_SEED)
             # The suffix has up to five characters.
@@ -129,7 +132,7 @@ class NameTemplate:
             index: The number of the image from 1, or `SHEET`.
             seed: The seed of the image, if it has one.
         """
-        values = {"stem": safe_stem(stem), "index": index, "seed": "none" if seed is None else seed}
+        values = {"stem": safe_name(stem), "index": index, "seed": "none" if seed is None else seed}
         is_sheet_unmarked = index == SHEET and "index" not in self.fields
         end = f"-{SHEET}" if is_sheet_unmarked else ""
         if "hash" not in self.fields:
@@ -151,15 +154,17 @@ class NameTemplate:
         )
 
 
-def safe_stem(name: str) -> str:
-    """Return a source's name for file names, without the hash and index of an earlier result.
+def safe_name(name: str) -> str:
+    """Return the stem of the file names of results, from the name of their source.
 
-    Characters that could confuse a file system, a terminal or a shell are replaced, and it never
-    begins with a dot or a dash.
+    The hash and index of an earlier result are dropped. What could confuse a file system, a
+    terminal or a shell is replaced, so the stem never begins with a dot or a dash. Long names are
+    cut. The same name gives the same stem on every machine.
     """
-    return (
-        re.sub(r"[^\w.-]+", "-", _HASH_AND_INDEX.sub("", name))
-        .strip("-.")[:_STEM_LENGTH]
-        .strip("-.")
-        or "image"
-    )
+    # macOS decomposes accented letters in file names.
+    name = unicodedata.normalize("NFC", _HASH_AND_INDEX.sub("", name))
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH]
+    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").strip("-.")
+    if "." in stem and _DEVICE_NAME.fullmatch(stem):
+        stem = f"_{stem}"[:_STEM_LENGTH].strip("-.")
+    return stem or "image"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -20,6 +20,7 @@ from langchain_image_variation.engines.traits import engine_base_url, engine_mod
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
+    OutputError,
 )
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
@@ -70,10 +71,12 @@ def create_app(
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors.
         queue: The maximum number of requests waiting for the engine. Any more get a 429.
-        store_dir: The folder of the images that clients get as URLs. By default, a folder in the
+        store_dir: The folder of the images that clients get as URLs, and of the answers to requests
+            with an `Idempotency-Key`. Several processes may share it. By default, a folder in the
             user's cache.
-        store_max_bytes: The maximum size of all these images together, in bytes. The oldest are
-            removed first.
+        store_max_bytes: The maximum size of all files in that folder together, in bytes. The oldest
+            are removed first. They are also removed if the disk is full. If that is not enough,
+            requests for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
 
     Raises:
@@ -118,7 +121,10 @@ def create_app(
             Route("/metrics", handlers.metrics_text),
             Route("/openapi.json", handlers.openapi),
         ],
-        middleware=[Middleware(EarlyAnswer), Middleware(Envelope, metrics=metrics)],
+        middleware=[
+            Middleware(EarlyAnswer, max_seconds=upload_timeout),
+            Middleware(Envelope, metrics=metrics),
+        ],
         lifespan=lambda _: _tidy_store(store),
         exception_handlers={
             ImageVariationError: error_response,  # type: ignore[dict-item]  # takes only these
@@ -150,4 +156,13 @@ async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
 
 
 def _default_store_dir() -> Path:
-    return platformdirs.user_cache_path("langchain-image-variation", appauthor=False) / "files"
+    # Without a home folder, platformdirs raises an error, or older versions return "~".
+    with suppress(RuntimeError):
+        path = platformdirs.user_cache_path("langchain-image-variation", appauthor=False)
+        if path.is_absolute():
+            return path / "files"
+    raise OutputError(
+        "This user has no home folder, so there is no default folder to store images. Choose one "
+        "with store_dir, or --store-dir.",
+        param="store_dir",
+    )

@@ -1,10 +1,15 @@
 """Answers that are sent before the body of the request has ended.
 
-If a connection is closed while unread data is still arriving, it is reset, and many clients then
-lose an answer that they have not read yet (RFC 9112, section 9.6). So the answer is sent, the rest
-of the body is read and dropped for a while, and only then is the connection closed.
+A request that is refused for its head (its key, its path, a full queue) is answered before its body
+is read. If the rest of the body is short, it is then read so that the connection can be kept.
+
+Otherwise the connection is closed, but not at once: if a connection is closed while unread data is
+still arriving, it is reset, and many clients then lose an answer that they have not read yet (RFC
+9112, section 9.6). So the answer is sent, the rest of the body is read and dropped for a while, and
+only then is the connection closed.
 """
 
+import math
 import time
 
 import anyio
@@ -12,9 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["EarlyAnswer"]
 
+_MAX_KEPT_BYTES = 64 * 1024
+"""The length of a body that is read before its answer. uvicorn reads as much before it looks."""
+_MAX_KEPT_SECONDS = 1.0
 _MAX_BYTES = 32 * 1024 * 1024
-_MAX_SECONDS = 10.0
-_MAX_SILENT_SECONDS = 1.0
+_MAX_SILENT_SECONDS = 5.0
 
 
 class EarlyAnswer:
@@ -22,17 +29,20 @@ class EarlyAnswer:
 
     Args:
         app: The app inside.
+        max_seconds: How many seconds the rest of a body is read after an answer.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, max_seconds: float) -> None:
         self._app = app
+        self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not _has_body(scope):
+        length = _body_length(scope) if scope["type"] == "http" else 0
+        if length == 0:
             await self._app(scope, receive, send)
             return
-        body_ended = False
+        body_ended = is_early = False
 
         async def receive_and_watch() -> Message:
             nonlocal body_ended
@@ -41,31 +51,42 @@ class EarlyAnswer:
             return message
 
         async def send_and_drain(message: Message) -> None:
-            if body_ended:
+            nonlocal is_early
+            if message["type"] == "http.response.start":
+                if not body_ended and length <= _MAX_KEPT_BYTES:
+                    with anyio.move_on_after(_MAX_KEPT_SECONDS):
+                        while not body_ended:
+                            await receive_and_watch()
+                is_early = not body_ended
+                if is_early:
+                    headers = [p for p in message["headers"] if p[0].lower() != b"connection"]
+                    message = {**message, "headers": [*headers, (b"connection", b"close")]}
                 await send(message)
-            elif message["type"] == "http.response.start":
-                headers = [pair for pair in message["headers"] if pair[0].lower() != b"connection"]
-                await send({**message, "headers": [*headers, (b"connection", b"close")]})
-            elif message.get("more_body", False):
+            elif not is_early or message.get("more_body", False):
                 await send(message)
             else:
                 await send({**message, "more_body": True})
-                await _drop_body(receive_and_watch)
+                await _drop_body(receive_and_watch, self._max_seconds)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await self._app(scope, receive_and_watch, send_and_drain)
 
 
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+def _body_length(scope: Scope) -> float:
+    """Return the length of a body in bytes: infinity if it is sent in chunks."""
+    length = 0.0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return math.inf
+        if name == b"content-length":
+            # A server has checked it, but another one may be less strict than uvicorn.
+            length = float(value) if value.isdigit() else math.inf
+    return length
 
 
-async def _drop_body(receive: Receive) -> None:
+async def _drop_body(receive: Receive, max_seconds: float) -> None:
     """Read and drop the rest of a body, up to limits of length, time and silence."""
-    bytes_left, deadline = _MAX_BYTES, time.monotonic() + _MAX_SECONDS
+    bytes_left, deadline = _MAX_BYTES, time.monotonic() + max_seconds
     while bytes_left > 0 and time.monotonic() < deadline:
         with anyio.move_on_after(_MAX_SILENT_SECONDS) as silence:
             message = await receive()

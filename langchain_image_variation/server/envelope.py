@@ -22,7 +22,7 @@ from langchain_image_variation.exceptions import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.server.idle import CROWDED_KEY
+from langchain_image_variation.server.connection import CROWDED_KEY
 from langchain_image_variation.server.metrics import Metrics
 
 __all__ = ["Envelope", "error_response", "routing_error_response"]

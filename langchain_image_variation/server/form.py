@@ -18,7 +18,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
 
-__all__ = ["MAX_BODY_BYTES", "VariationForm", "drain", "read_form"]
+__all__ = ["MAX_BODY_BYTES", "VariationForm", "read_form"]
 
 MAX_BODY_BYTES = 2 * MAX_PNG_BYTES
 """A longer body cannot be valid, and is rejected while it arrives. An image that is only a little
@@ -68,19 +68,17 @@ async def read_form(
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0]
     if media_type.strip().lower() != "multipart/form-data":
-        await drain(request, timeout=timeout)
         raise InvalidRequestError(
             "The body must be multipart/form-data, with the image as the file part 'image', got "
             f"{excerpt(media_type) if content_type else 'no content type'}."
         )
     with _reserve_memory(_content_length(request) or MAX_BODY_BYTES + 1) as in_memory:
-        try:
-            form = MultipartForm(content_type, in_memory=in_memory, option_names=option_names)
-        except InvalidRequestError:
-            await drain(request, timeout=timeout)
-            raise
-        with closing(form):
-            await _fill(form, request, timeout)
+        with closing(
+            MultipartForm(content_type, in_memory=in_memory, option_names=option_names)
+        ) as form:
+            with _time_limit(timeout):
+                async for piece in _body_pieces(request):
+                    await form.feed(piece)
             async with loading_slot:
                 admit()
                 image = await form.image()
@@ -88,31 +86,6 @@ async def read_form(
     if chunks.has_few_chunks(image):
         return _validate(image, form.fields, option_names)
     return await anyio.to_thread.run_sync(_validate, image, form.fields, option_names)
-
-
-async def drain(request: Request, *, timeout: float) -> None:
-    """Read and drop the body of a request that is refused, so that the connection can be kept.
-
-    Raises:
-        InvalidRequestError: If the body takes more than `timeout` seconds to arrive (408).
-        PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
-    """
-    with _time_limit(timeout):
-        async for _ in _body_pieces(request):
-            pass
-
-
-async def _fill(form: MultipartForm, request: Request, timeout: float) -> None:
-    pieces = _body_pieces(request)
-    with _time_limit(timeout):
-        try:
-            async for piece in pieces:
-                await form.feed(piece)
-        except InvalidRequestError:
-            # Drop the rest, like `drain`.
-            async for _ in pieces:
-                pass
-            raise
 
 
 async def _body_pieces(request: Request) -> AsyncIterator[bytes]:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -21,12 +21,11 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.traits import request_options
+from langchain_image_variation.engines.traits import read_fingerprint, request_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
     ExpiredURLError,
-    ImageVariationError,
     InvalidImageError,
     ModelNotFoundError,
     NotFoundError,
@@ -37,9 +36,10 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import VariationForm, drain, read_form
+from langchain_image_variation.server.form import VariationForm, read_form
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
@@ -100,7 +100,11 @@ class Handlers:
         )
         self._upload_timeout = upload_timeout
         self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
-        self._idempotency = Idempotency(_IDEMPOTENCY_BYTES, queue_place=turns.queue_place)
+        self._idempotency = Idempotency(
+            _IDEMPOTENCY_BYTES,
+            AnswerRecords(store.folder, _engine_name(engine)),
+            queue_place=turns.queue_place,
+        )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
             {name: getattr(engine, name, None) for name in self._option_names},
@@ -121,7 +125,9 @@ class Handlers:
                 request.headers.get("x-client-request-id"), form.request.n
             ) as progress,
         ):
-            async with self._idempotency.answer(key, form, seconds=seconds) as answer:
+            async with self._idempotency.answer(
+                key, form, client=self._client(request), seconds=seconds
+            ) as answer:
                 if answer.body is None:
                     work = self._take_turn(form, self._base_url(request), progress)
                     # A client that leaves ends this task at once. The work keeps its turn until
@@ -159,11 +165,13 @@ class Handlers:
         return ImageFileResponse(request, image, name=name)
 
     async def health(self, request: Request) -> Response:
-        """`GET /healthz`: 200 when ready, 503 while draining."""
+        """`GET /healthz`: 200 when ready, 503 while draining or unable to store images."""
         self._access.check_host(request)
-        is_draining = request.app.state.is_draining
-        status = "draining" if is_draining else "ready"
-        return JSONResponse({"status": status}, 503 if is_draining else 200)
+        if request.app.state.is_draining:
+            return JSONResponse({"status": "draining"}, 503)
+        if not await anyio.to_thread.run_sync(self._store.has_room):
+            return JSONResponse({"status": "cannot store images"}, 503)
+        return JSONResponse({"status": "ready"})
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -198,13 +206,8 @@ class Handlers:
         def check_capacity() -> None:
             self._check_capacity(request)
 
-        try:
-            self._access.check(request)
-            check_capacity()
-        except ImageVariationError:
-            # An answer before the end of the body would close the connection.
-            await drain(request, timeout=self._upload_timeout)
-            raise
+        self._access.check(request)
+        check_capacity()
         return await read_form(
             request,
             option_names=self._option_names,
@@ -218,9 +221,15 @@ class Handlers:
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         engine = self._engine_with_options(form.options)
-        async with self._turns.turn():
+        async with self._turns.turn(), self._room(form.request):
             response = await self._call_engine(engine, form.request, progress)
             return await asyncio.to_thread(self._build_body, response, form.request, base_url)
+
+    def _room(self, request: CreateImageVariationRequest) -> AbstractAsyncContextManager[None]:
+        """Make sure, before the engine works, that the store has room for its images."""
+        if request.response_format == "url":
+            return self._store.reserve(request.n, request.side)
+        return nullcontext()
 
     def _engine_with_options(
         self, options: Mapping[str, object]
@@ -249,13 +258,12 @@ class Handlers:
         self, response: ImagesResponse, request: CreateImageVariationRequest, base_url: str
     ) -> bytes:
         """Return the body for an engine's response: each image as a PNG of the requested size."""
-        images = []
-        for image in response.data:
-            png = _resized_png(image.read(), request.side)
-            if request.response_format == "url":
-                images.append(Image(url=f"{base_url}/files/{self._store.add(png)}"))
-            else:
-                images.append(Image(b64_json=base64.b64encode(png).decode("ascii")))
+        pngs = (_resized_png(image.read(), request.side) for image in response.data)
+        if request.response_format == "url":
+            names = self._store.add_all(pngs)
+            images = [Image(url=f"{base_url}/files/{name}") for name in names]
+        else:
+            images = [Image(b64_json=base64.b64encode(png).decode("ascii")) for png in pngs]
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
 
     def _check_capacity(self, request: Request) -> None:
@@ -274,6 +282,13 @@ class Handlers:
             return self._public_url.rstrip("/")
         return str(request.base_url.replace(path=_root_path(request)))
 
+    def _client(self, request: Request) -> str:
+        """Return a text that tells clients apart: their key or, if none is checked, the address."""
+        key = request.headers.get("authorization", "")
+        if self._access.requires_key or request.client is None:
+            return key
+        return f"{key} {request.client.host}"
+
     def _model(self, name: str) -> dict[str, object]:
         return {
             "id": name,
@@ -281,6 +296,12 @@ class Handlers:
             "created": self._start_time,
             "owned_by": "langchain-image-variation",
         }
+
+
+def _engine_name(engine: VariationEngine | AsyncVariationEngine) -> str:
+    """Return a text that tells engines apart, as far as they state their settings."""
+    kind = type(engine)
+    return f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
 
 
 def _root_path(request: Request) -> str:

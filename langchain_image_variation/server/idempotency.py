@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import anyio
+
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
+from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.form import VariationForm
 
 __all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
@@ -41,7 +44,8 @@ class Idempotency:
     take too much memory, the oldest are forgotten.
 
     Args:
-        max_bytes: The maximum size of all remembered answers together, in bytes.
+        max_bytes: The maximum size of all answers in memory together, in bytes.
+        records: Where answers are shared with other processes. By default, they are not shared.
         queue_place: Entered by a request while it waits for the answer to another one. May refuse
             it.
         clock: Returns the time in seconds.
@@ -50,11 +54,13 @@ class Idempotency:
     def __init__(
         self,
         max_bytes: int,
+        records: AnswerRecords | None = None,
         *,
         queue_place: Callable[[], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_bytes = max_bytes
+        self._records = records
         self._queue_place = queue_place
         self._clock = clock
         self._bytes = 0
@@ -62,7 +68,7 @@ class Idempotency:
 
     @asynccontextmanager
     async def answer(
-        self, key: str | None, form: VariationForm, *, seconds: float = DAY
+        self, key: str | None, form: VariationForm, *, client: str = "", seconds: float = DAY
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
@@ -73,6 +79,7 @@ class Idempotency:
         Args:
             key: The key. Requests without one share nothing.
             form: The form of the request.
+            client: A text that tells clients apart. They share no answers.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
@@ -87,6 +94,7 @@ class Idempotency:
             raise InvalidRequestError(
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
+        key = json.dumps([client, key])
         digest = _digest(form)
         earlier_answer = await self._earlier_answer(key, digest)
         if earlier_answer is not None:
@@ -94,6 +102,20 @@ class Idempotency:
             return
         answer = self._answers[key] = Answer(digest, self._clock() + seconds)
         try:
+            if self._records is None:
+                yield answer
+                return
+            async with self._records.open(key, self._queue_place) as record:
+                recorded_answer = await anyio.to_thread.run_sync(record.read)
+                if recorded_answer is None:
+                    yield answer
+                    if answer.body is not None:
+                        await anyio.to_thread.run_sync(record.write, digest, answer.body, seconds)
+                    return
+            if recorded_answer.digest != digest:
+                raise _conflict_error()
+            answer.body = recorded_answer.body
+            answer.expires = self._clock() + recorded_answer.seconds
             yield answer
         finally:
             if answer.body is None:
@@ -113,7 +135,7 @@ class Idempotency:
                 self._drop(key)
                 return None
             if answer.digest != digest:
-                raise ConflictError("This Idempotency-Key was used for a different request.")
+                raise _conflict_error()
             if answer.body is None:
                 with self._queue_place():
                     await answer.finished_event.wait()
@@ -132,6 +154,10 @@ class Idempotency:
 
     def _drop(self, key: str) -> None:
         self._bytes -= len(self._answers.pop(key).body or b"")
+
+
+def _conflict_error() -> ConflictError:
+    return ConflictError("This Idempotency-Key was used for a different request.")
 
 
 def _digest(form: VariationForm) -> str:

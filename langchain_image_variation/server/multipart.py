@@ -44,6 +44,7 @@ class MultipartForm:
         self._image_pieces: list[memoryview] = []
         self._file: IO[bytes] | None = None if in_memory else tempfile.TemporaryFile()
         self._has_image = False
+        self._is_closed = False
         self._names: set[str] = set()
         self._headers: dict[bytes, bytes] = {}
         self._header = bytearray(), bytearray()
@@ -64,6 +65,7 @@ class MultipartForm:
                     "on_headers_finished": self._on_headers_finished,
                     "on_part_data": self._on_data,
                     "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
                 },
             )
         except FormParserError:
@@ -85,11 +87,17 @@ class MultipartForm:
             await anyio.to_thread.run_sync(self._file.write, data)
 
     async def image(self) -> bytes:
-        """Return the bytes of `image`, once.
+        """Return the bytes of `image`, once. The whole body must have been fed.
 
         Raises:
-            InvalidRequestError: If the form has no `image`.
+            InvalidRequestError: If the form has no closing boundary or no `image`.
         """
+        if not self._is_closed:
+            # RFC 2046, section 5.1.1. Its last field may be cut off, or missing.
+            raise InvalidRequestError(
+                "The multipart form ends before its closing boundary, so a part of it may be "
+                "missing. Send the whole form."
+            )
         if not self._has_image:
             raise InvalidRequestError("image is missing. Send one image as a file.", param="image")
         if self._file is not None:
@@ -114,8 +122,12 @@ class MultipartForm:
         self._header[1].extend(data[start:end])
 
     def _on_header_end(self) -> None:
-        name, value = self._header
-        self._headers[bytes(name).lower()] = bytes(value)
+        name, value = bytes(self._header[0]).lower(), bytes(self._header[1])
+        # Programs would disagree about which of two headers counts. Those that end a line at a bare
+        # LF would see two of them, too.
+        if name in self._headers or b"\n" in value:
+            raise _invalid_form_error()
+        self._headers[name] = value
         self._header = bytearray(), bytearray()
 
     def _on_headers_finished(self) -> None:
@@ -156,6 +168,9 @@ class MultipartForm:
             self._has_image = True
         elif self._value:
             self.fields[self._name] = _text(self._value)
+
+    def _on_end(self) -> None:
+        self._is_closed = True
 
 
 def _text(data: bytes | bytearray) -> str:

@@ -23,7 +23,7 @@ _ERRORS = {
     "429": "The queue is full.",
     "500": "The engine or the server failed.",
     "502": "The server of a hosted engine cannot be reached.",
-    "503": "The server is shutting down, or the engine is not ready.",
+    "503": "The server is shutting down or has no room for images, or the engine is not ready.",
     "504": "The server of a hosted engine did not answer in time.",
 }
 _WHOLE = {"type": "integer", "minimum": 0}
@@ -166,10 +166,11 @@ def _file() -> dict[str, Any]:
 
 
 def _health() -> dict[str, Any]:
-    status = {"application/json": {"schema": _object({"status": {"enum": ["ready", "draining"]}})}}
+    values = ["ready", "draining", "cannot store images"]
+    status = {"application/json": {"schema": _object({"status": {"enum": values}})}}
     operation = _get("health", "The server is ready.", status)
     operation["responses"]["503"] = {
-        "description": "The server is shutting down.",
+        "description": "The server is shutting down, or has no room for images.",
         "content": status,
     }
     return operation

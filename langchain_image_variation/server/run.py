@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.server.idle import Connection
+from langchain_image_variation.server.connection import Connection
 
 __all__ = ["listen", "run_app"]
 

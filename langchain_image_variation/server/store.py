@@ -2,29 +2,37 @@
 
 import hashlib
 import hmac
+import logging
 import os
-import re
-import secrets
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError, OutputError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
+import anyio
+
+from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError
+from langchain_image_variation.images.png import MAX_PNG_BYTES
+from langchain_image_variation.server.store_folder import Reservation, StoreFolder
 
 __all__ = ["ImageStore", "StoredImage"]
 
-_KEY_BYTES = 32
+LOGGER = logging.getLogger("langchain_image_variation.server")
+
 _SUFFIX = ".png"
-_MODE = 0o600
-# The files that the store writes. It never touches any other file in the folder.
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.png|" + TEMPORARY_NAME.pattern)
 _MAX_TIDY_SECONDS = 60.0
-_PART_SECONDS = 600.0
-"""How long a file may take to be written."""
+_MAX_IMAGE_BYTES = 2 * MAX_PNG_BYTES
+"""A longer file was not stored by the server, and is not read. Noise of 1024 x 1024 pixels with
+alpha, the longest image, takes little more than half."""
+_BYTES_PER_PIXEL = 4
+"""The room that is reserved for an image before it is made: 8 bits for each of red, green, blue and
+alpha. Compression only helps."""
+_DEFAULT_SIDE = 1024
+_MAX_CHECKED_FILES = 1000
+"""How many files are known to be intact. Reading a file of 2 MB to check it takes 2 ms."""
 
 
 class StoredImage(NamedTuple):
@@ -42,65 +50,73 @@ class ImageStore:
     """Keeps images for a while, in a folder that outlives the process.
 
     A URL contains the name of a file, the time when the URL expires in milliseconds, and an
-    HMAC-SHA256 (RFC 2104) of both. The folder contains the key for it. Each file's mtime is its
-    expiry time, so stores with different settings can share a folder. Files are written atomically.
-    Expired files, and the oldest ones if there are too many, are removed when an image is added;
-    `tidy` removes them too.
+    HMAC of both. The folder contains the key for it. The name is the hash of the
+    content, which is checked before an image is sent, so a file that somebody replaced is not sent.
 
     Args:
-        directory: The folder. If it does not exist, it is created so that only this user can read
-            it.
+        directory: The folder. See `StoreFolder`.
         ttl: For how many seconds a URL works.
-        max_bytes: The maximum size of all images together, in bytes.
+        max_bytes: The maximum size of all files of the store together, in bytes.
 
     Raises:
         OutputError: If the folder cannot be used.
     """
 
     def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
-        self._directory = directory
         self.ttl = ttl
         """For how many seconds a URL works."""
         self.tidy_seconds = min(_MAX_TIDY_SECONDS, ttl)
         """How often to look for expired files."""
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._free_bytes = 0
-        self._next_scan = 0.0
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._key = _load_key(directory / "key")
-            self._evict(0)
-        except OSError:
-            raise OutputError(
-                f"The folder {directory.name!r} cannot be used to store images. Choose another one."
-            ) from None
+        self.folder = StoreFolder(directory, max_bytes=max_bytes, tidy_seconds=self.tidy_seconds)
+        """Where the images are."""
+        self._checked_files: set[tuple[object, ...]] = set()
 
-    def add(self, png: bytes) -> str:
-        """Store an image, and return the last part of its URL.
+    @asynccontextmanager
+    async def reserve(self, count: int, side: int) -> AsyncIterator[None]:
+        """Reserve room on the disk for square images of this side, until the block ends.
 
         Raises:
-            OutputError: If the image cannot be written.
+            ServiceUnavailableError: If there is no room.
+        """
+        reservation = Reservation(count * side * side * _BYTES_PER_PIXEL)
+        try:
+            await anyio.to_thread.run_sync(self.folder.reserve, reservation)
+            yield
+        finally:
+            self.folder.release(reservation)
+
+    def has_room(self) -> bool:
+        """Return whether there is room for the answer to a request without optional fields."""
+        return self.folder.has_room(_DEFAULT_SIDE**2 * _BYTES_PER_PIXEL)
+
+    def add_all(self, pngs: Iterable[bytes]) -> list[str]:
+        """Store the images of one answer, and return the last part of the URL of each.
+
+        To make room, older images are removed, but none of these.
+
+        Raises:
+            ServiceUnavailableError: If an image cannot be written.
         """
         expiry = time.time() + self.ttl
         milliseconds = int(expiry * 1000)
-        name = hashlib.sha256(png).hexdigest()
-        path = self._directory / f"{name}{_SUFFIX}"
-        try:
-            with self._lock:
-                self._evict(len(png))
-                # With the lock, or another thread could be about to remove the file as expired.
-                exists = _extend(path, expiry)
-            if not exists:
-                with atomic_write(path, mode=_MODE, mtime=expiry) as file:
-                    file.write(png)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise OutputError(f"The image cannot be stored: {reason}.") from None
-        return f"{name}{_SUFFIX}?se={milliseconds}&sig={self._signature(name, milliseconds)}"
+        addresses = []
+        file_names: set[str] = set()
+        for png in pngs:
+            name = hashlib.sha256(png).hexdigest()
+            file_names.add(f"{name}{_SUFFIX}")
+            self.folder.store(
+                f"{name}{_SUFFIX}",
+                png,
+                expiry=expiry,
+                is_intact=partial(self._is_intact, name=name),
+                keep=file_names,
+            )
+            signature = self._signature(name, milliseconds)
+            addresses.append(f"{name}{_SUFFIX}?se={milliseconds}&sig={signature}")
+        return addresses
 
     def open(self, file_name: str, expires: str, signature: str) -> StoredImage:
-        """Open the image of a URL. A symbolic link is never followed.
+        """Open the image of a URL.
 
         Args:
             file_name: The name of the file.
@@ -109,7 +125,7 @@ class ImageStore:
 
         Raises:
             ExpiredURLError: If the URL has expired, or the signature is wrong.
-            NotFoundError: If the image was evicted.
+            NotFoundError: If the image was evicted, or its file was replaced.
         """
         name = file_name.removesuffix(_SUFFIX)
         # Compared as bytes: a client can send any characters.
@@ -119,76 +135,37 @@ class ImageStore:
         seconds = int(expires[:15]) / 1000 - time.time() if is_signed else 0
         if seconds <= 0:
             raise ExpiredURLError("The URL of this image has expired or is invalid.")
-        try:
-            file = open(self._directory / f"{name}{_SUFFIX}", "rb", opener=_open_file)
-        except OSError:
-            raise NotFoundError("This image was removed to make room for newer ones.") from None
-        return StoredImage(file, os.fstat(file.fileno()).st_size, int(seconds))
+        file = self.folder.open(f"{name}{_SUFFIX}")
+        if file is not None and self._is_intact(file, name=name):
+            return StoredImage(file, os.fstat(file.fileno()).st_size, int(seconds))
+        if file is not None:
+            file.close()
+        raise NotFoundError("This image was removed to make room for newer ones.")
 
     def tidy(self) -> None:
-        """Remove expired files. If the folder cannot be read now, the next call tries again."""
-        with self._lock, suppress(OSError):
-            self._next_scan = 0.0
-            self._evict(0)
+        """Remove expired files."""
+        self.folder.tidy()
 
     def _signature(self, name: str, milliseconds: int) -> str:
-        text = f"{name}\n{milliseconds}".encode()
-        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
+        return self.folder.sign(f"{name}\n{milliseconds}")
 
-    def _evict(self, length: int) -> None:
-        """Remove expired files, and the oldest ones until an image of this length fits.
-
-        A folder can hold very many files. It is only scanned from time to time, and when it could
-        be full.
-        """
-        self._free_bytes -= length
-        if self._free_bytes >= 0 and time.monotonic() < self._next_scan:
-            return
-        files = sorted(self._files())
-        now = time.time()
-        total = length + sum(size for _, size, _ in files)
-        for expiry, size, path in files:
-            if expiry >= now and total <= self._max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-        self._free_bytes = self._max_bytes - total
-        self._next_scan = time.monotonic() + self.tidy_seconds
-
-    def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Yield the expiry, the size and the path of each file."""
-        for path in self._directory.iterdir():
-            if _FILE_NAME.fullmatch(path.name):
-                # Another process may have removed it.
-                with suppress(FileNotFoundError):
-                    status = path.stat()
-                    # The mtime of a file that is being written is not its expiry yet.
-                    grace = _PART_SECONDS if path.suffix == ".part" else 0.0
-                    yield status.st_mtime + grace, status.st_size, path
-
-
-def _load_key(path: Path) -> bytes:
-    """Return the folder's key. The first process makes it."""
-    if not path.exists():
-        # Unlike a rename, a link never replaces the key of another process.
-        with suppress(FileExistsError), atomic_write(path, publish=os.link, mode=_MODE) as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-    key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise OSError("the key is corrupt")
-    return key
-
-
-def _open_file(path: str, flags: int) -> int:
-    # Windows has no such flag, and only administrators can make symbolic links there.
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
-
-
-def _extend(path: Path, expiry: float) -> bool:
-    """Keep a file at least until a time. Return whether it exists."""
-    try:
-        if path.stat().st_mtime < expiry:
-            os.utime(path, (expiry, expiry))
-    except FileNotFoundError:
-        return False
-    return True
+    def _is_intact(self, file: BufferedReader, *, name: str) -> bool:
+        """Return whether a file has the content that its name stands for."""
+        status = os.fstat(file.fileno())
+        # Nobody can change a file without a change of its ctime.
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        identity = (name, status.st_dev, status.st_ino, status.st_size, *times)
+        if identity in self._checked_files:
+            return True
+        is_intact = (
+            status.st_size <= _MAX_IMAGE_BYTES
+            and hashlib.file_digest(file, "sha256").hexdigest() == name
+        )
+        if not is_intact:
+            LOGGER.warning("The content of a file of the store was replaced: %s%s", name, _SUFFIX)
+            return False
+        file.seek(0)
+        if len(self._checked_files) >= _MAX_CHECKED_FILES:
+            self._checked_files.clear()
+        self._checked_files.add(identity)
+        return True

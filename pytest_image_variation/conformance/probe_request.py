@@ -15,6 +15,7 @@ __all__ = ["BOUNDARY", "WRONG_KEY", "Field", "File", "Key", "ProbeRequest"]
 
 BOUNDARY = "image-variation-conformance"
 """No image of the kit contains it."""
+_FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 Key = Literal["right", "none", "wrong", "lower case", "basic"]
 """The key to send: the server's own, none, a wrong one, or the server's own with the scheme in
@@ -63,6 +64,8 @@ class ProbeRequest:
     """Relative to the base URL, or a whole URL."""
     parts: tuple[Field | File, ...] = ()
     """The parts of the form. Without parts, `body` is sent."""
+    is_closed: bool = True
+    """Whether the form ends with its closing boundary."""
     body: str | None = None
     content_type: str | None = None
     """The content type of `body`."""
@@ -81,12 +84,12 @@ class ProbeRequest:
         """Return the body, or None if there is none."""
         if not self.parts:
             return None if self.body is None else self.body.encode()
-        return Form(tuple(map(_form_part, self.parts))).encode(BOUNDARY)
+        return Form(tuple(map(_form_part, self.parts)), self.is_closed).encode(BOUNDARY)
 
     def all_headers(self, api_key: str | None) -> dict[str, str]:
         """Return all headers that the kit sets."""
         headers = dict(self.headers)
-        kind = f"multipart/form-data; boundary={BOUNDARY}" if self.parts else self.content_type
+        kind = _FORM if self.parts else self.content_type
         if kind is not None:
             headers["content-type"] = kind
         if self.key == "wrong":
@@ -114,6 +117,8 @@ class ProbeRequest:
             words += ["-H", shlex.quote(f"{name}: {value}")]
         if self.body is not None:
             words += ["--data-binary", _quote(self.body)]
+        if not self.is_closed:
+            return self._curl_unclosed(words)
         files = [part for part in self.parts if isinstance(part, File)]
         # A pipe can deliver only one file.
         source = "-" if len(files) == 1 else "image.png"
@@ -127,6 +132,15 @@ class ProbeRequest:
             return line
         write = f"{_python()} -m pytest_image_variation.conformance.images {files[0].image}"
         return f"{write} | {line}" if source == "-" else f"{write} > {source} && {line}"
+
+    def _curl_unclosed(self, words: list[str]) -> str:
+        """Return a command line that sends an unclosed form, which curl itself cannot write."""
+        (file,) = (part for part in self.parts if isinstance(part, File))
+        start, _, end = (self.content() or b"").partition(make_image(file.image))
+        image = f"{_python()} -m pytest_image_variation.conformance.images {file.image}"
+        lines = [f"printf %s {_quote(text.decode())}" for text in (start, end)]
+        words = [*words, "-H", shlex.quote(f"content-type: {_FORM}"), "--data-binary", "@-"]
+        return f"{{ {lines[0]}; {image}; {lines[1]}; }} | {' '.join(words)}"
 
     @property
     def _has_body(self) -> bool:

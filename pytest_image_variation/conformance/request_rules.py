@@ -330,6 +330,14 @@ def _refused_bodies() -> Iterator[Rule[ServerProbe]]:
         other_statuses = () if id in ("broken-form", "no-boundary") else (415,)
         yield _refuses(id, level, text, _with_body(body, kind), *other_statuses)
     yield _refuses(
+        "unclosed-form",
+        "SHOULD",
+        "A form without its closing boundary is refused, because its last field may be cut off.",
+        lambda probe: replace(
+            probe.legal_request(), parts=probe.legal_request().parts[::-1], is_closed=False
+        ),
+    )
+    yield _refuses(
         "get",
         "SHOULD",
         "GET is refused with 405 or 404.",

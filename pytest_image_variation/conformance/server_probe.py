@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.retry import retry_after
 from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import check_timeout

@@ -106,6 +106,19 @@ def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> No
         assert str(tmp_path) not in path
 
 
+def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path) -> None:
+    """If the clock was ahead, results that were saved since are still the newest ones."""
+    results = open_results("folder", tmp_path, max_results=2)
+    results.ensure_writable()
+    ((path, _),) = results.save(answer(1), name="first")
+    in_2099 = 4_000_000_000
+    os.utime(tmp_path / "photos" / path, (in_2099, in_2099))
+    for name in ("second", "third"):
+        results.save(answer(1), name=name)
+        assert results.newest_handles()[0].startswith(f"{name}-")
+    assert [handle.partition("-")[0] for handle in results.newest_handles()] == ["third", "second"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_different_image_is_never_replaced(kind: str, tmp_path: Path) -> None:
     """An image whose name is taken gets a longer hash in its name, and replaces nothing."""
@@ -371,7 +384,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output_dir", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "got the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "does not know the kind 'nothing'"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),

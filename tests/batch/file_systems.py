@@ -12,9 +12,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from langchain_image_variation.files.storage_policy import StoragePolicy
 from tests.batch.distribution import declare
 
-__all__ = ["declare_file_systems", "shelf_path"]
+__all__ = ["POLICY", "declare_file_systems", "shelf_path"]
+
+POLICY = StoragePolicy(["shelf", "pier"])
+"""Allows the file systems of the tests."""
 
 _ENTRY_POINTS = "[fsspec.specs]\nshelf = shelf_of_tests:Shelf\npier = shelf_of_tests:Pier\n"
 _MODULE = """

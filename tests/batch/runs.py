@@ -28,7 +28,10 @@ __all__ = [
     "wait_until",
 ]
 
-_ARGUMENTS = ("batch", "--size", "256x256", "--workers", "2", "--engine")
+_ARGUMENTS = (
+    *("batch", "--allow-storage", "shelf", "--allow-storage", "pier"),
+    *("--size", "256x256", "--workers", "2", "--engine"),
+)
 
 
 def run(*arguments: str, out: str = "out") -> int:

@@ -38,18 +38,23 @@ def paths(*sources: str) -> list[str]:
 
 def test_folder_is_walked_in_order(photos: Path) -> None:
     """Inputs are a folder's images and those below it, but no hidden files, links or pipes."""
-    for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "notes.txt", ".hidden.png", ".git/x.png"):
+    for name in ("b/B.JPG", "b/a.webp", "a/z.tiff", "a/y.HEIC", "b/c.avif"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    for name in ("notes.txt", ".hidden.png", ".git/x.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
     (photos / "loop").symlink_to(photos)
     (photos / "link.gif").symlink_to(photos / "0.png")
     (photos / "gone.gif").symlink_to(photos / "none.gif")
     os.mkfifo(photos / "pipe.png")
-    names = [*(f"{index}.png" for index in range(5)), "a/z.tiff", "b/B.JPG", "b/a.webp"]
+    names = [*(f"{index}.png" for index in range(5)), "a/y.HEIC", "a/z.tiff"]
+    names += ["b/B.JPG", "b/a.webp", "b/c.avif"]
     assert paths("photos") == [f"photos/{name}" for name in (*names, "gone.gif", "link.gif")]
     assert paths("photos/b", "photos/0.png") == [
         "photos/b/B.JPG",
         "photos/b/a.webp",
+        "photos/b/c.avif",
         "photos/0.png",
     ]
 

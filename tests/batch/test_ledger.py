@@ -23,7 +23,8 @@ def output_path(position: int, index: int) -> str:
 
 def recorded_image(position: int, index: int) -> RecordedImage:
     """Return what the ledger should know about that image."""
-    return RecordedImage(f"{position:032}{index:032}", position * 10 + index)
+    path = output_path(position, index)
+    return RecordedImage(path, f"{position:032}{index:032}", position * 10 + index)
 
 
 def rows_of(position: int) -> list[OutputRow]:

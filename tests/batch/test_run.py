@@ -76,11 +76,12 @@ def test_bad_images_are_rows_and_exit_code_3(
     assert run(*arguments) == 3
     summary, *reasons = capsys.readouterr().err.splitlines()
     assert summary == "2 made, 0 already there, 5 failed."
-    corrupt = "image is a corrupt PNG file: its pixels cannot be decompressed."
     assert sorted(reasons) == [
-        f"  InvalidImageError: 1, for example: {corrupt}",
-        "  InvalidRequestError: 2, for example: n must be a whole number from 1 to 10, got 'many'.",
-        "  SourceError: 2, for example: The source is empty; pass an image file.",
+        "  Line 4 of 'list.csv' has more values than there are columns.",
+        "  photos/0.png: n must be a whole number from 1 to 10, got 'many'.",
+        "  photos/corrupt.png: image is a corrupt PNG file: its pixels cannot be decompressed.",
+        "  photos/empty.png: The source is empty; pass an image file.",
+        "  photos/none.png: There is no file 'none.png'; check the path.",
     ]
     errors = {row["source_path"]: row["error"] for row in read_manifest() if row["error"]}
     assert errors.keys() == {
@@ -111,14 +112,24 @@ def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
 
 
 def test_copies_of_a_source_are_processed_once(photos: Path) -> None:
-    """Copies of a source are processed once, and each copy has its own rows."""
+    """Copies of a source are processed once, and each copy has its own rows and files."""
     for name in ("0b.png", "1b.png", "9.png"):
         (photos / name).write_bytes((photos / "0.png").read_bytes())
     assert run_hosted("photos", "--n", "2") == 0
     sha256 = read_manifest()[0]["source_sha256"]
     rows = [row for row in read_manifest() if row["source_sha256"] == sha256]
     assert [row["source_path"][7:] for row in rows[::2]] == ["0.png", "0b.png", "1b.png", "9.png"]
-    assert len({row["output_path"] for row in rows}) == 2
+    assert [Path(row["output_path"]).name.partition("-")[0] for row in rows[::2]] == [
+        *("0", "0b", "1b", "9")
+    ]
+    assert len({row["output_path"] for row in rows}) == 8
+    assert len({row["output_sha256"] for row in rows}) == 2
+    assert output_images().keys() == {row["output_path"] for row in read_manifest()}
+    assert set(count_made_images().values()) == {1}
+    Path("out", rows[2]["output_path"]).write_bytes(square_png(256))
+    all_rows = read_manifest()
+    assert run_hosted("photos", "--n", "2") == 0
+    assert read_manifest() == all_rows
     assert set(count_made_images().values()) == {1}
 
 
@@ -182,6 +193,20 @@ def test_manifest_rows_have_their_own_settings() -> None:
     assert len(read_manifest("further")) == 4
 
 
+def test_a_source_without_its_package_is_a_row(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A HEIC image without the extra `heif` has an error, and the other sources have images."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert run_hosted("photos") == 3
+    errors = {row["source_path"]: row["error"] for row in read_manifest()}
+    message = errors.pop("photos/phone.HEIC")
+    assert message.endswith(f"Run: {install_command('langchain-image-variation[heif]')}")
+    assert list(errors.values()) == [None] * 5
+    assert "photos/phone.HEIC: A HEIC image needs" in capsys.readouterr().err
+
+
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At `--max-failures`, the run writes the manifest of the sources so far and exits with 3."""
     for index in range(4):
@@ -189,8 +214,11 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
     assert run_hosted("photos", "--max-failures", "2", "--workers", "1") == 3
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
-        "  SourceError: 2, for example: Unsupported or corrupt image. "
-        "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF.",
+        *(
+            f"  photos/{index}.png: Unsupported or corrupt image. "
+            "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC."
+            for index in range(2)
+        ),
         "The batch is not complete. Run the same command again to continue.",
     ]
     assert len(read_manifest()) == 2

@@ -1,5 +1,6 @@
 """Runs with S3, which moto serves on loopback and s3fs accesses."""
 
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from tests.batch.runs import (
     start_run,
     wait_until,
 )
+from tests.files.test_storage_policy import listening
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -161,3 +163,24 @@ def test_unusual_objects_are_rows(s3: Any, photos_url: str) -> None:
     s3.pipe_file("bucket/photos/list.csv", "\n".join(lines).encode())
     assert run_hosted("s3://bucket/photos/list.csv", out=OUT) == 3
     assert [row["error"] for row in read_manifest(download_outputs(s3))[:2]] == [None, None]
+
+
+def test_row_cannot_choose_the_endpoint(s3: Any, photos: Path) -> None:
+    """However a row spells a URL, it is requested from the configured endpoint, or not at all."""
+    with listening() as (address, server):
+        urls = [
+            f"s3://bucket/1.png?endpoint_url=http://{address}",
+            f"s3://bucket/1.png#endpoint_url=http://{address}",
+            f"s3://{address}/1.png",
+            f"s3://bucket@{address}/1.png",
+            f"s3://bucket/http://{address}/1.png",
+            f"s3a://bucket/../../{address}/1.png",
+            f"s3://arn:aws:s3:{address}:123456789012:accesspoint/a/1.png",
+            f"s3://bucket%2F@{address}%2F/1.png",
+        ]
+        Path("list.jsonl").write_text("\n".join(json.dumps({"path": url}) for url in urls))
+        assert run_hosted("list.jsonl") == 3
+        assert all(row["error"].startswith("SourceError: ") for row in read_manifest())
+        assert len(read_manifest()) == len(urls)
+        with pytest.raises(BlockingIOError):
+            server.accept()

@@ -29,8 +29,9 @@ from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.files.stored_outputs import StoredOutputs, open_outputs
 from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import count_made_images
-from tests.batch.file_systems import declare_file_systems, shelf_path
+from tests.batch.file_systems import POLICY, declare_file_systems, shelf_path
 from tests.batch.runs import (
+    limit_file_size,
     output_images,
     portable_rows,
     read_manifest,
@@ -200,7 +201,7 @@ def test_inputs_at_urls_equal_local_inputs(photos: Path) -> None:
     outputs = OutputFolder("out")
 
     def paths(*sources: str) -> list[object]:
-        items = [*Inputs(sources, outputs=outputs)]
+        items = [*Inputs(sources, outputs=outputs, policy=POLICY)]
         assert all(item.error is None for item in items)
         return [item.row["path"] for item in items]
 
@@ -231,7 +232,7 @@ def test_glob_is_searched_once() -> None:
     shelf_path("shelf://kept/in").mkdir(parents=True)
     shelf_path("shelf://kept/in/1.png").write_bytes(square_png())
     for source, times in (("shelf://kept/in/*.png", 1), ("shelf://kept/in", 1 + 2)):
-        inputs = Inputs([source], outputs=OutputFolder("out"))
+        inputs = Inputs([source], outputs=OutputFolder("out"), policy=POLICY)
         assert inputs.count() == 1
         assert [item.row["path"] for item in inputs] == ["shelf://kept/in/1.png"]
         assert len(operations("list")) == times
@@ -241,11 +242,12 @@ def test_results_are_not_inputs() -> None:
     """A run skips its own outputs among the inputs, and refuses them as the only input."""
     assert run_hosted("photos", out=OUT) == 0
     shelf_path(f"{OUT}/9.png").write_bytes(square_png())
-    items = [*Inputs([OUT], outputs=open_outputs(OUT))]
+    items = [*Inputs([OUT], outputs=storage(), policy=POLICY)]
     assert [item.row["path"] for item in items] == [f"{OUT}/9.png"]
     with pytest.raises(InvalidRequestError, match="another place"):
-        Inputs([f"{OUT}/images"], outputs=open_outputs(OUT))
-    assert len([*Inputs([f"{OUT}/images"], outputs=open_outputs("shelf://kept/new"))]) == 5
+        Inputs([f"{OUT}/images"], outputs=storage(), policy=POLICY)
+    inputs = Inputs([f"{OUT}/images"], outputs=storage("shelf://kept/new"), policy=POLICY)
+    assert len([*inputs]) == 5
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_results_are_not_inputs() -> None:
 def test_unusable_input_url_is_refused(source: str, error: type[Exception], message: str) -> None:
     """For an unusable input URL, nothing is made, and no message contains a password."""
     with pytest.raises(error, match=message) as caught:
-        Inputs([source], outputs=OutputFolder("out"))
+        Inputs([source], outputs=OutputFolder("out"), policy=POLICY)
     assert "hunter2" not in str(caught.value)
 
 
@@ -280,7 +282,7 @@ def test_unusable_input_url_is_refused(source: str, error: type[Exception], mess
 def test_unusable_output_url_is_refused(url: str, error: type[Exception], message: str) -> None:
     """The constructor refuses an unusable output URL, and no message contains a password."""
     with pytest.raises(error, match=message) as caught:
-        VariationBatch(url)
+        VariationBatch(url, allow_storage=["shelf"])
     assert "hunter2" not in str(caught.value)
 
 
@@ -356,7 +358,7 @@ def test_file_url_is_a_folder(tmp_path: Path) -> None:
 
 def storage(url: str = OUT) -> StoredOutputs:
     """Return outputs on the shelf."""
-    outputs = open_outputs(url)
+    outputs = open_outputs(url, policy=POLICY)
     assert isinstance(outputs, StoredOutputs)
     return outputs
 
@@ -440,7 +442,9 @@ _FORKED = """
 import multiprocessing
 from langchain_image_variation import VariationBatch
 
-batch = VariationBatch("pier:///kept/out", engine="instant", size="256x256")
+batch = VariationBatch(
+    "pier:///kept/out", engine="instant", size="256x256", allow_storage=["pier"]
+)
 columns = {"path": ["photos/0.png"]}
 
 
@@ -496,11 +500,18 @@ def test_unreachable_storage_is_an_error(
 def test_full_temporary_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A full temporary folder is an error, since the ledger and manifests need space there."""
-    monkeypatch.setattr(tempfile, "tempdir", "nowhere")
-    assert run_hosted("photos", out=OUT) == 1
-    assert "The ledger of the output folder cannot be created" in capsys.readouterr().err
+    """Without a temporary folder, or space in it, a run at a URL is an error that names it."""
     with pytest.raises(OutputError, match="Free some space for temporary files"):
+        with limit_file_size(10), storage().open_for_writing("manifest.jsonl") as file:
+            file.write(bytes(100))
+            file.flush()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert run_hosted("photos", out=OUT) == 1
+    err = capsys.readouterr().err
+    assert "The ledger of a run at a URL needs a folder for temporary files (No such file" in err
+    assert "nowhere" not in err
+    with pytest.raises(OutputError, match=r"A manifest at a URL needs .* Set TMPDIR"):
         storage().open_for_writing("manifest.jsonl").__enter__()
 
 

@@ -2,12 +2,14 @@ import io
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from langchain_image_variation.cli import main
+from langchain_image_variation.exceptions import install_command
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.calling import failure
 from tests.cli.program import PROGRAM, declare, run
@@ -63,6 +65,22 @@ def test_a_failed_image_does_not_stop_the_others(
     assert corrupt.startswith("image-variation: photos/corrupt.png: image is a corrupt PNG file")
     assert missing_line == f"image-variation: There is no file {missing!r}; check the path."
     assert folder == "image-variation: 'photos' is a folder; pass the path of an image."
+
+
+def test_an_image_without_its_decoder_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the package for an image's format is missing, the other images are made."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Path("phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert main(["create", "phone.heic", "photo.jpg", *SMALL, "--no-sheet", "-q"]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("variations/photo-")
+    command = install_command("langchain-image-variation[heif]")
+    assert err == (
+        "image-variation: phone.heic: A HEIC image needs the package 'pillow_heif', which is not "
+        f"installed. Run: {command}\n"
+    )
 
 
 def test_an_error_that_would_repeat_ends_the_run(

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -58,7 +58,7 @@ def _our_reply(request: Received, reply: Reply, **fields: str | None) -> Reply:
     changes = [Part(name, value.encode()) for name, value in fields.items() if value is not None]
     headers = {k: v for k, v in request.headers.items() if k not in _BODY_HEADERS}
     headers["content-type"] = f"multipart/form-data; boundary={_BOUNDARY}"
-    content = Form((*parts, *changes)).encode(_BOUNDARY)
+    content = replace(request.form, parts=(*parts, *changes)).encode(_BOUNDARY)
     changed_request = httpx.Request("POST", request.request.url, headers=headers, content=content)
     return reply.reply_to(Received(changed_request, Form()))
 

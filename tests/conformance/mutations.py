@@ -375,6 +375,14 @@ def has_content_type(kind: str | None) -> When:
 for rule, kind in BODIES.items():
     break_rule(f"refuse-{rule}", serve(has_content_type(kind)))
 break_rule(
+    "refuse-unclosed-form",
+    serve(
+        lambda request: (
+            is_post(request) and not request.form.is_closed and bool(request.form.fields)
+        )
+    ),
+)
+break_rule(
     "refuse-get", serve(lambda request: request.method == "GET" and request.path == ENDPOINT)
 )
 

@@ -460,6 +460,7 @@ REQUESTS = {
     ),
     "two": ProbeRequest(parts=(File("rgb.png"), File("rgb.png"))),
     "text": ProbeRequest(body="--a\r\nb: 'c'\\\r\n\r\n", content_type="multipart/form-data"),
+    "unclosed": ProbeRequest(parts=(File("rgb.png"), Field("n", "2")), is_closed=False),
     "none": ProbeRequest(),
     "wrong": ProbeRequest(body="{}", content_type="application/json", key="wrong"),
     "get": ProbeRequest("GET", "/models", headers=(("range", "bytes=0-7"),), key="none"),

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_image_variation.hosted.answer import MAX_ANSWER_BYTES
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.conformance.server_probe import ServerProbe

@@ -3,11 +3,17 @@
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
-from langchain_image_variation import URLPolicy
+from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.files.storage_policy import STORAGE_KINDS
+from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
+from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
+from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
+from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
@@ -15,9 +21,10 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
+    MAX_PIXELS,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
-from langchain_image_variation.source import FORMATS, MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
@@ -54,6 +61,18 @@ def test_the_table_of_settings_is_complete() -> None:
     for name in ("engine", "fit", "output_dir"):
         default = ToolSettings.model_fields[name].default
         assert settings[f"`{name}`"].endswith(f'| `"{default}"` |')
+
+
+def test_the_table_of_stores_is_complete() -> None:
+    """The table of stores lists each kind of URL with its package, and no other."""
+    rows = table("docs/batch.md", "| kinds of URL | package | the server is |").values()
+    kinds = {}
+    for names, package, server in (row.strip("| ").split("|") for row in rows):
+        for name in re.findall(r"`(\w+)`", names):
+            kinds[name] = (package.strip(" `") or None, "named by the URL" in server)
+    assert kinds == {
+        name: (kind.package, kind.names_server) for name, kind in STORAGE_KINDS.items()
+    }
 
 
 def test_the_limits_of_the_tool_match_the_code() -> None:
@@ -94,6 +113,30 @@ def test_the_limits_of_images_match_the_code() -> None:
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
+    assert sentence in find_page("docs/security.md").text
+
+
+def test_the_limits_of_answers_match_the_code() -> None:
+    """The page on security states each limit of an answer with the value and the setting."""
+    limits = table("docs/security.md", "| limit of a call | value | setting |")
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature(ImageVariationClient.__init__).parameters.items()
+    }
+    urls = URLPolicy(hosts=None)
+    for limit, value in {
+        "time": f"{defaults['deadline']:.0f} seconds",
+        "bytes of the answer and all downloads together": (
+            f"{defaults['max_answer_bytes'] // 2**20} MiB | `max_answer_bytes`"
+        ),
+        "bytes of a download": f"{urls.max_bytes // 2**20} MiB",
+        "redirects of a download": f"{urls.max_redirects} |",
+        "pixels of a result": f"{MAX_PIXELS:,},",
+        "bytes of an answer without its images": f"{MAX_FRAME_BYTES:,} |",
+        "cookies": f"{MAX_COOKIES} of at most {MAX_COOKIE_LENGTH:,} characters",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    sentence = f"Of an error, at most {MAX_ERROR_BYTES // 1024} KiB are read."
     assert sentence in find_page("docs/security.md").text
 
 

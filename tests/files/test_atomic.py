@@ -91,3 +91,18 @@ def test_a_placed_file_keeps_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose another folder"):
         place_file(tmp_path / "missing", "cat.png", b"fourth")
     assert sorted(os.listdir(tmp_path)) == ["cat.png", "dog.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no FIFOs")
+def test_a_placed_file_follows_no_link(tmp_path: Path) -> None:
+    """`place_file` returns None for a link, even a dangling one, and for a FIFO, and keeps it."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    (tmp_path / "link.png").symlink_to(secret)
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "fifo.png")
+    before = sorted(os.listdir(tmp_path))
+    for name in ("link.png", "dangling.png", "fifo.png"):
+        assert place_file(tmp_path, name, b"new") is None
+    assert sorted(os.listdir(tmp_path)) == before
+    assert secret.read_bytes() == b"secret"

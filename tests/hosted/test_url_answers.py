@@ -65,6 +65,11 @@ def test_a_redirect_on_the_server_is_followed(call: Caller) -> None:
     (image,) = call(answering(url_answer(url), foreign_redirect)[0]).data
     with pytest.raises(DownloadError, match="ask for response_format 'b64_json'"):
         image.read()
+    for location in ("https://[::1", "https://xn--a/", "//\u2028/"):
+        invalid_redirect = httpx.Response(302, headers={b"location": location.encode()})
+        (image,) = call(answering(url_answer(url), invalid_redirect)[0]).data
+        with pytest.raises(DownloadError):
+            image.read()
     endless_redirect = httpx.Response(302, headers={"location": "/a.png"})
     (image,) = call(answering(url_answer(url), endless_redirect)[0]).data
     with pytest.raises(DownloadError, match="redirects"):
@@ -113,6 +118,9 @@ def test_an_expired_url_has_its_error(call: Caller) -> None:
         "http://other.example/a.png",
         "https://pictures.example:8443/a.png",
         "http://pictures.example/a.png",
+        "https://xn--a/a.png",
+        "https://xn--ls8h.xn--a/a.png",
+        "https://[::1/a.png",
     ],
 )
 def test_a_url_of_another_host_follows_the_policy(call: Caller, url: str) -> None:

@@ -1,11 +1,12 @@
 """A server on a real socket that sends the exact bytes and faults of a test."""
 
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 Reaction = bytes | Callable[[socket.socket], None]
@@ -19,12 +20,13 @@ class RawServer:
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    tls: ssl.SSLContext | None = None
     closing: threading.Event = field(default_factory=threading.Event)
 
     @property
     def base_url(self) -> str:
         """The base URL for a client."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'' if self.tls is None else 's'}://127.0.0.1:{self.port}/v1"
 
     def serve(self, listener: socket.socket) -> None:
         """Accept connections until the listener is closed."""
@@ -37,18 +39,22 @@ class RawServer:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(OSError):
             connection.settimeout(10)
-            try:
-                while (request := _request(connection)) is not None:
-                    reaction = self.reactions[min(len(self.requests), len(self.reactions) - 1)]
-                    self.requests.append(request)
-                    if isinstance(reaction, bytes):
-                        connection.sendall(reaction)
-                    else:
-                        reaction(connection)
-                        return
-            except OSError:
+            if self.tls is None:
+                self._react(connection)
+            else:
+                with self.tls.wrap_socket(connection, server_side=True) as tls_connection:
+                    self._react(tls_connection)
+
+    def _react(self, connection: socket.socket) -> None:
+        while (request := _request(connection)) is not None:
+            reaction = self.reactions[min(len(self.requests), len(self.reactions) - 1)]
+            self.requests.append(request)
+            if isinstance(reaction, bytes):
+                connection.sendall(reaction)
+            else:
+                reaction(connection)
                 return
 
 
@@ -74,9 +80,9 @@ def _request(connection: socket.socket) -> bytes | None:
 
 
 @contextmanager
-def raw_server(*reactions: Reaction) -> Iterator[RawServer]:
-    """Serve on loopback while the block runs."""
-    server = RawServer(list(reactions))
+def raw_server(*reactions: Reaction, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
+    """Serve on loopback while the block runs, over TLS if there is a context for it."""
+    server = RawServer(list(reactions), tls=tls)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server.port = listener.getsockname()[1]
         thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)

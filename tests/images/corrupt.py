@@ -1,4 +1,7 @@
-"""The corpus of corrupt PNG files: square images with every kind of damage, one per file."""
+"""The corpus of corrupt PNG files: square images with every kind of damage, one per file.
+
+Files with a damage that viewers do not mind are separate, with the image that viewers show.
+"""
 
 import struct
 import zlib
@@ -79,26 +82,22 @@ def _checksums() -> Iterator[tuple[str, bytes]]:
     indexed = random_image(INDEXED, 4)
     full = indexed.replace_fields(trns=(9,), pieces=3).chunks()
     for number, part in enumerate(full):
-        broken = [*full[:number], part[:-1] + bytes([part[-1] ^ 1]), *full[number + 1 :]]
-        yield f"checksum of chunk {number}, {part[4:8].decode()}", SIGNATURE + b"".join(broken)
-    for name, (before, after) in ANCILLARY.items():
-        if name != "with many texts":
-            before, after = (part and part[:-1] + bytes([part[-1] ^ 1]) for part in (before, after))
-            yield (
-                f"checksum {name}",
-                random_image(RGB, 8).replace_fields(first=before, last=after).png(),
-            )
+        if part[4:8] not in (b"tRNS", b"IEND"):
+            damaged = [*full[:number], _with_wrong_checksum(part), *full[number + 1 :]]
+            yield f"checksum of chunk {number}, {part[4:8].decode()}", SIGNATURE + b"".join(damaged)
+    suggested_palette = _with_wrong_checksum(chunk(b"PLTE", bytes(9)))
+    yield "checksum of PLTE in RGB", _with(random_image(RGB, 8), suggested_palette)
     yield "name IDAT damaged", random_image(RGB, 8).png().replace(b"IDAT", b"iDAT")
 
 
 def _orders() -> Iterator[tuple[str, bytes]]:
     indexed = split_chunks(random_image(INDEXED, 8).replace_fields(trns=(9,), pieces=2).png())
     ihdr, plte, trns, idat, more, iend = indexed
+    rgb_ihdr, rgb_idat, _ = split_chunks(random_image(RGB, 8).png())
     for name, chunks in {
         "no IHDR": [plte, trns, idat, more, iend],
         "no PLTE": [ihdr, idat, more, iend],
         "no IDAT": [ihdr, plte, trns, iend],
-        "no IEND": [ihdr, plte, trns, idat, more],
         "no chunk": [],
         "IEND only": [iend],
         "IEND first": [iend, ihdr, plte, idat, more],
@@ -110,9 +109,8 @@ def _orders() -> Iterator[tuple[str, bytes]]:
         "two PLTE": [ihdr, plte, plte, idat, more, iend],
         "PLTE after IDAT": [ihdr, idat, more, plte, iend],
         "PLTE between IDAT": [ihdr, plte, idat, plte, more, iend],
-        "tRNS before PLTE": [ihdr, trns, plte, idat, more, iend],
-        "tRNS after IDAT": [ihdr, plte, idat, more, trns, iend],
-        "two tRNS": [ihdr, plte, trns, trns, idat, more, iend],
+        "two PLTE in RGB": [rgb_ihdr, plte, plte, rgb_idat, iend],
+        "PLTE before IHDR": [plte, ihdr, trns, idat, more, iend],
         "IDAT apart": [ihdr, plte, idat, trns, more, iend],
         "text between IDAT": [ihdr, plte, idat, (b"gAMA", b"\0\0\xb1\x8f"), more, iend],
         "IDAT reversed": [ihdr, plte, more, idat, iend],
@@ -121,32 +119,33 @@ def _orders() -> Iterator[tuple[str, bytes]]:
         "IDAT twice": [ihdr, plte, idat, more, idat, more, iend],
         "unknown critical chunk": [ihdr, plte, (b"NEWc", b""), idat, more, iend],
         "unknown critical chunk after": [ihdr, plte, idat, more, (b"CgBI", b""), iend],
-        "gAMA after PLTE": [ihdr, plte, (b"gAMA", b"\0\0\xb1\x8f"), idat, more, iend],
-        "gAMA after IDAT": [ihdr, plte, idat, more, (b"gAMA", b"\0\0\xb1\x8f"), iend],
-        "two gAMA": [ihdr, (b"gAMA", b"\0\0\xb1\x8f"), (b"gAMA", b"\0\0\xff\xff"), *indexed[1:]],
-        "two eXIf": [ihdr, (b"eXIf", b"MM\0*"), (b"eXIf", b"MM\0*"), *indexed[1:]],
-        "two iCCP": [ihdr, (b"iCCP", b"a\0\0"), (b"iCCP", b"a\0\0"), *indexed[1:]],
-        "PLTE after IDAT in RGB": [*split_chunks(random_image(RGB, 8).png())[:2], plte, iend],
-        "IEND with content": [ihdr, plte, idat, more, (b"IEND", b"more")],
     }.items():
         yield name, join_chunks(chunks)
 
 
+_TO_CUT = random_image(INDEXED, 4).replace_fields(
+    pieces=2, trns=(9,), first=ANCILLARY["with gAMA"][0]
+)
+
+
 def _cuts() -> Iterator[tuple[str, bytes]]:
-    data = (
-        random_image(INDEXED, 4)
-        .replace_fields(pieces=2, trns=(9,), first=ANCILLARY["with gAMA"][0])
-        .png()
-    )
+    data = _TO_CUT.png()
     for length in range(1, len(data)):
-        yield f"cut at byte {length}", data[:length]
+        if not _has_all_rows(data[:length], _TO_CUT):
+            yield f"cut at byte {length}", data[:length]
+
+
+def _has_all_rows(data: bytes, sample: SampleImage) -> bool:
+    """Return whether all scanlines can be decompressed from a file that is cut off."""
+    bodies = [body for name, body in split_chunks(data) if name == b"IDAT"]
+    return zlib.decompressobj().decompress(b"".join(bodies)) == sample.scanlines()
 
 
 def _lengths() -> Iterator[tuple[str, bytes]]:
     chunks = (
         random_image(INDEXED, 4).replace_fields(first=ANCILLARY["with tEXt before"][0]).chunks()
     )
-    for number, part in enumerate(chunks):
+    for number, part in enumerate(chunks[:-1]):
         (right,) = struct.unpack_from(">I", part)
         wrong_lengths = {right - 1, right + 1, right + 10**6, 2**31 - 1, 2**31, 2**32 - 1} - {-1}
         for length in sorted(wrong_lengths):
@@ -207,19 +206,90 @@ def _values() -> Iterator[tuple[str, bytes]]:
     for length in (0, 1, 2, 767, 771):
         body = (plte[1] * 2)[:length]
         yield f"PLTE of {length} bytes", join_chunks([ihdr, (b"PLTE", body), idat, iend])
-    yield "PLTE in gray", random_image(GRAY, 8).replace_fields(palette=[(1, 2, 3)]).png()
-    yield "tRNS beside alpha", random_image(RGBA, 8).replace_fields(trns=(1, 2, 3)).png()
-    yield "tRNS longer than PLTE", random_image(INDEXED, 2).replace_fields(trns=(9,) * 5).png()
-    yield "tRNS of gray too short", _with(random_image(GRAY, 8), chunk(b"tRNS", b"\0"))
-    yield "tRNS of color too short", _with(random_image(RGB, 8), chunk(b"tRNS", b"\0\0"))
-    yield "tRNS of color too long", _with(random_image(RGB, 8), chunk(b"tRNS", bytes(8)))
-    for name, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4)):
-        for wrong_length in sorted({0, length - 1, length + 1}):
-            yield (
-                f"{name.decode()} of {wrong_length} bytes",
-                _with(random_image(RGB, 8), chunk(name, bytes(wrong_length))),
-            )
 
 
 def _with(sample: SampleImage, extra: bytes) -> bytes:
     return sample.replace_fields(first=extra).png()
+
+
+def _with_wrong_checksum(part: bytes) -> bytes:
+    return part and part[:-1] + bytes([part[-1] ^ 1])
+
+
+def repairable() -> Iterator[tuple[str, bytes, SampleImage]]:
+    """Yield files that every viewer opens, and the image that they show.
+
+    The files break a rule in an ancillary chunk or at the end, after the last row of pixels.
+    """
+    yield from _repairable_checksums()
+    yield from _repairable_orders()
+    yield from _repairable_values()
+    for interlaced in (False, True):
+        sample = _TO_CUT.replace_fields(interlaced=interlaced)
+        data = sample.png()
+        for length in range(1, len(data)):
+            if _has_all_rows(data[:length], sample):
+                yield f"cut at byte {length}{', interlaced' * interlaced}", data[:length], sample
+        for length in (1, 10**6, 2**31 - 1, 2**31, 2**32 - 1):
+            end = struct.pack(">I", length) + data[-8:]
+            yield f"IEND of {length} bytes{', interlaced' * interlaced}", data[:-12] + end, sample
+        yield f"IEND damaged{', interlaced' * interlaced}", data[:-7] + b"?" + data[-6:], sample
+
+
+def _repairable_checksums() -> Iterator[tuple[str, bytes, SampleImage]]:
+    indexed = random_image(INDEXED, 4).replace_fields(pieces=3)
+    for number, part in enumerate(full := indexed.replace_fields(trns=(9,)).chunks()):
+        if part[4:8] in (b"tRNS", b"IEND"):
+            damaged = [*full[:number], _with_wrong_checksum(part), *full[number + 1 :]]
+            shown = indexed if part[4:8] == b"tRNS" else indexed.replace_fields(trns=(9,))
+            yield f"checksum of {part[4:8].decode()}", SIGNATURE + b"".join(damaged), shown
+    for name, parts in ANCILLARY.items():
+        if name != "with many texts":
+            sample = random_image(RGB, 8)
+            before, after = map(_with_wrong_checksum, parts)
+            yield f"checksum {name}", sample.replace_fields(first=before, last=after).png(), sample
+
+
+def _repairable_orders() -> Iterator[tuple[str, bytes, SampleImage]]:
+    plain = random_image(INDEXED, 8).replace_fields(pieces=2)
+    clear = plain.replace_fields(trns=(9,))
+    ihdr, plte, trns, idat, more, iend = chunks = split_chunks(clear.png())
+    srgb, linear = (b"gAMA", b"\0\0\xb1\x8f"), (b"gAMA", b"\0\1\x86\xa0")
+    exif = (b"eXIf", b"MM\0*")
+    for name, order, sample in (
+        ("no IEND", [ihdr, plte, trns, idat, more], clear),
+        ("tRNS before PLTE", [ihdr, trns, plte, idat, more, iend], plain),
+        ("tRNS after IDAT", [ihdr, plte, idat, more, trns, iend], plain),
+        ("two tRNS", [ihdr, plte, trns, (b"tRNS", b"\x80"), idat, more, iend], clear),
+        ("gAMA after PLTE", [ihdr, plte, linear, trns, idat, more, iend], clear),
+        ("gAMA after IDAT", [ihdr, plte, trns, idat, more, linear, iend], clear),
+        ("two gAMA", [ihdr, srgb, linear, *chunks[1:]], clear),
+        ("two sRGB", [ihdr, (b"sRGB", b"\0"), (b"sRGB", b"\1"), linear, *chunks[1:]], clear),
+        ("two eXIf", [ihdr, exif, exif, *chunks[1:]], clear),
+        ("two iCCP", [ihdr, (b"iCCP", b"a\0\0"), (b"iCCP", b"a\0\0"), *chunks[1:]], clear),
+        ("IEND with content", [ihdr, plte, trns, idat, more, (b"IEND", b"more")], clear),
+    ):
+        yield name, join_chunks(order), sample
+    color = random_image(RGB, 8).replace_fields(pieces=1)
+    ihdr, idat, iend = split_chunks(color.png())
+    red, green, blue = color.rows[0][0]
+    trns = (b"tRNS", struct.pack(">3H", red, green, blue))
+    yield "PLTE after IDAT in RGB", join_chunks([ihdr, idat, plte, iend]), color
+    yield "tRNS before PLTE in RGB", join_chunks([ihdr, trns, plte, idat, iend]), color
+
+
+def _repairable_values() -> Iterator[tuple[str, bytes, SampleImage]]:
+    gray, color, alpha, indexed = (
+        *(random_image(GRAY, 8), random_image(RGB, 8)),
+        *(random_image(RGBA, 8), random_image(INDEXED, 2)),
+    )
+    yield "PLTE in gray", gray.replace_fields(palette=[(1, 2, 3)]).png(), gray
+    yield "tRNS beside alpha", alpha.replace_fields(trns=(1, 2, 3)).png(), alpha
+    yield "tRNS longer than PLTE", indexed.replace_fields(trns=(9,) * 5).png(), indexed
+    yield "tRNS of gray too short", _with(gray, chunk(b"tRNS", b"\0")), gray
+    yield "tRNS of color too short", _with(color, chunk(b"tRNS", b"\0\0")), color
+    yield "tRNS of color too long", _with(color, chunk(b"tRNS", bytes(8))), color
+    for name, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4)):
+        for wrong_length in sorted({0, length - 1, length + 1}):
+            data = _with(color, chunk(name, bytes(wrong_length)))
+            yield f"{name.decode()} of {wrong_length} bytes", data, color

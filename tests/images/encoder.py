@@ -30,9 +30,9 @@ def chunk(name: bytes, body: bytes = b"") -> bytes:
 
 
 def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the name and the body of each chunk of a file."""
+    """Return the name and the body of each chunk of a file, even if the file is cut off."""
     start, chunks = 8, []
-    while start < len(data):
+    while start + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, start)
         chunks.append((data[start + 4 : start + 8], data[start + 8 : start + 8 + length]))
         start += 12 + length
@@ -139,9 +139,7 @@ class SampleImage:
             red, green, blue = self.palette[index]
             return (red, green, blue, self.trns[index] if index < len(self.trns) else 255)
         max_value = 2**self.depth - 1
-        # 16-bit gray is rounded. 16-bit color and alpha keep the high byte.
-        is_rounded = self.depth < 16 or self.color_type == GRAY
-        values = [(v * 255 + max_value // 2) // max_value if is_rounded else v >> 8 for v in pixel]
+        values = [(v * 255 + max_value // 2) // max_value for v in pixel]
         opaque = 0 if self.trns == pixel else 255
         alpha = values.pop() if self.color_type in (GRAY_ALPHA, RGBA) else opaque
         red, green, blue = values if len(values) == 3 else values * 3

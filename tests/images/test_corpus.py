@@ -1,5 +1,6 @@
 """Every valid PNG file of the corpus is read exactly, and every corrupt one is refused."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import get_args
@@ -13,6 +14,7 @@ from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.images import corrupt, valid
 from tests.images.encoder import Pixel, split_chunks
+from tests.images.libpng import libpng_reader
 
 CORRUPT = corrupt.groups()
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -62,6 +64,42 @@ def test_every_corrupt_file_is_refused(kind: str) -> None:
         failures += [name for read in reads if not is_refused(read)]
     assert failures == []
     assert len({name for name, _ in CORRUPT[kind]}) == len(CORRUPT[kind])
+
+
+def test_what_every_viewer_opens_is_repaired() -> None:
+    """Bad ancillary chunks and a missing end are repaired and noted, but not for "strict"."""
+    names = []
+    for name, data, sample in corrupt.repairable():
+        names.append(name)
+        assert is_refused(partial(_decoded, data)), name
+        assert is_refused(partial(load_source, data, fit="strict")), name
+        expected = [pixel for row in sample.visible_pixels() for pixel in row]
+        for fit in ("crop", "pad"):
+            source = load_source(data, fit=fit)
+            assert pixels(decode(source.png)) == expected, name
+            assert re.search(r"left out bad chunks \(|added the missing end", source.note), name
+            assert len(source.note) < 250
+            # The repaired file is valid, so that nobody else has to repair it.
+            assert load_source(source.png.data, fit="strict").png == source.png
+    assert len(set(names)) == len(names) > 90
+
+
+def test_libpng_shows_what_we_repair() -> None:
+    """The repaired image is what libpng shows, the decoder of most viewers."""
+    read = libpng_reader()
+    compared = 0
+    for name, data, sample in corrupt.repairable():
+        shown = read(data)
+        # libpng wants the checksum of the pixels too.
+        if shown is None:
+            assert "cut at byte" in name
+            continue
+        expected = [
+            pixel if pixel[3] >= 8 else None for row in sample.visible_pixels() for pixel in row
+        ]
+        assert [pixel if pixel[3] >= 8 else None for pixel in shown] == expected, name
+        compared += 1
+    assert compared > 80
 
 
 def _decoded(data: bytes) -> object:

@@ -1,6 +1,7 @@
 import ast
 import base64
 import io
+import re
 import struct
 from collections.abc import Callable
 from itertools import takewhile
@@ -157,6 +158,15 @@ def test_only_open_image_opens_files() -> None:
         and node.value.id == "Image"
     ]
     assert calls == ["langchain_image_variation/images/pixels.py"]
+    callers = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "langchain_image_variation").rglob("*.py")
+        if re.search(r"open_heic\(|HeifImageFile\(", path.read_text())
+    ]
+    assert sorted(callers) == [
+        "langchain_image_variation/images/heic.py",
+        "langchain_image_variation/images/pixels.py",
+    ]
 
 
 # Counting.

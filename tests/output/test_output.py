@@ -138,6 +138,12 @@ def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
         ("IMG-20240101-1", "IMG-20240101-1"),
         ("cat-19377556-3", "cat"),
         ("cat-0123abcd-sheet", "cat"),
+        ("cat-0123456789abcdef01234567-2", "cat"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\U00020000" * 40, "\U00020000" * 25),
+        ("CON.backup", "_CON.backup"),
+        ("lpt1.", "lpt1"),
+        ("con.", "con"),
     ],
 )
 def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
@@ -178,6 +184,15 @@ def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=f"'image-{digest}-1.png' exists with other content"):
         save_images(answer(2), tmp_path)
     assert len(list(tmp_path.glob("image-*-2.png"))) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
+    """If another user's file of that name may not be read, the new file gets a longer name."""
+    (first,) = save_images(answer(1), tmp_path)
+    first.path.chmod(0)
+    (second,) = save_images(answer(1), tmp_path)
+    assert len(second.path.name) == len(first.path.name) + 8
 
 
 def test_a_response_with_urls_names_the_next_step(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import openai
@@ -18,6 +19,7 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
 )
 from langchain_image_variation.hosted.client import ImageVariationClient
+from pytest_image_variation.forms import Form, Part
 from pytest_image_variation.loopback import Loopback, View
 from pytest_image_variation.samples import non_square_png, square_png
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
@@ -135,6 +137,20 @@ def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
         .partition(". Add a scenario")[0]
         .endswith("'success_b64_n2_256': n: expected '2', got '3'")
     )
+
+
+def test_form_that_is_cut_off(view: View, client: httpx.Client) -> None:
+    """A form without its closing boundary is refused, and matches no scenario for a form."""
+    form = Form((Part("image", PNG, "a.png"), Part("response_format", b"b64_json")))
+    content = replace(form, is_closed=False).encode("x")
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    url = f"{view.base_url}/images/variations"
+    response = client.post(url, content=content, headers=headers)
+    assert response.status_code == 400
+    assert "closing boundary" in response.json()["error"]["message"]
+    view.scenario("success_b64_n1")
+    message = client.post(url, content=content, headers=headers).json()["error"]["message"]
+    assert "form: expected a complete one, got one without its closing boundary" in message
 
 
 def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Client) -> None:

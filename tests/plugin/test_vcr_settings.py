@@ -69,6 +69,18 @@ def test_parts_must_match(other: Request, message: str) -> None:
         vcr_settings.multipart(other, form({"n": "2"}))
 
 
+def test_a_form_that_is_cut_off_does_not_match() -> None:
+    """A form without its closing boundary differs from a complete one, also once redacted."""
+    whole = form({"user": "u"})
+    end = str(whole.headers["content-type"]).partition("boundary=")[2]
+    cut = Request(
+        "POST", whole.uri, whole.body.removesuffix(f"--{end}--\r\n".encode()), whole.headers
+    )
+    for first, second in (whole, cut), tuple(map(Redaction().request, (whole, cut))):
+        with pytest.raises(AssertionError, match="no closing boundary"):
+            vcr_settings.multipart(first, second)
+
+
 def test_images_match_by_pixels() -> None:
     """With "pixels", another compression is the same image, and another pixel is not."""
     first, second = form(), form(data=recompress(PNG))

@@ -1,7 +1,8 @@
-"""An app on a real socket, in a thread of the test's process."""
+"""Servers on a real socket: in a thread of the test's process, or in another process."""
 
 import base64
 import os
+import subprocess
 import threading
 import time
 import urllib.request
@@ -38,6 +39,18 @@ def serving(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@contextmanager
+def server_process(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a server, and yield the process and the address, which is its first line of output."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 class MoodyEngine(InstantEngine):

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -355,16 +356,65 @@ async def test_an_engine_failure_shows_no_internals(
     assert error["code"] == "content_policy_violation"
 
 
-async def test_the_log_names_a_missing_store(
+async def test_a_removed_store_is_created_again(tmp_path: Path) -> None:
+    """If somebody removes the store while the server runs, the next answer creates it again."""
+    async with new_client(tmp_path) as client:
+        for _ in range(2):
+            shutil.rmtree(tmp_path / "store")
+            url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
+            assert (await client.get(url)).status_code == 200
+
+
+async def test_an_unusable_store_costs_one_engine_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client learns only that the server failed."""
+    """After a failed write, answers with URLs are refused before the engine works, until it works.
+
+    Only the log has the cause. Answers in base64 need no store.
+    """
+    engine, store = CountingEngine(), tmp_path / "store"
+    form = {"response_format": "b64_json"}
+    async with new_client(tmp_path, engine) as client:
+        store.rename(tmp_path / "moved")
+        store.write_bytes(b"a file in place of the folder")
+        for _ in range(5):
+            response = await client.post(PATH, files=image_part())
+            message = error_of(response, 503)["message"]
+            assert f"try again in {response.headers['retry-after']}s" in message
+            assert "response_format=b64_json" in message
+        assert engine.calls == 1
+        assert "cannot keep images: Not a directory" in caplog.text
+        assert (await client.post(PATH, data=form, files=image_part())).status_code == 200
+        health = await client.get("/healthz")
+        assert (health.status_code, health.json()) == (503, {"status": "cannot store images"})
+        store.unlink()
+        async with asyncio.timeout(60):
+            while (await client.get("/healthz")).status_code != 200:
+                await asyncio.sleep(0.05)
+        assert (await client.post(PATH, files=image_part())).status_code == 200
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such files")
+@pytest.mark.parametrize("kind", ["link", "fifo", "content"])
+async def test_a_replaced_image_is_not_sent(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever replaced the file of an image is not sent: the client gets a 404, the log a line."""
     async with new_client(tmp_path) as client:
-        shutil.rmtree(tmp_path / "store")
-        response = await client.post(PATH, files=image_part())
-    message = error_of(response, 500)["message"]
-    assert message.startswith("The server failed")
-    assert "The image cannot be stored: No such file or directory." in caplog.text
+        url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
+        (path,) = (tmp_path / "store").glob("*.png")
+        path.unlink()
+        if kind == "link":
+            path.symlink_to("/etc/passwd")
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.write_bytes(square_png(9))
+        error_of(await client.get(url), 404)
+        assert f"was replaced: {path.name}" in caplog.text.replace(" by something else", "")
+        again = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
+        for address in (url, again):
+            assert SquarePNG((await client.get(address)).content).side == 1024
 
 
 class FileEngine:

@@ -264,9 +264,10 @@ def test_a_disconnect_frees_the_queue_place(tmp_path: Path) -> None:
 
 
 class LongBody(io.RawIOBase):
-    """A body of zeros."""
+    """A form with an image of zeros, which is cut off at a length."""
 
     def __init__(self, length: int) -> None:
+        self.start = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         self.length = length
 
     def readable(self) -> bool:
@@ -274,9 +275,10 @@ class LongBody(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read the next zeros."""
+        """Read the next bytes."""
         count = min(len(buffer), self.length)
-        buffer[:count] = bytes(count)
+        buffer[:count] = self.start[:count].ljust(count, b"\0")
+        self.start = self.start[count:]
         self.length -= count
         return count
 
@@ -455,8 +457,7 @@ def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
     """An aborted upload is logged with the status 499, not as a failure of the server."""
     with serve(tmp_path, "--engine", "instant", "--json-log") as (running, address):
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
-            head = "host: x\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 99"
-            client.sendall(f"POST /v1/images/variations HTTP/1.1\r\n{head}\r\n\r\n--x".encode())
+            client.sendall(raw_request(PNG)[:-1])
             time.sleep(0.2)
         assert running.stderr is not None
         assert json.loads(running.stderr.readline())["status"] == 499

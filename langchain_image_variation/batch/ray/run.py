@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from langchain_image_variation.batch.inputs import Input
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS, portable_row
 from langchain_image_variation.batch.progress import RunProgress
 from langchain_image_variation.batch.ray.actor import (
     POLL_INTERVAL,
@@ -152,14 +153,13 @@ class ClusterRun:
             except ImageVariationError as error:
                 self._progress.record(position, [self._batch.error_row(source, error)])
                 continue
-            yield {
-                "position": position,
-                "path": os.fsencode(job.path),
-                "n": job.n,
-                "size": job.size,
-                "seed": job.seed,
-                "strength": job.strength,
+            # The actors know the defaults. A source that fails there is listed as it is here.
+            given_names = portable_row(source).keys()
+            options = {
+                name: getattr(job, name) if name in given_names else None
+                for name in OPTIONAL_COLUMNS
             }
+            yield {"position": position, "path": os.fsencode(job.path), **options}
 
     def _results(
         self, tables: list[Any], block_size: int, workers: int, settings: ActorSettings

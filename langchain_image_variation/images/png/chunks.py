@@ -6,7 +6,7 @@ Nothing is decompressed here. Rules and names are those of the PNG specification
 
 import struct
 import zlib
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import NamedTuple
 
 from langchain_image_variation.exceptions import InvalidImageError
@@ -17,15 +17,18 @@ __all__ = [
     "MAX_CHUNKS",
     "PIXELS",
     "SIGNATURE",
+    "Chunk",
     "Header",
+    "Order",
     "check_order",
     "corrupt_png",
     "filter_chunks",
-    "find_end",
     "has_few_chunks",
+    "join_chunks",
     "read_chunks",
     "read_header",
     "replace_chunks",
+    "scan_chunks",
     "strip_metadata",
 ]
 
@@ -68,6 +71,60 @@ class Header(NamedTuple):
     interlaced: bool
 
 
+class Chunk(NamedTuple):
+    """A chunk, and what is wrong with it."""
+
+    name: bytes
+    body: memoryview
+    """Its content, as far as the file has it."""
+    end: int
+    """The offset after the chunk."""
+    problem: str | None
+    """Why the chunk cannot be read as it is, or None."""
+    is_whole: bool
+    """Whether the file has all of it. If not, nothing after it can be read."""
+
+
+def scan_chunks(data: bytes) -> Iterator[Chunk]:
+    """Yield each chunk with its problem, up to IEND or the place where the file is cut off.
+
+    Args:
+        data: The bytes of a file that begins with the signature.
+
+    Raises:
+        InvalidImageError: If there are too many chunks.
+    """
+    view = memoryview(data)
+    start, limit = len(SIGNATURE), _limit(data)
+    for _ in range(limit):
+        length = int.from_bytes(view[start : start + 4])
+        name = bytes(view[start + 4 : start + 8])
+        end = start + 8 + length
+        body = view[start + 8 : end]
+        problem, is_whole = None, False
+        if start == len(data):
+            problem = "IEND is missing: the file is cut off"
+        elif start + 12 > len(data):
+            problem = f"it is cut off at byte {len(data):,}, inside a chunk"
+        # Names are ASCII letters; isalpha on bytes is ASCII-only.
+        elif not name.isalpha():
+            problem = f"byte {start + 4:,} should begin a chunk name"
+        elif end + 4 > len(data):
+            problem = f"it is cut off at byte {len(data):,}, inside {name.decode()}"
+        else:
+            is_whole = True
+            # A damaged name may belong to any chunk, so every checksum must be right.
+            if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+                problem = f"the checksum of {name.decode()} at byte {start:,} is wrong"
+        start = end + 4
+        yield Chunk(name, body, start, problem, is_whole)
+        if name == b"IEND" or not is_whole:
+            return
+    raise InvalidImageError(
+        f"image has more than {limit:,} chunks, the limit. Save it again with fewer."
+    )
+
+
 def read_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yield each chunk's name and content, from IHDR up to and including IEND.
 
@@ -79,35 +136,16 @@ def read_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
             if a length or name is impossible or any checksum is wrong, or if there are too many
             chunks.
     """
-    view = memoryview(data)
-    start, limit = len(SIGNATURE), _limit(data)
-    for _ in range(limit):
-        if start == len(data):
-            raise corrupt_png("IEND is missing: the file is cut off")
-        if start + 12 > len(data):
-            raise corrupt_png(f"it is cut off at byte {len(data):,}, inside a chunk")
-        length = int.from_bytes(view[start : start + 4])
-        name = bytes(view[start + 4 : start + 8])
-        # Names are ASCII letters; isalpha on bytes is ASCII-only.
-        if not name.isalpha():
-            raise corrupt_png(f"byte {start + 4:,} should begin a chunk name")
-        end = start + 8 + length
-        if end + 4 > len(data):
-            raise corrupt_png(f"it is cut off at byte {len(data):,}, inside {name.decode()}")
-        # A damaged name may belong to any chunk, so every checksum must be right.
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            raise corrupt_png(f"the checksum of {name.decode()} at byte {start:,} is wrong")
-        if start == len(SIGNATURE) and name != b"IHDR":
+    is_first = True
+    for chunk in scan_chunks(data):
+        if chunk.problem is not None:
+            raise corrupt_png(chunk.problem)
+        if is_first and chunk.name != b"IHDR":
             raise corrupt_png("its first chunk is not IHDR")
-        start = end + 4
-        yield name, view[end - length : end]
-        if name == b"IEND":
-            if start != len(data):
-                raise corrupt_png(f"{len(data) - start:,} bytes follow IEND")
-            return
-    raise InvalidImageError(
-        f"image has more than {limit:,} chunks, the limit. Save it again with fewer."
-    )
+        is_first = False
+        yield chunk.name, chunk.body
+        if chunk.name == b"IEND" and chunk.end != len(data):
+            raise corrupt_png(f"{len(data) - chunk.end:,} bytes follow IEND")
 
 
 def has_few_chunks(data: bytes) -> bool:
@@ -118,21 +156,6 @@ def has_few_chunks(data: bytes) -> bool:
             return True
         start += 12 + int.from_bytes(data[start : start + 4])
     return False
-
-
-def find_end(data: bytes) -> int:
-    """Return the offset after IEND, or the length of the file if it has no IEND.
-
-    Some programs append archives or notes to images, or write a smaller file over a larger one.
-    They leave bytes after IEND, which no decoder shows.
-    """
-    start = len(SIGNATURE)
-    for _ in range(_limit(data)):
-        name = data[start + 4 : start + 8]
-        start += 12 + int.from_bytes(data[start : start + 4])
-        if name == b"IEND" or start >= len(data):
-            break
-    return start if name == b"IEND" and start < len(data) else len(data)
 
 
 def strip_metadata(data: bytes) -> bytes:
@@ -155,12 +178,12 @@ def filter_chunks(data: bytes, *, keep: Container[bytes]) -> bytes:
     Raises:
         InvalidImageError: See `read_chunks`.
     """
-    parts: list[bytes | memoryview] = [SIGNATURE]
-    for name, body in read_chunks(data):
-        # A critical chunk changes what the others mean, so it stays, even if it is refused later.
-        if name in keep or (name[:1].isupper() and name != b"PLTE"):
-            parts += _chunk(name, body)
-    return b"".join(parts)
+    # A critical chunk changes what the others mean, so it stays, even if it is refused later.
+    return join_chunks(
+        (name, body)
+        for name, body in read_chunks(data)
+        if name in keep or (name[:1].isupper() and name != b"PLTE")
+    )
 
 
 def replace_chunks(data: bytes, name: bytes, change: Callable[[memoryview], bytes]) -> bytes:
@@ -169,9 +192,18 @@ def replace_chunks(data: bytes, name: bytes, change: Callable[[memoryview], byte
     Raises:
         InvalidImageError: See `read_chunks`.
     """
+    return join_chunks(
+        (chunk_name, change(body) if chunk_name == name else body)
+        for chunk_name, body in read_chunks(data)
+    )
+
+
+def join_chunks(chunks: Iterable[tuple[bytes, bytes | memoryview]]) -> bytes:
+    """Return the file that has these chunks."""
     parts: list[bytes | memoryview] = [SIGNATURE]
-    for chunk_name, body in read_chunks(data):
-        parts += _chunk(chunk_name, change(body) if chunk_name == name else body)
+    for name, body in chunks:
+        parts += (struct.pack(">I", len(body)), name, body)
+        parts.append(struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
     return b"".join(parts)
 
 
@@ -182,26 +214,53 @@ def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set
         InvalidImageError: If a chunk breaks a rule, or if `chunks` raises this error.
     """
     _, body = next(chunks)
-    header = read_header(body)
-    names: set[bytes] = {b"IHDR"}
-    previous_name, colors = b"IHDR", 0
+    order = Order(read_header(body))
     for name, body in chunks:
-        _check_place(name, previous_name, names)
-        if len(body) != _LENGTHS.get(name, len(body)):
-            raise corrupt_png(f"{name.decode()} has {len(body)} bytes instead of {_LENGTHS[name]}")
-        if name == b"PLTE":
-            colors = _check_palette(header, body)
-        elif name == b"IEND" and len(body):
-            raise corrupt_png("IEND is not empty")
-        elif name == b"tRNS":
-            _check_transparency(header, len(body), colors)
-        elif name == b"IDAT" and header.color_type == INDEXED and not colors:
-            raise corrupt_png("PLTE is missing before IDAT")
-        names.add(name)
-        previous_name = name
-    if b"IDAT" not in names:
+        if (problem := order.find_problem(name, body)) is not None:
+            raise corrupt_png(problem)
+        order.add(name, body)
+    if b"IDAT" not in order.names:
         raise corrupt_png("it has no IDAT chunk and therefore no pixels")
-    return header, names
+    return order.header, order.names
+
+
+class Order:
+    """The chunks of a file so far, to find out whether another one may follow.
+
+    Args:
+        header: The content of IHDR.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self.names = {b"IHDR"}
+        """The names of the chunks so far."""
+        self.previous_name = b"IHDR"
+        """The name of the last chunk."""
+        self._colors = 0
+
+    def add(self, name: bytes, body: memoryview) -> None:
+        """Add the next chunk."""
+        self.names.add(name)
+        self.previous_name = name
+        if name == b"PLTE":
+            self._colors = len(body) // 3
+
+    def find_problem(self, name: bytes, body: memoryview) -> str | None:
+        """Return the rule that a chunk would break if it came next, or None."""
+        if problem := _find_misplacement(name, self.previous_name, self.names):
+            return problem
+        if len(body) != _LENGTHS.get(name, len(body)):
+            return f"{name.decode()} has {len(body)} bytes instead of {_LENGTHS[name]}"
+        if name == b"PLTE":
+            return _find_palette_problem(self.header, len(body))
+        if name == b"IEND" and len(body):
+            return "IEND is not empty"
+        if name == b"tRNS":
+            return _find_transparency_problem(self.header, len(body), self._colors)
+        if name == b"IDAT" and self.header.color_type == INDEXED and not self._colors:
+            return "PLTE is missing before IDAT"
+        return None
 
 
 def read_header(body: memoryview) -> Header:
@@ -234,49 +293,41 @@ def _limit(data: bytes) -> int:
     return max(MAX_CHUNKS, len(data) // 256)
 
 
-def _chunk(name: bytes, body: bytes | memoryview) -> Iterator[bytes | memoryview]:
-    yield struct.pack(">I", len(body))
-    yield name
-    yield body
-    yield struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
-
-
-def _check_place(name: bytes, previous_name: bytes, names: set[bytes]) -> None:
-    """Refuse a chunk that the specification does not allow in this position."""
+def _find_misplacement(name: bytes, previous_name: bytes, names: set[bytes]) -> str | None:
+    """Return the rule about the position of a chunk that it breaks, or None."""
     text = name.decode()
     if name in names and name in _ONCE:
-        raise corrupt_png(f"{text} occurs twice")
+        return f"{text} occurs twice"
     if name == b"IDAT" and b"IDAT" in names and previous_name != b"IDAT":
-        raise corrupt_png("its IDAT chunks are not consecutive")
+        return "its IDAT chunks are not consecutive"
     if b"IDAT" in names and (name in _BEFORE_IDAT or name == b"PLTE"):
-        raise corrupt_png(f"{text} comes after IDAT")
+        return f"{text} comes after IDAT"
     if b"PLTE" in names and name in _BEFORE_PLTE:
-        raise corrupt_png(f"{text} comes after PLTE")
+        return f"{text} comes after PLTE"
     if name == b"PLTE" and names & _AFTER_PLTE:
-        raise corrupt_png("PLTE comes after a chunk that depends on it")
+        return "PLTE comes after a chunk that depends on it"
     if name == b"hIST" and b"PLTE" not in names:
-        raise corrupt_png("hIST has no PLTE before it")
+        return "hIST has no PLTE before it"
     # An uppercase first letter marks a chunk that every reader must understand.
     if name[:1].isupper() and name not in _CRITICAL:
-        raise corrupt_png(f"its critical chunk {text} is unknown")
+        return f"its critical chunk {text} is unknown"
+    return None
 
 
-def _check_palette(header: Header, body: memoryview) -> int:
-    """Check the palette and return its number of colors."""
+def _find_palette_problem(header: Header, length: int) -> str | None:
     if header.color_type in (0, 4):
-        raise corrupt_png("PLTE is not allowed in a grayscale image")
+        return "PLTE is not allowed in a grayscale image"
     limit = 2**header.bit_depth if header.color_type == INDEXED else 256
-    if not len(body) or len(body) % 3 or len(body) // 3 > limit:
-        raise corrupt_png(
-            f"PLTE has {len(body)} bytes; it may have 3 to {3 * limit}, in multiples of 3"
-        )
-    return len(body) // 3
+    if not length or length % 3 or length // 3 > limit:
+        return f"PLTE has {length} bytes; it may have 3 to {3 * limit}, in multiples of 3"
+    return None
 
 
-def _check_transparency(header: Header, length: int, colors: int) -> None:
+def _find_transparency_problem(header: Header, length: int, colors: int) -> str | None:
     if header.color_type in (4, 6):
-        raise corrupt_png("tRNS is not allowed with an alpha channel")
+        return "tRNS is not allowed with an alpha channel"
     if header.color_type == INDEXED and length > colors:
-        raise corrupt_png(f"tRNS has {length} entries for {colors} colors")
+        return f"tRNS has {length} entries for {colors} colors"
     if length != _TRNS_LENGTHS.get(header.color_type, length):
-        raise corrupt_png(f"tRNS has {length} bytes instead of {_TRNS_LENGTHS[header.color_type]}")
+        return f"tRNS has {length} bytes instead of {_TRNS_LENGTHS[header.color_type]}"
+    return None

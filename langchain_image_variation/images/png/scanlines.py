@@ -1,4 +1,4 @@
-"""Checks the compressed pixels of a PNG file by decompressing them piece by piece."""
+"""Checks and completes the compressed pixels of a PNG file, decompressing them piece by piece."""
 
 import zlib
 from collections.abc import Iterator
@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from langchain_image_variation.images.png.chunks import (
     Header,
     corrupt_png,
+    join_chunks,
     read_chunks,
     read_header,
 )
 
-__all__ = ["check_scanlines"]
+__all__ = ["check_scanlines", "complete_pixels"]
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # PNG specification, third edition, 8.1: the start and the step of each pass, in x and y.
@@ -58,6 +59,40 @@ def check_scanlines(data: bytes) -> None:
         raise corrupt_png("its pixels cannot be decompressed") from None
     if not stream.eof or filters.remaining:
         raise corrupt_png("its pixels end early")
+
+
+def complete_pixels(data: bytes) -> bytes:
+    """Return a file that was cut off with all of its pixels, compressed again if necessary.
+
+    Args:
+        data: The bytes of a file that has passed `check_order`. Its last IDAT chunk may be too
+            short.
+
+    Raises:
+        InvalidImageError: If not all rows are there, or if the data is not a zlib stream.
+    """
+    _, header = next(read_chunks(data))
+    filters = _FilterBytes(read_header(header))
+    stream, new_stream = zlib.decompressobj(), zlib.compressobj()
+    parts: list[bytes] = []
+    try:
+        for name, body in read_chunks(data):
+            rest: bytes | memoryview = body if name == b"IDAT" else b""
+            piece = b""
+            while not stream.eof and (rest or len(piece) == _PIECE):
+                piece = stream.decompress(rest, _PIECE)
+                filters.take(piece)
+                parts.append(new_stream.compress(piece))
+                rest = stream.unconsumed_tail
+    except zlib.error:
+        raise corrupt_png("its pixels cannot be decompressed") from None
+    if filters.remaining:
+        raise corrupt_png("its pixels end early: the file is cut off")
+    if stream.eof:
+        return data
+    new_body = b"".join([*parts, new_stream.flush()])
+    chunks = [(name, body) for name, body in read_chunks(data) if name != b"IDAT"]
+    return join_chunks([*chunks[:-1], (b"IDAT", new_body), chunks[-1]])
 
 
 class _FilterBytes:

@@ -16,6 +16,7 @@ from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.ray.nodes import Nodes
 from tests.batch.runs import output_images, read_manifest, run, start_run, wait_until
+from tests.batch.test_odd_rows import write_odd_rows
 
 # Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
 pytestmark = [
@@ -33,6 +34,7 @@ def cluster_run(
 ) -> int:
     """Run on the cluster to the end, and return the exit code."""
     options = ["--size", "256x256", "--engine", engine, "--output-dir", out]
+    options += ["--allow-storage", "shelf"]
     return main(["batch", *options, "--ray", nodes.address, *sources, *arguments])
 
 
@@ -98,9 +100,26 @@ def test_source_that_kills_its_worker_is_a_row(
     for photo in sorted(photos.iterdir())[2:]:
         photo.unlink()
     assert cluster_run(nodes, engine="dying") == 3
-    assert "EngineError: 2, for example: The worker process died" in capsys.readouterr().err
+    names = capsys.readouterr().err.splitlines()[1:]
+    assert sorted(line.partition(" died ")[0] for line in names) == [
+        f"  photos/0{index}.png: The worker process" for index in range(2)
+    ]
     assert cluster_run(nodes, engine="refused") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "image-variation: The key is wrong."
+
+
+def test_odd_rows_do_not_end_a_run(nodes: Nodes) -> None:
+    """Odd rows become rows with the same errors as on one machine, and in the same list."""
+    errors = write_odd_rows()
+    options = ("--jsonl", "--allow-storage", "smb://nas")
+    assert cluster_run(nodes, *options, sources=("list.jsonl",)) == 3
+    *rows, good_row = read_manifest()
+    assert good_row["error"] is None
+    assert all(error in row["error"] for row, error in zip(rows, errors.values(), strict=True))
+    assert run("list.jsonl", *options, out="whole") == 3
+    assert read_manifest() == read_manifest("whole")
+    lists = [Path(out, "failed.jsonl").read_text() for out in ("out", "whole")]
+    assert lists[0] == lists[1]
 
 
 def test_worker_stops_itself_at_max_failures(nodes: Nodes, photos: Path) -> None:

@@ -1,0 +1,194 @@
+"""What a few clients can cost the server: the time that others wait, memory and temporary files.
+
+Each attack meets a new server process, which has a key, while another client asks for `/healthz`
+again and again. Claim: `/healthz` answers within a second, whatever the others send.
+
+    python benchmarks/attacks.py [--only NAME]
+
+Exits with 1 if the bar is missed. Linux only: it reads memory and open files from /proc.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from server import BOUNDARY, ServerProcess, raw_request, running_server
+
+BAR = 1.0
+KEY = b"sk-attacks"
+SECONDS = 60.0
+"""How long an attack may last."""
+
+
+@contextlib.contextmanager
+def locked_server() -> Iterator[ServerProcess]:
+    """Run the server as a user does, with a key."""
+    os.environ["IMAGE_VARIATION_API_KEY"] = KEY.decode()
+    with tempfile.TemporaryDirectory() as folder:
+        command = ("-m", "langchain_image_variation", "serve", "--port=0", f"--store-dir={folder}")
+        with running_server(*command) as server:
+            yield server
+
+
+def request_head(*lines: bytes, key: bool = True) -> bytes:
+    """Return the head of a request with these further lines."""
+    kind = b"content-type: multipart/form-data; boundary=" + BOUNDARY
+    keys = [b"authorization: Bearer " + KEY] if key else []
+    first = b"POST /v1/images/variations HTTP/1.1"
+    return b"\r\n".join([first, b"host: localhost", kind, *keys, *lines, b"", b""])
+
+
+def with_key(request: bytes) -> bytes:
+    """Return a request with the server's key."""
+    return request.replace(b"\r\n", b"\r\nauthorization: Bearer %b\r\n" % KEY, 1)
+
+
+CHUNKED = b"transfer-encoding: chunked"
+FORM = b'--%b\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n' % BOUNDARY
+FORM_CHUNK = b"%x\r\n%b\r\n" % (len(FORM), FORM)
+
+
+async def send(port: int, *pieces: bytes, hold: float = 0.0) -> bytes:
+    """Send some bytes and return the first line of the answer, or what went wrong."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    answer = asyncio.create_task(reader.readline())
+    try:
+        for piece in pieces:
+            for start in range(0, len(piece), 65536):
+                writer.write(piece[start : start + 65536])
+                await writer.drain()
+        if hold:
+            await asyncio.wait([answer], timeout=hold)
+            return answer.result().strip() if answer.done() else b"held"
+        return (await answer).strip()
+    except OSError as error:
+        # The answer may have arrived before the connection was closed.
+        return (
+            answer.result().strip()
+            if answer.done() and not answer.exception()
+            else (type(error).__name__.encode())
+        )
+    finally:
+        answer.cancel()
+        writer.close()
+
+
+def large_png(side: int = 8192) -> bytes:
+    """Return a gray PNG of one color, which is small."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(side * (3 * side + 1)), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def many(count: int, *pieces: bytes, hold: float = 0.0) -> Callable[[int], Awaitable[list[bytes]]]:
+    """Return an attack that sends the same on several connections."""
+
+    async def attack(port: int) -> list[bytes]:
+        return await asyncio.gather(*(send(port, *pieces, hold=hold) for _ in range(count)))
+
+    return attack
+
+
+async def pipelined(port: int) -> list[bytes]:
+    """Send requests without waiting for their answers, and read all of them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    count = 5000
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * count)
+    answers = 0
+    while answers < count:
+        answers += (await reader.read(2**20)).count(b"HTTP/1.1 200")
+    writer.close()
+    return [b"HTTP/1.1 200 OK"]
+
+
+def attacks() -> dict[str, Callable[[int], Awaitable[list[bytes]]]]:
+    """Return the attacks by name."""
+    tiny = b"1\r\nx\r\n" * 400_000
+    padded = (b"1;" + b"a" * 60 + b"\r\nx\r\n") * 36_000
+    upload = bytes(7_900_000)
+    large = with_key(raw_request(large_png()))
+    return {
+        "8 x 2.4 MB in one-byte chunks, no key": many(8, request_head(CHUNKED, key=False), tiny),
+        "8 x 2.4 MB in one-byte chunks, key": many(8, request_head(CHUNKED), FORM_CHUNK, tiny),
+        "8 x 2.4 MB of chunk extensions, key": many(8, request_head(CHUNKED), FORM_CHUNK, padded),
+        "8 x 2.4 MB in one-byte chunks, /healthz": many(
+            8, b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CHUNKED + b"\r\n\r\n", tiny
+        ),
+        "64 x 60 KB of one-byte headers": many(64, b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 15_000),
+        "5,000 pipelined requests": pipelined,
+        "100 uploads of 7.9 MB, held": many(
+            100, request_head(b"content-length: 7999999"), FORM, upload, hold=10.0
+        ),
+        "18 images of 8192 x 8192": many(18, large),
+    }
+
+
+def temporary_bytes(server: ServerProcess) -> int:
+    """Return the size of the temporary files that the server has open."""
+    total = 0
+    for link in Path(f"/proc/{server.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith(tempfile.gettempdir()):
+                total += link.stat().st_size
+    return total
+
+
+async def measure(name: str, attack: Callable[[int], Awaitable[list[bytes]]]) -> float:
+    """Run an attack, print its row, and return the longest time that `/healthz` took."""
+    with locked_server() as server:
+        before, start = server.memory(), time.perf_counter()
+        task = asyncio.create_task(asyncio.wait_for(attack(server.port), SECONDS))
+        longest, files = 0.0, 0
+        while not task.done() or time.perf_counter() - start < 1:
+            asked = time.perf_counter()
+            head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            assert (await send(server.port, head)).endswith(b"200 OK")
+            longest = max(longest, time.perf_counter() - asked)
+            files = max(files, temporary_bytes(server))
+            await asyncio.sleep(0.02)
+        try:
+            answers = task.result()
+        except TimeoutError:
+            answers = [b"unfinished"]
+        counts = {a.decode(): answers.count(a) for a in sorted(set(answers))}
+        print(
+            f"{name:42}{longest:8.2f} s{server.memory('VmHWM') - before:8.0f} MB"
+            f"{files / 1e6:8.0f} MB  {server.cpu():6.1f} s  {counts}",
+            flush=True,
+        )
+        return longest
+
+
+def main() -> int:
+    """Measure and print the figures. Return 1 if the bar is missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="run only attacks whose name contains this")
+    arguments = parser.parse_args()
+    print(f"{'':42}{'/healthz':>10}{'memory':>11}{'files':>11}{'CPU':>10}  answers")
+    longest = [
+        asyncio.run(measure(name, attack))
+        for name, attack in attacks().items()
+        if arguments.only in name
+    ]
+    verdict = " MISSED" if max(longest) > BAR else ""
+    print(f"longest /healthz: {max(longest):.2f} s (bar {BAR:.2f} s){verdict}")
+    return 1 if max(longest) > BAR else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

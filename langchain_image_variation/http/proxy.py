@@ -1,0 +1,49 @@
+"""The proxy that the environment names."""
+
+import os
+from importlib.util import find_spec
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+
+__all__ = ["find_proxy"]
+
+_SOCKS = ("socks5", "socks5h")
+
+
+def find_proxy(url: httpx.URL) -> httpx.Proxy | None:
+    """Return the proxy for requests to a server, or None to connect to it directly.
+
+    The environment variables are those of `urllib.request`: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+    NO_PROXY, in upper or lower case. On Windows and macOS, the system's settings count too.
+
+    Raises:
+        InvalidRequestError: If the proxy's address is not valid; `param` names the variable. The
+            message does not show the address, which may contain a password.
+        MissingExtraError: If it is a SOCKS proxy, and the package for these is not installed.
+    """
+    proxies = getproxies()
+    kind = url.scheme if proxies.get(url.scheme) else "all"
+    address = proxies.get(kind, "").strip()
+    if not address or proxy_bypass(url.host):
+        return None
+    name = f"{kind.upper()}_PROXY"
+    name = name if name in os.environ else name.lower()
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+        # Reading the host decodes it, which may fail.
+        is_valid = bool(proxy.url.host) and 0 < (proxy.url.port or 1) < 65536
+    # Among them are `httpx.InvalidURL`, ValueError for another scheme, and errors of IDNA.
+    except (httpx.InvalidURL, ValueError):
+        is_valid = False
+    if not is_valid:
+        raise InvalidRequestError(
+            f"{name} must be the address of an http, https or socks5 proxy, such as "
+            "'http://proxy.example:8080'. Correct it or unset it.",
+            param=name,
+        )
+    if proxy.url.scheme in _SOCKS and find_spec("socksio") is None:
+        raise MissingExtraError.for_package(f"The SOCKS proxy in {name}", "socksio", "httpx[socks]")
+    return proxy

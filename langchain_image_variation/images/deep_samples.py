@@ -1,0 +1,97 @@
+"""Reads samples of 16 bits in full, and rounds them to 8 bits.
+
+Pillow has no mode for color with 16 bits. It keeps the high byte of each sample, which darkens the
+image, loses dark tones before a gamma is applied, and makes similar colors transparent.
+"""
+
+from collections.abc import Callable
+
+from PIL import Image
+
+from langchain_image_variation.images.color import gamma_table
+
+__all__ = ["has_deep_samples", "load_deep_samples", "reduce_to_8_bits"]
+
+_LOW_BYTES = "low_bytes"
+"""The key in an image's `info` of the image that holds the low byte of each sample."""
+
+_STRIP = 256
+"""How many rows are reduced at a time."""
+
+
+def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
+    """Decode a PNG file. If it has 16-bit color or alpha, keep the low bytes too.
+
+    Args:
+        reopen: Returns the image of the file, not yet decoded. It is called once or twice.
+    """
+    image = reopen()
+    tiles = getattr(image, "tile", [])
+    raw_mode = tiles[0].args if tiles else ""
+    if raw_mode == "LA;16B":
+        # These two samples are as long as four of 8 bits.
+        _select_raw_mode(image, "RGBA")
+        high, low, high_alpha, low_alpha = image.split()
+        info = image.info
+        image = Image.merge("LA", (high, high_alpha))
+        image.info = {**info, _LOW_BYTES: Image.merge("LA", (low, low_alpha))}
+        return image
+    image.load()
+    if raw_mode in ("RGB;16B", "RGBA;16B"):
+        # In the other byte order, Pillow keeps the byte that is the low one here.
+        low_bytes = reopen()
+        _select_raw_mode(low_bytes, f"{image.mode};16L")
+        low_bytes.load()
+        image.info[_LOW_BYTES] = low_bytes
+    return image
+
+
+def _select_raw_mode(image: Image.Image, raw_mode: str) -> None:
+    tiles = image.tile  # type: ignore[attr-defined]  # a file has it, as `load_deep_samples` checks
+    image.tile = [tile._replace(args=raw_mode) for tile in tiles]  # type: ignore[attr-defined]  # same
+
+
+def has_deep_samples(image: Image.Image) -> bool:
+    """Return whether an image has samples of 16 bits."""
+    return image.mode.startswith("I;16") or _LOW_BYTES in image.info
+
+
+def reduce_to_8_bits(
+    image: Image.Image, box: tuple[int, int, int, int], gamma: float | None
+) -> Image.Image:
+    """Return a part of an image with 16-bit samples in a plain mode.
+
+    The samples are rounded once, after gamma. A single transparent color becomes alpha.
+
+    Args:
+        image: An image for which `has_deep_samples` is true.
+        box: The part, as left, top, right and bottom in pixels.
+        gamma: The gamma of the samples, or None if they are sRGB.
+    """
+    # Few images need this, and the import takes longer than converting most images.
+    import numpy as np
+
+    left, top, right, bottom = box
+    low_bytes = image.info.get(_LOW_BYTES)
+    transparent_color = image.info.get("transparency")
+    color_table = np.array(gamma_table(gamma, 65535), np.uint8)
+    alpha_table = np.array(gamma_table(None, 65535), np.uint8)
+    colors = "RGB" if image.mode.startswith("RGB") else "L"
+    has_alpha = image.mode.endswith("A")
+    mode = colors + "A" * (has_alpha or transparent_color is not None)
+    result = Image.new(mode, (right - left, bottom - top))
+    for y in range(top, bottom, _STRIP):
+        part_box = (left, y, right, min(y + _STRIP, bottom))
+        samples = np.asarray(image.crop(part_box)).astype(np.uint16)
+        if low_bytes is not None:
+            samples = samples << 8 | np.asarray(low_bytes.crop(part_box))
+        samples = samples.reshape(samples.shape[0], samples.shape[1], -1)
+        parts = [color_table[samples[..., : len(colors)]]]
+        if has_alpha:
+            parts.append(alpha_table[samples[..., len(colors) :]])
+        elif transparent_color is not None:
+            is_transparent = (samples == transparent_color).all(axis=-1, keepdims=True)
+            parts.append(np.where(is_transparent, np.uint8(0), np.uint8(255)))
+        strip = np.concatenate(parts, axis=-1)
+        result.paste(Image.fromarray(strip.squeeze(-1) if mode == "L" else strip), (0, y - top))
+    return result

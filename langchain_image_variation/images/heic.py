@@ -1,0 +1,35 @@
+"""Opens HEIC files, the photos of phones, with the package pillow-heif.
+
+The plugin is used directly: registering it with Pillow would change what other code in this process
+can open.
+"""
+
+import io
+
+from PIL import Image
+
+from langchain_image_variation.exceptions import MissingExtraError
+
+__all__ = ["open_heic"]
+
+
+def open_heic(data: bytes) -> Image.Image:
+    """Open a HEIC file without decoding its pixels.
+
+    libheif applies the rotation and the mirroring of the file when it decodes, as its
+    specification requires. It decodes no image that is larger than its header says.
+
+    Args:
+        data: The bytes of a file.
+
+    Raises:
+        MissingExtraError: If pillow-heif is not installed. Its own exceptions propagate.
+    """
+    try:
+        # Imported here because it is optional, and loads 26 MB of libraries.
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise MissingExtraError.for_package(
+            "A HEIC image", error.name, "langchain-image-variation[heif]"
+        ) from None
+    return HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]  # it has no types

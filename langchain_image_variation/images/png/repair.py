@@ -1,0 +1,139 @@
+"""Repairs PNG files that every viewer opens although they break a rule of the specification.
+
+Bad ancillary chunks are left out, and a missing end is added. libpng does the same, so viewers show
+the repaired image. The pixels must be complete and without a flaw.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from langchain_image_variation.images.png.chunks import (
+    APPEARANCE,
+    INDEXED,
+    PIXELS,
+    Chunk,
+    Order,
+    corrupt_png,
+    join_chunks,
+    read_header,
+    scan_chunks,
+)
+
+__all__ = ["Repair", "repair"]
+
+_MAX_NAMED = 3
+"""How many bad chunks the description names."""
+
+
+class Repair(NamedTuple):
+    """A PNG file after its repair."""
+
+    data: bytes
+    """The file. Without its metadata, `check_order` accepts it."""
+    steps: list[str]
+    """What was done, as parts of a sentence. They do not mention bytes after the end."""
+    is_cut_off: bool
+    """Whether the file has no valid end. Its pixels may be incomplete: see `complete_pixels`."""
+
+
+def repair(data: bytes) -> Repair:
+    """Leave out bad ancillary chunks and bytes after the end, and add a missing end.
+
+    A chunk is bad if its checksum or length is wrong, or if it occurs twice or in the wrong place.
+    Of several chunks that may occur once, the first valid one stays. The order and the length of
+    chunks that no pixel depends on are not checked.
+
+    Args:
+        data: The bytes of a file that begins with the signature.
+
+    Raises:
+        InvalidImageError: If a chunk that cannot be left out breaks a rule, or if there are too
+            many chunks.
+    """
+    chunks = scan_chunks(data)
+    first_chunk = next(chunks)
+    if first_chunk.problem is not None:
+        raise corrupt_png(first_chunk.problem)
+    if first_chunk.name != b"IHDR":
+        raise corrupt_png("its first chunk is not IHDR")
+    repairer = _Repairer(first_chunk)
+    for chunk in chunks:
+        if chunk.name == b"IEND" or not chunk.is_whole:
+            repairer.end(chunk)
+        else:
+            repairer.add(chunk)
+    # `scan_chunks` yields the end last.
+    is_intact = not repairer.problems and not repairer.is_cut_off and chunk.end == len(data)
+    return Repair(
+        data if is_intact else join_chunks([*repairer.chunks, (b"IEND", b"")]),
+        list(repairer.describe()),
+        repairer.is_cut_off,
+    )
+
+
+class _Repairer:
+    """Collects the chunks to keep, and the problems of the others."""
+
+    def __init__(self, header_chunk: Chunk) -> None:
+        self.chunks = [(header_chunk.name, header_chunk.body)]
+        self.problems: list[str] = []
+        self.is_cut_off = False
+        self._order = Order(read_header(header_chunk.body))
+
+    def add(self, chunk: Chunk) -> None:
+        """Keep a chunk or leave it out."""
+        name = chunk.name
+        is_visible = name in PIXELS or name in APPEARANCE or name[:1].isupper()
+        if name == b"PLTE" and b"IDAT" not in self._order.names:
+            self._leave_out_early_transparency()
+        problem = chunk.problem
+        if problem is None and is_visible:
+            problem = self._order.find_problem(name, chunk.body)
+        if problem is None:
+            self.chunks.append((name, chunk.body))
+            if is_visible:
+                self._order.add(name, chunk.body)
+        elif self._may_be_left_out(chunk):
+            self.problems.append(problem)
+            # Pixels may not continue after it.
+            if is_visible:
+                self._order.previous_name = name
+        else:
+            raise corrupt_png(problem)
+
+    def end(self, chunk: Chunk) -> None:
+        """Take the last chunk: IEND, or one that is cut off.
+
+        Raises:
+            InvalidImageError: If the file ends before its pixels.
+        """
+        if chunk.name == b"IDAT":
+            if problem := self._order.find_problem(chunk.name, chunk.body):
+                raise corrupt_png(problem)
+            self.chunks.append((chunk.name, chunk.body))
+        elif b"IDAT" not in self._order.names:
+            raise corrupt_png(chunk.problem or "it has no IDAT chunk and therefore no pixels")
+        self.is_cut_off = chunk.problem is not None or len(chunk.body) > 0
+
+    def describe(self) -> Iterator[str]:
+        """Yield what was done, as parts of a sentence."""
+        if self.problems:
+            # A file may have thousands of bad chunks.
+            names = ", ".join(self.problems[:_MAX_NAMED])
+            rest = len(self.problems) - _MAX_NAMED
+            yield f"left out bad chunks ({names}{f' and {rest:,} more' if rest > 0 else ''})"
+        if self.is_cut_off:
+            yield "added the missing end of the file"
+
+    def _may_be_left_out(self, chunk: Chunk) -> bool:
+        if chunk.name[:1].islower():
+            return True
+        # In a file that is not indexed, a palette only suggests colors.
+        is_suggestion = chunk.name == b"PLTE" and self._order.header.color_type != INDEXED
+        return is_suggestion and chunk.problem is None and b"PLTE" not in self._order.names
+
+    def _leave_out_early_transparency(self) -> None:
+        if b"tRNS" in self._order.names:
+            self.chunks = [(name, body) for name, body in self.chunks if name != b"tRNS"]
+            self._order.names.remove(b"tRNS")
+            self.problems.append("tRNS comes before PLTE")

@@ -1,0 +1,173 @@
+"""Connections: what a client may cost before its request reaches the app.
+
+A connection is closed when it is idle, when there are too many, or when its client sends a body in
+tiny chunks.
+
+uvicorn waits forever for the head of a request, and for a client that does not read its answer. Its
+`limit_concurrency` is not used because it counts a connection only once a request has arrived, logs
+a line for each refusal, and refuses in plain text without `Retry-After`, before the body is read.
+
+A client that closes its sending side before it has the answer counts as gone. While the answer is
+being made, the two cannot be told apart.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from langchain_image_variation.error_response import ErrorResponse
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = ["CROWDED_KEY", "MIN_MEAN_CHUNK_BYTES", "Connection"]
+
+CROWDED_KEY = "crowded"
+"""A key in the state of requests that must be refused because there are too many connections."""
+
+MIN_MEAN_CHUNK_BYTES = 64
+"""The minimum mean size of a body's chunks, in bytes, after the first `_FREE_CHUNKS`.
+
+h11 takes several microseconds per chunk, however small it is, and serves nobody else meanwhile: a
+few megabytes in one-byte chunks took 20 seconds. Clients send chunks of 8 KB and more. Those that
+send a file line by line still have 256 bytes per chunk."""
+
+_FREE_CHUNKS = 1024
+_MIN_BYTES = 64 * 1024
+"""How much of an answer a client must read for the connection not to be idle."""
+_MAX_DROPPED_BYTES = 32 * 1024 * 1024
+_MAX_DROPPING_SECONDS = 10.0
+
+
+class Connection(H11Protocol):
+    """A connection with a client.
+
+    Args:
+        max_connections: The maximum number of connections served at once. Requests on additional
+            ones are marked as `CROWDED_KEY`. Connections that exceed the limit by 25 % are closed
+            immediately.
+        settings: What uvicorn passes.
+    """
+
+    conn: "_Parser"
+
+    def __init__(self, *, max_connections: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.conn = _Parser(h11.SERVER)
+        self._max_connections = max_connections
+        self._active_time = self.loop.time()
+        self._last_cycle: object = None
+        self._unsent_bytes = 0
+        self._was_read = False
+        self._is_crowded = False
+        self._is_refused = False
+        self._dropped_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        """Serve the connection, unless there are far too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._max_connections:
+            self._is_crowded = True
+            self.app_state = {**self.app_state, CROWDED_KEY: True}
+        if len(self.connections) > self._max_connections * 5 // 4:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived, or drop it if the client was refused."""
+        if not self._is_refused:
+            super().data_received(data)
+            return
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > _MAX_DROPPED_BYTES:
+            self.transport.abort()
+
+    def handle_events(self) -> None:
+        """Handle what the parser has found, and refuse a body in tiny chunks."""
+        super().handle_events()
+        if self.conn.has_tiny_chunks and not self._is_refused:
+            self.send_400_response(
+                f"The body arrives in chunks of fewer than {MIN_MEAN_CHUNK_BYTES} bytes on average."
+                " Send larger chunks, or a Content-Length."
+            )
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what a client sends below the level of requests, and close the connection.
+
+        What still arrives is dropped for a while without being parsed. If the connection were
+        closed at once, it would be reset, and the client could lose the answer.
+        """
+        self._is_refused = True
+        # If an answer was started, the client gets that one.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = ErrorResponse.from_exception(InvalidRequestError(msg)).to_json().encode()
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        if self.cycle is not None:
+            # To the app, the client has gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.flow.resume_reading()
+        self.loop.call_later(_MAX_DROPPING_SECONDS, self.transport.abort)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the request for another protocol, as RFC 9110 allows, without two log lines."""
+
+    def resume_writing(self) -> None:
+        """Continue once the client has read some of the answer."""
+        self._was_read = True
+        super().resume_writing()
+
+    def close_if_idle(self, idle_timeout: float) -> None:
+        """Close the connection if the client has kept the server waiting for too long.
+
+        The client is idle if it has not sent the whole head of a request, or has read less than
+        64 KB of its answer. The time to send a body is limited elsewhere.
+
+        Args:
+            idle_timeout: The seconds that a client may be idle. A crowded connection gets a tenth.
+        """
+        now = self.loop.time()
+        unsent_bytes = self.transport.get_write_buffer_size()
+        is_waiting = unsent_bytes > 0 or self.cycle is None or self.cycle.response_complete
+        if (
+            not is_waiting
+            or self._was_read
+            or self.cycle is not self._last_cycle
+            or (unsent_bytes > 0) != (self._unsent_bytes > 0)
+            or unsent_bytes + _MIN_BYTES <= self._unsent_bytes
+        ):
+            self._active_time, self._unsent_bytes = now, unsent_bytes
+            self._last_cycle, self._was_read = self.cycle, False
+            return
+        self._unsent_bytes = max(unsent_bytes, self._unsent_bytes)
+        if now - self._active_time > (idle_timeout / 10 if self._is_crowded else idle_timeout):
+            self.transport.abort()
+
+
+class _Parser(h11.Connection):
+    """Parses the requests of one connection, and stops at a body in tiny chunks."""
+
+    has_tiny_chunks = False
+    """Whether the parser has stopped."""
+    _chunk_count = 0
+    _body_bytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event, or `h11.PAUSED` once the parser has stopped."""
+        if self.has_tiny_chunks:
+            return h11.PAUSED
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunk_count = self._body_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunk_count += event.chunk_start
+            self._body_bytes += len(event.data)
+            paid_chunks = self._chunk_count - _FREE_CHUNKS
+            self.has_tiny_chunks = paid_chunks * MIN_MEAN_CHUNK_BYTES > self._body_bytes
+        return event

@@ -1,0 +1,401 @@
+"""The folder in which the server keeps files for a while, within the limits of folder and disk."""
+
+import errno
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+from typing import NamedTuple
+
+from langchain_image_variation.exceptions import OutputError, ServiceUnavailableError
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, link_or_rename
+from langchain_image_variation.files.regular_file import open_regular_file
+
+__all__ = ["RETRY_SECONDS", "Reservation", "StoreFolder"]
+
+LOGGER = logging.getLogger("langchain_image_variation.server")
+
+RETRY_SECONDS = 30.0
+"""When a client may try again after the folder could not store its images, in seconds."""
+
+_KEY_NAME = "key"
+_KEY_BYTES = 32
+_PROBE_NAME = "probe"
+_FILE_MODE = 0o600
+# The files that the server writes. It never touches any other file in the folder.
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
+_PART_SECONDS = 600.0
+"""How long a file may take to be written."""
+_CLOCK_TOLERANCE = 600.0
+"""How far the clock of a network drive may be ahead of this machine's, in seconds."""
+_PROBE_SECONDS = 1.0
+"""After a write has failed, how often to try whether it works again, at most."""
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+@dataclass(eq=False, slots=True)
+class Reservation:
+    """Room on the disk for files that are going to be stored."""
+
+    length: int
+    """In bytes."""
+    is_over: bool = False
+
+
+class StoredFile(NamedTuple):
+    """A file in the folder."""
+
+    change_time: float
+    """When it was stored, or last renewed, in seconds since 1970."""
+    expiry: float
+    """When it may be removed, in seconds since 1970."""
+    length: int
+    """In bytes."""
+    path: Path
+
+
+class StoreFolder:
+    """A folder of files that are kept until they expire, or until there is no more room for them.
+
+    The mtime of each file is its expiry time, so servers with different settings can share a
+    folder. Files are written atomically. Expired files are removed from time to time. If the files
+    exceed `max_bytes`, or the disk is full, the oldest ones are removed too.
+
+    Only regular files of the user who runs the server count. Whatever else somebody puts into the
+    folder is not read. If the folder itself is removed, it is created again.
+
+    Args:
+        path: The folder. If it does not exist, it is created so that only this user can read it.
+        max_bytes: The maximum size of all files together, in bytes.
+        tidy_seconds: How often to look for expired files.
+
+    Raises:
+        OutputError: If the folder cannot be used.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, tidy_seconds: float) -> None:
+        self.path = path
+        self._key = b""
+        self._owner = 0
+        self._max_bytes = max_bytes
+        self._tidy_seconds = tidy_seconds
+        self._lock = threading.Lock()
+        self._free_bytes = 0
+        self._next_scan = 0.0
+        self._reservations: set[Reservation] = set()
+        self._failure: tuple[int | None, str] | None = None
+        self._next_probe = 0.0
+        try:
+            self._create()
+            self._evict()
+        except OSError as error:
+            raise OutputError(
+                f"The folder {path.name!r} cannot be used to store images: {_reason(error)}. "
+                "Choose another one with store_dir, or --store-dir.",
+                param="store_dir",
+            ) from None
+
+    def open(self, name: str) -> BufferedReader | None:
+        """Open a file for reading, or return None if there is no such file of this user."""
+        try:
+            file = open_regular_file(self.path / name)
+        except OSError:
+            return None
+        if file is not None and os.fstat(file.fileno()).st_uid == self._owner:
+            return file
+        if file is not None:
+            file.close()
+        LOGGER.warning("A file of the store was replaced by something else: %s", name)
+        return None
+
+    def store(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        expiry: float,
+        is_intact: Callable[[BufferedReader], bool],
+        keep: Container[str] = (),
+    ) -> None:
+        """Store a file, or keep the existing one at least until a time.
+
+        Args:
+            name: The name of the file.
+            data: The content of the file.
+            expiry: When the file may be removed, in seconds since 1970.
+            is_intact: Whether an existing file has the right content. Otherwise it is replaced.
+            keep: The names of files that must not be removed to make room for this one.
+
+        Raises:
+            ServiceUnavailableError: If the file cannot be written.
+        """
+        try:
+            with self._lock:
+                self._evict(len(data), keep=keep)
+                # With the lock, or another thread could be about to remove the file as expired.
+                exists = self._renew(name, expiry, is_intact)
+            if not exists:
+                self._write(self.path / name, data, mtime=expiry)
+        except OSError as error:
+            self._failure = error.errno, _reason(error)
+            raise _unavailable_error(error) from None
+
+    def open_for_writing(self, name: str) -> int:
+        """Open a file for reading and writing, and return its descriptor. Create it if necessary.
+
+        Raises:
+            OSError: If it cannot be opened, or if it is not a regular file of this user.
+        """
+        path = self.path / name
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        # A FIFO would otherwise wait for a reader.
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            descriptor = os.open(path, flags, _FILE_MODE)
+        except FileNotFoundError:
+            self._create()
+            descriptor = os.open(path, flags, _FILE_MODE)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
+            return descriptor
+        os.close(descriptor)
+        raise OSError(0, f"{name} was replaced by something else")
+
+    def make_room(self, length: int) -> None:
+        """Remove expired files, and the oldest ones until a file of this length is allowed.
+
+        This does not free room on a full disk.
+        """
+        with self._lock:
+            self._evict(length)
+
+    def sign(self, text: str) -> str:
+        """Return an HMAC-SHA256 (RFC 2104) of a text with the folder's key, in hex."""
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Reserve room on the disk, after removing the oldest files if necessary.
+
+        Raises:
+            ServiceUnavailableError: If there is no room even then, or files cannot be written.
+        """
+        try:
+            self._check_writing(reservation.length)
+            with self._lock:
+                length = self._missing_bytes(reservation.length)
+                if length > 0 and self._evict(length_to_free=length) < length:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                # The caller may have gone away in the meantime.
+                if not reservation.is_over:
+                    self._reservations.add(reservation)
+        except OSError as error:
+            raise _unavailable_error(error) from None
+
+    def release(self, reservation: Reservation) -> None:
+        """End a reservation."""
+        with self._lock:
+            reservation.is_over = True
+            self._reservations.discard(reservation)
+
+    def has_room(self, length: int) -> bool:
+        """Return whether that many bytes could be reserved now."""
+        try:
+            self._check_writing(length)
+            with self._lock:
+                stored_bytes = self._max_bytes - self._free_bytes
+                return self._missing_bytes(length) <= stored_bytes
+        except OSError:
+            return False
+
+    def tidy(self) -> None:
+        """Remove expired files. If the folder cannot be read now, the next call tries again."""
+        with self._lock, suppress(OSError):
+            self._next_scan = 0.0
+            self._evict()
+
+    def _create(self) -> None:
+        """Create the folder and its key, unless they exist."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe_path = self.path / _PROBE_NAME
+        with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:
+            # On a network drive, it may differ from the user of this process.
+            self._owner = os.fstat(file.fileno()).st_uid
+        key_path = self.path / _KEY_NAME
+        if not os.path.lexists(key_path):
+            # The first process makes the key. A later one must not replace it.
+            with (
+                suppress(FileExistsError),
+                atomic_write(key_path, publish=link_or_rename, mode=_FILE_MODE) as file,
+            ):
+                file.write(secrets.token_bytes(_KEY_BYTES))
+        # This comes first because it explains why the key may be unreadable.
+        if os.lstat(key_path).st_uid != self._owner:
+            raise OSError(0, "another user's server stores its images there")
+        key_file = open_regular_file(key_path)
+        if key_file is None:
+            raise OSError(0, f"its {_KEY_NAME!r} is not a regular file; delete it")
+        with key_file:
+            if os.fstat(key_file.fileno()).st_uid != self._owner:
+                raise OSError(0, "its key was replaced")
+            key = key_file.read(_KEY_BYTES + 1)
+        if len(key) != _KEY_BYTES:
+            raise OSError(0, f"its {_KEY_NAME!r} is corrupt; delete it")
+        self._key = key
+
+    def _renew(self, name: str, expiry: float, is_intact: Callable[[BufferedReader], bool]) -> bool:
+        """Keep a file at least until a time. Return whether there is an intact one."""
+        file = self.open(name)
+        if file is None:
+            return False
+        with file:
+            if not is_intact(file):
+                return False
+            if os.fstat(file.fileno()).st_mtime < expiry:
+                target = file.fileno() if os.utime in os.supports_fd else self.path / name
+                os.utime(target, (expiry, expiry))
+        return True
+
+    def _write(
+        self,
+        path: Path,
+        data: bytes,
+        *,
+        mtime: float | None = None,
+        publish: Callable[[Path, Path], None] = os.replace,
+    ) -> None:
+        """Write a file. If that fails, try to remove the cause, and write it once more."""
+        for is_last in (False, True):
+            try:
+                with atomic_write(path, publish=publish, mode=_FILE_MODE, mtime=mtime) as file:
+                    file.write(data)
+                return
+            except FileNotFoundError:
+                if is_last:
+                    raise
+                self._create()
+            except OSError as error:
+                if is_last or error.errno not in _FULL:
+                    raise
+                # A quota can be full while the disk has room.
+                with self._lock:
+                    if self._evict(length_to_free=len(data)) < len(data):
+                        raise
+
+    def _check_writing(self, length: int) -> None:
+        """After a failed write, check whether a file of this length can be written again.
+
+        Raises:
+            OSError: If it cannot.
+        """
+        with self._lock:
+            failure, now = self._failure, time.monotonic()
+            if failure is None:
+                return
+            if now < self._next_probe:
+                raise OSError(*failure)
+            self._next_probe = now + _PROBE_SECONDS
+        self._write(self.path / _PROBE_NAME, bytes(length), publish=_discard)
+        self._failure = None
+
+    def _missing_bytes(self, length: int) -> int:
+        """Return how many bytes the disk lacks for this length and for what is reserved."""
+        try:
+            usage = shutil.disk_usage(self.path)
+        except FileNotFoundError:
+            self._create()
+            usage = shutil.disk_usage(self.path)
+        return length + sum(each.length for each in self._reservations) - usage.free
+
+    def _evict(self, length: int = 0, *, length_to_free: int = 0, keep: Container[str] = ()) -> int:
+        """Remove expired files, and the oldest ones until a file of this length fits.
+
+        A folder can hold very many files. It is only scanned from time to time, and when it could
+        be full.
+
+        Args:
+            length: The length of a file that is about to be written, in bytes.
+            length_to_free: How many bytes to free on the disk. If all files together have fewer,
+                only expired ones are removed.
+            keep: The names of files that are not removed before they expire.
+
+        Returns:
+            How many bytes were freed.
+        """
+        self._free_bytes -= length
+        is_early = time.monotonic() < self._next_scan
+        if self._free_bytes >= 0 and length_to_free <= 0 and is_early:
+            return 0
+        now, freed_bytes = time.time(), 0
+        files = sorted(self._files(), key=partial(_eviction_order, now=now))
+        stored_bytes = sum(file.length for file in files)
+        if length_to_free > stored_bytes:
+            length_to_free = 0
+        for file in files:
+            fits = length + stored_bytes - freed_bytes <= self._max_bytes
+            is_enough = fits and freed_bytes >= length_to_free
+            # Empty files are answers in progress.
+            is_unfinished = not file.length or file.path.suffix == ".part"
+            is_kept = is_enough or is_unfinished or file.path.name in keep
+            if file.expiry < now or not is_kept:
+                # Another process may have removed it, or it cannot be removed.
+                with suppress(OSError):
+                    file.path.unlink()
+                    freed_bytes += file.length
+        self._free_bytes = self._max_bytes - (length + stored_bytes - freed_bytes)
+        self._next_scan = time.monotonic() + self._tidy_seconds
+        return freed_bytes
+
+    def _files(self) -> Iterator[StoredFile]:
+        """Yield the files that the server wrote."""
+        # Somebody may have removed the folder.
+        with suppress(FileNotFoundError):
+            for path in self.path.iterdir():
+                if _FILE_NAME.fullmatch(path.name):
+                    # Another process may have removed it.
+                    with suppress(FileNotFoundError):
+                        status = path.lstat()
+                        if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
+                            # The mtime of a file that is being written is not its expiry yet.
+                            grace = _PART_SECONDS if path.suffix == ".part" else 0.0
+                            expiry = status.st_mtime + grace
+                            yield StoredFile(status.st_ctime, expiry, status.st_size, path)
+
+
+def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
+    """Return a key that sorts the oldest file first."""
+    if file.change_time > now + _CLOCK_TOLERANCE:
+        # The clock was wrong then. If such a file counted as new, each image that is stored now
+        # would be removed before it.
+        return 0.0, -file.expiry
+    return file.change_time, file.expiry
+
+
+def _discard(temporary: Path, path: Path) -> None:
+    """Leave a temporary file without a final name, so that it is removed."""
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _unavailable_error(error: OSError) -> ServiceUnavailableError:
+    """Log why files cannot be stored, and return the error for the client."""
+    LOGGER.warning("The store cannot keep images: %s", _reason(error))
+    unavailable_error = ServiceUnavailableError(
+        f"The server cannot store images now. Please try again in {RETRY_SECONDS:.0f}s, or request "
+        "response_format=b64_json."
+    )
+    unavailable_error.retry_after = RETRY_SECONDS
+    return unavailable_error

@@ -1,0 +1,97 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.multipart import MultipartForm
+from pytest_image_variation.forms import Form, Part
+from pytest_image_variation.samples import square_png
+
+PATH = "/v1/images/variations"
+KIND = "multipart/form-data; boundary=x"
+FORM = Form(
+    (
+        Part("image", square_png(8), "a.png", "image/png"),
+        Part("response_format", b"b64_json"),
+        Part("n", b"2"),
+        Part("size", b"256x256"),
+    )
+)
+CLOSED = FORM.encode("x")
+UNCLOSED = CLOSED.removesuffix(b"\r\n--x--\r\n")
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with the engine `instant`, without a socket."""
+    app = create_app("instant", store_dir=tmp_path)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://localhost",
+        headers={"content-type": KIND},
+    ) as client:
+        yield client
+
+
+async def test_a_form_that_is_cut_off_is_refused(client: httpx.AsyncClient) -> None:
+    """A form that ends anywhere before its closing boundary is refused."""
+    for length in range(len(UNCLOSED) - 200, len(CLOSED) - len(b"-\r\n")):
+        response = await client.post(PATH, content=CLOSED[:length])
+        assert response.status_code == 400, CLOSED[length - 20 : length]
+    message = response.json()["error"]["message"]
+    assert message.startswith("The multipart form ends before its closing boundary")
+
+
+@pytest.mark.parametrize("end", [b"--x--", b"--x--\r\n\r\n", b"--x--\r\nepilogue", b"--x--  \r\n"])
+async def test_how_forms_may_end(client: httpx.AsyncClient, end: bytes) -> None:
+    """After the closing boundary, there may be a line break, anything or nothing."""
+    response = await client.post(PATH, content=UNCLOSED + b"\r\n" + end)
+    assert len(response.json()["data"]) == 2
+
+
+@pytest.mark.parametrize("header", [b"content-disposition: form-data; name=n", b"a: b\nc: d"])
+async def test_ambiguous_headers_are_refused(client: httpx.AsyncClient, header: bytes) -> None:
+    """A part is refused if programs would disagree about its headers."""
+    disposition = b'Content-Disposition: form-data; name="size"\r\n'
+    body = CLOSED.replace(disposition, disposition + header + b"\r\n")
+    response = await client.post(PATH, content=body)
+    assert "not a valid multipart form" in response.json()["error"]["message"]
+
+
+def parse(body: bytes) -> tuple[bytes, dict[str, str]] | None:
+    """Return the image and the fields of a form as the server reads them, or None if invalid."""
+
+    async def feed() -> tuple[bytes, dict[str, str]]:
+        form = MultipartForm(KIND, in_memory=True, option_names=())
+        await form.feed(body)
+        return await form.image(), form.fields
+
+    try:
+        return asyncio.run(feed())
+    except InvalidRequestError:
+        return None
+
+
+EDITS = st.sampled_from([b"\r\n", b"\n", b"--", b"--x", b"\r\n--x", b"\r\n--x--", b"-", b" ", b""])
+
+
+@settings(max_examples=300, deadline=None)
+@given(start=st.integers(0, len(CLOSED)), length=st.integers(0, 8), edit=EDITS)
+@example(start=CLOSED.index(b"256x"), length=0, edit=b"\r\n--xyz")
+@example(start=len(UNCLOSED), length=5, edit=b"")
+def test_the_pytest_plugin_reads_the_same(start: int, length: int, edit: bytes) -> None:
+    """Of any form that the server accepts, the pytest plugin reads the same image and fields."""
+    body = CLOSED[:start] + edit + CLOSED[start + length :]
+    accepted: Any = parse(body)
+    if accepted is not None:
+        form = Form.parse(KIND, body)
+        assert form.is_closed and form.image is not None
+        fields = {name: value for name, value in form.fields.items() if value}
+        assert (form.image.content, fields) == accepted
