@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -150,7 +151,7 @@ def _batch(arguments: argparse.Namespace) -> int:
             max_failures=_at_least_1("max-failures", arguments.max_failures),
             is_stopped=lambda: interrupts.signal is not None,
         )
-    _print_summary(summary)
+    _print_summary(summary, arguments)
     names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
     if arguments.gallery and summary.is_complete:
         names = [*names, INDEX]
@@ -174,11 +175,11 @@ def _exit_on_interrupt(interrupts: "Interrupts") -> Iterator[None]:
         os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _print_summary(summary: "RunSummary") -> None:
+def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
         f"{summary.failures.total()} failed.",
-        *(f"  {failure}" for failure in summary.named_failures),
+        *(f"  {name_options(failure, arguments)}" for failure in summary.named_failures),
     ]
     if unnamed_count := summary.failures.total() - len(summary.named_failures):
         kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())

@@ -118,6 +118,13 @@ def test_a_server_that_refuses_is_quoted(capsys: pytest.CaptureFixture[str]) -> 
     assert "check --base-url, which usually ends in /v1" in capsys.readouterr().err
 
 
+def test_the_summary_of_a_batch_names_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """An image that fails in a batch has the same message as in `create`."""
+    assert main(["batch", "photo.jpg", "--fit", "strict", "--workers", "1"]) == 3
+    assert "photo.jpg: image is not a PNG file" in (err := capsys.readouterr().err)
+    assert "--fit crop or --fit pad would convert it." in err
+
+
 MISTAKES = [
     ("create photo.jpg --colour red", "create: unrecognized arguments: --colour red; see"),
     ("create photo.jpg --strenght 1", "--strenght 1; did you mean --strength?; see"),
