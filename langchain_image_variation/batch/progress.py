@@ -118,18 +118,22 @@ class RunProgress:
 
 @contextmanager
 def show_progress(
-    total: int, *, unit: str, log_interval: float = LOG_INTERVAL
+    total: int, *, unit: str, quiet: bool = False, log_interval: float = LOG_INTERVAL
 ) -> Iterator[Callable[[], object]]:
     """Show progress on standard error: as a bar in a terminal, as occasional lines elsewhere.
 
     Args:
         total: The number of items.
         unit: What the items are called.
+        quiet: Whether to show nothing.
         log_interval: Seconds between two lines.
 
     Yields:
         A function to call after each item.
     """
+    if quiet:
+        yield lambda: None
+        return
     if not sys.stderr.isatty():
         yield _ProgressLog(total, unit, log_interval).advance
         return

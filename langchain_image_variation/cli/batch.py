@@ -17,6 +17,7 @@ from langchain_image_variation.cli.options import (
     add_fit,
     add_n,
     add_output_dir,
+    add_quiet,
     add_size,
     engine_options,
     make_output_folder,
@@ -96,6 +97,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
+    add_quiet(parser, "print only file names, failures and errors: no progress or summary")
     parser.set_defaults(run=_batch, parser=parser)
 
 
@@ -150,8 +152,10 @@ def _batch(arguments: argparse.Namespace) -> int:
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
             is_stopped=lambda: interrupts.signal is not None,
+            quiet=arguments.quiet,
         )
-    _print_summary(summary, arguments)
+    if summary.failures or not summary.is_complete or not arguments.quiet:
+        _print_summary(summary, arguments)
     names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
     if arguments.gallery and summary.is_complete:
         names = [*names, INDEX]

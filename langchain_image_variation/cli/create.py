@@ -17,6 +17,7 @@ from langchain_image_variation.cli.options import (
     add_fit,
     add_n,
     add_output_dir,
+    add_quiet,
     add_size,
     engine_options,
     make_output_folder,
@@ -85,12 +86,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="allow PHOTO to be an https URL on this host; repeatable",
     )
-    add(
-        "-q",
-        "--quiet",
-        action="store_true",
-        help="print only file names and errors: no progress, notes or seed",
-    )
+    add_quiet(parser, "print only file names and errors: no progress, notes or seed")
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument

@@ -22,6 +22,7 @@ __all__ = [
     "add_fit",
     "add_n",
     "add_output_dir",
+    "add_quiet",
     "add_size",
     "engine_options",
     "make_output_folder",
@@ -83,6 +84,11 @@ def add_output_dir(
 ) -> None:
     """Add the argument for the place of the results to a parser or a group."""
     container.add_argument("-o", "--output-dir", metavar="DIR", default=default, help=help)
+
+
+def add_quiet(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add the argument for less output."""
+    parser.add_argument("-q", "--quiet", action="store_true", help=help)
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

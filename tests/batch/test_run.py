@@ -355,6 +355,15 @@ def test_json_lines_need_no_pyarrow(
     assert "Reading 'list.parquet' needs the package 'pyarrow'" in capsys.readouterr().err
 
 
+def test_quiet_prints_files_and_failures(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --quiet, a run that succeeds prints its files only, and one that fails says why."""
+    assert run_hosted("photos", "--quiet") == 0
+    assert capsys.readouterr() == ("out/manifest.parquet\n", "")
+    (photos / "empty.png").touch()
+    assert run_hosted("photos", "-q") == 3
+    assert "photos/empty.png: The source is empty" in capsys.readouterr().err
+
+
 def test_terminal_shows_progress() -> None:
     """On a terminal, a bar shows the rate and the remaining time."""
     terminal, child_side = pty.openpty()

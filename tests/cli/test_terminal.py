@@ -90,6 +90,12 @@ def test_there_is_no_bar_where_nobody_wants_one(option: str, term: str) -> None:
     assert (code, "%" in output) == (0, False)
 
 
+def test_a_quiet_batch_has_no_bar() -> None:
+    """With --quiet, a batch shows its files only."""
+    code, output = run_in_terminal(["batch", *CREATE[1:], "--engine", "instant", "-q"])
+    assert (code, output) == (0, "variations/manifest.parquet\r\n")
+
+
 def test_there_is_no_bar_outside_a_terminal() -> None:
     """A log gets no bar."""
     assert b"%" not in run(*CREATE).stderr
