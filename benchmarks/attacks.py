@@ -118,6 +118,7 @@ async def pipelined(port: int) -> list[bytes]:
 
 def attacks() -> dict[str, Callable[[int], Awaitable[list[bytes]]]]:
     """Return the attacks by name."""
+    headers = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n" + b"a:\r\n" * 15_000 + b"\r\n"
     tiny = b"1\r\nx\r\n" * 400_000
     padded = (b"1;" + b"a" * 60 + b"\r\nx\r\n") * 36_000
     upload = bytes(7_900_000)
@@ -129,7 +130,7 @@ def attacks() -> dict[str, Callable[[int], Awaitable[list[bytes]]]]:
         "8 x 2.4 MB in one-byte chunks, /healthz": many(
             8, b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CHUNKED + b"\r\n\r\n", tiny
         ),
-        "64 x 60 KB of one-byte headers": many(64, b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 15_000),
+        "64 x 60 KB of one-byte headers": many(64, headers),
         "5,000 pipelined requests": pipelined,
         "100 uploads of 7.9 MB, held": many(
             100, request_head(b"content-length: 7999999"), FORM, upload, hold=10.0

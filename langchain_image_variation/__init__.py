@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from langchain_image_variation.http.url_policy import URLPolicy
     from langchain_image_variation.images.png import SquarePNG
-    from langchain_image_variation.output import ContactSheet, save_images
+    from langchain_image_variation.output import ContactSheet, cut_back, save_images
     from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
 
@@ -45,6 +45,7 @@ __all__ = [
     "VariationBatch",
     "VariationEngine",
     "__version__",
+    "cut_back",
     "load_engine",
     "load_source",
     "save_images",
@@ -67,6 +68,7 @@ _MODULES = {
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
     "create_app": "server",
+    "cut_back": "output",
     "load_engine": "engines.loading",
     "load_source": "source",
     "save_images": "output",

@@ -35,6 +35,7 @@ from langchain_image_variation.images.formats import (
     recognize_supported,
     recognize_unsupported,
 )
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
     is_normalized,
     open_image,
@@ -56,6 +57,7 @@ __all__ = [
     "Fit",
     "ImageSource",
     "Source",
+    "check_fit",
     "check_url_policy",
     "load_source",
     "open_source",
@@ -67,8 +69,9 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes
 """A path, a `data:` or https URL, the bytes of an image file, an open binary file, or a PIL image.
 """
 
-Fit = Literal["strict", "crop", "pad"]
-"""What to do with an image that is not a square PNG under 4 MB: refuse, crop or pad it."""
+Fit = Literal["strict", "crop", "pad", "keep"]
+"""What to do with an image that is not a square PNG under 4 MB: refuse it, crop it, pad it, or keep
+its shape, which pads it for the engine only."""
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """The largest source file, in bytes."""
@@ -90,6 +93,22 @@ class Source:
     """The file's name without its suffix, or "image" if the source has no name."""
     note: str
     """One line about how the image was changed to fit, or an empty string."""
+    inset: Inset | None = None
+    """Where the image is in `png`, if its variations are to be cut back to its shape. `cut_back`
+    cuts them. Only sources with `fit="keep"` have an inset, unless they are square anyway."""
+
+
+def check_fit(fit: object) -> None:
+    """Check that a value is one of `Fit`.
+
+    Raises:
+        SourceError: If it is not.
+    """
+    if fit not in get_args(Fit):
+        *others, last = map(repr, get_args(Fit))
+        raise SourceError(
+            f"fit must be {', '.join(others)} or {last}, got {excerpt(fit)}.", param="fit"
+        )
 
 
 def check_url_policy(urls: object) -> None:
@@ -129,9 +148,11 @@ def load_source(
     Args:
         source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. An
             open file is read from its current position. A PIL image is taken at its current frame.
-        fit: "crop" keeps the centered square. "pad" adds equal bars at two sides, transparent if
-            the image has alpha, otherwise black. "strict" refuses an image that is not a valid
-            `SquarePNG` already, or that would have to be scaled down.
+        fit: "crop" keeps the centered square. "pad" adds equal bars at two sides that continue the
+            image, mirrored and more and more blurred. "keep" adds sharp mirrored bars for the
+            engine; `cut_back` then cuts them off the variations, which get the shape of the image.
+            With both, the bars are transparent if an edge next to them is. "strict" refuses an
+            image that is not a valid `SquarePNG` already, or that would have to be scaled down.
         urls: The hosts that https URLs may be fetched from, and the limits. By default, URLs are
             not fetched.
         name: The name of the image. By default, the name of its file.
@@ -145,10 +166,7 @@ def load_source(
             "strict" and the image breaks a rule of `SquarePNG`.
         InvalidRequestError: If `urls` lists no hosts or has an async transport.
     """
-    if fit not in get_args(Fit):
-        raise SourceError(
-            f"fit must be 'strict', 'crop' or 'pad', got {excerpt(fit)}.", param="fit"
-        )
+    check_fit(fit)
     check_url_policy(urls)
     if isinstance(source, Image.Image):
         if fit == "strict":
@@ -246,7 +264,9 @@ def _check_strictly(data: bytes) -> None:
     try:
         SquarePNG(data)
     except InvalidImageError as error:
-        raise InvalidImageError(f"{error} fit='crop' or fit='pad' would convert it.") from None
+        raise InvalidImageError(
+            f"{error} fit='crop', fit='pad' or fit='keep' would convert it."
+        ) from None
 
 
 def _dropped_parts(data: bytes) -> list[str]:
@@ -513,11 +533,11 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
         # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):
             steps.append(f"took the {'primary image' if kind == 'HEIC' else 'first frame'}")
-        png, fit_step, scale_step = make_square(image, pad=fit == "pad")
-    if scale_step and fit == "strict":
+        square = make_square(image, "crop" if fit == "strict" else fit)
+    if square.scale_step and fit == "strict":
         raise InvalidImageError(
             "image must be scaled down after its EXIF and colors are applied, which fit='strict' "
-            "does not do. Pass fit='crop' or fit='pad'."
+            "does not do. Pass fit='crop', fit='pad' or fit='keep'."
         )
-    steps += filter(None, (fit_step, scale_step))
-    return Source(png, name, _note(name, steps, is_rewritten=False))
+    steps += filter(None, (square.fit_step, square.scale_step))
+    return Source(square.png, name, _note(name, steps, is_rewritten=False), square.inset)

@@ -24,7 +24,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.error_response import ErrorResponse
+from langchain_image_variation.exceptions import PermissionDeniedError
 from langchain_image_variation.server import create_app
+from langchain_image_variation.server.access import Access
 from pytest_image_variation.expectations import Match, ReceivedRequest, UnexpectedRequest
 from pytest_image_variation.forms import Form
 from pytest_image_variation.scenarios import Answer, AnswerSource
@@ -150,6 +153,15 @@ def _bad_request(error: UnexpectedRequest) -> Response:
     return Response(error.to_json(), 400, media_type="application/json")
 
 
+def _forbidden() -> Response:
+    error = PermissionDeniedError(
+        "A test's server accepts only requests to its own base URL, and none from web pages of "
+        "other origins."
+    )
+    body = ErrorResponse.from_exception(error).to_json()
+    return Response(body, error.status_code, media_type="application/json")
+
+
 def _from_table(answer: Answer) -> Response:
     headers = dict(answer.headers)
     if answer.error is not None:
@@ -233,6 +245,7 @@ class Loopback:
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="image-variation-")
         self._apps = _Apps(Path(self._folder.name))
+        self._access = Access(api_key=None, public_url=None)
         self._views: dict[str, View] = {}
         try:
             self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
@@ -282,6 +295,13 @@ class Loopback:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the view that its path begins with."""
+        try:
+            # A web page whose name was made to resolve to this machine (DNS rebinding) is refused.
+            self._access.check_host(Request(scope))
+            self._access.check(Request(scope))
+        except PermissionDeniedError:
+            await _forbidden()(scope, receive, send)
+            return
         _, key, rest = f"{scope['path']}//".split("/", 2)
         view = self._views.get(key)
         if view is None:

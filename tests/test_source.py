@@ -87,16 +87,45 @@ def test_every_format_is_cropped_to_the_center(format: str) -> None:
     assert ("converted" in source.note) == (format != "PNG")
 
 
-def test_padding_is_black_or_transparent() -> None:
-    """Padding cuts nothing off, and its bars are black, or transparent if the image has alpha."""
-    for mode, bar in (("RGB", (0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("L", 0)):
-        tall = Image.new(mode, (10, 30), "white")
-        source = load_source(encode_as("PNG", tall), fit="pad")
+@pytest.mark.parametrize("fit", ["pad", "keep"])
+def test_padding_continues_the_image(fit: Fit) -> None:
+    """Padding cuts nothing off. Its bars continue the image, and are transparent if its edge is."""
+    transparent = (255, 255, 255, 0)
+    for mode, color in (("RGB", (9, 99, 200)), ("RGBA", (9, 99, 200, 255)), ("L", 150)):
+        tall = Image.new(mode, (10, 30), color)
+        source = load_source(encode_as("PNG", tall), fit=fit)
         pixels = decode(source.png)
         assert (pixels.size, pixels.mode) == ((30, 30), mode)
-        assert pixels.getpixel((0, 15)) == bar == pixels.getpixel((29, 15))
-        assert pixels.getpixel((15, 0)) == Image.new(mode, (1, 1), "white").getpixel((0, 0))
-        assert source.note == "image: padded 10x30 to a square of 30x30."
+        assert pixels.getcolors() == [(900, color)]
+        assert source.note.startswith("image: padded 10x30 to a square of 30x30")
+        if mode == "RGBA":
+            tall.putpixel((0, 3), transparent)
+            pixels = decode(load_source(tall, fit=fit).png)
+            assert pixels.getpixel((0, 15)) == transparent == pixels.getpixel((29, 15))
+            assert pixels.getpixel((15, 0)) == color
+
+
+def test_keep_remembers_where_the_image_is() -> None:
+    """With fit="keep", the source has the inset of the image, upright, before any scaling."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode_as("JPEG", Image.new("RGB", (300, 100), "red"), exif=exif)
+    source = load_source(data, fit="keep")
+    assert source.inset is not None
+    assert source.inset.size(1024) == (341, 1024)
+    assert source.note == (
+        "image: converted JPEG to PNG, padded 100x300 to a square of 300x300 for the engine."
+    )
+    assert all(load_source(data, fit=fit).inset is None for fit in ("crop", "pad"))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_keep_and_pad_leave_a_square_alone(format: str) -> None:
+    """A square image gives the same source with each fit that converts."""
+    data = encode_as(format, Image.effect_noise((40, 40), 50).convert("RGB"))
+    crop, pad, keep = [load_source(data, fit=fit) for fit in ("crop", "pad", "keep")]
+    assert crop == pad == keep
+    assert keep.inset is None
 
 
 @pytest.mark.slow
@@ -193,7 +222,9 @@ def test_bytes_after_the_end_of_a_png_are_removed() -> None:
     """Bytes after the end of a PNG are removed, or refused with fit='strict'."""
     source = load_source(square_png() + b"tail")
     assert source.note == "image: rewrote it as a valid PNG."
-    with pytest.raises(InvalidImageError, match=r"4 bytes follow IEND\. fit='crop' or fit='pad'"):
+    with pytest.raises(
+        InvalidImageError, match=r"4 bytes follow IEND\. fit='crop', fit='pad' or fit='keep'"
+    ):
         load_source(square_png() + b"tail", fit="strict")
 
 
@@ -334,7 +365,7 @@ def test_a_png_signature_is_not_enough(data: bytes) -> None:
 
 def test_an_unknown_fit_is_refused() -> None:
     """The error for a misspelled fit lists the valid ones."""
-    with pytest.raises(SourceError, match="'strict', 'crop' or 'pad', got 'stretch'"):
+    with pytest.raises(SourceError, match="'strict', 'crop', 'pad' or 'keep', got 'stretch'"):
         load_source(square_png(), fit="stretch")  # type: ignore[arg-type]  # wrong on purpose
 
 

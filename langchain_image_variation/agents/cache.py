@@ -1,7 +1,8 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
 Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
-`n`, `size`, `model`, and engine, including its version and settings (see `engine_fingerprint`).
+the same inset to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
+including its version and settings (see `engine_fingerprint`).
 These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
 and the conversation.
 
@@ -38,6 +39,7 @@ from langchain_image_variation.agents.results import Results
 from langchain_image_variation.contract import MAX_N, CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import ImageVariationError
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import decode, pixel_sha256
 from langchain_image_variation.output import PlacedImage
 from langchain_image_variation.source import MAX_SOURCE_BYTES
@@ -74,10 +76,17 @@ class ResultCache:
         self._results = results
         self._fingerprint = fingerprint
 
-    def find(self, request: CreateImageVariationRequest) -> ImagesResponse | None:
-        """Return the response to an earlier, equal request, or None."""
+    def find(
+        self, request: CreateImageVariationRequest, inset: Inset | None
+    ) -> ImagesResponse | None:
+        """Return the response to an earlier, equal request, or None. Its images are cut back.
+
+        Args:
+            request: The request.
+            inset: The inset of its source.
+        """
         try:
-            data = self._results.read_record(self._record_name(request))
+            data = self._results.read_record(self._record_name(request, inset))
             record = _Record.model_validate_json(data or b"")
             pngs = [self._read(image) for image in record.images]
         # If the results cannot be read now, the engine can still make new ones.
@@ -97,6 +106,7 @@ class ResultCache:
     def add(
         self,
         request: CreateImageVariationRequest,
+        inset: Inset | None,
         saved_images: list[tuple[str, PlacedImage]],
         created: int | None,
     ) -> None:
@@ -104,6 +114,7 @@ class ResultCache:
 
         Args:
             request: The request.
+            inset: The inset of its source.
             saved_images: What `Results.save` returned.
             created: When the response was made, in seconds since 1970.
         """
@@ -114,13 +125,14 @@ class ResultCache:
         record = _Record(created=created, images=images).model_dump_json()
         # The results are saved already, so nothing is lost without a record.
         with suppress(ImageVariationError):
-            self._results.write_record(self._record_name(request), record.encode())
+            self._results.write_record(self._record_name(request, inset), record.encode())
 
-    def _record_name(self, request: CreateImageVariationRequest) -> str:
+    def _record_name(self, request: CreateImageVariationRequest, inset: Inset | None) -> str:
         key = digest(
             version=_VERSION,
             engine=self._fingerprint,
             image=pixel_sha256(decode(request.image)),
+            inset=None if inset is None else repr(inset),
             model=request.model,
             n=request.n,
             size=request.size,

@@ -35,7 +35,7 @@ from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
-from langchain_image_variation.output import ContactSheet
+from langchain_image_variation.output import ContactSheet, cut_back
 from langchain_image_variation.source import Source
 
 __all__ = ["CallResult", "ImageListener", "call_tool", "call_tool_async", "check_settings"]
@@ -238,7 +238,7 @@ def _prepare(
         request=request,
         results=results,
         cache=cache,
-        cached_response=cache.find(request) if cache is not None else None,
+        cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
 
 
@@ -263,10 +263,12 @@ def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> Res
 
 def _save(call: _Call, response: ImagesResponse) -> CallResult:
     """Save the variations of a response, and describe them."""
-    saved_images = call.results.save(response, name=call.source.name)
     is_cached = call.cached_response is not None
+    if not is_cached:
+        response = cut_back(response, call.source)
+    saved_images = call.results.save(response, name=call.source.name)
     if call.cache is not None and not is_cached:
-        call.cache.add(call.request, saved_images, response.created)
+        call.cache.add(call.request, call.source.inset, saved_images, response.created)
     engine = call.settings.engine
     images = [
         {
@@ -289,7 +291,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         artifact["cached"] = True
     thumbnail = None
     if call.settings.thumbnail:
-        thumbnail = ContactSheet.thumbnail(call.source.png, response)
+        thumbnail = ContactSheet.thumbnail(call.source, response)
     return CallResult(_content(call, images, is_cached=is_cached), artifact, thumbnail)
 
 
@@ -300,7 +302,7 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
         announce_results(
             [image["handle"] for image in images],
             label=call.label,
-            size=call.request.size,
+            size=f"{images[0]['width']}x{images[0]['height']}",
             location=call.results.location,
         )
     ]

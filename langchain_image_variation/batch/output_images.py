@@ -10,13 +10,13 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
     MissingExtraError,
-    OutputError,
     SourceError,
 )
 from langchain_image_variation.files.outputs import Outputs
-from langchain_image_variation.images.pixels import as_png, decode_result
-from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
-from langchain_image_variation.source import Fit, load_source
+from langchain_image_variation.images.pixels import as_png
+from langchain_image_variation.images.png import chunks
+from langchain_image_variation.output import cut_back
+from langchain_image_variation.source import Fit, Source, load_source
 
 __all__ = ["OutputImage", "OutputImages"]
 
@@ -42,10 +42,11 @@ class OutputImages:
         job: The settings for the source.
         paths: The paths of all its variations, relative to the outputs.
         outputs: Where the variations are written.
+        fit: How to handle a source that is not a square PNG under 4 MB.
     """
 
     def __init__(
-        self, data: bytes, name: str, job: Job, paths: Sequence[str], outputs: Outputs
+        self, data: bytes, name: str, job: Job, paths: Sequence[str], outputs: Outputs, *, fit: Fit
     ) -> None:
         self.images: dict[int, OutputImage] = {}
         """The variations that exist, by their position in `paths`."""
@@ -57,7 +58,8 @@ class OutputImages:
         self._side = int(job.size.partition("x")[0])
         self._paths = paths
         self._outputs = outputs
-        self._png: SquarePNG | None = None
+        self._fit = fit
+        self._source: Source | None = None
 
     def find_missing(self) -> list[range]:
         """Find the variations that exist, and return the positions of the missing ones.
@@ -70,32 +72,25 @@ class OutputImages:
         """
         files = zip(self._paths, self._outputs.read_all(self._paths), strict=True)
         for position, (path, data) in enumerate(files):
-            if data is not None and _is_intact(data, self._side):
+            if data is not None and _is_intact(data, self._side, is_cut=self._fit == "keep"):
                 digest = hashlib.sha256(data).hexdigest()
                 self.images[position] = OutputImage(path, digest, None)
         return _group(position for position in range(self._job.n) if position not in self.images)
 
-    def make_request(self, n: int, *, fit: Fit, model: str | None) -> CreateImageVariationRequest:
+    def make_request(self, n: int, *, model: str | None) -> CreateImageVariationRequest:
         """Return a request for some of the variations.
 
         Args:
             n: The number of variations.
-            fit: How to handle a source that is not a square PNG under 4 MB.
             model: One of the engine's models. None means the default.
 
         Raises:
             InvalidRequestError: If the source is not an image, violates the contract, or needs a
                 package that is not installed.
         """
-        if self._png is None:
-            try:
-                self._png = load_source(self._data, fit=fit, name=self._name).png
-            except MissingExtraError as error:
-                # Other sources do not need the package, so the run goes on.
-                raise SourceError(error.message) from None
         return CreateImageVariationRequest.model_validate(
             {
-                "image": self._png,
+                "image": self._load_source().png,
                 "model": model,
                 "n": n,
                 "response_format": "b64_json",
@@ -114,10 +109,15 @@ class OutputImages:
         Raises:
             OutputError: If an image cannot be written.
         """
+        source = self._load_source()
+        size = (self._side, self._side)
+        if source.inset is not None:
+            size = source.inset.size(self._side)
         pngs: dict[int, bytes] = {}
-        for position, image in zip(positions, response.data, strict=True):
+        images = cut_back(response, source).data
+        for position, image in zip(positions, images, strict=True):
             try:
-                pngs[position], _ = as_png(image.read(), self._side)
+                pngs[position], _ = as_png(image.read(), size)
             except ImageVariationError as error:
                 self.error = self.error or error
         self._outputs.write_all({self._paths[position]: png for position, png in pngs.items()})
@@ -126,19 +126,37 @@ class OutputImages:
             digest = hashlib.sha256(png).hexdigest()
             self.images[position] = OutputImage(self._paths[position], digest, share)
 
+    def _load_source(self) -> Source:
+        """Return the source. The first call converts it.
 
-def _is_intact(data: bytes, side: int) -> bool:
-    """Return whether a file is an undamaged PNG of `side` x `side` pixels."""
-    try:
-        return SquarePNG(data).side == side
-    except InvalidImageError:
-        if len(data) < MAX_PNG_BYTES:
-            return False
-    try:
-        # Unlike a source, a variation may exceed the size limit.
-        return decode_result(data).size == (side, side)
-    except OutputError:
+        Raises:
+            InvalidRequestError: If the source is not an image, violates the contract, or needs a
+                package that is not installed.
+        """
+        if self._source is None:
+            try:
+                self._source = load_source(self._data, fit=self._fit, name=self._name)
+            except MissingExtraError as error:
+                # Other sources do not need the package, so the run goes on.
+                raise SourceError(error.message) from None
+        return self._source
+
+
+def _is_intact(data: bytes, side: int, *, is_cut: bool) -> bool:
+    """Return whether a file is an undamaged PNG whose longer side has `side` pixels.
+
+    Args:
+        data: The bytes of the file.
+        side: The longer side. Unless the file was cut, the other side has the same length.
+        is_cut: Whether the file may have been cut back to the shape of its source.
+    """
+    if not data.startswith(chunks.SIGNATURE):
         return False
+    try:
+        header, _ = chunks.check_order(chunks.read_chunks(data))
+    except InvalidImageError:
+        return False
+    return max(header.width, header.height) == side and (is_cut or header.width == header.height)
 
 
 def _group(positions: Iterable[int]) -> list[range]:

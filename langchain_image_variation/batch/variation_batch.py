@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 from langchain_image_variation.batch.job import Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
@@ -45,12 +45,11 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
-    excerpt,
 )
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
 from langchain_image_variation.files.stored_outputs import open_outputs
-from langchain_image_variation.source import Fit, read_file, read_stored_file
+from langchain_image_variation.source import Fit, check_fit, read_file, read_stored_file
 
 __all__ = ["FATAL_ERRORS", "VariationBatch"]
 
@@ -104,7 +103,8 @@ class VariationBatch:
             rows without their own.
         n: The number of variations of a source whose row has no `n`, from 1 to 10.
         size: Width x height in pixels, for rows without `size`.
-        fit: How to handle an image that is not a square PNG under 4 MB. See `load_source`.
+        fit: How to handle an image that is not a square PNG under 4 MB. See `load_source`. With
+            "keep", the variations have the shape of their source, and `size` is the longer side.
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
@@ -133,10 +133,7 @@ class VariationBatch:
         storage_options: Mapping[str, Any] | None = None,
         allow_storage: Iterable[str] = (),
     ) -> None:
-        if fit not in get_args(Fit):
-            raise InvalidRequestError(
-                f"fit must be 'strict', 'crop' or 'pad', got {excerpt(fit)}.", param="fit"
-            )
+        check_fit(fit)
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidRequestError("model must be a non-empty string.", param="model")
         if not isinstance(engine, str):
@@ -352,10 +349,10 @@ class VariationBatch:
         first_seed = self._first_seed(job, source_sha256)
         seeds = [None if first_seed is None else first_seed + offset for offset in range(job.n)]
         paths = self.output_paths(job, source_sha256, name)
-        outputs = OutputImages(data, name, job, paths, self.outputs)
+        outputs = OutputImages(data, name, job, paths, self.outputs, fit=self.fit)
         for positions in outputs.find_missing():
             try:
-                request = outputs.make_request(len(positions), fit=self.fit, model=self.model)
+                request = outputs.make_request(len(positions), model=self.model)
                 engine = self._engine.with_options(seeds[positions.start], job.strength)
                 start = time.perf_counter()
                 try:

@@ -41,7 +41,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.numbers import check_whole_number
-from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.output import ContactSheet, cut_back, save_images
 from langchain_image_variation.output.file_format import DEFAULT_QUALITY, FORMATS, FileFormat
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source, load_source
@@ -276,7 +276,7 @@ class _Run:
         )
         # Made now, so that a result is never lost for want of a folder.
         folder = self._folder
-        response = call_engine(self._engine, request, progress=listener)
+        response = cut_back(call_engine(self._engine, request, progress=listener), source)
         # Notes are printed only now, so that an error is the only line of output.
         if source.note:
             self._print_note(source.note)
@@ -304,7 +304,7 @@ class _Run:
         if arguments.no_sheet:
             self.files_to_open += images
             return images
-        sheet = ContactSheet(source.png, response).save(folder, **style)
+        sheet = ContactSheet(source, response).save(folder, **style)
         self.files_to_open.append(sheet)
         return [*images, sheet]
 

@@ -97,7 +97,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "--fit",
         choices=get_args(Fit),
         default="crop",
-        help="what to do with an image that is not a square PNG under 4 MB (default: crop)",
+        help="what to do with an image that is not a square PNG under 4 MB: refuse it, crop it, "
+        "pad it with its mirror image, or keep its shape in the results (default: crop)",
     )
 
 

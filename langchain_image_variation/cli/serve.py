@@ -77,6 +77,27 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a client may take to send a request (default: 60)",
     )
+    add(
+        "--max-pixels",
+        type=int,
+        default=67_108_864,
+        metavar="N",
+        help="maximum pixels of an uploaded image (default: 67108864, which is 8192x8192)",
+    )
+    add(
+        "--total-pixels",
+        type=int,
+        metavar="N",
+        help="maximum pixels of all images that the engine works on at the same time (default: "
+        "--max-pixels, or 4 million per worker)",
+    )
+    add(
+        "--total-upload-bytes",
+        type=int,
+        default=268_435_456,
+        metavar="BYTES",
+        help="maximum size of all uploads in progress together (default: 268435456, 256 MiB)",
+    )
     add("--json-log", action="store_true", help="write log lines as JSON")
     parser.set_defaults(run=_serve, parser=parser)
 
@@ -99,6 +120,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         store_dir=arguments.store_dir,
         store_max_bytes=arguments.store_max_bytes,
         upload_timeout=arguments.upload_timeout,
+        max_pixels=arguments.max_pixels,
+        total_pixels=arguments.total_pixels,
+        total_upload_bytes=arguments.total_upload_bytes,
     )
     _log_to_stderr(
         JSONLines() if arguments.json_log else logging.Formatter("%(asctime)s %(message)s")

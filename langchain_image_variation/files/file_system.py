@@ -289,16 +289,23 @@ def _open(
             "provides it.",
             param=param,
         ) from None
+    # A release that does not fit to another package may fail in any way.
+    except Exception as error:
+        raise _unopenable_error(kind, param, error) from None
     try:
         base = _strip_query_name(url, files_class)
         files, root = url_to_fs(base, **options)
     # The file system may connect here, and raise any exception of the library that it uses.
     except Exception as error:
-        raise OutputError(
-            f"The {kind} storage cannot be opened; check the address in {param} and "
-            f"storage_options ({type(error).__name__})."
-        ) from None
+        raise _unopenable_error(kind, param, error) from None
     return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
+
+
+def _unopenable_error(kind: str, param: str, error: Exception) -> OutputError:
+    return OutputError(
+        f"The {kind} storage cannot be opened; check the address in {param} and storage_options "
+        f"({type(error).__name__})."
+    )
 
 
 def _missing_package(kind: str, param: str, module: str | None) -> MissingExtraError:

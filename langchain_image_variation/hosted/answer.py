@@ -42,13 +42,17 @@ class Answer:
         path: The path that was added to the base URL.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
+        url: The URL of the request. Errors never show a key from its query, either.
         n: The number of images that the request asks for.
         budget: Limits the length of the answer. An answer with images is taken from it.
     """
 
-    def __init__(self, path: str, sent_headers: HeaderValues, *, n: int, budget: Budget) -> None:
+    def __init__(
+        self, path: str, sent_headers: HeaderValues, url: httpx.URL, *, n: int, budget: Budget
+    ) -> None:
         self._path = path
         self._sent_headers = sent_headers
+        self._url = url
         self._n = n
         self._budget = budget
         self._status = 0
@@ -166,19 +170,20 @@ class Answer:
             error = self._path_not_found()
         elif error.message in (f"HTTP {status}", "Not Found", "Method Not Allowed"):
             error = self._explain(error)
-        error.message = _one_line(self._without_secrets(error.message))
-        error.type = self._without_secrets(error.type)
-        error.code = error.code and self._without_secrets(error.code)
-        error.param = error.param and self._without_secrets(error.param)
+        error.message = self._printable(error.message)
+        error.type = self._printable(error.type)
+        error.code = error.code and self._printable(error.code)
+        error.param = error.param and self._printable(error.param)
         error.args = (error.message,)
         return self._with_headers(error)
 
-    def _without_secrets(self, text: str) -> str:
-        for secret in collect_secrets(self._sent_headers):
+    def _printable(self, text: str) -> str:
+        """Return a text of the server as one short line, without secrets."""
+        for secret in collect_secrets(self._sent_headers, self._url.params):
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret.get_secret_value(), "…")
-        return text
+        return _one_line(text)
 
     def _explain(self, error: ImageVariationError) -> ImageVariationError:
         """Explain a status whose body does not."""
@@ -270,8 +275,8 @@ def _origin(location: str) -> str:
     return f"{url.scheme}://{url.host}" if url.host else "another path on the same host"
 
 
-def _one_line(message: str) -> str:
-    """Return a server's message as one short line, without keys or base64."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+def _one_line(text: str) -> str:
+    """Return a text as one short line, without what looks like a key or base64."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = _BASE64.sub("…", _KEY.sub(r"\1…", line))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}…"

@@ -32,7 +32,7 @@ def normalize_images(answer: ImagesResponse, side: int, budget: Budget) -> Flow[
 def _normalize(image: Image, side: int) -> None:
     try:
         data = image.read()
-        png, _ = as_png(data, side)
+        png, _ = as_png(data, (side, side))
     except ImageVariationError as error:
         image.set_failure(error)
         return

@@ -427,7 +427,7 @@ class Images:
         Args:
             image: A path, bytes, an open binary file, a `data:` URL, an https URL of a host that
                 `urls` allows, a PIL image, a return value of `load_source`, or a tuple as the SDK
-                takes it.
+                takes it. For a source with `fit="keep"`, call `cut_back` on the response.
             model: The model. By default the client's.
             n: How many variations, 1 to 10. By default 1.
             response_format: "url" (the default) or "b64_json".

@@ -32,6 +32,7 @@ from langchain_image_variation.hosted.parameters import (
 )
 from langchain_image_variation.hosted.retry import Retries
 from langchain_image_variation.http.flow import Flow, Send, Wait
+from langchain_image_variation.http.proxy import PROXY_EXTENSION
 from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 
@@ -173,23 +174,26 @@ class Endpoint:
             "accept-encoding": SecretStr("identity"),
             **self.headers,
         }
+        url = self._url(path)
         attempt = 0
         while True:
             request = build_request(
                 "POST",
-                self._url(path),
+                url,
                 headers=reveal(headers),
                 data=form,
                 files={"image": ("image.png", image, "image/png")},
             )
-            answer = Answer(path, headers, n=n, budget=budget)
+            answer = Answer(path, headers, url, n=n, budget=budget)
             answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, budget.deadline)
                 return answer.images()
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
                 answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
-                failure = self._connection_failure(error, answer.is_success)
+                failure = self._connection_failure(
+                    error, answer.is_success, request.extensions.get(PROXY_EXTENSION)
+                )
                 may_retry = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
                 answer_lost, failure, may_retry = answer.is_success, error, True
@@ -208,12 +212,15 @@ class Endpoint:
             return url  # Merging would encode its query again.
         return url.copy_merge_params(tuple(flatten(self.default_query)))
 
-    def _connection_failure(self, error: Exception, is_success: bool) -> ImageVariationError:
+    def _connection_failure(
+        self, error: Exception, is_success: bool, proxy_variable: str | None
+    ) -> ImageVariationError:
         """Return our error for one of httpx, which says whether the request may have been billed.
 
         Args:
             error: The error of httpx.
             is_success: Whether it came after a success status.
+            proxy_variable: The environment variable that names the proxy, if there is one.
         """
         host = self.base_url.host
         is_timeout = isinstance(error, httpx.TimeoutException)
@@ -237,13 +244,19 @@ class Endpoint:
         if is_timeout:
             return EngineTimeoutError(f"{host} took too long to receive the image; raise timeout.")
         if isinstance(error, httpx.ProxyError):
+            place = proxy_variable or "http_client"
             return EngineConnectionError(
-                f"The proxy does not connect to {host}; check its address, user name and password "
-                "in the environment or in http_client."
+                f"The proxy in {place} does not connect to {host}; check its address, user name "
+                "and password."
             )
         tls_failure = describe_tls_failure(error)
         if tls_failure is not None:
             return EngineConnectionError(f"{host} {tls_failure}")
+        if isinstance(error, httpx.ConnectError) and proxy_variable is not None:
+            return EngineConnectionError(
+                f"{host} cannot be reached through the proxy in {proxy_variable}; is that address "
+                "right, and is the proxy running?"
+            )
         if isinstance(error, httpx.ConnectError):
             return EngineConnectionError(
                 f"{host} cannot be reached; is the server running, and is base_url right?"

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from urllib.parse import quote, quote_plus
 
+import httpx
 from pydantic import SecretStr
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
@@ -41,7 +43,7 @@ _CLIENT_HEADERS = frozenset(
     }
 )
 _IDEMPOTENCY_KEY = "idempotency-key"
-_SECRET_NAME = re.compile("auth|cookie|key|secret|token")
+_SECRET_NAME = re.compile(r"auth|cookie|key|passw|secret|token|\bsig\b|signature|\bcode\b")
 
 
 def check_headers(
@@ -103,14 +105,15 @@ def reveal(headers: HeaderValues) -> dict[str, str]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether the header of a lower-case name usually carries a key."""
+    """Whether a header or a query parameter of a lower-case name usually carries a key."""
     return _SECRET_NAME.search(name) is not None and name != _IDEMPOTENCY_KEY
 
 
-def collect_secrets(headers: HeaderValues) -> list[SecretStr]:
+def collect_secrets(headers: HeaderValues, query: httpx.QueryParams) -> list[SecretStr]:
     """Return the values that no message may show, the longest first.
 
-    If one begins with another, replacing the shorter one first would leave the rest of the longer.
+    A server may repeat a value of the query decoded or as it was sent. If one value begins with
+    another, replacing the shorter one first would leave the rest of the longer.
     """
     secrets = []
     for name, value in headers.items():
@@ -119,4 +122,7 @@ def collect_secrets(headers: HeaderValues) -> list[SecretStr]:
             # A server may repeat the key alone, out of "Bearer key" or "cookie=key; other=key".
             parts = [text.rpartition(" ")[2], *(pair.partition("=")[2] for pair in text.split(";"))]
             secrets += [SecretStr(text), *(SecretStr(part) for part in parts)]
+    for name, text in query.multi_items():
+        if is_secret(name.lower()):
+            secrets += [SecretStr(form) for form in (text, quote(text, safe=""), quote_plus(text))]
     return sorted(secrets, key=len, reverse=True)

@@ -14,10 +14,10 @@ from langchain_image_variation import __version__
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.http.deadline import DeadlineTransport
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
-from langchain_image_variation.http.proxy import find_proxy
+from langchain_image_variation.http.proxy import PROXY_EXTENSION, find_proxy, find_proxy_variable
 from langchain_image_variation.http.tls import ssl_context
 
-__all__ = ["AsyncSession", "Session", "new_client"]
+__all__ = ["MAX_COOKIES", "MAX_COOKIE_LENGTH", "AsyncSession", "Session", "new_client"]
 
 T = TypeVar("T")
 
@@ -57,11 +57,12 @@ class Session:
 
     def __init__(self, base_url: httpx.URL, client: httpx.Client | None) -> None:
         self.owns_client = client is None
+        self._proxy_variable = find_proxy_variable(base_url) if client is None else None
         self._client = _check_client(client, httpx.Client) or new_client(base_url)
 
     def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request that includes the httpx client's own headers."""
-        return _build_request(self._client, method, url, **options)
+        return _build_request(self._client, self._proxy_variable, method, url, **options)
 
     def run(self, flow: Flow[T], is_cancelled: Callable[[], bool]) -> T:
         """Run a flow to its end, or until `is_cancelled` returns True."""
@@ -86,6 +87,7 @@ class AsyncSession:
 
     def __init__(self, base_url: httpx.URL, client: httpx.AsyncClient | None) -> None:
         self.owns_client = client is None
+        self._proxy_variable = find_proxy_variable(base_url) if client is None else None
         self._callers_client = _check_client(client, httpx.AsyncClient)
         self._base_url = base_url
         # The first client is made here, so that a faulty environment fails immediately.
@@ -96,7 +98,7 @@ class AsyncSession:
 
     def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request that includes the httpx client's own headers."""
-        return _build_request(self._client(), method, url, **options)
+        return _build_request(self._client(), self._proxy_variable, method, url, **options)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -147,9 +149,14 @@ def _ssl_context(base_url: httpx.URL) -> SSLContext:
 
 
 def _build_request(
-    client: httpx.Client | httpx.AsyncClient, method: str, url: httpx.URL, **options: Any
+    client: httpx.Client | httpx.AsyncClient,
+    proxy_variable: str | None,
+    method: str,
+    url: httpx.URL,
+    **options: Any,
 ) -> httpx.Request:
     request = client.build_request(method, url, **options)
+    request.extensions[PROXY_EXTENSION] = proxy_variable
     if "files" in options:
         # Otherwise, httpx would write each line of each part to the socket separately.
         request.read()

@@ -8,29 +8,43 @@ import httpx
 
 from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
 
-__all__ = ["find_proxy"]
+__all__ = ["PROXY_EXTENSION", "find_proxy", "find_proxy_variable"]
+
+PROXY_EXTENSION = "image_variation_proxy"
+"""The extension of an httpx request that holds the name of its proxy's variable, or None."""
 
 _SOCKS = ("socks5", "socks5h")
 
 
-def find_proxy(url: httpx.URL) -> httpx.Proxy | None:
-    """Return the proxy for requests to a server, or None to connect to it directly.
+def find_proxy_variable(url: httpx.URL) -> str | None:
+    """Return the name of the variable that names the proxy for a server, or None without a proxy.
 
     The environment variables are those of `urllib.request`: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
     NO_PROXY, in upper or lower case. On Windows and macOS, the system's settings count too.
+    """
+    kind = next((kind for kind in (url.scheme, "all") if _address(kind)), None)
+    if kind is None or proxy_bypass(url.host):
+        return None
+    name = f"{kind.upper()}_PROXY"
+    return name if name in os.environ else name.lower()
+
+
+def _address(kind: str) -> str:
+    return getproxies().get(kind, "").strip()
+
+
+def find_proxy(url: httpx.URL) -> httpx.Proxy | None:
+    """Return the proxy for requests to a server, or None to connect to it directly.
 
     Raises:
         InvalidRequestError: If the proxy's address is not valid; `param` names the variable. The
             message does not show the address, which may contain a password.
         MissingExtraError: If it is a SOCKS proxy, and the package for these is not installed.
     """
-    proxies = getproxies()
-    kind = url.scheme if proxies.get(url.scheme) else "all"
-    address = proxies.get(kind, "").strip()
-    if not address or proxy_bypass(url.host):
+    name = find_proxy_variable(url)
+    if name is None:
         return None
-    name = f"{kind.upper()}_PROXY"
-    name = name if name in os.environ else name.lower()
+    address = _address(name.lower().removesuffix("_proxy"))
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
         # Reading the host decodes it, which may fail.

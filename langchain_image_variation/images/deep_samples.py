@@ -32,9 +32,10 @@ def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
         # These two samples are as long as four of 8 bits.
         _select_raw_mode(image, "RGBA")
         high, low, high_alpha, low_alpha = image.split()
-        info = image.info
+        info, format = image.info, image.format
         image = Image.merge("LA", (high, high_alpha))
         image.info = {**info, _LOW_BYTES: Image.merge("LA", (low, low_alpha))}
+        image.format = format
         return image
     image.load()
     if raw_mode in ("RGB;16B", "RGBA;16B"):
@@ -74,6 +75,8 @@ def reduce_to_8_bits(
     left, top, right, bottom = box
     low_bytes = image.info.get(_LOW_BYTES)
     transparent_color = image.info.get("transparency")
+    if not isinstance(transparent_color, int | tuple):
+        transparent_color = None
     color_table = np.array(gamma_table(gamma, 65535), np.uint8)
     alpha_table = np.array(gamma_table(None, 65535), np.uint8)
     colors = "RGB" if image.mode.startswith("RGB") else "L"

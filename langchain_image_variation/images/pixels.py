@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -118,12 +118,20 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
         raise UnidentifiedImageError
     if format == "HEIC":
         return open_heic(data)
-    if format == "AVIF" and not features.check("avif"):
+    if format == "AVIF":
+        _check_avif_support()
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _check_avif_support() -> None:
+    # Imported here because few images are AVIF, and every import delays the tool.
+    from PIL import features
+
+    if not features.check("avif"):
         raise InvalidImageError(
             "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
             "export the image as PNG or JPEG."
         )
-    return Image.open(io.BytesIO(data), formats=formats)
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -225,22 +233,22 @@ def decode_result(data: bytes) -> Image.Image:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
 
 
-def as_png(data: bytes, side: int | None = None) -> tuple[bytes, Image.Image]:
+def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Image.Image]:
     """Return an engine's result as a PNG file, and its pixels in a plain mode.
 
     A PNG that is not scaled is returned byte for byte.
 
     Args:
         data: The bytes of a PNG, JPEG or WebP file.
-        side: The width and height to scale it to, in pixels. By default, it is not scaled.
+        size: The width and height to scale it to, in pixels. By default, it is not scaled.
 
     Raises:
         OutputError: If it is not a readable image in one of these formats, or takes too much work
             to decode.
     """
     image = decode_result(data)
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    if size is not None and image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
         return data, image
     return encode(image), image
@@ -443,6 +451,9 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
+    # libheif has already turned the image, as its container says.
+    if image.format == "HEIF":
+        return 1
     exif = image.info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])

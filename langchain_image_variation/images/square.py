@@ -1,13 +1,16 @@
 """Turns an image of any shape into a `SquarePNG`: cropped or padded, and within the limits."""
 
 import math
+from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops
 
+from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
+from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
 from langchain_image_variation.images.pixels import encode, normalize, whiten_hidden_colors
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
 
-__all__ = ["MAX_CONVERTED_SIDE", "make_square"]
+__all__ = ["MAX_CONVERTED_SIDE", "SquareImage", "make_square"]
 
 MAX_CONVERTED_SIDE = 4096
 """The largest side of a converted image, in pixels: 4 times the largest `size`."""
@@ -19,21 +22,39 @@ _STRIP = 256
 """How many rows are estimated at a time, so that a large image is never copied as a whole."""
 
 
-def make_square(image: Image.Image, *, pad: bool) -> tuple[SquarePNG, str, str]:
-    """Return an image as a square PNG under 4 MB, how it was made square, and how it was scaled.
+class SquareImage(NamedTuple):
+    """An image that was made square.
 
     The two descriptions are parts of a sentence, such as "cropped 451x300 to the centered 300x300"
-    and "scaled 5000x5000 down to 4096x4096". They are empty if nothing was done. Errors of Pillow's
-    decoders propagate: call this inside `translate_decoder_errors`.
+    and "scaled 5000x5000 down to 4096x4096". They are empty if nothing was done.
+    """
+
+    png: SquarePNG
+    inset: Inset | None
+    """Where the image is, if its variations are to be cut back."""
+    fit_step: str
+    """How it was made square."""
+    scale_step: str
+    """How it was scaled."""
+
+
+def make_square(image: Image.Image, fit: Literal["crop", "pad", "keep"]) -> SquareImage:
+    """Return an image as a square PNG under 4 MB.
+
+    Errors of Pillow's decoders propagate: call this inside `translate_decoder_errors`.
 
     Args:
         image: An image in any of Pillow's modes. Its color information is applied.
-        pad: Whether to add bars at two sides, transparent if the image has alpha, otherwise black.
-            By default, the centered square is kept.
+        fit: "crop" keeps the centered square. "pad" adds bars for people to look at, "keep" bars
+            for engines, and an inset to cut them off.
     """
-    pixels, side, fit_step = (_pad if pad else _crop)(image)
+    inset, fit_step = None, ""
+    if fit == "crop" or image.width == image.height:
+        pixels, side, fit_step = _crop(image)
+    else:
+        pixels, side, inset, fit_step = _pad(image, is_kept=fit == "keep")
     png, scale_step = _encode_within_limit(pixels, side)
-    return png, fit_step, scale_step
+    return SquareImage(png, inset, fit_step, scale_step)
 
 
 def _crop(image: Image.Image) -> tuple[Image.Image, int, str]:
@@ -48,19 +69,27 @@ def _crop(image: Image.Image) -> tuple[Image.Image, int, str]:
     return pixels, side, f"cropped {width}x{height} to the centered {side}x{side}"
 
 
-def _pad(image: Image.Image) -> tuple[Image.Image, int, str]:
-    """Return the square pixels, their side before any scaling, and what was done."""
+def _pad(image: Image.Image, *, is_kept: bool) -> tuple[Image.Image, int, Inset | None, str]:
+    """Return the square pixels, their side before any scaling, the inset, and what was done."""
     pixels = normalize(image, None, MAX_CONVERTED_SIDE)
-    if pixels.width == pixels.height:
-        return pixels, image.width, ""
-    width, height = image.size
-    # Otherwise, padding a strip of a million by one pixels would take a million rows.
-    pixels.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), Image.Resampling.LANCZOS)
-    side = max(pixels.size)
-    square = Image.new(pixels.mode, (side, side))
-    square.paste(pixels, ((side - pixels.width) // 2, (side - pixels.height) // 2))
+    width, height = sorted(image.size, reverse=pixels.width > pixels.height)
+    if max(pixels.size) > MAX_CONVERTED_SIDE:
+        # Otherwise, padding a strip of a million by one pixels would take a million rows.
+        size = scaled_size((width, height), MAX_CONVERTED_SIDE)
+        # Pillow rounds between width and height, and the order depends on its release.
+        pixels = pixels.resize((size[0], pixels.height), Image.Resampling.LANCZOS)
+        pixels = pixels.resize(size, Image.Resampling.LANCZOS)
+    side, length = max(pixels.size), min(pixels.size)
+    fit_step = f"padded {width}x{height} to a square of {side}x{side}"
+    if is_kept:
+        margin = choose_margin(length, side)
+        square = add_mirrored_bars(pixels, margin)
+        inset = Inset(width, height, margin, side)
+        fit_step += " for the engine"
+    else:
+        square, inset = add_blurred_bars(pixels, (side - length) // 2), None
     whiten_hidden_colors(square)
-    return square, side, f"padded {width}x{height} to a square of {side}x{side}"
+    return square, side, inset, fit_step
 
 
 def _encode_within_limit(image: Image.Image, original_side: int) -> tuple[SquarePNG, str]:

@@ -9,9 +9,11 @@ from itertools import islice, takewhile
 
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images import jpeg, tiff
+from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = [
     "MAX_EXIF_OVERLAP",
+    "MAX_HEIF_PIXELS",
     "MAX_JPEG_EXIF_SEGMENTS",
     "MAX_JPEG_FRAME_BYTES",
     "MAX_JPEG_SAMPLES",
@@ -58,6 +60,16 @@ MAX_JPEG_STRAY_BYTES = 65_536
 Pillow skips them one at a time. Encoders write none, or a few to align a segment."""
 
 
+MAX_PIXELS = 89_478_485
+"""The maximum number of pixels of an image: Pillow's own limit, a quarter of a GB as RGB
+samples."""
+
+MAX_HEIF_PIXELS = 4 * MAX_PIXELS
+"""The parts of an AVIF or HEIC file that are decoded for its image may have at most this many
+pixels, counting each use of a part. Photos are put together from tiles, which are decoded once and
+then copied, and transparency is a second image. So twice the largest image, and transparency."""
+
+
 def check_work(data: bytes) -> None:
     """Refuse a file that takes far longer to decode than an image of its size should.
 
@@ -70,16 +82,42 @@ def check_work(data: bytes) -> None:
     Raises:
         InvalidImageError: If the file is a JPEG of a kind that libjpeg does not decode, if it has
             more than one frame header, or if its scans, the samples in its scans, its segments, the
-            bytes outside its segments or its overlapping metadata exceed a limit of this module; or
-            if it is a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows.
+            bytes outside its segments or its overlapping metadata exceed a limit of this module; if
+            it is a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows; or if the
+            parts of an AVIF or HEIC file exceed a limit of this module or of `isobmff`.
     """
     if data.startswith(jpeg.SIGNATURE):
         _check_jpeg(data)
+    elif recognize_supported(data) in ("AVIF", "HEIC"):
+        _check_heif(data)
     elif tiff.count_value_bytes(data) > MAX_EXIF_OVERLAP * len(data):
         raise InvalidImageError(
             f"image is a TIFF file whose values overlap more than {MAX_EXIF_OVERLAP} times, "
             "the limit. Save it again without its metadata."
         )
+
+
+def _check_heif(data: bytes) -> None:
+    # Imported here because few images need it, and every import delays the tool.
+    from langchain_image_variation.images import isobmff
+
+    structure = isobmff.read_structure(data)
+    if structure.largest_image_pixels > MAX_PIXELS:
+        raise InvalidImageError(
+            f"image is an AVIF or HEIC file with a part of {structure.largest_image_pixels:,} "
+            f"pixels; the limit is {MAX_PIXELS:,}. Scale it down first."
+        )
+    if structure.decoded_pixels > MAX_HEIF_PIXELS:
+        raise InvalidImageError(
+            f"image is an AVIF or HEIC file whose parts have {structure.decoded_pixels:,} pixels; "
+            f"the limit is {MAX_HEIF_PIXELS:,}. Export it as PNG or JPEG."
+        )
+    for block in structure.exif:
+        if tiff.count_value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
+            raise InvalidImageError(
+                "image is an AVIF or HEIC file whose metadata values overlap more than "
+                f"{MAX_EXIF_OVERLAP} times, the limit. Save it again without its metadata."
+            )
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -27,6 +26,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.files.atomic import place_file
+from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
     decode,
     decode_result,
@@ -38,6 +38,7 @@ from langchain_image_variation.images.pixels import (
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output.file_format import FileFormat, FormatName
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, SHEET, NameTemplate
+from langchain_image_variation.source import Source
 
 __all__ = [
     "THUMBNAIL_SIDE",
@@ -45,6 +46,7 @@ __all__ = [
     "Place",
     "PlacedImage",
     "SavedImage",
+    "cut_back",
     "make_output_dir",
     "place_images",
     "save_images",
@@ -64,6 +66,7 @@ name: the new bytes, the existing bytes, or None if it is not a file or may not 
 an `OutputError`."""
 
 _GAP, _CAPTION = 8, 20
+_MIN_CELL_WIDTH = 30
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
@@ -114,6 +117,38 @@ class SavedImage:
     """In pixels."""
     seed: int | None
     """The seed that made it, if the engine has seeds."""
+
+
+def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
+    """Return a response whose images have the shape of their source, without its bars.
+
+    The longer side of each image stays as it is. If the source has no `inset`, the response is
+    returned unchanged. Otherwise the images are new PNG files, and what the response says about
+    their `size` and `output_format` is left out. An image at an https URL becomes a `data:` URL,
+    because the file at that URL still has its bars. An entry that is not a readable image is kept,
+    and raises its error when it is read or saved.
+
+    Args:
+        response: The response of an engine.
+        source: The source of its images, loaded with `fit="keep"`.
+    """
+    if source.inset is None:
+        return response
+    images = [_cut_image_back(image, source.inset) for image in response.data]
+    return response.model_copy(update={"data": images, "size": None, "output_format": None})
+
+
+def _cut_image_back(image: Variation, inset: Inset) -> Variation:
+    try:
+        pixels = inset.cut_out(decode_result(image.read()))
+    except ImageVariationError:
+        return image
+    cut_image = image.model_copy()
+    # More compression would take longer than the engine.
+    cut_image.set_png(encode(pixels, compress_level=1))
+    if cut_image.url is not None:
+        cut_image.use_data_url()
+    return cut_image
 
 
 def save_images(
@@ -313,9 +348,9 @@ class ContactSheet:
     In a notebook, a cell that ends with a `ContactSheet` shows it.
 
     Args:
-        source: The source image.
-        response: The response of an engine.
-        tile: The width and height of each image on the sheet, in pixels.
+        source: The source image. A `Source` is shown without the bars of `fit="keep"`.
+        response: The response of an engine, or of `cut_back`.
+        tile: The longer side of each image on the sheet, in pixels.
         columns: The images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
@@ -324,36 +359,29 @@ class ContactSheet:
 
     def __init__(
         self,
-        source: SquarePNG,
+        source: Source | SquarePNG,
         response: ImagesResponse,
         *,
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
+        images = _decode_scaled(source, response, tile)
         self._seed = response.data[0].seed if response.data else None
-        labels = ["source", *(str(index + 1) for index in range(len(response.data)))]
-        # Results may be much larger than a tile, so no two of them are in memory at once.
-        variations = (decode_result(image.read()) for image in response.data)
-        self.image: Image.Image = _draw_sheet(
-            chain([decode(source)], variations),
-            labels,
-            tile,
-            columns or _default_columns(len(labels)),
-        )
+        self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))
 
-    @classmethod
-    def thumbnail(cls, source: SquarePNG, response: ImagesResponse) -> bytes:
+    @staticmethod
+    def thumbnail(source: Source | SquarePNG, response: ImagesResponse) -> bytes:
         """Return a sheet as a JPEG file, at most `THUMBNAIL_SIDE` pixels wide and high.
 
         Raises:
             OutputError: If an entry of the response is not a readable image.
         """
-        count = len(response.data) + 1
-        sides = {columns: _thumbnail_tile(count, columns) for columns in range(1, count + 1)}
-        columns = max(sides, key=lambda columns: sides[columns])
-        sheet = cls(source, response, tile=sides[columns], columns=columns)
+        images = _decode_scaled(source, response, THUMBNAIL_SIDE)
+        tiles = {columns: _thumbnail_tile(images, columns) for columns in range(1, len(images) + 1)}
+        columns = max(tiles, key=lambda columns: tiles[columns])
+        images = [_scale(image, tiles[columns]) for image in images]
         buffer = io.BytesIO()
-        sheet.image.save(buffer, "JPEG", quality=80)
+        _draw_sheet(images, columns).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
     def save(
@@ -394,6 +422,28 @@ class ContactSheet:
         return encode(self.image)
 
 
+def _decode_scaled(
+    source: Source | SquarePNG, response: ImagesResponse, tile: int
+) -> list[Image.Image]:
+    """Return the source and its variations, in order, each with a longer side of `tile` pixels."""
+    if isinstance(source, SquarePNG):
+        original = decode(source)
+    else:
+        original = decode(source.png)
+        if source.inset is not None:
+            original = source.inset.cut_out(original)
+    # Results may be much larger than a tile, so no two of them are in memory at once.
+    variations = (_scale(decode_result(image.read()), tile) for image in response.data)
+    return [_scale(original, tile), *variations]
+
+
+def _scale(image: Image.Image, tile: int) -> Image.Image:
+    """Scale an image until its longer side has `tile` pixels. No side becomes 0."""
+    longer = max(image.size)
+    size = (-(-tile * image.width // longer), -(-tile * image.height // longer))
+    return image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
+
+
 class _UnreadableError(Exception):
     """Raised if an entry is not a readable image. The other entries are still written."""
 
@@ -405,31 +455,46 @@ def _default_columns(count: int) -> int:
     return min(count, 5 if count == 5 else 4)
 
 
-def _thumbnail_tile(count: int, columns: int) -> int:
-    """Return the side of each image on a thumbnail with this many columns, in pixels."""
-    rows = -(-count // columns)
+def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
+    """Return the longer side of each image on a thumbnail with this many columns, in pixels.
+
+    Args:
+        images: The images, each with a longer side of `THUMBNAIL_SIDE` pixels.
+        columns: The images per row.
+    """
+    rows = -(-len(images) // columns)
     width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
     height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
-    return min(width, height)
+    cell_width, cell_height = _cell_size(images)
+    return min(width * THUMBNAIL_SIDE // cell_width, height * THUMBNAIL_SIDE // cell_height)
 
 
-def _draw_sheet(
-    images: Iterable[Image.Image], labels: Sequence[str], tile: int, columns: int
-) -> Image.Image:
+def _cell_size(images: Sequence[Image.Image]) -> tuple[int, int]:
+    """Return the width and height that each image has on a sheet, in pixels."""
+    # Captions must not overlap.
+    width = max(_MIN_CELL_WIDTH, *(image.width for image in images))
+    return width, max(image.height for image in images)
+
+
+def _draw_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Draw images, which are already as large as on the sheet, and number them."""
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 
-    rows = -(-len(labels) // columns)
+    rows = -(-len(images) // columns)
     gap, caption = _GAP, _CAPTION
-    width = columns * (tile + gap) + gap
-    height = rows * (tile + gap + caption) + gap
+    cell_width, cell_height = _cell_size(images)
+    width = columns * (cell_width + gap) + gap
+    height = rows * (cell_height + gap + caption) + gap
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
-        draw.text((x + tile / 2, y + caption / 2), label, fill="black", font=font, anchor="mm")
-        thumbnail = image.convert("RGBA").resize((tile, tile), Image.Resampling.LANCZOS)
-        sheet.paste(thumbnail, (x, y + caption), thumbnail)
+        x, y = gap + column * (cell_width + gap), gap + row * (cell_height + gap + caption)
+        middle = (x + cell_width / 2, y + caption / 2)
+        draw.text(middle, str(index or "source"), fill="black", font=font, anchor="mm")
+        left = x + (cell_width - image.width) // 2
+        top = y + caption + (cell_height - image.height) // 2
+        sheet.paste(image, (left, top), image)
     return sheet

@@ -76,15 +76,14 @@ class Access:
             self._is_wildcard = isinstance(name, Address) and name.is_unspecified
 
     def check(self, request: Request) -> None:
-        """Check that a request may use the engine.
+        """Check that a request may use the engine. `check_host` must have allowed it.
 
         Raises:
             AuthenticationError: If the key is missing or wrong.
-            PermissionDeniedError: If there is no key, and the request names a host other than this
-                server, or comes from a web page of another origin.
+            PermissionDeniedError: If there is no key, and the request comes from a web page of
+                another origin.
         """
         if self._api_key is None:
-            self.check_host(request)
             self._check_origin(request)
             return
         scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
@@ -101,6 +100,9 @@ class Access:
 
     def check_host(self, request: Request) -> None:
         """Check that `Host` is one of this server's names, if there is no key.
+
+        This comes before everything else, so that a page under another name cannot find out which
+        paths the server has, or how it is.
 
         Only the `Host` header counts. Anyone can send a header such as `X-Forwarded-Host`.
 

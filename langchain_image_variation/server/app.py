@@ -22,6 +22,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     OutputError,
 )
+from langchain_image_variation.images.png import MAX_PNG_SIDE
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.early_answer import EarlyAnswer
@@ -30,12 +31,17 @@ from langchain_image_variation.server.envelope import (
     error_response,
     routing_error_response,
 )
+from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
+from langchain_image_variation.server.uploads import DEFAULT_TOTAL_UPLOAD_BYTES, Uploads
 
-__all__ = ["create_app"]
+__all__ = ["PIXELS_PER_WORKER", "create_app"]
+
+PIXELS_PER_WORKER = 4_000_000
+"""The pixels of a photo that has almost the 4 MB that an image may have."""
 
 
 def create_app(
@@ -50,6 +56,9 @@ def create_app(
     store_dir: str | os.PathLike[str] | None = None,
     store_max_bytes: int = 1024**3,
     upload_timeout: float = 60.0,
+    max_pixels: int = MAX_PNG_SIDE**2,
+    total_pixels: int | None = None,
+    total_upload_bytes: int = DEFAULT_TOTAL_UPLOAD_BYTES,
 ) -> Starlette:
     """Return an ASGI app that the vendor's SDKs can call as they called the vendor's server.
 
@@ -70,7 +79,8 @@ def create_app(
             rebinding). Give full names without a port. Wildcards are not supported.
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors.
-        queue: The maximum number of requests waiting for the engine. Any more get a 429.
+        queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
+            client has filled the queue, a request of another takes the place of its latest.
         store_dir: The folder of the images that clients get as URLs, and of the answers to requests
             with an `Idempotency-Key`. Several processes may share it. By default, a folder in the
             user's cache.
@@ -78,6 +88,14 @@ def create_app(
             are removed first. They are also removed if the disk is full. If that is not enough,
             requests for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
+        max_pixels: The maximum number of pixels of an uploaded image. Decoding takes about 8 bytes
+            per pixel. Larger images get a 400.
+        total_pixels: The maximum number of pixels of all images that the engine works on at the
+            same time. Requests wait until theirs fit. By default, `max_pixels`, or 4 million per
+            worker if that is more.
+        total_upload_bytes: The maximum size of all uploads that are being received or wait for
+            their answer together, in bytes, of which one client gets half. Requests wait until
+            theirs fit, and get a 429 after `upload_timeout`.
 
     Raises:
         InvalidRequestError: If a setting is out of range. `param` names it.
@@ -89,24 +107,33 @@ def create_app(
     check_whole_number("workers", workers if workers is not None else 1, 1)
     check_whole_number("queue", queue, 0)
     check_whole_number("store_max_bytes", store_max_bytes, 0)
+    check_whole_number("max_pixels", max_pixels, 1)
+    workers = workers or processor_count()
+    if total_pixels is None:
+        total_pixels = max(max_pixels, PIXELS_PER_WORKER * workers)
+    check_whole_number("total_pixels", total_pixels, max_pixels, hint=" (it includes max_pixels)")
+    check_whole_number("total_upload_bytes", total_upload_bytes, 2 * MAX_BODY_BYTES)
     check_seconds("url_ttl", url_ttl)
     check_seconds("upload_timeout", upload_timeout)
     if store_dir == "":
         raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     engine = load_engine(engine) if isinstance(engine, str) else engine
-    turns = Turns(workers=workers or processor_count(), queue=queue)
-    metrics = Metrics(turns)
+    turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
+    uploads = Uploads(total_upload_bytes, turns.queue_place)
+    metrics = Metrics(turns, uploads)
     store = ImageStore(directory, ttl=url_ttl, max_bytes=store_max_bytes)
     handlers = Handlers(
         engine,
         turns,
+        uploads,
         store=store,
         metrics=metrics,
         access=access,
         public_url=public_url,
         models=engine_models(engine),
         upload_timeout=upload_timeout,
+        max_pixels=max_pixels,
     )
     app = Starlette(
         routes=[
@@ -123,7 +150,7 @@ def create_app(
         ],
         middleware=[
             Middleware(EarlyAnswer, max_seconds=upload_timeout),
-            Middleware(Envelope, metrics=metrics),
+            Middleware(Envelope, metrics=metrics, access=access),
         ],
         lifespan=lambda _: _tidy_store(store),
         exception_handlers={

@@ -1,7 +1,7 @@
 """Connections: what a client may cost before its request reaches the app.
 
 A connection is closed when it is idle, when there are too many, or when its client sends a body in
-tiny chunks.
+tiny chunks or very many headers.
 
 uvicorn waits forever for the head of a request, and for a client that does not read its answer. Its
 `limit_concurrency` is not used because it counts a connection only once a request has arrived, logs
@@ -12,6 +12,8 @@ being made, the two cannot be told apart.
 """
 
 import asyncio
+import re
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -20,19 +22,34 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import InvalidRequestError
 
-__all__ = ["CROWDED_KEY", "MIN_MEAN_CHUNK_BYTES", "Connection"]
+__all__ = [
+    "CROWDED_KEY",
+    "FREE_CHUNKS",
+    "MAX_HEADERS",
+    "MAX_HEAD_BYTES",
+    "MIN_MEAN_CHUNK_BYTES",
+    "Connection",
+]
 
 CROWDED_KEY = "crowded"
 """A key in the state of requests that must be refused because there are too many connections."""
 
 MIN_MEAN_CHUNK_BYTES = 64
-"""The minimum mean size of a body's chunks, in bytes, after the first `_FREE_CHUNKS`.
+"""The minimum mean size of a body's chunks, in bytes, after the first `FREE_CHUNKS`.
 
 h11 takes several microseconds per chunk, however small it is, and serves nobody else meanwhile: a
 few megabytes in one-byte chunks took 20 seconds. Clients send chunks of 8 KB and more. Those that
 send a file line by line still have 256 bytes per chunk."""
 
-_FREE_CHUNKS = 1024
+MAX_HEADERS = 100
+"""The maximum number of headers of a request, as in Apache. Browsers send about 20."""
+MAX_HEAD_BYTES = 16 * 1024
+"""The maximum length of a request's headers together, in bytes: h11's own limit."""
+
+FREE_CHUNKS = 1024
+"""How many chunks of a body may be of any size."""
+# As h11 sees it. The line break before it ends the last header.
+_HEAD_END = re.compile(rb"\n\r?\n")
 _MIN_BYTES = 64 * 1024
 """How much of an answer a client must read for the connection not to be idle."""
 _MAX_DROPPED_BYTES = 32 * 1024 * 1024
@@ -82,16 +99,17 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def handle_events(self) -> None:
-        """Handle what the parser has found, and refuse a body in tiny chunks."""
+        """Handle what the parser has found, and refuse what takes it too long."""
         super().handle_events()
-        if self.conn.has_tiny_chunks and not self._is_refused:
-            self.send_400_response(
-                f"The body arrives in chunks of fewer than {MIN_MEAN_CHUNK_BYTES} bytes on average."
-                " Send larger chunks, or a Content-Length."
-            )
+        if self.conn.refusal is not None and not self._is_refused:
+            self._refuse(self.conn.refusal)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what a client sends below the level of requests, and close the connection.
+        """Refuse what is not HTTP."""
+        self._refuse(InvalidRequestError(msg))
+
+    def _refuse(self, error: InvalidRequestError) -> None:
+        """Answer a request that does not reach the app, and close the connection.
 
         What still arrives is dropped for a while without being parsed. If the connection were
         closed at once, it would be reset, and the client could lose the answer.
@@ -99,13 +117,14 @@ class Connection(H11Protocol):
         self._is_refused = True
         # If an answer was started, the client gets that one.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = ErrorResponse.from_exception(InvalidRequestError(msg)).to_json().encode()
+            body = ErrorResponse.from_exception(error).to_json().encode()
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),
                 ("connection", "close"),
             ]
-            response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            reason = HTTPStatus(error.status_code).phrase.encode()
+            response = h11.Response(status_code=error.status_code, headers=headers, reason=reason)
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         if self.cycle is not None:
@@ -151,23 +170,43 @@ class Connection(H11Protocol):
 
 
 class _Parser(h11.Connection):
-    """Parses the requests of one connection, and stops at a body in tiny chunks."""
+    """Parses the requests of one connection, and stops at those that take too long to parse."""
 
-    has_tiny_chunks = False
-    """Whether the parser has stopped."""
+    refusal: InvalidRequestError | None = None
+    """Why the parser has stopped."""
     _chunk_count = 0
     _body_bytes = 0
 
     def next_event(self) -> Any:
         """Return the next event, or `h11.PAUSED` once the parser has stopped."""
-        if self.has_tiny_chunks:
+        if self.refusal is None and self.their_state is h11.IDLE:
+            self._check_head()
+        if self.refusal is not None:
             return h11.PAUSED
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunk_count = self._body_bytes = 0
         elif isinstance(event, h11.Data):
-            self._chunk_count += event.chunk_start
-            self._body_bytes += len(event.data)
-            paid_chunks = self._chunk_count - _FREE_CHUNKS
-            self.has_tiny_chunks = paid_chunks * MIN_MEAN_CHUNK_BYTES > self._body_bytes
+            self._check_chunk(event)
         return event
+
+    def _check_head(self) -> None:
+        # h11 limits the length of a head only while its end has not arrived.
+        data = self.trailing_data[0]
+        end = _HEAD_END.search(data)
+        length = len(data) if end is None else end.start()
+        if length > MAX_HEAD_BYTES or data.count(b"\n", 0, length) > MAX_HEADERS:
+            self.refusal = InvalidRequestError(
+                f"The request has more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES:,} bytes of "
+                "them. Send fewer."
+            )
+            self.refusal.status_code = 431
+
+    def _check_chunk(self, event: h11.Data) -> None:
+        self._chunk_count += event.chunk_start
+        self._body_bytes += len(event.data)
+        if (self._chunk_count - FREE_CHUNKS) * MIN_MEAN_CHUNK_BYTES > self._body_bytes:
+            self.refusal = InvalidRequestError(
+                f"The body arrives in chunks of fewer than {MIN_MEAN_CHUNK_BYTES} bytes on average."
+                " Send larger chunks, or a Content-Length."
+            )

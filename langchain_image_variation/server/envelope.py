@@ -1,6 +1,7 @@
 """What wraps every request: an ID, its duration, a line in the log, and errors as answers.
 
-Every error becomes an error body with all four keys. An unexpected error shows no internals.
+Before everything else, the `Host` of a request is checked. Every error becomes an error body with
+all four keys. An unexpected error shows no internals.
 """
 
 import logging
@@ -20,8 +21,10 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     NotFoundError,
+    PermissionDeniedError,
     ServiceUnavailableError,
 )
+from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.connection import CROWDED_KEY
 from langchain_image_variation.server.metrics import Metrics
 
@@ -37,11 +40,13 @@ class Envelope:
     Args:
         app: The app inside.
         metrics: Where requests are counted.
+        access: Decides which hosts requests may name.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, access: Access) -> None:
         self._app = app
         self._metrics = metrics
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -67,14 +72,9 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["state"].get(CROWDED_KEY):
-                error = ServiceUnavailableError(
-                    "The server has too many connections. Please try again in 1s."
-                )
-                error.retry_after = 1.0
-                response = _response(error)
-                response.headers["connection"] = "close"
-                await response(scope, receive, send_with_headers)
+            refusal = self._refuse(scope)
+            if refusal is not None:
+                await refusal(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -87,6 +87,22 @@ class Envelope:
             seconds = time.perf_counter() - start
             self._metrics.count(_path_in_app(scope), status, seconds)
             self._log(scope, status, seconds, request_id)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that is refused whatever it asks for."""
+        try:
+            self._access.check_host(Request(scope))
+        except PermissionDeniedError as error:
+            return _response(error)
+        if not scope["state"].get(CROWDED_KEY):
+            return None
+        crowded_error = ServiceUnavailableError(
+            "The server has too many connections. Please try again in 1s."
+        )
+        crowded_error.retry_after = 1.0
+        response = _response(crowded_error)
+        response.headers["connection"] = "close"
+        return response
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         line = {

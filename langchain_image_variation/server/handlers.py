@@ -5,6 +5,7 @@ import base64
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -37,9 +38,10 @@ from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.answer_record import AnswerRecords
+from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
-from langchain_image_variation.server.form import VariationForm, read_form
+from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
 from langchain_image_variation.server.idempotency import DAY, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
@@ -47,11 +49,10 @@ from langchain_image_variation.server.playground import playground_page, sample_
 from langchain_image_variation.server.progress import RequestProgress
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
+from langchain_image_variation.server.uploads import Uploads
 
 __all__ = ["Handlers"]
 
-_MAX_LOADING = 4
-"""How many requests load their image into memory at once."""
 _IDEMPOTENCY_BYTES = 256 * 1024 * 1024
 # The body of the vendor's storage. Clients look for these words.
 _EXPIRED = (
@@ -67,18 +68,21 @@ class Handlers:
     Args:
         engine: The engine.
         turns: Limits how many requests use the engine.
+        uploads: Limits the memory for uploads.
         store: Keeps the images that clients get as URLs.
         metrics: What `/metrics` shows.
         access: Decides which requests may pass.
         public_url: Where clients reach the app, or None to use the address that they call.
         models: The models that requests may name, or None if the engine takes any.
         upload_timeout: How many seconds a client may take to send a body.
+        max_pixels: The maximum number of pixels of an image.
     """
 
     def __init__(
         self,
         engine: VariationEngine | AsyncVariationEngine,
         turns: Turns,
+        uploads: Uploads,
         *,
         store: ImageStore,
         metrics: Metrics,
@@ -86,9 +90,11 @@ class Handlers:
         public_url: str | None,
         models: Sequence[str] | None,
         upload_timeout: float,
+        max_pixels: int,
     ) -> None:
         self._engine = engine
         self._turns = turns
+        self._uploads = uploads
         self._store = store
         self._metrics = metrics
         self._access = access
@@ -99,11 +105,9 @@ class Handlers:
             models, self._option_names, requires_key=access.requires_key
         )
         self._upload_timeout = upload_timeout
-        self._loading_slots = asyncio.Semaphore(_MAX_LOADING)
+        self._max_pixels = max_pixels
         self._idempotency = Idempotency(
-            _IDEMPOTENCY_BYTES,
-            AnswerRecords(store.folder, _engine_name(engine)),
-            queue_place=turns.queue_place,
+            _IDEMPOTENCY_BYTES, AnswerRecords(store.folder, _engine_name(engine))
         )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
@@ -114,7 +118,25 @@ class Handlers:
 
     async def create_variation(self, request: Request) -> Response:
         """`POST /v1/images/variations`."""
-        form = await self._receive_form(request)
+        client = client_of(request)
+        self._access.check(request)
+        self._check_capacity(request, client)
+        async with self._uploads.reserve(
+            client, max_body_length(request), timeout=self._upload_timeout
+        ) as reservation:
+            form = await read_form(
+                request,
+                option_names=self._option_names,
+                timeout=self._upload_timeout,
+                max_pixels=self._max_pixels,
+            )
+            self._uploads.shrink(reservation, len(form.request.image.data))
+            self._check_capacity(request, client)
+            body = await self._answer(request, form, client)
+        return Response(body, media_type="application/json")
+
+    async def _answer(self, request: Request, form: VariationForm, client: str) -> bytes:
+        """Return the body of the answer to a valid form."""
         key = request.headers.get("idempotency-key")
         # An answer is useless once the URLs in it have expired.
         has_urls = form.request.response_format == "url"
@@ -126,14 +148,18 @@ class Handlers:
             ) as progress,
         ):
             async with self._idempotency.answer(
-                key, form, client=self._client(request), seconds=seconds
+                key,
+                form,
+                owner=self._answer_owner(request),
+                queue_place=partial(self._turns.queue_place, client),
+                seconds=seconds,
             ) as answer:
                 if answer.body is None:
-                    work = self._take_turn(form, self._base_url(request), progress)
+                    work = self._take_turn(form, self._base_url(request), progress, client)
                     # A client that leaves ends this task at once. The work keeps its turn until
                     # the engine stops.
                     answer.body = await cancel_without_waiting(work)
-        return Response(answer.body, media_type="application/json")
+                return answer.body
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""
@@ -152,7 +178,6 @@ class Handlers:
 
     async def file(self, request: Request) -> Response:
         """`GET /files/{name}`: an image, until its URL expires."""
-        self._access.check_host(request)
         name, query = request.path_params["name"], request.query_params
         try:
             image = await anyio.to_thread.run_sync(
@@ -166,7 +191,6 @@ class Handlers:
 
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 when ready, 503 while draining or unable to store images."""
-        self._access.check_host(request)
         if request.app.state.is_draining:
             return JSONResponse({"status": "draining"}, 503)
         if not await anyio.to_thread.run_sync(self._store.has_room):
@@ -175,17 +199,14 @@ class Handlers:
 
     async def metrics_text(self, request: Request) -> Response:
         """`GET /metrics`."""
-        self._access.check_host(request)
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def playground(self, request: Request) -> Response:
         """`GET /`: a page to try the server in a browser."""
-        self._access.check_host(request)
         return HTMLResponse(self._page, headers=self._page_headers)
 
     async def sample(self, request: Request) -> Response:
         """`GET /sample.jpg`: a photo to try the playground with."""
-        self._access.check_host(request)
         return Response(sample_image(), media_type="image/jpeg")
 
     async def progress(self, request: Request) -> Response:
@@ -196,32 +217,18 @@ class Handlers:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
-        self._access.check_host(request)
         url = self._base_url(request) if self._public_url else _root_path(request)
         return JSONResponse({**self._openapi, "servers": [{"url": url or "/"}]})
 
-    async def _receive_form(self, request: Request) -> VariationForm:
-        """Check whether a request may call the engine, and read its form."""
-
-        def check_capacity() -> None:
-            self._check_capacity(request)
-
-        self._access.check(request)
-        check_capacity()
-        return await read_form(
-            request,
-            option_names=self._option_names,
-            timeout=self._upload_timeout,
-            loading_slot=self._loading_slots,
-            admit=check_capacity,
-        )
-
     async def _take_turn(
-        self, form: VariationForm, base_url: str, progress: ProgressListener
+        self, form: VariationForm, base_url: str, progress: ProgressListener, client: str
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         engine = self._engine_with_options(form.options)
-        async with self._turns.turn(), self._room(form.request):
+        async with (
+            self._turns.turn(client, form.request.image.side**2),
+            self._room(form.request),
+        ):
             response = await self._call_engine(engine, form.request, progress)
             return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
@@ -266,7 +273,7 @@ class Handlers:
             images = [Image(b64_json=base64.b64encode(png).decode("ascii")) for png in pngs]
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
 
-    def _check_capacity(self, request: Request) -> None:
+    def _check_capacity(self, request: Request, client: str) -> None:
         """Refuse a request that cannot be served now, before it takes any memory."""
         if request.app.state.is_draining:
             raise ServiceUnavailableError(
@@ -274,7 +281,7 @@ class Handlers:
             )
         # With a key, there may be an answer already.
         if not request.headers.get("idempotency-key"):
-            self._turns.check_queue()
+            self._turns.check_queue(client)
 
     def _base_url(self, request: Request) -> str:
         """Return where the client reaches the app, without a final slash."""
@@ -282,8 +289,11 @@ class Handlers:
             return self._public_url.rstrip("/")
         return str(request.base_url.replace(path=_root_path(request)))
 
-    def _client(self, request: Request) -> str:
-        """Return a text that tells clients apart: their key or, if none is checked, the address."""
+    def _answer_owner(self, request: Request) -> str:
+        """Return a text that tells apart who may get the same answers.
+
+        It is the key or, if none is checked, also the address.
+        """
         key = request.headers.get("authorization", "")
         if self._access.requires_key or request.client is None:
             return key
@@ -315,4 +325,4 @@ def _resized_png(data: bytes, side: int) -> bytes:
     with suppress(InvalidImageError):
         if SquarePNG(data).side == side:
             return data
-    return as_png(data, side)[0]
+    return as_png(data, (side, side))[0]

@@ -15,7 +15,10 @@ from langchain_image_variation.exceptions import ConflictError, InvalidRequestEr
 from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.form import VariationForm
 
-__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency"]
+__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
+
+QueuePlace = Callable[[], AbstractContextManager[object]]
+"""Entered while a request waits. May refuse it."""
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
@@ -46,8 +49,6 @@ class Idempotency:
     Args:
         max_bytes: The maximum size of all answers in memory together, in bytes.
         records: Where answers are shared with other processes. By default, they are not shared.
-        queue_place: Entered by a request while it waits for the answer to another one. May refuse
-            it.
         clock: Returns the time in seconds.
     """
 
@@ -56,19 +57,23 @@ class Idempotency:
         max_bytes: int,
         records: AnswerRecords | None = None,
         *,
-        queue_place: Callable[[], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_bytes = max_bytes
         self._records = records
-        self._queue_place = queue_place
         self._clock = clock
         self._bytes = 0
         self._answers: OrderedDict[str, Answer] = OrderedDict()
 
     @asynccontextmanager
     async def answer(
-        self, key: str | None, form: VariationForm, *, client: str = "", seconds: float = DAY
+        self,
+        key: str | None,
+        form: VariationForm,
+        *,
+        owner: str = "",
+        queue_place: QueuePlace = nullcontext,
+        seconds: float = DAY,
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
@@ -79,7 +84,9 @@ class Idempotency:
         Args:
             key: The key. Requests without one share nothing.
             form: The form of the request.
-            client: A text that tells clients apart. They share no answers.
+            owner: A text that tells clients apart. They share no answers.
+            queue_place: Entered while the request waits for the answer to another one. May refuse
+                it.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
@@ -94,9 +101,9 @@ class Idempotency:
             raise InvalidRequestError(
                 f"Idempotency-Key must have at most {MAX_KEY_LENGTH} characters, got {len(key)}."
             )
-        key = json.dumps([client, key])
+        key = json.dumps([owner, key])
         digest = _digest(form)
-        earlier_answer = await self._earlier_answer(key, digest)
+        earlier_answer = await self._earlier_answer(key, digest, queue_place)
         if earlier_answer is not None:
             yield earlier_answer
             return
@@ -105,7 +112,7 @@ class Idempotency:
             if self._records is None:
                 yield answer
                 return
-            async with self._records.open(key, self._queue_place) as record:
+            async with self._records.open(key, queue_place) as record:
                 recorded_answer = await anyio.to_thread.run_sync(record.read)
                 if recorded_answer is None:
                     yield answer
@@ -124,7 +131,9 @@ class Idempotency:
                 self._bytes += len(answer.body)
             answer.finished_event.set()
 
-    async def _earlier_answer(self, key: str, digest: str) -> Answer | None:
+    async def _earlier_answer(
+        self, key: str, digest: str, queue_place: QueuePlace
+    ) -> Answer | None:
         """Return the answer to an earlier request, waiting for it if it is being made."""
         while True:
             self._forget()
@@ -137,7 +146,7 @@ class Idempotency:
             if answer.digest != digest:
                 raise _conflict_error()
             if answer.body is None:
-                with self._queue_place():
+                with queue_place():
                     await answer.finished_event.wait()
             if answer.body is not None:
                 return answer

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from langchain_image_variation.server.turns import Turns
+from langchain_image_variation.server.uploads import Uploads
 
 __all__ = ["Metrics"]
 
@@ -19,7 +20,7 @@ _PATHS = (
 class Metrics:
     """The metrics of one app, separate from those of other apps in the process."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, uploads: Uploads) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "image_variation_requests",
@@ -39,6 +40,12 @@ class Metrics:
         ):
             gauge = Gauge(f"image_variation_{name}", description, registry=self._registry)
             gauge.set_function(lambda name=name: getattr(turns, f"{name}_count"))  # type: ignore[misc]  # bound now
+        upload_bytes = Gauge(
+            "image_variation_upload_bytes",
+            "Memory reserved for uploads in progress.",
+            registry=self._registry,
+        )
+        upload_bytes.set_function(lambda: uploads.held_bytes)
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count a request. An unknown path counts as "other"."""

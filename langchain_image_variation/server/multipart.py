@@ -3,11 +3,8 @@
 Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file.
 """
 
-import tempfile
 from collections.abc import Sequence
-from typing import IO
 
-import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -19,6 +16,8 @@ FIELDS = ("image", "model", "n", "response_format", "size", "user")
 """The fields of the contract, in wire order."""
 
 _MAX_FIELD_BYTES = 16 * 1024
+_MIN_PIECE_BYTES = 4096
+"""Shorter pieces of an image are copied. Each piece that is kept costs 300 bytes."""
 
 
 class MultipartForm:
@@ -26,23 +25,18 @@ class MultipartForm:
 
     Args:
         content_type: The `Content-Type` header.
-        in_memory: Whether to keep the image in memory while it arrives. Otherwise it goes to a
-            temporary file, which takes longer than everything else.
         option_names: The fields that are allowed besides those of the contract.
 
     Raises:
         InvalidRequestError: If the header has no boundary.
     """
 
-    def __init__(
-        self, content_type: str, *, in_memory: bool, option_names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, content_type: str, *, option_names: Sequence[str] = ()) -> None:
         self._field_names = (*FIELDS, *option_names)
         self.fields: dict[str, str] = {}
         """The fields except `image`. Empty ones are left out."""
         # Joining them copies each byte only once. New memory is the largest cost of an upload.
-        self._image_pieces: list[memoryview] = []
-        self._file: IO[bytes] | None = None if in_memory else tempfile.TemporaryFile()
+        self._image_pieces: list[memoryview | bytearray] = []
         self._has_image = False
         self._is_closed = False
         self._names: set[str] = set()
@@ -52,7 +46,6 @@ class MultipartForm:
         self._value = bytearray()
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
-            self.close()
             raise _invalid_form_error()
         try:
             self._parser = MultipartParser(
@@ -69,10 +62,9 @@ class MultipartForm:
                 },
             )
         except FormParserError:
-            self.close()
             raise _invalid_form_error() from None
 
-    async def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """Parse the next piece of the body.
 
         Raises:
@@ -83,10 +75,8 @@ class MultipartForm:
             self._parser.write(piece)
         except FormParserError:
             raise _invalid_form_error() from None
-        if self._file is not None and (data := self._take_image_data()):
-            await anyio.to_thread.run_sync(self._file.write, data)
 
-    async def image(self) -> bytes:
+    def image(self) -> bytes:
         """Return the bytes of `image`, once. The whole body must have been fed.
 
         Raises:
@@ -100,18 +90,6 @@ class MultipartForm:
             )
         if not self._has_image:
             raise InvalidRequestError("image is missing. Send one image as a file.", param="image")
-        if self._file is not None:
-            self._file.seek(0)
-            return await anyio.to_thread.run_sync(self._file.read)
-        return self._take_image_data()
-
-    def close(self) -> None:
-        """Remove the temporary file, if there is one."""
-        if self._file is not None:
-            self._file.close()
-
-    def _take_image_data(self) -> bytes:
-        """Return the part of the image that is in memory, once."""
         pieces, self._image_pieces = self._image_pieces, []
         return b"".join(pieces)
 
@@ -154,7 +132,7 @@ class MultipartForm:
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "image":
-            self._image_pieces.append(memoryview(data)[start:end])
+            self._add_to_image(memoryview(data)[start:end])
             return
         self._value += data[start:end]
         if len(self._value) > _MAX_FIELD_BYTES:
@@ -162,6 +140,14 @@ class MultipartForm:
                 f"{self._name} must have at most {_MAX_FIELD_BYTES:,} bytes.",
                 param=self._name,
             )
+
+    def _add_to_image(self, piece: memoryview) -> None:
+        if len(piece) >= _MIN_PIECE_BYTES:
+            self._image_pieces.append(piece)
+            return
+        if not self._image_pieces or not isinstance(self._image_pieces[-1], bytearray):
+            self._image_pieces.append(bytearray())
+        self._image_pieces[-1] += piece  # type: ignore[operator]  # it is a bytearray
 
     def _on_part_end(self) -> None:
         if self._name == "image":

@@ -18,10 +18,10 @@ from starlette.applications import Starlette
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server.connection import Connection
 
-__all__ = ["listen", "run_app"]
+__all__ = ["MAX_CONNECTIONS", "listen", "run_app"]
 
 _BACKLOG = 2048
-_MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 1000
 _MAX_ACCEPTS = 16
 """How many connections asyncio accepts before it looks at any of them."""
 _FREED_BYTES = 16 * 1024 * 1024
@@ -140,6 +140,8 @@ def run_app(
         ws="none",
         backlog=_MAX_ACCEPTS,
         access_log=False,
+        # By default, uvicorn lets every program on this machine choose its address.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         # The caller has configured the log.
         log_config=None,
         server_header=False,
@@ -153,15 +155,15 @@ def run_app(
 def _max_connections() -> int:
     """Return how many connections the limit on open files allows. Each may have one file open."""
     if sys.platform == "win32":
-        return _MAX_CONNECTIONS
+        return MAX_CONNECTIONS
     import resource
 
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 4 * _MAX_CONNECTIONS
+    files = 4 * MAX_CONNECTIONS
     files = files if hard_limit == resource.RLIM_INFINITY else min(files, hard_limit)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard_limit))
-    return max(1, min(_MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+    return max(1, min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
 
 
 def _keep_freed_memory() -> None:

@@ -132,6 +132,7 @@ def test_compression_does_not_matter(root: Path) -> None:
         ({}, {"engine": RandomEngine("other settings")}),
         ({}, {"engine": OtherRandomEngine()}),
         ({}, {"fit": "pad"}),
+        ({}, {"fit": "keep"}),
     ],
 )
 def test_a_different_call_uses_the_engine(
@@ -146,6 +147,27 @@ def test_a_different_call_uses_the_engine(
     assert "cached" not in different.artifact
     assert not set(hashes(original)) & set(hashes(different))
     assert first.invoke(call(**base_arguments)).artifact["cached"]
+
+
+def test_the_shape_of_the_image_matters(root: Path) -> None:
+    """Images that look equal once they are padded have separate, correctly cut results."""
+    shapes = {"wide": (90, 30), "less wide": (90, 60), "square": (90, 90)}
+    for name, shape in shapes.items():
+        (root / f"{name}.png").write_bytes(encode(Image.new("RGB", shape, "teal")))
+    engine = RandomEngine()
+    pixels = set()
+    for fit in ("keep", "pad"):
+        tool = make_tool(root, engine, fit=fit)
+        for name in shapes:
+            first, second = [tool.invoke(call(image=f"{name}.png")) for _ in range(2)]
+            assert hashes(first) == hashes(second)
+            (image,) = second.artifact["images"]
+            height = {"wide": 85, "less wide": 171}.get(name, 256) if fit == "keep" else 256
+            assert (image["width"], image["height"]) == (256, height)
+            pixels.add(image["sha256"])
+    # The square image is the same in both ways, and the padded ones are the same.
+    assert (len(engine.requests), len(pixels)) == (3, 3)
+    assert len({request.image.data for request in engine.requests}) == 1
 
 
 @pytest.mark.parametrize(

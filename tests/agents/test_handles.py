@@ -139,6 +139,14 @@ def test_messages_show_no_control_characters(tool: ImageVariationTool, root: Pat
     assert answer.text.isprintable()
 
 
+@pytest.mark.parametrize("folder", ["/home/ann/", "C:\\Users\\ann\\", "\\\\server\\ann\\"])
+def test_messages_show_no_absolute_folder(tool: ImageVariationTool, folder: str) -> None:
+    """If a model asks for an absolute path, the message shows only the name of the file."""
+    answer = Talk(tool).vary(f"{folder}cat.png")
+    assert answer.text.startswith("There is no image 'cat.png' here.")
+    assert "ann" not in answer.text
+
+
 def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root: Path) -> None:
     """The newest result is the last of its call, whenever its file was written."""
     for side in (64, 65, 66, 67, 64):

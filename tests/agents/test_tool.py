@@ -1,5 +1,7 @@
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import pickle
 import re
@@ -14,6 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.runnables import RunnableConfig
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
+from PIL import Image
 
 from langchain_image_variation.agents.tool import (
     PROGRESS_EVENT,
@@ -115,6 +118,24 @@ def test_content_and_artifact_of_a_call(tool: ImageVariationTool, root: Path) ->
         assert (item["width"], item["height"], item["engine"]) == (256, 256, "instant")
     assert json.loads(json.dumps(message.artifact)) == message.artifact
     assert len(message.content) < 400
+
+
+def test_keep_gives_the_results_the_shape_of_the_image(root: Path) -> None:
+    """Artifact, text and files have the shape of the image, and so have variations of a result."""
+    tool = ImageVariationTool(root_dir=root, engine="local", fit="keep", thumbnail=True)
+    talk = Talk(tool)
+    message: Any = talk.vary("cat.jpg", n=2)
+    for _ in range(2):
+        text = message.content[0]["text"]
+        assert ", 256x171 pixels: " in text
+        for item in message.artifact["images"]:
+            assert (item["width"], item["height"]) == (256, 171)
+            with Image.open(root / item["path"]) as image:
+                assert image.size == (256, 171)
+        with Image.open(io.BytesIO(base64.b64decode(message.content[1]["base64"]))) as thumbnail:
+            assert thumbnail.width <= 512
+        assert "to a square of" in text
+        message = talk.vary("latest", n=2)
 
 
 @pytest.mark.parametrize("arguments", [{"image": "cat.jpg"}, {"image": "nope"}, {"image": ".."}])

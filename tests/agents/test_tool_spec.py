@@ -219,6 +219,19 @@ def test_wrong_settings_are_raised_immediately(root: Path) -> None:
             ImageVariationToolSpec(**wrong)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_keep_gives_the_results_the_shape_of_the_image(root: Path, kind: str) -> None:
+    """With fit="keep", the output and the files have the shape of the image."""
+    tool = make_tool(root_dir=root, fit="keep")
+    arguments = {"image": "cat.jpg", "n": 1, "size": "512x512"}
+    output = call_tool(tool, arguments) if kind == "sync" else await acall_tool(tool, arguments)
+    (item,) = output.raw_output["images"]
+    assert (item["width"], item["height"]) == (512, 341)
+    with Image.open(root / item["path"]) as image:
+        assert image.size == (512, 341)
+    assert ", 512x341 pixels: " in output.content
+
+
 def test_images_are_saved_as_the_output_says(tool: FunctionTool, root: Path) -> None:
     """Images are saved as PNG in the requested size, and can be varied again by name."""
     (image,) = tool.call(image="cat.jpg", size="256x256").raw_output["images"]

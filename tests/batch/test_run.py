@@ -26,7 +26,7 @@ from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source import read_file
-from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from pytest_image_variation.samples import corrupt_png, jpeg, non_square_png, square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import output_images, read_manifest, run, run_hosted
 from tests.images.scans import with_scans
@@ -204,7 +204,7 @@ def test_a_source_without_its_package_is_a_row(
     message = errors.pop("photos/phone.HEIC")
     assert message.endswith(f"Run: {install_command('langchain-image-variation[heif]')}")
     assert list(errors.values()) == [None] * 5
-    assert "photos/phone.HEIC: A HEIC image needs" in capsys.readouterr().err
+    assert "  photos/phone.HEIC: A HEIC image needs" in capsys.readouterr().err
 
 
 def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,6 +307,25 @@ def test_workers_that_cannot_start_end_the_run(
         "image-variation: The worker processes cannot be started. The last one ended early (exit "
         "code 1).\n"
     )
+
+
+def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with another --fit in the same folder reuses nothing and replaces nothing."""
+    (photos / "wide.png").write_bytes(non_square_png())
+    for fit, height in (("crop", 256), ("pad", 256), ("keep", 171)):
+        assert run("photos/wide.png", "--fit", fit) == 0
+        assert capsys.readouterr().err == "1 made, 0 already there, 0 failed.\n"
+        (row,) = read_manifest()
+        with Image.open(Path("out", row["output_path"])) as image:
+            assert image.size == (256, height)
+    assert len(list(Path("out/images").rglob("*.png"))) == 3
+    assert run("photos/wide.png", "--fit", "keep", "--gallery") == 0
+    assert capsys.readouterr().err == "0 made, 1 already there, 0 failed.\n"
+    shapes = set()
+    for path in Path("out/gallery/thumbnails").rglob("*.jpg"):
+        with Image.open(path) as thumbnail:
+            shapes.add(thumbnail.size)
+    assert shapes == {(96, 64), (160, 107)}
 
 
 BAD = [
@@ -417,6 +436,8 @@ class _Links(HTMLParser):
 def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     """All files linked in the gallery exist, and names and errors are text, never markup."""
     (photos / "<b>'\".png").write_bytes(jpeg())
+    without_end = square_png()[:-12]
+    (photos / "repaired.png").write_bytes(without_end)
     (photos / "9.png").write_text("not an image")
     assert run_hosted("photos", "--n", "2", "--gallery") == 3
     page = _Links(Path("out/gallery/index.html"))
@@ -428,7 +449,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     assert "SourceError: Unsupported or corrupt image" in Path("out/gallery/index.html").read_text()
     thumbnails = [target for target in page.targets if target.suffix == ".jpg"]
     # One source and two variations each, except for the file that is not an image.
-    assert len(thumbnails) == 6 * 3
+    assert len(thumbnails) == 7 * 3
     for thumbnail in thumbnails:
         with Image.open(thumbnail) as image:
             assert max(image.size) <= 160

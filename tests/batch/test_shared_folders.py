@@ -232,6 +232,22 @@ def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
     assert len(output_images()) == 10
 
 
+@pytest.mark.parametrize("script", [_NO_FOLDERS, _JUMPING_CLOCK], ids=["tmp", "clock"])
+def test_one_image_needs_no_home_tmp_or_clock(script: str) -> None:
+    """`create` needs no home, no temporary folder and no steady clock either."""
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    arguments = ["create", "photos/0.png", "--engine", "instant", "--output-dir", "out"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(list(Path("out").glob("0-*-1.png"))) == 1
+
+
 def test_missing_tmp_is_an_error_at_urls(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

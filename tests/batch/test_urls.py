@@ -17,6 +17,7 @@ import pytest
 from langchain_image_variation.batch import stored_ledger
 from langchain_image_variation.batch.exclusive_access import Lease
 from langchain_image_variation.batch.inputs import Inputs
+from langchain_image_variation.batch.rows import error_row
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.exceptions import (
@@ -528,6 +529,6 @@ def test_failed_ledger_upload_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(stored_ledger, "UPLOAD_INTERVAL", -1.0)
     with StoredLedger(storage(), is_lost=lambda: False) as ledger:
         monkeypatch.setenv("SHELF_FAILS", "write")
-        ledger.record(0, [])
+        ledger.record(0, [error_row({"path": "a.png"}, SourceError("gone"), source_sha256=None)])
         monkeypatch.delenv("SHELF_FAILS")
     assert shelf_path(f"{OUT}/.batch/ledger.sqlite").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+from PIL import Image
 
 from langchain_image_variation import SquarePNG, VariationBatch, __version__
 from langchain_image_variation.batch.rows import COLUMNS
@@ -21,7 +22,7 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
 )
-from langchain_image_variation.images.pixels import decode, pixel_sha256
+from langchain_image_variation.images.pixels import decode, decode_result, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import limit_file_size
@@ -122,7 +123,7 @@ def test_raising_n_adds_images(engine: str) -> None:
         assert (len(count_made_images()), set(count_made_images().values())) == (5, {1})
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "corrupt"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "other shape", "corrupt"])
 def test_damaged_image_is_made_again(damage: str) -> None:
     """Of all images, only a damaged one is made again, identical to the original."""
     first = batch(n=3)({"path": ["photos/0.png"]})
@@ -136,6 +137,7 @@ def test_damaged_image_is_made_again(damage: str) -> None:
             {
                 "truncated": data[:-1],
                 "other size": other_image,
+                "other shape": non_square_png(256, 100),
                 "corrupt": data[:-20] + b"\0" + data[-19:],
             }[damage]
         )
@@ -151,6 +153,7 @@ def test_other_settings_make_other_files() -> None:
         ({}, {}),
         ({"size": "512x512"}, {}),
         ({"fit": "pad"}, {}),
+        ({"fit": "keep"}, {}),
         ({"model": "dall-e-2"}, {}),
         ({"options": {"strength": 0.2}}, {}),
         ({"options": {"seed": 5}}, {}),
@@ -160,12 +163,33 @@ def test_other_settings_make_other_files() -> None:
     ]
     outs = [batch(**settings)({"path": ["photos/0.png"], **row}) for settings, row in kinds]
     assert len({path for out in outs for path in out["output_path"]}) == 2 * len(kinds)
-    assert [out["seed"][0] for out in outs[5:8]] == [5, outs[0]["seed"][0], 5]
+    assert [out["seed"][0] for out in outs[6:9]] == [5, outs[0]["seed"][0], 5]
     other_rows = batch(size="512x512")({"path": ["photos/0.png"]})
     assert (
         other_rows["output_path"]
         == batch()({"path": ["photos/0.png"], "size": ["512x512"]})["output_path"]
     )
+
+
+@pytest.mark.parametrize("engine", ["logged", "local"])
+def test_keep_writes_images_of_the_source_shape(photos: Path, engine: str) -> None:
+    """Each image has the shape of its source, and only missing or damaged ones are made again."""
+    for name, size in (("wide", (90, 30)), ("high", (40, 60)), ("square", (50, 50))):
+        Image.effect_noise(size, 60).save(photos / f"{name}.png")
+    paths = [f"photos/{name}.png" for name in ("wide", "high", "square")]
+    first = batch(engine=engine, fit="keep", n=3)({"path": paths})
+    images = [Path("out", path) for path in first["output_path"]]
+    sizes = [decode_result(image.read_bytes()).size for image in images]
+    assert sizes == [(256, 85)] * 3 + [(171, 256)] * 3 + [(256, 256)] * 3
+    contents = [image.read_bytes() for image in images]
+    images[0].unlink()
+    images[3].write_bytes(contents[3][:-1])
+    images[4].write_bytes((photos / "high.png").read_bytes())
+    second = batch(engine=engine, fit="keep", n=3)({"path": paths})
+    assert [image.read_bytes() for image in images] == contents
+    assert second["output_sha256"] == first["output_sha256"]
+    made = [milliseconds is not None for milliseconds in second["milliseconds"]]
+    assert made == [True, False, False, True, True, False, False, False, False]
 
 
 def test_irrelevant_options_do_not_change_names() -> None:

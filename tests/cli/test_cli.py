@@ -12,8 +12,9 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode, decode_result, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, square_png
 from tests.calling import failure, success
 from tests.cli.program import declare
@@ -69,6 +70,34 @@ def test_json_and_files_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--engine", "instant"]) == 0
     assert len(os.listdir("out")) == 2
     assert json.loads(capsys.readouterr().out)["data"]
+
+
+def test_keep_cuts_files_and_json_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --fit keep, files and JSON have the shape of the photo, and each seed its pixels."""
+    arguments = ["create", "photo.jpg", "--size", "256x256", "--fit", "keep"]
+    assert main([*arguments, "--n", "2", "--seed", "5", "--json", "--output-dir", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        err == "photo: converted JPEG to PNG, padded 96x64 to a square of 96x96 for the engine.\n"
+    )
+    images = [decode_result(image.read()) for image in ImagesResponse.from_json(out).data]
+    assert [image.size for image in images] == [(256, 171)] * 2
+    names = {f"photo-{pixel_sha256(image)[:8]}-{i}.png" for i, image in enumerate(images, 1)}
+    assert names < set(os.listdir("out"))
+    assert main([*arguments, "--seed", "6"]) == 0
+    assert Path(capsys.readouterr().out.splitlines()[0]).name.startswith(
+        f"photo-{pixel_sha256(images[1])[:8]}-"
+    )
+
+
+def test_keep_works_with_a_server(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server gets a square image, and its results are cut back."""
+    with raw_server(response(200, success(1))) as server:
+        arguments = ["--engine", "variations", "--base-url", server.base_url, "--size", "256x256"]
+        assert main(["create", "photo.jpg", "--fit", "keep", "--json", *arguments]) == 0
+    assert load_source(photo, fit="keep").png.data in server.requests[0]
+    (image,) = ImagesResponse.from_json(capsys.readouterr().out).data
+    assert decode_result(image.read()).size == (256, 171)
 
 
 def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +156,7 @@ BAD = [
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     (
         "photo.jpg --fit strict",
-        "image is not a PNG file: the PNG signature is missing. --fit crop or --fit pad",
+        "image is not a PNG file: the PNG signature is missing. --fit crop, --fit pad or",
     ),
     ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; choose a folder"),
     ("photo.jpg --colour red", "unrecognized arguments: --colour red; see"),

@@ -122,7 +122,7 @@ def test_the_summary_of_a_batch_names_options(capsys: pytest.CaptureFixture[str]
     """An image that fails in a batch has the same message as in `create`."""
     assert main(["batch", "photo.jpg", "--fit", "strict", "--workers", "1"]) == 3
     assert "photo.jpg: image is not a PNG file" in (err := capsys.readouterr().err)
-    assert "--fit crop or --fit pad would convert it." in err
+    assert "--fit crop, --fit pad or --fit keep would convert it." in err
 
 
 MISTAKES = [

@@ -1,5 +1,6 @@
 """The tables and figures on the pages match the code."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -8,15 +9,24 @@ from pathlib import Path
 
 from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
 from langchain_image_variation.images.formats import FORMATS
+from langchain_image_variation.images.isobmff import (
+    MAX_BOXES,
+    MAX_META_BYTES,
+    MAX_TRACKS,
+    MAX_UNITS,
+)
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
 from langchain_image_variation.images.work_limits import (
     MAX_EXIF_OVERLAP,
+    MAX_HEIF_PIXELS,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
@@ -24,6 +34,16 @@ from langchain_image_variation.images.work_limits import (
     MAX_PIXELS,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.server import create_app
+from langchain_image_variation.server.app import PIXELS_PER_WORKER
+from langchain_image_variation.server.connection import (
+    FREE_CHUNKS,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MIN_MEAN_CHUNK_BYTES,
+)
+from langchain_image_variation.server.form import MAX_BODY_BYTES
+from langchain_image_variation.server.run import MAX_CONNECTIONS
 from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
@@ -106,7 +126,12 @@ def test_the_limits_of_images_match_the_code() -> None:
         "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
         "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
-        "metadata values of a JPEG or TIFF": f"in total, {MAX_EXIF_OVERLAP} times",
+        "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
+        "structure of an AVIF or HEIC": (
+            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "
+            f"{MAX_TRACKS} tracks, and {MAX_META_BYTES // 2**20} MiB for"
+        ),
+        "metadata values of a JPEG, TIFF, AVIF or HEIC": f"in total, {MAX_EXIF_OVERLAP} times",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
     assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
@@ -114,6 +139,50 @@ def test_the_limits_of_images_match_the_code() -> None:
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
     assert sentence in find_page("docs/security.md").text
+
+
+def test_the_limits_of_the_server_match_the_code() -> None:
+    """The page on security states each limit of the server with the value in the code."""
+    limits = table("docs/security.md", "| limit of the server | value | setting |")
+    defaults = {
+        name: parameter.default for name, parameter in signature(create_app).parameters.items()
+    }
+    for limit, value in {
+        "bytes of a request's body": f"{MAX_BODY_BYTES:,},",
+        "pixels of an uploaded image": f"{defaults['max_pixels']:,} |",
+        "pixels of all images in progress": f"as many, or {PIXELS_PER_WORKER:,} per worker",
+        "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,},",
+        "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
+        "requests that wait": f"{defaults['queue']} |",
+        "connections": f"{MAX_CONNECTIONS:,},",
+        "headers of a request": f"{MAX_HEADERS}, and {MAX_HEAD_BYTES:,} bytes",
+        "bytes of a chunk": f"{MIN_MEAN_CHUNK_BYTES} on average",
+    }.items():
+        assert limits[limit].startswith(f"| {limit} | {value}")
+    assert f"first {FREE_CHUNKS:,} chunks" in limits["bytes of a chunk"]
+
+
+def test_the_table_of_serve_is_complete() -> None:
+    """The table lists each option of `image-variation serve` with its default, and no other."""
+    parser = argparse.ArgumentParser()
+    add_serve(parser)
+    rows = table("docs/server.md", "| option of `serve` | what it does |")
+    documented_options = {name for first in rows for name in re.findall(r"`(--[a-z-]+)", first)}
+    actions = {action.option_strings[-1]: action for action in parser._actions}
+    engine_options = argparse.ArgumentParser()
+    add_engine(engine_options)
+    options = set(actions) - {each.option_strings[-1] for each in engine_options._actions}
+    assert documented_options - {"--engine", "--seed", "--strength"} == options
+    defaults = signature(create_app).parameters
+    for option, action in actions.items():
+        name = action.dest
+        if option in options and name in defaults and name != "api_key":
+            assert action.default == defaults[name].default
+            if type(action.default) is int:
+                value = action.default
+                sizes = [f"{value // 2**20} MiB", f"{value // 2**30} GiB"]
+                texts = sizes if name.endswith("_bytes") else [f"{value:,}"]
+                assert any(text in rows[f"`{option}`"] for text in texts)
 
 
 def test_the_limits_of_answers_match_the_code() -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, place_file
+from langchain_image_variation.files.atomic import (
+    TEMPORARY_NAME,
+    atomic_write,
+    place_file,
+    temporary_name,
+    unlink_temporary_names,
+    unwritable_error,
+)
 
 
 def test_readers_see_the_old_file_until_the_end(tmp_path: Path) -> None:
@@ -91,6 +99,45 @@ def test_a_placed_file_keeps_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose another folder"):
         place_file(tmp_path / "missing", "cat.png", b"fourth")
     assert sorted(os.listdir(tmp_path)) == ["cat.png", "dog.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0, 0o666)])
+def test_the_umask_decides_who_may_read(tmp_path: Path, umask: int, mode: int) -> None:
+    """A file has the permissions that any program's file would have."""
+    earlier_umask = os.umask(umask)
+    try:
+        place_file(tmp_path, "cat.png", b"new")
+    finally:
+        os.umask(earlier_umask)
+    assert (tmp_path / "cat.png").stat().st_mode & 0o777 == mode
+
+
+def test_only_temporary_names_of_a_file_are_removed(tmp_path: Path) -> None:
+    """A file loses its temporary names. Its other names and other temporary files stay."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"cat")
+    for name in (temporary_name(), temporary_name(), "cat-2.png"):
+        os.link(path, tmp_path / name)
+    other, link = temporary_name(), temporary_name()
+    (tmp_path / other).write_bytes(b"cat")
+    (tmp_path / link).symlink_to(path)
+    unlink_temporary_names(tmp_path, path.stat())
+    assert sorted(os.listdir(tmp_path)) == sorted(["cat.png", "cat-2.png", other, link])
+    unlink_temporary_names(tmp_path / "missing", path.stat())
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "'a' cannot be written: No space left"),
+        (OSError("odd"), "'a' cannot be written: OSError. Free some space or choose"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Check the permissions of its folder"),
+    ],
+)
+def test_an_unwritable_file_has_a_reason(error: OSError, text: str) -> None:
+    """The error has the system's reason, or the name of the error if it has none."""
+    assert text in unwritable_error("a", error).message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no FIFOs")

@@ -127,8 +127,23 @@ def test_a_proxy_that_refuses_is_named(
             call(base_url=f"{scheme}://pictures.invalid/v1", max_retries=0)
         assert proxy.requests
     assert "hunter2" not in caught.value.message
-    message = "The proxy does not connect to" if scheme == "https" else "The proxy needs a user"
+    message = (
+        "The proxy in ALL_PROXY does not connect to"
+        if scheme == "https"
+        else "The proxy needs a user"
+    )
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("address", ["proxy.invalid", "http://proxy.invalid:8080"])
+def test_a_proxy_that_does_not_exist_is_named(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """If the proxy cannot be reached, the error does not blame the server alone."""
+    monkeypatch.setenv("HTTP_PROXY", address)
+    message = r"cannot be reached through the proxy in HTTP_PROXY; is that address right"
+    with pytest.raises(EngineConnectionError, match=message):
+        call(base_url="http://127.0.0.1/v1", max_retries=0)
 
 
 def _serve_through_socks(listener: socket.socket) -> None:

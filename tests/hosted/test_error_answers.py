@@ -102,13 +102,16 @@ def test_an_error_keeps_type_code_and_param(call: Caller) -> None:
 
 
 def test_a_servers_message_is_one_short_line(call: Caller) -> None:
-    """A server's message is shortened to one line, without images and keys."""
+    """What a server says is shortened to one line, without images and keys."""
     text = "bad\n\x1b[31m " + "A" * 300 + " Bearer abcdefghij sk-abcdefghijkl " + "word " * 300
-    handler, _ = answering(httpx.Response(400, content=failure(text)))
+    body = failure(text, type=text, code=text, param=text)
+    handler, _ = answering(httpx.Response(400, content=body))
     with pytest.raises(InvalidRequestError) as caught:
         call(handler)
     assert caught.value.message.startswith("bad [31m … Bearer … sk-… word word")
     assert len(caught.value.message) < 510
+    texts = {caught.value.type, caught.value.code, caught.value.param}
+    assert texts == {caught.value.message}
 
 
 def test_a_plain_text_body_is_the_message(call: Caller) -> None:

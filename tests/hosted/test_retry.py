@@ -1,6 +1,8 @@
 import time
+from dataclasses import FrozenInstanceError
 from email.utils import formatdate
 
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +83,7 @@ def test_the_advice_of_the_server_is_read(value: str, advice: bool | None) -> No
     ("status", "is_retried"),
     [
         *((status, True) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
-        *((status, False) for status in (400, 401, 403, 404, 413, 422, 501)),
+        *((status, False) for status in (400, 401, 403, 404, 413, 422, 499, 501)),
     ],
 )
 def test_temporary_failures_are_retried(status: int, is_retried: bool) -> None:
@@ -98,6 +100,20 @@ def test_permanent_failures_are_never_retried(
 ) -> None:
     """Some failures are never retried, whatever the server advises."""
     assert Retries(max_retries=5).delay(error_class("x"), 0, server_advice=True) is None
+
+
+def test_the_defaults_are_those_of_the_sdk() -> None:
+    """A client retries as often as the official SDK by default."""
+    assert Retries().max_retries == openai.DEFAULT_MAX_RETRIES
+    error = EngineConnectionError("x")
+    delays = [Retries().delay(error, attempt) for attempt in range(4)]
+    assert [delay is None for delay in delays] == [False, False, True, True]
+
+
+def test_retries_cannot_be_changed() -> None:
+    """The clients of several threads can share one `Retries`."""
+    with pytest.raises(FrozenInstanceError):
+        Retries().max_retries = 3  # type: ignore[misc]  # what the test is about
 
 
 def test_a_lost_answer_is_retried_only_on_request() -> None:

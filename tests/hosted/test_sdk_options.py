@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 import openai
@@ -447,6 +448,30 @@ def test_a_key_in_a_header_is_shown_nowhere(
     texts += [repr(vars(client)), repr(client._flow.endpoint)]
     assert our_frames
     assert not [text for text in texts if "verysec" in text]
+
+
+@pytest.mark.parametrize("name", ["api_key", "access-token", "sig", "code", "Password"])
+@pytest.mark.parametrize("place", ["base_url", "default_query", "extra_query"])
+def test_a_key_in_a_query_is_not_repeated(name: str, place: str) -> None:
+    """An error shows no key of the query, whether the server repeats it decoded or encoded."""
+    key = "very+secret/0123"
+
+    def echo(request: httpx.Request) -> httpx.Response:
+        texts = [str(request.url), request.url.params[name], quote(key, safe="")]
+        return httpx.Response(401, json={"error": {"message": f"No: {' '.join(texts)}"}})
+
+    with httpx.Client(transport=httpx.MockTransport(echo)) as http_client:
+        query: Any = {name: key, "api-version": "2026-01-01"}
+        address = f"{BASE_URL}?{urlencode(query)}" if place == "base_url" else BASE_URL
+        client = ImageVariationClient(base_url=address, http_client=http_client)
+        if place == "default_query":
+            client = client.copy(default_query=query)
+        with pytest.raises(ImageVariationError, match="No: ") as caught:
+            client.images.create_variation(
+                image=PNG, extra_query=query if place == "extra_query" else None
+            )
+    assert "0123" not in str(caught.value)
+    assert "2026-01-01" in str(caught.value)
 
 
 def test_of_two_keys_that_begin_alike_no_rest_is_shown() -> None:

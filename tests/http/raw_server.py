@@ -113,9 +113,13 @@ def hang_up(connection: socket.socket) -> None:
     """Close the connection normally, without a response."""
 
 
+_LONGEST = 30
+"""Seconds after which a server that stalls or trickles gives up, longer than any test waits."""
+
+
 def stall(connection: socket.socket) -> None:
     """Send nothing until the client closes the connection."""
-    connection.settimeout(5)
+    connection.settimeout(_LONGEST)
     connection.recv(1)
 
 
@@ -123,7 +127,7 @@ def trickle(data: bytes, at_once: int = 0) -> Callable[[socket.socket], None]:
     """Send the first bytes at once, and the rest byte by byte with pauses."""
 
     def react(connection: socket.socket) -> None:
-        end = time.monotonic() + 5
+        end = time.monotonic() + _LONGEST
         connection.sendall(data[:at_once])
         for index in range(at_once, len(data)):
             connection.sendall(data[index : index + 1])

@@ -107,9 +107,17 @@ def test_all_sixteen_bits_are_read(color_type: int, interlaced: bool) -> None:
 def _opaque(color_type: int) -> list[list[tuple[int, ...]]]:
     random = np.random.default_rng(7)
     samples = random.integers(0, 65536, (19, 19, CHANNELS[color_type]))
-    if color_type != RGB:
+    if color_type in (GRAY_ALPHA, RGBA):
         samples[..., -1] = np.maximum(samples[..., -1], 4096)
     return [[tuple(map(int, pixel)) for pixel in row] for row in samples]
+
+
+@pytest.mark.parametrize("color_type", [GRAY, GRAY_ALPHA, RGB, RGBA])
+def test_the_note_says_only_what_was_done(color_type: int) -> None:
+    """A deep PNG is still a PNG in the note."""
+    rows = [row[:9] for row in _opaque(color_type)]
+    source = load_source(SampleImage(color_type, 16, rows).png(), name="deep")
+    assert source.note == "deep: cropped 9x19 to the centered 9x9."
 
 
 @pytest.mark.parametrize(("color_type", "mode"), [(GRAY, "LA"), (RGB, "RGBA")])

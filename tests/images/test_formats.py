@@ -73,6 +73,16 @@ def test_an_image_is_turned_upright_once(write: Any, orientation: int) -> None:
 
 
 @WRITERS
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_an_orientation_in_exif_alone_is_ignored(write: Any, orientation: int) -> None:
+    """Viewers rotate AVIF and HEIC by what the container says, and ignore EXIF, and so do we."""
+    data = write(ramp(), exif=exif(orientation))
+    start = data.index(b"irot") + 4
+    assert data[start] > 0
+    assert_shows(data[:start] + b"\0" + data[start + 1 :], ramp())
+
+
+@WRITERS
 def test_an_embedded_profile_is_applied(write: Any) -> None:
     """The colors are converted to sRGB, as for every other format."""
     image = ramp()

@@ -66,7 +66,9 @@ def test_many_bad_chunks_have_a_short_note() -> None:
 def test_strict_says_what_would_be_repaired() -> None:
     """With `fit="strict"`, a repairable file is refused with the reason and the way out."""
     data = GRAY_100.replace_fields(first=SRGB * 2).png()
-    with pytest.raises(InvalidImageError, match=r"gAMA occurs twice\. fit='crop' or fit='pad'"):
+    with pytest.raises(
+        InvalidImageError, match=r"gAMA occurs twice\. fit='crop', fit='pad' or fit='keep'"
+    ):
         load_source(data, fit="strict")
     with pytest.raises(InvalidImageError, match="gAMA occurs twice"):
         SquarePNG(data)

@@ -117,7 +117,7 @@ def _response(data: bytes) -> ImagesResponse:
 
 RESULTS: dict[str, Callable[[bytes, Path], object]] = {
     "decode_result": lambda data, _: decode_result(data),
-    "as_png": lambda data, _: as_png(data, 256),
+    "as_png": lambda data, _: as_png(data, (256, 256)),
     "save_images": lambda data, folder: save_images(_response(data), folder),
     "contact sheet": lambda data, _: ContactSheet(SquarePNG(square_png(8)), _response(data)),
     "thumbnail": lambda data, _: ContactSheet.thumbnail(SquarePNG(square_png(8)), _response(data)),

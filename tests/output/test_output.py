@@ -1,20 +1,34 @@
 import hashlib
 import io
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    CreateImageVariationRequest,
+    ImagesResponse,
+    ResponseFormat,
+)
 from langchain_image_variation.contract import Image as ResponseImage
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.output import ContactSheet, make_output_dir, save_images
+from langchain_image_variation.output import (
+    THUMBNAIL_SIDE,
+    ContactSheet,
+    cut_back,
+    make_output_dir,
+    save_images,
+)
+from langchain_image_variation.source import Fit, Source, load_source
 from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
 from tests.images.compressed import encodings
 
@@ -195,6 +209,18 @@ def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
     assert len(second.path.name) == len(first.path.name) + 8
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_results_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    """Folders and files of results can be shared if the umask says so, and only then."""
+    previous_umask = os.umask(umask)
+    try:
+        (saved_image,) = save_images(answer(1), tmp_path / "results")
+    finally:
+        os.umask(previous_umask)
+    assert stat.S_IMODE(saved_image.path.stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(saved_image.path.parent.stat().st_mode) == 0o777 & ~umask
+
+
 def test_a_response_with_urls_names_the_next_step(tmp_path: Path) -> None:
     """An entry that has only a URL is refused, and the error says what to request."""
     response = ImagesResponse(created=1, data=[ResponseImage(url="https://x/y.png")])
@@ -251,3 +277,89 @@ def test_a_notebook_shows_the_sheet() -> None:
     sheet = ContactSheet(PNG, answer(2))
     with Image.open(io.BytesIO(sheet._repr_png_())) as image:
         assert image.size == sheet.image.size
+
+
+def panorama() -> Source:
+    """Return a source that is three times as wide as it is high, red at the left and lime right."""
+    image = Image.new("RGB", (300, 100), "red")
+    image.paste("lime", (150, 0, 300, 100))
+    return load_source(image, fit="keep")
+
+
+@pytest.mark.parametrize("response_format", ["b64_json", "url"])
+def test_variations_are_cut_back(tmp_path: Path, response_format: ResponseFormat) -> None:
+    """Each image gets the shape of the source, and keeps its seed and its form."""
+    source = panorama()
+    request = CreateImageVariationRequest(
+        image=source.png, n=2, size="512x512", response_format=response_format
+    )
+    response = LocalEngine(seed=7).create_variation(request)
+    response.size, response.output_format = request.size, "webp"
+    cut = cut_back(response, source)
+    assert (cut.created, cut.size, cut.output_format) == (response.created, None, None)
+    assert [image.seed for image in cut.data] == [7, 8]
+    for image, whole in zip(cut.data, response.data, strict=True):
+        pixels = decode_result(image.read())
+        assert pixels.size == (512, 171)
+        assert source.inset is not None
+        assert pixels.tobytes() == source.inset.cut_out(decode_result(whole.read())).tobytes()
+        assert (image.b64_json is None, image.url is None) == (
+            whole.b64_json is None,
+            whole.url is None,
+        )
+    saved_images = save_images(cut, tmp_path, name="lake")
+    assert [(image.width, image.height) for image in saved_images] == [(512, 171)] * 2
+    (digest, _) = (pixel_sha256(decode_result(image.read()))[:8] for image in cut.data)
+    assert saved_images[0].path.name == f"lake-{digest}-1.png"
+    assert ImagesResponse.from_json(cut.to_json()).data[0].read() == cut.data[0].read()
+
+
+def test_a_source_without_an_inset_cuts_nothing() -> None:
+    """The response is returned as it is if the source was cropped, padded or square."""
+    response = answer(1)
+    for fit in get_args(Fit):
+        assert cut_back(response, load_source(square_png(), fit=fit)) is response
+    assert cut_back(response, load_source(non_square_png(), fit="pad")) is response
+
+
+def test_a_download_is_cut_too() -> None:
+    """An image at a URL becomes a data: URL, because the file at the URL still has bars."""
+    image = ResponseImage(url="https://example.com/1.png")
+    image.set_downloaded(square_png(256))
+    (cut,) = cut_back(ImagesResponse(created=1, data=[image]), panorama()).data
+    assert cut.url is not None
+    assert cut.url.startswith("data:image/png;base64,")
+    assert decode_result(cut.read()).size == (256, 85)
+    assert decode_result(image.read()).size == (256, 256)
+
+
+def test_an_unreadable_image_is_not_cut(tmp_path: Path) -> None:
+    """It raises its error when it is saved, after the others were written."""
+    cut = cut_back(entries(square_png(256), b"not an image"), panorama())
+    with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: lake-.*-1\.png"):
+        save_images(cut, tmp_path, name="lake")
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_result_that_is_not_square_is_cut_to_shape() -> None:
+    """Even if a server returns another shape, the result has that of the source."""
+    cut = cut_back(entries(non_square_png(200, 100)), panorama())
+    assert decode_result(cut.data[0].read()).size == (200, 67)
+
+
+@pytest.mark.parametrize("shape", [(200, 100), (100, 200), (800, 100), (100, 800)])
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_the_sheet_shows_every_shape_undistorted(shape: tuple[int, int], n: int) -> None:
+    """A wide or high image keeps its shape on a sheet, and a thumbnail stays within its limit."""
+    source = load_source(Image.new("RGB", shape, "red"), fit="keep")
+    assert source.inset is not None
+    response = cut_back(entries(*[encode(Image.new("RGB", (256, 256), "red"))] * n), source)
+    sheet = ContactSheet(source, response, tile=100).image
+    width, height = (-(-100 * length // max(shape)) for length in shape)
+    reds = sum(count for count, color in sheet.getcolors(2**20) or [] if color == (255, 0, 0))
+    assert reds == (n + 1) * width * height
+    columns = min(n + 1, 4)
+    assert sheet.width == columns * (max(30, width) + 8) + 8
+    assert sheet.height == -(-(n + 1) // columns) * (height + 28) + 8
+    with Image.open(io.BytesIO(ContactSheet.thumbnail(source, response))) as thumbnail:
+        assert max(thumbnail.size) <= THUMBNAIL_SIDE

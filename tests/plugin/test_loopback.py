@@ -139,6 +139,25 @@ def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
     )
 
 
+@pytest.mark.parametrize("expected", [True, False])
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example"}, {"host": ""}, {"origin": "http://evil.example"}]
+)
+def test_web_page_of_a_stranger_is_refused(
+    view: View, client: httpx.Client, headers: dict[str, str], expected: bool
+) -> None:
+    """A page under another name or of another origin gets a 403, and the journal stays empty."""
+    if expected:
+        view.scenario("rate_limit")
+    own_path = httpx.URL(f"{view.base_url}/images/variations")
+    for url in (own_path, own_path.copy_with(path="/"), own_path.copy_with(path="/0123abcd/v1")):
+        for method in ("GET", "OPTIONS", "POST"):
+            response = client.request(method, url, headers=headers)
+            assert response.status_code == 403
+            assert "its own base URL" in response.json()["error"]["message"]
+    assert view.journal == ()
+
+
 def test_form_that_is_cut_off(view: View, client: httpx.Client) -> None:
     """A form without its closing boundary is refused, and matches no scenario for a form."""
     form = Form((Part("image", PNG, "a.png"), Part("response_format", b"b64_json")))

@@ -1,6 +1,7 @@
 """What connections may cost, with the server in a separate process."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -256,8 +257,11 @@ def test_a_refusal_of_a_short_body_keeps_the_connection(locked: str) -> None:
         (head_of(CHUNKED, WITH_KEY) + b"zz\r\n", b"400"),
         (head_of(CHUNKED) + b"1\r\n-\r\n" * 9 + b"zz\r\n", b"400"),
         (head_of(b"content-length: 9\r\ncontent-length: 8\r\n"), b"400"),
-        (b"GET /healthz HTTP/1.1\r\n" + b"a: b\r\n" * 20_000, b"400"),
-        (head_of(b"a:\r\n" * 10_000, first=b"GET /healthz"), b"200"),
+        (b"GET /healthz HTTP/1.1\r\n" + b"a: b\r\n" * 20_000, b"431"),
+        (head_of(b"a:\r\n" * 98, first=b"GET /healthz"), b"200"),
+        (head_of(b"a:\r\n" * 100, first=b"GET /healthz"), b"431"),
+        (head_of(b"a:\r\n" * 15_000, first=b"GET /healthz"), b"431"),
+        (head_of(b"a: " + b"b" * 20_000 + b"\r\n", first=b"GET /healthz"), b"431"),
         (head_of(b"upgrade: websocket\r\nconnection: upgrade\r\n", first=b"GET /healthz"), b"200"),
         (head_of(b"upgrade: h2c\r\nconnection: upgrade\r\n", first=b"GET /healthz"), b"200"),
         (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
@@ -268,7 +272,7 @@ def test_what_is_not_a_plain_request(locked: str, request_bytes: bytes, status: 
     with connect(locked) as client:
         head, _, body = exchange(client, request_bytes).partition(b"\r\n\r\n")
     assert head.split()[1] == status
-    assert (list(json.loads(body)) == ["error"]) == (status == b"400")
+    assert (list(json.loads(body)) == ["error"]) == (status != b"200")
 
 
 def test_invalid_http_after_an_answer(locked: str) -> None:
@@ -278,3 +282,11 @@ def test_invalid_http_after_an_answer(locked: str) -> None:
         answer = read_until(client, b"}\n")
         assert answer.startswith(b"HTTP/1.1 401 ")
         assert exchange(client, b"zz\r\n") == b""
+
+
+def test_a_pipelined_request_with_many_headers(locked: str) -> None:
+    """The limit on headers also holds for a request that is sent with the one before it."""
+    first = head_of(first=b"GET /healthz")
+    with connect(locked) as client:
+        answer = exchange(client, first + head_of(b"a:\r\n" * 1000, first=b"GET /healthz"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"431"]

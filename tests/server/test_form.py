@@ -69,9 +69,9 @@ def parse(body: bytes) -> tuple[bytes, dict[str, str]] | None:
     """Return the image and the fields of a form as the server reads them, or None if invalid."""
 
     async def feed() -> tuple[bytes, dict[str, str]]:
-        form = MultipartForm(KIND, in_memory=True, option_names=())
-        await form.feed(body)
-        return await form.image(), form.fields
+        form = MultipartForm(KIND, option_names=())
+        form.feed(body)
+        return form.image(), form.fields
 
     try:
         return asyncio.run(feed())

@@ -61,7 +61,15 @@ STRANGE = [
 """Other names and invalid hosts. No browser sends the latter."""
 ELSEWHERE = ["203.0.113.5", "203.0.113.5:8000", "[2001:db8::5]", "[fe80::1%eth0]:8000"]
 """IP addresses that are not loopback."""
-PATHS = ["/", "/v1/models", "/v1/models/instant", "/metrics", "/openapi.json", "/healthz"]
+PATHS = [
+    *("/", "/v1/models", "/v1/models/instant", "/metrics", "/openapi.json", "/healthz"),
+    "/sample.jpg",
+]
+OTHER_PATHS = [
+    *("/files/x.png", "/files/x.png?se=1&sig=2", "/progress/x", "/v1/models/unknown", "/unknown"),
+    *("/v1/images/variations", "/v1/images/variations/", "//", "/%2e%2e/", "*"),
+]
+"""Paths that get an error under our names, too."""
 
 Send = Callable[[bytes], str]
 
@@ -278,6 +286,21 @@ def test_only_a_single_host_header_counts(send: Send) -> None:
     assert status(send(b"GET /v1/models HTTP/1.0\r\n\r\n")) in (400, 403)
     assert status(send(b"GET /v1/models HTTP/1.0\r\nHost: evil.example\r\n\r\n")) == 403
     assert status(send(b"GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE", "TRACE", "odd"])
+def test_another_name_learns_nothing(send: Send, method: str) -> None:
+    """Under another name, every path and method gets the same 403, whether it exists or not."""
+    answers = {}
+    for path in PATHS + OTHER_PATHS:
+        lines = [f"{method} {path} HTTP/1.1", "Host: evil.example", "Connection: close", "", ""]
+        head, _, body = send("\r\n".join(lines).encode()).partition("\r\n\r\n")
+        names = sorted(line.partition(":")[0].lower() for line in head.splitlines()[1:])
+        answers[path] = status(head), names, body
+    # A server may refuse some targets and methods itself.
+    seen = {str(answer) for path, answer in answers.items() if answer[0] not in (400, 501)}
+    assert len(seen) == 1, answers
+    assert {answer[0] for answer in answers.values()} <= {400, 403, 501}
 
 
 def test_an_absolute_target_does_not_bypass_the_check(send: Send) -> None:

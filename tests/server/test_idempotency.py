@@ -1,4 +1,6 @@
 import asyncio
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -6,7 +8,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.form import VariationForm
-from langchain_image_variation.server.idempotency import DAY, Idempotency
+from langchain_image_variation.server.idempotency import DAY, Idempotency, QueuePlace
 from langchain_image_variation.server.turns import Turns
 from pytest_image_variation.samples import square_png
 
@@ -30,10 +32,17 @@ class Maker:
 
 
 async def answer(
-    idempotency: Idempotency, key: str | None, maker: Maker, *, seconds: float = DAY
+    idempotency: Idempotency,
+    key: str | None,
+    maker: Maker,
+    *,
+    queue_place: QueuePlace = nullcontext,
+    seconds: float = DAY,
 ) -> bytes:
     """Return the remembered answer, or a new one."""
-    async with idempotency.answer(key, FORM, seconds=seconds) as remembered_answer:
+    async with idempotency.answer(
+        key, FORM, queue_place=queue_place, seconds=seconds
+    ) as remembered_answer:
         if remembered_answer.body is None:
             remembered_answer.body = await maker.make()
     return remembered_answer.body
@@ -72,9 +81,14 @@ async def test_an_empty_key_is_not_shared(key: str | None) -> None:
     assert await answer(idempotency, key, maker) == b"answer 2"
 
 
-async def start(idempotency: Idempotency, maker: Maker, count: int) -> list["asyncio.Task[bytes]"]:
+async def start(
+    idempotency: Idempotency, maker: Maker, count: int, queue_place: QueuePlace = nullcontext
+) -> list["asyncio.Task[bytes]"]:
     """Return requests with one key that have begun to wait."""
-    tasks = [asyncio.create_task(answer(idempotency, "a", maker)) for _ in range(count)]
+    tasks = [
+        asyncio.create_task(answer(idempotency, "a", maker, queue_place=queue_place))
+        for _ in range(count)
+    ]
     for _ in range(5):
         await asyncio.sleep(0)
     return tasks
@@ -106,14 +120,15 @@ async def test_a_waiting_request_can_leave() -> None:
 
 async def test_waiting_for_an_answer_takes_a_queue_place() -> None:
     """A request that waits for an answer takes a place, and a finished answer takes none."""
-    turns = Turns(workers=1, queue=2)
-    idempotency, maker = Idempotency(1000, queue_place=turns.queue_place), Maker()
+    turns = Turns(workers=1, queue=2, total_pixels=1)
+    idempotency, maker = Idempotency(1000), Maker()
     maker.gate.clear()
-    tasks = await start(idempotency, maker, 4)
+    queue_place = partial(turns.queue_place, "a")
+    tasks = await start(idempotency, maker, 4, queue_place)
     assert turns.waiting_count == 2
     with pytest.raises(RateLimitError):
         await asyncio.wait_for(tasks[3], 5)
     maker.gate.set()
     assert await asyncio.gather(*tasks[:3]) == [b"answer 1"] * 3
-    with turns.queue_place(), turns.queue_place():
-        assert await answer(idempotency, "a", maker) == b"answer 1"
+    with turns.queue_place("a"), turns.queue_place("b"):
+        assert await answer(idempotency, "a", maker, queue_place=queue_place) == b"answer 1"

@@ -98,6 +98,24 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
             assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(("proxies", "scheme"), [(None, "http"), ("127.0.0.1", "https")])
+def test_only_known_proxies_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: str | None, scheme: str
+) -> None:
+    """What a proxy says about a client counts only if the operator has listed the proxy."""
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if proxies is not None:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    with serve(tmp_path, "--engine", "instant", "--max-pixels=4096") as (_, address):
+        answer = httpx.post(
+            f"{address}/v1/images/variations",
+            files={"image": ("a.png", PNG)},
+            headers={"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"},
+            timeout=60,
+        )
+    assert answer.json()["data"][0]["url"].startswith(f"{scheme}://127.0.0.1:")
+
+
 def test_serve_logs_each_request(tmp_path: Path) -> None:
     """`serve` logs each request to standard error, as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")

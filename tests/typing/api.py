@@ -20,6 +20,7 @@ from langchain_image_variation import (
     URLPolicy,
     VariationBatch,
     VariationEngine,
+    cut_back,
     load_engine,
     load_source,
     save_images,
@@ -42,12 +43,13 @@ def batch_rows(columns: dict[str, list[object]]) -> list[str]:
 
 def library(path: Path) -> list[SavedImage]:
     """Go all the way from a source to files."""
-    source = load_source(path, fit="pad")
+    source = load_source(path, fit="keep")
     png: SquarePNG = source.png
     request = CreateImageVariationRequest(image=png, n=2, size="512x512")
     engine: VariationEngine = load_engine("local", seed=7, strength=0.5)
-    response: ImagesResponse = engine.create_variation(request)
+    response: ImagesResponse = cut_back(engine.create_variation(request), source)
     ContactSheet(png, response).save("out", name=source.name)
+    ContactSheet(source, response).save("out", name=source.name)
     return save_images(response, "out", name=source.name)
 
 

@@ -1,0 +1,412 @@
+"""Reads the structure of AVIF and HEIC files, to tell how much a decoder would have to decode.
+
+Such a file is a set of items: coded images, images that are put together from others (a grid, an
+overlay), transparency, and metadata. Both formats are ISO/IEC 23008-12 (HEIF) on top of ISO/IEC
+14496-12. Nothing is decoded here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+from langchain_image_variation.exceptions import InvalidImageError
+
+__all__ = [
+    "MAX_BOXES",
+    "MAX_META_BYTES",
+    "MAX_TRACKS",
+    "MAX_UNITS",
+    "HEIFStructure",
+    "read_structure",
+]
+
+MAX_META_BYTES = 2**20
+"""The box that lists the items may have at most this many bytes, because each entry takes time. The
+largest part of it is usually a color profile of a few kilobytes."""
+
+MAX_UNITS = 65_536
+"""The coded images may have at most this many units (NAL units or OBUs), because each takes time. A
+photo with 48 tiles has a few hundred."""
+
+MAX_TRACKS = 8
+"""A file may have at most this many tracks. An image sequence has one, or two with transparency."""
+
+MAX_BOXES = 4096
+"""A box, or the file, may have at most this many boxes in it. There is one for each tile, and
+decoders allow about a thousand tiles."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+"""Types of OBUs (AV1 specification, 6.2.2)."""
+
+
+class HEIFStructure(NamedTuple):
+    """What decoding a file takes."""
+
+    decoded_pixels: int
+    """The pixels of all images that are decoded or put together to show the file's image."""
+    largest_image_pixels: int
+    """The pixels of the largest of these, which may be more than the file's image has."""
+    exif: list[bytes]
+    """The metadata blocks in Exif format, without their identifier."""
+
+
+def read_structure(data: bytes) -> HEIFStructure:
+    """Read the structure of a file. Parts that make no sense count as absent.
+
+    Args:
+        data: The bytes of an AVIF or HEIC file.
+
+    Raises:
+        InvalidImageError: If its items overlap or are listed twice, or if the list of its items,
+            its boxes, its tracks or the units of its images exceed a limit of this module.
+    """
+    view, units = memoryview(data), _Units()
+    pixels, largest_image_pixels = 0, 0
+    exif: list[bytes] = []
+    for kind, body in _boxes(view):
+        if kind == b"meta":
+            if len(body) > MAX_META_BYTES:
+                raise _too_complex(f"a list of its parts of {len(body):,} bytes", MAX_META_BYTES)
+            meta = _Meta(view, body[4:], units)
+            # Cameras write each item once, so all of them are shorter than the file.
+            if meta.item_bytes > len(data):
+                raise _too_complex(f"parts of {meta.item_bytes:,} bytes", len(data))
+            pixels += meta.count_pixels()
+            largest_image_pixels = max(largest_image_pixels, meta.largest_image_pixels)
+            exif += meta.exif()
+        elif kind == b"moov":
+            tracks = list(_find(body, b"trak"))
+            if len(tracks) > MAX_TRACKS:
+                raise _too_complex(f"{len(tracks):,} tracks", MAX_TRACKS)
+            for track in tracks:
+                frame_pixels, frames = _read_first_sample(view, track, units)
+                pixels += frame_pixels * frames
+                largest_image_pixels = max(largest_image_pixels, frame_pixels)
+    return HEIFStructure(pixels, largest_image_pixels, exif)
+
+
+def _too_complex(what: str, limit: int) -> InvalidImageError:
+    return InvalidImageError(
+        f"image is an AVIF or HEIC file with {what}; the limit is {limit:,}. Export it as PNG or "
+        "JPEG."
+    )
+
+
+class _Units:
+    """Counts the units that are read, all images of a file together."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self) -> None:
+        self._count += 1
+        if self._count > MAX_UNITS:
+            raise _too_complex(f"more than {MAX_UNITS:,} coded units", MAX_UNITS)
+
+
+class _Meta:
+    """The items that a `meta` box lists (ISO/IEC 23008-12, 6; ISO/IEC 14496-12, 8.11)."""
+
+    def __init__(self, file: memoryview, body: memoryview, units: _Units) -> None:
+        names = (b"idat", b"iinf", b"iloc", b"ipma", b"iprp", b"iref", b"pitm")
+        boxes = _unique((kind, box) for kind, box in _boxes(body) if kind in names)
+        self._file, self._units = file, units
+        self._inline_data = boxes.get(b"idat", memoryview(b""))
+        self._primary = _number(boxes.get(b"pitm", b""), 4, _id_size(boxes.get(b"pitm"), 1))
+        self._kinds = _unique(_read_kinds(boxes.get(b"iinf", memoryview(b""))))
+        self._extents = _unique(_read_extents(boxes.get(b"iloc", memoryview(b""))))
+        self._properties = _unique(_read_properties(boxes.get(b"iprp", memoryview(b""))))
+        self._parts: dict[int, list[int]] = {}
+        for kind, source, targets in _read_references(boxes.get(b"iref", memoryview(b""))):
+            # A derived image refers to its parts, and transparency to the image that it is for.
+            if kind == b"dimg":
+                self._parts.setdefault(source, []).extend(targets)
+            elif kind == b"auxl":
+                for target in targets:
+                    self._parts.setdefault(target, []).append(source)
+        self.item_bytes = sum(
+            max(0, min(length, len(file) - offset))
+            for _, extents in self._extents.values()
+            for offset, length in extents
+        )
+        self.largest_image_pixels = 0
+
+    def count_pixels(self) -> int:
+        """Return how many pixels are decoded for the primary item, counting repeated parts."""
+        counts: dict[int, int] = {}
+        started: set[int] = set()
+        pending = [self._primary]
+        while pending:
+            item_id = pending[-1]
+            parts = self._parts.get(item_id, [])
+            if item_id not in started:
+                started.add(item_id)
+                pending += {part for part in parts if part not in started}
+                continue
+            pending.pop()
+            if item_id not in counts:
+                # An item that leads back to itself counts nothing; decoders refuse it.
+                counts[item_id] = self._count_own_pixels(item_id) + sum(
+                    counts.get(part, 0) for part in parts
+                )
+        return counts[self._primary]
+
+    def exif(self) -> list[bytes]:
+        """Return the metadata in Exif format."""
+        # Four bytes tell where the TIFF header is.
+        return [
+            self._read(item_id)[4:].removeprefix(b"Exif\0\0")
+            for item_id, kind in self._kinds.items()
+            if kind == b"Exif"
+        ]
+
+    def _count_own_pixels(self, item_id: int) -> int:
+        properties = self._properties.get(item_id, [])
+        sizes = [body for kind, body in properties if kind == b"ispe"]
+        pixels = max((_number(size, 4, 4) * _number(size, 8, 4) for size in sizes), default=0)
+        images = 1
+        kind = self._kinds.get(item_id)
+        if kind == b"av01":
+            frame_pixels, images = _read_av1(self._read(item_id), self._units)
+            pixels = max(pixels, frame_pixels)
+        elif kind in (b"hvc1", b"hev1"):
+            configuration = b"".join(body for kind, body in properties if kind == b"hvcC")
+            images = _count_pictures(self._read(item_id), configuration, self._units)
+        self.largest_image_pixels = max(self.largest_image_pixels, pixels)
+        return pixels * images
+
+    def _read(self, item_id: int) -> bytes:
+        method, extents = self._extents.get(item_id, (0, []))
+        source = self._inline_data if method == 1 else self._file
+        return b"".join(source[offset : offset + length] for offset, length in extents)
+
+
+def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the type and the content of each box (ISO/IEC 14496-12, 4.2)."""
+    start = count = 0
+    while start + 8 <= len(view):
+        count += 1
+        if count > MAX_BOXES:
+            raise _too_complex(f"more than {MAX_BOXES:,} boxes in one place", MAX_BOXES)
+        size, kind, head = _number(view, start, 4), bytes(view[start + 4 : start + 8]), 8
+        if size == 1:
+            size, head = _number(view, start + 8, 8), 16
+        end = start + size if size else len(view)
+        if size and size < head:
+            return
+        yield kind, view[start + head : end]
+        start = end
+
+
+def _unique(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
+    """Return the pairs. Of two with the same key, decoders disagree about which counts."""
+    result: dict[_Key, _Value] = {}
+    for key, value in pairs:
+        if key in result:
+            raise InvalidImageError(
+                "image is an AVIF or HEIC file that lists a part twice. Export it as PNG or JPEG."
+            )
+        result[key] = value
+    return result
+
+
+def _find(view: memoryview, *path: bytes) -> Iterator[memoryview]:
+    """Yield the content of each box at a path of types."""
+    for kind, body in _boxes(view):
+        if kind == path[0]:
+            if path[1:]:
+                yield from _find(body, *path[1:])
+            else:
+                yield body
+
+
+def _number(view: bytes | memoryview, start: int, size: int) -> int:
+    return int.from_bytes(view[start : start + size])
+
+
+def _id_size(body: memoryview | None, first_long_version: int) -> int:
+    """Return how many bytes an item's number has, which depends on the version of the box."""
+    return 4 if body and body[0] >= first_long_version else 2
+
+
+def _read_kinds(body: memoryview) -> Iterator[tuple[int, bytes]]:
+    for kind, entry in _boxes(body[4 + _id_size(body, 1) :]):
+        if kind == b"infe" and len(entry) >= 12:
+            id_size = _id_size(entry, 3)
+            start = 4 + id_size + 2
+            yield _number(entry, 4, id_size), bytes(entry[start : start + 4])
+
+
+def _read_references(body: memoryview) -> Iterator[tuple[bytes, int, list[int]]]:
+    id_size = _id_size(body, 1)
+    for kind, entry in _boxes(body[4:]):
+        ids = [
+            _number(entry, start, id_size)
+            for start in range(id_size + 2, len(entry) - id_size + 1, id_size)
+        ]
+        yield kind, _number(entry, 0, id_size), ids[: _number(entry, id_size, 2)]
+
+
+def _read_properties(body: memoryview) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+    properties = [
+        (kind, bytes(entry)) for box in _find(body, b"ipco") for kind, entry in _boxes(box)
+    ]
+    for box in _find(body, b"ipma"):
+        id_size, entry_size = _id_size(box, 1), 1 + (_number(box, 1, 3) & 1)
+        start = 8
+        while start + id_size < len(box):
+            item_id, count = _number(box, start, id_size), box[start + id_size]
+            start += id_size + 1
+            # The highest bit of an entry is not part of the index, which begins at 1.
+            indices = [
+                _number(box, start + entry_size * number, entry_size)
+                & ((1 << (8 * entry_size - 1)) - 1)
+                for number in range(count)
+            ]
+            yield item_id, [properties[i - 1] for i in indices if 0 < i <= len(properties)]
+            start += entry_size * count
+
+
+def _read_extents(body: memoryview) -> Iterator[tuple[int, tuple[int, list[tuple[int, int]]]]]:
+    if len(body) < 8:
+        return
+    version, sizes = body[0], _number(body, 4, 2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version else 0
+    id_size = _id_size(body, 2)
+    start = 6 + id_size
+    while start + id_size + 4 <= len(body):
+        item_id = _number(body, start, id_size)
+        start += id_size
+        method = _number(body, start, 2) & 15 if version else 0
+        start += 4 if version else 2
+        base = _number(body, start, base_size)
+        count = _number(body, start + base_size, 2)
+        start += base_size + 2
+        extents = []
+        extent_size = index_size + offset_size + length_size
+        # Fields without bytes would not end the loop.
+        for _ in range(min(count, (len(body) - start) // max(extent_size, 1))):
+            offset = base + _number(body, start + index_size, offset_size)
+            length = _number(body, start + index_size + offset_size, length_size)
+            extents.append((offset, length))
+            start += max(extent_size, 1)
+        yield item_id, (method, extents)
+
+
+def _read_first_sample(file: memoryview, track: memoryview, units: _Units) -> tuple[int, int]:
+    """Return the largest number of pixels of a frame, and the number of frames."""
+    tables = next(_find(track, b"mdia", b"minf", b"stbl"), memoryview(b""))
+    names = (b"co64", b"stco", b"stsd", b"stsz")
+    boxes = _unique((kind, box) for kind, box in _boxes(tables) if kind in names)
+    if b"av01" not in dict(_boxes(boxes.get(b"stsd", memoryview(b""))[8:])):
+        return 0, 0
+    offset = _number(boxes.get(b"stco", b""), 8, 4) or _number(boxes.get(b"co64", b""), 8, 8)
+    size_table = boxes.get(b"stsz", memoryview(b""))
+    size = _number(size_table, 4, 4) or _number(size_table, 12, 4)
+    return _read_av1(bytes(file[offset : offset + size]), units)
+
+
+def _read_av1(data: bytes, units: _Units) -> tuple[int, int]:
+    """Return the largest number of pixels that a sequence header allows, and the frames."""
+    pixels, frames, start = 0, 0, 0
+    while start < len(data):
+        units.add()
+        kind, has_extension, has_size = data[start] >> 3 & 15, data[start] & 4, data[start] & 2
+        start += 2 if has_extension else 1
+        size = len(data) - start
+        if has_size:
+            size, start = _read_leb128(data, start)
+        if kind == _SEQUENCE_HEADER:
+            pixels = max(pixels, _read_sequence_size(data[start : start + size]))
+        frames += kind in (_FRAME_HEADER, _FRAME)
+        start += size
+    return pixels, max(frames, 1)
+
+
+def _read_leb128(data: bytes, start: int) -> tuple[int, int]:
+    """Return a number and the offset after it (AV1 specification, 4.10.5)."""
+    value = 0
+    for number, byte in enumerate(data[start : start + 8]):
+        value |= (byte & 127) << 7 * number
+        if byte < 128:
+            return value, start + number + 1
+    return value, start + 8
+
+
+def _read_sequence_size(body: bytes) -> int:
+    """Return the largest number of pixels of a frame (AV1 specification, 5.5.1)."""
+    bits = _Bits(body)
+    bits.take(4)  # The profile, and whether the sequence is a still picture.
+    if bits.take(1):  # A reduced header has only a level.
+        bits.take(5)
+    else:
+        _skip_operating_points(bits)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    return (bits.take(width_bits) + 1) * (bits.take(height_bits) + 1)
+
+
+def _skip_operating_points(bits: "_Bits") -> None:
+    has_decoder_model, delay_bits = 0, 0
+    if bits.take(1):  # timing_info_present_flag
+        bits.take(64)
+        if bits.take(1):  # equal_picture_interval
+            zeros = 0
+            while not bits.take(1) and zeros < 32:
+                zeros += 1
+            bits.take(zeros)
+        has_decoder_model = bits.take(1)
+        if has_decoder_model:
+            delay_bits = bits.take(5) + 1
+            bits.take(42)
+    has_initial_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:  # seq_level_idx
+            bits.take(1)
+        if has_decoder_model and bits.take(1):
+            bits.take(2 * delay_bits + 1)
+        if has_initial_delay and bits.take(1):
+            bits.take(4)
+
+
+class _Bits:
+    """Reads numbers from the bits of a header, the highest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        # The longest header that matters has 32 operating points of about 12 bytes.
+        self._bits = int.from_bytes(data[:1024].ljust(1024, b"\0"))
+        self._rest = 8 * 1024
+
+    def take(self, count: int) -> int:
+        self._rest = max(self._rest - count, 0)
+        return self._bits >> self._rest & ((1 << count) - 1)
+
+
+def _count_pictures(data: bytes, configuration: bytes, units: _Units) -> int:
+    """Return the number of pictures in the data and in the hvcC box (ISO/IEC 14496-15, 8.3)."""
+    length_size = (configuration[21] & 3) + 1 if len(configuration) > 22 else 4
+    pictures, start = 0, 0
+    while start + length_size < len(data):
+        units.add()
+        end = start + length_size + _number(data, start, length_size)
+        pictures += _begins_picture(data, start + length_size)
+        start = end
+    start, arrays = 23, configuration[22] if len(configuration) > 22 else 0
+    for _ in range(arrays):
+        count, start = _number(configuration, start + 1, 2), start + 3
+        for _ in range(count):
+            if start + 2 >= len(configuration):
+                break
+            units.add()
+            pictures += _begins_picture(configuration, start + 2)
+            start += 2 + _number(configuration, start, 2)
+    return max(pictures, 1)
+
+
+def _begins_picture(data: bytes, start: int) -> bool:
+    """Return whether a NAL unit is the first slice of a picture (ITU-T H.265, 7.3.1 and 7.3.6)."""
+    head = data[start : start + 3]
+    return len(head) == 3 and not head[0] & 0x40 and head[2] >= 128

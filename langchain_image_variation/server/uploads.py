@@ -1,0 +1,121 @@
+"""The memory for uploads, which requests share."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from langchain_image_variation.exceptions import RateLimitError
+
+__all__ = ["DEFAULT_TOTAL_UPLOAD_BYTES", "Reservation", "Uploads"]
+
+DEFAULT_TOTAL_UPLOAD_BYTES = 256 * 1024 * 1024
+"""Room for 32 of the longest bodies, of which one client gets 16."""
+
+_RETRY_SECONDS = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Reservation:
+    """Memory for one upload."""
+
+    client: str
+    length: int
+    """The size in bytes."""
+    is_granted: "asyncio.Future[None]"
+    """Done once the memory may be used."""
+
+
+class Uploads:
+    """Shares the memory for uploads, from their first byte to their answer.
+
+    Uploads that do not fit wait, and their clients cannot send on meanwhile. All of the memory for
+    an upload is reserved before it is read, so that uploads never wait for each other. One client
+    gets at most half of the memory.
+
+    Args:
+        total_bytes: The size of all uploads together, in bytes.
+        queue_place: Entered by an upload while it waits. May refuse it.
+    """
+
+    def __init__(
+        self, total_bytes: int, queue_place: Callable[[str], AbstractContextManager[object]]
+    ) -> None:
+        self._total_bytes = total_bytes
+        self._queue_place = queue_place
+        self._client_bytes = Counter[str]()
+        self._waiting: list[Reservation] = []
+        self.held_bytes = 0
+        """The size of all reservations together, in bytes."""
+
+    @asynccontextmanager
+    async def reserve(
+        self, client: str, length: int, *, timeout: float
+    ) -> AsyncIterator[Reservation]:
+        """Wait for the memory for an upload, and keep it until the block ends.
+
+        Args:
+            client: A text that identifies the client.
+            length: The maximum size of the upload, in bytes.
+            timeout: How many seconds to wait.
+
+        Raises:
+            RateLimitError: If the time is over, or if `queue_place` raises one.
+        """
+        reservation = Reservation(client, length, asyncio.get_running_loop().create_future())
+        self._waiting.append(reservation)
+        self._grant()
+        try:
+            if not reservation.is_granted.done():
+                await self._wait(reservation, timeout)
+            yield reservation
+        finally:
+            if reservation in self._waiting:
+                self._waiting.remove(reservation)
+                self._grant()
+            else:
+                self.shrink(reservation, 0)
+
+    def shrink(self, reservation: Reservation, length: int) -> None:
+        """Give back the memory that an upload does not need.
+
+        Args:
+            reservation: The upload's reservation.
+            length: The size that it needs, in bytes.
+        """
+        self._hold(reservation.client, length - reservation.length)
+        reservation.length = length
+        self._grant()
+
+    async def _wait(self, reservation: Reservation, timeout: float) -> None:
+        with self._queue_place(reservation.client), anyio.move_on_after(timeout):
+            await reservation.is_granted
+            return
+        error = RateLimitError(
+            f"The server is receiving as many uploads as it may hold. Please try again in "
+            f"{_RETRY_SECONDS:g}s."
+        )
+        error.retry_after = _RETRY_SECONDS
+        raise error
+
+    def _grant(self) -> None:
+        for reservation in list(self._waiting):
+            length, client = reservation.length, reservation.client
+            if self.held_bytes + length > self._total_bytes:
+                # A shorter upload could fit, but a long one would then wait forever.
+                return
+            if self._client_bytes[client] + length > self._total_bytes // 2:
+                continue
+            self._waiting.remove(reservation)
+            self._hold(client, length)
+            if not reservation.is_granted.done():
+                reservation.is_granted.set_result(None)
+
+    def _hold(self, client: str, length: int) -> None:
+        self.held_bytes += length
+        self._client_bytes[client] += length
+        if not self._client_bytes[client]:
+            del self._client_bytes[client]
