@@ -46,7 +46,7 @@ from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, Sq
 from langchain_image_variation.images.png.repair import repair
 from langchain_image_variation.images.png.scanlines import check_scanlines, complete_pixels
 from langchain_image_variation.images.square import make_square
-from langchain_image_variation.images.work_limits import MAX_PIXELS
+from langchain_image_variation.images.work_limits import MAX_PIXELS, check_size
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
@@ -193,10 +193,7 @@ def open_source(data: bytes) -> Image.Image:
     """
     if data.startswith(chunks.SIGNATURE):
         return open_png(_VisibleChunks(data).read())
-    image = _open_supported(data)
-    if image.width * image.height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(*image.size)
-    return image
+    return _open_supported(data)
 
 
 class _VisibleChunks:
@@ -214,8 +211,7 @@ class _VisibleChunks:
         self._repair = repair(data)
         self._data = chunks.filter_chunks(self._repair.data, keep=chunks.PIXELS | chunks.APPEARANCE)
         self.header, self.names = chunks.check_order(chunks.read_chunks(self._data))
-        if self.header.width * self.header.height > MAX_SOURCE_PIXELS:
-            raise _too_many_pixels(self.header.width, self.header.height)
+        check_size(self.header.width, self.header.height)
         self.is_changed = self._repair.data is not data
 
     def read(self) -> bytes:
@@ -244,7 +240,7 @@ def _from_png(data: bytes, fit: Fit, name: str) -> Source:
         check_scanlines(bare_data)
         return Source(SquarePNG(bare_data), name, unchanged_note)
     with translate_decoder_errors(
-        InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
+        lambda: InvalidImageError("image is a corrupt PNG, or too large for the available memory.")
     ):
         image = open_png(visible_data)
         if fits_contract and is_normalized(image):
@@ -291,13 +287,6 @@ def _note(name: str, steps: list[str], *, is_rewritten: bool) -> str:
     if steps:
         return f"{name}: {', '.join(steps)}."
     return f"{name}: rewrote it as a valid PNG." if is_rewritten else ""
-
-
-def _too_many_pixels(width: int, height: int) -> InvalidImageError:
-    return InvalidImageError(
-        f"image is {width}x{height}, {width * height:,} pixels; the limit is "
-        f"{MAX_SOURCE_PIXELS:,}. Scale it down first."
-    )
 
 
 def _read(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
@@ -495,7 +484,7 @@ def _open_supported(data: bytes) -> Image.Image:
     if format is None:
         raise _unsupported(data)
     with translate_decoder_errors(
-        SourceError(
+        lambda: SourceError(
             f"This {format} file is corrupt, or of a kind that cannot be read. Export the image as "
             "PNG or JPEG."
         )
@@ -523,12 +512,13 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
     width, height = image.size
     if not width or not height:
         raise InvalidImageError("image has no pixels.")
-    if width * height > MAX_SOURCE_PIXELS:
-        raise _too_many_pixels(width, height)
+    check_size(width, height)
     kind = {"MPO": "JPEG", "HEIF": "HEIC", None: "PIL image"}.get(image.format, image.format)
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(
-        InvalidImageError(f"image is a corrupt {kind}, or too large for the available memory.")
+        lambda: InvalidImageError(
+            f"image is a corrupt {kind}, or too large for the available memory."
+        )
     ):
         # Pillow reads the second frame to answer this, and the frame may be corrupt.
         if image.format is not None and getattr(image, "is_animated", False):

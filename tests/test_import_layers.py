@@ -12,6 +12,8 @@ OURS = ("langchain_image_variation", "pytest_image_variation")
 # lower layers, so no two rooms import each other. ARCHITECTURE.md describes each room.
 ROOMS = {
     "exceptions": (0, set[str]()),
+    "cancellation": (1, set[str]()),
+    "error_translation": (1, set[str]()),
     "numbers": (1, set[str]()),
     "files": (2, {"fsspec"}),
     "http": (2, {"anyio", "httpcore", "httpx"}),

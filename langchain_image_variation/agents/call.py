@@ -25,6 +25,7 @@ from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.usage import usage_metadata
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine, call_engine_async
@@ -150,7 +151,12 @@ class _Step:
 
 def _work(function: Callable[[], Any]) -> _Step:
     """Return a step that reads or writes files. The async driver runs it in a thread."""
-    return _Step(function, partial(asyncio.to_thread, function))
+
+    async def run_async() -> Any:
+        with cancel_after():
+            return await asyncio.to_thread(function)
+
+    return _Step(function, run_async)
 
 
 def _flow(

@@ -175,7 +175,7 @@ def _shrink(data: bytes) -> bytes:
         SourceError: If the file is not an image.
         InvalidImageError: If the image is corrupt, or too expensive to decode.
     """
-    with translate_decoder_errors(SourceError("The file is not an image.")):
+    with translate_decoder_errors(lambda: SourceError("The file is not an image.")):
         with open_source(data) as image:
             # A JPEG is decoded at a reduced size. A HEIC file's own thumbnail may differ from it.
             if image.format != "HEIF":

@@ -26,6 +26,7 @@ from langchain_image_variation.batch.rows import (
     image_row,
     read_columns,
 )
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import (
     SIZES,
     CreateImageVariationRequest,
@@ -226,15 +227,16 @@ class VariationBatch:
         import asyncio
 
         flow = self._flow(source)
-        step = await asyncio.to_thread(next, flow)
-        while isinstance(step, _EngineCall):
-            try:
-                response = await call_engine_async(step.engine, step.request)
-            except ImageVariationError as error:
-                step = await asyncio.to_thread(flow.throw, error)
-            else:
-                step = await asyncio.to_thread(flow.send, response)
-        return step
+        with cancel_after():
+            step = await asyncio.to_thread(next, flow)
+            while isinstance(step, _EngineCall):
+                try:
+                    response = await call_engine_async(step.engine, step.request)
+                except ImageVariationError as error:
+                    step = await asyncio.to_thread(flow.throw, error)
+                else:
+                    step = await asyncio.to_thread(flow.send, response)
+            return step
 
     def read_job(self, source: SourceRow) -> Job:
         """Return the settings for a source.

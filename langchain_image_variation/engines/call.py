@@ -93,8 +93,6 @@ async def call_engine_async(
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    finally:
-        cancel_event.set()
     return _checked_answer(answer, request, reporter)
 
 

@@ -6,9 +6,11 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
+
+from langchain_image_variation.cancellation import cancel_after, cancellation
 
 __all__ = [
     "Progress",
@@ -87,19 +89,7 @@ class ProgressReporter:
             raise
 
 
-_cancel_event: ContextVar[threading.Event | None] = ContextVar("_cancel_event", default=None)
 _reporter: ContextVar[ProgressReporter | None] = ContextVar("_reporter", default=None)
-
-
-def cancellation() -> Callable[[], bool]:
-    """Return a function that says whether the call was cancelled.
-
-    For engines: call this once in `create_variation`. Call the function it returns every now and
-    then, from any thread. Once it returns True, nobody waits for the answer: raise any error to
-    stop.
-    """
-    event = _cancel_event.get()
-    return event.is_set if event is not None else lambda: False
 
 
 def progress_reporter() -> ProgressReporter:
@@ -119,12 +109,12 @@ def call_context(
 
     Args:
         reporter: The reporter of the call.
-        cancel_event: Set when the call is cancelled. None keeps the event of the call around this
-            one, so an engine that calls another engine passes its cancellation on.
+        cancel_event: Set when the call is cancelled, and when the block ends. An engine that calls
+            another engine passes its own cancellation on, even if this is None.
     """
-    tokens = _cancel_event.set(cancel_event or _cancel_event.get()), _reporter.set(reporter)
+    token = _reporter.set(reporter)
     try:
-        yield
+        with nullcontext() if cancel_event is None else cancel_after(cancel_event):
+            yield
     finally:
-        _cancel_event.reset(tokens[0])
-        _reporter.reset(tokens[1])
+        _reporter.reset(token)

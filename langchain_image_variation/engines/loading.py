@@ -12,18 +12,17 @@ If an engine needs an extra of its distribution, the entry point names it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.traits import engine_options, required_options
+from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
     EngineError,
     EngineNotFoundError,
-    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
 )
@@ -143,17 +142,12 @@ def _declared_name(module: str, qualname: str) -> str | None:
     return None
 
 
-@contextmanager
-def _failures(what: str) -> Iterator[None]:
+def _failures(what: str) -> ErrorTranslation:
     """Turn an error from outside the tree into an `EngineError` that does not show its text."""
-    try:
-        yield
-    except ImageVariationError:
-        raise
-    except Exception as error:
-        raise EngineError(
-            f"{what}: {type(error).__name__}. This is a bug in the engine."
-        ) from error
+    return ErrorTranslation(
+        lambda error: EngineError(f"{what}: {type(error).__name__}. This is a bug in the engine."),
+        is_chained=True,
+    )
 
 
 def _entry_points() -> EntryPoints:

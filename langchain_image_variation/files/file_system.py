@@ -6,12 +6,12 @@ contain a password.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
-    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
     OutputError,
@@ -204,24 +204,17 @@ class FileSystem:
         self.files.makedirs(self.path(folder), exist_ok=True)
         write()
 
-    @contextmanager
-    def translate_errors(self, problem: str) -> Iterator[None]:
-        """Re-raise everything that the file system raises as an `OutputError`.
+    def translate_errors(self, problem: str) -> ErrorTranslation:
+        """Return a context manager that turns errors of the file system into `OutputError`.
 
         Args:
             problem: The rest of a sentence about the storage, such as "could not read 'a.png'".
-
-        Raises:
-            OutputError: If the block raises an exception that is not an `ImageVariationError`.
         """
-        try:
-            yield
-        except ImageVariationError:
-            raise
-        except Exception as error:
-            raise OutputError(
+        return ErrorTranslation(
+            lambda error: OutputError(
                 f"The {self.kind} storage {problem} ({type(error).__name__})."
-            ) from None
+            )
+        )
 
     def _write_atomically(self, name: str, write: Callable[[str], None]) -> None:
         if not self.can_rename:

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.cancellation import cancel_after, cancelled_error
 from langchain_image_variation.http.deadline import DeadlineTransport, phase_timeouts, use_deadline
 from langchain_image_variation.http.tls import ssl_context
 
@@ -107,7 +107,7 @@ class Driver:
 
     def _perform(self, step: Send | Wait | Work) -> Any:
         if self._is_cancelled():
-            raise _cancelled_error()
+            raise cancelled_error()
         if isinstance(step, Send):
             return self._send(step)
         if isinstance(step, Wait):
@@ -137,7 +137,7 @@ class Driver:
         end = time.monotonic() + seconds
         while (time_left := end - time.monotonic()) > 0:
             if self._is_cancelled():
-                raise _cancelled_error()
+                raise cancelled_error()
             time.sleep(min(time_left, _POLL_INTERVAL))
 
 
@@ -173,7 +173,8 @@ class AsyncDriver:
             return await self._send(step)
         if isinstance(step, Wait):
             return await anyio.sleep(step.seconds)
-        return await anyio.to_thread.run_sync(step.function, abandon_on_cancel=True)
+        with cancel_after():
+            return await anyio.to_thread.run_sync(step.function, abandon_on_cancel=True)
 
     async def _send(self, step: Send) -> None:
         step.request.extensions["timeout"] = phase_timeouts(step.timeout, step.deadline)
@@ -206,10 +207,6 @@ own, which closes the connection. Cancelling a TLS handshake does not make httpc
 
 _POLL_INTERVAL = 0.2
 """Seconds between two checks of a waiting thread whether its call was cancelled."""
-
-
-def _cancelled_error() -> EngineError:
-    return EngineError("The call was cancelled.")
 
 
 def _read(step: Send, response: httpx.Response) -> None:

@@ -4,7 +4,7 @@ The plugin is used directly: registering it with Pillow would change what other 
 can open.
 """
 
-import io
+from typing import IO
 
 from PIL import Image
 
@@ -13,14 +13,14 @@ from langchain_image_variation.exceptions import MissingExtraError
 __all__ = ["open_heic"]
 
 
-def open_heic(data: bytes) -> Image.Image:
+def open_heic(file: IO[bytes]) -> Image.Image:
     """Open a HEIC file without decoding its pixels.
 
     libheif applies the rotation and the mirroring of the file when it decodes, as its
     specification requires. It decodes no image that is larger than its header says.
 
     Args:
-        data: The bytes of a file.
+        file: An open file.
 
     Raises:
         MissingExtraError: If pillow-heif is not installed. Its own exceptions propagate.
@@ -32,4 +32,4 @@ def open_heic(data: bytes) -> Image.Image:
         raise MissingExtraError.for_package(
             "A HEIC image", error.name, "langchain-image-variation[heif]"
         ) from None
-    return HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]  # it has no types
+    return HeifImageFile(file)  # type: ignore[no-untyped-call]  # it has no types

@@ -13,7 +13,8 @@ __all__ = ["SIGNATURE", "Segment", "count_scanned_samples", "read_segments"]
 SIGNATURE = b"\xff\xd8\xff"
 """The first bytes of every JPEG file: its first marker and the start of the second."""
 
-_SOI, _EOI, _SOS, _DHP, _APP1, _APP2 = 0xD8, 0xD9, 0xDA, 0xDE, 0xE1, 0xE2
+_SOI, _EOI, _SOS, _DQT, _DHP = 0xD8, 0xD9, 0xDA, 0xDB, 0xDE
+_APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _RESERVED = frozenset({0xC8, *range(0xF0, 0xFE)})
 # Restart markers and stuffed zeros belong to the data of a scan, and 0xFF may be repeated before a
@@ -55,6 +56,16 @@ class Segment(NamedTuple):
     def is_exif(self) -> bool:
         """Whether the segment holds Exif, or a part of it."""
         return self.marker == _APP1 and bytes(self.body[:6]) == b"Exif\0\0"
+
+    @property
+    def is_photoshop(self) -> bool:
+        """Whether the segment holds blocks of Photoshop, such as captions and paths."""
+        return self.marker == _APP13 and bytes(self.body[:14]) == b"Photoshop 3.0\0"
+
+    @property
+    def is_quantization(self) -> bool:
+        """Whether the segment holds quantization tables (DQT)."""
+        return self.marker == _DQT
 
     @property
     def is_index(self) -> bool:

@@ -6,19 +6,23 @@ Pixels are Pillow images in one of four plain modes with 8 bits per sample: "L",
 
 import hashlib
 import io
+import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from types import TracebackType
 
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
+from langchain_image_variation.cancellation import check_cancellation
+from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
     OutputError,
 )
+from langchain_image_variation.images.bounded_file import BoundedFile
 from langchain_image_variation.images.color import (
     convert_to_srgb,
     gamma_table,
@@ -47,7 +51,12 @@ from langchain_image_variation.images.png.chunks import (
     strip_metadata,
 )
 from langchain_image_variation.images.png.scanlines import check_scanlines
-from langchain_image_variation.images.work_limits import MAX_PIXELS, check_work
+from langchain_image_variation.images.work_limits import (
+    MAX_PIXELS,
+    check_size,
+    check_work,
+    max_reads,
+)
 
 __all__ = [
     "PLAIN_MODES",
@@ -92,7 +101,7 @@ def decode(png: SquarePNG) -> Image.Image:
             has no color in the palette.
     """
     with (
-        translate_decoder_errors(corrupt_png("its pixels cannot be decoded")),
+        translate_decoder_errors(lambda: corrupt_png("its pixels cannot be decoded")),
         open_png(png.data) as image,
     ):
         return normalize(image)
@@ -107,20 +116,21 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
             Pillow knows.
 
     Raises:
-        InvalidImageError: If the file takes too much work to decode, or if it is AVIF and Pillow
-            was built without it. Pillow's own exceptions propagate: call this inside
-            `translate_decoder_errors`.
+        InvalidImageError: If the file takes too much work to decode, now or when its pixels are
+            loaded, or if it is AVIF and Pillow was built without it. Pillow's own exceptions
+            propagate: call this inside `translate_decoder_errors`.
         MissingExtraError: If the file is HEIC and pillow-heif is not installed.
     """
     check_work(data)
     format = recognize_supported(data)
     if formats is not None and format not in formats:
         raise UnidentifiedImageError
-    if format == "HEIC":
-        return open_heic(data)
     if format == "AVIF":
         _check_avif_support()
-    return Image.open(io.BytesIO(data), formats=formats)
+    file = BoundedFile(data, max_reads(data))
+    image = open_heic(file) if format == "HEIC" else Image.open(file, formats=formats)
+    check_size(*image.size)
+    return image
 
 
 def _check_avif_support() -> None:
@@ -214,20 +224,17 @@ def decode_result(data: bytes) -> Image.Image:
         OutputError: If the result is not a readable image in one of these formats, has more than
             `MAX_PIXELS` pixels, or takes too much work to decode.
     """
-    failure = OutputError("A result is not a readable PNG, JPEG or WebP image.")
-    too_large_error = OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.")
 
     def open_result() -> Image.Image:
         try:
-            image = open_image(data, ("PNG", "JPEG", "WEBP"))
+            return open_image(data, ("PNG", "JPEG", "WEBP"))
         except Image.DecompressionBombError:
-            raise too_large_error from None
-        if image.width * image.height > MAX_PIXELS:
-            raise too_large_error
-        return image
+            raise OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.") from None
 
     try:
-        with translate_decoder_errors(failure):
+        with translate_decoder_errors(
+            lambda: OutputError("A result is not a readable PNG, JPEG or WebP image.")
+        ):
             return normalize(load_deep_samples(open_result))
     except InvalidImageError as error:
         raise OutputError(f"A result cannot be decoded: {error.message}") from None
@@ -252,22 +259,6 @@ def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Ima
     elif data.startswith(SIGNATURE):
         return data, image
     return encode(image), image
-
-
-@contextmanager
-def translate_decoder_errors(failure: ImageVariationError) -> Iterator[None]:
-    """Raise `failure` instead of anything that Pillow raises in the block; hide its warnings.
-
-    Pillow's messages are dropped, because they may contain memory addresses and paths.
-    """
-    try:
-        with _pillow_warnings_ignored:
-            yield
-    except ImageVariationError:
-        raise
-    # For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error.
-    except Exception:
-        raise failure from None
 
 
 class _PillowWarningsIgnored:
@@ -299,6 +290,34 @@ class _PillowWarningsIgnored:
 _pillow_warnings_ignored = _PillowWarningsIgnored()
 
 
+def translate_decoder_errors(make_error: Callable[[], ImageVariationError]) -> ErrorTranslation:
+    """Replace anything that Pillow raises in the block by an error of ours; hide its warnings.
+
+    For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error. Its
+    messages are dropped, because they may contain memory addresses and paths.
+
+    Args:
+        make_error: Returns the error to raise.
+    """
+    return _DecoderErrorTranslation(lambda _: make_error())
+
+
+class _DecoderErrorTranslation(ErrorTranslation):
+    """Also ignores Pillow's warnings in the block."""
+
+    def __enter__(self) -> None:
+        _pillow_warnings_ignored.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _pillow_warnings_ignored.__exit__()
+        super().__exit__(kind, error, traceback)
+
+
 def normalize(
     image: Image.Image,
     box: tuple[int, int, int, int] | None = None,
@@ -319,6 +338,7 @@ def normalize(
     """
     # In a PNG file, EXIF may come after the pixels.
     image.load()
+    check_cancellation()
     transposition = _UPRIGHT.get(_orientation(image))
     icc, gamma = read_profile(image), read_gamma(image)
     original, box = image, box or (0, 0, *image.size)
@@ -396,6 +416,7 @@ _STRIP = 256
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yield copies of strips of full width, each with the row where it begins."""
     for top in range(0, image.height, _STRIP):
+        check_cancellation()
         yield top, image.crop((0, top, image.width, min(top + _STRIP, image.height)))
 
 
@@ -406,6 +427,7 @@ def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
         image: An image in a plain mode.
         compress_level: 0 (none) to 9 (smallest).
     """
+    check_cancellation()
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
@@ -480,17 +502,27 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     # Few images need this, and the import takes longer than converting most images.
     import numpy as np
 
-    samples = np.asarray(image)
-    finite_samples = samples[np.isfinite(samples)]
-    low, high = (finite_samples.min(), finite_samples.max()) if finite_samples.size else (0, 0)
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0, 65535
-    scale = 255 / (float(high) - float(low)) if high > low else 0.0
-    scaled_samples = (np.nan_to_num(samples, posinf=high, neginf=low) - float(low)) * scale
-    gray = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))
+    low, high = math.inf, -math.inf
+    for _, part in _strips(image):
+        samples = np.asarray(part)
+        finite_samples = samples[np.isfinite(samples)]
+        if finite_samples.size:
+            low = min(low, float(finite_samples.min()))
+            high = max(high, float(finite_samples.max()))
+    if image.mode != "F" and 0 <= low and high <= 65535:
+        low, high = 0.0, 65535.0
+    scale = 255 / (high - low) if high > low else 0.0
     transparent_value = image.info.get("transparency")
-    if isinstance(transparent_value, int):
-        gray.putalpha(
-            Image.fromarray(np.where(samples == transparent_value, 0, 255).astype(np.uint8))
-        )
+    has_alpha = isinstance(transparent_value, int)
+    gray = Image.new("LA" if has_alpha else "L", image.size)
+    for top, part in _strips(image):
+        samples = np.asarray(part)
+        # In 32 bits, the difference of extreme samples would overflow.
+        finite_samples = np.nan_to_num(samples.astype(np.float64), posinf=high, neginf=low)
+        scaled_samples = (finite_samples - low) * scale if scale else np.zeros(samples.shape)
+        strip = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))
+        if has_alpha:
+            alpha = np.where(samples == transparent_value, 0, 255).astype(np.uint8)
+            strip.putalpha(Image.fromarray(alpha))
+        gray.paste(strip, (0, top))
     return gray

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
 from langchain_image_variation.images.pixels import encode, normalize, whiten_hidden_colors
@@ -137,6 +138,7 @@ def _largest_png_size(image: Image.Image) -> int:
     """
     filter_counts = [[0] * 256 for _ in range(3)]
     for top in range(0, image.height, _STRIP):
+        check_cancellation()
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
         left, above = ImageChops.offset(strip, 1, 0), ImageChops.offset(strip, 0, 1)
         for counts, prediction in zip(

@@ -1,17 +1,20 @@
 """Limits on decoding work, checked from the structure of a file before it is decoded.
 
 Limits on bytes and pixels are not enough: a file of a few hundred kilobytes can keep a decoder busy
-for hours. Every file that we did not write passes `check_work` before Pillow sees it.
+for hours. Every file that we did not write passes `check_work` before Pillow sees it, and Pillow
+reads it through a `BoundedFile`, which limits what can't be seen in the structure.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice, takewhile
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images import jpeg, tiff
+from langchain_image_variation.images import bmp, jpeg, tiff, webp
 from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = [
+    "MAX_EXIF_NUMBERS",
     "MAX_EXIF_OVERLAP",
     "MAX_HEIF_PIXELS",
     "MAX_JPEG_EXIF_SEGMENTS",
@@ -20,13 +23,62 @@ __all__ = [
     "MAX_JPEG_SCANS",
     "MAX_JPEG_SEGMENTS",
     "MAX_JPEG_STRAY_BYTES",
+    "MAX_JPEG_TABLE_BYTES",
     "MAX_PIXELS",
+    "MAX_READS",
+    "MAX_RLE_PIXELS",
+    "MAX_RLE_READS",
+    "MAX_TIFF_PARTS",
+    "MAX_TILE_PIXELS",
+    "MAX_WEBP_CHUNKS",
+    "MIN_SIDE",
+    "check_size",
     "check_work",
+    "max_reads",
 ]
 
 MAX_PIXELS = 89_478_485
 """An image that is decoded may have at most this many pixels: Pillow's own limit, a quarter of a GB
 as RGB samples. Pillow only warns about an image of up to twice as many."""
+
+MIN_SIDE = 64
+"""A side of fewer pixels counts as this many in the limit on pixels, because each row costs time
+and memory too. A PNG of 1 x 89,478,485 pixels took 4 seconds and 770 MB."""
+
+MAX_READS = 262_144
+"""Pillow may call `read` this many times for a file, or once for every 32 bytes of it. Its readers,
+which are written in Python, take up to 2 microseconds for each. Blocks of GIF files, the smallest
+parts that encoders write, have 255 bytes and take 2 calls."""
+
+MAX_RLE_PIXELS = 2**24
+"""A BMP image in run lengths may have at most this many pixels, 4096 x 4096, because Pillow decodes
+this format in Python. It is from the time of screens with 256 colors."""
+
+MAX_RLE_READS = 2**22
+"""Pillow may call `read` this many times for a BMP image in run lengths, but only about twice for
+each pixel. It calls it twice for each run. Simple encoders write a run for each pixel of noise."""
+
+MAX_WEBP_CHUNKS = 16_384
+"""A WebP file may have this many chunks, or one for every 256 bytes, because libwebp keeps a record
+of each. Animations have one for each frame."""
+
+MAX_TIFF_PARTS = 16_384
+"""A TIFF image may have this many strips or tiles, or one for every 1,024 pixels of each plane:
+rows of 1,024 pixels, or tiles of 32 x 32. Pillow keeps a record of each, and sets up a decoder.
+Encoders write strips of 8 KB or more, and tiles of at least 64 x 64."""
+
+MAX_TILE_PIXELS = 2**24
+"""The tiles of a TIFF image may have at most this many pixels in total, or four times as many as
+the image. They are decoded in full, even if the image fills only a corner of them."""
+
+MAX_EXIF_NUMBERS = 262_144
+"""The directories of Exif, of an MPO file's index or of a TIFF file may hold at most this many
+numbers, because Pillow makes a Python object of each. The longest list that TIFF 6.0 defines is the
+palette of a 16-bit image, with 196,608 numbers."""
+
+MAX_JPEG_TABLE_BYTES = 65_536
+"""The quantization tables before the first scan of a JPEG file may have at most this many bytes in
+total, because Pillow parses them in Python. The four tables that a decoder can use have 516."""
 
 MAX_JPEG_SCANS = 100
 """A JPEG file may have at most this many scans, because each costs a pass over the whole image,
@@ -43,8 +95,9 @@ MAX_JPEG_SEGMENTS = 16_384
 of 64 MB fills about a thousand."""
 
 MAX_JPEG_EXIF_SEGMENTS = 64
-"""Exif may have at most this many segments (4 MB), because Pillow copies all previous segments each
-time it appends one. Cameras write one, rarely more."""
+"""Exif and Photoshop's blocks may each have at most this many segments (4 MB). Pillow copies all
+previous segments of Exif each time it appends one, and parses the blocks in Python. Cameras write
+one of each, rarely more."""
 
 MAX_EXIF_OVERLAP = 4
 """The values in the directories of Exif, of an MPO file's index or of a TIFF file may be at most
@@ -60,14 +113,38 @@ MAX_JPEG_STRAY_BYTES = 65_536
 Pillow skips them one at a time. Encoders write none, or a few to align a segment."""
 
 
-MAX_PIXELS = 89_478_485
-"""The maximum number of pixels of an image: Pillow's own limit, a quarter of a GB as RGB
-samples."""
-
 MAX_HEIF_PIXELS = 4 * MAX_PIXELS
 """The parts of an AVIF or HEIC file that are decoded for its image may have at most this many
 pixels, counting each use of a part. Photos are put together from tiles, which are decoded once and
 then copied, and transparency is a second image. So twice the largest image, and transparency."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image that has too many pixels, or too many rows or columns of few pixels.
+
+    Raises:
+        InvalidImageError: If it has.
+    """
+    if width * height > MAX_PIXELS:
+        raise InvalidImageError(
+            f"image is {width}x{height}, {width * height:,} pixels; the limit is {MAX_PIXELS:,}. "
+            "Scale it down first."
+        )
+    if max(width, MIN_SIDE) * max(height, MIN_SIDE) > MAX_PIXELS:
+        raise InvalidImageError(
+            f"image is {width}x{height}, which is too long and narrow. A side of fewer than "
+            f"{MIN_SIDE} pixels counts as {MIN_SIDE}, and the limit is {MAX_PIXELS:,} pixels. "
+            "Crop it first."
+        )
+
+
+def max_reads(data: bytes) -> int:
+    """Return how many times Pillow may call `read` for a file."""
+    size = bmp.read_run_lengths(data)
+    if size is not None:
+        # Each pixel may be a run, and each row has an end.
+        return min(MAX_RLE_READS, 2 * size.width * size.height + 8 * size.height + 1024)
+    return max(MAX_READS, len(data) // 32)
 
 
 def check_work(data: bytes) -> None:
@@ -80,20 +157,36 @@ def check_work(data: bytes) -> None:
         data: The bytes of a file of any kind.
 
     Raises:
-        InvalidImageError: If the file is a JPEG of a kind that libjpeg does not decode, if it has
-            more than one frame header, or if its scans, the samples in its scans, its segments, the
-            bytes outside its segments or its overlapping metadata exceed a limit of this module; if
-            it is a TIFF file with more overlapping values than `MAX_EXIF_OVERLAP` allows; or if the
-            parts of an AVIF or HEIC file exceed a limit of this module or of `isobmff`.
+        InvalidImageError: If the structure of the file exceeds a limit of this module or of
+            `isobmff`, or if it is a JPEG of a kind that libjpeg does not decode.
     """
     if data.startswith(jpeg.SIGNATURE):
         _check_jpeg(data)
+    elif data.startswith(tiff.SIGNATURES):
+        _check_tiff(data)
+    elif webp.is_webp(data):
+        _check_webp(data)
     elif recognize_supported(data) in ("AVIF", "HEIC"):
         _check_heif(data)
-    elif tiff.count_value_bytes(data) > MAX_EXIF_OVERLAP * len(data):
+    else:
+        _check_bmp(data)
+
+
+def _check_bmp(data: bytes) -> None:
+    size = bmp.read_run_lengths(data)
+    if size is not None and size.width * size.height > MAX_RLE_PIXELS:
         raise InvalidImageError(
-            f"image is a TIFF file whose values overlap more than {MAX_EXIF_OVERLAP} times, "
-            "the limit. Save it again without its metadata."
+            f"image is a BMP file in run lengths of {size.width}x{size.height} pixels; the limit "
+            f"is {MAX_RLE_PIXELS:,} pixels. Save it as a PNG file."
+        )
+
+
+def _check_webp(data: bytes) -> None:
+    limit = max(MAX_WEBP_CHUNKS, len(data) // 256)
+    if webp.count_chunks(data, limit + 1) > limit:
+        raise InvalidImageError(
+            f"image is a WebP file with more than {limit:,} chunks, the limit. Save it again with "
+            "fewer frames."
         )
 
 
@@ -113,11 +206,91 @@ def _check_heif(data: bytes) -> None:
             f"the limit is {MAX_HEIF_PIXELS:,}. Export it as PNG or JPEG."
         )
     for block in structure.exif:
-        if tiff.count_value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
-            raise InvalidImageError(
-                "image is an AVIF or HEIC file whose metadata values overlap more than "
-                f"{MAX_EXIF_OVERLAP} times, the limit. Save it again without its metadata."
-            )
+        _check_directories(block, "an AVIF or HEIC file whose metadata")
+
+
+def _check_tiff(data: bytes) -> None:
+    directories = _check_directories(data, "a TIFF file whose")
+    if not directories:
+        return
+    layout = tiff.read_layout(directories[0])
+    if layout.has_duplicates:
+        raise InvalidImageError(
+            "image is a TIFF file that states its size or the place of its pixels twice. "
+            "Save it again."
+        )
+    for grid in layout.grids:
+        _check_grid(grid, layout.width * layout.height)
+    _check_jpeg_parts(data, tiff.read_jpeg_parts(directories[0]))
+
+
+def _check_grid(grid: tiff.Grid, pixels: int) -> None:
+    limit = max(MAX_TIFF_PARTS, grid.planes * pixels // 1024)
+    if grid.parts > limit:
+        raise InvalidImageError(
+            f"image is a TIFF file with {grid.parts:,} strips or tiles; the limit is {limit:,}. "
+            "Save it again with larger ones."
+        )
+    if grid.claimed_parts > grid.parts:
+        raise InvalidImageError(
+            f"image is a TIFF file with {grid.claimed_parts:,} strips or tiles, but its pixels "
+            f"fill only {grid.parts:,}. Save it again."
+        )
+    limit = max(MAX_TILE_PIXELS, 4 * pixels)
+    if grid.decoded_pixels > limit:
+        raise InvalidImageError(
+            f"image is a TIFF file whose tiles have {grid.decoded_pixels:,} pixels; the limit is "
+            f"{limit:,} for an image of {pixels:,}. Save it again with smaller tiles."
+        )
+
+
+def _check_jpeg_parts(data: bytes, jpeg_parts: Sequence[tuple[int, int]]) -> None:
+    """Refuse JPEG parts whose scans read too many samples. Several parts may share their bytes."""
+    parts = Counter(jpeg_parts)
+    # libtiff reads a part without a length up to the end of the file.
+    files = {(start, size): data[start : start + size if size else None] for start, size in parts}
+    if sum(len(file) for file in files.values()) > MAX_EXIF_OVERLAP * len(data):
+        raise InvalidImageError(
+            "image is a TIFF file whose strips or tiles overlap more than "
+            f"{MAX_EXIF_OVERLAP} times, the limit. Save it again."
+        )
+    samples = sum(
+        count * sum(jpeg.count_scanned_samples(jpeg.read_segments(files[part])))
+        for part, count in parts.items()
+        if len(files[part]) > 2
+    )
+    if samples > MAX_JPEG_SAMPLES:
+        raise InvalidImageError(
+            f"image is a TIFF file whose JPEG scans read {samples:,} samples; the limit is "
+            f"{MAX_JPEG_SAMPLES:,}. Save it again with another compression."
+        )
+
+
+def _check_directories(block: bytes, subject: str) -> list[tiff.Directory]:
+    """Return the directories of a block, unless Pillow would copy or convert too much of them.
+
+    Args:
+        block: A TIFF file, or a block of the same form.
+        subject: What the message says before the limit that is exceeded.
+    """
+    directories = list(tiff.read_directories(block))
+    if any(len(directory.entries) > tiff.MAX_ENTRIES for directory in directories):
+        raise InvalidImageError(
+            f"image is {subject} directory has more than {tiff.MAX_ENTRIES:,} entries, the limit. "
+            "Save it again without its metadata."
+        )
+    if sum(directory.value_bytes for directory in directories) > MAX_EXIF_OVERLAP * len(block):
+        raise InvalidImageError(
+            f"image is {subject} values overlap more than {MAX_EXIF_OVERLAP} times, the limit. "
+            "Save it again without its metadata."
+        )
+    numbers = sum(directory.numbers for directory in directories)
+    if numbers > MAX_EXIF_NUMBERS:
+        raise InvalidImageError(
+            f"image is {subject} values include {numbers:,} numbers; the limit is "
+            f"{MAX_EXIF_NUMBERS:,}. Save it again without its metadata."
+        )
+    return directories
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -161,19 +334,23 @@ def _check_frame(header: Sequence[jpeg.Segment]) -> None:
 
 def _check_metadata(header: Sequence[jpeg.Segment]) -> None:
     exif = [segment.body[6:] for segment in header if segment.is_exif]
-    if len(exif) > MAX_JPEG_EXIF_SEGMENTS:
+    photoshop_blocks = sum(segment.is_photoshop for segment in header)
+    for count, name in ((len(exif), "Exif"), (photoshop_blocks, "Photoshop's blocks")):
+        if count > MAX_JPEG_EXIF_SEGMENTS:
+            raise InvalidImageError(
+                f"image is a JPEG file with {count:,} segments of {name}; the limit is "
+                f"{MAX_JPEG_EXIF_SEGMENTS}. Save it again without its metadata."
+            )
+    table_bytes = sum(len(segment.body) for segment in header if segment.is_quantization)
+    if table_bytes > MAX_JPEG_TABLE_BYTES:
         raise InvalidImageError(
-            f"image is a JPEG file with {len(exif):,} segments of Exif; the limit is "
-            f"{MAX_JPEG_EXIF_SEGMENTS}. Save it again without its metadata."
+            f"image is a JPEG file with {table_bytes:,} bytes of quantization tables; the limit is "
+            f"{MAX_JPEG_TABLE_BYTES:,}. Save it again."
         )
     # Pillow reads the last of several indexes, and skips a second identifier in Exif.
     index = [segment.body[4:] for segment in header if segment.is_index][-1:]
     for block in (b"".join(exif).removeprefix(b"Exif\0\0"), b"".join(index)):
-        if tiff.count_value_bytes(block) > MAX_EXIF_OVERLAP * len(block):
-            raise InvalidImageError(
-                "image is a JPEG file whose metadata values overlap more than "
-                f"{MAX_EXIF_OVERLAP} times, the limit. Save it again without its metadata."
-            )
+        _check_directories(block, "a JPEG file whose metadata")
 
 
 def _check_scans(segments: Sequence[jpeg.Segment]) -> None:

@@ -13,6 +13,7 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     CreateImageVariationRequest,
@@ -230,7 +231,8 @@ class Handlers:
             self._room(form.request),
         ):
             response = await self._call_engine(engine, form.request, progress)
-            return await asyncio.to_thread(self._build_body, response, form.request, base_url)
+            with cancel_after():
+                return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
     def _room(self, request: CreateImageVariationRequest) -> AbstractAsyncContextManager[None]:
         """Make sure, before the engine works, that the store has room for its images."""

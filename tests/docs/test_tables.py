@@ -16,6 +16,7 @@ from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
+from langchain_image_variation.images.bounded_file import MAX_REREAD
 from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.isobmff import (
     MAX_BOXES,
@@ -24,14 +25,23 @@ from langchain_image_variation.images.isobmff import (
     MAX_UNITS,
 )
 from langchain_image_variation.images.png.chunks import MAX_CHUNKS
+from langchain_image_variation.images.tiff import MAX_ENTRIES
 from langchain_image_variation.images.work_limits import (
+    MAX_EXIF_NUMBERS,
     MAX_EXIF_OVERLAP,
     MAX_HEIF_PIXELS,
     MAX_JPEG_EXIF_SEGMENTS,
     MAX_JPEG_SAMPLES,
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
+    MAX_JPEG_TABLE_BYTES,
     MAX_PIXELS,
+    MAX_READS,
+    MAX_RLE_PIXELS,
+    MAX_TIFF_PARTS,
+    MAX_TILE_PIXELS,
+    MAX_WEBP_CHUNKS,
+    MIN_SIDE,
 )
 from langchain_image_variation.output import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
@@ -121,11 +131,23 @@ def test_the_limits_of_images_match_the_code() -> None:
     limits = table("docs/security.md", "| limit | value |")
     for limit, value in {
         "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
-        "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
+        "pixels of a source": (
+            f"{MAX_SOURCE_PIXELS:,}, read from its header; a side of fewer than {MIN_SIDE} pixels "
+            f"counts as {MIN_SIDE}"
+        ),
         "scans of a JPEG": f"{MAX_JPEG_SCANS},",
         "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
-        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} of Exif",
+        "chunks of a WebP": f"{MAX_WEBP_CHUNKS:,},",
+        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} each of Exif",
+        "quantization tables of a JPEG": f"{MAX_JPEG_TABLE_BYTES:,} bytes",
+        "metadata numbers of a JPEG, TIFF, AVIF or HEIC": (
+            f"{MAX_EXIF_NUMBERS:,}, in directories of at most {MAX_ENTRIES:,} entries"
+        ),
+        "strips or tiles of a TIFF": f"{MAX_TIFF_PARTS:,},",
+        "pixels in the tiles of a TIFF": f"{MAX_TILE_PIXELS:,},",
+        "pixels of a BMP in run lengths": f"{MAX_RLE_PIXELS:,} |",
+        "reads of a file": f"{MAX_READS:,}, or one per 32 bytes, and {MAX_REREAD} times its length",
         "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
         "structure of an AVIF or HEIC": (
             f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "

@@ -15,6 +15,7 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.exceptions import (
     DownloadError,
+    EngineError,
     EngineResponseError,
     EngineTimeoutError,
     OutputError,
@@ -124,7 +125,7 @@ def test_a_result_with_too_many_pixels_is_refused(call: Caller, size: tuple[int,
     large = SIGNATURE + header + PNG[PNG.index(b"IDAT") - 4 :]
     body = json.dumps({"data": [{"b64_json": b64(large)}, {"b64_json": b64()}]}).encode()
     first, second = call(answering(ok(body))[0], {"n": 2}, normalize=True).data
-    with pytest.raises(OutputError, match="more than 89,478,485 pixels, the limit"):
+    with pytest.raises(OutputError, match=r"89,478,485 pixels, the limit|limit is 89,478,485"):
         first.read()
     assert SquarePNG(second.read()).side == 256
 
@@ -138,6 +139,16 @@ def test_nothing_is_converted_after_the_deadline() -> None:
     with pytest.raises(OutputError, match="not converted before the deadline; raise deadline"):
         answer.data[0].read()
     assert answer.data[1].failure is earlier_failure
+
+
+def test_a_cancelled_call_ends_between_images() -> None:
+    """A cancelled call converts no image after the current one."""
+    answer = ImagesResponse.from_pngs([PNG] * 3, response_format="b64_json")
+    budget = Budget(time.monotonic() + 600, MAX_ANSWER_BYTES)
+    is_cancelled = iter([False, True]).__next__
+    with pytest.raises(EngineError, match="cancelled"):
+        Driver(None, is_cancelled).run(normalize_images(answer, 256, budget))
+    assert [SquarePNG(image.read()).side for image in answer.data] == [256, 8, 8]
 
 
 def test_nothing_is_downloaded_after_the_deadline() -> None:

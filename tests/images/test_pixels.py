@@ -55,6 +55,21 @@ def test_floats_are_scaled() -> None:
 
 
 @pytest.mark.parametrize(
+    "values", [(-3.4e38, 0.0, 3.4e38), (0.0, 7e-46, 1.4e-45), (-3e38, float("nan"), 1e30)]
+)
+def test_extreme_floats_are_scaled(values: tuple[float, float, float]) -> None:
+    """The largest and the smallest samples that a float can hold are scaled without a warning."""
+    image = Image.new("F", (3, 300))
+    for x, value in enumerate(values):
+        image.paste(value, (x, 0, x + 1, 300))
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    with Image.open(buffer) as file:
+        gray = normalize(file)
+    assert (gray.getpixel((0, 299)), gray.getpixel((2, 0))) == (0, 255)
+
+
+@pytest.mark.parametrize(
     ("mode", "transparent", "expected"),
     [("I;16", 1000, "LA"), ("L", 7, "LA"), ("RGB", (7, 8, 9), "RGBA"), ("P", 0, "RGBA")],
 )
@@ -143,7 +158,7 @@ def test_pillows_messages_are_hidden() -> None:
     """Only our own text leaves the block, without an exception of Pillow's chained to it."""
     with (
         pytest.raises(InvalidImageError) as caught,
-        translate_decoder_errors(InvalidImageError("ours")),
+        translate_decoder_errors(lambda: InvalidImageError("ours")),
     ):
         raise OSError("<_io.BytesIO object at 0x7f>")
     assert caught.value.__suppress_context__
@@ -156,7 +171,7 @@ def test_only_pillows_warnings_are_ignored() -> None:
 
     def decode_often() -> None:
         for _ in range(50):
-            with translate_decoder_errors(InvalidImageError("ours")):
+            with translate_decoder_errors(lambda: InvalidImageError("ours")):
                 warnings.warn_explicit("broken EXIF", UserWarning, "x.py", 1, "PIL.TiffImagePlugin")
 
     with ThreadPoolExecutor(8) as threads:
@@ -165,6 +180,6 @@ def test_only_pillows_warnings_are_ignored() -> None:
     assert list(warnings.filters) == before
     with (
         pytest.warns(UserWarning, match="theirs"),
-        translate_decoder_errors(InvalidImageError("ours")),
+        translate_decoder_errors(lambda: InvalidImageError("ours")),
     ):
         warnings.warn("theirs", stacklevel=1)

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.png.chunks import (
     Header,
     corrupt_png,
@@ -50,6 +51,7 @@ def check_scanlines(data: bytes) -> None:
             piece = b""
             # After a full piece, zlib may return more without further input.
             while not stream.eof and (rest or len(piece) == _PIECE):
+                check_cancellation()
                 piece = stream.decompress(rest, _PIECE)
                 filters.take(piece)
                 rest = stream.unconsumed_tail
@@ -80,6 +82,7 @@ def complete_pixels(data: bytes) -> bytes:
             rest: bytes | memoryview = body if name == b"IDAT" else b""
             piece = b""
             while not stream.eof and (rest or len(piece) == _PIECE):
+                check_cancellation()
                 piece = stream.decompress(rest, _PIECE)
                 filters.take(piece)
                 parts.append(new_stream.compress(piece))

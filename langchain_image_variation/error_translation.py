@@ -1,0 +1,42 @@
+"""Turning errors of other libraries into errors of this package."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+from langchain_image_variation.exceptions import ImageVariationError
+
+__all__ = ["ErrorTranslation"]
+
+
+class ErrorTranslation:
+    """A context manager that replaces an error which leaves its block.
+
+    Errors of this package pass, and so do exceptions that are not errors, such as
+    `KeyboardInterrupt`.
+
+    This is a class because an error that a generator's context manager raises is part of a
+    reference cycle since Python 3.12. The cycle keeps everything in the frames of the traceback,
+    such as images, until the garbage collector runs. An error in a local variable of a frame that
+    it leaves is part of such a cycle too, so errors are made where they are raised.
+
+    Args:
+        make_error: Returns the error to raise for one from elsewhere.
+        is_chained: Whether a traceback shows both.
+    """
+
+    def __init__(
+        self, make_error: Callable[[Exception], ImageVariationError], *, is_chained: bool = False
+    ) -> None:
+        self._make_error, self._is_chained = make_error, is_chained
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ImageVariationError):
+            raise self._make_error(error) from (error if self._is_chained else None)
