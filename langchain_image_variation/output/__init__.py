@@ -332,7 +332,7 @@ def _has_pixels(
         # A file of another size is not decoded, so it takes no more memory than the new image. EXIF
         # may swap width and height.
         with (
-            translate_decoder_errors(OutputError("The file is not a readable image.")),
+            translate_decoder_errors(lambda: OutputError("The file is not readable.")),
             open_image(content, (file_format.name.upper(),)) as image,
         ):
             if sorted(image.size) != sorted(size):
