@@ -442,7 +442,7 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if urls is None:
         raise SourceError(
             "URLs are not fetched by default. Download the image and pass its path, or allow its "
-            "host: urls=URLPolicy(hosts=[...]) in Python, --allow-host on the command line."
+            "host with urls=URLPolicy(hosts=[...])."
         )
     # Imported here because few sources are URLs, and httpx is slow to import.
     from langchain_image_variation.http.address import parse_url

@@ -2,21 +2,33 @@
 
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.rows import OutputRow, single_line
 
-__all__ = ["LOG_INTERVAL", "MAX_NAMED_FAILURES", "RunProgress", "RunSummary", "show_progress"]
+__all__ = [
+    "LOG_INTERVAL",
+    "MAX_NAMED_FAILURES",
+    "RunProgress",
+    "RunSummary",
+    "redraw_regularly",
+    "show_progress",
+    "terminal_width",
+]
 
 LOG_INTERVAL = 300.0
 """Seconds between two progress lines in a log."""
+
+_REDRAW_SECONDS = 0.2
 
 MAX_NAMED_FAILURES = 10
 """How many failed sources a summary names. All are in the manifest and in `failed.jsonl`."""
@@ -106,28 +118,60 @@ class RunProgress:
 
 @contextmanager
 def show_progress(
-    total: int, *, unit: str, log_interval: float = LOG_INTERVAL
+    total: int, *, unit: str, quiet: bool = False, log_interval: float = LOG_INTERVAL
 ) -> Iterator[Callable[[], object]]:
     """Show progress on standard error: as a bar in a terminal, as occasional lines elsewhere.
 
     Args:
         total: The number of items.
         unit: What the items are called.
+        quiet: Whether to show nothing.
         log_interval: Seconds between two lines.
 
     Yields:
         A function to call after each item.
     """
+    if quiet:
+        yield lambda: None
+        return
     if not sys.stderr.isatty():
         yield _ProgressLog(total, unit, log_interval).advance
         return
-    with tqdm(
-        desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=_terminal_width()
-    ) as bar:
+    with (
+        tqdm(
+            desc=unit, total=total, file=sys.stderr, unit=f" {unit}", ncols=terminal_width()
+        ) as bar,
+        redraw_regularly(bar),
+    ):
         yield bar.update
 
 
-def _terminal_width() -> int | None:
+@contextmanager
+def redraw_regularly(bar: "tqdm[Any]") -> Iterator[None]:
+    """Draw a bar again and again while the block runs, so that its clock goes on between updates.
+
+    Args:
+        bar: The bar. If it is disabled, nothing is drawn.
+    """
+    if bar.disable:
+        yield
+        return
+    end_event = threading.Event()
+
+    def redraw() -> None:
+        while not end_event.wait(_REDRAW_SECONDS):
+            bar.refresh()
+
+    thread = threading.Thread(target=redraw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end_event.set()
+        thread.join()
+
+
+def terminal_width() -> int | None:
     """Return a width for terminals that report none, as in a container, or None."""
     try:
         return None if os.get_terminal_size(sys.stderr.fileno()).columns else 80

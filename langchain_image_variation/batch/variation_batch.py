@@ -52,9 +52,9 @@ from langchain_image_variation.files.storage_policy import StoragePolicy, names_
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, check_fit, read_file, read_stored_file
 
-__all__ = ["VariationBatch"]
+__all__ = ["FATAL_ERRORS", "VariationBatch"]
 
-_FATAL_ERRORS = (
+FATAL_ERRORS = (
     AuthenticationError,
     BillingLimitError,
     EndpointRemovedError,
@@ -361,7 +361,7 @@ class VariationBatch:
                     response = yield _EngineCall(engine, request)
                 finally:
                     self._engine.release(engine)
-            except _FATAL_ERRORS:
+            except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
                 outputs.error = error

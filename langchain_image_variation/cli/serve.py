@@ -99,7 +99,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="maximum size of all uploads in progress together (default: 268435456, 256 MiB)",
     )
     add("--json-log", action="store_true", help="write log lines as JSON")
-    parser.set_defaults(run=_serve)
+    parser.set_defaults(run=_serve, parser=parser)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

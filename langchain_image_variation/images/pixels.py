@@ -64,6 +64,7 @@ __all__ = [
     "decode",
     "decode_result",
     "encode",
+    "flatten",
     "flatten_on_white",
     "is_normalized",
     "normalize",
@@ -199,12 +200,13 @@ def flatten_on_white(png: SquarePNG) -> SquarePNG:
     """
     names = {name.encode() for name in png.chunk_names}
     if png.color_type in (4, 6) or names & {b"cHRM", b"eXIf", b"gAMA", b"iCCP", b"tRNS"}:
-        return SquarePNG(encode(_flatten(decode(png))))
+        return SquarePNG(encode(flatten(decode(png))))
     bare = strip_metadata(png.data)
     return png if len(bare) == len(png.data) else SquarePNG(bare)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
+    """Return an image in a plain mode as a person sees it on a white page, without alpha."""
     if image.mode not in ("LA", "RGBA"):
         return image
     page = Image.new(image.mode[:-1], image.size, "white")

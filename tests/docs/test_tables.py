@@ -239,5 +239,6 @@ def test_the_table_of_create_is_complete() -> None:
     help_text = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
+    heads = re.findall(r"^  (-.+?)(?:  |$)", help_text, re.MULTILINE)
+    options = {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
     assert documented_options == options - {"--help"} | {"--no-light"}

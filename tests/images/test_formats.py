@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from langchain_image_variation.exceptions import ImageVariationError, SourceError
+from langchain_image_variation.exceptions import ImageVariationError, SourceError, install_command
 from langchain_image_variation.images.formats import (
     FORMATS,
     recognize_supported,
@@ -162,7 +162,7 @@ except ImageVariationError as error:
         (
             *(heic, "pillow_heif"),
             "MissingExtraError A HEIC image needs the package 'pillow_heif', which is not "
-            "installed. Run: pip install 'langchain-image-variation[heif]'",
+            f"installed. Run: {install_command('langchain-image-variation[heif]')}",
         ),
         (
             *(avif, "PIL._avif"),

@@ -1,4 +1,4 @@
-"""Saves an `ImagesResponse` as PNG files, and draws a contact sheet of it.
+"""Saves an `ImagesResponse` as files, and draws a contact sheet of it.
 
 File names are made from the name of the source and a hash of the pixels. A response therefore never
 chooses where it is written, and the same pixels get the same name on every machine. Files are
@@ -8,11 +8,8 @@ written atomically and never replace another file.
 import hashlib
 import io
 import os
-import re
-import struct
 import tempfile
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,23 +20,27 @@ from PIL import Image
 
 from langchain_image_variation.contract import Image as Variation
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.exceptions import ImageVariationError, OutputError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    OutputError,
+)
 from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import (
-    as_png,
     decode,
     decode_result,
     encode,
+    open_image,
     pixel_sha256,
+    translate_decoder_errors,
 )
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.images.png.chunks import SIGNATURE
+from langchain_image_variation.output.file_format import FileFormat, FormatName
+from langchain_image_variation.output.names import DEFAULT_TEMPLATE, SHEET, NameTemplate
 from langchain_image_variation.source import Source
 
 __all__ = [
-    "DATED_NAME",
-    "RESULT_NAME",
     "THUMBNAIL_SIDE",
     "ContactSheet",
     "Place",
@@ -48,10 +49,7 @@ __all__ = [
     "cut_back",
     "make_output_dir",
     "place_images",
-    "place_png",
-    "safe_name",
     "save_images",
-    "save_png",
 ]
 
 THUMBNAIL_SIDE = 512
@@ -62,31 +60,13 @@ T = TypeVar("T")
 _WRITERS = 4
 """How many files are written at once. Writing four takes a disk little longer than writing one."""
 
-RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
-"""Matches the names that `place_images` makes. No file system treats them specially."""
-
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
 name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
 an `OutputError`."""
 
-_HEADER = struct.Struct(">16xII")
-"""The start of a PNG file, up to and including its width and height."""
-
 _GAP, _CAPTION = 8, 20
 _MIN_CELL_WIDTH = 30
-_STEM_LENGTH = 40
-_STEM_BYTES = 100
-"""Encrypted file systems, such as eCryptfs, have names of at most 143 bytes."""
-_HASH_LENGTHS = (8, 16, 64)
-# Windows takes these for devices, whatever follows the dot.
-_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE)
-_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
-# The end of the name of a result. A number that could be a date is not taken for a hash.
-_HASH_AND_INDEX = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|sheet)$")
-
-DATED_NAME = re.compile(rf".*-{_DATE}-[0-9]+\.png", re.DOTALL)
-"""Matches names whose hash could be a date, because they may be a user's own images."""
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
@@ -172,34 +152,67 @@ def _cut_image_back(image: Variation, inset: Inset) -> Variation:
 
 
 def save_images(
-    response: ImagesResponse, directory: str | os.PathLike[str], *, name: str = "image"
+    response: ImagesResponse,
+    directory: str | os.PathLike[str],
+    *,
+    name: str = "image",
+    template: str = DEFAULT_TEMPLATE,
+    format: FormatName = "png",
+    quality: int | None = None,
 ) -> list[SavedImage]:
     """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
 
     The hash is the start of `images.pixels.pixel_sha256`, so it does not depend on how the file is
     compressed. If a file of that name has the same pixels, it is kept. If it has other content, it
-    is kept too, and the new file gets more digits of the hash. JPEG and WebP results are written as
-    PNG. If `name` is the name of an earlier result, its hash and index are dropped.
+    is kept too, and the new file gets more digits of the hash. If `name` is the name of an earlier
+    result, its hash and index are dropped.
 
     Args:
         response: The response of an engine.
         directory: The folder to write to. It is created if it does not exist.
         name: The start of each file name, usually `Source.name`. Characters that could confuse a
             file system, a terminal or a shell are replaced.
+        template: The name of each file, without its suffix: see `output.names.NameTemplate`. If it
+            has no `{hash}`, and a file of that name has other content, the hash is added.
+        format: The format of the files: "png", "jpeg" or "webp". The hash in a name covers the
+            pixels of the file, so it depends on the format.
+        quality: The quality of JPEG and WebP, 1 to 100. By default, a result that the engine's
+            server sent in this format is kept as it is, and others get a quality of 90.
 
     Raises:
+        InvalidRequestError: If `template`, `format` or `quality` is not valid, or `template` would
+            give two images the same name. Nothing is written.
         OutputError: If an entry is not a readable image (the others are written first), or if a
             file cannot be written. Files that are already written stay.
     """
+    names, file_format = NameTemplate(template), FileFormat(format, quality)
+    names.check([name], len(response.data))
     folder = make_output_dir(directory)
+    placed_images = place_images(
+        response,
+        partial(place_file, folder),
+        name=name,
+        names=names,
+        file_format=file_format,
+        concurrent=True,
+    )
     return [
         SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
-        for image in place_images(response, partial(place_file, folder), name=name, concurrent=True)
+        for image in placed_images
     ]
 
 
+_DEFAULT_NAMES, _PNG = NameTemplate(DEFAULT_TEMPLATE), FileFormat()
+
+
 def place_images(
-    response: ImagesResponse, place: Place, *, name: str = "image", concurrent: bool = False
+    response: ImagesResponse,
+    place: Place,
+    *,
+    name: str = "image",
+    names: NameTemplate = _DEFAULT_NAMES,
+    file_format: FileFormat = _PNG,
+    concurrent: bool = False,
 ) -> list[PlacedImage]:
     """Do the same as `save_images`, but write the files with `place`.
 
@@ -207,6 +220,8 @@ def place_images(
         response: See `save_images`.
         place: Writes one file.
         name: See `save_images`.
+        names: The template of the names.
+        file_format: The format of the files.
         concurrent: Whether several threads may call `place` at the same time.
 
     Raises:
@@ -214,9 +229,19 @@ def place_images(
     """
     placed_images: list[PlacedImage] = []
     unreadable_error: ImageVariationError | None = None
+
+    def place_image(index: int, image: Variation) -> PlacedImage:
+        try:
+            data, pixels = file_format.convert(image.read())
+        except ImageVariationError as error:
+            raise _UnreadableError(error) from None
+        digest = pixel_sha256(pixels)
+        candidates = names.names(name, digest, index, image.seed)
+        file, content = _place_file(data, pixels, digest, candidates, place, file_format)
+        return PlacedImage(file, hashlib.sha256(content).hexdigest(), *pixels.size, image.seed)
+
     jobs = [
-        partial(_place_image, image, place, name, str(index))
-        for index, image in enumerate(response.data, start=1)
+        partial(place_image, index, image) for index, image in enumerate(response.data, start=1)
     ]
     other_jobs = _start(jobs[1:]) if concurrent else jobs[1:]
     unwritable_error: OutputError | None = None
@@ -230,11 +255,46 @@ def place_images(
     if unwritable_error is not None:
         raise unwritable_error
     if unreadable_error is not None:
-        names = ", ".join(image.name for image in placed_images) or "none"
+        file_names = ", ".join(image.name for image in placed_images) or "none"
         raise OutputError(
-            f"{unreadable_error.message} Saved images: {names}."
+            f"{unreadable_error.message} Saved images: {file_names}."
         ) from unreadable_error
     return placed_images
+
+
+def _place_file(
+    data: bytes,
+    pixels: Image.Image,
+    digest: str,
+    names: Iterable[str],
+    place: Place,
+    file_format: FileFormat,
+) -> tuple[str, bytes]:
+    """Write a file by the first name that no other content has.
+
+    Args:
+        data: The bytes of the file.
+        pixels: Its pixels in a plain mode.
+        digest: Their `pixel_sha256`.
+        names: The names to try, without suffix.
+        place: Writes the file.
+        file_format: The format of the file.
+
+    Returns:
+        The file's name and its content: `data`, or the bytes of an existing file with these pixels.
+
+    Raises:
+        OutputError: If the file cannot be written, or if all names have other content.
+    """
+    file = ""
+    for name in names:
+        file = f"{name}{file_format.suffix}"
+        content = place(file, data)
+        if content is not None and (
+            content == data or _has_pixels(content, pixels.size, digest, file_format)
+        ):
+            return file, content
+    raise OutputError(f"{file!r} exists with other content; remove it or choose another folder.")
 
 
 def _start(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
@@ -264,61 +324,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_replace_writers)
 
 
-def save_png(image: Image.Image, directory: Path, *, name: str, suffix: str) -> Path:
-    """Write one image as `<name>-<hash>-<suffix>.png`, and return its path.
-
-    Args:
-        image: An image in a plain mode.
-        directory: An existing folder.
-        name: The start of the file name. Unsafe characters are replaced.
-        suffix: The end of the file name, such as an index.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
-    place = partial(place_file, directory)
-    file, _ = place_png(encode(image), image, place, name=name, suffix=suffix)
-    return directory / file
-
-
-def place_png(
-    data: bytes, image: Image.Image, place: Place, *, name: str, suffix: str
-) -> tuple[str, bytes]:
-    """Do the same as `save_png`, but write the file with `place`.
-
-    Args:
-        data: The bytes of a PNG file.
-        image: Its pixels in a plain mode.
-        place: Writes the file.
-        name: See `save_png`.
-        suffix: See `save_png`.
-
-    Returns:
-        The file's name and its content: `data`, or the bytes of an existing file with these pixels.
-
-    Raises:
-        OutputError: See `save_png`.
-    """
-    digest = pixel_sha256(image)
-    for length in _HASH_LENGTHS:
-        file = f"{safe_name(name)}-{digest[:length]}-{suffix}.png"
-        content = place(file, data)
-        if content is not None and (content == data or _has_pixels(content, image.size, digest)):
-            return file, content
-    raise OutputError(f"{file!r} exists with other content; remove it or choose another folder.")
-
-
-def _has_pixels(content: bytes, size: tuple[int, int], digest: str) -> bool:
-    """Return whether a file is a PNG of this size, in pixels, with this `pixel_sha256`."""
-    # A file of another size is not decoded, so it takes no more memory than the new image. EXIF may
-    # swap width and height.
-    if not content.startswith(SIGNATURE) or len(content) < _HEADER.size:
-        return False
-    if sorted(_HEADER.unpack_from(content)) != sorted(size):
-        return False
+def _has_pixels(
+    content: bytes, size: tuple[int, int], digest: str, file_format: FileFormat
+) -> bool:
+    """Return whether a file has this format, this size in pixels and this `pixel_sha256`."""
     try:
+        # A file of another size is not decoded, so it takes no more memory than the new image. EXIF
+        # may swap width and height.
+        with (
+            translate_decoder_errors(lambda: OutputError("The file is not readable.")),
+            open_image(content, (file_format.name.upper(),)) as image,
+        ):
+            if sorted(image.size) != sorted(size):
+                return False
         return pixel_sha256(decode_result(content)) == digest
-    except OutputError:
+    except (InvalidImageError, OutputError):
         return False
 
 
@@ -346,6 +366,7 @@ class ContactSheet:
         columns: int | None = None,
     ) -> None:
         images = _decode_scaled(source, response, tile)
+        self._seed = response.data[0].seed if response.data else None
         self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))
 
     @staticmethod
@@ -363,14 +384,39 @@ class ContactSheet:
         _draw_sheet(images, columns).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
-    def save(self, directory: str | os.PathLike[str], *, name: str = "image") -> Path:
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        name: str = "image",
+        template: str = DEFAULT_TEMPLATE,
+        format: FormatName = "png",
+        quality: int | None = None,
+    ) -> Path:
         """Write the sheet as `<name>-<hash>-sheet.png` and return its path.
 
+        Args:
+            directory: The folder to write to. It is created if it does not exist.
+            name: See `save_images`.
+            template: See `save_images`. The sheet's `{index}` is "sheet", which is added if the
+                template has no `{index}`. Its `{seed}` is that of the first variation.
+            format: The format of the file: "png", "jpeg" or "webp".
+            quality: The quality of JPEG and WebP, 1 to 100. By default 90.
+
         Raises:
+            InvalidRequestError: If `template`, `format` or `quality` is not valid.
             OutputError: If the file cannot be written.
         """
+        names, file_format = NameTemplate(template), FileFormat(format, quality)
         folder = make_output_dir(directory)
-        return save_png(self.image, folder, name=name, suffix="sheet")
+        data = file_format.encode(self.image)
+        pixels = self.image if format == "png" else decode_result(data)
+        digest = pixel_sha256(pixels)
+        candidates = names.names(name, digest, SHEET, self._seed)
+        file, _ = _place_file(
+            data, pixels, digest, candidates, partial(place_file, folder), file_format
+        )
+        return folder / file
 
     def _repr_png_(self) -> bytes:
         return encode(self.image)
@@ -403,32 +449,6 @@ class _UnreadableError(Exception):
 
     def __init__(self, cause: ImageVariationError) -> None:
         self.cause = cause
-
-
-def _place_image(image: Variation, place: Place, name: str, suffix: str) -> PlacedImage:
-    try:
-        data, pixels = as_png(image.read())
-    except ImageVariationError as error:
-        raise _UnreadableError(error) from None
-    file, content = place_png(data, pixels, place, name=name, suffix=suffix)
-    sha256 = hashlib.sha256(content).hexdigest()
-    return PlacedImage(file, sha256, *pixels.size, image.seed)
-
-
-def safe_name(name: str) -> str:
-    """Return the stem of the file names of results, from the name of their source.
-
-    The hash and index of an earlier result are dropped. What could confuse a file system, a
-    terminal or a shell is replaced, so the stem never begins with a dot or a dash. Long names are
-    cut. The same name gives the same stem on every machine.
-    """
-    # macOS decomposes accented letters in file names.
-    name = unicodedata.normalize("NFC", _HASH_AND_INDEX.sub("", name))
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_STEM_LENGTH]
-    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").strip("-.")
-    if _DEVICE_NAME.fullmatch(stem):
-        stem = f"_{stem}"[:_STEM_LENGTH].strip("-.")
-    return stem or "image"
 
 
 def _default_columns(count: int) -> int:
