@@ -291,11 +291,12 @@ def image_variation_async_client(
     import httpx
 
     from langchain_image_variation import AsyncImageVariationClient
+    from langchain_image_variation.hosted.session import new_async_client
 
     settings = _client_settings(request)
     # Keep no connections: nothing could close them after the test's event loop is gone.
-    limits = httpx.Limits(max_keepalive_connections=0)
-    http_client = httpx.AsyncClient(limits=limits)
+    base_url = httpx.URL(settings["base_url"])
+    http_client = new_async_client(base_url, max_keepalive_connections=0)
     yield AsyncImageVariationClient(**settings, http_client=http_client)
 
 

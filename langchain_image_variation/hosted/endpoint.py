@@ -249,18 +249,14 @@ class Endpoint:
                 f"The proxy in {place} does not connect to {host}; check its address, user name "
                 "and password."
             )
-        tls_failure = describe_tls_failure(error)
-        if tls_failure is not None:
-            return EngineConnectionError(f"{host} {tls_failure}")
-        if isinstance(error, httpx.ConnectError) and proxy_variable is not None:
-            return EngineConnectionError(
-                f"{host} cannot be reached through the proxy in {proxy_variable}; is that address "
-                "right, and is the proxy running?"
-            )
         if isinstance(error, httpx.ConnectError):
-            return EngineConnectionError(
-                f"{host} cannot be reached; is the server running, and is base_url right?"
-            )
+            reason = describe_tls_failure(error)
+            if reason is None and proxy_variable is not None:
+                reason = (
+                    f"cannot be reached through the proxy in {proxy_variable}; is that address "
+                    "right, and is the proxy running?"
+                )
+            return EngineConnectionError(f"{host} {reason or _NOT_REACHED}")
         if isinstance(error, httpx.RequestError):
             return EngineConnectionError(
                 f"The connection to {host} broke before it answered. The request may have been "
@@ -270,6 +266,9 @@ class Endpoint:
             f"The request could not be sent to {host}; is the client closed, or did a hook of "
             f"http_client fail ({type(error).__name__})?"
         )
+
+
+_NOT_REACHED = "cannot be reached; is the server running, and is base_url right?"
 
 
 # httpx needs longer to build a URL than we need for the rest of a request.

@@ -17,7 +17,14 @@ from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
 from langchain_image_variation.http.proxy import PROXY_EXTENSION, find_proxy, find_proxy_variable
 from langchain_image_variation.http.tls import ssl_context
 
-__all__ = ["MAX_COOKIES", "MAX_COOKIE_LENGTH", "AsyncSession", "Session", "new_client"]
+__all__ = [
+    "MAX_COOKIES",
+    "MAX_COOKIE_LENGTH",
+    "AsyncSession",
+    "Session",
+    "new_async_client",
+    "new_client",
+]
 
 T = TypeVar("T")
 
@@ -91,7 +98,7 @@ class AsyncSession:
         self._callers_client = _check_client(client, httpx.AsyncClient)
         self._base_url = base_url
         # The first client is made here, so that a faulty environment fails immediately.
-        self._first_client = _new_async_client(base_url) if self.owns_client else None
+        self._first_client = new_async_client(base_url) if self.owns_client else None
         self._clients: WeakKeyDictionary[_EventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         # Several loops may run in threads at the same time.
         self._lock = threading.Lock()
@@ -116,7 +123,7 @@ class AsyncSession:
         with self._lock:
             client = self._clients.get(loop)
             if client is None:
-                client = self._first_client or _new_async_client(self._base_url)
+                client = self._first_client or new_async_client(self._base_url)
                 self._first_client = None
                 self._clients[loop] = client
             return client
@@ -138,8 +145,22 @@ def _current_loop() -> _EventLoop:
         return loop
 
 
-def _new_async_client(base_url: httpx.URL) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(verify=_ssl_context(base_url), proxy=find_proxy(base_url))
+def new_async_client(
+    base_url: httpx.URL, *, max_keepalive_connections: int = 20
+) -> httpx.AsyncClient:
+    """Return the async twin of `new_client`. Its flows keep the deadlines.
+
+    Raises:
+        InvalidRequestError: See `new_client`.
+        MissingExtraError: See `new_client`.
+    """
+    transport = httpx.AsyncHTTPTransport(
+        verify=_ssl_context(base_url),
+        proxy=find_proxy(base_url),
+        limits=httpx.Limits(
+            max_connections=100, max_keepalive_connections=max_keepalive_connections
+        ),
+    )
     return httpx.AsyncClient(headers=_HEADERS, cookies=_Cookies(), transport=transport)
 
 

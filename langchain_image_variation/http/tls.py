@@ -56,7 +56,7 @@ def describe_tls_failure(error: BaseException) -> str | None:
     """Return what is wrong with a server's certificate, and what to do about it.
 
     Args:
-        error: Why a request failed.
+        error: Why a connection failed.
 
     Returns:
         The end of a sentence that begins with the server's name, or None if TLS did not fail.
@@ -65,6 +65,8 @@ def describe_tls_failure(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _CERTIFICATE_FAILURES.get(cause.verify_code, _OTHER_CERTIFICATE_FAILURE)
+        if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return None  # The server hung up.
         if isinstance(cause, ssl.SSLError):
             return "does not speak TLS as this machine does; does its address begin with https?"
         cause = cause.__cause__ or cause.__context__

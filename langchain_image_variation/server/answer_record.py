@@ -102,9 +102,15 @@ class AnswerRecord:
         self._descriptor: int | None = None
         self._has_answer = False
         self._is_closed = False
+        self.answer: RecordedAnswer | None = None
+        """The answer, once the record is open. None if there is none yet, or if it is incomplete or
+        expired."""
 
     def try_open(self) -> bool:
-        """Open and lock the file, unless another process has locked it. Return whether it is open.
+        """Open, lock and read the file, unless another process has locked it.
+
+        Returns:
+            Whether it is open.
 
         Raises:
             OSError: If the folder cannot hold records now.
@@ -116,28 +122,16 @@ class AnswerRecord:
             try:
                 if not try_lock(descriptor) or not self._is_file(descriptor):
                     return False
-                if not os.fstat(descriptor).st_size:
+                if os.fstat(descriptor).st_size:
+                    self.answer = self._read(descriptor)
+                    self._has_answer = self.answer is not None
+                else:
                     self._set_expiry(descriptor, time.time() + _MAX_SECONDS_TO_ANSWER)
                 self._descriptor, descriptor = descriptor, -1
                 return True
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
-
-    def read(self) -> RecordedAnswer | None:
-        """Return the answer, or None if there is none yet, or if it is incomplete or expired."""
-        with self._lock:
-            if self._descriptor is None:
-                return None
-            seconds = os.fstat(self._descriptor).st_mtime - time.time()
-            with open(self._descriptor, "rb", closefd=False) as file:
-                file.seek(0)
-                digest, _, signature = file.readline().decode("ascii", "replace").partition(" ")
-                body = file.read()
-            self._has_answer = seconds > 0 and hmac.compare_digest(
-                signature.rstrip().encode(), self._signature(digest, body).encode()
-            )
-            return RecordedAnswer(digest, body, seconds) if self._has_answer else None
 
     def write(self, digest: str, body: bytes, seconds: float) -> None:
         """Write the answer. Without room for it, only this process remembers it.
@@ -173,6 +167,16 @@ class AnswerRecord:
                     self._path.unlink()
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _read(self, descriptor: int) -> RecordedAnswer | None:
+        seconds = os.fstat(descriptor).st_mtime - time.time()
+        with open(descriptor, "rb", closefd=False) as file:
+            digest, _, signature = file.readline().decode("ascii", "replace").partition(" ")
+            body = file.read()
+        is_complete = hmac.compare_digest(
+            signature.rstrip().encode(), self._signature(digest, body).encode()
+        )
+        return RecordedAnswer(digest, body, seconds) if is_complete and seconds > 0 else None
 
     def _is_file(self, descriptor: int) -> bool:
         """Return whether the record's file is this one, and not one that was removed."""

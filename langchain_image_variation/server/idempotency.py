@@ -49,7 +49,7 @@ class Idempotency:
     Args:
         max_bytes: The maximum size of all answers in memory together, in bytes.
         records: Where answers are shared with other processes. By default, they are not shared.
-        clock: Returns the time in seconds.
+        clock: Returns the time in seconds, by which the URLs in answers expire too.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Idempotency:
         max_bytes: int,
         records: AnswerRecords | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_bytes = max_bytes
         self._records = records
@@ -113,7 +113,7 @@ class Idempotency:
                 yield answer
                 return
             async with self._records.open(key, queue_place) as record:
-                recorded_answer = await anyio.to_thread.run_sync(record.read)
+                recorded_answer = record.answer
                 if recorded_answer is None:
                     yield answer
                     if answer.body is not None:

@@ -6,7 +6,6 @@ import hmac
 import logging
 import os
 import re
-import secrets
 import shutil
 import stat
 import threading
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langchain_image_variation.exceptions import OutputError, ServiceUnavailableError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, link_or_rename
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 from langchain_image_variation.files.regular_file import open_regular_file
+from langchain_image_variation.server.store_key import has_key, load_key
 
 __all__ = ["RETRY_SECONDS", "Reservation", "StoreFolder"]
 
@@ -30,8 +30,6 @@ LOGGER = logging.getLogger("langchain_image_variation.server")
 RETRY_SECONDS = 30.0
 """When a client may try again after the folder could not store its images, in seconds."""
 
-_KEY_NAME = "key"
-_KEY_BYTES = 32
 _PROBE_NAME = "probe"
 _FILE_MODE = 0o600
 # The files that the server writes. It never touches any other file in the folder.
@@ -89,6 +87,7 @@ class StoreFolder:
         self.path = path
         self._key = b""
         self._owner = 0
+        self._identity: tuple[int, int] | None = None
         self._max_bytes = max_bytes
         self._tidy_seconds = tidy_seconds
         self._lock = threading.Lock()
@@ -232,27 +231,11 @@ class StoreFolder:
         with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:
             # On a network drive, it may differ from the user of this process.
             self._owner = os.fstat(file.fileno()).st_uid
-        key_path = self.path / _KEY_NAME
-        if not os.path.lexists(key_path):
-            # The first process makes the key. A later one must not replace it.
-            with (
-                suppress(FileExistsError),
-                atomic_write(key_path, publish=link_or_rename, mode=_FILE_MODE) as file,
-            ):
-                file.write(secrets.token_bytes(_KEY_BYTES))
-        # This comes first because it explains why the key may be unreadable.
-        if os.lstat(key_path).st_uid != self._owner:
-            raise OSError(0, "another user's server stores its images there")
-        key_file = open_regular_file(key_path)
-        if key_file is None:
-            raise OSError(0, f"its {_KEY_NAME!r} is not a regular file; delete it")
-        with key_file:
-            if os.fstat(key_file.fileno()).st_uid != self._owner:
-                raise OSError(0, "its key was replaced")
-            key = key_file.read(_KEY_BYTES + 1)
-        if len(key) != _KEY_BYTES:
-            raise OSError(0, f"its {_KEY_NAME!r} is corrupt; delete it")
-        self._key = key
+        # The second look is for a process that makes the key and stores images meanwhile.
+        if not has_key(self.path) and any(self._files("*.png")) and not has_key(self.path):
+            raise OSError(0, "it has files with the names of stored images, but no key")
+        self._key = load_key(self.path, self._owner)
+        self._identity = _identity(self.path)
 
     def _renew(self, name: str, expiry: float, is_intact: Callable[[BufferedReader], bool]) -> bool:
         """Keep a file at least until a time. Return whether there is an intact one."""
@@ -337,6 +320,9 @@ class StoreFolder:
         is_early = time.monotonic() < self._next_scan
         if self._free_bytes >= 0 and length_to_free <= 0 and is_early:
             return 0
+        if self._identity != _identity(self.path):
+            # Somebody replaced the folder. The files in the new one may not be ours.
+            self._create()
         now, freed_bytes = time.time(), 0
         files = sorted(self._files(), key=partial(_eviction_order, now=now))
         stored_bytes = sum(file.length for file in files)
@@ -357,20 +343,18 @@ class StoreFolder:
         self._next_scan = time.monotonic() + self._tidy_seconds
         return freed_bytes
 
-    def _files(self) -> Iterator[StoredFile]:
+    def _files(self, pattern: str = "*") -> Iterator[StoredFile]:
         """Yield the files that the server wrote."""
-        # Somebody may have removed the folder.
-        with suppress(FileNotFoundError):
-            for path in self.path.iterdir():
-                if _FILE_NAME.fullmatch(path.name):
-                    # Another process may have removed it.
-                    with suppress(FileNotFoundError):
-                        status = path.lstat()
-                        if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
-                            # The mtime of a file that is being written is not its expiry yet.
-                            grace = _PART_SECONDS if path.suffix == ".part" else 0.0
-                            expiry = status.st_mtime + grace
-                            yield StoredFile(status.st_ctime, expiry, status.st_size, path)
+        for path in self.path.iterdir():
+            if _FILE_NAME.fullmatch(path.name) and path.match(pattern):
+                # Another process may have removed it.
+                with suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
+                        # The mtime of a file that is being written is not its expiry yet.
+                        grace = _PART_SECONDS if path.suffix == ".part" else 0.0
+                        expiry = status.st_mtime + grace
+                        yield StoredFile(status.st_ctime, expiry, status.st_size, path)
 
 
 def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
@@ -380,6 +364,15 @@ def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
         # would be removed before it.
         return 0.0, -file.expiry
     return file.change_time, file.expiry
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one of the same name, or None if it was removed."""
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _discard(temporary: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.exceptions import (
     DownloadError,
+    EngineError,
     EngineResponseError,
     EngineTimeoutError,
     OutputError,
@@ -138,6 +139,16 @@ def test_nothing_is_converted_after_the_deadline() -> None:
     with pytest.raises(OutputError, match="not converted before the deadline; raise deadline"):
         answer.data[0].read()
     assert answer.data[1].failure is earlier_failure
+
+
+def test_a_cancelled_call_ends_between_images() -> None:
+    """A cancelled call converts no image after the current one."""
+    answer = ImagesResponse.from_pngs([PNG] * 3, response_format="b64_json")
+    budget = Budget(time.monotonic() + 600, MAX_ANSWER_BYTES)
+    is_cancelled = iter([False, True]).__next__
+    with pytest.raises(EngineError, match="cancelled"):
+        Driver(None, is_cancelled).run(normalize_images(answer, 256, budget))
+    assert [SquarePNG(image.read()).side for image in answer.data] == [256, 8, 8]
 
 
 def test_nothing_is_downloaded_after_the_deadline() -> None:

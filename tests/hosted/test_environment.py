@@ -261,6 +261,16 @@ def _refuse_in_plain_text(listener: socket.socket) -> None:
         connection.sendall(response(400))
 
 
+def test_a_server_that_hangs_up_is_not_blamed_for_tls(call: Caller) -> None:
+    """A connection that ends before TLS begins looks like a server that is down."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True)
+        thread.start()
+        with pytest.raises(EngineConnectionError, match="is the server running"):
+            call(base_url=f"https://127.0.0.1:{listener.getsockname()[1]}/v1", max_retries=0)
+        thread.join(10)
+
+
 def _fetch_source(url: str) -> object:
     policy = URLPolicy(hosts=["pictures.invalid"], resolve=lambda host, port: ["93.184.216.34"])
     return load_source(f"{url}/a.png", urls=policy)

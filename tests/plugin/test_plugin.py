@@ -236,6 +236,26 @@ def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
+def test_an_odd_environment_does_no_harm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and certificates that cannot be used do not matter on this machine."""
+    monkeypatch.setenv("NO_PROXY", "[::1")
+    monkeypatch.setenv("HTTPS_PROXY", "foo://proxy.invalid")
+    monkeypatch.setenv("SSL_CERT_FILE", "missing.pem")
+    result = run(
+        """
+        def test_client(image_variation_client, square_png, assert_images_response):
+            answer = image_variation_client.images.create_variation(image=square_png)
+            assert_images_response(answer)
+
+        async def test_async(image_variation_async_client, square_png, assert_images_response):
+            answer = await image_variation_async_client.images.create_variation(image=square_png)
+            assert_images_response(answer)
+        """,
+        *ASYNCIO,
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_environment_proxy_is_bypassed(run: Run) -> None:
     """A proxy in the environment is bypassed, since the server is on this machine."""
     result = run(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -289,6 +290,23 @@ async def test_a_body_that_is_too_long_is_cut_off(client: httpx.AsyncClient) -> 
     assert sent_bytes < 8_000_000 + 34_000_000 + 500_000
     long_headers = {**headers, "content-length": "9" * 12}
     error_of(await client.post(PATH, content=b"--x", headers=long_headers), 413)
+
+
+async def test_no_temporary_folder_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload of unknown length, with the answer as a URL, works without a temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        yield square_png(400)
+        yield b"\r\n--x--\r\n"
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    async with new_client(tmp_path) as client:
+        response = await client.post(PATH, content=body(), headers=headers)
+        assert (await client.get(response.json()["data"][0]["url"])).status_code == 200
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"\xed\xa0\x80"])

@@ -255,6 +255,37 @@ def test_a_file_of_another_user_is_not_opened(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_images_of_others_are_not_removed(tmp_path: Path) -> None:
+    """A folder that has files with such names, but no key, is not the store's, and is refused."""
+    path = tmp_path / f"{'a' * 64}.png"
+    path.write_bytes(b"a photo, named by its hash")
+    os.utime(path, (100, 100))
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"names of stored images, but no key.*--store-dir"):
+            ImageStore(tmp_path, ttl=60, max_bytes=1)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
+def test_a_replaced_folder_loses_no_file(tmp_path: Path) -> None:
+    """If somebody puts a link in place of the folder, no file behind it is sent or removed."""
+    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=1)
+    address = add(store, square_png(1))
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in (address.partition("?")[0], f"{'a' * 64}.png"):
+        (other / name).write_bytes(b"secret")
+        os.utime(other / name, (100, 100))
+    (tmp_path / "files").rename(tmp_path / "moved")
+    (tmp_path / "files").symlink_to(other)
+    with pytest.raises(NotFoundError):
+        path_of(store, address)
+    store.tidy()
+    with pytest.raises(ServiceUnavailableError):
+        add(store, square_png(2))
+    assert {path.read_bytes() for path in other.iterdir()} == {b"secret"}
+
+
 def test_a_folder_with_an_images_name_is_left_alone(tmp_path: Path) -> None:
     """A folder whose name looks like an expired image does not keep others from being stored."""
     folder = tmp_path / f"{'0' * 64}.png"
