@@ -146,7 +146,7 @@ async def _call_tool(folder: Path) -> object:
 
 
 async def _call_batch(folder: Path) -> object:
-    batch = VariationBatch(output_dir=folder, engine="instant", n=1)
+    batch = VariationBatch(output_dir=folder, engine="instant", n=1, allow_storage=["waiting"])
     return await batch.rows_async({"path": "waiting://photo.png"})
 
 
