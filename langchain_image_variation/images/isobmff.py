@@ -25,7 +25,7 @@ largest part of it is usually a color profile of a few kilobytes."""
 
 MAX_UNITS = 65_536
 """The coded images may have at most this many units (NAL units or OBUs), because each takes time. A
-photo with 48 tiles has a few hundred."""
+photo with 48 tiles has a few hundred. A sequence header of AV1 counts as 16 units."""
 
 MAX_TRACKS = 8
 """A file may have at most this many tracks. An image sequence has one, or two with transparency."""
@@ -101,8 +101,8 @@ class _Units:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self) -> None:
-        self._count += 1
+    def add(self, count: int = 1) -> None:
+        self._count += count
         if self._count > MAX_UNITS:
             raise _too_complex(f"more than {MAX_UNITS:,} coded units", MAX_UNITS)
 
@@ -322,6 +322,8 @@ def _read_av1(data: bytes, units: _Units) -> tuple[int, int]:
         if has_size:
             size, start = _read_leb128(data, start)
         if kind == _SEQUENCE_HEADER:
+            # Reading one takes as long as finding 16 units.
+            units.add(15)
             pixels = max(pixels, _read_sequence_size(data[start : start + size]))
         frames += kind in (_FRAME_HEADER, _FRAME)
         start += size

@@ -156,6 +156,10 @@ def test_hidden_frames_count() -> None:
             check_work(heif([(kind, 1000, 1000, unit * 400)], brand=brand))
         with pytest.raises(InvalidImageError, match=f"more than {MAX_UNITS:,} coded units"):
             check_work(heif([(kind, 1, 1, empty_unit * 10**6)], brand=brand))
+    sequence_header = b"\x0a\1\0"
+    check_work(heif([(b"av01", 1, 1, sequence_header * (MAX_UNITS // 16))], brand=AVIF))
+    with pytest.raises(InvalidImageError, match=f"more than {MAX_UNITS:,} coded units"):
+        check_work(heif([(b"av01", 1, 1, sequence_header * (MAX_UNITS // 16 + 1))], brand=AVIF))
 
 
 def test_overlapping_parts_are_refused() -> None:
