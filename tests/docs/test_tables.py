@@ -43,7 +43,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_WEBP_CHUNKS,
     MIN_SIDE,
 )
-from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.output.contact_sheet import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.app import PIXELS_PER_WORKER
 from langchain_image_variation.server.connection import (

@@ -35,7 +35,8 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_STRAY_BYTES,
     check_work,
 )
-from langchain_image_variation.output import ContactSheet, save_images
+from langchain_image_variation.output import save_images
+from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.source import load_source, read_stored_file
 from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
