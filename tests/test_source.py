@@ -272,7 +272,7 @@ BAD: list[tuple[Any, str]] = [
     (jpeg()[:500], "This JPEG file is corrupt, or of a kind that cannot be read. Export"),
     (jpeg()[:-300], "corrupt JPEG"),
     ("https://example.com/cat.png", "URLs are not fetched by default. Download"),
-    ("https://example.com/cat.png", "allow its host: urls=URLPolicy(hosts=[...])"),
+    ("https://example.com/cat.png", "allow its host with urls=URLPolicy(hosts=[...])"),
     ("HTTP://example.com/cat.png", "URLs are not fetched"),
     ("file:///photos/cat.png", "URLs are not fetched"),
     ("data:image/png;base64", "no comma"),

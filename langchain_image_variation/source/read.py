@@ -4,7 +4,6 @@ import base64
 import binascii
 import os
 import re
-import stat
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.files.regular_file import open_regular_file
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise SourceError("The path is empty; pass the path of an image.")
     name = path.name[:_NAME_LENGTH]
     try:
-        with open(path, "rb", opener=_open_without_blocking) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SourceError(f"{name!r} is not a regular file; pass the path of an image.")
+        file = open_regular_file(path, follow_link=True)
+        if file is None:
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise SourceError(f"{name!r} is {kind}; pass the path of an image.")
+        with file:
             return _check_length(file.read(MAX_SOURCE_BYTES + 1)), printable_stem(path.name)
     except FileNotFoundError:
         raise SourceError(f"There is no file {name!r}; check the path.") from None
-    except IsADirectoryError:
-        raise SourceError(f"{name!r} is a folder; pass the path of an image.") from None
     except PermissionError:
         raise SourceError(f"{name!r} may not be read; check its permissions.") from None
     except (OSError, ValueError):
@@ -124,11 +124,6 @@ def read_stored_file(
     if data is None:
         raise SourceError(f"There is no file {name!r}; check the URL.")
     return _check_length(data), printable_stem(name)
-
-
-def _open_without_blocking(path: str, flags: int) -> int:
-    # Opening a FIFO would otherwise wait for a writer that may never come.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
