@@ -25,14 +25,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.files.atomic import place_file
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.inset import Inset
-from langchain_image_variation.images.pixels import (
-    decode_result,
-    encode,
-    open_image,
-    pixel_sha256,
-    translate_decoder_errors,
-)
+from langchain_image_variation.images.pixels import decode_result, encode, open_image, pixel_sha256
 from langchain_image_variation.output.file_format import FileFormat, FormatName
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source

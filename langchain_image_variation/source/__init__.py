@@ -18,18 +18,15 @@ from langchain_image_variation.exceptions import (
     SourceError,
     excerpt,
 )
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.formats import (
     FORMATS,
     recognize_supported,
     recognize_unsupported,
 )
 from langchain_image_variation.images.inset import Inset
-from langchain_image_variation.images.pixels import (
-    is_normalized,
-    open_image,
-    open_png,
-    translate_decoder_errors,
-)
+from langchain_image_variation.images.normalize import is_normalized
+from langchain_image_variation.images.pixels import open_image, open_png
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG, chunks
 from langchain_image_variation.images.png.scanlines import check_scanlines
 from langchain_image_variation.images.png.visible_chunks import VisibleChunks

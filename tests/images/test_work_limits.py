@@ -22,8 +22,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.jpeg import read_segments
-from langchain_image_variation.images.pixels import as_png, decode_result, translate_decoder_errors
+from langchain_image_variation.images.pixels import as_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.tiff import SIGNATURES, read_directories
 from langchain_image_variation.images.work_limits import (
