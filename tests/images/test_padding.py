@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, ImageStat
 
+from langchain_image_variation.images.normalize import PLAIN_MODES
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
-from langchain_image_variation.images.pixels import PLAIN_MODES, decode_result, pixel_sha256
+from langchain_image_variation.images.pixels import decode_result, pixel_sha256
 from pytest_image_variation.samples import non_square_png
 
 Pad: TypeAlias = Callable[[Image.Image, int], Image.Image]
