@@ -135,6 +135,13 @@ def test_a_batch_names_the_option_that_allows_a_store(capsys: pytest.CaptureFixt
     assert "Python" not in message
 
 
+def test_a_batch_does_not_write_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o -` is refused for a batch, and makes no folder of that name."""
+    assert main(["batch", "photo.jpg", "-o", "-", "--jsonl"]) == 2
+    assert "batch writes files; pass a folder or a URL to -o." in capsys.readouterr().err
+    assert not Path("-").exists()
+
+
 COMMANDS = ("create", "batch", "serve", "engines", "completion")
 
 MISTAKES = [
