@@ -177,7 +177,12 @@ class StoreFolder:
         """Remove expired files, and the oldest ones until a file of this length is allowed.
 
         This does not free room on a full disk.
+
+        Raises:
+            OSError: If no file of this length is allowed.
         """
+        if length > self._max_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._lock:
             self._evict(length)
 
