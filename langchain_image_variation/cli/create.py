@@ -250,7 +250,7 @@ class _Run:
             ImageVariationError: The error itself, if there is only one image.
         """
         message = name_options(error.message, self._arguments)
-        quoted_name = name if name.startswith("'") else repr(name)
+        quoted_name = name if name.startswith(("'", '"')) else repr(name)
         is_named = quoted_name in message or message.startswith("Standard input ")
         error.message = message if is_named else f"{name}: {message}"
         if len(self._photos) == 1:
