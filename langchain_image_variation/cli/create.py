@@ -250,7 +250,9 @@ class _Run:
             ImageVariationError: The error itself, if there is only one image.
         """
         message = name_options(error.message, self._arguments)
-        error.message = message if name in message else f"{name}: {message}"
+        quoted_name = name if name.startswith(("'", '"')) else repr(name)
+        is_named = quoted_name in message or message.startswith("Standard input ")
+        error.message = message if is_named else f"{name}: {message}"
         if len(self._photos) == 1:
             raise error
         with self._bar.hidden():

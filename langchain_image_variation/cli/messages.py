@@ -19,6 +19,7 @@ _ONLY_IN_PYTHON = (
     (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
     (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
+    (r"store_dir, or --store-dir", "--store-dir"),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
 """What only Python has, and what to say instead."""
