@@ -100,7 +100,7 @@ def test_settings_of_the_run_still_end_it(capsys: pytest.CaptureFixture[str]) ->
     assert run_hosted("gs://kept/photos") == 1
     assert "Run: pip install 'gcsfs'" in capsys.readouterr().err
     assert run_hosted("photos", "--allow-storage", "https") == 2
-    assert "allow_storage cannot contain 'https'" in capsys.readouterr().err
+    assert "--allow-storage cannot contain 'https'" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
