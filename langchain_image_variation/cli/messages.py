@@ -7,7 +7,8 @@ The functions here put in the options of the command, and the path that the user
 import argparse
 import os
 import re
-from pathlib import Path
+
+from langchain_image_variation.files.shown_name import shown_name
 
 __all__ = ["name_options", "name_path"]
 
@@ -82,4 +83,4 @@ def name_path(message: str, path: str) -> str:
     """Return a message about a file with the path that the user typed instead of its name."""
     if len(path) > _MAX_PATH_LENGTH:
         return message
-    return message.replace(repr(Path(path).name[:80]), repr(path), 1)
+    return message.replace(repr(shown_name(path)), repr(path), 1)
