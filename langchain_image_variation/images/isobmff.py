@@ -13,6 +13,7 @@ from langchain_image_variation.images import av1, hevc
 
 __all__ = [
     "MAX_BOXES",
+    "MAX_EXIF_BLOCKS",
     "MAX_META_BYTES",
     "MAX_TRACKS",
     "MAX_UNITS",
@@ -30,6 +31,10 @@ photo with 48 tiles has a few hundred. A sequence header of AV1 counts as 16 uni
 
 MAX_TRACKS = 8
 """A file may have at most this many tracks. An image sequence has one, or two with transparency."""
+
+MAX_EXIF_BLOCKS = 16
+"""A file may have at most this many blocks of Exif, because each may have thousands of entries.
+Cameras write one."""
 
 MAX_BOXES = 4096
 """A box, or the file, may have at most this many boxes in it. There is one for each tile, and
@@ -154,12 +159,11 @@ class _Meta:
 
     def exif(self) -> list[bytes]:
         """Return the metadata in Exif format."""
+        items = [item_id for item_id, kind in self._kinds.items() if kind == b"Exif"]
+        if len(items) > MAX_EXIF_BLOCKS:
+            raise _too_complex(f"{len(items):,} blocks of Exif", MAX_EXIF_BLOCKS)
         # Four bytes tell where the TIFF header is.
-        return [
-            self._read(item_id)[4:].removeprefix(b"Exif\0\0")
-            for item_id, kind in self._kinds.items()
-            if kind == b"Exif"
-        ]
+        return [self._read(item_id)[4:].removeprefix(b"Exif\0\0") for item_id in items]
 
     def _count_own_pixels(self, item_id: int) -> int:
         properties = self._properties.get(item_id, [])
