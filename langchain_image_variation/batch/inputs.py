@@ -31,7 +31,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
-from langchain_image_variation.files.shown_name import shown_name
+from langchain_image_variation.files.shown_names import shown_name, shown_path
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.files.temporary_folder import make_temporary_folder
@@ -140,16 +140,15 @@ class Inputs:
                 )
         elif not exists:
             if not glob.has_magic(path) or next(glob.iglob(path, recursive=True), None) is None:
-                raise SourceError(
-                    f"There is no file or folder {shown_name(path)!r}; check the path."
-                )
+                what = "file that matches" if glob.has_magic(path) else "file or folder"
+                raise SourceError(f"There is no {what} {shown_path(path)!r}; check the path.")
         else:
             self._check_manifest(path)
 
     def _check_manifest(self, path: str) -> None:
         stem, last_suffix = os.path.splitext(path)
         if last_suffix.lower() in _ARCHIVE_SUFFIXES and suffix(stem) in MANIFEST_SUFFIXES:
-            raise SourceError(f"{shown_name(path)!r} is compressed; decompress it first.")
+            raise SourceError(f"{shown_path(path)!r} is compressed; decompress it first.")
         if suffix(path) not in MANIFEST_SUFFIXES:
             return
         has_rows = False
@@ -161,8 +160,8 @@ class Inputs:
                 has_rows = True
         if has_rows:
             raise SourceError(
-                f"{shown_name(path)!r} has no column {excerpt(self._column)}; name the column of "
-                "paths with --column."
+                f"{shown_path(path)!r} has no column {excerpt(self._column)}; name the column "
+                "of paths with --column."
             )
 
     def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:

@@ -20,7 +20,7 @@ from langchain_image_variation.files.file_system import (
     has_password,
     strip_trailing_slashes,
 )
-from langchain_image_variation.files.shown_name import shown_name
+from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import StoragePolicy
 
 __all__ = ["StoredInputs"]

@@ -20,7 +20,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
 from langchain_image_variation.files.regular_file import open_regular_file
-from langchain_image_variation.files.shown_name import shown_name
+from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 
 if TYPE_CHECKING:
