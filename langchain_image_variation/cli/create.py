@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
-from langchain_image_variation.cli.batch import FAILED
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
+    SOME_FAILED,
     add_engine,
     add_fit,
     add_n,
@@ -142,7 +142,7 @@ def _create(arguments: argparse.Namespace) -> int:
         failures = run.vary_all()
     if arguments.open and not open_files(run.files_to_open):
         print("There is no display or viewer here to open the files.", file=sys.stderr)
-    return FAILED if failures else 0
+    return SOME_FAILED if failures else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:

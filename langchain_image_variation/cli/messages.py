@@ -7,8 +7,9 @@ The functions here put in the options of the command, and the path that the user
 import argparse
 import os
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
+
+from langchain_image_variation.files.shown_names import shown_name
 
 __all__ = ["display_name", "name_options", "name_path"]
 
@@ -85,7 +86,7 @@ def name_path(message: str, path: str) -> str:
     """Return a message about a file with the path that the user typed instead of its name."""
     if len(path) > _MAX_PATH_LENGTH:
         return message
-    return message.replace(repr(Path(path).name[:80]), repr(path), 1)
+    return message.replace(repr(shown_name(path)), repr(path), 1)
 
 
 def display_name(photo: str) -> str:
