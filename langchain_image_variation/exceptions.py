@@ -63,6 +63,7 @@ __all__ = [
     "SourceError",
     "error_from_wire",
     "excerpt",
+    "install_command",
 ]
 
 
@@ -248,7 +249,7 @@ class MissingExtraError(EngineError, ImportError):
         """
         named = f"the package {package!r}" if package else "a package"
         return cls(
-            f"{what} needs {named}, which is not installed. Run: pip install '{requirement}'"
+            f"{what} needs {named}, which is not installed. Run: {install_command(requirement)}"
         )
 
 
@@ -286,6 +287,47 @@ def excerpt(value: object) -> str:
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**20):
         return repr(value)
     return f"a value of type {type(value).__name__}"
+
+
+def install_command(requirement: str) -> str:
+    """Return the command that installs an extra, from where its package came.
+
+    A package from an index is installed by its name. One from a checkout, a repository or a file
+    cannot be: the index may not have it, or may have another one of that name.
+
+    Args:
+        requirement: The name of a package with an extra, such as "langchain-image-variation[ray]".
+    """
+    # Imported here because only errors need them.
+    from json import loads
+    from urllib.parse import urlsplit
+
+    name, bracket, extras = requirement.partition("[")
+    # https://packaging.python.org/specifications/direct-url/
+    origin = loads(_direct_url(name) or "{}")
+    url = urlsplit(origin.get("url", ""))
+    if "dir_info" in origin:
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}'.{bracket}{extras}', in the checkout of {name}"
+    if url.scheme == "file":
+        return f"pip install './{url.path.rpartition('/')[2]}{bracket}{extras}', in its folder"
+    if url.scheme and url.username is None:
+        source, revision = origin.get("vcs_info", {}), ""
+        if source:
+            revision = f"@{source['requested_revision']}" if "requested_revision" in source else ""
+        prefix = f"{source['vcs']}+" if source else ""
+        return f"pip install '{requirement} @ {prefix}{origin['url']}{revision}'"
+    return f"pip install '{requirement}'"
+
+
+def _direct_url(name: str) -> str | None:
+    """Return what the installer recorded about the origin of a package, in JSON."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution(name).read_text("direct_url.json")
+    except (PackageNotFoundError, ValueError):
+        return None
 
 
 def error_from_wire(

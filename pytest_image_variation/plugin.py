@@ -379,10 +379,10 @@ def _import_for(module: str, fixture: str, extras: str) -> Any:
         missing = (error.name or getattr(error.__context__, "name", None) or "").partition(".")[0]
         if missing in ("", "pytest_image_variation"):
             raise
-    fail(
-        f"{fixture} needs {missing}, which is not installed. Run: "
-        f"pip install 'langchain-image-variation[{extras}]'"
-    )
+    from langchain_image_variation.exceptions import install_command
+
+    command = install_command(f"langchain-image-variation[{extras}]")
+    fail(f"{fixture} needs {missing}, which is not installed. Run: {command}")
 
 
 def _session_of(request: pytest.FixtureRequest) -> Any:

@@ -32,10 +32,10 @@ try:
 except ImportError:
     if __name__ != "__main__":
         raise
-    sys.exit(
-        "Recording cassettes needs two extras: "
-        "pip install 'langchain-image-variation[pytest,server]'"
-    )
+    from langchain_image_variation.exceptions import install_command
+
+    command = install_command("langchain-image-variation[pytest,server]")
+    sys.exit(f"Recording cassettes needs two extras. Run: {command}")
 
 __all__ = ["have_equal_meaning", "record"]
 

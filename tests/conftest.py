@@ -10,6 +10,7 @@ from pathlib import Path
 import certifi
 import pytest
 
+from langchain_image_variation.exceptions import install_command
 from tests.extras import skip_if_extra_is_missing, skip_without_imports
 
 Run = Callable[..., pytest.RunResult]
@@ -89,8 +90,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Skip a test if it or one of its fixtures needs a package that is not installed."""
     if inspect.iscoroutinefunction(getattr(item, "obj", None)):
         if not item.config.pluginmanager.has_plugin("asyncio"):
-            extra = "langchain-image-variation[test]"
-            pytest.skip(f"pytest-asyncio is not loaded; run: pip install '{extra}'")
+            command = install_command("langchain-image-variation[test]")
+            pytest.skip(f"pytest-asyncio is not loaded; run: {command}")
     with skip_if_extra_is_missing():
         return (yield)
 

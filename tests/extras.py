@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from langchain_image_variation.exceptions import MissingExtraError
+from langchain_image_variation.exceptions import MissingExtraError, install_command
 
 _PACKAGES = {
     "batch": ("pyarrow",),
@@ -81,7 +81,7 @@ def _skip_reason(error: BaseException | None) -> str | None:
     pytest wraps import errors, so the cause counts too.
     """
     if isinstance(error, MissingExtraError):
-        extra = re.search(r"langchain-image-variation\[([\w-]+)\]", error.message)
+        extra = re.search(r"\[([\w-]+)\]", error.message)
         return error.message if extra and extra[1] in _MISSING.values() else None
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
@@ -90,5 +90,5 @@ def _skip_reason(error: BaseException | None) -> str | None:
 
 
 def _message(package: str) -> str:
-    extra = f"langchain-image-variation[{_MISSING[package]}]"
-    return f"the package {package!r} is not installed; run: pip install '{extra}'"
+    command = install_command(f"langchain-image-variation[{_MISSING[package]}]")
+    return f"the package {package!r} is not installed; run: {command}"

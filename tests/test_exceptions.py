@@ -1,4 +1,6 @@
 import inspect
+import json
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     ServiceUnavailableError,
     error_from_wire,
+    install_command,
 )
 
 TREE = [
@@ -90,6 +93,62 @@ def test_subclasses_outside_the_tree_are_not_used() -> None:
 
     assert type(error_from_wire(429, "x", code="mine")) is RateLimitError
     assert Mine("x").status_code == 429
+
+
+HERE = {"url": "file:///home/me/secret/place"}
+GIT = {"url": "https://git.example/us/it.git"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'their-engines[gpu]'"),
+        ({}, "pip install 'their-engines[gpu]'"),
+        (HERE | {"dir_info": {}}, "pip install '.[gpu]', in the checkout of their-engines"),
+        (
+            HERE | {"dir_info": {"editable": True}},
+            "pip install --editable '.[gpu]', in the checkout of their-engines",
+        ),
+        (
+            {"url": "file:///home/me/their_engines-1.0-py3-none-any.whl", "archive_info": {}},
+            "pip install './their_engines-1.0-py3-none-any.whl[gpu]', in its folder",
+        ),
+        (
+            {"url": "https://files.example/e.whl", "archive_info": {}},
+            "pip install 'their-engines[gpu] @ https://files.example/e.whl'",
+        ),
+        (
+            GIT | {"vcs_info": {"vcs": "git", "requested_revision": "v1", "commit_id": "a1"}},
+            "pip install 'their-engines[gpu] @ git+https://git.example/us/it.git@v1'",
+        ),
+        (
+            GIT | {"vcs_info": {"vcs": "git", "commit_id": "a1"}},
+            "pip install 'their-engines[gpu] @ git+https://git.example/us/it.git'",
+        ),
+        (
+            {"url": "https://me:pass@git.example/it.git", "vcs_info": {"vcs": "git"}},
+            "pip install 'their-engines[gpu]'",
+        ),
+    ],
+)
+def test_an_extra_comes_from_where_its_package_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object] | None, command: str
+) -> None:
+    """The command works for a checkout, a repository and a file, and shows no path or password."""
+    metadata = tmp_path / "their_engines-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-engines\nVersion: 1\n")
+    if origin is not None:
+        (metadata / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert install_command("their-engines[gpu]") == command
+    error = MissingExtraError.for_package("This", "torch", "their-engines[gpu]")
+    assert error.message.endswith(f"which is not installed. Run: {command}")
+
+
+def test_the_extra_of_an_unknown_package_has_a_command() -> None:
+    """A package that runs without being installed is installed by its name."""
+    assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"
 
 
 def test_a_missing_extra_is_an_import_error() -> None:

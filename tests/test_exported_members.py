@@ -9,7 +9,7 @@ import pytest
 
 import langchain_image_variation
 import pytest_image_variation
-from langchain_image_variation.exceptions import MissingExtraError
+from langchain_image_variation.exceptions import MissingExtraError, install_command
 
 MODULES = [
     module.name
@@ -108,7 +108,7 @@ def test_the_tool_spec_names_its_missing_extra(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert "MissingExtraError: The tool spec needs the package 'llama_index" in completed.stderr
-    assert "pip install 'langchain-image-variation[llama-index]'" in completed.stderr
+    assert install_command("langchain-image-variation[llama-index]") in completed.stderr
 
 
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:

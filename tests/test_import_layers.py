@@ -33,7 +33,7 @@ ROOMS = {
             *("python_multipart", "starlette", "uvicorn"),
         },
     ),
-    "cli": (6, {"tqdm"}),
+    "cli": (6, {"shtab", "tqdm"}),
     "__init__": (7, set[str]()),
     "__main__": (7, set[str]()),
 }

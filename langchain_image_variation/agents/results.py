@@ -18,12 +18,11 @@ from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.atomic import atomic_write, place_file
 from langchain_image_variation.output import (
-    DATED_NAME,
-    RESULT_NAME,
     PlacedImage,
     make_output_dir,
     place_images,
 )
+from langchain_image_variation.output.names import DATED_NAME, RESULT_NAME
 
 __all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results"]
 

@@ -13,8 +13,8 @@ from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BY
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
-from langchain_image_variation.output import RESULT_NAME
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.output.names import RESULT_NAME
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["ResultStorage"]
 

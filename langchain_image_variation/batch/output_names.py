@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from langchain_image_variation.batch.folders import IMAGES_DIR
-from langchain_image_variation.output import safe_name
+from langchain_image_variation.output.names import safe_name
 
 __all__ = ["image_id", "image_index", "output_path"]
 

@@ -15,7 +15,8 @@ from langchain_image_variation.batch.lookahead import Inspection, inspect_source
 from langchain_image_variation.batch.manifest import write_failed_sources, write_manifest
 from langchain_image_variation.batch.output_images import OutputImage
 from langchain_image_variation.batch.output_names import image_id
-from langchain_image_variation.batch.progress import RunProgress, RunSummary, show_progress
+from langchain_image_variation.batch.progress import RunProgress, RunSummary
+from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.batch.ray.cluster import Cluster
 from langchain_image_variation.batch.ray.run import ClusterRun
 from langchain_image_variation.batch.rows import OutputRow
@@ -39,6 +40,7 @@ def run_batch(
     gallery: bool = False,
     max_failures: int | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    quiet: bool = False,
 ) -> RunSummary:
     """Make the missing variations of all sources, and write the manifest.
 
@@ -55,6 +57,7 @@ def run_batch(
         gallery: Whether to write the gallery, unless the run stops early.
         max_failures: Start no further source once this many have failed.
         is_stopped: Returns True once no further source should be started.
+        quiet: Whether to show no progress.
 
     Raises:
         InvalidRequestError: If there are no sources.
@@ -71,7 +74,7 @@ def run_batch(
         )
     with exclusive_access(batch.outputs) as access:
         batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
-        with show_progress(total, unit="sources") as advance:
+        with show_progress(total, unit="sources", quiet=quiet) as advance:
             progress = RunProgress(
                 access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
             )
@@ -93,7 +96,7 @@ def run_batch(
         _write_manifests(manifests, batch, access.ledger)
         if gallery and progress.summary.is_complete:
             images = progress.summary.images_made + progress.summary.images_kept
-            with show_progress(images, unit="images shown") as advance:
+            with show_progress(images, unit="images shown", quiet=quiet) as advance:
                 rows = _call_after_each(access.ledger.rows(), advance)
                 write_gallery(rows, batch.outputs, batch.read_source, is_stopped=is_stopped)
     return progress.summary

@@ -1,9 +1,9 @@
-"""The command line: `image-variation create`, `batch`, `serve` and `engines`.
+"""The command line: `image-variation create`, `batch`, `serve`, `engines` and `completion`.
 
 Results go to standard output. Notes, progress and errors go to standard error.
 
 Exit codes: 0 success; 1 an engine failed or a result could not be written; 2 invalid input or
-usage; 3 some images of a batch failed; 130 the user interrupted the program.
+usage; 3 some of several images failed; 130 the user interrupted the program.
 """
 
 import argparse
@@ -12,12 +12,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from langchain_image_variation import __version__
 from langchain_image_variation.cli.batch import add_batch
+from langchain_image_variation.cli.completion import add_completion
 from langchain_image_variation.cli.create import add_create
 from langchain_image_variation.cli.engines import add_engines
+from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
@@ -37,16 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     _repair_streams()
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parse(argv)
         run: Callable[[argparse.Namespace], int | None] = arguments.run
-        code = run(arguments)
+        try:
+            code = run(arguments)
+        except ImageVariationError as error:
+            message = name_options(error.message, arguments)
+            print(f"image-variation: {message}", file=sys.stderr)
+            return 2 if isinstance(error, InvalidRequestError) else 1
         sys.stdout.flush()
         return code or 0
     except SystemExit as stop:
         return int(stop.code or 0)
-    except ImageVariationError as error:
-        print(f"image-variation: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InvalidRequestError) else 1
     except OSError as error:
         # Only writes to standard output raise an OSError here. Without the next line, Python would
         # try to write the rest again at exit.
@@ -84,6 +89,58 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    program = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    _check_command(words, program)
+    arguments, unknown = program.parse_known_args(words)
+    if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown):
+        # argparse takes the images before the first option, and leaves those after it over.
+        arguments.photos += unknown
+    elif unknown:
+        # `parse_args` would point to the help of the whole program.
+        parser: argparse.ArgumentParser = arguments.parser
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown, parser)}")
+    return arguments
+
+
+def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> None:
+    """Exit with an error if the first word is neither a command nor an option of the program."""
+    if not words:
+        return
+    first_word = words[0]
+    options = [name for action in program._actions for name in action.option_strings]
+    commands = next(
+        list(action.choices)
+        for action in program._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    if first_word in (*options, *commands):
+        return
+    if first_word.startswith("-"):
+        program.error(f"{first_word} comes before the command; options go after it")
+    matches = get_close_matches(first_word, commands, n=1)
+    if matches:
+        hint = f"; did you mean {matches[0]}?"
+    elif os.path.lexists(first_word) or "." in first_word:
+        hint = f"; did you mean image-variation create {first_word}?"
+    else:
+        hint = f" (choose from {', '.join(commands)})"
+    program.error(f"there is no command {first_word!r}{hint}")
+
+
+def _suggestion(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """Return a question that names the option most like the first unknown one, or nothing."""
+    names = [name for action in parser._actions for name in action.option_strings]
+    for argument in unknown:
+        option, _, _ = argument.partition("=")
+        if option.startswith("--"):
+            matches = [name for name in names if name.startswith(option)]
+            matches += get_close_matches(option, names, n=1, cutoff=0.75)
+            return f"; did you mean {matches[0]}?" if matches else ""
+    return ""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="image-variation",
@@ -91,8 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_create(commands.add_parser("create", help="make variations of an image"))
+    add_create(commands.add_parser("create", help="make variations of one image or a few"))
     add_batch(commands.add_parser("batch", help="make variations of many images"))
     add_serve(commands.add_parser("serve", help="run a server for POST /v1/images/variations"))
     add_engines(commands.add_parser("engines", help="list the engines and what they need"))
+    completion = commands.add_parser("completion", help="print a completion script for a shell")
+    add_completion(completion, parser)
     return parser

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
+    SOME_FAILED,
     add_engine,
     add_fit,
+    add_n,
+    add_output_dir,
+    add_quiet,
+    add_size,
     engine_options,
     make_output_folder,
 )
-from langchain_image_variation.contract import MAX_N, SIZES
-from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    install_command,
+)
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.files.storage_policy import names_server
 from langchain_image_variation.numbers import check_whole_number
@@ -28,10 +37,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.ray.cluster import Cluster
 
-__all__ = ["FAILED", "add_batch"]
-
-FAILED = 3
-"""The exit code of a batch in which some sources failed."""
+__all__ = ["add_batch"]
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -45,27 +51,16 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "column of paths and, optionally, n, size, seed and strength); or URLs of these, such as "
         "s3://bucket/photos",
     )
-    add(
-        "--n",
-        type=int,
-        default=1,
-        metavar="N",
-        help=f"variations of each, 1 to {MAX_N} (default: 1)",
-    )
-    add(
-        "--size",
-        default=SIZES[-1],
-        help=f"size in pixels: {', '.join(SIZES)} (default: {SIZES[-1]})",
-    )
+    add_n(parser)
+    add_size(parser)
     add("--model", help="one of the engine's models (default: dall-e-2)")
     add_engine(parser)
     add_fit(parser)
-    add(
-        "--output-dir",
+    add_output_dir(
+        parser,
+        "a folder, or the URL of a store, such as s3://bucket/out; an unfinished batch in it is "
+        f"continued (default: {OUTPUT_DIR})",
         default=OUTPUT_DIR,
-        metavar="DIR",
-        help="a folder, or the URL of a store, such as s3://bucket/out; an unfinished batch in it "
-        f"is continued (default: {OUTPUT_DIR})",
     )
     add(
         "--allow-storage",
@@ -100,7 +95,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
-    parser.set_defaults(run=_batch)
+    add_quiet(parser, "print only file names, failures and errors: no progress or summary")
+    parser.set_defaults(run=_batch, parser=parser)
 
 
 def _batch(arguments: argparse.Namespace) -> int:
@@ -116,6 +112,11 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     from langchain_image_variation.batch.run import run_batch
 
+    if arguments.output_dir == "-":
+        raise InvalidRequestError(
+            "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
+            "one image to standard output."
+        )
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,
@@ -133,8 +134,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         manifests.append(JSON_LINES)
     if not manifests:
         raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed; run: pip install "
-            "'langchain-image-variation[batch]', or pass --jsonl for JSON Lines alone."
+            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
+            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
         )
     inputs = Inputs(
         arguments.photos,
@@ -143,7 +144,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         policy=batch.storage_policy,
     )
     if isinstance(batch.outputs, OutputFolder):
-        make_output_folder(batch.outputs.path)
+        make_output_folder(batch.outputs.display_path(""))
     interrupts = Interrupts()
     with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(
@@ -154,15 +155,17 @@ def _batch(arguments: argparse.Namespace) -> int:
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
             is_stopped=lambda: interrupts.signal is not None,
+            quiet=arguments.quiet,
         )
-    _print_summary(summary)
+    if summary.failures or not summary.is_complete or not arguments.quiet:
+        _print_summary(summary, arguments)
     names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
     if arguments.gallery and summary.is_complete:
         names = [*names, INDEX]
     print(*(batch.outputs.display_path(name) for name in names), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
-    return FAILED if summary.failures else 0
+    return SOME_FAILED if summary.failures else 0
 
 
 @contextmanager
@@ -179,11 +182,11 @@ def _exit_on_interrupt(interrupts: "Interrupts") -> Iterator[None]:
         os._exit(128 + (interrupts.signal or signal.SIGINT))
 
 
-def _print_summary(summary: "RunSummary") -> None:
+def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
         f"{summary.failures.total()} failed.",
-        *(f"  {failure}" for failure in summary.named_failures),
+        *(f"  {name_options(failure, arguments)}" for failure in summary.named_failures),
     ]
     if unnamed_count := summary.failures.total() - len(summary.named_failures):
         kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())

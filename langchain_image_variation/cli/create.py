@@ -1,103 +1,372 @@
-"""`image-variation create`: makes variations of one image."""
+"""`image-variation create`: makes variations of one image or a few."""
 
 import argparse
+import os
+import secrets
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from tqdm import tqdm
-
+from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
+from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
+    SOME_FAILED,
     add_engine,
     add_fit,
+    add_n,
+    add_output_dir,
+    add_quiet,
+    add_size,
     engine_options,
     make_output_folder,
 )
+from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
+from langchain_image_variation.cli.viewer import open_files
 from langchain_image_variation.contract import (
     MAX_N,
-    SIZES,
     CreateImageVariationRequest,
     ImagesResponse,
     ResponseFormat,
 )
 from langchain_image_variation.engines.call import call_engine
-from langchain_image_variation.engines.context import Progress
-from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.context import ProgressListener
+from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine
-from langchain_image_variation.output import ContactSheet, cut_back, save_images
+from langchain_image_variation.engines.traits import engine_options as option_names
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    SourceError,
+)
+from langchain_image_variation.numbers import check_whole_number
+from langchain_image_variation.output import cut_back, save_images
+from langchain_image_variation.output.contact_sheet import ContactSheet
+from langchain_image_variation.output.file_format import DEFAULT_QUALITY, FORMATS, FileFormat
+from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source, load_source
 
 if TYPE_CHECKING:
+    from langchain_image_variation.engines import VariationEngine
     from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["add_create"]
 
+_STREAM = "-"
+"""Standard input as an image, and standard output as the place for the result."""
+
+_SEED_BITS = 31
+
+_EXAMPLES = """examples:
+  image-variation create photo.jpg -n 4
+  image-variation create *.jpg -o out --name "{stem}-{index}" --format jpeg
+  curl -s https://example.com/cat.png | image-variation create - -o - > variation.png
+"""
+
 
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `create`."""
+    parser.description = "Make variations of one image or a few."
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
-        "--image",
-        required=True,
+        "photos",
+        nargs="+",
         metavar="PHOTO",
-        help="the image: a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC file",
+        help="an image: a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC file, or - for standard "
+        "input",
     )
+    add_n(parser)
+    add_size(parser)
+    add_fit(parser)
     add(
         "--allow-host",
         action="append",
         metavar="HOST",
         help="allow PHOTO to be an https URL on this host; repeatable",
     )
-    add("--n", type=int, metavar="N", help=f"number of variations, 1 to {MAX_N} (default: 1)")
-    add("--size", help=f"size in pixels: {', '.join(SIZES)} (default: {SIZES[-1]})")
-    add(
-        "--response-format",
-        help=f"with --json: {' or '.join(get_args(ResponseFormat))} (default: url)",
-    )
+    add_quiet(parser, "print only file names and errors: no progress, notes or seed")
+    _add_files(parser)
+    add_engine(parser)
+    add = parser.add_argument_group("request").add_argument
     add("--model", help="one of the engine's models (default: dall-e-2)")
     add("--user", help="an ID for the end user, for hosted engines")
-    add_engine(parser)
-    add_fit(parser)
-    add(
-        "--output-dir",
-        metavar="DIR",
-        help=f"folder for the results (default: {OUTPUT_DIR}; none with --json)",
-    )
     add("--json", action="store_true", help="print the JSON response instead of file names")
-    parser.set_defaults(run=_create)
-
-
-def _create(arguments: argparse.Namespace) -> None:
-    source = load_source(arguments.image, fit=arguments.fit, urls=_urls(arguments))
-    request = CreateImageVariationRequest(
-        image=source.png,
-        model=arguments.model,
-        n=arguments.n,
-        response_format=arguments.response_format,
-        size=arguments.size,
-        user=arguments.user,
+    add(
+        "--response-format",
+        choices=get_args(ResponseFormat),
+        help="with --json: the form of the images (default: url)",
     )
-    folder = _output_folder(arguments)
-    engine = load_engine(arguments.engine, **engine_options(arguments))
-    try:
-        with _progress_bar(request.n) as show:
-            response = cut_back(call_engine(engine, request, progress=show), source)
-    finally:
-        close_engine(engine)
-    # Printed only now, so that an error is the only line of output.
-    if source.note:
-        print(source.note, file=sys.stderr)
-    seed = response.data[0].seed if response.data else None
-    if seed is not None and arguments.seed is None:
-        print(f"Make these again with --seed {seed}.", file=sys.stderr)
-    paths = [] if folder is None else _save(source, response, folder)
-    if arguments.json:
-        print(response.to_json(), end="")
-    else:
-        print(*paths, sep="\n")
+    parser.set_defaults(run=_create, parser=parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add_output_dir(
+        group,
+        "the folder for the results, or - to write one image to standard output (default: "
+        f"{OUTPUT_DIR}; none with --json)",
+    )
+    add(
+        "--name",
+        default=DEFAULT_TEMPLATE,
+        metavar="TEMPLATE",
+        help="the names of the files, with the fields {stem}, {index}, {seed} and {hash} "
+        f"(default: {DEFAULT_TEMPLATE})",
+    )
+    add("--format", choices=FORMATS, default="png", help="the format of the files (default: png)")
+    add(
+        "--quality",
+        type=int,
+        metavar="Q",
+        help=f"the quality of JPEG and WebP files, 1 to 100 (default: {DEFAULT_QUALITY})",
+    )
+    add("--no-sheet", action="store_true", help="write no contact sheet")
+    add(
+        "--open",
+        action="store_true",
+        help="open the contact sheet, or with --no-sheet the images, in your image viewer",
+    )
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    with (
+        show_progress_bar(_descriptions(arguments), quiet=arguments.quiet) as bar,
+        closing(_Run(arguments, bar)) as run,
+    ):
+        failures = run.vary_all()
+    if arguments.open and not open_files(run.files_to_open):
+        print("There is no display or viewer here to open the files.", file=sys.stderr)
+    return SOME_FAILED if failures else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together, before anything is read or made.
+
+    Raises:
+        InvalidRequestError: If they do not.
+    """
+    photos: list[str] = arguments.photos
+    n = check_whole_number("--n", arguments.n, 1, MAX_N)
+    FileFormat(arguments.format, arguments.quality)
+    NameTemplate(arguments.name).check([_stem(photo) for photo in photos], n)
+    if photos.count(_STREAM) > 1:
+        raise InvalidRequestError("Standard input is one image; pass - only once.")
+    if arguments.json and len(photos) > 1:
+        raise InvalidRequestError("--json prints the response for one image; pass one PHOTO.")
+    if arguments.output_dir != _STREAM:
+        if arguments.json and arguments.open and arguments.output_dir is None:
+            raise InvalidRequestError("--json writes no files to --open; add -o DIR.")
+        return
+    for option, is_set in (
+        ("--json", arguments.json),
+        ("--open", arguments.open),
+        ("--name", arguments.name != DEFAULT_TEMPLATE),
+    ):
+        if is_set:
+            raise InvalidRequestError(f"-o - writes no files, so {option} does not go with it.")
+    if n * len(photos) > 1:
+        raise InvalidRequestError(
+            f"-o - writes one image to standard output, but these are {n * len(photos)}. "
+            "Pass -o DIR for files."
+        )
+    if sys.stdout.isatty():
+        raise InvalidRequestError(
+            "Standard output is a terminal, which cannot show an image. Redirect it, as in "
+            f"-o - > image{FileFormat(arguments.format).suffix}."
+        )
+
+
+def _descriptions(arguments: argparse.Namespace) -> list[str]:
+    """Return what the progress bar says for each image."""
+    photos, n = arguments.photos, arguments.n
+    if len(photos) == 1:
+        return ["1 variation" if n == 1 else f"{n} variations"]
+    return [f"{number}/{len(photos)} {_stem(photo)}" for number, photo in enumerate(photos, 1)]
+
+
+def _stem(photo: str) -> str:
+    return "stdin" if photo == _STREAM else Path(photo).stem
+
+
+class _Run:
+    """What the images of one run share: the engine, the folder and the progress bar.
+
+    Args:
+        arguments: The arguments of the command, checked.
+        bar: Shows the progress of the run.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, bar: ProgressBar) -> None:
+        self.files_to_open: list[Path] = []
+        self._arguments = arguments
+        self._photos: list[str] = arguments.photos
+        self._bar = bar
+        self._seed: int | None = None
+
+    def vary_all(self) -> int:
+        """Vary each image and print its results. Return how many images failed.
+
+        Raises:
+            ImageVariationError: If the only image fails, or an error would repeat for each image.
+        """
+        failures = 0
+        urls = _urls(self._arguments)
+        for photo in self._photos:
+            listener = self._bar.start()
+            try:
+                source = _load(photo, self._arguments, urls)
+            except ImageVariationError as error:
+                error.message = _name_source(error.message, photo)
+                self._report(error, display_name(photo))
+                failures += 1
+            else:
+                # Made now, so that a wrong option is one error and not one for each image.
+                engine, folder = self._engine, self._folder
+                try:
+                    self._vary(source, engine, folder, listener)
+                except FATAL_ERRORS:
+                    raise
+                except ImageVariationError as error:
+                    if len(self._photos) == 1:
+                        raise
+                    self._report(error, display_name(photo))
+                    failures += 1
+            self._bar.finish()
+        has_results = failures < len(self._photos)
+        if has_results and self._seed is not None and self._arguments.seed is None:
+            self._print_note(f"Make these again with --seed {self._seed}.")
+        return failures
+
+    def _report(self, error: ImageVariationError, name: str) -> None:
+        """Print the error of one of several images.
+
+        Raises:
+            ImageVariationError: The error itself, if there is only one image.
+        """
+        message = name_options(error.message, self._arguments)
+        quoted_name = name if name.startswith(("'", '"')) else repr(name)
+        is_named = quoted_name in message or message.startswith("Standard input ")
+        error.message = message if is_named else f"{name}: {message}"
+        if len(self._photos) == 1:
+            raise error
+        with self._bar.hidden():
+            print(f"image-variation: {error.message}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the engine, if it was needed."""
+        if "_engine" in vars(self):
+            close_engine(self._engine)
+
+    @cached_property
+    def _engine(self) -> "VariationEngine":
+        arguments = self._arguments
+        engine_class = load_engine_class(arguments.engine)
+        options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
+        names_seeds = "seed" in NameTemplate(arguments.name).fields
+        if names_seeds and not has_seeds:
+            raise InvalidRequestError(
+                f"--name has {{seed}}, but the engine {arguments.engine!r} has no seeds."
+            )
+        if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
+            # With one seed for all images, one command makes all of them again.
+            self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
+        return make_engine(arguments.engine, engine_class, options)
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        directory: str | None = self._arguments.output_dir
+        if directory == _STREAM or (directory is None and self._arguments.json):
+            return None
+        return make_output_folder(OUTPUT_DIR if directory is None else directory)
+
+    def _vary(
+        self,
+        source: Source,
+        engine: "VariationEngine",
+        folder: Path | None,
+        listener: ProgressListener,
+    ) -> None:
+        arguments = self._arguments
+        request = CreateImageVariationRequest(
+            image=source.png,
+            model=arguments.model,
+            n=arguments.n,
+            response_format=arguments.response_format,
+            size=arguments.size,
+            user=arguments.user,
+        )
+        response = cut_back(call_engine(engine, request, progress=listener), source)
+        # Notes are printed only now, so that an error is the only line of output.
+        if source.note:
+            self._print_note(source.note)
+        self._seed = response.data[0].seed if self._seed is None else self._seed
+        paths = [] if folder is None else self._save(source, response, folder)
+        with self._bar.hidden():
+            if arguments.json:
+                print(response.to_json(), end="")
+            elif folder is None:
+                data, _ = self._file_format.convert(response.data[0].read())
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            else:
+                print(*paths, sep="\n", flush=True)
+
+    def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
+        arguments = self._arguments
+        style: dict[str, Any] = {
+            "name": source.name,
+            "template": arguments.name,
+            "format": arguments.format,
+            "quality": arguments.quality,
+        }
+        images = [image.path for image in save_images(response, folder, **style)]
+        if arguments.no_sheet:
+            self.files_to_open += images
+            return images
+        sheet = ContactSheet(source, response).save(folder, **style)
+        self.files_to_open.append(sheet)
+        return [*images, sheet]
+
+    @property
+    def _file_format(self) -> FileFormat:
+        return FileFormat(self._arguments.format, self._arguments.quality)
+
+    def _print_note(self, note: str) -> None:
+        if not self._arguments.quiet:
+            with self._bar.hidden():
+                print(note, file=sys.stderr)
+
+
+def _load(photo: str, arguments: argparse.Namespace, urls: "URLPolicy | None") -> Source:
+    """Load an image.
+
+    Raises:
+        ImageVariationError: See `load_source`.
+    """
+    if photo == _STREAM:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise SourceError(
+                "- reads an image from standard input; pipe or redirect a file into it."
+            )
+        return load_source(sys.stdin.buffer, fit=arguments.fit, name="stdin")
+    if os.path.isdir(photo):
+        raise SourceError(
+            f"{photo!r} is a folder. Pass images, or use `image-variation batch`, which varies "
+            "whole folders."
+        )
+    return load_source(photo, fit=arguments.fit, urls=urls)
+
+
+def _name_source(message: str, photo: str) -> str:
+    if photo == _STREAM:
+        return message.replace("The source", "Standard input", 1)
+    return name_path(message, photo)
 
 
 def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
@@ -107,34 +376,3 @@ def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
     from langchain_image_variation.http.url_policy import URLPolicy
 
     return URLPolicy(hosts=arguments.allow_host)
-
-
-def _output_folder(arguments: argparse.Namespace) -> Path | None:
-    directory: str | None = arguments.output_dir
-    if directory is None and arguments.json:
-        return None
-    return make_output_folder(OUTPUT_DIR if directory is None else directory)
-
-
-@contextmanager
-def _progress_bar(n: int) -> Iterator[Callable[[Progress], None]]:
-    """Show a bar on a terminal while the block runs. The callback updates it."""
-    with tqdm(
-        desc="1 variation" if n == 1 else f"{n} variations",
-        total=1.0,
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
-    ) as bar:
-
-        def show(progress: Progress) -> None:
-            bar.update(progress.share - bar.n)
-
-        yield show
-
-
-def _save(source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
-    saved_images = save_images(response, folder, name=source.name)
-    sheet = ContactSheet(source, response).save(folder, name=source.name)
-    return [*(image.path for image in saved_images), sheet]

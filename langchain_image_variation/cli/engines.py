@@ -4,6 +4,8 @@ import argparse
 import textwrap
 from inspect import getdoc
 
+from langchain_image_variation.cli.messages import name_options
+from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.engines.loading import (
     engine_names,
     load_engine_class,
@@ -24,17 +26,20 @@ _COLUMNS = 100
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Set what the command does. It has no arguments."""
-    parser.set_defaults(run=_engines)
+    parser.set_defaults(run=_engines, parser=parser)
 
 
 def _engines(arguments: argparse.Namespace) -> None:
     names = engine_names()
+    # The messages name the options of the commands that run an engine.
+    vocabulary = argparse.ArgumentParser()
+    add_engine(vocabulary)
     width = max(map(len, names), default=0)
     for name in names:
         state, description = _state(name)
         head = f"{name:{width}}  {state:11}  "
         lines = textwrap.wrap(
-            description,
+            name_options(description, argparse.Namespace(parser=vocabulary)),
             _COLUMNS,
             initial_indent=head,
             subsequent_indent=" " * len(head),

@@ -1,4 +1,4 @@
-"""Options that several commands share: the engine, how to fit an image, the output folder."""
+"""What several commands share: options, the output folder and an exit code."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from langchain_image_variation.cli.messages import name_path
+from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -16,8 +18,13 @@ from langchain_image_variation.source import Fit
 
 __all__ = [
     "OUTPUT_DIR",
+    "SOME_FAILED",
     "add_engine",
     "add_fit",
+    "add_n",
+    "add_output_dir",
+    "add_quiet",
+    "add_size",
     "engine_options",
     "make_output_folder",
     "translate_import_errors",
@@ -26,12 +33,17 @@ __all__ = [
 OUTPUT_DIR = "variations"
 """The default folder for results."""
 
+SOME_FAILED = 3
+"""The exit code if some of several images failed."""
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 _ENGINE_OPTIONS = ("seed", "strength", "light", "server", "base_url", "prompt")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for the engine and its options."""
-    add = parser.add_argument
+    add = parser.add_argument_group("engine").add_argument
     add(
         "--engine",
         default="local",
@@ -47,6 +59,40 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
     add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
     add("--prompt", help="with --engine gpt-image: the prompt for the model")
+
+
+def add_n(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the number of variations."""
+    parser.add_argument(
+        "-n",
+        "--n",
+        type=int,
+        default=1,
+        metavar="N",
+        help=f"the number of variations of each image, 1 to {MAX_N} (default: 1)",
+    )
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the size of the variations."""
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default=SIZES[-1],
+        help=f"the size of the variations in pixels (default: {SIZES[-1]})",
+    )
+
+
+def add_output_dir(
+    container: argparse._ActionsContainer, help: str, default: str | None = None
+) -> None:
+    """Add the argument for the place of the results to a parser or a group."""
+    container.add_argument("-o", "--output-dir", metavar="DIR", default=default, help=help)
+
+
+def add_quiet(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add the argument for less output."""
+    parser.add_argument("-q", "--quiet", action="store_true", help=help)
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -66,18 +112,26 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def make_output_folder(path: str | Path) -> Path:
+def make_output_folder(directory: str | Path) -> Path:
     """Create the output folder before the work begins, so that no result is lost.
 
     Raises:
-        InvalidRequestError: If it cannot be created or written to.
+        InvalidRequestError: If it cannot be created or written to, or was meant as a file.
     """
-    if path == "":
+    if directory == "":
         raise InvalidRequestError("--output-dir is empty; pass a folder.", param="output_dir")
+    path = Path(directory)
+    if path.suffix.lower() in _IMAGE_SUFFIXES and not path.exists():
+        raise InvalidRequestError(
+            f"--output-dir takes a folder, and {str(directory)!r} looks like a file. Pass --name "
+            f"for the names of files, or -o - > {path.name} for one image.",
+            param="output_dir",
+        )
     try:
         return make_output_dir(path)
     except OutputError as error:
-        raise InvalidRequestError(error.message, param="output_dir") from None
+        message = name_path(error.message, str(directory))
+        raise InvalidRequestError(message, param="output_dir") from None
 
 
 @contextmanager

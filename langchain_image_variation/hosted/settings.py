@@ -57,8 +57,9 @@ def check_key(api_key: str | SecretStr | None, variable: str | None) -> SecretSt
         InvalidRequestError: If it is not a string.
         AuthenticationError: If a header cannot carry it.
     """
-    if api_key is None:
-        api_key = read_environment(variable) if variable is not None else ""
+    name = "api_key"
+    if api_key is None and variable is not None:
+        api_key, name = read_environment(variable), variable
     kind = type(api_key).__name__
     # From here on, no variable holds the plain key. Some tools record the variables of a traceback.
     api_key = SecretStr(api_key or "") if isinstance(api_key, str | None) else api_key
@@ -67,7 +68,7 @@ def check_key(api_key: str | SecretStr | None, variable: str | None) -> SecretSt
         raise InvalidRequestError(f"api_key must be a string, got {kind}.", param="api_key")
     if not is_header_text(api_key.get_secret_value()):
         raise AuthenticationError(
-            "api_key must consist of printable ASCII characters without blanks at either end."
+            f"{name} must consist of printable ASCII characters without blanks at either end."
         )
     return api_key
 
@@ -83,10 +84,12 @@ def check_header(param: str, value: str | None, variable: str) -> str:
     Raises:
         InvalidRequestError: If it is not a string, or a header cannot carry it.
     """
-    value = read_environment(variable) if value is None else value
+    name = param
+    if value is None:
+        value, name = read_environment(variable), variable
     if value is not None and (not isinstance(value, str) or not is_header_text(value)):
         raise InvalidRequestError(
-            f"{param} must be a string of printable ASCII characters without blanks at either end.",
+            f"{name} must be a string of printable ASCII characters without blanks at either end.",
             param=param,
         )
     return value or ""

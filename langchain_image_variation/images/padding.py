@@ -6,15 +6,14 @@ pixels and 8-bit resampling, which are the same on every machine.
 
 from PIL import Image
 
+from langchain_image_variation.images.strips import strip_boxes
+
 __all__ = ["add_blurred_bars", "add_mirrored_bars"]
 
 _SHARPNESS = 4
 """Details of a blurred bar are about a fourth as large as their distance from the image. A larger
 number lets faces and other objects reappear upside down; with a smaller one, the blur is visible at
 the edge of the image."""
-
-_STRIP = 256
-"""How many rows are blurred at a time, so that a large image is never copied as a whole."""
 
 _COARSEST = 4
 """The side at which an image has no details left to blur, in pixels."""
@@ -116,8 +115,7 @@ def _blend(fine: Image.Image, coarse: Image.Image, weights: bytes, is_wide: bool
     # Pillow rounds between width and height, and the order depends on its release.
     coarse = coarse.resize((side, coarse.height), Image.Resampling.BICUBIC)
     column = Image.frombytes("L", (1, side) if is_wide else (side, 1), weights)
-    for top in range(0, side, _STRIP):
-        bottom = min(top + _STRIP, side)
+    for _, top, _, bottom in strip_boxes((0, 0, side, side)):
         rows = (0, top, 1, bottom) if is_wide else (0, 0, side, 1)
         mask = column.crop(rows).resize((side, bottom - top), Image.Resampling.NEAREST)
         if mask.getbbox() is not None:

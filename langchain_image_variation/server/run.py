@@ -134,8 +134,8 @@ def run_app(
     if _reaches(app.state.engine_url, listener):
         listener.close()
         raise InvalidRequestError(
-            "The engine would call this server itself and wait forever. Set base_url (--base-url, "
-            f"or OPENAI_BASE_URL) to another server, or listen on another port than {port}.",
+            "The engine would call this server itself and wait forever. Set base_url or "
+            f"OPENAI_BASE_URL to another server, or listen on another port than {port}.",
             param="base_url",
         )
     _keep_freed_memory()

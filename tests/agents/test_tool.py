@@ -208,7 +208,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "/etc/passwd"}, "There is no image 'passwd' here. Files: "),
     (
         {"image": "broken.png"},
-        "broken.png: image is a corrupt PNG file: it is cut off at byte 100, inside IDAT. Files: ",
+        "broken.png: image is a corrupt PNG file: its pixels end early: the file is cut off. Files",
     ),
     ({"image": "cat.jpg", "model": "gpt-9"}, "'gpt-9' does not exist here"),
     ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),

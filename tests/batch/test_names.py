@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_image_variation.batch.output_names import image_id, image_index, output_path
-from langchain_image_variation.output import RESULT_NAME
+from langchain_image_variation.output.names import RESULT_NAME
 from pytest_image_variation.samples import square_png
 from tests.batch.runs import output_images, read_manifest, run_hosted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from tests.batch.runs import read_manifest, run, run_hosted
 
 LINES = {
@@ -100,7 +100,7 @@ def test_settings_of_the_run_still_end_it(capsys: pytest.CaptureFixture[str]) ->
     assert run_hosted("gs://kept/photos") == 1
     assert "Run: pip install 'gcsfs'" in capsys.readouterr().err
     assert run_hosted("photos", "--allow-storage", "https") == 2
-    assert "allow_storage cannot contain 'https'" in capsys.readouterr().err
+    assert "--allow-storage cannot contain 'https'" in capsys.readouterr().err
     assert not Path("out").exists()
 
 

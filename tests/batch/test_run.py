@@ -20,12 +20,12 @@ from PIL import Image
 
 from langchain_image_variation.batch.gallery import IMAGES_PER_PAGE, write_gallery
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.progress import show_progress
+from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.cli import main
-from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
-from langchain_image_variation.source import read_file
+from langchain_image_variation.source.read import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, non_square_png, square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import output_images, read_manifest, run, run_hosted
@@ -202,7 +202,7 @@ def test_a_source_without_its_package_is_a_row(
     assert run_hosted("photos") == 3
     errors = {row["source_path"]: row["error"] for row in read_manifest()}
     message = errors.pop("photos/phone.HEIC")
-    assert message.endswith("Run: pip install 'langchain-image-variation[heif]'")
+    assert message.endswith(f"Run: {install_command('langchain-image-variation[heif]')}")
     assert list(errors.values()) == [None] * 5
     assert "  photos/phone.HEIC: A HEIC image needs" in capsys.readouterr().err
 
@@ -329,13 +329,13 @@ def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixt
 
 
 BAD = [
-    ("photos --n 0", "n must be a whole number from 1 to 10, got 0."),
-    ("photos --size 640x480", "size must be one of '256x256', '512x512', '1024x1024', got"),
+    ("photos --n 0", "--n must be a whole number from 1 to 10, got 0."),
+    ("photos --size 640x480", "argument --size: invalid choice: '640x480' (choose from"),
     ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     ("photos --workers 0", "--workers must be a whole number of at least 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number of at least 1, got 0."),
-    ("photos --output-dir ", "output_dir is empty; pass a folder or a URL."),
-    ("photos --output-dir https://a.example", "output_dir must be a path on this machine or"),
+    ("photos --output-dir ", "--output-dir is empty; pass a folder or a URL."),
+    ("photos --output-dir https://a.example", "--output-dir must be a path on this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),
     ("empty", "No images found. Pass image files, or folders that contain images."),
     ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
@@ -363,15 +363,24 @@ def test_json_lines_need_no_pyarrow(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_hosted("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed; "
-        "run: pip install 'langchain-image-variation[batch]', or pass --jsonl for JSON Lines "
-        "alone.\n"
+        "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed. "
+        "Pass --jsonl for JSON Lines alone, or run: "
+        f"{install_command('langchain-image-variation[batch]')}\n"
     )
     assert run_hosted("photos", "--jsonl") == 0
     assert capsys.readouterr().out == "out/manifest.jsonl\n"
     Path("list.parquet").touch()
     assert run_hosted("list.parquet", "--jsonl") == 1
     assert "Reading 'list.parquet' needs the package 'pyarrow'" in capsys.readouterr().err
+
+
+def test_quiet_prints_files_and_failures(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --quiet, a run that succeeds prints its files only, and one that fails says why."""
+    assert run_hosted("photos", "--quiet") == 0
+    assert capsys.readouterr() == ("out/manifest.parquet\n", "")
+    (photos / "empty.png").touch()
+    assert run_hosted("photos", "-q") == 3
+    assert "photos/empty.png: The source is empty" in capsys.readouterr().err
 
 
 def test_terminal_shows_progress() -> None:
@@ -502,7 +511,7 @@ def test_gpus_need_a_cluster(gpus: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_missing_ray_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
     """Without Ray, the error names the extra, and nothing is made."""
     assert run_hosted("photos", "--ray") == 1
-    assert "langchain-image-variation[ray]" in capsys.readouterr().err
+    assert install_command("langchain-image-variation[ray]") in capsys.readouterr().err
     assert not output_images()
 
 

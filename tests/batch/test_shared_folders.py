@@ -236,7 +236,7 @@ def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
 def test_one_image_needs_no_home_tmp_or_clock(script: str) -> None:
     """`create` needs no home, no temporary folder and no steady clock either."""
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
-    arguments = ["create", "--image", "photos/0.png", "--engine", "instant", "--output-dir", "out"]
+    arguments = ["create", "photos/0.png", "--engine", "instant", "--output-dir", "out"]
     result = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         env=environment,

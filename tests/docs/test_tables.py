@@ -43,7 +43,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_WEBP_CHUNKS,
     MIN_SIDE,
 )
-from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.output.contact_sheet import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.app import PIXELS_PER_WORKER
 from langchain_image_variation.server.connection import (
@@ -54,7 +54,8 @@ from langchain_image_variation.server.connection import (
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
-from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_PIXELS
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
@@ -239,5 +240,6 @@ def test_the_table_of_create_is_complete() -> None:
     help_text = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
+    heads = re.findall(r"^  (-.+?)(?:  |$)", help_text, re.MULTILINE)
+    options = {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
     assert documented_options == options - {"--help"} | {"--no-light"}

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from langchain_image_variation.exceptions import ImageVariationError, SourceError
+from langchain_image_variation.exceptions import ImageVariationError, SourceError, install_command
 from langchain_image_variation.images.formats import (
     FORMATS,
     recognize_supported,
     recognize_unsupported,
 )
-from langchain_image_variation.images.pixels import decode, normalize
+from langchain_image_variation.images.normalize import normalize
+from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.source import load_source
 from tests.images.avif_heic import avif, heic
 from tests.images.profiles import srgb_profile
@@ -162,7 +163,7 @@ except ImageVariationError as error:
         (
             *(heic, "pillow_heif"),
             "MissingExtraError A HEIC image needs the package 'pillow_heif', which is not "
-            "installed. Run: pip install 'langchain-image-variation[heif]'",
+            f"installed. Run: {install_command('langchain-image-variation[heif]')}",
         ),
         (
             *(avif, "PIL._avif"),

@@ -18,16 +18,15 @@ from langchain_image_variation.contract import Image as ResponseImage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import OutputError
+from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import (
-    THUMBNAIL_SIDE,
-    ContactSheet,
     cut_back,
     make_output_dir,
     save_images,
-    save_png,
 )
+from langchain_image_variation.output.contact_sheet import THUMBNAIL_SIDE, ContactSheet
 from langchain_image_variation.source import Fit, Source, load_source
 from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
 from tests.images.compressed import encodings
@@ -72,18 +71,21 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [b"something else", square_png(65), square_png()[:-40], b""])
 def test_never_replaces_another_image(tmp_path: Path, other: bytes) -> None:
     """If other content has the name of an image, the hash in the image's name gets longer."""
-    image = decode(PNG)
-    data = encode(image)
-    first = save_png(image, tmp_path, name="cat", suffix="1")
+    data = encode(decode(PNG))
+
+    def save() -> Path:
+        return save_images(entries(data), tmp_path, name="cat")[0].path
+
+    first = save()
     first.write_bytes(other)
-    second = save_png(image, tmp_path, name="cat", suffix="1")
+    second = save()
     assert first.read_bytes() == other
     assert (second.read_bytes(), len(second.name) - len(first.name)) == (data, 8)
     second.write_bytes(b"x")
-    third = save_png(image, tmp_path, name="cat", suffix="1")
+    third = save()
     third.write_bytes(b"x")
     with pytest.raises(OutputError, match="exists with other content"):
-        save_png(image, tmp_path, name="cat", suffix="1")
+        save()
 
 
 def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     """A name that the file system refuses is our own error, and no temporary file stays."""
     with pytest.raises(OutputError, match="cannot be written"):
-        save_png(decode(PNG), tmp_path, name="cat", suffix="1/2")
+        place_file(tmp_path, "1/2", PNG.data)
     assert os.listdir(tmp_path) == []
 
 

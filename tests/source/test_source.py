@@ -25,12 +25,8 @@ from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import MAX_PNG_BYTES
-from langchain_image_variation.source import (
-    MAX_SOURCE_BYTES,
-    Fit,
-    ImageSource,
-    load_source,
-)
+from langchain_image_variation.source import Fit, load_source
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES, ImageSource
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,
@@ -274,9 +270,9 @@ BAD: list[tuple[Any, str]] = [
     (b"P6 1 1 255 abc", "is a PPM, PGM or PBM image, which is not supported. Export it as PNG"),
     (truncated_png(), "corrupt PNG"),
     (jpeg()[:500], "This JPEG file is corrupt, or of a kind that cannot be read. Export"),
-    (jpeg()[:-300], "corrupt JPEG"),
+    (jpeg()[:-300], "Download or export it again, or scale it down."),
     ("https://example.com/cat.png", "URLs are not fetched by default. Download"),
-    ("https://example.com/cat.png", "allow its host: urls=URLPolicy(hosts=[...])"),
+    ("https://example.com/cat.png", "allow its host with urls=URLPolicy(hosts=[...])"),
     ("HTTP://example.com/cat.png", "URLs are not fetched"),
     ("file:///photos/cat.png", "URLs are not fetched"),
     ("data:image/png;base64", "no comma"),

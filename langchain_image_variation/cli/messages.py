@@ -1,0 +1,106 @@
+"""Error messages as a user of the command line reads them.
+
+The library's messages name the parameters of its Python functions, and a file by its name alone.
+The functions here put in the options of the command, and the path that the user typed.
+"""
+
+import argparse
+import os
+import re
+from urllib.parse import urlsplit
+
+from langchain_image_variation.files.shown_names import shown_name
+
+__all__ = ["display_name", "name_options", "name_path"]
+
+_ONLY_IN_PYTHON = (
+    # The key is read from the environment. `serve --api-key` is another key.
+    (r"pass api_key or set (\w+)", r"set \1"),
+    (r"; pass an http_client with auth", ""),
+    (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),
+    (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
+    (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
+    (r"store_dir, or --store-dir", "--store-dir"),
+    (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
+)
+"""What only Python has, and what to say instead."""
+
+_PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
+"""The parameters of Python that do not have the name of their option."""
+
+_MAX_PATH_LENGTH = 200
+"""A longer path would hide the rest of the message."""
+
+_VERBS = "contains|does|has|is|must|names"
+_START = r"(?<![\w/?&.-])"
+"""Where a name begins that is not part of a URL or a path."""
+
+
+def name_options(message: str, arguments: argparse.Namespace) -> str:
+    """Return a message with the options of a command instead of the parameters of Python.
+
+    A parameter is recognized where it begins the message, has an underscore, follows "pass", or
+    has a value (`fit='crop'` becomes `--fit crop`).
+
+    Args:
+        message: The message of an error.
+        arguments: The parsed arguments of the command, with its `parser`.
+    """
+    for pattern, replacement in _ONLY_IN_PYTHON:
+        message = re.sub(pattern, replacement, message)
+    options = _options(arguments.parser)
+    for name, option in options.items():
+        origin = _origin(name, option, arguments)
+        message = re.sub(rf"{_START}{name}=(?:'([^']*)'|(\w+))", rf"{option} \1\2", message)
+        message = re.sub(rf"^{name}(?=:| (?:{_VERBS})\b)", origin, message)
+        message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
+        if "_" in name:
+            message = re.sub(rf"{_START}{name}\b(?!\.\w|/)", origin, message)
+    return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
+
+
+def _options(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the long form of each option by the parameter of Python that it sets."""
+    # argparse has no public list of its options.
+    names = [name for action in parser._actions for name in action.option_strings]
+    options = [name for name in names if name.startswith("--")]
+    return {_PARAMETERS.get(name, name[2:].replace("-", "_")): name for name in options}
+
+
+def _origin(name: str, option: str, arguments: argparse.Namespace) -> str:
+    """Return where a setting comes from: an option, or the environment if it is not passed."""
+    variable = f"OPENAI_{name.upper()}"
+    is_passed = getattr(arguments, name, None) is not None
+    return option if is_passed or not os.environ.get(variable) else variable
+
+
+def _list(names: str, options: dict[str, str]) -> str:
+    """Return the sentence about an engine's options, without those that only Python can set."""
+    listed_options = [options[name] for name in names.split(", ") if name in options]
+    if not listed_options:
+        return "It has no options on the command line"
+    return f"Its options are {', '.join(listed_options)}"
+
+
+def name_path(message: str, path: str) -> str:
+    """Return a message about a file with the path that the user typed instead of its name."""
+    if len(path) > _MAX_PATH_LENGTH:
+        return message
+    return message.replace(repr(shown_name(path)), repr(path), 1)
+
+
+def display_name(photo: str) -> str:
+    """Return an image's argument as messages show it: in one line, without the secrets of a URL."""
+    if photo == "-":
+        return "standard input"
+    if photo[:5].lower() == "data:":
+        return "the data: URL"
+    if "://" in photo:
+        try:
+            url = urlsplit(photo)
+        except ValueError:
+            return "the URL"
+        photo = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    if len(photo) > _MAX_PATH_LENGTH:
+        photo = f"...{photo[-_MAX_PATH_LENGTH:]}"
+    return photo if photo.isprintable() else repr(photo)
