@@ -53,6 +53,7 @@ from langchain_image_variation.server.connection import (
     MIN_MEAN_CHUNK_BYTES,
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
+from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -175,6 +176,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
         "pixels of an uploaded image": f"{defaults['max_pixels']:,} |",
         "pixels of all images in progress": f"as many, or {PIXELS_PER_WORKER:,} per worker",
         "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,},",
+        "bytes of all answers that are remembered in memory": f"{MAX_ANSWER_BYTES:,} |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
         "requests that wait": f"{defaults['queue']} |",
         "connections": f"{MAX_CONNECTIONS:,},",
