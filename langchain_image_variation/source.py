@@ -400,14 +400,12 @@ def _from_data_url(url: str) -> bytes:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
     if len(url) - start > 3 * MAX_SOURCE_BYTES:
-        raise SourceError(
-            f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
-        )
+        raise SourceError(f"The data: URL exceeds the limit of {MAX_SOURCE_BYTES:,} bytes.")
     try:
         data = _percent_decode(url, start)
     except UnicodeEncodeError:
         raise SourceError(
-            "The data: URL contains characters that no URL can contain; encode it again."
+            "The data: URL contains characters that URLs cannot contain; encode it again."
         ) from None
     if url[:start].lower().endswith(";base64,"):
         # Line breaks and missing padding are common and harmless.
@@ -465,8 +463,8 @@ def _check_length(data: bytes) -> bytes:
         raise SourceError("The source is empty; pass an image file.")
     if len(data) > MAX_SOURCE_BYTES:
         raise SourceError(
-            f"The source has more than {MAX_SOURCE_BYTES:,} bytes (64 MB), the limit. Scale it "
-            "down first."
+            f"The source exceeds the limit of {MAX_SOURCE_BYTES:,} bytes (64 MB). Scale it down "
+            "first."
         )
     return data
 
@@ -485,15 +483,15 @@ def _open_supported(data: bytes) -> Image.Image:
         raise _unsupported(data)
     with translate_decoder_errors(
         lambda: SourceError(
-            f"This {format} file is corrupt, or of a kind that cannot be read. Export the image as "
-            "PNG or JPEG."
+            f"This {format} file is corrupt, or of an unsupported kind. Export the image as PNG or "
+            "JPEG."
         )
     ):
         try:
             return open_image(data, (format,))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
-                f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit. Scale it down first."
+                f"image exceeds the limit of {MAX_SOURCE_PIXELS:,} pixels. Scale it down first."
             ) from None
 
 

@@ -129,7 +129,7 @@ def _read_path(value: object) -> str:
             os.fsencode(path)
         except UnicodeEncodeError:
             raise SourceError(
-                f"path has a character that no file name can have: {excerpt(path)}."
+                f"path contains a character that file names cannot contain: {excerpt(path)}."
             ) from None
         return path
     raise SourceError(f"path must be a string, got {excerpt(value)}.")

@@ -359,7 +359,7 @@ def translate_sqlite_errors() -> Iterator[None]:
         ) from None
     except PermissionError:
         raise OutputError(
-            "The ledger of the output folder may not be written. Check the permissions of its "
+            "The ledger of the output folder is not writable. Check the permissions of its "
             f"folder {BATCH_DIR!r}, which may belong to another user, or choose another folder."
         ) from None
     except OSError as error:

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_create(commands.add_parser("create", help="make variations of one image or a few"))
+    add_create(commands.add_parser("create", help="make variations of one or more images"))
     add_batch(commands.add_parser("batch", help="make variations of many images"))
     add_serve(commands.add_parser("serve", help="run a server for POST /v1/images/variations"))
     add_engines(commands.add_parser("engines", help="list the engines and what they need"))

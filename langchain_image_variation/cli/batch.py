@@ -69,8 +69,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STORE",
-        help="allow URLs of another kind that fsspec knows, such as lakefs, or allow manifests to "
-        "name a server, such as sftp://nas.example; repeatable",
+        help="another kind of URL to allow, such as lakefs, or a server that manifests may name, "
+        "such as sftp://nas.example; repeatable",
     )
     add(
         "--column",
@@ -97,7 +97,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
-    add_quiet(parser, "print only file names, failures and errors: no progress or summary")
+    add_quiet(parser, "print only file names, failures and errors, without progress or summary")
     parser.set_defaults(run=_batch, parser=parser)
 
 
@@ -187,7 +187,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
     ]
     if unnamed_count := summary.failures.total() - len(summary.named_failures):
         kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())
-        lines.append(f"  and {unnamed_count} more. All by kind: {kinds}.")
+        lines.append(f"  and {unnamed_count} more. All failures by kind: {kinds}.")
     if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
     # The terminal may be gone, but the manifest is written.

@@ -1,4 +1,4 @@
-"""`image-variation create`: makes variations of one image or a few."""
+"""`image-variation create`: makes variations of one or more images."""
 
 import argparse
 import secrets
@@ -66,7 +66,7 @@ _EXAMPLES = """examples:
 
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `create`."""
-    parser.description = "Make variations of one image or a few."
+    parser.description = "Make variations of one or more images."
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
@@ -86,11 +86,11 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="allow PHOTO to be an https URL on this host; repeatable",
     )
-    add_quiet(parser, "print only file names and errors: no progress, notes or seed")
+    add_quiet(parser, "print only file names and errors, without progress, notes or seed")
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
-    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--model", help="one of the engine's models (default: the engine's own)")
     add("--user", help="an ID for the end user, for hosted engines")
     add("--json", action="store_true", help="print the JSON response instead of file names")
     add(
@@ -139,7 +139,10 @@ def _create(arguments: argparse.Namespace) -> int:
     ):
         failures = run.vary_all()
     if arguments.open and not open_files(run.files_to_open):
-        print("There is no display or viewer here to open the files.", file=sys.stderr)
+        print(
+            "The files were not opened: this machine has no display or image viewer.",
+            file=sys.stderr,
+        )
     return FAILED if failures else 0
 
 
@@ -167,10 +170,10 @@ def _check(arguments: argparse.Namespace) -> None:
         ("--name", arguments.name != DEFAULT_TEMPLATE),
     ):
         if is_set:
-            raise InvalidRequestError(f"-o - writes no files, so {option} does not go with it.")
+            raise InvalidRequestError(f"-o - writes no files, so {option} cannot be used with it.")
     if n * len(photos) > 1:
         raise InvalidRequestError(
-            f"-o - writes one image to standard output, but these are {n * len(photos)}. "
+            f"-o - writes one image to standard output, but this makes {n * len(photos)}. "
             "Pass -o DIR for files."
         )
     if sys.stdout.isatty():

@@ -110,8 +110,8 @@ class Answer:
         except FrameTooLongError:
             raise self._with_headers(
                 EngineResponseError(
-                    f"The answer has more than {MAX_FRAME_BYTES:,} bytes without its images, the "
-                    "limit. Is base_url right? It usually ends in /v1."
+                    f"The answer exceeds the limit of {MAX_FRAME_BYTES:,} bytes, not counting its "
+                    "images. Is base_url right? It usually ends in /v1."
                 )
             ) from None
         except ValueError:
@@ -240,8 +240,8 @@ class Answer:
     def _too_long(self) -> ImageVariationError:
         return self._with_headers(
             EngineResponseError(
-                f"The answer is longer than {self._budget.max_bytes:,} bytes, the limit; ask for "
-                "fewer or smaller images, or raise max_answer_bytes."
+                f"The answer exceeds the limit of {self._budget.max_bytes:,} bytes; ask for fewer "
+                "or smaller images, or raise max_answer_bytes."
             )
         )
 
@@ -256,7 +256,7 @@ _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
     403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
-    407: "The proxy needs a user name and a password; put them into its address.",
+    407: "The proxy needs a user name and a password; include them in its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",
     429: "The server has too many requests; try again later.",

@@ -80,7 +80,7 @@ def _limit_policy(policy: URLPolicy, budget: Budget) -> URLPolicy:
         )
     if budget.bytes_left <= 0:
         raise DownloadError(
-            f"The images of the answer have more than {budget.max_bytes:,} bytes, the limit; raise "
+            f"The images exceed the limit of {budget.max_bytes:,} bytes per call; raise "
             "max_answer_bytes, or fetch the url yourself before it expires."
         )
     return replace(policy, max_bytes=min(policy.max_bytes, budget.bytes_left))

@@ -56,10 +56,9 @@ class BoundedFile(io.BytesIO):
             raise cancelled_error()
         if self._reads_left < 0:
             raise InvalidImageError(
-                f"image takes more than {self._max_reads:,} steps to read, the limit for a file of "
+                f"image exceeds the limit of {self._max_reads:,} reads for a file of "
                 f"{self._length:,} bytes. Save it again."
             )
         raise InvalidImageError(
-            f"image is a file whose parts overlap more than {MAX_REREAD} times, the limit. "
-            "Save it again."
+            f"image is a file whose parts overlap more than {MAX_REREAD} times. Save it again."
         )

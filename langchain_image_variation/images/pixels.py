@@ -229,7 +229,7 @@ def decode_result(data: bytes) -> Image.Image:
         try:
             return open_image(data, ("PNG", "JPEG", "WEBP"))
         except Image.DecompressionBombError:
-            raise OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.") from None
+            raise OutputError(f"A result exceeds the limit of {MAX_PIXELS:,} pixels.") from None
 
     try:
         with translate_decoder_errors(

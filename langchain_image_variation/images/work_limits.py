@@ -176,8 +176,8 @@ def _check_bmp(data: bytes) -> None:
     size = bmp.read_run_lengths(data)
     if size is not None and size.width * size.height > MAX_RLE_PIXELS:
         raise InvalidImageError(
-            f"image is a BMP file in run lengths of {size.width}x{size.height} pixels; the limit "
-            f"is {MAX_RLE_PIXELS:,} pixels. Save it as a PNG file."
+            f"image is a run-length encoded BMP file of {size.width}x{size.height} pixels; the "
+            f"limit is {MAX_RLE_PIXELS:,} pixels. Save it as a PNG file."
         )
 
 
@@ -185,7 +185,7 @@ def _check_webp(data: bytes) -> None:
     limit = max(MAX_WEBP_CHUNKS, len(data) // 256)
     if webp.count_chunks(data, limit + 1) > limit:
         raise InvalidImageError(
-            f"image is a WebP file with more than {limit:,} chunks, the limit. Save it again with "
+            f"image is a WebP file that exceeds the limit of {limit:,} chunks. Save it again with "
             "fewer frames."
         )
 
@@ -202,8 +202,9 @@ def _check_heif(data: bytes) -> None:
         )
     if structure.decoded_pixels > MAX_HEIF_PIXELS:
         raise InvalidImageError(
-            f"image is an AVIF or HEIC file whose parts have {structure.decoded_pixels:,} pixels; "
-            f"the limit is {MAX_HEIF_PIXELS:,}. Export it as PNG or JPEG."
+            "image is an AVIF or HEIC file whose parts have a total of "
+            f"{structure.decoded_pixels:,} pixels; the limit is {MAX_HEIF_PIXELS:,}. Export it as "
+            "PNG or JPEG."
         )
     for block in structure.exif:
         _check_directories(block, "an AVIF or HEIC file whose metadata")
@@ -216,7 +217,7 @@ def _check_tiff(data: bytes) -> None:
     layout = tiff.read_layout(directories[0])
     if layout.has_duplicates:
         raise InvalidImageError(
-            "image is a TIFF file that states its size or the place of its pixels twice. "
+            "image is a TIFF file that states its size or the location of its pixels twice. "
             "Save it again."
         )
     for grid in layout.grids:
@@ -252,7 +253,7 @@ def _check_jpeg_parts(data: bytes, jpeg_parts: Sequence[tuple[int, int]]) -> Non
     if sum(len(file) for file in files.values()) > MAX_EXIF_OVERLAP * len(data):
         raise InvalidImageError(
             "image is a TIFF file whose strips or tiles overlap more than "
-            f"{MAX_EXIF_OVERLAP} times, the limit. Save it again."
+            f"{MAX_EXIF_OVERLAP} times. Save it again."
         )
     samples = sum(
         count * sum(jpeg.count_scanned_samples(jpeg.read_segments(files[part])))
@@ -276,12 +277,12 @@ def _check_directories(block: bytes, subject: str) -> list[tiff.Directory]:
     directories = list(tiff.read_directories(block))
     if any(len(directory.entries) > tiff.MAX_ENTRIES for directory in directories):
         raise InvalidImageError(
-            f"image is {subject} directory has more than {tiff.MAX_ENTRIES:,} entries, the limit. "
+            f"image is {subject} directory exceeds the limit of {tiff.MAX_ENTRIES:,} entries. "
             "Save it again without its metadata."
         )
     if sum(directory.value_bytes for directory in directories) > MAX_EXIF_OVERLAP * len(block):
         raise InvalidImageError(
-            f"image is {subject} values overlap more than {MAX_EXIF_OVERLAP} times, the limit. "
+            f"image is {subject} values overlap more than {MAX_EXIF_OVERLAP} times. "
             "Save it again without its metadata."
         )
     numbers = sum(directory.numbers for directory in directories)

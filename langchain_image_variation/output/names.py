@@ -71,7 +71,7 @@ class NameTemplate:
                 for literal, field, width, conversion in Formatter().parse(text)
             ]
         except ValueError:
-            raise self._error("has a brace without its partner") from None
+            raise self._error("has an unmatched brace") from None
         self.fields = {field for _, field, _, _ in self._parts if field is not None}
         for literal, field, width, conversion in self._parts:
             if not _LITERAL.fullmatch(literal):
@@ -84,7 +84,7 @@ class NameTemplate:
                 fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
                 raise self._error(f"has an unknown field; the fields are {fields}")
             if width and (field not in _NUMBERS or not _WIDTH.fullmatch(width)):
-                raise self._error("may set a width for numbers only, such as {index:02}")
+                raise self._error("may set a width only for numbers, as in {index:02}")
         if not text or text[0] in ".- " or text[-1] in ". ":
             raise self._error("must begin and end with a letter, a digit or a field")
         if _SUFFIX.fullmatch(os.path.splitext(text)[1]):

@@ -197,8 +197,8 @@ class _Parser(h11.Connection):
         length = len(data) if end is None else end.start()
         if length > MAX_HEAD_BYTES or data.count(b"\n", 0, length) > MAX_HEADERS:
             self.refusal = InvalidRequestError(
-                f"The request has more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES:,} bytes of "
-                "them. Send fewer."
+                f"The request has more than {MAX_HEADERS} headers, or more than "
+                f"{MAX_HEAD_BYTES:,} bytes of headers. Send fewer."
             )
             self.refusal.status_code = 431
 

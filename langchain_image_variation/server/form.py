@@ -117,8 +117,8 @@ def _validate(
     png = SquarePNG(image)
     if png.side**2 > max_pixels:
         raise InvalidImageError(
-            f"image is {png.side}x{png.side} pixels; this server accepts {max_pixels:,} pixels, "
-            f"which is {math.isqrt(max_pixels)}x{math.isqrt(max_pixels)}. Scale it down first."
+            f"image is {png.side}x{png.side} pixels; this server accepts up to {max_pixels:,} "
+            f"pixels ({math.isqrt(max_pixels)}x{math.isqrt(max_pixels)}). Scale it down first."
         )
     values = {name: value for name, value in fields.items() if name not in option_names}
     # Any other text stays a string, and the error shows it.

@@ -85,7 +85,7 @@ class MultipartForm:
         if not self._is_closed:
             # RFC 2046, section 5.1.1. Its last field may be cut off, or missing.
             raise InvalidRequestError(
-                "The multipart form ends before its closing boundary, so a part of it may be "
+                "The multipart form ends before its closing boundary, so part of it may be "
                 "missing. Send the whole form."
             )
         if not self._has_image:

@@ -129,7 +129,7 @@ def run_app(
         listener.close()
         raise InvalidRequestError(
             "The engine would call this server itself and wait forever. Set base_url or "
-            f"OPENAI_BASE_URL to another server, or listen on another port than {port}.",
+            f"OPENAI_BASE_URL to another server, or listen on a port other than {port}.",
             param="base_url",
         )
     _keep_freed_memory()

@@ -95,8 +95,7 @@ class Uploads:
             await reservation.is_granted
             return
         error = RateLimitError(
-            f"The server is receiving as many uploads as it may hold. Please try again in "
-            f"{_RETRY_SECONDS:g}s."
+            f"The server cannot hold more uploads now. Please try again in {_RETRY_SECONDS:g}s."
         )
         error.retry_after = _RETRY_SECONDS
         raise error

@@ -296,7 +296,7 @@ def test_a_large_result_is_not_read_completely(tmp_path: Path) -> None:
     Bucket.objects["kept/here/cat-0123abcd-1.png"] = (0, b"x" * (MAX_SOURCE_BYTES + 10))
     with results.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]
         assert len(file.read()) == MAX_SOURCE_BYTES + 1
-    with pytest.raises(SourceError, match="more than 67,108,864 bytes"):
+    with pytest.raises(SourceError, match="limit of 67,108,864 bytes"):
         ReachableImages(results, None).load("cat-0123abcd-1", fit="crop", urls=None)
 
 
@@ -384,7 +384,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output_dir", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "does not know the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "the kind 'nothing', which fsspec does not know"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),

@@ -42,7 +42,7 @@ def test_summary_names_failed_sources(photos: Path, capsys: pytest.CaptureFixtur
         f"  photos/a{index} [2J.png: The source is empty; pass an image file."
         for index in range(MAX_NAMED_FAILURES)
     ]
-    assert rest == "  and 2 more. All by kind: SourceError 11, InvalidRequestError 1."
+    assert rest == "  and 2 more. All failures by kind: SourceError 11, InvalidRequestError 1."
 
 
 def test_few_failures_are_all_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ LINES = {
     "[1]": "InvalidRequestError: Line 3 of 'list.jsonl' is not a JSON object.",
     '{"path": {}}': "SourceError: Row 4 of 'list.jsonl' has no path.",
     '{"path": "a\\u0000b.png"}': "cannot be read; check the path.",
-    '{"path": "\\ud800.png"}': "SourceError: path has a character that no file name can have",
+    '{"path": "\\ud800.png"}': "SourceError: path contains a character that file names cannot",
     '{"path": "\\udcff.png"}': "SourceError: There is no file",
     json.dumps({"path": "y" * 5000}): "cannot be read; check the path.",
     '{"path": "empty.png"}': "SourceError: The source is empty; pass an image file.",
@@ -25,7 +25,7 @@ LINES = {
     '{"path": "/dev/zero"}': "SourceError: 'zero' is not a regular file",
     '{"path": "dangling.png"}': "SourceError: There is no file 'dangling.png'",
     '{"path": "loop.png"}': "SourceError: 'loop.png' cannot be read",
-    '{"path": "huge.png"}': "SourceError: The source has more than 67,108,864 bytes",
+    '{"path": "huge.png"}': "SourceError: The source exceeds the limit of 67,108,864 bytes",
     '{"path": "photos/1.png", "n": 0}': "n must be a whole number from 1 to 10, got 0.",
     '{"path": "photos/1.png", "n": 1e400}': "n must be a whole number from 1 to 10, got inf.",
     '{"path": "photos/1.png", "size": []}': "size must be one of",
@@ -100,7 +100,7 @@ def test_settings_of_the_run_still_end_it(capsys: pytest.CaptureFixture[str]) ->
     assert run_hosted("gs://kept/photos") == 1
     assert "Run: pip install 'gcsfs'" in capsys.readouterr().err
     assert run_hosted("photos", "--allow-storage", "https") == 2
-    assert "allow_storage cannot contain 'https'" in capsys.readouterr().err
+    assert "--allow-storage cannot contain 'https'" in capsys.readouterr().err
     assert not Path("out").exists()
 
 

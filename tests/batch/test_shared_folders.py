@@ -94,7 +94,7 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()[1:]
     assert line == (
-        "image-variation: The ledger of the output folder may not be written. Check the "
+        "image-variation: The ledger of the output folder is not writable. Check the "
         "permissions of its folder '.batch', which may belong to another user, or choose another "
         "folder."
     )

@@ -159,11 +159,11 @@ def test_closed_standard_input_is_one_line() -> None:
 
 
 REFUSED = [
-    ("photo.jpg -n 2 -o -", "-o - writes one image to standard output, but these are 2."),
-    ("photo.jpg photo.jpg -o -", "-o - writes one image to standard output, but these are 2."),
-    ("photo.jpg -o - --json", "-o - writes no files, so --json does not go with it."),
-    ("photo.jpg -o - --open", "-o - writes no files, so --open does not go with it."),
-    ("photo.jpg -o - --name x", "-o - writes no files, so --name does not go with it."),
+    ("photo.jpg -n 2 -o -", "-o - writes one image to standard output, but this makes 2."),
+    ("photo.jpg photo.jpg -o -", "-o - writes one image to standard output, but this makes 2."),
+    ("photo.jpg -o - --json", "-o - writes no files, so --json cannot be used with it."),
+    ("photo.jpg -o - --open", "-o - writes no files, so --open cannot be used with it."),
+    ("photo.jpg -o - --name x", "-o - writes no files, so --name cannot be used with it."),
     ("- -", "Standard input is one image; pass - only once."),
     ("photo.jpg photo.jpg --json", "--json prints the response for one image"),
     ("photo.jpg --json --open", "--json writes no files to --open; add -o DIR."),
@@ -267,7 +267,7 @@ def test_a_machine_without_display_opens_nothing() -> None:
     headless = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     completed = run("create", "photo.jpg", *SMALL, "--open", env=headless)
     assert completed.returncode == 0
-    assert completed.stderr.endswith(b"There is no display or viewer here to open the files.\n")
+    assert completed.stderr.endswith(b"this machine has no display or image viewer.\n")
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", "caf\u00e9 \u732b.jpg".encode(), b"a\nb.jpg"])

@@ -140,7 +140,7 @@ def test_a_header_of_too_many_pixels_is_refused(write: Any) -> None:
     data = write(ramp())
     start = data.index(b"ispe") + 8
     data = data[:start] + struct.pack(">II", 20_000, 10_000) + data[start + 8 :]
-    with pytest.raises(ImageVariationError, match=r"pixels; the limit|pixels, the limit|corrupt"):
+    with pytest.raises(ImageVariationError, match=r"pixels; the limit|limit of .* pixels|corrupt"):
         load_source(data)
 
 

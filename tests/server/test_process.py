@@ -526,7 +526,7 @@ def test_an_engine_must_not_call_its_own_server(
     with pytest.raises(InvalidRequestError if loops else StartedError) as caught:
         run_app(app, host=host, port=port, ready=ready)
     if loops:
-        assert f"another port than {port}" in str(caught.value)
+        assert f"a port other than {port}" in str(caught.value)
 
 
 def test_an_empty_host_is_refused() -> None:

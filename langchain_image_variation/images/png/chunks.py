@@ -121,7 +121,7 @@ def scan_chunks(data: bytes) -> Iterator[Chunk]:
         if name == b"IEND" or not is_whole:
             return
     raise InvalidImageError(
-        f"image has more than {limit:,} chunks, the limit. Save it again with fewer."
+        f"image exceeds the limit of {limit:,} chunks. Save it again with fewer."
     )
 
 
