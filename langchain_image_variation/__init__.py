@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from langchain_image_variation.http.url_policy import URLPolicy
     from langchain_image_variation.images.png import SquarePNG
-    from langchain_image_variation.output import ContactSheet, cut_back, save_images
+    from langchain_image_variation.output import cut_back, save_images
+    from langchain_image_variation.output.contact_sheet import ContactSheet
     from langchain_image_variation.server import create_app as create_app
     from langchain_image_variation.source import Source, load_source
 
@@ -54,7 +55,7 @@ __all__ = [
 _MODULES = {
     "AsyncImageVariationClient": "hosted.client",
     "AsyncVariationEngine": "engines",
-    "ContactSheet": "output",
+    "ContactSheet": "output.contact_sheet",
     "CreateImageVariationRequest": "contract",
     "ImageVariationClient": "hosted.client",
     "ImageVariationError": "exceptions",

@@ -25,7 +25,8 @@ from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
 from langchain_image_variation.images.pixels import decode, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.source import Fit, ImageSource, load_source
+from langchain_image_variation.source import Fit, load_source
+from langchain_image_variation.source.read import ImageSource
 from tests.images import corrupt, valid
 from tests.images.avif_heic import heic
 from tests.images.encoder import join_chunks, split_chunks

@@ -25,12 +25,8 @@ from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import MAX_PNG_BYTES
-from langchain_image_variation.source import (
-    MAX_SOURCE_BYTES,
-    Fit,
-    ImageSource,
-    load_source,
-)
+from langchain_image_variation.source import Fit, load_source
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES, ImageSource
 from pytest_image_variation.samples import (
     corrupt_png,
     jpeg,

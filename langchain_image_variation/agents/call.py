@@ -36,7 +36,8 @@ from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
-from langchain_image_variation.output import ContactSheet, cut_back
+from langchain_image_variation.output import cut_back
+from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.source import Source
 
 __all__ = ["CallResult", "ImageListener", "call_tool", "call_tool_async", "check_settings"]

@@ -15,7 +15,8 @@ from unicodedata import normalize
 from langchain_image_variation.agents.conversation import Conversation, MessageImage, ResultImage
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
-from langchain_image_variation.source import MAX_SOURCE_BYTES, Fit, Source, load_source
+from langchain_image_variation.source import Fit, Source, load_source
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy

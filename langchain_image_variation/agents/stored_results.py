@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["ResultStorage"]
 

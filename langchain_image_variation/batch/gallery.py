@@ -21,10 +21,8 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.files.outputs import Outputs
-from langchain_image_variation.images.pixels import (
-    normalize,
-    translate_decoder_errors,
-)
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
+from langchain_image_variation.images.normalize import normalize
 from langchain_image_variation.source import open_source
 
 __all__ = ["IMAGES_PER_PAGE", "INDEX", "THUMBNAIL_SIDE", "ReadSource", "write_gallery"]

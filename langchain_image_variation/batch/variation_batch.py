@@ -50,7 +50,8 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
 from langchain_image_variation.files.stored_outputs import open_outputs
-from langchain_image_variation.source import Fit, check_fit, read_file, read_stored_file
+from langchain_image_variation.source import Fit, check_fit
+from langchain_image_variation.source.read import read_file, read_stored_file
 
 __all__ = ["FATAL_ERRORS", "VariationBatch"]
 

@@ -141,7 +141,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         policy=batch.storage_policy,
     )
     if isinstance(batch.outputs, OutputFolder):
-        make_output_folder(batch.outputs.path)
+        make_output_folder(batch.outputs.display_path(""))
     interrupts = Interrupts()
     with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(

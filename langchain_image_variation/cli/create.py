@@ -41,7 +41,8 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.numbers import check_whole_number
-from langchain_image_variation.output import ContactSheet, cut_back, save_images
+from langchain_image_variation.output import cut_back, save_images
+from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.output.file_format import DEFAULT_QUALITY, FORMATS, FileFormat
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source, load_source

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from langchain_image_variation.hosted.session import AsyncSession, Session
     from langchain_image_variation.hosted.settings import FormValue
     from langchain_image_variation.http.url_policy import URLPolicy
-    from langchain_image_variation.source import ImageSource, Source
+    from langchain_image_variation.source import Source
+    from langchain_image_variation.source.read import ImageSource
 
     # What `load_source` takes or returns, or the SDK's tuple (file name, bytes or file[, type]).
     SDKImage = SquarePNG | Source | ImageSource | tuple[object, ...]

@@ -25,7 +25,7 @@ largest part of it is usually a color profile of a few kilobytes."""
 
 MAX_UNITS = 65_536
 """The coded images may have at most this many units (NAL units or OBUs), because each takes time. A
-photo with 48 tiles has a few hundred."""
+photo with 48 tiles has a few hundred. A sequence header of AV1 counts as 16 units."""
 
 MAX_TRACKS = 8
 """A file may have at most this many tracks. An image sequence has one, or two with transparency."""
@@ -65,7 +65,8 @@ def read_structure(data: bytes) -> HEIFStructure:
     view, units = memoryview(data), _Units()
     pixels, largest_image_pixels = 0, 0
     exif: list[bytes] = []
-    for kind, body in _boxes(view):
+    boxes = _unique((kind, body) for kind, body in _boxes(view) if kind in (b"meta", b"moov"))
+    for kind, body in boxes.items():
         if kind == b"meta":
             if len(body) > MAX_META_BYTES:
                 raise _too_complex(f"a list of its parts of {len(body):,} bytes", MAX_META_BYTES)
@@ -76,7 +77,7 @@ def read_structure(data: bytes) -> HEIFStructure:
             pixels += meta.count_pixels()
             largest_image_pixels = max(largest_image_pixels, meta.largest_image_pixels)
             exif += meta.exif()
-        elif kind == b"moov":
+        else:
             tracks = list(_find(body, b"trak"))
             if len(tracks) > MAX_TRACKS:
                 raise _too_complex(f"{len(tracks):,} tracks", MAX_TRACKS)
@@ -100,8 +101,8 @@ class _Units:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self) -> None:
-        self._count += 1
+    def add(self, count: int = 1) -> None:
+        self._count += count
         if self._count > MAX_UNITS:
             raise _too_complex(f"more than {MAX_UNITS:,} coded units", MAX_UNITS)
 
@@ -172,7 +173,8 @@ class _Meta:
             frame_pixels, images = _read_av1(self._read(item_id), self._units)
             pixels = max(pixels, frame_pixels)
         elif kind in (b"hvc1", b"hev1"):
-            configuration = b"".join(body for kind, body in properties if kind == b"hvcC")
+            configurations = _unique(pair for pair in properties if pair[0] == b"hvcC")
+            configuration = configurations.get(b"hvcC", b"")
             images = _count_pictures(self._read(item_id), configuration, self._units)
         self.largest_image_pixels = max(self.largest_image_pixels, pixels)
         return pixels * images
@@ -320,6 +322,8 @@ def _read_av1(data: bytes, units: _Units) -> tuple[int, int]:
         if has_size:
             size, start = _read_leb128(data, start)
         if kind == _SEQUENCE_HEADER:
+            # Reading one takes as long as finding 16 units.
+            units.add(15)
             pixels = max(pixels, _read_sequence_size(data[start : start + size]))
         frames += kind in (_FRAME_HEADER, _FRAME)
         start += size

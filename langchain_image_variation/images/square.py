@@ -7,8 +7,9 @@ from PIL import Image, ImageChops
 
 from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
+from langchain_image_variation.images.normalize import normalize, whiten_hidden_colors
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
-from langchain_image_variation.images.pixels import encode, normalize, whiten_hidden_colors
+from langchain_image_variation.images.pixels import encode
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
 
 __all__ = ["MAX_CONVERTED_SIDE", "SquareImage", "make_square"]

@@ -1,4 +1,4 @@
-"""Saves an `ImagesResponse` as files, and draws a contact sheet of it.
+"""Saves an `ImagesResponse` as files.
 
 File names are made from the name of the source and a hash of the pixels. A response therefore never
 chooses where it is written, and the same pixels get the same name on every machine. Files are
@@ -6,7 +6,6 @@ written atomically and never replace another file.
 """
 
 import hashlib
-import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -26,34 +25,23 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.files.atomic import place_file
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.inset import Inset
-from langchain_image_variation.images.pixels import (
-    decode,
-    decode_result,
-    encode,
-    open_image,
-    pixel_sha256,
-    translate_decoder_errors,
-)
-from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.images.pixels import decode_result, encode, open_image, pixel_sha256
 from langchain_image_variation.output.file_format import FileFormat, FormatName
-from langchain_image_variation.output.names import DEFAULT_TEMPLATE, SHEET, NameTemplate
+from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source
 
 __all__ = [
-    "THUMBNAIL_SIDE",
-    "ContactSheet",
     "Place",
     "PlacedImage",
     "SavedImage",
     "cut_back",
     "make_output_dir",
     "place_images",
+    "place_pixels",
     "save_images",
 ]
-
-THUMBNAIL_SIDE = 512
-"""The largest width and height of a thumbnail, in pixels."""
 
 T = TypeVar("T")
 
@@ -64,9 +52,6 @@ Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file by name and atomically, unless the name is taken. Returns the content under that
 name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
 an `OutputError`."""
-
-_GAP, _CAPTION = 8, 20
-_MIN_CELL_WIDTH = 30
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
@@ -237,7 +222,7 @@ def place_images(
             raise _UnreadableError(error) from None
         digest = pixel_sha256(pixels)
         candidates = names.names(name, digest, index, image.seed)
-        file, content = _place_file(data, pixels, digest, candidates, place, file_format)
+        file, content = place_pixels(data, pixels, digest, candidates, place, file_format)
         return PlacedImage(file, hashlib.sha256(content).hexdigest(), *pixels.size, image.seed)
 
     jobs = [
@@ -262,7 +247,14 @@ def place_images(
     return placed_images
 
 
-def _place_file(
+class _UnreadableError(Exception):
+    """Raised if an entry is not a readable image. The other entries are still written."""
+
+    def __init__(self, cause: ImageVariationError) -> None:
+        self.cause = cause
+
+
+def place_pixels(
     data: bytes,
     pixels: Image.Image,
     digest: str,
@@ -340,161 +332,3 @@ def _has_pixels(
         return pixel_sha256(decode_result(content)) == digest
     except (InvalidImageError, OutputError):
         return False
-
-
-class ContactSheet:
-    """An image of the source and its numbered variations, side by side.
-
-    In a notebook, a cell that ends with a `ContactSheet` shows it.
-
-    Args:
-        source: The source image. A `Source` is shown without the bars of `fit="keep"`.
-        response: The response of an engine, or of `cut_back`.
-        tile: The longer side of each image on the sheet, in pixels.
-        columns: The images per row. By default 4, or 5 if there are exactly 5 images.
-
-    Raises:
-        OutputError: If an entry of the response is not a readable image.
-    """
-
-    def __init__(
-        self,
-        source: Source | SquarePNG,
-        response: ImagesResponse,
-        *,
-        tile: int = 256,
-        columns: int | None = None,
-    ) -> None:
-        images = _decode_scaled(source, response, tile)
-        self._seed = response.data[0].seed if response.data else None
-        self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))
-
-    @staticmethod
-    def thumbnail(source: Source | SquarePNG, response: ImagesResponse) -> bytes:
-        """Return a sheet as a JPEG file, at most `THUMBNAIL_SIDE` pixels wide and high.
-
-        Raises:
-            OutputError: If an entry of the response is not a readable image.
-        """
-        images = _decode_scaled(source, response, THUMBNAIL_SIDE)
-        tiles = {columns: _thumbnail_tile(images, columns) for columns in range(1, len(images) + 1)}
-        columns = max(tiles, key=lambda columns: tiles[columns])
-        images = [_scale(image, tiles[columns]) for image in images]
-        buffer = io.BytesIO()
-        _draw_sheet(images, columns).save(buffer, "JPEG", quality=80)
-        return buffer.getvalue()
-
-    def save(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        name: str = "image",
-        template: str = DEFAULT_TEMPLATE,
-        format: FormatName = "png",
-        quality: int | None = None,
-    ) -> Path:
-        """Write the sheet as `<name>-<hash>-sheet.png` and return its path.
-
-        Args:
-            directory: The folder to write to. It is created if it does not exist.
-            name: See `save_images`.
-            template: See `save_images`. The sheet's `{index}` is "sheet", which is added if the
-                template has no `{index}`. Its `{seed}` is that of the first variation.
-            format: The format of the file: "png", "jpeg" or "webp".
-            quality: The quality of JPEG and WebP, 1 to 100. By default 90.
-
-        Raises:
-            InvalidRequestError: If `template`, `format` or `quality` is not valid.
-            OutputError: If the file cannot be written.
-        """
-        names, file_format = NameTemplate(template), FileFormat(format, quality)
-        folder = make_output_dir(directory)
-        data = file_format.encode(self.image)
-        pixels = self.image if format == "png" else decode_result(data)
-        digest = pixel_sha256(pixels)
-        candidates = names.names(name, digest, SHEET, self._seed)
-        file, _ = _place_file(
-            data, pixels, digest, candidates, partial(place_file, folder), file_format
-        )
-        return folder / file
-
-    def _repr_png_(self) -> bytes:
-        return encode(self.image)
-
-
-def _decode_scaled(
-    source: Source | SquarePNG, response: ImagesResponse, tile: int
-) -> list[Image.Image]:
-    """Return the source and its variations, in order, each with a longer side of `tile` pixels."""
-    if isinstance(source, SquarePNG):
-        original = decode(source)
-    else:
-        original = decode(source.png)
-        if source.inset is not None:
-            original = source.inset.cut_out(original)
-    # Results may be much larger than a tile, so no two of them are in memory at once.
-    variations = (_scale(decode_result(image.read()), tile) for image in response.data)
-    return [_scale(original, tile), *variations]
-
-
-def _scale(image: Image.Image, tile: int) -> Image.Image:
-    """Scale an image until its longer side has `tile` pixels. No side becomes 0."""
-    longer = max(image.size)
-    size = (-(-tile * image.width // longer), -(-tile * image.height // longer))
-    return image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
-
-
-class _UnreadableError(Exception):
-    """Raised if an entry is not a readable image. The other entries are still written."""
-
-    def __init__(self, cause: ImageVariationError) -> None:
-        self.cause = cause
-
-
-def _default_columns(count: int) -> int:
-    return min(count, 5 if count == 5 else 4)
-
-
-def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
-    """Return the longer side of each image on a thumbnail with this many columns, in pixels.
-
-    Args:
-        images: The images, each with a longer side of `THUMBNAIL_SIDE` pixels.
-        columns: The images per row.
-    """
-    rows = -(-len(images) // columns)
-    width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
-    height = (THUMBNAIL_SIDE - _GAP) // rows - _GAP - _CAPTION
-    cell_width, cell_height = _cell_size(images)
-    return min(width * THUMBNAIL_SIDE // cell_width, height * THUMBNAIL_SIDE // cell_height)
-
-
-def _cell_size(images: Sequence[Image.Image]) -> tuple[int, int]:
-    """Return the width and height that each image has on a sheet, in pixels."""
-    # Captions must not overlap.
-    width = max(_MIN_CELL_WIDTH, *(image.width for image in images))
-    return width, max(image.height for image in images)
-
-
-def _draw_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Draw images, which are already as large as on the sheet, and number them."""
-    # Imported here because few programs draw a sheet, and every import delays the tool.
-    from PIL import ImageDraw, ImageFont
-
-    rows = -(-len(images) // columns)
-    gap, caption = _GAP, _CAPTION
-    cell_width, cell_height = _cell_size(images)
-    width = columns * (cell_width + gap) + gap
-    height = rows * (cell_height + gap + caption) + gap
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        x, y = gap + column * (cell_width + gap), gap + row * (cell_height + gap + caption)
-        middle = (x + cell_width / 2, y + caption / 2)
-        draw.text(middle, str(index or "source"), fill="black", font=font, anchor="mm")
-        left = x + (cell_width - image.width) // 2
-        top = y + caption + (cell_height - image.height) // 2
-        sheet.paste(image, (left, top), image)
-    return sheet

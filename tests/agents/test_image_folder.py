@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,8 +262,49 @@ def test_lists_only_the_newest_images(root: Path) -> None:
         "a\u202eb.png",
     ):
         (root / name).write_bytes(b"")
+        os.utime(root / name, (5e9, 5e9))
     newest = ImageFolder(root).newest_names()
     assert [name.partition(".")[0] for name in newest] == [f"photo{n}" for n in range(29, 17, -1)]
+
+
+def test_lists_only_plain_visible_images(root: Path) -> None:
+    """Hidden files, links, folders, other kinds of files and unprintable names are not listed."""
+    for name in (".hidden.png", "notes.txt", "bell\a.png"):
+        (root / name).write_bytes(square_png())
+    (root / "folder.png").mkdir()
+    (root / "link.png").symlink_to("cat.png")
+    (root / "CAT.JPEG").write_bytes(square_png())
+    assert sorted(ImageFolder(root).newest_names()) == ["CAT.JPEG", "cat.png"]
+
+
+def test_a_missing_folder_lists_nothing(root: Path) -> None:
+    """A folder that was removed in the meantime has no images."""
+    folder = ImageFolder(root / "trip")
+    shutil.rmtree(root / "trip")
+    assert folder.newest_names() == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("trip", "trip"),
+        ("./trip/../variations", "variations"),
+        ("missing/deep", "missing/deep"),
+        (".", "."),
+        ("..", None),
+        ("../photos-secret", None),
+        ("/", None),
+        ("loop", None),
+        ("a\0b", None),
+    ],
+)
+def test_the_path_of_a_folder_inside(root: Path, folder: str, path: str | None) -> None:
+    """A folder inside the root has a shortest path. One outside, or with an odd name, has none."""
+    (root / "loop").symlink_to("loop")
+    image_folder = ImageFolder(root)
+    relative_path = image_folder.relative_path(PurePath(folder))
+    assert relative_path == (None if path is None else PurePath(path))
+    assert image_folder.contains(PurePath(folder)) == (path not in (None, "."))
 
 
 def test_a_root_must_be_a_folder(tmp_path: Path) -> None:

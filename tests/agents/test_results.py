@@ -29,7 +29,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import save_images
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation.samples import square_png
 from tests.agents.file_systems import SECRET, Bucket, bucket
 from tests.agents.scripted import call

@@ -233,8 +233,8 @@ def test_unwritable_output_is_refused(photos: Path, capsys: pytest.CaptureFixtur
     """An output below a file is refused at the start, and a later write error ends the run."""
     assert run_hosted("photos", out="photos/0.png/out") == 2
     assert capsys.readouterr().err == (
-        "image-variation: The folder 'out' cannot be written to; choose another one for the "
-        "results.\n"
+        "image-variation: The folder 'photos/0.png/out' cannot be written to; choose another one "
+        "for the results.\n"
     )
     Path("out").mkdir()
     Path("out", "images").write_text("in the way")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from tests.batch.runs import read_manifest, run, run_hosted
 
 LINES = {

@@ -25,7 +25,7 @@ from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder
 from langchain_image_variation.server import create_app
-from langchain_image_variation.source import read_file
+from langchain_image_variation.source.read import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, non_square_png, square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import output_images, read_manifest, run, run_hosted

@@ -43,7 +43,7 @@ from langchain_image_variation.images.work_limits import (
     MAX_WEBP_CHUNKS,
     MIN_SIDE,
 )
-from langchain_image_variation.output import THUMBNAIL_SIDE
+from langchain_image_variation.output.contact_sheet import THUMBNAIL_SIDE
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.app import PIXELS_PER_WORKER
 from langchain_image_variation.server.connection import (
@@ -54,7 +54,8 @@ from langchain_image_variation.server.connection import (
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
-from langchain_image_variation.source import MAX_SOURCE_BYTES, MAX_SOURCE_PIXELS
+from langchain_image_variation.source import MAX_SOURCE_PIXELS
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin
 from pytest_image_variation.conformance.client_tests import CLIENT_RULES
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES

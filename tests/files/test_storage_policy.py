@@ -9,7 +9,7 @@ import pytest
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.files.storage_policy import STORAGE_KINDS, StoragePolicy
 from langchain_image_variation.files.stored_outputs import open_outputs
-from langchain_image_variation.source import read_stored_file
+from langchain_image_variation.source.read import read_stored_file
 
 # A name with an underscore is not the scheme of a URL, so it is a folder.
 OTHER_KINDS = sorted(

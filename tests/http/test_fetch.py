@@ -22,7 +22,7 @@ from langchain_image_variation.http.deadline import DeadlineTransport
 from langchain_image_variation.http.fetch import fetch
 from langchain_image_variation.http.flow import AsyncDriver, Driver, Flow
 from langchain_image_variation.http.url_policy import URLPolicy
-from langchain_image_variation.source import MAX_SOURCE_BYTES
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation.samples import square_png
 
 PUBLIC, PUBLIC_V6 = "93.184.215.14", "2606:4700::1111"

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from langchain_image_variation.images.pixels import decode, decode_result, normalize
+from langchain_image_variation.images.normalize import normalize
+from langchain_image_variation.images.pixels import decode, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from tests.images.encoder import (

@@ -16,7 +16,8 @@ from langchain_image_variation.images.formats import (
     recognize_supported,
     recognize_unsupported,
 )
-from langchain_image_variation.images.pixels import decode, normalize
+from langchain_image_variation.images.normalize import normalize
+from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.source import load_source
 from tests.images.avif_heic import avif, heic
 from tests.images.profiles import srgb_profile

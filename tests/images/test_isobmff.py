@@ -36,14 +36,19 @@ def heif(
     *,
     brand: bytes = HEIC,
     extra: bytes = b"",
+    properties: Sequence[bytes] = (),
 ) -> bytes:
-    """Return a file with items, each with its type, width, height and data. The first is shown."""
+    """Return a file with items, each with its type, width, height and data. The first is shown.
+
+    Each item has its size and the further properties.
+    """
     zeros = bytes(4)
     infe, ispe, ipma, mdat = b"", b"", b"", b"".join(item[3] for item in items)
     for number, (kind, width, height, _) in enumerate(items, 1):
         infe += box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", number, 0, kind), b"\0")
         ispe += box(b"ispe", zeros, struct.pack(">II", width, height))
-        ipma += struct.pack(">HBB", number, 1, number)
+        further = range(len(items) + 1, len(items) + 1 + len(properties))
+        ipma += struct.pack(">HB", number, 1 + len(further)) + bytes([number, *further])
     iref = b"".join(
         box(b"dimg", struct.pack(f">HH{len(parts)}H", source, len(parts), *parts))
         for source, parts in (references or {}).items()
@@ -60,7 +65,7 @@ def heif(
             *(box(b"iinf", zeros, struct.pack(">H", len(items)), infe), extra),
             box(
                 b"iprp",
-                box(b"ipco", ispe),
+                box(b"ipco", ispe, *properties),
                 box(b"ipma", zeros, zeros[:3], bytes([len(items)]), ipma),
             ),
         )
@@ -151,6 +156,10 @@ def test_hidden_frames_count() -> None:
             check_work(heif([(kind, 1000, 1000, unit * 400)], brand=brand))
         with pytest.raises(InvalidImageError, match=f"more than {MAX_UNITS:,} coded units"):
             check_work(heif([(kind, 1, 1, empty_unit * 10**6)], brand=brand))
+    sequence_header = b"\x0a\1\0"
+    check_work(heif([(b"av01", 1, 1, sequence_header * (MAX_UNITS // 16))], brand=AVIF))
+    with pytest.raises(InvalidImageError, match=f"more than {MAX_UNITS:,} coded units"):
+        check_work(heif([(b"av01", 1, 1, sequence_header * (MAX_UNITS // 16 + 1))], brand=AVIF))
 
 
 def test_overlapping_parts_are_refused() -> None:
@@ -193,6 +202,12 @@ def test_parts_that_are_listed_twice_are_refused() -> None:
     for extra in (box(b"pitm", bytes(4), b"\0\2"), box(b"iinf", bytes(4), b"\0\1", entry)):
         with pytest.raises(InvalidImageError, match="lists a part twice"):
             check_work(heif([item], extra=extra))
+    check_work(heif([item], properties=[box(b"hvcC", bytes(23)), box(b"colr"), box(b"colr")]))
+    listed_twice = heif([item], properties=[box(b"hvcC", bytes(23))] * 2)
+    second_list, second_movie = heif([item]) + box(b"meta"), AVIF + box(b"moov") * 2
+    for data in (listed_twice, second_list, second_movie):
+        with pytest.raises(InvalidImageError, match="lists a part twice"):
+            check_work(data)
     with pytest.raises(InvalidImageError, match="more than 4,096 boxes in one place"):
         check_work(heif([item], extra=box(b"free") * 5_000))
 

@@ -1,13 +1,15 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, ImageStat
 
+from langchain_image_variation.images.normalize import PLAIN_MODES
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
-from langchain_image_variation.images.pixels import PLAIN_MODES, decode_result, pixel_sha256
+from langchain_image_variation.images.pixels import decode_result, pixel_sha256
 from pytest_image_variation.samples import non_square_png
 
 Pad: TypeAlias = Callable[[Image.Image, int], Image.Image]
@@ -17,10 +19,10 @@ BOTH = pytest.mark.parametrize("pad", [add_mirrored_bars, add_blurred_bars])
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Return an image with random colors. Alpha is random too, but never 0."""
-    image = Image.merge("RGB", [Image.effect_noise((width, height), 90) for _ in range(3)])
-    image = image.convert(mode)
+    random = np.random.default_rng(1)
+    image = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).convert(mode)
     if mode in ("LA", "RGBA"):
-        image.putalpha(Image.effect_noise((width, height), 90).point(lambda value: value | 1))
+        image.putalpha(Image.fromarray(random.integers(1, 256, (height, width), np.uint8)))
     return image
 
 

@@ -6,13 +6,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import (
-    PLAIN_MODES,
-    decode,
-    encode,
-    normalize,
-    translate_decoder_errors,
-)
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
+from langchain_image_variation.images.normalize import PLAIN_MODES, normalize
+from langchain_image_variation.images.pixels import decode, encode
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 

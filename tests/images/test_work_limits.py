@@ -22,8 +22,9 @@ from langchain_image_variation.exceptions import (
     OutputError,
 )
 from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.jpeg import read_segments
-from langchain_image_variation.images.pixels import as_png, decode_result, translate_decoder_errors
+from langchain_image_variation.images.pixels import as_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.tiff import SIGNATURES, read_directories
 from langchain_image_variation.images.work_limits import (
@@ -35,8 +36,10 @@ from langchain_image_variation.images.work_limits import (
     MAX_JPEG_STRAY_BYTES,
     check_work,
 )
-from langchain_image_variation.output import ContactSheet, save_images
-from langchain_image_variation.source import load_source, read_stored_file
+from langchain_image_variation.output import save_images
+from langchain_image_variation.output.contact_sheet import ContactSheet
+from langchain_image_variation.source import load_source
+from langchain_image_variation.source.read import read_stored_file
 from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload

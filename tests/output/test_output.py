@@ -22,12 +22,11 @@ from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import (
-    THUMBNAIL_SIDE,
-    ContactSheet,
     cut_back,
     make_output_dir,
     save_images,
 )
+from langchain_image_variation.output.contact_sheet import THUMBNAIL_SIDE, ContactSheet
 from langchain_image_variation.source import Fit, Source, load_source
 from pytest_image_variation.samples import corrupt_png, non_square_png, square_png
 from tests.images.compressed import encodings

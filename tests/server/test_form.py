@@ -1,4 +1,5 @@
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,46 @@ def test_the_pytest_plugin_reads_the_same(start: int, length: int, edit: bytes) 
         assert form.is_closed and form.image is not None
         fields = {name: value for name, value in form.fields.items() if value}
         assert (form.image.content, fields) == accepted
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([1, 7, 4095, 4096, 4097, 20_000]), max_size=12))
+@example([10, 4096, 10, 10, 4096, 10, 4095])
+def test_an_image_may_come_in_any_pieces(lengths: list[int]) -> None:
+    """Small and large pieces are joined in the order in which they arrive."""
+    image = random.Random(1).randbytes(50_000)
+    body = Form((Part("image", image, "a.png", "image/png"),)).encode("x")
+    form = MultipartForm(KIND, option_names=())
+    for length in lengths:
+        form.feed(body[:length])
+        body = body[length:]
+    form.feed(body)
+    assert form.image() == image
+
+
+@pytest.mark.parametrize("length", [0, 16 * 1024, 16 * 1024 + 1])
+async def test_a_field_has_a_limit(client: httpx.AsyncClient, length: int) -> None:
+    """A field may have 16 KiB."""
+    form = Form((*FORM.parts[:1], Part("user", b"u" * length)))
+    response = await client.post(PATH, content=form.encode("x"))
+    if length <= 16 * 1024:
+        assert response.status_code == 200
+    else:
+        assert "user must have at most 16,384 bytes" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Part("image", b"1"), "image must be sent as a file, with a file name."),
+        (Part("n", b"1", "n.txt"), "n must be sent as a plain field, not a file."),
+        (Part("size", b"1", "s.txt"), "size must be sent as a plain field, not a file."),
+    ],
+)
+async def test_only_the_image_is_a_file(
+    client: httpx.AsyncClient, part: Part, message: str
+) -> None:
+    """The image has a file name, and no other field has one."""
+    response = await client.post(PATH, content=Form((part,)).encode("x"))
+    assert response.json()["error"]["message"] == message
+    assert response.json()["error"]["param"] == part.name
