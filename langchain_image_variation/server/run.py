@@ -140,7 +140,7 @@ def run_app(
         ws="none",
         backlog=_MAX_ACCEPTS,
         access_log=False,
-        # By default, uvicorn lets every program on this machine choose its address.
+        # By default, uvicorn lets any program on this machine claim another address.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         # The caller has configured the log.
         log_config=None,
