@@ -270,7 +270,7 @@ BAD: list[tuple[Any, str]] = [
     (b"P6 1 1 255 abc", "is a PPM, PGM or PBM image, which is not supported. Export it as PNG"),
     (truncated_png(), "corrupt PNG"),
     (jpeg()[:500], "This JPEG file is corrupt, or of an unsupported kind. Export"),
-    (jpeg()[:-300], "corrupt JPEG"),
+    (jpeg()[:-300], "Download or export it again, or scale it down."),
     ("https://example.com/cat.png", "URLs are not fetched by default. Download"),
     ("https://example.com/cat.png", "allow its host with urls=URLPolicy(hosts=[...])"),
     ("HTTP://example.com/cat.png", "URLs are not fetched"),

@@ -142,16 +142,15 @@ class Inputs:
                 )
         elif not exists:
             if not glob.has_magic(path) or next(glob.iglob(path, recursive=True), None) is None:
-                raise SourceError(
-                    f"There is no file or folder {_file_name(path)!r}; check the path."
-                )
+                what = "file that matches" if glob.has_magic(path) else "file or folder"
+                raise SourceError(f"There is no {what} {_path_or_name(path)!r}; check the path.")
         else:
             self._check_manifest(path)
 
     def _check_manifest(self, path: str) -> None:
         stem, last_suffix = os.path.splitext(path)
         if last_suffix.lower() in _ARCHIVE_SUFFIXES and suffix(stem) in MANIFEST_SUFFIXES:
-            raise SourceError(f"{_file_name(path)!r} is compressed; decompress it first.")
+            raise SourceError(f"{_path_or_name(path)!r} is compressed; decompress it first.")
         if suffix(path) not in MANIFEST_SUFFIXES:
             return
         has_rows = False
@@ -163,8 +162,8 @@ class Inputs:
                 has_rows = True
         if has_rows:
             raise SourceError(
-                f"{_file_name(path)!r} has no column {excerpt(self._column)}; name the column of "
-                "paths with --column."
+                f"{_path_or_name(path)!r} has no column {excerpt(self._column)}; name the column "
+                "of paths with --column."
             )
 
     def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:
@@ -229,6 +228,11 @@ class Inputs:
             )
         except OSError:
             return False
+
+
+def _path_or_name(path: str) -> str:
+    """Return a path that the caller gave, or only its last part if it is long."""
+    return path if len(path) <= _MAX_NAME_LENGTH else _file_name(path)
 
 
 def _file_name(path: str) -> str:

@@ -90,7 +90,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    arguments, unknown = _parser().parse_known_args(argv)
+    program = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    _check_command(words, program)
+    arguments, unknown = program.parse_known_args(words)
     if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown):
         # argparse takes the images before the first option, and leaves those after it over.
         arguments.photos += unknown
@@ -99,6 +102,31 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser: argparse.ArgumentParser = arguments.parser
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown, parser)}")
     return arguments
+
+
+def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> None:
+    """Exit with an error if the first word is neither a command nor an option of the program."""
+    if not words:
+        return
+    first_word = words[0]
+    options = [name for action in program._actions for name in action.option_strings]
+    commands = next(
+        list(action.choices)
+        for action in program._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    if first_word in (*options, *commands):
+        return
+    if first_word.startswith("-"):
+        program.error(f"{first_word} comes before the command; options go after it")
+    matches = get_close_matches(first_word, commands, n=1)
+    if matches:
+        hint = f"; did you mean {matches[0]}?"
+    elif os.path.lexists(first_word) or "." in first_word:
+        hint = f"; did you mean image-variation create {first_word}?"
+    else:
+        hint = f" (choose from {', '.join(commands)})"
+    program.error(f"there is no command {first_word!r}{hint}")
 
 
 def _suggestion(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:

@@ -114,6 +114,11 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     from langchain_image_variation.batch.run import run_batch
 
+    if arguments.output_dir == "-":
+        raise InvalidRequestError(
+            "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
+            "one image to standard output."
+        )
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,

@@ -1,6 +1,7 @@
 """`image-variation create`: makes variations of one or more images."""
 
 import argparse
+import os
 import secrets
 import sys
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
 from langchain_image_variation.cli.batch import FAILED
-from langchain_image_variation.cli.messages import name_options, name_path
+from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
     add_engine,
@@ -218,28 +219,45 @@ class _Run:
             ImageVariationError: If the only image fails, or an error would repeat for each image.
         """
         failures = 0
+        urls = _urls(self._arguments)
         for photo in self._photos:
             listener = self._bar.start()
-            source = None
             try:
-                source = _load(photo, self._arguments)
-                self._vary(source, listener)
+                source = _load(photo, self._arguments, urls)
             except ImageVariationError as error:
                 error.message = _name_source(error.message, photo)
-                # What goes wrong while an image is loaded has to do with that image alone.
-                is_fatal = source is not None and isinstance(error, FATAL_ERRORS)
-                if len(self._photos) == 1 or is_fatal:
-                    raise
+                self._report(error, display_name(photo))
                 failures += 1
-                message = name_options(error.message, self._arguments)
-                if _name(photo) not in message:
-                    message = f"{_name(photo)}: {message}"
-                with self._bar.hidden():
-                    print(f"image-variation: {message}", file=sys.stderr)
+            else:
+                # Made now, so that a wrong option is one error and not one for each image.
+                engine, folder = self._engine, self._folder
+                try:
+                    self._vary(source, engine, folder, listener)
+                except FATAL_ERRORS:
+                    raise
+                except ImageVariationError as error:
+                    if len(self._photos) == 1:
+                        raise
+                    self._report(error, display_name(photo))
+                    failures += 1
             self._bar.finish()
-        if self._seed is not None and self._arguments.seed is None:
+        has_results = failures < len(self._photos)
+        if has_results and self._seed is not None and self._arguments.seed is None:
             self._print_note(f"Make these again with --seed {self._seed}.")
         return failures
+
+    def _report(self, error: ImageVariationError, name: str) -> None:
+        """Print the error of one of several images.
+
+        Raises:
+            ImageVariationError: The error itself, if there is only one image.
+        """
+        message = name_options(error.message, self._arguments)
+        error.message = message if name in message else f"{name}: {message}"
+        if len(self._photos) == 1:
+            raise error
+        with self._bar.hidden():
+            print(f"image-variation: {error.message}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the engine, if it was needed."""
@@ -268,7 +286,13 @@ class _Run:
             return None
         return make_output_folder(OUTPUT_DIR if directory is None else directory)
 
-    def _vary(self, source: Source, listener: ProgressListener) -> None:
+    def _vary(
+        self,
+        source: Source,
+        engine: "VariationEngine",
+        folder: Path | None,
+        listener: ProgressListener,
+    ) -> None:
         arguments = self._arguments
         request = CreateImageVariationRequest(
             image=source.png,
@@ -278,9 +302,7 @@ class _Run:
             size=arguments.size,
             user=arguments.user,
         )
-        # Made now, so that a result is never lost for want of a folder.
-        folder = self._folder
-        response = cut_back(call_engine(self._engine, request, progress=listener), source)
+        response = cut_back(call_engine(engine, request, progress=listener), source)
         # Notes are printed only now, so that an error is the only line of output.
         if source.note:
             self._print_note(source.note)
@@ -322,21 +344,24 @@ class _Run:
                 print(note, file=sys.stderr)
 
 
-def _load(photo: str, arguments: argparse.Namespace) -> Source:
+def _load(photo: str, arguments: argparse.Namespace, urls: "URLPolicy | None") -> Source:
     """Load an image.
 
     Raises:
         ImageVariationError: See `load_source`.
     """
-    if photo != _STREAM:
-        return load_source(photo, fit=arguments.fit, urls=_urls(arguments))
-    if sys.stdin is None or sys.stdin.isatty():
-        raise SourceError("- reads an image from standard input; pipe or redirect a file into it.")
-    return load_source(sys.stdin.buffer, fit=arguments.fit, name="stdin")
-
-
-def _name(photo: str) -> str:
-    return "standard input" if photo == _STREAM else photo
+    if photo == _STREAM:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise SourceError(
+                "- reads an image from standard input; pipe or redirect a file into it."
+            )
+        return load_source(sys.stdin.buffer, fit=arguments.fit, name="stdin")
+    if os.path.isdir(photo):
+        raise SourceError(
+            f"{photo!r} is a folder. Pass images, or use `image-variation batch`, which varies "
+            "whole folders."
+        )
+    return load_source(photo, fit=arguments.fit, urls=urls)
 
 
 def _name_source(message: str, photo: str) -> str:

@@ -8,8 +8,9 @@ import argparse
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
-__all__ = ["name_options", "name_path"]
+__all__ = ["display_name", "name_options", "name_path"]
 
 _ONLY_IN_PYTHON = (
     # The key is read from the environment. `serve --api-key` is another key.
@@ -17,6 +18,7 @@ _ONLY_IN_PYTHON = (
     (r"; pass an http_client with auth", ""),
     (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
+    (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
 """What only Python has, and what to say instead."""
@@ -51,7 +53,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
         message = re.sub(rf"^{name}(?=:| (?:{_VERBS})\b)", origin, message)
         message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
         if "_" in name:
-            message = re.sub(rf"{_START}{name}\b", origin, message)
+            message = re.sub(rf"{_START}{name}\b(?!\.\w|/)", origin, message)
     return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
 
 
@@ -83,3 +85,20 @@ def name_path(message: str, path: str) -> str:
     if len(path) > _MAX_PATH_LENGTH:
         return message
     return message.replace(repr(Path(path).name[:80]), repr(path), 1)
+
+
+def display_name(photo: str) -> str:
+    """Return an image's argument as messages show it: in one line, without the secrets of a URL."""
+    if photo == "-":
+        return "standard input"
+    if photo[:5].lower() == "data:":
+        return "the data: URL"
+    if "://" in photo:
+        try:
+            url = urlsplit(photo)
+        except ValueError:
+            return "the URL"
+        photo = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    if len(photo) > _MAX_PATH_LENGTH:
+        photo = f"...{photo[-_MAX_PATH_LENGTH:]}"
+    return photo if photo.isprintable() else repr(photo)

@@ -39,6 +39,7 @@ from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.answer_record import AnswerRecords
+from langchain_image_variation.server.answer_response import AnswerResponse
 from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
@@ -134,7 +135,7 @@ class Handlers:
             self._uploads.shrink(reservation, len(form.request.image.data))
             self._check_capacity(request, client)
             body = await self._answer(request, form, client)
-        return Response(body, media_type="application/json")
+        return AnswerResponse(body)
 
     async def _answer(self, request: Request, form: VariationForm, client: str) -> bytes:
         """Return the body of the answer to a valid form."""

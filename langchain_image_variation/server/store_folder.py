@@ -142,6 +142,7 @@ class StoreFolder:
         """
         try:
             with self._lock:
+                self._check_folder()
                 self._evict(len(data), keep=keep)
                 # Under the lock, because another thread could be removing the file as expired.
                 exists = self._renew(name, expiry, is_intact)
@@ -237,6 +238,17 @@ class StoreFolder:
         self._key = load_key(self.path, self._owner)
         self._identity = _identity(self.path)
 
+    def _check_folder(self) -> None:
+        """If somebody replaced the folder or removed its key, use the new one or restore the key.
+
+        Raises:
+            OSError: If the new folder cannot be used: its files may not be ours.
+        """
+        if self._identity != _identity(self.path):
+            self._create()
+        elif not has_key(self.path):
+            self._key = load_key(self.path, self._owner, self._key)
+
     def _renew(self, name: str, expiry: float, is_intact: Callable[[BufferedReader], bool]) -> bool:
         """Keep an existing file at least until a time. Return whether it exists and is intact."""
         file = self.open(name)
@@ -289,6 +301,7 @@ class StoreFolder:
             if now < self._next_probe:
                 raise OSError(*failure)
             self._next_probe = now + _PROBE_SECONDS
+            self._check_folder()
         self._write(self.path / _PROBE_NAME, bytes(length), publish=_discard)
         self._failure = None
 
@@ -320,9 +333,7 @@ class StoreFolder:
         is_early = time.monotonic() < self._next_scan
         if self._free_bytes >= 0 and length_to_free <= 0 and is_early:
             return 0
-        if self._identity != _identity(self.path):
-            # The folder was replaced. The files in the new one may not be ours.
-            self._create()
+        self._check_folder()
         now, freed_bytes = time.time(), 0
         files = sorted(self._files(), key=partial(_eviction_order, now=now))
         stored_bytes = sum(file.length for file in files)

@@ -19,13 +19,14 @@ def has_key(folder: Path) -> bool:
     return os.path.lexists(folder / _NAME)
 
 
-def load_key(folder: Path, owner: int) -> bytes:
+def load_key(folder: Path, owner: int, lost_key: bytes | None = None) -> bytes:
     """Return the key of a folder, which the first process makes.
 
     Args:
         folder: The folder.
         owner: The user who owns the files of this process. Another user's key is refused, because
             that user could sign URLs.
+        lost_key: The key that the folder had, in case somebody removed it.
 
     Raises:
         OSError: If the key cannot be read or made, or must not be used.
@@ -37,7 +38,7 @@ def load_key(folder: Path, owner: int) -> bytes:
             suppress(FileExistsError),
             atomic_write(path, publish=link_or_rename, mode=0o600) as file,
         ):
-            file.write(secrets.token_bytes(_BYTES))
+            file.write(lost_key or secrets.token_bytes(_BYTES))
     # Checked first, because it explains why the key may be unreadable.
     if os.lstat(path).st_uid != owner:
         raise OSError(0, "another user's server stores its images there")

@@ -251,7 +251,8 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
     steps = [*earlier_steps] if kind == "PNG" else [f"converted {kind} to PNG"]
     with translate_decoder_errors(
         lambda: InvalidImageError(
-            f"image is a corrupt {kind}, or too large for the available memory."
+            f"image is a corrupt {kind}, perhaps cut off, or too large for the available memory. "
+            "Download or export it again, or scale it down."
         )
     ):
         # Pillow reads the second frame to answer this, and the frame may be corrupt.

@@ -85,7 +85,8 @@ def test_globs_are_expanded(photos: Path) -> None:
 
 BAD = [
     ("none.png", "There is no file or folder 'none.png'; check the path."),
-    ("photos/x*.png", "There is no file or folder 'x*.png'; check the path."),
+    ("photos/none.png", "There is no file or folder 'photos/none.png'; check the path."),
+    ("photos/x*.png", "There is no file that matches 'photos/x*.png'; check the path."),
     ("\0", "There is no file or folder"),
     ("bare.csv", "'bare.csv' has no column 'path'; name the column of paths with"),
     ("bare.jsonl", "'bare.jsonl' has no column 'path'"),

@@ -64,7 +64,71 @@ def test_a_failed_image_does_not_stop_the_others(
     corrupt, missing_line, folder = err.splitlines()
     assert corrupt.startswith("image-variation: photos/corrupt.png: image is a corrupt PNG file")
     assert missing_line == f"image-variation: There is no file {missing!r}; check the path."
-    assert folder == "image-variation: 'photos' is a folder; pass the path of an image."
+    assert folder == (
+        "image-variation: 'photos' is a folder. Pass images, or use `image-variation batch`, which "
+        "varies whole folders."
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("photos/corrupt.png", "photos/corrupt.png"),
+        ("photos/a\nb.png", r"'photos/a\nb.png'"),
+        ("https://user:secret@example.com/cat.png?key=secret", "https://example.com/cat.png"),
+        ("data:image/png;base64,AAAA", "the data: URL"),
+    ],
+)
+def test_the_error_of_one_image_names_it(
+    image: str, name: str, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image is named as typed, as several are, in one line and without secrets."""
+    if image.startswith("photos/"):
+        Path(image).write_bytes(b"text")
+    for images, code in (([image], 2), ([image, str(other)], 3)):
+        assert main(["create", *images, *SMALL, "--quiet"]) == code
+        err = capsys.readouterr().err
+        assert err.startswith(f"image-variation: {name}: ")
+        assert (err.count("\n"), "secret" in err) == (1, False)
+
+
+def test_a_name_that_is_not_text_is_shown_once(other: Path) -> None:
+    """The error about a file whose name is not UTF-8 has that name once."""
+    completed = run("create", os.fsdecode(b"caf\xe9.jpg"), str(other), *SMALL, "--quiet")
+    assert completed.stderr == (
+        b"image-variation: There is no file 'caf\\udce9.jpg'; check the path.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "local", "--strength", "2"], "--strength must be a number from 0 to 1"),
+        (["-o", "photo.jpg"], "'photo.jpg' is a file; choose a folder for the results."),
+        (["--allow-host", "http://x"], "--allow-host: 'http://x' is not a full host name"),
+    ],
+)
+def test_a_wrong_option_is_one_error_for_all_images(
+    options: list[str], message: str, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that no image can be made with is reported once, without an image or a seed."""
+    assert main(["create", "photo.jpg", str(other), *SMALL, *options]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"image-variation: {message}")
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_no_seed_is_printed_if_nothing_was_made(
+    other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If all images fail, there is nothing to make again."""
+    refusal = response(400, failure("The image shows a secret.", code="content_policy_violation"))
+    with raw_server(refusal, refusal) as server:
+        arguments = ["--engine", "variations", "--base-url", server.base_url]
+        assert main(["create", "photo.jpg", str(other), *arguments]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("image-variation: photo.jpg: ")
 
 
 def test_an_image_without_its_decoder_fails_alone(

@@ -87,6 +87,7 @@ def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.Mon
         ),
         ("The server names model and n.", "The server names model and n."),
         ("It has no option 'seed'.", "It has no option --seed."),
+        ("base_url.png: it is empty.", "base_url.png: it is empty."),
         ("See https://x.example/base_url-x?n=1", "See https://x.example/base_url-x?n=1"),
     ],
 )
@@ -125,12 +126,34 @@ def test_the_summary_of_a_batch_names_options(capsys: pytest.CaptureFixture[str]
     assert "--fit crop, --fit pad or --fit keep would convert it." in err
 
 
+def test_a_batch_names_the_option_that_allows_a_store(capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary names the option, and not what Python would need."""
+    Path("rows.jsonl").write_text('{"path": "webhdfs://host/1.png"}\n')
+    assert main(["batch", "rows.jsonl", "--jsonl", "--workers", "1"]) == 3
+    message = " ".join(capsys.readouterr().err.split())
+    assert "If you trust this kind, allow it: --allow-storage webhdfs. " in f"{message} "
+    assert "Python" not in message
+
+
+def test_a_batch_does_not_write_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o -` is refused for a batch, and makes no folder of that name."""
+    assert main(["batch", "photo.jpg", "-o", "-", "--jsonl"]) == 2
+    assert "batch writes files; pass a folder or a URL to -o." in capsys.readouterr().err
+    assert not Path("-").exists()
+
+
+COMMANDS = ("create", "batch", "serve", "engines", "completion")
+
 MISTAKES = [
     ("create photo.jpg --colour red", "create: unrecognized arguments: --colour red; see"),
     ("create photo.jpg --strenght 1", "--strenght 1; did you mean --strength?; see"),
     ("create photo.jpg --out x", "--out x; did you mean --output-dir?; see"),
     ("create photo.jpg --qualty=9", "--qualty=9; did you mean --quality?; see"),
     ("create", "create: the following arguments are required: PHOTO; see"),
+    ("creat photo.jpg", "there is no command 'creat'; did you mean create?; see"),
+    ("photo.jpg -n 2", "'photo.jpg'; did you mean image-variation create photo.jpg?; see"),
+    ("vary photo.jpg", "'vary' (choose from create, batch, serve, engines, completion); see"),
+    ("--seed 7 create photo.jpg", "--seed comes before the command; options go after it; see"),
     ("create photo.jpg -x", "create: unrecognized arguments: -x; see"),
     ("batch photo.jpg --galery", "--galery; did you mean --gallery?; see"),
     ("serve --hots 0.0.0.0", "serve: unrecognized arguments: --hots 0.0.0.0; did you mean --host?"),
@@ -146,7 +169,8 @@ def test_a_mistake_points_to_the_help_of_its_command(
     """The line names the command's own help, and the option that was probably meant."""
     assert main(arguments.split()) == 2
     out, err = capsys.readouterr()
-    command = arguments.split()[0]
+    first_word = arguments.split()[0]
+    command = f"{first_word} " if first_word in COMMANDS else ""
     assert message in err
-    assert err.endswith(f"; see image-variation {command} --help\n")
+    assert err.endswith(f"; see image-variation {command}--help\n")
     assert (out, err.count("\n")) == ("", 1)

@@ -110,6 +110,27 @@ def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
         assert len(body) > 3_000_000
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
+    """Repeating a request without reading the answers takes no memory for each of them."""
+    request = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
+    request = request.replace(b"host: ", b"idempotency-key: one\r\nhost: ")
+    with run_server(tmp_path, idle_timeout=60) as (running, address), ExitStack() as stack:
+
+        def memory_after_requests(count: int) -> float:
+            for _ in range(count):
+                client = stack.enter_context(connect(address))
+                client.sendall(request)
+                assert client.recv(12) == b"HTTP/1.1 200"
+            status = Path(f"/proc/{running.pid}/status").read_text()
+            (kilobytes,) = re.findall(r"VmRSS:\s*([0-9]+) kB", status)
+            return int(kilobytes) / 1024
+
+        before = memory_after_requests(2)
+        # Each answer has 17 MB.
+        assert memory_after_requests(10) - before < 60
+
+
 @pytest.mark.slow
 @POSIX
 def test_more_connections_than_files(tmp_path: Path) -> None:

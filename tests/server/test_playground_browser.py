@@ -96,7 +96,12 @@ def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, sch
         tab.locator("#preview").wait_for()
         assert "1600x1200, sent as a PNG of 1024x1024" in tab.locator("#note").inner_text()
         tab.locator("#go").click()
-        tab.get_by_text("The request has no API key").wait_for()
+        error = tab.locator("#error")
+        assert error.inner_text() == "This server requires an API key. Enter it first."
+        assert tab.evaluate("document.activeElement.id") == "key"
+        tab.keyboard.type("sk-wrong")
+        tab.keyboard.press("Enter")
+        tab.get_by_text("The API key in the request is incorrect").wait_for()
         tab.locator("#key").fill(KEY)
         for response_format in ("b64_json", "url"):
             create_two(tab, response_format)
@@ -305,6 +310,17 @@ def test_compare_and_vary_a_variation(browser: Browser, tmp_path: Path) -> None:
         assert tab.locator("#large").evaluate(left) == "inset(0px 0px 0px 0%)"
         tab.locator("#split").fill("40")
         assert tab.locator("#large").evaluate(left) == "inset(0px 0px 0px 40%)"
+        assert tab.locator("dialog .ends").inner_text().split("\n") == ["← original", "variation →"]
+        box = tab.locator("#stage").bounding_box()
+        assert box is not None
+        middle = box["y"] + box["height"] / 2
+        tab.mouse.move(box["x"] + box["width"] * 0.4, middle)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + box["width"] * 0.7, middle)
+        tab.mouse.up()
+        tab.mouse.move(box["x"] + box["width"] * 0.1, middle)
+        assert tab.locator("#large").evaluate(left) == "inset(0px 0px 0px 70%)"
+        assert tab.locator("#split").input_value() == "70"
         tab.locator("#next").click()
         tab.keyboard.press("ArrowRight")
         assert tab.locator("#large").evaluate(READ_PIXELS) == images[3]

@@ -283,7 +283,38 @@ def test_a_replaced_folder_loses_no_file(tmp_path: Path) -> None:
     store.tidy()
     with pytest.raises(ServiceUnavailableError):
         add(store, square_png(2))
+    assert not store.has_room()
     assert {path.read_bytes() for path in other.iterdir()} == {b"secret"}
+
+
+def _empty(folder: Path) -> None:
+    """Remove all files of a folder."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _remove_key(folder: Path) -> None:
+    """Remove the key only."""
+    (folder / "key").unlink()
+
+
+def _put_aside(folder: Path) -> None:
+    """Put an empty folder in place of a folder."""
+    folder.rename(folder.with_name("aside"))
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("clean", [_empty, _remove_key, _put_aside])
+def test_a_folder_may_be_cleaned(tmp_path: Path, clean: Callable[[Path], None]) -> None:
+    """A server goes on after somebody has cleaned its folder, and the next one can start there."""
+    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
+    add(store, square_png(1))
+    clean(tmp_path / "files")
+    address = add(store, square_png(2))
+    store.tidy()
+    for reader in (store, ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)):
+        assert path_of(reader, address).read_bytes() == square_png(2)
+    assert path_of(store, add(store, square_png(3))).exists()
 
 
 def test_a_folder_with_an_images_name_is_left_alone(tmp_path: Path) -> None:

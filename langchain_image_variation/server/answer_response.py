@@ -1,0 +1,28 @@
+"""The answer to a request for variations, as a response."""
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+__all__ = ["AnswerResponse"]
+
+_PIECE_BYTES = 256 * 1024
+
+
+class AnswerResponse(Response):
+    """Sends the body of an answer in pieces, each once the client has read most of the one before.
+
+    An answer can have 40 MB, and many requests with the same `Idempotency-Key` share one. Given the
+    whole body at once, an ASGI server keeps a copy for each client that does not read it.
+    """
+
+    media_type = "application/json"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        length = len(self.body)
+        for first in range(0, length, _PIECE_BYTES):
+            end = first + _PIECE_BYTES
+            message = {"body": self.body[first:end], "more_body": end < length}
+            await send({"type": "http.response.body", **message})
