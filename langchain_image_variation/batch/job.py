@@ -74,8 +74,8 @@ class Job:
 def portable_row(row: Mapping[str, object]) -> dict[str, object]:
     """Return a row that means the same in any list of sources, as JSON types.
 
-    A local path becomes absolute, since a list may be in any folder. A password in a URL is hidden.
-    Values that no source can have are shortened, and stay invalid.
+    A local path becomes absolute, because a list may be in any folder. A password in a URL is
+    hidden. Invalid values are shortened, and stay invalid.
     """
     path = _unwrap(row.get("path"))
     if isinstance(path, str | bytes | os.PathLike):

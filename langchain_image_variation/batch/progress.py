@@ -31,10 +31,10 @@ LOG_INTERVAL = 300.0
 _REDRAW_SECONDS = 0.2
 
 MAX_NAMED_FAILURES = 10
-"""How many failed sources a summary names. All are in the manifest and in `failed.jsonl`."""
+"""The maximum number of failed sources that a summary names. `failed.jsonl` lists all of them."""
 
 _MAX_PATH_LENGTH = 100
-"""Longer paths in a summary are cut to this many characters, from the left."""
+"""The maximum length of a path in a summary. Longer paths are cut at the left."""
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class RunProgress:
 def show_progress(
     total: int, *, unit: str, quiet: bool = False, log_interval: float = LOG_INTERVAL
 ) -> Iterator[Callable[[], object]]:
-    """Show progress on standard error: as a bar in a terminal, as occasional lines elsewhere.
+    """Show progress on standard error: as a bar in a terminal, or elsewhere as occasional lines.
 
     Args:
         total: The number of items.
@@ -148,7 +148,7 @@ def show_progress(
 
 @contextmanager
 def redraw_regularly(bar: "tqdm[Any]") -> Iterator[None]:
-    """Draw a bar again and again while the block runs, so that its clock goes on between updates.
+    """Redraw a bar regularly while the block runs, so that its clock advances between updates.
 
     Args:
         bar: The bar. If it is disabled, nothing is drawn.

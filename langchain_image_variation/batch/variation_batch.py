@@ -85,8 +85,8 @@ class VariationBatch:
     A variation is written to ``images/ab/<stem>-<hash>-<index>.png``. `<stem>` is the name of the
     source, made safe and short. `<hash>` is a hash of the source's bytes, the engine, its version
     and options, the size, `fit`, the model and the row's own settings. So a name is the same on
-    every machine, and sources of the same name do not clash. A variation that already exists intact
-    is not made again, so raising `n` adds images. Files are written atomically. Unless you set a
+    every machine, and sources with the same name do not clash. A variation that exists intact is
+    not made again, so raising `n` adds images. Files are written atomically. Unless you set a
     seed, it is derived from the source's bytes.
 
     An instance pickles. Each process creates the engine on its first call. An engine that takes
@@ -111,8 +111,8 @@ class VariationBatch:
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
         allow_storage: Stores that URLs may name in addition to the usual ones: kinds of URL such as
-            "lakefs", or servers such as "sftp://nas.example". Rows may name the server of
-            `output_dir` without it.
+            "lakefs", or servers such as "sftp://nas.example". Rows may always name the server of
+            `output_dir`.
 
     Raises:
         InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of

@@ -127,7 +127,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         fit=arguments.fit,
         model=arguments.model,
-        # Naming a server as an input is permission enough for the rows that name it.
+        # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
     manifests = [PARQUET] if parquet_is_available() else []

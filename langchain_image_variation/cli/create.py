@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["add_create"]
 
 _STREAM = "-"
-"""Standard input as an image, and standard output as the place for the result."""
+"""Stands for standard input as an image, and for standard output as the output folder."""
 
 _SEED_BITS = 31
 
@@ -149,7 +149,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together, before anything is read or made.
+    """Refuse options that cannot be combined, before anything is read or made.
 
     Raises:
         InvalidRequestError: If they do not.

@@ -282,7 +282,7 @@ def _open(
             "the package that provides it.",
             param=param,
         ) from None
-    # A release that does not fit to another package may fail in any way.
+    # A release that is incompatible with another package may fail in any way.
     except Exception as error:
         raise _unopenable_error(kind, param, error) from None
     try:

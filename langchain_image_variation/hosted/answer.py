@@ -26,7 +26,7 @@ from langchain_image_variation.hosted.retry import read_retry_advice, retry_afte
 __all__ = ["MAX_ERROR_BYTES", "Answer"]
 
 MAX_ERROR_BYTES = 64 * 1024
-"""The maximum number of bytes to read of an error. Its message is cut to 500 characters."""
+"""The maximum number of bytes of an error to read. Its message is cut to 500 characters."""
 
 _VARIATIONS = "/images/variations"
 _MAX_MESSAGE = 500
@@ -36,15 +36,15 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
 
 
 class Answer:
-    """Receives the answer to a request and turns it into an `ImagesResponse` or an error.
+    """Receives the answer to a request, and turns it into an `ImagesResponse` or an error.
 
     Args:
         path: The path that was added to the base URL.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
-        url: The URL of the request. Errors never show a key from its query, either.
+        url: The URL of the request. Errors never show a key from its query either.
         n: The number of images that the request asks for.
-        budget: Limits the length of the answer. An answer with images is taken from it.
+        budget: Limits the length of the answer. A successful answer counts against it.
     """
 
     def __init__(
@@ -151,8 +151,8 @@ class Answer:
     def _content(self) -> object:
         """Return the parsed body without the images that the request did not ask for.
 
-        Some servers always make the same number. Nothing is spent on the rest: reading, checking
-        and downloading an entry all cost more than sending it.
+        Some servers always make the same number. The rest is ignored, because reading, checking and
+        downloading an entry all cost more than sending it.
         """
         content = self._json.content()
         if isinstance(content, dict) and isinstance(content.get("data"), list):
@@ -178,7 +178,7 @@ class Answer:
         return self._with_headers(error)
 
     def _printable(self, text: str) -> str:
-        """Return a text of the server as one short line, without secrets."""
+        """Return the server's text as one short line, without secrets."""
         for secret in collect_secrets(self._sent_headers, self._url.params):
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
@@ -276,7 +276,7 @@ def _origin(location: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text as one short line, without what looks like a key or base64."""
+    """Return a text as one short line, without anything that looks like a key or base64."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = _BASE64.sub("…", _KEY.sub(r"\1…", line))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}…"

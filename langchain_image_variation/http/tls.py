@@ -1,4 +1,4 @@
-"""TLS: which certificates are trusted, and what is wrong with one that is not."""
+"""TLS: which certificates are trusted, and why one is not."""
 
 import os
 import ssl
@@ -14,16 +14,16 @@ _FILE, _FOLDER, _KEY_LOG = "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"
 
 
 def ssl_context() -> ssl.SSLContext:
-    """Return httpx's default context, for which the environment may name the trusted certificates.
+    """Return httpx's default context. The environment may name the certificates to trust.
 
     Raises:
-        InvalidRequestError: If a variable of the environment names no certificates, or no file that
-            can be opened; `param` names it.
+        InvalidRequestError: If a variable of the environment does not name certificates, or a file
+            that can be opened; `param` names it.
     """
     return _new_context(os.environ.get(_FILE), os.environ.get(_FOLDER), os.environ.get(_KEY_LOG))
 
 
-# A context reads about 150 certificates, which takes longer than a request.
+# Creating a context reads about 150 certificates, which takes longer than a request.
 @lru_cache(maxsize=4)
 def _new_context(file: str | None, folder: str | None, key_log: str | None) -> ssl.SSLContext:
     # OpenSSL takes a list of folders, and ignores those that do not exist.

@@ -170,11 +170,11 @@ def _from_data_url(url: str) -> bytes:
 
 
 def _percent_decode(text: str, start: int) -> bytearray:
-    """Decode the rest of a text in pieces. `unquote_to_bytes` takes 70 times the length of one."""
+    """Decode the rest of a text in pieces, because `unquote_to_bytes` takes 70 times its length."""
     data = bytearray()
     while start < len(text):
         end = start + _PIECE
-        # An escape, such as "%89", must not be cut.
+        # An escape such as "%89" must not be cut in two.
         percent = text.rfind("%", end - 2, end)
         if percent >= 0 and end < len(text):
             end = percent

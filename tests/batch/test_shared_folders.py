@@ -103,7 +103,7 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert "Another run is writing to the folder 'shared'." in result.stderr
     (shared / ".batch").chmod(0o700)
     result = run_as(SECOND_USER, umask="022")
-    assert "The folder 'shared' cannot be locked: Permission denied." in result.stderr
+    assert "cannot be locked: Permission denied. Check its permissions" in result.stderr
 
 
 @needs_root
