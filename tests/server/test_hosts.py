@@ -299,7 +299,8 @@ def test_another_name_learns_nothing(send: Send, method: str) -> None:
         answers[path] = status(head), names, body
     # A server may refuse some targets and methods itself.
     seen = {str(answer) for path, answer in answers.items() if answer[0] not in (400, 501)}
-    assert len(seen) == 1, answers
+    # httptools refuses an unknown method for every path, before the app sees it.
+    assert len(seen) == 1 or (method == "odd" and not seen), answers
     assert {answer[0] for answer in answers.values()} <= {400, 403, 501}
 
 

@@ -175,6 +175,47 @@ async def test_a_refusal_names_the_time_to_wait() -> None:
     assert (turns.running_count, turns.waiting_count) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("workers", "queue", "seconds"), [(1, 0, 1), (1, 1, 2), (1, 4, 5), (2, 4, 3)]
+)
+async def test_the_wait_grows_with_the_queue(workers: int, queue: int, seconds: int) -> None:
+    """Before any turn has ended, each one is expected to take a second."""
+    turns = Turns(workers=workers, queue=queue, total_pixels=HUGE)
+    requests = Line(turns)
+    await requests.join(*(f"a{number}" for number in range(workers + queue)))
+    with pytest.raises(RateLimitError, match=f"try again in {seconds}s") as caught:
+        turns.check_queue("a")
+    assert caught.value.retry_after == seconds
+    await requests.end(*requests.tasks)
+
+
+async def test_short_turns_make_the_wait_short() -> None:
+    """The estimate follows the turns, down to one second."""
+    turns = Turns(workers=1, queue=8, total_pixels=HUGE)
+    for _ in range(20):
+        await take_turn(turns, "a")
+    requests = Line(turns)
+    await requests.join(*(f"a{number}" for number in range(9)))
+    with pytest.raises(RateLimitError) as caught:
+        turns.check_queue("a")
+    assert caught.value.retry_after == 1
+    await requests.end(*requests.tasks)
+
+
+async def test_the_queue_is_free_while_a_turn_is() -> None:
+    """Without a queue, a request is refused only while all turns are taken."""
+    turns = Turns(workers=2, queue=0, total_pixels=HUGE)
+    requests = Line(turns)
+    await requests.join("a1")
+    turns.check_queue("a")
+    await requests.join("a2")
+    with pytest.raises(RateLimitError):
+        turns.check_queue("a")
+    await requests.end("a1")
+    turns.check_queue("a")
+    await requests.end("a2")
+
+
 async def take_turn(turns: Turns, client: str) -> None:
     """Take a turn and end it."""
     async with turns.turn(client, 1):
