@@ -85,7 +85,7 @@ def test_every_format_is_cropped_to_the_center(format: str) -> None:
 
 @pytest.mark.parametrize("fit", ["pad", "keep"])
 def test_padding_continues_the_image(fit: Fit) -> None:
-    """Padding cuts nothing off. Its bars continue the image, and are transparent if its edge is."""
+    """Padding keeps the whole image. Its bars continue it, and are transparent if its edge is."""
     transparent = (255, 255, 255, 0)
     for mode, color in (("RGB", (9, 99, 200)), ("RGBA", (9, 99, 200, 255)), ("L", 150)):
         tall = Image.new(mode, (10, 30), color)
@@ -502,7 +502,7 @@ def test_a_long_data_url_may_be_percent_encoded(shift: int) -> None:
 @pytest.mark.parametrize("body", ["%89", "A%41", "AB "])
 @pytest.mark.parametrize("head", ["data:,", "data:;base64,"])
 def test_a_data_url_takes_few_times_its_size(head: str, body: str) -> None:
-    """Whatever its encoding, a data: URL takes a small multiple of the memory of its text."""
+    """In any encoding, a data: URL takes a small multiple of the memory of its text."""
     url = head + body * (1_000_000 // len(body))
     tracemalloc.start()
     with pytest.raises(ImageVariationError):

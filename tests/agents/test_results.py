@@ -107,7 +107,7 @@ def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> No
 
 
 def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path) -> None:
-    """If the clock was ahead, results that were saved since are still the newest ones."""
+    """Results that are saved after the clock was set back still count as the newest."""
     results = open_results("folder", tmp_path, max_results=2)
     results.ensure_writable()
     ((path, _),) = results.save(answer(1), name="first")

@@ -44,7 +44,7 @@ def test_several_images_are_varied_in_order(
 def test_images_and_options_come_in_any_order(
     other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images may stand before, between and after the options."""
+    """Images may come before, between and after the options."""
     arguments = ["photo.jpg", "-n2", str(other), "--no-sheet", *SMALL, "photo.jpg", "-q"]
     assert main(["create", *arguments]) == 0
     names = [path.split("-")[0] for path in capsys.readouterr().out.splitlines()]
@@ -134,7 +134,7 @@ def test_no_seed_is_printed_if_nothing_was_made(
 def test_an_image_without_its_decoder_fails_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the package for an image's format is missing, the other images are made."""
+    """If the package for one image's format is missing, the other images are still made."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     Path("phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert main(["create", "phone.heic", "photo.jpg", *SMALL, "--no-sheet", "-q"]) == 3
@@ -150,7 +150,7 @@ def test_an_image_without_its_decoder_fails_alone(
 def test_an_error_that_would_repeat_ends_the_run(
     other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the key is wrong, the server is asked once and not once for each image."""
+    """If the key is wrong, the server is asked only once, not once per image."""
     refusal = response(401, failure("Incorrect API key.", code="invalid_api_key"))
     with raw_server(refusal, refusal) as server:
         arguments = ["--engine", "variations", "--base-url", server.base_url]
@@ -162,7 +162,7 @@ def test_an_error_that_would_repeat_ends_the_run(
 def test_several_images_share_one_engine_and_seed(
     other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The engine is made once and closed once, and one seed repeats the whole run."""
+    """The engine is created once and closed once, and one seed repeats the whole run."""
     declare(tmp_path, "counting", "counting = counting:Engine\n")
     (tmp_path / "counting.py").write_text(
         "from langchain_image_variation.engines.instant import InstantEngine\n"
@@ -208,7 +208,7 @@ def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_a_bad_stream_is_named(data: bytes, message: str) -> None:
-    """An error about standard input says so."""
+    """An error about standard input names it."""
     completed = run("create", "-", "photo.jpg", *SMALL, input=data)
     assert completed.returncode == 3
     assert message in completed.stderr.decode()
@@ -253,7 +253,7 @@ def test_options_are_checked_before_the_engine_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Options that do not fit are one line and exit code 2, and nothing is made."""
+    """Options that cannot be combined give one line and exit code 2, and nothing is made."""
     declare(tmp_path, "unseeded", "unseeded = unseeded:Engine\n")
     (tmp_path / "unseeded.py").write_text(
         "class Engine:\n    def create_variation(self, request): print('called')\n"
@@ -266,7 +266,7 @@ def test_options_are_checked_before_the_engine_runs(
 
 
 def test_names_and_formats_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
-    """A template names the files, and their suffix is that of the format."""
+    """A template names the files, and the format determines their suffix."""
     template = "{stem} {index:02} {seed}"
     options = ["--name", template, "--format", "jpeg", "--quality", "40", "--seed", "5", "-q"]
     assert main(["create", "photo.jpg", "-n", "2", "--size", "256x256", *options]) == 0
@@ -278,7 +278,7 @@ def test_names_and_formats_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_seed_is_drawn_for_names(capsys: pytest.CaptureFixture[str]) -> None:
-    """If the names have the seed, it is the one that repeats the images."""
+    """A seed in a name is the one that repeats the image."""
     command = ["create", "photo.jpg", "--name", "{seed}", "--no-sheet", "-q", "--size", "256x256"]
     assert main(command) == 0
     path = Path(capsys.readouterr().out.strip())
@@ -287,7 +287,7 @@ def test_a_seed_is_drawn_for_names(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_another_file_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
-    """If a file of that name exists, the new one gets a hash, and the first stays as it is."""
+    """If a file of that name exists, it is not changed, and the new one's name gets a hash."""
     Path("variations").mkdir()
     Path("variations/photo.png").write_bytes(b"mine")
     assert main(["create", "photo.jpg", *SMALL, "--name", "{stem}", "--no-sheet", "-q"]) == 0
@@ -297,7 +297,7 @@ def test_another_file_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_quiet_prints_files_only(capsys: pytest.CaptureFixture[str]) -> None:
-    """--quiet drops the notes and the seed, but no file name and no error."""
+    """--quiet drops the notes and the seed, but keeps file names and errors."""
     assert main(["create", "photo.jpg", "--size", "256x256", "-q", "--no-sheet"]) == 0
     out, err = capsys.readouterr()
     assert (len(out.splitlines()), err) == (1, "")
@@ -317,7 +317,7 @@ def viewer(folder: Path) -> dict[str, str]:
     ("options", "count"), [([], 1), (["--no-sheet"], 3), (["--no-sheet", "-n", "1"], 1)]
 )
 def test_results_are_opened(tmp_path: Path, options: list[str], count: int) -> None:
-    """--open opens the sheet, or without one each image, in the program that BROWSER names."""
+    """--open opens the sheet, or each image if there is none, in the program in BROWSER."""
     arguments = ["create", "photo.jpg", "-n", "3", *SMALL, "-o", "a b", "--open", *options]
     completed = run(*arguments, env=viewer(tmp_path))
     assert (completed.returncode, len((tmp_path / "opened").read_text().split())) == (0, count)
@@ -327,7 +327,7 @@ def test_results_are_opened(tmp_path: Path, options: list[str], count: int) -> N
 
 
 def test_a_machine_without_display_opens_nothing() -> None:
-    """Without a display or viewer, --open is a note and no error."""
+    """Without a display or viewer, --open prints a note and is not an error."""
     headless = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     completed = run("create", "photo.jpg", *SMALL, "--open", env=headless)
     assert completed.returncode == 0
@@ -337,7 +337,7 @@ def test_a_machine_without_display_opens_nothing() -> None:
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", "caf\u00e9 \u732b.jpg".encode(), b"a\nb.jpg"])
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_any_file_name_works_in_any_locale(name: bytes, locale: str) -> None:
-    """A name that is not UTF-8, or that the locale does not know, is no reason to fail."""
+    """A file name that is not UTF-8, or not in the locale's encoding, does not matter."""
     os.rename(b"photo.jpg", name)
     environment = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     good = run("create", os.fsdecode(name), *SMALL, "--no-sheet", env=environment)
@@ -348,7 +348,7 @@ def test_any_file_name_works_in_any_locale(name: bytes, locale: str) -> None:
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    """Ctrl-C exits with 130 and one line, and the files of the images before stay complete."""
+    """Ctrl-C exits with 130 and one line, and the files of earlier images stay complete."""
     declare(tmp_path, "stuck", "stuck = stuck:Engine\n")
     (tmp_path / "stuck.py").write_text(
         "import time\n"

@@ -46,7 +46,7 @@ from tests.http.raw_server import (
 
 GOOD = response(200, success(), content_type="application/json")
 CUT = GOOD[:-40]
-# Sent byte by byte, it takes longer than any deadline.
+# Sent byte by byte, this takes longer than any deadline.
 LONG = response(200, success().ljust(3000), content_type="application/json")
 HEAD_LENGTH = LONG.index(b"\r\n\r\n") + 4
 

@@ -54,13 +54,13 @@ OUTCOMES = {
     "jpeg: quantization tables": "bytes of quantization tables; the limit is 65,536",
     "jpeg: blocks of Photoshop": "with 65 segments of Photoshop's blocks; the limit is 64",
 }
-"""What happens to each attack. Those that have as many pixels as they cost are left out."""
+"""The outcome of each attack. Attacks that cost no more than their pixels are left out."""
 AS_PROMISED = {"webp: a canvas larger than its frame", "png: 16-bit RGBA", "jpeg: scans"}
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_attacks_are_refused_or_cost_nothing(name: str) -> None:
-    """A file that repeats what costs a decoder much is refused, or the repetition is skipped."""
+    """A file that repeats something costly is refused, or the repetition is skipped."""
     attack = ATTACKS[name]
     load = decode_result if attack.is_result else load_source
     try:
@@ -72,7 +72,7 @@ def test_attacks_are_refused_or_cost_nothing(name: str) -> None:
 
 
 def test_every_attack_is_tested() -> None:
-    """No attack of the benchmark is forgotten here."""
+    """Every attack of the benchmark is tested here."""
     assert ATTACKS.keys() == OUTCOMES.keys() | AS_PROMISED
 
 
@@ -80,7 +80,7 @@ def test_every_attack_is_tested() -> None:
 
 
 def test_reads_are_counted() -> None:
-    """A decoder may call `read` as often as the limit says, and not once more."""
+    """A decoder may call `read` as often as the limit says, but not once more."""
     file = BoundedFile(b"12345", 3)
     assert [file.read(1) for _ in range(3)] == [b"1", b"2", b"3"]
     with pytest.raises(InvalidImageError, match="limit of 3 reads for a file"):
@@ -102,7 +102,7 @@ def test_bytes_that_are_read_again_are_counted() -> None:
 
 
 def test_float_tables_of_profiles_are_not_applied() -> None:
-    """Browsers apply the other tables, and each of the many steps of this one costs time."""
+    """Float tables are ignored, as in browsers, because each of their many steps costs time."""
     profile = BENCHMARK["_profile_with_steps"](80)
     image = Image.new("RGB", (2, 2), (10, 200, 30))
     reader = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -154,7 +154,7 @@ def _saved(image: Image.Image, format: str, **options: Any) -> bytes:
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_tiff_files_of_libtiff_are_accepted(compression: str, mode: str) -> None:
-    """Files with one strip for each row, or for all of them, are accepted."""
+    """Files with one strip per row, or a single strip, are accepted."""
     image = Image.effect_noise((300, 700), 60).convert(mode)
     for rows in (1 if compression != "jpeg" else 16, 700):
         data = _saved(image, "TIFF", compression=compression, tiffinfo={278: rows})
@@ -164,7 +164,7 @@ def test_tiff_files_of_libtiff_are_accepted(compression: str, mode: str) -> None
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "F", "RGBA", "LA", "CMYK", "LAB"])
 @pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
 def test_tiff_files_of_every_mode_are_accepted(mode: str, big: bool) -> None:
-    """Pillow's own files are accepted in every mode that it writes."""
+    """Files from Pillow are accepted in every mode that it writes."""
     image = Image.new(mode, (300, 200))
     assert load_source(_saved(image, "TIFF", big_tiff=big)).png.side == 200
 

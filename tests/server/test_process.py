@@ -102,7 +102,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
 def test_only_known_proxies_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: str | None, scheme: str
 ) -> None:
-    """What a proxy says about a client counts only if the operator has listed the proxy."""
+    """A proxy's statement about a client counts only if the operator has listed the proxy."""
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     if proxies is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)

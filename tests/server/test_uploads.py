@@ -100,7 +100,7 @@ async def test_memory_that_is_not_needed_is_given_back() -> None:
 
 
 async def test_waiting_for_memory_ends_with_a_429() -> None:
-    """An upload that waits too long, or finds the queue full, is refused. One may also leave."""
+    """An upload that waits too long or finds the queue full is refused. A client may leave."""
     uploads = new_uploads(20, queue=1)
     first, leaving = Sender(uploads, "a", 10), Sender(uploads, "a", 10)
     await settle()
