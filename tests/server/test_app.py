@@ -386,10 +386,9 @@ async def test_a_removed_store_is_created_again(tmp_path: Path) -> None:
 async def test_an_unusable_store_costs_one_engine_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a failed write, answers with URLs are refused before the engine works, until a
-    write succeeds.
+    """After a failed write, answers with URLs are refused early, until a write succeeds.
 
-    Only the log shows the cause. Answers in base64 need no store.
+    The engine is not called. Only the log shows the cause. Answers in base64 need no store.
     """
     engine, store = CountingEngine(), tmp_path / "store"
     form = {"response_format": "b64_json"}
