@@ -55,7 +55,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add_n(parser)
     add_size(parser)
-    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--model", help="one of the engine's models (default: the engine's own)")
     add_engine(parser)
     add_fit(parser)
     add_output_dir(

@@ -152,7 +152,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse options that cannot be combined, before anything is read or made.
 
     Raises:
-        InvalidRequestError: If they do not.
+        InvalidRequestError: If they cannot.
     """
     photos: list[str] = arguments.photos
     n = check_whole_number("--n", arguments.n, 1, MAX_N)
@@ -186,7 +186,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _descriptions(arguments: argparse.Namespace) -> list[str]:
-    """Return what the progress bar says for each image."""
+    """Return the text of the progress bar for each image."""
     photos, n = arguments.photos, arguments.n
     if len(photos) == 1:
         return ["1 variation" if n == 1 else f"{n} variations"]
@@ -198,7 +198,7 @@ def _stem(photo: str) -> str:
 
 
 class _Run:
-    """What the images of one run share: the engine, the folder and the progress bar.
+    """One run of the command. Its images share the engine, the folder and the progress bar.
 
     Args:
         arguments: The arguments of the command, checked.
@@ -229,7 +229,7 @@ class _Run:
                 self._report(error, display_name(photo))
                 failures += 1
             else:
-                # Made now, so that a wrong option is one error and not one for each image.
+                # Created now, so that a wrong option causes one error instead of one per image.
                 engine, folder = self._engine, self._folder
                 try:
                     self._vary(source, engine, folder, listener)

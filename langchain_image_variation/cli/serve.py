@@ -62,7 +62,12 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of waiting requests (default: 16)",
     )
-    add("--store-dir", metavar="DIR", help="the folder for images that are returned as URLs")
+    add(
+        "--store-dir",
+        metavar="DIR",
+        help="the folder for images that are returned as URLs, and for remembered answers "
+        "(default: in the user's cache)",
+    )
     add(
         "--store-max-bytes",
         type=int,

@@ -56,7 +56,7 @@ class NameTemplate:
         text: Letters, digits, spaces, dots, dashes and underscores, and these fields: `{stem}`,
             the source's name; `{index}`, the number of the image from 1; `{seed}`, the seed of the
             image, or "none" if the engine reports none; and `{hash}`, a hash of its pixels. Numbers
-            may be filled with zeros to a width, as in `{index:02}`.
+            may be padded with zeros to a width, as in `{index:02}`.
 
     Raises:
         InvalidRequestError: If it is empty, has other characters or fields, begins with a dot, a
