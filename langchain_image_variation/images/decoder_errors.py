@@ -1,4 +1,4 @@
-"""Pillow's errors and warnings about a file, translated and hidden."""
+"""Translates Pillow's errors about a file, and hides its warnings."""
 
 import threading
 import warnings

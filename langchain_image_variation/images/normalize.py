@@ -172,7 +172,7 @@ _SHORT = 3
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale 32-bit and float samples to 8 bits. Pillow's own conversion clips them."""
-    # Few images need this, and the import takes longer than converting most images.
+    # Imported here because few images need it, and the import takes longer than most conversions.
     import numpy as np
 
     low, high = math.inf, -math.inf

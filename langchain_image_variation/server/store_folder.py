@@ -239,10 +239,10 @@ class StoreFolder:
         self._identity = _identity(self.path)
 
     def _check_folder(self) -> None:
-        """If somebody replaced the folder or removed its key, use the new one or restore the key.
+        """If the folder was replaced, use the new one. If its key was removed, restore it.
 
         Raises:
-            OSError: If the new folder cannot be used: its files may not be ours.
+            OSError: If the new folder cannot be used, for example because its files are not ours.
         """
         if self._identity != _identity(self.path):
             self._create()

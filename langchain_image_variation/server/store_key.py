@@ -26,7 +26,7 @@ def load_key(folder: Path, owner: int, lost_key: bytes | None = None) -> bytes:
         folder: The folder.
         owner: The user who owns the files of this process. Another user's key is refused, because
             that user could sign URLs.
-        lost_key: The key that the folder had, in case somebody removed it.
+        lost_key: The previous key of the folder, in case it was removed.
 
     Raises:
         OSError: If the key cannot be read or made, or must not be used.

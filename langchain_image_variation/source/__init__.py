@@ -1,4 +1,4 @@
-"""Loads an image as a `SquarePNG`, in whatever form a user passes it.
+"""Loads an image as a `SquarePNG`, in any form in which a user may pass it.
 
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
 allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image of any shape

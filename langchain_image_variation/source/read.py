@@ -39,7 +39,7 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes
 """
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
-"""The largest source file, in bytes."""
+"""The maximum size of a source, in bytes."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -84,7 +84,7 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
     except FileNotFoundError:
         raise SourceError(f"There is no file {name!r}; check the path.") from None
     except PermissionError:
-        raise SourceError(f"{name!r} may not be read; check its permissions.") from None
+        raise SourceError(f"{name!r} cannot be read; check its permissions.") from None
     except (OSError, ValueError):
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 

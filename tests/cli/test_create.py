@@ -82,7 +82,7 @@ def test_a_failed_image_does_not_stop_the_others(
 def test_the_error_of_one_image_names_it(
     image: str, name: str, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One image is named as typed, as several are, in one line and without secrets."""
+    """A single image is also named as typed, in one line and without secrets."""
     if image.startswith("photos/"):
         Path(image).write_bytes(b"text")
     for images, code in (([image], 2), ([image, str(other)], 3)):
@@ -111,7 +111,7 @@ def test_a_name_that_is_not_text_is_shown_once(other: Path) -> None:
 def test_a_wrong_option_is_one_error_for_all_images(
     options: list[str], message: str, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An option that no image can be made with is reported once, without an image or a seed."""
+    """An option that fails for every image is reported once, without an image or a seed."""
     assert main(["create", "photo.jpg", str(other), *SMALL, *options]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"image-variation: {message}")

@@ -112,7 +112,7 @@ def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
-    """Repeating a request without reading the answers takes no memory for each of them."""
+    """Repeated requests whose answers are not read do not each take memory."""
     request = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
     request = request.replace(b"host: ", b"idempotency-key: one\r\nhost: ")
     with run_server(tmp_path, idle_timeout=60) as (running, address), ExitStack() as stack:

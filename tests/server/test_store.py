@@ -306,7 +306,7 @@ def _put_aside(folder: Path) -> None:
 
 @pytest.mark.parametrize("clean", [_empty, _remove_key, _put_aside])
 def test_a_folder_may_be_cleaned(tmp_path: Path, clean: Callable[[Path], None]) -> None:
-    """A server goes on after somebody has cleaned its folder, and the next one can start there."""
+    """A server keeps working after its folder is emptied, and another one can start there."""
     store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
     add(store, square_png(1))
     clean(tmp_path / "files")

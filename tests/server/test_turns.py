@@ -179,7 +179,7 @@ async def test_a_refusal_names_the_time_to_wait() -> None:
     ("workers", "queue", "seconds"), [(1, 0, 1), (1, 1, 2), (1, 4, 5), (2, 4, 3)]
 )
 async def test_the_wait_grows_with_the_queue(workers: int, queue: int, seconds: int) -> None:
-    """Before any turn has ended, each one is expected to take a second."""
+    """Until a turn has ended, the estimate for a turn is one second."""
     turns = Turns(workers=workers, queue=queue, total_pixels=HUGE)
     requests = Line(turns)
     await requests.join(*(f"a{number}" for number in range(workers + queue)))

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that affect how it looks."""
+"""The chunks of a PNG file that affect its pixels."""
 
 from langchain_image_variation.images.png.chunks import (
     APPEARANCE,
