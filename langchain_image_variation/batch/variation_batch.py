@@ -97,9 +97,8 @@ class VariationBatch:
     the additional images only. If it always returns the same images, those repeat.
 
     Args:
-        output_dir: The folder to write to, which is created if it does not exist, or a URL of any
-            file system that fsspec supports, such as "s3://bucket/prefix". Source paths may be such
-            URLs too.
+        output_dir: The folder to write to, which is created if it does not exist, or the URL of a
+            store, such as "s3://bucket/prefix". Source paths may be such URLs too.
         engine: The name of an engine.
         options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
             rows without their own.
@@ -110,8 +109,8 @@ class VariationBatch:
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
-        allow_storage: Stores that URLs may name in addition to the usual ones: kinds of URL such as
-            "lakefs", or servers such as "sftp://nas.example". Rows may always name the server of
+        allow_storage: Stores that URLs may name in addition to those of `STORAGE_KINDS`: kinds of
+            URL such as "lakefs", or servers such as "sftp://nas.example". Rows may always name the server of
             `output_dir`.
 
     Raises:

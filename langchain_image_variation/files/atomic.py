@@ -85,7 +85,7 @@ def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
 
     Returns:
         The content under that name: `data`, or the existing content, or None if it is not a regular
-        file or may not be read. A symbolic link is not followed.
+        file or cannot be read. A symbolic link is not followed.
 
     Raises:
         OutputError: If the file cannot be written.

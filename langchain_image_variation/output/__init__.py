@@ -50,7 +50,7 @@ _WRITERS = 4
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
 """Writes a file atomically under a name, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+name: the new bytes, the existing bytes, or None if it is not a readable file. May raise
 an `OutputError`."""
 
 

@@ -201,7 +201,7 @@ def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
-    """If another user's file of that name may not be read, the new file gets a longer name."""
+    """If another user's file of that name cannot be read, the new file gets a longer name."""
     (first,) = save_images(answer(1), tmp_path)
     first.path.chmod(0)
     (second,) = save_images(answer(1), tmp_path)
