@@ -284,7 +284,7 @@ def excerpt(value: object) -> str:
     """Return a short description of a value for a message, never a whole image in base64."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:20] + "…")
-    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**20):
         return repr(value)
     return f"a value of type {type(value).__name__}"
 

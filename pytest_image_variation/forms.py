@@ -17,11 +17,10 @@ from PIL import Image
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.pixels import open_image
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
+from langchain_image_variation.images.png.chunks import SIGNATURE
 from pytest_image_variation.scenarios import Flaw
 
 __all__ = ["Form", "Part", "SentImage", "aiohttp_form", "body_of", "form_of", "headers_of"]
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ def _size_and_mode(data: bytes) -> tuple[tuple[int, int], str] | tuple[None, Non
 
 
 def _find_flaw(data: bytes) -> Flaw | None:
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         return "not_png"
     if len(data) >= MAX_PNG_BYTES:
         return "too_large"

@@ -15,6 +15,8 @@ from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.cancellation import cancel_after, cancellation
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.hosted.client import AsyncImageVariationClient
+from langchain_image_variation.images.deep_samples import reduce_to_8_bits
+from langchain_image_variation.images.padding import add_blurred_bars
 from langchain_image_variation.images.pixels import decode, decode_result, encode
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
@@ -53,8 +55,10 @@ def test_no_source_is_decoded_for_nobody(format: str) -> None:
         lambda: decode(SquarePNG(_saved("PNG"))),
         lambda: decode_result(_saved("WEBP")),
         lambda: encode(NOISE),
+        lambda: reduce_to_8_bits(Image.new("I;16", (8, 8)), (0, 0, 8, 8), None),
+        lambda: add_blurred_bars(Image.new("RGB", (64, 32)), 16),
     ],
-    ids=["PIL image", "decode", "decode_result", "encode"],
+    ids=["PIL image", "decode", "decode_result", "encode", "16 bits", "bars"],
 )
 @pytest.mark.usefixtures("cancelled")
 def test_no_pixels_are_converted_for_nobody(work: Callable[[], object]) -> None:

@@ -31,6 +31,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, is_url
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
+from langchain_image_variation.files.shown_names import shown_name, shown_path
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.files.temporary_folder import make_temporary_folder
@@ -39,9 +40,6 @@ from langchain_image_variation.images.formats import SUFFIXES
 __all__ = ["Input", "Inputs"]
 
 _ARCHIVE_SUFFIXES = {".bz2", ".gz", ".xz", ".zip", ".zst"}
-
-_MAX_NAME_LENGTH = 80
-"""Error messages cut names to this many characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +141,14 @@ class Inputs:
         elif not exists:
             if not glob.has_magic(path) or next(glob.iglob(path, recursive=True), None) is None:
                 what = "file that matches" if glob.has_magic(path) else "file or folder"
-                raise SourceError(f"There is no {what} {_path_or_name(path)!r}; check the path.")
+                raise SourceError(f"There is no {what} {shown_path(path)!r}; check the path.")
         else:
             self._check_manifest(path)
 
     def _check_manifest(self, path: str) -> None:
         stem, last_suffix = os.path.splitext(path)
         if last_suffix.lower() in _ARCHIVE_SUFFIXES and suffix(stem) in MANIFEST_SUFFIXES:
-            raise SourceError(f"{_path_or_name(path)!r} is compressed; decompress it first.")
+            raise SourceError(f"{shown_path(path)!r} is compressed; decompress it first.")
         if suffix(path) not in MANIFEST_SUFFIXES:
             return
         has_rows = False
@@ -162,7 +160,7 @@ class Inputs:
                 has_rows = True
         if has_rows:
             raise SourceError(
-                f"{_path_or_name(path)!r} has no column {excerpt(self._column)}; name the column "
+                f"{shown_path(path)!r} has no column {excerpt(self._column)}; name the column "
                 "of paths with --column."
             )
 
@@ -185,14 +183,14 @@ class Inputs:
                 continue
             source = row.get(self._column)
             if not isinstance(source, str | bytes) or not source:
-                yield Input({}, SourceError(f"Row {number} of {_file_name(path)!r} has no path."))
+                yield Input({}, SourceError(f"Row {number} of {shown_name(path)!r} has no path."))
                 continue
             source = _resolve(path, os.fsdecode(source))
             options = {key: row[key] for key in OPTIONAL_COLUMNS if key in row}
             yield Input({"path": source, **options})
 
     def _read_manifest(self, path: str) -> Iterator[dict[str, object] | ImageVariationError]:
-        return read_manifest(self._downloads.local_path(path), self._column, name=Path(path).name)
+        return read_manifest(self._downloads.local_path(path), self._column, name=shown_name(path))
 
     def _from_folder(self, folder: str) -> Iterator[Input]:
         names: list[bytes] = []
@@ -210,7 +208,7 @@ class Inputs:
                         continue
                     names.append(name)
         except OSError as error:
-            message = f"The folder {_file_name(folder)!r} cannot be read: {error.strerror}."
+            message = f"The folder {shown_name(folder)!r} cannot be read: {error.strerror}."
             yield Input({"path": folder}, SourceError(message))
             return
         names.sort()
@@ -228,16 +226,6 @@ class Inputs:
             )
         except OSError:
             return False
-
-
-def _path_or_name(path: str) -> str:
-    """Return a path that the caller gave, or only its last part if it is long."""
-    return path if len(path) <= _MAX_NAME_LENGTH else _file_name(path)
-
-
-def _file_name(path: str) -> str:
-    """Return the last part of a path as error messages show it."""
-    return Path(path).name[:_MAX_NAME_LENGTH]
 
 
 def _is_file_or_link(entry: os.DirEntry[str]) -> bool:
@@ -291,7 +279,7 @@ class _Downloads:
                 weakref.finalize(self, folder.cleanup)
                 self._folder = folder.name
             copy = os.path.join(self._folder, f"{len(self._paths)}{suffix(path)}")
-            name = _file_name(path)
+            name = shown_name(path)
             try:
                 file_system = FileSystem(
                     path, self._storage_options, param="path", policy=self._policy

@@ -138,7 +138,6 @@ def read_manifest(
         SourceError: If the file cannot be read, or has two columns of the same name.
         MissingExtraError: If it is a Parquet file, and pyarrow is not installed.
     """
-    name = name[:80]
     if os.path.exists(path) and not os.path.isfile(path):
         # A pipe could be read only once, but a run reads its manifests several times.
         raise SourceError(f"{name!r} is not a regular file; write the manifest to a regular file.")

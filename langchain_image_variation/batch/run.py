@@ -15,7 +15,8 @@ from langchain_image_variation.batch.lookahead import Inspection, inspect_source
 from langchain_image_variation.batch.manifest import write_failed_sources, write_manifest
 from langchain_image_variation.batch.output_images import OutputImage
 from langchain_image_variation.batch.output_names import image_id
-from langchain_image_variation.batch.progress import RunProgress, RunSummary, show_progress
+from langchain_image_variation.batch.progress import RunProgress, RunSummary
+from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.batch.ray.cluster import Cluster
 from langchain_image_variation.batch.ray.run import ClusterRun
 from langchain_image_variation.batch.rows import OutputRow

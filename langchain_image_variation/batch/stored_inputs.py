@@ -20,12 +20,10 @@ from langchain_image_variation.files.file_system import (
     has_password,
     strip_trailing_slashes,
 )
+from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import StoragePolicy
 
 __all__ = ["StoredInputs"]
-
-_MAX_NAME_LENGTH = 80
-"""Error messages cut names to this many characters."""
 
 
 class StoredInputs:
@@ -59,7 +57,7 @@ class StoredInputs:
             )
         self._url = strip_trailing_slashes(url)
         self._matches: list[str] = []
-        self._name = _file_name(self._url)
+        self._name = shown_name(self._url)
         try:
             self._file_system = FileSystem(self._url, options, param="path", policy=policy)
             self._result_folders = {
@@ -123,7 +121,7 @@ class StoredInputs:
     def _walk(self, folder: str) -> Iterator[str | ImageVariationError]:
         try:
             with self._file_system.translate_errors(
-                f"could not list {_file_name(folder)!r}; try again, or check its permissions"
+                f"could not list {shown_name(folder)!r}; try again, or check its permissions"
             ):
                 entries = self._list(folder)
         except OutputError as error:
@@ -168,7 +166,3 @@ def _fixed_part(pattern: str) -> str:
     parts = pattern.split("/")
     first_magic = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return "/".join(parts[:first_magic])
-
-
-def _file_name(path: str) -> str:
-    return path.rpartition("/")[2][:_MAX_NAME_LENGTH]

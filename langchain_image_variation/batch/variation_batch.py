@@ -109,9 +109,9 @@ class VariationBatch:
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
-        allow_storage: Stores that URLs may name in addition to those of `STORAGE_KINDS`: kinds of
-            URL such as "lakefs", or servers such as "sftp://nas.example". Rows may always name the server of
-            `output_dir`.
+        allow_storage: Stores that URLs may name in addition to those that every batch allows: kinds
+            of URL such as "lakefs", or servers such as "sftp://nas.example". Rows may always name
+            the server of `output_dir`.
 
     Raises:
         InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of

@@ -13,6 +13,7 @@ from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
+    SOME_FAILED,
     add_engine,
     add_fit,
     add_n,
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.ray.cluster import Cluster
 
-__all__ = ["FAILED", "add_batch"]
-
-FAILED = 3
-"""The exit code of a batch in which some sources failed."""
+__all__ = ["add_batch"]
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +165,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     print(*(batch.outputs.display_path(name) for name in names), sep="\n")
     if interrupts.signal is not None:
         return 128 + interrupts.signal
-    return FAILED if summary.failures else 0
+    return SOME_FAILED if summary.failures else 0
 
 
 @contextmanager

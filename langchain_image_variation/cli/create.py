@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
-from langchain_image_variation.cli.batch import FAILED
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
+    SOME_FAILED,
     add_engine,
     add_fit,
     add_n,
@@ -145,7 +145,7 @@ def _create(arguments: argparse.Namespace) -> int:
             "The files were not opened: this machine has no display or image viewer.",
             file=sys.stderr,
         )
-    return FAILED if failures else 0
+    return SOME_FAILED if failures else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -253,7 +253,9 @@ class _Run:
             ImageVariationError: The error itself, if there is only one image.
         """
         message = name_options(error.message, self._arguments)
-        error.message = message if name in message else f"{name}: {message}"
+        quoted_name = name if name.startswith(("'", '"')) else repr(name)
+        is_named = quoted_name in message or message.startswith("Standard input ")
+        error.message = message if is_named else f"{name}: {message}"
         if len(self._photos) == 1:
             raise error
         with self._bar.hidden():

@@ -7,8 +7,9 @@ functions here replace these with the options of the command, and with the path 
 import argparse
 import os
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
+
+from langchain_image_variation.files.shown_names import shown_name
 
 __all__ = ["display_name", "name_options", "name_path"]
 
@@ -19,6 +20,7 @@ _ONLY_IN_PYTHON = (
     (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
     (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
+    (r"store_dir, or --store-dir", "--store-dir"),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
 """Advice that only applies in Python, and what to say instead."""
@@ -84,7 +86,7 @@ def name_path(message: str, path: str) -> str:
     """Return a message about a file with the path that the user typed instead of its name."""
     if len(path) > _MAX_PATH_LENGTH:
         return message
-    return message.replace(repr(Path(path).name[:80]), repr(path), 1)
+    return message.replace(repr(shown_name(path)), repr(path), 1)
 
 
 def display_name(photo: str) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share: the engine, how to fit an image, the output folder."""
+"""What several commands share: options, the output folder and an exit code."""
 
 import argparse
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from langchain_image_variation.source import Fit
 
 __all__ = [
     "OUTPUT_DIR",
+    "SOME_FAILED",
     "add_engine",
     "add_fit",
     "add_n",
@@ -31,6 +32,9 @@ __all__ = [
 
 OUTPUT_DIR = "variations"
 """The default folder for results."""
+
+SOME_FAILED = 3
+"""The exit code if some of several images failed."""
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

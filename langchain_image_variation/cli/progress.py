@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from langchain_image_variation.batch.progress_bar import redraw_regularly, terminal_width
 from langchain_image_variation.engines.context import Progress
 
 __all__ = ["ProgressBar", "show_progress_bar"]
@@ -55,9 +56,6 @@ def show_progress_bar(descriptions: Sequence[str], *, quiet: bool) -> Iterator[P
         descriptions: What the bar says during each call that the block makes.
         quiet: Whether to show no bar even on a terminal.
     """
-    # Imported here because its module has more imports than this command needs.
-    from langchain_image_variation.batch.progress import redraw_regularly, terminal_width
-
     with (
         tqdm(
             desc=descriptions[0],

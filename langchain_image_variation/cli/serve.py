@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 
+from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import (
     add_engine,
     engine_options,
     translate_import_errors,
 )
 from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.exceptions import OutputError
 
 __all__ = ["add_serve"]
 
@@ -114,21 +116,26 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
     engine = load_engine(arguments.engine, **engine_options(arguments))
-    app = create_app(
-        engine,
-        api_key=arguments.api_key,
-        url_ttl=arguments.url_ttl,
-        public_url=arguments.public_url,
-        hosts=arguments.allowed_host,
-        workers=arguments.workers,
-        queue=arguments.queue,
-        store_dir=arguments.store_dir,
-        store_max_bytes=arguments.store_max_bytes,
-        upload_timeout=arguments.upload_timeout,
-        max_pixels=arguments.max_pixels,
-        total_pixels=arguments.total_pixels,
-        total_upload_bytes=arguments.total_upload_bytes,
-    )
+    try:
+        app = create_app(
+            engine,
+            api_key=arguments.api_key,
+            url_ttl=arguments.url_ttl,
+            public_url=arguments.public_url,
+            hosts=arguments.allowed_host,
+            workers=arguments.workers,
+            queue=arguments.queue,
+            store_dir=arguments.store_dir,
+            store_max_bytes=arguments.store_max_bytes,
+            upload_timeout=arguments.upload_timeout,
+            max_pixels=arguments.max_pixels,
+            total_pixels=arguments.total_pixels,
+            total_upload_bytes=arguments.total_upload_bytes,
+        )
+    except OutputError as error:
+        # The only one is about the store.
+        error.message = name_path(error.message, arguments.store_dir or "")
+        raise
     _log_to_stderr(
         JSONLines() if arguments.json_log else logging.Formatter("%(asctime)s %(message)s")
     )

@@ -20,6 +20,7 @@ from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.http.fetch import ImageBody, RedirectError, fetch
 from langchain_image_variation.http.flow import Flow, Send
 from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = ["download"]
 
@@ -156,7 +157,5 @@ def _check_format(image: Image) -> None:
         head = base64.b64decode("".join(text[:64].split())[:24])
     except (binascii.Error, ValueError):
         head = b""
-    if not head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) and (
-        head[:4] != b"RIFF" or head[8:12] != b"WEBP"
-    ):
+    if recognize_supported(head) not in ("PNG", "JPEG", "WEBP"):
         raise EngineResponseError("A result is not a PNG, JPEG or WebP image in base64.")

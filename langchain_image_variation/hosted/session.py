@@ -145,6 +145,17 @@ def _current_loop() -> _EventLoop:
         return loop
 
 
+def new_client(base_url: httpx.URL) -> httpx.Client:
+    """Return a client that keeps deadlines. It uses the environment's proxy, if there is one.
+
+    Raises:
+        InvalidRequestError: If the environment names a proxy or certificates that cannot be used.
+        MissingExtraError: If it names a SOCKS proxy, and the package for these is not installed.
+    """
+    transport = DeadlineTransport(ssl_context=_ssl_context(base_url), proxy=find_proxy(base_url))
+    return httpx.Client(headers=_HEADERS, cookies=_Cookies(), transport=transport)
+
+
 def new_async_client(
     base_url: httpx.URL, *, max_keepalive_connections: int = 20
 ) -> httpx.AsyncClient:
@@ -194,14 +205,3 @@ def _check_client(client: C | None, kind: type[C]) -> C | None:
             param="http_client",
         )
     return client
-
-
-def new_client(base_url: httpx.URL) -> httpx.Client:
-    """Return a client that keeps deadlines. It uses the environment's proxy, if there is one.
-
-    Raises:
-        InvalidRequestError: If the environment names an invalid proxy or invalid certificates.
-        MissingExtraError: If it names a SOCKS proxy, and the package for it is not installed.
-    """
-    transport = DeadlineTransport(ssl_context=_ssl_context(base_url), proxy=find_proxy(base_url))
-    return httpx.Client(headers=_HEADERS, cookies=_Cookies(), transport=transport)

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from PIL import Image
 
 from langchain_image_variation.images.color import gamma_table
+from langchain_image_variation.images.strips import strip_boxes
 
 __all__ = ["has_deep_samples", "load_deep_samples", "reduce_to_8_bits"]
 
 _LOW_BYTES = "low_bytes"
 """The key in an image's `info` for a second image, which holds the low byte of each sample."""
-
-_STRIP = 256
-"""The number of rows to convert at a time."""
 
 
 def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
@@ -83,8 +81,7 @@ def reduce_to_8_bits(
     has_alpha = image.mode.endswith("A")
     mode = colors + "A" * (has_alpha or transparent_color is not None)
     result = Image.new(mode, (right - left, bottom - top))
-    for y in range(top, bottom, _STRIP):
-        part_box = (left, y, right, min(y + _STRIP, bottom))
+    for part_box in strip_boxes(box):
         samples = np.asarray(image.crop(part_box)).astype(np.uint16)
         if low_bytes is not None:
             samples = samples << 8 | np.asarray(low_bytes.crop(part_box))
@@ -96,5 +93,7 @@ def reduce_to_8_bits(
             is_transparent = (samples == transparent_color).all(axis=-1, keepdims=True)
             parts.append(np.where(is_transparent, np.uint8(0), np.uint8(255)))
         strip = np.concatenate(parts, axis=-1)
-        result.paste(Image.fromarray(strip.squeeze(-1) if mode == "L" else strip), (0, y - top))
+        result.paste(
+            Image.fromarray(strip.squeeze(-1) if mode == "L" else strip), (0, part_box[1] - top)
+        )
     return result

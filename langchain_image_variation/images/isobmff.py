@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.images import av1, hevc
 
 __all__ = [
     "MAX_BOXES",
+    "MAX_EXIF_BLOCKS",
     "MAX_META_BYTES",
     "MAX_TRACKS",
     "MAX_UNITS",
@@ -30,15 +32,16 @@ photo with 48 tiles has a few hundred. A sequence header of AV1 counts as 16 uni
 MAX_TRACKS = 8
 """The maximum number of tracks. An image sequence has one, or two with transparency."""
 
+MAX_EXIF_BLOCKS = 16
+"""A file may have at most this many blocks of Exif, because each may have thousands of entries.
+Cameras write one."""
+
 MAX_BOXES = 4096
 """The maximum number of boxes directly inside a box or the file. There is one for each tile, and
 decoders allow about a thousand tiles."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
-
-_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
-"""Types of OBUs (AV1 specification, 6.2.2)."""
 
 
 class HEIFStructure(NamedTuple):
@@ -156,12 +159,11 @@ class _Meta:
 
     def exif(self) -> list[bytes]:
         """Return the Exif blocks."""
+        items = [item_id for item_id, kind in self._kinds.items() if kind == b"Exif"]
+        if len(items) > MAX_EXIF_BLOCKS:
+            raise _too_complex(f"{len(items):,} blocks of Exif", MAX_EXIF_BLOCKS)
         # The first four bytes hold the offset of the TIFF header.
-        return [
-            self._read(item_id)[4:].removeprefix(b"Exif\0\0")
-            for item_id, kind in self._kinds.items()
-            if kind == b"Exif"
-        ]
+        return [self._read(item_id)[4:].removeprefix(b"Exif\0\0") for item_id in items]
 
     def _count_own_pixels(self, item_id: int) -> int:
         properties = self._properties.get(item_id, [])
@@ -175,7 +177,7 @@ class _Meta:
         elif kind in (b"hvc1", b"hev1"):
             configurations = _unique(pair for pair in properties if pair[0] == b"hvcC")
             configuration = configurations.get(b"hvcC", b"")
-            images = _count_pictures(self._read(item_id), configuration, self._units)
+            images = _count_hevc_pictures(self._read(item_id), configuration, self._units)
         self.largest_image_pixels = max(self.largest_image_pixels, pixels)
         return pixels * images
 
@@ -313,104 +315,20 @@ def _read_first_sample(file: memoryview, track: memoryview, units: _Units) -> tu
 
 def _read_av1(data: bytes, units: _Units) -> tuple[int, int]:
     """Return the largest number of pixels that a sequence header allows, and the frames."""
-    pixels, frames, start = 0, 0, 0
-    while start < len(data):
+    pixels, frames = 0, 0
+    for kind, body in av1.read_units(data):
         units.add()
-        kind, has_extension, has_size = data[start] >> 3 & 15, data[start] & 4, data[start] & 2
-        start += 2 if has_extension else 1
-        size = len(data) - start
-        if has_size:
-            size, start = _read_leb128(data, start)
-        if kind == _SEQUENCE_HEADER:
+        if kind == av1.SEQUENCE_HEADER:
             # Reading one takes as long as finding 16 units.
             units.add(15)
-            pixels = max(pixels, _read_sequence_size(data[start : start + size]))
-        frames += kind in (_FRAME_HEADER, _FRAME)
-        start += size
+            pixels = max(pixels, av1.read_sequence_size(body))
+        frames += kind in av1.FRAMES
     return pixels, max(frames, 1)
 
 
-def _read_leb128(data: bytes, start: int) -> tuple[int, int]:
-    """Return a number and the offset after it (AV1 specification, 4.10.5)."""
-    value = 0
-    for number, byte in enumerate(data[start : start + 8]):
-        value |= (byte & 127) << 7 * number
-        if byte < 128:
-            return value, start + number + 1
-    return value, start + 8
-
-
-def _read_sequence_size(body: bytes) -> int:
-    """Return the largest number of pixels of a frame (AV1 specification, 5.5.1)."""
-    bits = _Bits(body)
-    bits.take(4)  # The profile, and whether the sequence is a still picture.
-    if bits.take(1):  # A reduced header has only a level.
-        bits.take(5)
-    else:
-        _skip_operating_points(bits)
-    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
-    return (bits.take(width_bits) + 1) * (bits.take(height_bits) + 1)
-
-
-def _skip_operating_points(bits: "_Bits") -> None:
-    has_decoder_model, delay_bits = 0, 0
-    if bits.take(1):  # timing_info_present_flag
-        bits.take(64)
-        if bits.take(1):  # equal_picture_interval
-            zeros = 0
-            while not bits.take(1) and zeros < 32:
-                zeros += 1
-            bits.take(zeros)
-        has_decoder_model = bits.take(1)
-        if has_decoder_model:
-            delay_bits = bits.take(5) + 1
-            bits.take(42)
-    has_initial_delay = bits.take(1)
-    for _ in range(bits.take(5) + 1):
-        bits.take(12)
-        if bits.take(5) > 7:  # seq_level_idx
-            bits.take(1)
-        if has_decoder_model and bits.take(1):
-            bits.take(2 * delay_bits + 1)
-        if has_initial_delay and bits.take(1):
-            bits.take(4)
-
-
-class _Bits:
-    """Reads numbers from the bits of a header, the highest bit first."""
-
-    def __init__(self, data: bytes) -> None:
-        # The longest header that matters has 32 operating points of about 12 bytes.
-        self._bits = int.from_bytes(data[:1024].ljust(1024, b"\0"))
-        self._rest = 8 * 1024
-
-    def take(self, count: int) -> int:
-        self._rest = max(self._rest - count, 0)
-        return self._bits >> self._rest & ((1 << count) - 1)
-
-
-def _count_pictures(data: bytes, configuration: bytes, units: _Units) -> int:
-    """Return the number of pictures in the data and in the hvcC box (ISO/IEC 14496-15, 8.3)."""
-    length_size = (configuration[21] & 3) + 1 if len(configuration) > 22 else 4
-    pictures, start = 0, 0
-    while start + length_size < len(data):
+def _count_hevc_pictures(data: bytes, configuration: bytes, units: _Units) -> int:
+    pictures = 0
+    for unit in hevc.read_units(data, configuration):
         units.add()
-        end = start + length_size + _number(data, start, length_size)
-        pictures += _begins_picture(data, start + length_size)
-        start = end
-    start, arrays = 23, configuration[22] if len(configuration) > 22 else 0
-    for _ in range(arrays):
-        count, start = _number(configuration, start + 1, 2), start + 3
-        for _ in range(count):
-            if start + 2 >= len(configuration):
-                break
-            units.add()
-            pictures += _begins_picture(configuration, start + 2)
-            start += 2 + _number(configuration, start, 2)
+        pictures += hevc.begins_picture(unit)
     return max(pictures, 1)
-
-
-def _begins_picture(data: bytes, start: int) -> bool:
-    """Return whether a NAL unit is the first slice of a picture (ITU-T H.265, 7.3.1 and 7.3.6)."""
-    head = data[start : start + 3]
-    return len(head) == 3 and not head[0] & 0x40 and head[2] >= 128

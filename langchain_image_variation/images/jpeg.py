@@ -8,10 +8,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["SIGNATURE", "Segment", "count_scanned_samples", "read_segments"]
+__all__ = ["MAX_FRAME_BYTES", "SIGNATURE", "Segment", "count_scanned_samples", "read_segments"]
 
 SIGNATURE = b"\xff\xd8\xff"
 """The first bytes of every JPEG file: its first marker and the start of the second."""
+
+MAX_FRAME_BYTES = 6 + 3 * 255
+"""The length of the body of a frame header (SOF) with 255 components, the most that T.81, B.2.2
+allows. No decoder reads more."""
 
 _SOI, _EOI, _SOS, _DQT, _DHP = 0xD8, 0xD9, 0xDA, 0xDB, 0xDE
 _APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
@@ -118,7 +122,7 @@ def _component_sizes(frame: memoryview) -> dict[int, int]:
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     components = [
         (frame[i], max(1, frame[i + 1] >> 4), max(1, frame[i + 1] & 15))
-        for i in range(6, len(frame) - 2, 3)
+        for i in range(6, min(len(frame), MAX_FRAME_BYTES) - 2, 3)
     ]
     max_horizontal = max((horizontal for _, horizontal, _ in components), default=1)
     max_vertical = max((vertical for _, _, vertical in components), default=1)

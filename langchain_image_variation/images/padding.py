@@ -6,15 +6,14 @@ and by 8-bit resampling, so they are the same on every machine.
 
 from PIL import Image
 
+from langchain_image_variation.images.strips import strip_boxes
+
 __all__ = ["add_blurred_bars", "add_mirrored_bars"]
 
 _SHARPNESS = 4
 """In a blurred bar, details are about a fourth as large as their distance from the image. With a
 larger number, faces and other objects reappear upside down. With a smaller one, the blur is visible
 at the edge of the image."""
-
-_STRIP = 256
-"""The number of rows to blur at a time, so that a large image is never copied as a whole."""
 
 _COARSEST = 4
 """The side at which an image has no details left to blur, in pixels."""
@@ -116,8 +115,7 @@ def _blend(fine: Image.Image, coarse: Image.Image, weights: bytes, is_wide: bool
     # Pillow rounds after resizing one axis. Which one comes first depends on its release.
     coarse = coarse.resize((side, coarse.height), Image.Resampling.BICUBIC)
     column = Image.frombytes("L", (1, side) if is_wide else (side, 1), weights)
-    for top in range(0, side, _STRIP):
-        bottom = min(top + _STRIP, side)
+    for _, top, _, bottom in strip_boxes((0, 0, side, side)):
         rows = (0, top, 1, bottom) if is_wide else (0, 0, side, 1)
         mask = column.crop(rows).resize((side, bottom - top), Image.Resampling.NEAREST)
         if mask.getbbox() is not None:

@@ -5,12 +5,12 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops
 
-from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
 from langchain_image_variation.images.normalize import normalize, whiten_hidden_colors
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
 from langchain_image_variation.images.pixels import encode
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
+from langchain_image_variation.images.strips import strips
 
 __all__ = ["MAX_CONVERTED_SIDE", "SquareImage", "make_square"]
 
@@ -19,9 +19,6 @@ MAX_CONVERTED_SIDE = 4096
 
 _SAFE_SAMPLES = MAX_PNG_BYTES * 995 // 1000
 """A PNG with fewer samples is always under the limit, because deflate adds 0.1 % to noise."""
-
-_STRIP = 256
-"""How many rows are estimated at a time, so that a large image is never copied as a whole."""
 
 
 class SquareImage(NamedTuple):
@@ -138,9 +135,7 @@ def _largest_png_size(image: Image.Image) -> int:
     times. Photos need 0.5 to 0.95 times.
     """
     filter_counts = [[0] * 256 for _ in range(3)]
-    for top in range(0, image.height, _STRIP):
-        check_cancellation()
-        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+    for _, strip in strips(image):
         left, above = ImageChops.offset(strip, 1, 0), ImageChops.offset(strip, 0, 1)
         for counts, prediction in zip(
             filter_counts, (left, above, ImageChops.add(left, above, 2)), strict=True

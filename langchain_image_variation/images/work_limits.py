@@ -18,7 +18,6 @@ __all__ = [
     "MAX_EXIF_OVERLAP",
     "MAX_HEIF_PIXELS",
     "MAX_JPEG_EXIF_SEGMENTS",
-    "MAX_JPEG_FRAME_BYTES",
     "MAX_JPEG_SAMPLES",
     "MAX_JPEG_SCANS",
     "MAX_JPEG_SEGMENTS",
@@ -104,10 +103,6 @@ MAX_EXIF_OVERLAP = 4
 """The values in the directories of Exif, of an MPO file's index or of a TIFF file may be at most
 this many times as long as the block that holds them. Pillow before 13.0 copies each value, even if
 they overlap. Cameras write values that do not overlap and are therefore shorter than the block."""
-
-MAX_JPEG_FRAME_BYTES = 6 + 3 * 255
-"""The body of a frame header (SOF) may have at most this many bytes, the limit of T.81, B.2.2. A
-JPEG file may have one frame header. Pillow keeps all components of each frame."""
 
 MAX_JPEG_STRAY_BYTES = 65_536
 """Before its first scan, a JPEG file may have at most this many bytes outside its segments, because
@@ -327,10 +322,10 @@ def _check_frame(header: Sequence[jpeg.Segment]) -> None:
             f"image is a JPEG file with {len(frames):,} frame headers; the limit is 1. "
             "Save it again as a baseline JPEG or a PNG file."
         )
-    if frames and len(frames[0].body) > MAX_JPEG_FRAME_BYTES:
+    if frames and len(frames[0].body) > jpeg.MAX_FRAME_BYTES:
         raise InvalidImageError(
             f"image is a JPEG file with a frame header of {len(frames[0].body):,} bytes; the limit "
-            f"is {MAX_JPEG_FRAME_BYTES}. Save it again as a baseline JPEG or a PNG file."
+            f"is {jpeg.MAX_FRAME_BYTES}. Save it again as a baseline JPEG or a PNG file."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
+from langchain_image_variation.images.formats import recognize_supported
 from langchain_image_variation.images.pixels import as_png, decode_result, encode, flatten
 from langchain_image_variation.numbers import check_whole_number
 
@@ -22,7 +23,6 @@ DEFAULT_QUALITY = 90
 smooth areas; above 90, files grow faster than quality."""
 
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_SIGNATURES = {"jpeg": (b"\xff\xd8\xff", 0), "webp": (b"WEBP", 8)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ class FileFormat:
         if self.name == "png":
             return as_png(data)
         image = decode_result(data)
-        signature, start = _SIGNATURES[self.name]
-        if self.quality is None and data.startswith(signature, start):
+        if self.quality is None and recognize_supported(data) == self.name.upper():
             return data, image
         data = self.encode(image)
         # Its pixels differ from those that were encoded.

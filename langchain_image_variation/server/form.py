@@ -19,14 +19,17 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
 from langchain_image_variation.server.multipart import MultipartForm
 
-__all__ = ["MAX_BODY_BYTES", "VariationForm", "max_body_length", "read_form"]
+__all__ = ["MAX_BODY_BYTES", "MAX_DIGITS", "VariationForm", "max_body_length", "read_form"]
 
 MAX_BODY_BYTES = 2 * MAX_PNG_BYTES
 """A longer body cannot be valid, and is rejected while it arrives. An image that is only a little
 too large is read, so that the error can name its size."""
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_DECIMAL_NUMBER = re.compile(r"-?[0-9]{0,18}\.?[0-9]{1,18}", re.ASCII)
+MAX_DIGITS = 18
+"""The maximum length of a whole number. All that are as long fit into 64 bits."""
+_WHOLE_NUMBER = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS}}}", re.ASCII)
+_LONG_NUMBER = re.compile(rf"-?[0-9]{{{MAX_DIGITS + 1},}}", re.ASCII)
+_DECIMAL_NUMBER = re.compile(r"-?[0-9]{0,18}\.[0-9]{1,18}", re.ASCII)
 
 
 class VariationForm(NamedTuple):
@@ -107,6 +110,9 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _content_length(request: Request) -> int | None:
+    if "transfer-encoding" in request.headers:
+        # A Content-Length does not count then (RFC 9112, section 6.3).
+        return None
     length = request.headers.get("content-length", "")
     return int(length[:18]) if length.isdecimal() else None
 
@@ -124,12 +130,16 @@ def _validate(
     # Any other text stays a string, so that the error shows it.
     whole_numbers = {"n": int(values["n"])} if _WHOLE_NUMBER.fullmatch(values.get("n", "")) else {}
     request = CreateImageVariationRequest.model_validate({**values, **whole_numbers, "image": png})
-    options = {name: _number(fields[name]) for name in option_names if name in fields}
+    options = {name: _option(name, fields[name]) for name in option_names if name in fields}
     return VariationForm(request, options)
 
 
-def _number(text: str) -> int | float | str:
+def _option(name: str, text: str) -> int | float | str:
     """Return the number that a field contains, or its text if it is not a number."""
     if _WHOLE_NUMBER.fullmatch(text):
         return int(text)
+    if _LONG_NUMBER.fullmatch(text):
+        raise InvalidRequestError(
+            f"{name} must have at most {MAX_DIGITS} digits, got {excerpt(text)}.", param=name
+        )
     return float(text) if _DECIMAL_NUMBER.fullmatch(text) else text

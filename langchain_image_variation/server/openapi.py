@@ -5,6 +5,7 @@ from typing import Any
 
 from langchain_image_variation import __version__
 from langchain_image_variation.contract import MAX_N, SIZES, CreateImageVariationRequest
+from langchain_image_variation.server.form import MAX_DIGITS
 from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
 
 __all__ = ["openapi_document"]
@@ -32,7 +33,7 @@ _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "seed": {
-        "anyOf": [{**_WHOLE, "maximum": 10**18 - 1}, {"const": ""}],
+        "anyOf": [{**_WHOLE, "maximum": 10**MAX_DIGITS - 1}, {"const": ""}],
         "description": "Makes the same variations again. Not part of the vendor's API.",
     },
     "strength": {

@@ -176,8 +176,13 @@ class StoreFolder:
     def make_room(self, length: int) -> None:
         """Remove expired files, then the oldest ones until a file of this length is allowed.
 
-        This does not take the free space of the disk into account.
+        This does not free room on a full disk.
+
+        Raises:
+            OSError: If no file of this length is allowed.
         """
+        if length > self._max_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._lock:
             self._evict(length)
 

@@ -20,6 +20,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.files.file_system import FileSystem, has_password
 from langchain_image_variation.files.regular_file import open_regular_file
+from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
     path = Path(os.fsdecode(source))
     if not os.fspath(source):
         raise SourceError("The path is empty; pass the path of an image.")
-    name = path.name[:_NAME_LENGTH]
+    name = shown_name(str(path))
     try:
         file = open_regular_file(path, follow_link=True)
         if file is None:
@@ -109,7 +110,7 @@ def read_stored_file(
         raise SourceError(
             "The URL of the source contains a password; move it to fsspec's configuration."
         )
-    name = url.rpartition("/")[2][:_NAME_LENGTH]
+    name = shown_name(url)
     try:
         policy.check_row(url)
         file_system = FileSystem(url, options, param="path", policy=policy)

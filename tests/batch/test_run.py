@@ -20,7 +20,7 @@ from PIL import Image
 
 from langchain_image_variation.batch.gallery import IMAGES_PER_PAGE, write_gallery
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.progress import show_progress
+from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder

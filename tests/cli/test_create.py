@@ -75,6 +75,7 @@ def test_a_failed_image_does_not_stop_the_others(
     [
         ("photos/corrupt.png", "photos/corrupt.png"),
         ("photos/a\nb.png", r"'photos/a\nb.png'"),
+        ("image", "image"),
         ("https://user:secret@example.com/cat.png?key=secret", "https://example.com/cat.png"),
         ("data:image/png;base64,AAAA", "the data: URL"),
     ],
@@ -83,7 +84,7 @@ def test_the_error_of_one_image_names_it(
     image: str, name: str, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A single image is also named as typed, in one line and without secrets."""
-    if image.startswith("photos/"):
+    if ":" not in image:
         Path(image).write_bytes(b"text")
     for images, code in (([image], 2), ([image, str(other)], 3)):
         assert main(["create", *images, *SMALL, "--quiet"]) == code
@@ -205,13 +206,15 @@ def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -
     [
         (b"", "Standard input is empty; pass an image file."),
         (b"text", "standard input: Unsupported or corrupt image."),
+        (b"%PDF-1.7", "Standard input is a PDF document, which is not supported."),
     ],
 )
 def test_a_bad_stream_is_named(data: bytes, message: str) -> None:
     """An error about standard input names it."""
-    completed = run("create", "-", "photo.jpg", *SMALL, input=data)
-    assert completed.returncode == 3
-    assert message in completed.stderr.decode()
+    for images, code in ((["-"], 2), (["-", "photo.jpg"], 3)):
+        completed = run("create", *images, *SMALL, "-q", input=data)
+        assert completed.returncode == code
+        assert completed.stderr.decode().startswith(f"image-variation: {message}")
 
 
 def test_closed_standard_input_is_one_line() -> None:

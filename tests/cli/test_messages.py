@@ -142,6 +142,15 @@ def test_a_batch_does_not_write_to_standard_output(capsys: pytest.CaptureFixture
     assert not Path("-").exists()
 
 
+def test_an_unusable_store_is_named_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error of `serve` names the folder of the store as typed, and the option once."""
+    pytest.importorskip("uvicorn")
+    assert main(["serve", "--engine", "instant", "--store-dir", "photo.jpg/store"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("image-variation: The folder 'photo.jpg/store' cannot be used to store")
+    assert err.endswith(" Choose another one with --store-dir.\n")
+
+
 COMMANDS = ("create", "batch", "serve", "engines", "completion")
 
 MISTAKES = [

@@ -10,6 +10,7 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import ImageVariationError, InvalidImageError
 from langchain_image_variation.images.isobmff import (
+    MAX_EXIF_BLOCKS,
     MAX_META_BYTES,
     MAX_TRACKS,
     MAX_UNITS,
@@ -185,10 +186,14 @@ def test_overlapping_exif_values_are_refused() -> None:
 
 
 def test_long_lists_are_refused() -> None:
-    """The list of items and the number of tracks are limited."""
+    """The list of items, the blocks of Exif and the number of tracks are limited."""
     long_list = heif([(b"hvc1", 8, 8, b"")], extra=box(b"free", bytes(MAX_META_BYTES)))
     with pytest.raises(InvalidImageError, match=r"a list of its parts of [\d,]+ bytes; the limit"):
         check_work(long_list)
+    block = (b"Exif", 0, 0, bytes(12))
+    check_work(heif([(b"hvc1", 8, 8, b""), *[block] * MAX_EXIF_BLOCKS]))
+    with pytest.raises(InvalidImageError, match="with 17 blocks of Exif; the limit is 16"):
+        check_work(heif([(b"hvc1", 8, 8, b""), *[block] * (MAX_EXIF_BLOCKS + 1)]))
     tracks = box(b"trak") * MAX_TRACKS
     check_work(AVIF + box(b"moov", tracks))
     with pytest.raises(InvalidImageError, match="with 9 tracks; the limit is 8"):

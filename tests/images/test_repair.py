@@ -10,6 +10,7 @@ from langchain_image_variation.images.pixels import decode
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from tests.images.encoder import GRAY, RGB, SIGNATURE, SampleImage, chunk, split_chunks
+from tests.images.libpng import libpng_reader
 from tests.images.valid import random_image
 
 GRAY_100 = SampleImage(GRAY, 8, [[(100,)]])
@@ -45,6 +46,23 @@ def test_a_wrong_palette_suggestion_changes_nothing() -> None:
     assert source.png.data == GRAY_100.png()
     with pytest.raises(InvalidImageError, match="PLTE occurs twice"):
         load_source(random_image(RGB, 8).replace_fields(first=palette * 2).png())
+
+
+def test_a_wrong_palette_suggestion_does_not_drop_transparency() -> None:
+    """A transparent color before a palette counts, as in libpng, if the palette is left out."""
+    black, read = SampleImage(RGB, 8, [[(0, 0, 0)]]), libpng_reader()
+    transparency, bad, good = chunk(b"tRNS", bytes(6)), chunk(b"PLTE", b"x"), chunk(b"PLTE", b"xyz")
+    for first, alpha in (
+        (transparency + bad, 0),
+        (transparency + bad + transparency, 0),
+        (transparency + good, 255),
+        (transparency + good + transparency, 255),
+        (good + transparency, 0),
+    ):
+        data = black.replace_fields(first=first).png()
+        assert read(data) == [(0, 0, 0, alpha)]
+        image = decode(load_source(data).png).convert("RGBA").getchannel("A")
+        assert image.getpixel((0, 0)) == alpha
 
 
 @pytest.mark.parametrize("name", [b"pHYs", b"tIME", b"bKGD", b"sBIT", b"tEXt"])

@@ -23,7 +23,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
-from langchain_image_variation.images.jpeg import read_segments
+from langchain_image_variation.images.jpeg import count_scanned_samples, read_segments
 from langchain_image_variation.images.pixels import as_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.tiff import SIGNATURES, read_directories
@@ -479,6 +479,15 @@ def test_an_oversized_frame_header_is_refused() -> None:
     check_work(b"\xff\xd8" + segment(0xC0, frame))
     with pytest.raises(InvalidImageError, match="frame header of 772 bytes; the limit is 771"):
         check_work(b"\xff\xd8" + segment(0xC0, frame + b"\0"))
+
+
+def test_a_frame_has_at_most_255_components() -> None:
+    """Components beyond those that a frame has room for are not read."""
+    frame = bytes([8, 0, 16, 0, 16, 255]) + b"\x01\x11\0" * 255
+    scan = segment(0xDA, b"\1\1\0\0\x3f\0")
+    for excess in (b"", b"\x02\x44\0"):
+        parts = read_segments(b"\xff\xd8" + segment(0xC0, frame + excess) + scan)
+        assert list(count_scanned_samples(parts)) == [16 * 16]
 
 
 def _directory(order: str, entries: list[tuple[int, int, int, int]], length: int) -> bytes:

@@ -213,3 +213,14 @@ def test_without_a_record_one_process_remembers(
         assert post(address).content == post(address).content
     assert "cannot be shared with other processes" in caplog.text
     assert record.is_dir()
+
+
+def test_an_answer_longer_than_the_store_removes_no_images(tmp_path: Path) -> None:
+    """An answer that exceeds the limit of the store leaves its images alone, and is remembered."""
+    with serving(create_app("instant", store_dir=tmp_path, store_max_bytes=1500)) as address:
+        url = post(address, "k1").json()["data"][0]["url"]
+        form = {"n": "10", "response_format": "b64_json"}
+        long = post(address, "k2", **form)
+        assert len(long.content) > 1500
+        assert post(address, "k2", **form).content == long.content
+        assert httpx.get(url).status_code == 200

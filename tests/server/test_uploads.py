@@ -149,7 +149,10 @@ def test_limits_are_checked(tmp_path: Path, settings: dict[str, int], param: str
     assert caught.value.param == param
 
 
-async def test_an_upload_holds_memory_until_its_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("framing", [{}, {"transfer-encoding": "chunked", "content-length": "5"}])
+async def test_an_upload_holds_memory_until_its_answer(
+    tmp_path: Path, framing: dict[str, str]
+) -> None:
     """Memory is reserved for the whole body, then for the image, and free after the answer."""
     started, finish = threading.Event(), threading.Event()
 
@@ -177,7 +180,7 @@ async def test_an_upload_holds_memory_until_its_answer(tmp_path: Path) -> None:
             await note_reserved_bytes()
             yield FORM_START + image + b"\r\n--x--\r\n"
 
-        answer = asyncio.create_task(client.post(PATH, content=body()))
+        answer = asyncio.create_task(client.post(PATH, content=body(), headers=framing))
         assert await asyncio.to_thread(started.wait, 60)
         await note_reserved_bytes()
         finish.set()

@@ -84,11 +84,9 @@ class _Repairer:
         """Keep a chunk or leave it out."""
         name = chunk.name
         is_visible = name in PIXELS or name in APPEARANCE or name[:1].isupper()
-        if name == b"PLTE" and b"IDAT" not in self._order.names:
-            self._leave_out_early_transparency()
         problem = chunk.problem
         if problem is None and is_visible:
-            problem = self._order.find_problem(name, chunk.body)
+            problem = self._find_problem(chunk)
         if problem is None:
             self.chunks.append((name, chunk.body))
             if is_visible:
@@ -125,15 +123,22 @@ class _Repairer:
         if self.is_cut_off:
             yield "added the missing end of the file"
 
+    def _find_problem(self, chunk: Chunk) -> str | None:
+        names = self._order.names
+        if chunk.name != b"PLTE" or b"tRNS" not in names:
+            return self._order.find_problem(chunk.name, chunk.body)
+        # A valid palette drops the transparency before it, and no other can follow.
+        names.remove(b"tRNS")
+        problem = self._order.find_problem(chunk.name, chunk.body)
+        names.add(b"tRNS")
+        if problem is None:
+            self.chunks = [(name, body) for name, body in self.chunks if name != b"tRNS"]
+            self.problems.append("tRNS comes before PLTE")
+        return problem
+
     def _may_be_left_out(self, chunk: Chunk) -> bool:
         if chunk.name[:1].islower():
             return True
         # Unless the image is indexed, a palette only suggests colors.
         is_suggestion = chunk.name == b"PLTE" and self._order.header.color_type != INDEXED
         return is_suggestion and chunk.problem is None and b"PLTE" not in self._order.names
-
-    def _leave_out_early_transparency(self) -> None:
-        if b"tRNS" in self._order.names:
-            self.chunks = [(name, body) for name, body in self.chunks if name != b"tRNS"]
-            self._order.names.remove(b"tRNS")
-            self.problems.append("tRNS comes before PLTE")
