@@ -1,14 +1,14 @@
-"""What a few clients can cost the server: the time that others wait, memory and temporary files.
+"""Measures what a few clients can cost the server: waiting time, memory and temporary files.
 
 Each attack meets a new server process, which has a key, while another client asks for `/healthz`
-again and again. Claim: `/healthz` answers within two seconds, whatever the others send.
+again and again. Claim: `/healthz` answers within two seconds, no matter what the others send.
 
-Clients take turns by address: the benchmark also shows how long a light request takes while another
-client has sent twelve heavy ones.
+Clients take turns by address. So the benchmark also shows how long a light request takes after
+another client has sent twelve heavy ones.
 
     python benchmarks/attacks.py [--only NAME]
 
-Exits with 1 if the bar is missed. Linux only: it reads memory and open files from /proc.
+Exits with 1 if the bar is missed. Runs on Linux only, because it reads /proc.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def large_png(side: int = 8192) -> bytes:
 
 
 def many(count: int, *pieces: bytes, hold: float = 0.0) -> Callable[[int], Awaitable[list[bytes]]]:
-    """Return an attack that sends the same on several connections."""
+    """Return an attack that sends the same data on several connections."""
 
     async def attack(port: int) -> list[bytes]:
         return await asyncio.gather(*(send(port, *pieces, hold=hold) for _ in range(count)))
@@ -182,13 +182,13 @@ class Watch(threading.Thread):
             self.temporary_bytes = max(self.temporary_bytes, temporary_bytes(self._server))
 
     def stop(self) -> None:
-        """Stop after the present answer."""
+        """Stop after the current answer."""
         self._stop_event.set()
         self.join()
 
 
 async def bounded(answers: Awaitable[list[bytes]]) -> list[bytes]:
-    """Return the answers to an attack, which may not last forever."""
+    """Return the answers to an attack, which is stopped after a while."""
     try:
         return await asyncio.wait_for(answers, SECONDS)
     except TimeoutError:

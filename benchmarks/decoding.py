@@ -1,10 +1,10 @@
 """Measures how long hostile image files keep the decoders busy, and prints a Markdown table.
 
-Each file is as bad as a file of its length can be: it repeats whatever costs a decoder much and the
-file little. It is loaded in a new process, by `load_source` or, as a result of a server, by
-`decode_result`. `expected` is what an honest file takes that has as many pixels and as many bytes:
-the seconds per megapixel of a plain image, and the seconds per megabyte of noise, in the same
-format. A file that is refused costs what it takes to find that out.
+Each file is as bad as a file of its length can be: it repeats something that is short but costly to
+decode. It is loaded in a new process, by `load_source` or, as a result of a server, by
+`decode_result`. `expected` is the time for an honest file with as many pixels and bytes: the
+seconds per megapixel of a plain image, and the seconds per megabyte of noise, in the same format.
+For a refused file, the cost is that of refusing it.
 
     python benchmarks/decoding.py
     python benchmarks/decoding.py --megabytes 63
@@ -38,7 +38,7 @@ class Attack(NamedTuple):
     build: Callable[[int], bytes]
     """Returns a file of about as many bytes, or of fewer if more would not make it worse."""
     is_result: bool = False
-    """Whether it is decoded as a result of a server, and not as a source."""
+    """Whether it is decoded as a server's result instead of a source."""
 
 
 # GIF.
@@ -351,7 +351,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 class Cost(NamedTuple):
-    """What it took to load a file."""
+    """What loading a file cost."""
 
     outcome: str
     seconds: float

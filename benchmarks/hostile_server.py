@@ -1,9 +1,9 @@
-"""What a call takes when the server tries to keep the client busy, on loopback.
+"""Measures what a call costs when the server tries to keep the client busy, on loopback.
 
 Claims:
 
-- A call with a deadline of 2 seconds ends in less than 4 on an idle machine. Most of the difference
-  is for one image of the maximum number of pixels, which is in work when the time is up.
+- A call with a deadline of 2 seconds ends within 4 on an idle machine. Most of the difference is
+  one image with the maximum number of pixels, which is being converted when the time is up.
 - The client's memory grows by less than 1 GB, four times the maximum length of an answer.
 - The call returns at most as many images as were asked for, or raises an error of this package.
 
@@ -39,7 +39,7 @@ Pieces = Iterable[bytes]
 
 
 def png(side: int) -> bytes:
-    """Return a white gray PNG, which compresses to little."""
+    """Return a white grayscale PNG, which compresses well."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         checksum = zlib.crc32(name + body)
@@ -60,14 +60,14 @@ def whole(body: bytes, *headers: str, status: int = 200) -> Pieces:
 
 
 def chunked(pieces: Pieces, status: int = 200) -> Pieces:
-    """Yield a response in chunks. It has no end."""
+    """Yield an endless response in chunks."""
     yield b"HTTP/1.1 %d X\r\ntransfer-encoding: chunked\r\n\r\n" % status
     for piece in pieces:
         yield b"%x\r\n%s\r\n" % (len(piece), piece)
 
 
 def slowly(pieces: Pieces) -> Iterator[bytes]:
-    """Yield a piece a second."""
+    """Yield a piece every second."""
     for piece in pieces:
         yield piece
         time.sleep(1)
@@ -85,7 +85,7 @@ def images(count: int, data: bytes) -> Pieces:
 
 STRING = b'{"data": [{"b64_json": "'
 URLS = [{"url": f"http://127.0.0.1:$PORT/{index}.png"} for index in range(120)]
-# What the server answers to the call, by the name of the attack. A port has as many characters as
+# The server's answer to the call, by the name of the attack. A port has as many characters as
 # "$PORT".
 ATTACKS: dict[str, Callable[[], Pieces]] = {
     "entries": lambda: answer(*[{"b64_json": "iVBORw0KGgo="}] * 20_001),
@@ -192,7 +192,7 @@ def attack(kind: str, port: str, n: int) -> None:
         async with AsyncImageVariationClient(**settings) as client:
             return await client.create_variation(request)
 
-    # The first client loads httpx, which must not count.
+    # The first client loads httpx. That must not count.
     ImageVariationClient(**settings).close()
     memory, start = peak_memory(), time.monotonic()
     try:
@@ -207,7 +207,7 @@ def attack(kind: str, port: str, n: int) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process had so far, in megabytes."""
+    """Return the peak memory of this process so far, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

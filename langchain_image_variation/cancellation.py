@@ -1,4 +1,4 @@
-"""Whether the caller of some work has gone away: for work in threads, which nobody can end."""
+"""Tells work in a thread whether its caller has gone away, because threads cannot be killed."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ _is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("_is_cancelled", defa
 def cancellation() -> Callable[[], bool]:
     """Return a function that says whether the call was cancelled.
 
-    For engines: call this once in `create_variation`. Call the function it returns every now and
-    then, from any thread. Once it returns True, nobody waits for the answer: raise any error to
-    stop.
+    In an engine, call this once in `create_variation`. Call the function that it returns now and
+    then, from any thread. Once that returns True, nobody is waiting for the answer: raise any error
+    to stop.
     """
     return _is_cancelled.get()
 
 
 def check_cancellation() -> None:
-    """Stop work that nobody waits for.
+    """Stop work that nobody is waiting for.
 
     Raises:
         EngineError: If the call was cancelled.
@@ -33,16 +33,16 @@ def check_cancellation() -> None:
 
 
 def cancelled_error() -> EngineError:
-    """Return the error that ends work that nobody waits for."""
+    """Return the error that ends cancelled work."""
     return EngineError("The call was cancelled.")
 
 
 @contextmanager
 def cancel_after(event: threading.Event | None = None) -> Iterator[None]:
-    """Cancel work of the block that goes on after its end.
+    """Cancel work that the block started and that continues after its end.
 
-    For a block that waits for a thread. If the waiting task is cancelled, the block ends at once,
-    and `cancellation` tells the thread. What cancels the call around the block cancels it too.
+    Use this around code that waits for a thread. If the waiting task is cancelled, the block ends
+    at once, and `cancellation` tells the thread. Cancelling an enclosing call has the same effect.
 
     Args:
         event: Set at the end of the block, or earlier to cancel the call. By default, a new event.

@@ -1,4 +1,4 @@
-"""Turning errors of other libraries into errors of this package."""
+"""Turns errors of other libraries into errors of this package."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -9,19 +9,19 @@ __all__ = ["ErrorTranslation"]
 
 
 class ErrorTranslation:
-    """A context manager that replaces an error which leaves its block.
+    """A context manager that replaces errors that leave its block.
 
-    Errors of this package pass, and so do exceptions that are not errors, such as
+    Errors of this package pass through, and so do exceptions that are not errors, such as
     `KeyboardInterrupt`.
 
-    This is a class because an error that a generator's context manager raises is part of a
-    reference cycle since Python 3.12. The cycle keeps everything in the frames of the traceback,
-    such as images, until the garbage collector runs. An error in a local variable of a frame that
-    it leaves is part of such a cycle too, so errors are made where they are raised.
+    This is a class because, since Python 3.12, an error that a generator's context manager raises
+    is part of a reference cycle. The cycle keeps everything in the frames of the traceback, such as
+    images, until the garbage collector runs. An error in a local variable of a frame that it leaves
+    is part of such a cycle too, so errors are made where they are raised.
 
     Args:
-        make_error: Returns the error to raise for one from elsewhere.
-        is_chained: Whether a traceback shows both.
+        make_error: Returns the error that replaces one from another library.
+        is_chained: Whether a traceback shows both errors.
     """
 
     def __init__(

@@ -290,10 +290,10 @@ def excerpt(value: object) -> str:
 
 
 def install_command(requirement: str) -> str:
-    """Return the command that installs an extra, from where its package came.
+    """Return the command that installs an extra, from the place its package came from.
 
-    A package from an index is installed by its name. One from a checkout, a repository or a file
-    cannot be: the index may not have it, or may have another one of that name.
+    A package from an index is installed by its name. That is impossible for one from a checkout, a
+    repository or a file: the index may not have it, or may have another one with that name.
 
     Args:
         requirement: The name of a package with an extra, such as "langchain-image-variation[ray]".

@@ -39,8 +39,8 @@ class Form:
 
     parts: tuple[Part, ...] = ()
     is_closed: bool = True
-    """Whether the body ends with its closing boundary, if it is a form. Otherwise its last part may
-    be cut off."""
+    """False if the body is a form that ends before its closing boundary. Its last part may then be
+    cut off."""
 
     @classmethod
     def parse(cls, content_type: str | None, body: bytes) -> "Form":

@@ -43,7 +43,7 @@ def cancelled() -> Iterator[None]:
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.usefixtures("cancelled")
 def test_no_source_is_decoded_for_nobody(format: str) -> None:
-    """Loading a file stops if the call was cancelled, in every format."""
+    """Loading a file of any format stops once the call is cancelled."""
     with pytest.raises(EngineError, match="The call was cancelled"):
         load_source(_saved(format))
 
@@ -68,7 +68,7 @@ def test_no_pixels_are_converted_for_nobody(work: Callable[[], object]) -> None:
 
 
 def test_a_decoder_stops_between_two_reads() -> None:
-    """A call may be cancelled while Pillow decodes: at its next read, it stops."""
+    """If a call is cancelled while Pillow decodes, Pillow stops at its next read."""
     event = threading.Event()
 
     class Cancelling(io.BytesIO):
@@ -81,7 +81,7 @@ def test_a_decoder_stops_between_two_reads() -> None:
 
 
 def test_a_call_in_a_cancelled_call_is_cancelled() -> None:
-    """What cancels a call also cancels the calls that it makes."""
+    """Cancelling a call also cancels the calls that it makes."""
     outer = threading.Event()
     with cancel_after(outer):
         with cancel_after():

@@ -259,7 +259,7 @@ def test_wrapped_base64_takes_few_times_its_size(text: str) -> None:
 
 
 def test_numbers_are_read_as_text() -> None:
-    """A number in place of text keeps its value, as in the size that some servers send."""
+    """A number in place of text keeps its value. Some servers send such a size."""
     response = ImagesResponse.from_json('{"created": 1, "data": [], "size": 1024}')
     assert response.size == "1024"
 

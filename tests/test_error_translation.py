@@ -26,7 +26,7 @@ def _raise(error: BaseException) -> None:
 
 @pytest.mark.parametrize("is_chained", [True, False])
 def test_foreign_errors_are_replaced(is_chained: bool) -> None:
-    """An error of another library is replaced, and shown in the traceback only if it is chained."""
+    """An error of another library is replaced. The traceback shows it only if it is chained."""
     translation = ErrorTranslation(
         lambda error: OutputError(f"It failed with {type(error).__name__}."), is_chained=is_chained
     )
@@ -96,7 +96,7 @@ class Held:
 
 @pytest.mark.parametrize("name", WORK)
 def test_a_translated_error_keeps_nothing_alive(name: str) -> None:
-    """What the frames of its traceback hold is freed with it, without the garbage collector."""
+    """The contents of its traceback's frames are freed with it, without the garbage collector."""
     references: list[weakref.ref[Held]] = []
 
     def hold_and_work() -> None:

@@ -147,7 +147,7 @@ def test_an_extra_comes_from_where_its_package_came(
 
 
 def test_the_extra_of_an_unknown_package_has_a_command() -> None:
-    """A package that runs without being installed is installed by its name."""
+    """For a package that is not installed itself, the command uses its name."""
     assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"
 
 

@@ -69,7 +69,7 @@ class ToolSettings(BaseModel):
     """The size of every variation. If it is set, the model cannot choose one."""
     fit: Fit = "crop"
     """What to do with an image that is not a square PNG under 4 MB; see `load_source`. With "keep",
-    results have the shape of their image, and the requested size is the longer side."""
+    results have the shape of their source, and the requested size is the longer side."""
     urls: Annotated[URLPolicy | None, AfterValidator(_check_policy)] = None
     """The hosts from which images in messages may be fetched by URL. By default none are fetched.
     A URL that the model writes is never fetched."""

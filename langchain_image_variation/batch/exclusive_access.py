@@ -111,7 +111,7 @@ def _print_waiting() -> None:
 
 @contextmanager
 def _open_ledger(output_dir: Path) -> Iterator[Ledger]:
-    """Open the ledger for the block, and remove the files of a run that recorded nothing.
+    """Open the ledger for the block. If nothing was recorded, remove its files at the end.
 
     Raises:
         OutputError: See `Ledger`.
@@ -154,7 +154,8 @@ def folder_lock(output_dir: Path) -> Iterator[int]:
             time.sleep(0.05)
     except OSError as error:
         raise OutputError(
-            f"The folder {output_dir.name!r} cannot be locked: {error.strerror}."
+            f"The folder {output_dir.name!r} cannot be locked: {error.strerror}. "
+            "Check its permissions, or choose another folder."
         ) from None
     try:
         yield descriptor
@@ -163,7 +164,7 @@ def folder_lock(output_dir: Path) -> Iterator[int]:
 
 
 def _try_lock(path: Path) -> int | None:
-    """Take the lock if it is free. The system frees it when all its holders have ended.
+    """Take the lock if it is free. The system frees it once all its holders have ended.
 
     Returns:
         The file descriptor that holds the lock, or None if it is not free.
@@ -172,7 +173,7 @@ def _try_lock(path: Path) -> int | None:
         OSError: If the file cannot be opened or locked.
     """
     path.parent.mkdir(exist_ok=True)
-    # A run that recorded nothing may remove the file and its folder at any time.
+    # Another run that recorded nothing may remove the file and its folder at any time.
     try:
         descriptor = _open_lock(path)
     except FileNotFoundError:
@@ -193,7 +194,7 @@ def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:
-        # The file belongs to another user, whose lock can be seen nevertheless.
+        # The file belongs to another user. Their lock can be seen all the same.
         return os.open(path, os.O_RDONLY)
 
 

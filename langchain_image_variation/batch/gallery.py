@@ -118,7 +118,7 @@ def _source_html(row: OutputRow, outputs: Outputs, read_source: ReadSource) -> s
         try:
             data, _ = read_source(row["source_path"])
         except ImageVariationError:
-            # A package for its URL may be missing by now.
+            # The package for its URL may no longer be installed.
             return b""
         # If the source changed since, the variations are not of its current content.
         return data if hashlib.sha256(data).hexdigest() == digest else b""
@@ -175,7 +175,7 @@ def _shrink(data: bytes) -> bytes:
     """
     with translate_decoder_errors(lambda: SourceError("The file is not an image.")):
         with open_source(data) as image:
-            # A JPEG is decoded at a reduced size. A HEIC file's own thumbnail may differ from it.
+            # Decodes a JPEG at a reduced size. For HEIC, it would use a thumbnail that may differ.
             if image.format != "HEIF":
                 image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
             thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)

@@ -152,7 +152,7 @@ class Inputs:
         if suffix(path) not in MANIFEST_SUFFIXES:
             return
         has_rows = False
-        # A line of JSON Lines, or a short row of CSV, may lack the path that others have.
+        # A line of JSON Lines or a short row of CSV may have no path.
         for row in self._read_manifest(path):
             if isinstance(row, dict):
                 if self._column in row:
@@ -251,7 +251,7 @@ def _has_linked_folder(path: str, fixed_parts: int) -> bool:
 
 
 class _Downloads:
-    """Local copies of manifests that are at URLs, made when they are first read.
+    """Local copies of manifests at URLs, each made when it is first read.
 
     Args:
         storage_options: Passed to the file systems of URLs.

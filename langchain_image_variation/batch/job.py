@@ -74,8 +74,8 @@ class Job:
 def portable_row(row: Mapping[str, object]) -> dict[str, object]:
     """Return a row that means the same in any list of sources, as JSON types.
 
-    A local path becomes absolute, since a list may be in any folder. A password in a URL is hidden.
-    Values that no source can have are shortened, and stay invalid.
+    A local path becomes absolute, because a list may be in any folder. A password in a URL is
+    hidden. Invalid values are shortened, and stay invalid.
     """
     path = _unwrap(row.get("path"))
     if isinstance(path, str | bytes | os.PathLike):
@@ -129,7 +129,7 @@ def _read_path(value: object) -> str:
             os.fsencode(path)
         except UnicodeEncodeError:
             raise SourceError(
-                f"path has a character that no file name can have: {excerpt(path)}."
+                f"path contains a character that file names cannot contain: {excerpt(path)}."
             ) from None
         return path
     raise SourceError(f"path must be a string, got {excerpt(value)}.")

@@ -127,9 +127,9 @@ class Ledger:
         return {image.output_path: image for image in images}
 
     def find_copies(self, output_paths: Sequence[str]) -> dict[str, RecordedImage]:
-        """Return recorded images that equal the ones at these paths, by path.
+        """Return recorded images that are equal to those at these paths, by path.
 
-        Sources with the same content but another name have such images.
+        Sources with the same content but different names have equal images.
 
         Raises:
             OutputError: If the database cannot be read, or the ledger is closed.
@@ -244,11 +244,11 @@ class Ledger:
 def _create_file(path: Path) -> None:
     """Create a file if it does not exist, with the permissions that the umask allows.
 
-    SQLite would not let the group write it, whatever the umask says, and a user who shares the
-    folder could not continue the batch. Its other files get the permissions of this one.
+    SQLite would not make it writable for the group even if the umask allows it, so a user who
+    shares the folder could not continue the batch. SQLite's other files get the same permissions.
 
     Raises:
-        OSError: If the file cannot be created, or may not be written.
+        OSError: If the file cannot be created or is not writable.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
 
@@ -359,7 +359,7 @@ def translate_sqlite_errors() -> Iterator[None]:
         ) from None
     except PermissionError:
         raise OutputError(
-            "The ledger of the output folder may not be written. Check the permissions of its "
+            "The ledger of the output folder is not writable. Check the permissions of its "
             f"folder {BATCH_DIR!r}, which may belong to another user, or choose another folder."
         ) from None
     except OSError as error:

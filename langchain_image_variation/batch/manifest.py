@@ -2,7 +2,7 @@
 
 A list of sources is a CSV, JSON Lines or Parquet file with a column of paths. The results of a
 batch are in `manifest.parquet` and `manifest.jsonl`, with one row per image. The sources that
-failed are also in `failed.jsonl`, which is a list of sources again.
+failed are also in `failed.jsonl`, which can serve as a list of sources for another run.
 """
 
 import csv

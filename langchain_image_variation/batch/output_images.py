@@ -137,17 +137,17 @@ class OutputImages:
             try:
                 self._source = load_source(self._data, fit=self._fit, name=self._name)
             except MissingExtraError as error:
-                # Other sources do not need the package, so the run goes on.
+                # Other sources may not need the package, so the run goes on.
                 raise SourceError(error.message) from None
         return self._source
 
 
 def _is_intact(data: bytes, side: int, *, is_cut: bool) -> bool:
-    """Return whether a file is an undamaged PNG whose longer side has `side` pixels.
+    """Return whether a file is an intact PNG whose longer side has `side` pixels.
 
     Args:
         data: The bytes of the file.
-        side: The longer side. Unless the file was cut, the other side has the same length.
+        side: The longer side. If the file was not cut, the other side has the same length.
         is_cut: Whether the file may have been cut back to the shape of its source.
     """
     if not data.startswith(chunks.SIGNATURE):

@@ -1,8 +1,8 @@
 """The paths of variations: `images/ab/<stem>-<hash>-<index>.png`.
 
-The stem comes from the name of the source. The hash is that of the source's bytes and of everything
-that decides what the variations look like. So a path is known before the image is made, is the same
-on every machine, and sources of the same name in two folders do not clash.
+The stem comes from the name of the source. The hash covers the source's bytes and everything that
+determines what the variations look like. So a path is known before the image is made, and is the
+same on every machine. Sources with the same name in two folders do not clash.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from langchain_image_variation.output.names import safe_name
 __all__ = ["image_id", "image_index", "output_path"]
 
 _HASH_LENGTH = 24
-"""How many digits of the hash are in a name. 96 bits are enough for any number of images."""
+"""The number of digits of the hash in a name. 96 bits are enough for any number of images."""
 
 
 def output_path(name: str, source_sha256: str, settings: Sequence[object], index: int) -> str:
@@ -24,7 +24,7 @@ def output_path(name: str, source_sha256: str, settings: Sequence[object], index
     Args:
         name: The name of the source, without its suffix.
         source_sha256: The SHA-256 of the source's bytes, in hex.
-        settings: Everything else that decides what the variations look like, as JSON types.
+        settings: Everything else that determines what the variations look like, as JSON types.
         index: The number of the variation, from 1.
     """
     content = json.dumps([source_sha256, *settings])
@@ -33,7 +33,7 @@ def output_path(name: str, source_sha256: str, settings: Sequence[object], index
 
 
 def image_id(path: str) -> str:
-    """Return the part of a path that two sources with the same content share."""
+    """Return the part of a path that sources with the same content share."""
     return path[len(path.rsplit("-", 2)[0]) + 1 :].removesuffix(".png")
 
 

@@ -10,10 +10,10 @@ from langchain_image_variation.batch.rows import OutputRow, single_line
 __all__ = ["MAX_NAMED_FAILURES", "RunProgress", "RunSummary"]
 
 MAX_NAMED_FAILURES = 10
-"""How many failed sources a summary names. All are in the manifest and in `failed.jsonl`."""
+"""The maximum number of failed sources that a summary names. `failed.jsonl` lists all of them."""
 
 _MAX_PATH_LENGTH = 100
-"""Longer paths in a summary are cut to this many characters, from the left."""
+"""The maximum length of a path in a summary. Longer paths are cut at the left."""
 
 
 @dataclass(slots=True)

@@ -158,9 +158,9 @@ def unexpected_error(error: BaseException) -> EngineError:
 
 
 def single_line(text: str) -> str:
-    """Return a text without line breaks and control characters.
+    """Return a text without line breaks or control characters.
 
-    Engines may send any text, and files may have any names.
+    Engines may send any text, and files may have any name.
     """
     printable_text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable_text.split())[:_MAX_ERROR_LENGTH]

@@ -189,7 +189,7 @@ class _LocalRun:
     def _kept_rows(self, inspection: Inspection) -> list[OutputRow]:
         """Return a row for each recorded image that is unchanged. Remove those that changed.
 
-        An image that exists under the name of another source with the same content is copied.
+        If a source with the same content but another name has the image, it is copied.
         """
         images = []
         recorded_images = self._progress.ledger.find_images(inspection.output_paths)

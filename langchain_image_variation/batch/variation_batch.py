@@ -85,8 +85,8 @@ class VariationBatch:
     A variation is written to ``images/ab/<stem>-<hash>-<index>.png``. `<stem>` is the name of the
     source, made safe and short. `<hash>` is a hash of the source's bytes, the engine, its version
     and options, the size, `fit`, the model and the row's own settings. So a name is the same on
-    every machine, and sources of the same name do not clash. A variation that already exists intact
-    is not made again, so raising `n` adds images. Files are written atomically. Unless you set a
+    every machine, and sources with the same name do not clash. A variation that exists intact is
+    not made again, so raising `n` adds images. Files are written atomically. Unless you set a
     seed, it is derived from the source's bytes.
 
     An instance pickles. Each process creates the engine on its first call. An engine that takes
@@ -97,9 +97,8 @@ class VariationBatch:
     the additional images only. If it always returns the same images, those repeat.
 
     Args:
-        output_dir: The folder to write to, which is created if it does not exist, or a URL of any
-            file system that fsspec supports, such as "s3://bucket/prefix". Source paths may be such
-            URLs too.
+        output_dir: The folder to write to, which is created if it does not exist, or the URL of a
+            store, such as "s3://bucket/prefix". Source paths may be such URLs too.
         engine: The name of an engine.
         options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
             rows without their own.
@@ -110,9 +109,9 @@ class VariationBatch:
         model: One of the engine's models.
         storage_options: Passed to the file systems of URLs, like fsspec's `storage_options`. You
             don't need it for file systems that fsspec's configuration covers.
-        allow_storage: Stores that URLs may name in addition to the usual ones: kinds of URL such as
-            "lakefs", or servers such as "sftp://nas.example". Rows may name the server of
-            `output_dir` without it.
+        allow_storage: Stores that URLs may name in addition to those that every batch allows: kinds
+            of URL such as "lakefs", or servers such as "sftp://nas.example". Rows may always name
+            the server of `output_dir`.
 
     Raises:
         InvalidRequestError: If a setting is invalid or out of range, or `output_dir` is a URL of

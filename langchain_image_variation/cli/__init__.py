@@ -95,7 +95,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_command(words, program)
     arguments, unknown = program.parse_known_args(words)
     if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown):
-        # argparse takes the images before the first option, and leaves those after it over.
+        # argparse takes only the images before the first option.
         arguments.photos += unknown
     elif unknown:
         # `parse_args` would point to the help of the whole program.
@@ -130,7 +130,7 @@ def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> No
 
 
 def _suggestion(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
-    """Return a question that names the option most like the first unknown one, or nothing."""
+    """Return a question that suggests the option most like the first unknown one, or ""."""
     names = [name for action in parser._actions for name in action.option_strings]
     for argument in unknown:
         option, _, _ = argument.partition("=")
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_create(commands.add_parser("create", help="make variations of one image or a few"))
+    add_create(commands.add_parser("create", help="make variations of one or more images"))
     add_batch(commands.add_parser("batch", help="make variations of many images"))
     add_serve(commands.add_parser("serve", help="run a server for POST /v1/images/variations"))
     add_engines(commands.add_parser("engines", help="list the engines and what they need"))

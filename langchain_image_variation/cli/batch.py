@@ -53,7 +53,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add_n(parser)
     add_size(parser)
-    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--model", help="one of the engine's models (default: the engine's own)")
     add_engine(parser)
     add_fit(parser)
     add_output_dir(
@@ -67,8 +67,8 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STORE",
-        help="allow URLs of another kind that fsspec knows, such as lakefs, or allow manifests to "
-        "name a server, such as sftp://nas.example; repeatable",
+        help="another kind of URL to allow, such as lakefs, or a server that manifests may name, "
+        "such as sftp://nas.example; repeatable",
     )
     add(
         "--column",
@@ -95,7 +95,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
-    add_quiet(parser, "print only file names, failures and errors: no progress or summary")
+    add_quiet(parser, "print only file names, failures and errors, without progress or summary")
     parser.set_defaults(run=_batch, parser=parser)
 
 
@@ -125,7 +125,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         fit=arguments.fit,
         model=arguments.model,
-        # Naming a server as an input is permission enough for the rows that name it.
+        # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
     manifests = [PARQUET] if parquet_is_available() else []
@@ -190,7 +190,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
     ]
     if unnamed_count := summary.failures.total() - len(summary.named_failures):
         kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.most_common())
-        lines.append(f"  and {unnamed_count} more. All by kind: {kinds}.")
+        lines.append(f"  and {unnamed_count} more. All failures by kind: {kinds}.")
     if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
     # The terminal may be gone, but the manifest is written.

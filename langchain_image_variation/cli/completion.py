@@ -19,7 +19,7 @@ def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentPa
         parser: The parser of the command.
         program: The parser of all commands.
     """
-    parser.add_argument("shell", choices=_SHELLS, help="the shell")
+    parser.add_argument("shell", choices=_SHELLS, help="the shell that runs the script")
     parser.set_defaults(run=_completion, parser=parser, program=program)
 
 

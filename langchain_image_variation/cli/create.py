@@ -1,4 +1,4 @@
-"""`image-variation create`: makes variations of one image or a few."""
+"""`image-variation create`: makes variations of one or more images."""
 
 import argparse
 import os
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["add_create"]
 
 _STREAM = "-"
-"""Standard input as an image, and standard output as the place for the result."""
+"""Stands for standard input as an image, and for standard output as the output folder."""
 
 _SEED_BITS = 31
 
@@ -68,7 +68,7 @@ _EXAMPLES = """examples:
 
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `create`."""
-    parser.description = "Make variations of one image or a few."
+    parser.description = "Make variations of one or more images."
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
@@ -88,11 +88,11 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="allow PHOTO to be an https URL on this host; repeatable",
     )
-    add_quiet(parser, "print only file names and errors: no progress, notes or seed")
+    add_quiet(parser, "print only file names and errors, without progress, notes or seed")
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
-    add("--model", help="one of the engine's models (default: dall-e-2)")
+    add("--model", help="one of the engine's models (default: the engine's own)")
     add("--user", help="an ID for the end user, for hosted engines")
     add("--json", action="store_true", help="print the JSON response instead of file names")
     add(
@@ -141,15 +141,18 @@ def _create(arguments: argparse.Namespace) -> int:
     ):
         failures = run.vary_all()
     if arguments.open and not open_files(run.files_to_open):
-        print("There is no display or viewer here to open the files.", file=sys.stderr)
+        print(
+            "The files were not opened: this machine has no display or image viewer.",
+            file=sys.stderr,
+        )
     return SOME_FAILED if failures else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together, before anything is read or made.
+    """Refuse options that cannot be combined, before anything is read or made.
 
     Raises:
-        InvalidRequestError: If they do not.
+        InvalidRequestError: If they cannot.
     """
     photos: list[str] = arguments.photos
     n = check_whole_number("--n", arguments.n, 1, MAX_N)
@@ -169,10 +172,10 @@ def _check(arguments: argparse.Namespace) -> None:
         ("--name", arguments.name != DEFAULT_TEMPLATE),
     ):
         if is_set:
-            raise InvalidRequestError(f"-o - writes no files, so {option} does not go with it.")
+            raise InvalidRequestError(f"-o - writes no files, so {option} cannot be used with it.")
     if n * len(photos) > 1:
         raise InvalidRequestError(
-            f"-o - writes one image to standard output, but these are {n * len(photos)}. "
+            f"-o - writes one image to standard output, but this makes {n * len(photos)}. "
             "Pass -o DIR for files."
         )
     if sys.stdout.isatty():
@@ -183,7 +186,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _descriptions(arguments: argparse.Namespace) -> list[str]:
-    """Return what the progress bar says for each image."""
+    """Return the text of the progress bar for each image."""
     photos, n = arguments.photos, arguments.n
     if len(photos) == 1:
         return ["1 variation" if n == 1 else f"{n} variations"]
@@ -195,7 +198,7 @@ def _stem(photo: str) -> str:
 
 
 class _Run:
-    """What the images of one run share: the engine, the folder and the progress bar.
+    """One run of the command. Its images share the engine, the folder and the progress bar.
 
     Args:
         arguments: The arguments of the command, checked.
@@ -226,7 +229,7 @@ class _Run:
                 self._report(error, display_name(photo))
                 failures += 1
             else:
-                # Made now, so that a wrong option is one error and not one for each image.
+                # Created now, so that a wrong option causes one error instead of one per image.
                 engine, folder = self._engine, self._folder
                 try:
                     self._vary(source, engine, folder, listener)

@@ -1,7 +1,7 @@
-"""Error messages as a user of the command line reads them.
+"""Error messages for users of the command line.
 
-The library's messages name the parameters of its Python functions, and a file by its name alone.
-The functions here put in the options of the command, and the path that the user typed.
+The library's messages name parameters of Python functions, and show only the name of a file. The
+functions here replace these with the options of the command, and with the path that the user typed.
 """
 
 import argparse
@@ -23,17 +23,17 @@ _ONLY_IN_PYTHON = (
     (r"store_dir, or --store-dir", "--store-dir"),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
-"""What only Python has, and what to say instead."""
+"""Advice that only applies in Python, and what to say instead."""
 
 _PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
-"""The parameters of Python that do not have the name of their option."""
+"""The parameters of Python whose names differ from their options."""
 
 _MAX_PATH_LENGTH = 200
 """A longer path would hide the rest of the message."""
 
 _VERBS = "contains|does|has|is|must|names"
 _START = r"(?<![\w/?&.-])"
-"""Where a name begins that is not part of a URL or a path."""
+"""Matches where a name begins that is not part of a URL or a path."""
 
 
 def name_options(message: str, arguments: argparse.Namespace) -> str:

@@ -86,7 +86,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 def add_output_dir(
     container: argparse._ActionsContainer, help: str, default: str | None = None
 ) -> None:
-    """Add the argument for the place of the results to a parser or a group."""
+    """Add the argument for the output folder to a parser or a group."""
     container.add_argument("-o", "--output-dir", metavar="DIR", default=default, help=help)
 
 

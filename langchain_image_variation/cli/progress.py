@@ -15,7 +15,7 @@ __all__ = ["ProgressBar", "show_progress_bar"]
 
 
 class ProgressBar:
-    """A bar on standard error for some calls of an engine.
+    """A bar on standard error for a series of engine calls.
 
     Args:
         bar: The bar, which has one unit for each call.
@@ -43,7 +43,7 @@ class ProgressBar:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Take the bar away while the block prints."""
+        """Remove the bar while the block prints."""
         with tqdm.external_write_mode(file=sys.stderr):
             yield
 
@@ -64,7 +64,7 @@ def show_progress_bar(descriptions: Sequence[str], *, quiet: bool) -> Iterator[P
             disable=quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
             leave=False,
             ncols=terminal_width(),
-            # Each report is drawn, but not more often than `mininterval` seconds.
+            # Each report is drawn, but at most once every `mininterval` seconds.
             miniters=0,
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}",
         ) as bar,

@@ -64,13 +64,18 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of waiting requests (default: 16)",
     )
-    add("--store-dir", metavar="DIR", help="the folder for images that are returned as URLs")
+    add(
+        "--store-dir",
+        metavar="DIR",
+        help="the folder for images that are returned as URLs, and for remembered answers "
+        "(default: in the user's cache)",
+    )
     add(
         "--store-max-bytes",
         type=int,
         default=1024**3,
         metavar="BYTES",
-        help="maximum size of all files in that folder; the oldest are removed (default: 1 GiB)",
+        help="maximum total size of that folder's files; the oldest are removed (default: 1 GiB)",
     )
     add(
         "--upload-timeout",
@@ -84,21 +89,21 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=67_108_864,
         metavar="N",
-        help="maximum pixels of an uploaded image (default: 67108864, which is 8192x8192)",
+        help="maximum pixels of an uploaded image (default: 67108864, or 8192x8192)",
     )
     add(
         "--total-pixels",
         type=int,
         metavar="N",
-        help="maximum pixels of all images that the engine works on at the same time (default: "
-        "--max-pixels, or 4 million per worker)",
+        help="maximum total pixels of the images that the engine works on at the same time "
+        "(default: --max-pixels, or 4 million per worker if that is more)",
     )
     add(
         "--total-upload-bytes",
         type=int,
         default=268_435_456,
         metavar="BYTES",
-        help="maximum size of all uploads in progress together (default: 268435456, 256 MiB)",
+        help="maximum total size of the uploads in progress (default: 268435456, or 256 MiB)",
     )
     add("--json-log", action="store_true", help="write log lines as JSON")
     parser.set_defaults(run=_serve, parser=parser)

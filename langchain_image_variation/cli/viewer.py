@@ -12,7 +12,7 @@ def open_files(paths: Iterable[Path]) -> bool:
     """Open files in the program that the system, or the variable `BROWSER`, uses for images.
 
     Returns:
-        Whether all files were passed to a program. It is False on a machine without a display.
+        Whether all files were passed to a program. False on a machine without a display.
     """
     if not _has_display():
         return False

@@ -6,15 +6,15 @@
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
-| `with_options(...)` | Returns a copy for one request. Its parameters are the options to change. |
+| `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
 | parameters of the constructor | The options of the engine, by name. |
 
 The class declares `base_url`, as a property or an attribute, so that a batch knows that an engine
 is hosted before it constructs one.
 
 Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
-image i of seed s as image 1 of seed s + i - 1. `strength` is how much to change, from 0 to 1. An
-engine with `threads` computes with that many threads.
+image i of seed s as image 1 of seed s + i - 1. `strength` is how much the images differ from the
+source, from 0 to 1. An engine with `threads` computes with that many threads.
 
 Progress is not a trait: see `engines.context.progress_reporter`.
 """

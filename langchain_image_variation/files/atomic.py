@@ -80,12 +80,12 @@ def atomic_write(
 def place_file(directory: Path, name: str, data: bytes) -> bytes | None:
     """Write a file to an existing folder, unless the folder already has a file of that name.
 
-    For a moment the new file has both its temporary and its final name. A process that is killed in
-    that moment leaves both: see `unlink_temporary_names`.
+    For a moment, the new file has both its temporary and its final name. A process that is killed
+    at that moment leaves both: see `unlink_temporary_names`.
 
     Returns:
         The content under that name: `data`, or the existing content, or None if it is not a regular
-        file or may not be read. A symbolic link is not followed.
+        file or cannot be read. A symbolic link is not followed.
 
     Raises:
         OutputError: If the file cannot be written.

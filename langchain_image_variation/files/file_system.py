@@ -278,11 +278,11 @@ def _open(
         raise _missing_package(kind, param, getattr(error.__cause__, "name", None)) from None
     except ValueError:
         raise InvalidRequestError(
-            f"fsspec does not know the kind {excerpt(kind)} of {param}. Install the package that "
-            "provides it.",
+            f"{param} is a URL of the kind {excerpt(kind)}, which fsspec does not know. Install "
+            "the package that provides it.",
             param=param,
         ) from None
-    # A release that does not fit to another package may fail in any way.
+    # A release that is incompatible with another package may fail in any way.
     except Exception as error:
         raise _unopenable_error(kind, param, error) from None
     try:

@@ -1,4 +1,4 @@
-"""Locks of open files, between processes. The system frees them when their holders have ended."""
+"""Locks on open files, between processes. The system frees a lock once its holders have ended."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless another process or another opening of the file has locked it.
+    """Lock an open file, unless it is locked by another process or through another descriptor.
 
     Args:
         descriptor: The file, opened for writing. Closing it frees the lock.

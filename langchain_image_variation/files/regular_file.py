@@ -1,4 +1,4 @@
-"""Opening a file whose name somebody else may have given to a link, a FIFO or a folder."""
+"""Opens a file that somebody else may have replaced with a link, a FIFO or a folder."""
 
 import os
 import stat
@@ -29,7 +29,7 @@ def open_regular_file(path: Path, *, follow_link: bool = False) -> BufferedReade
     try:
         file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | further_flags))
     except OSError:
-        # The error for a link, a folder or a socket is not the same on all systems.
+        # The error for a link, a folder or a socket differs between systems.
         if stat.S_ISREG(os.stat(path, follow_symlinks=follow_link).st_mode):
             raise
         return None

@@ -1,10 +1,9 @@
 """`StoragePolicy`: which stores the URLs of a batch may name.
 
 fsspec opens about sixty kinds of URL. Many of them are not stores: `webhdfs`, `github`, `jupyter`
-and others send HTTP requests, `zip`, `reference` and `cached` open a second URL that the first one
-contains, and `git` or `dask` run other programs. A manifest may come from someone else. So only the
-kinds in `STORAGE_KINDS` are opened, and a row of a manifest cannot name a server that only this
-machine can reach.
+and others send HTTP requests, `zip`, `reference` and `cached` open a second URL inside the
+first, and `git` and `dask` run other programs. A manifest may come from someone else. So only the
+kinds in `STORAGE_KINDS` are opened, and a row cannot reach a server that only this machine can.
 """
 
 import re
@@ -20,7 +19,7 @@ __all__ = ["DEFAULT_POLICY", "STORAGE_KINDS", "StorageKind", "StoragePolicy", "n
 _KIND = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 
 _REFUSED_KINDS = ("http", "https")
-"""Kinds that cannot be allowed. fsspec's HTTP does not check where a name or a redirect leads."""
+"""Kinds that cannot be allowed, because fsspec does not check where a name or a redirect leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class StorageKind:
     package: str | None = None
     """The package to install with pip, in addition to fsspec, or None."""
     names_server: bool = False
-    """Whether the URL names the server. If not, it is the provider's own, or the one in fsspec's
+    """Whether the URL names the server. Otherwise, it is the provider's, or the one in fsspec's
     configuration."""
 
 
@@ -94,7 +93,7 @@ class StoragePolicy:
 
     @classmethod
     def for_kind_of(cls, url: str) -> "StoragePolicy":
-        """Return a policy that also allows the kind of a URL, for programs that chose it."""
+        """Return a policy that also allows the kind of this URL, for a URL that a program chose."""
         kind = _kind(url)
         return cls(() if kind in _REFUSED_KINDS or not _KIND.fullmatch(kind) else [kind])
 

@@ -1,4 +1,4 @@
-"""`StoredOutputs`: outputs at a URL, in any file system that fsspec supports."""
+"""`StoredOutputs`: outputs at a URL, in a file system of fsspec."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ def open_outputs(
     *,
     policy: StoragePolicy = DEFAULT_POLICY,
 ) -> Outputs:
-    """Return the outputs in a folder, or at a URL of any file system that fsspec supports.
+    """Return the outputs in a folder, or at a URL that the policy allows.
 
     Args:
         output_dir: A folder, or a URL such as "s3://bucket/prefix". "file://" is a folder too.

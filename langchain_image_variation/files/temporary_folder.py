@@ -9,7 +9,7 @@ __all__ = ["make_temporary_folder"]
 
 
 def make_temporary_folder(purpose: str) -> "tempfile.TemporaryDirectory[str]":
-    """Create a folder that is removed when its block ends or it is cleaned up.
+    """Create a folder that is removed when its block ends or when it is cleaned up.
 
     Args:
         purpose: What needs the folder; the error message begins with it.

@@ -26,7 +26,7 @@ from langchain_image_variation.hosted.retry import read_retry_advice, retry_afte
 __all__ = ["MAX_ERROR_BYTES", "Answer"]
 
 MAX_ERROR_BYTES = 64 * 1024
-"""The maximum number of bytes to read of an error. Its message is cut to 500 characters."""
+"""The maximum number of bytes of an error to read. Its message is cut to 500 characters."""
 
 _VARIATIONS = "/images/variations"
 _MAX_MESSAGE = 500
@@ -36,15 +36,15 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
 
 
 class Answer:
-    """Receives the answer to a request and turns it into an `ImagesResponse` or an error.
+    """Receives the answer to a request, and turns it into an `ImagesResponse` or an error.
 
     Args:
         path: The path that was added to the base URL.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
-        url: The URL of the request. Errors never show a key from its query, either.
+        url: The URL of the request. Errors never show a key from its query either.
         n: The number of images that the request asks for.
-        budget: Limits the length of the answer. An answer with images is taken from it.
+        budget: Limits the length of the answer. A successful answer counts against it.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Answer:
         except FrameTooLongError:
             raise self._with_headers(
                 EngineResponseError(
-                    f"The answer has more than {MAX_FRAME_BYTES:,} bytes without its images, the "
-                    "limit. Is base_url right? It usually ends in /v1."
+                    f"The answer exceeds the limit of {MAX_FRAME_BYTES:,} bytes, not counting its "
+                    "images. Is base_url right? It usually ends in /v1."
                 )
             ) from None
         except ValueError:
@@ -151,8 +151,8 @@ class Answer:
     def _content(self) -> object:
         """Return the parsed body without the images that the request did not ask for.
 
-        Some servers always make the same number. Nothing is spent on the rest: reading, checking
-        and downloading an entry all cost more than sending it.
+        Some servers always make the same number. The rest is ignored, because reading, checking and
+        downloading an entry all cost more than sending it.
         """
         content = self._json.content()
         if isinstance(content, dict) and isinstance(content.get("data"), list):
@@ -178,7 +178,7 @@ class Answer:
         return self._with_headers(error)
 
     def _printable(self, text: str) -> str:
-        """Return a text of the server as one short line, without secrets."""
+        """Return the server's text as one short line, without secrets."""
         for secret in collect_secrets(self._sent_headers, self._url.params):
             # Masking a key of a letter or two would only make the text unreadable.
             if len(secret) >= _MIN_SECRET:
@@ -240,8 +240,8 @@ class Answer:
     def _too_long(self) -> ImageVariationError:
         return self._with_headers(
             EngineResponseError(
-                f"The answer is longer than {self._budget.max_bytes:,} bytes, the limit; ask for "
-                "fewer or smaller images, or raise max_answer_bytes."
+                f"The answer exceeds the limit of {self._budget.max_bytes:,} bytes; ask for fewer "
+                "or smaller images, or raise max_answer_bytes."
             )
         )
 
@@ -256,7 +256,7 @@ _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
     403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
-    407: "The proxy needs a user name and a password; put them into its address.",
+    407: "The proxy needs a user name and a password; include them in its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",
     429: "The server has too many requests; try again later.",
@@ -276,7 +276,7 @@ def _origin(location: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text as one short line, without what looks like a key or base64."""
+    """Return a text as one short line, without anything that looks like a key or base64."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = _BASE64.sub("…", _KEY.sub(r"\1…", line))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}…"

@@ -25,7 +25,7 @@ def normalize_images(answer: ImagesResponse, side: int, budget: Budget) -> Flow[
                 OutputError("The result was not converted before the deadline; raise deadline.")
             )
         else:
-            # One step for each image, so that a cancelled call ends after the current one.
+            # One step per image, so that a cancelled call ends after the current image.
             yield Work(partial(_normalize, image, side))
 
 

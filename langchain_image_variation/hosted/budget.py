@@ -1,4 +1,4 @@
-"""What a call may still take, whatever the server sends: time and bytes."""
+"""The time and bytes that a call may still use, no matter what the server sends."""
 
 import time
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 __all__ = ["MAX_ANSWER_BYTES", "Budget"]
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-"""The default of how many bytes a call may receive. Ten images of 1024x1024 with 16-bit samples and
-alpha need 112 MB in base64, even if they are not compressed at all."""
+"""The default number of bytes that a call may receive. Ten images of 1024x1024 with 16-bit samples
+and alpha need 112 MB in base64, even if they are not compressed at all."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """The time and the bytes that a call has. Its answers and its downloads share them."""
+    """The time and bytes that a call may use. Its answers and downloads share them."""
 
     deadline: float
     """In seconds of `time.monotonic`."""
     max_bytes: int
     """The maximum number of bytes that the call may receive and keep."""
     kept_bytes: int = 0
-    """The length of the answers and the downloads so far."""
+    """The total length of the answers and downloads so far."""
 
     @property
     def seconds_left(self) -> float:

@@ -35,11 +35,12 @@ def download(
 ) -> Flow[None]:
     """Download a result, so that `image.read` returns its bytes or raises the error.
 
-    This raises nothing itself: one failed download must not cost the other results, and the caller
-    still has the URL. A failed download takes no bytes from the budget, because it keeps none.
+    This raises nothing itself, because one failed download must not cost the other results, and the
+    caller still has the URL. A failed download does not count against the budget, because none of
+    its bytes are kept.
 
     Args:
-        image: The result to download, changed in place. One in base64 is only checked.
+        image: The result to download, changed in place. If it is in base64, it is only checked.
         endpoint: The server that answered. Its own URLs are fetched even if their address is not
             public.
         policy: The policy for URLs of other hosts.
@@ -81,7 +82,7 @@ def _limit_policy(policy: URLPolicy, budget: Budget) -> URLPolicy:
         )
     if budget.bytes_left <= 0:
         raise DownloadError(
-            f"The images of the answer have more than {budget.max_bytes:,} bytes, the limit; raise "
+            f"The images exceed the limit of {budget.max_bytes:,} bytes per call; raise "
             "max_answer_bytes, or fetch the url yourself before it expires."
         )
     return replace(policy, max_bytes=min(policy.max_bytes, budget.bytes_left))
@@ -139,7 +140,7 @@ def _is_on_server(url: str, endpoint: Endpoint) -> bool:
     server = endpoint.base_url
     if (result.scheme, result.port) != (server.scheme, server.port):
         return False
-    # `host` decodes IDNA, and raises an error for a name that is not valid by it.
+    # `host` decodes IDNA, and raises an error for an invalid name.
     hosts = {result.raw_host, server.raw_host}
     return len(hosts) == 1 or hosts <= _LOOPBACK_HOSTS
 

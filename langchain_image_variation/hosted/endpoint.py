@@ -61,7 +61,7 @@ class Endpoint:
     deadline: float
     """Seconds for the whole call: all attempts, the waits between them, and the downloads."""
     max_answer_bytes: int
-    """How many bytes the answers and the downloads of a call may have in total."""
+    """The maximum total bytes of a call's answers and downloads."""
     retries: Retries
 
     @classmethod
@@ -141,7 +141,7 @@ class Endpoint:
         )
 
     def new_budget(self) -> Budget:
-        """Return the time and the bytes of a call that starts now."""
+        """Return the time and bytes of a call that starts now."""
         return Budget(time.monotonic() + self.deadline, self.max_answer_bytes)
 
     def post(
@@ -162,7 +162,7 @@ class Endpoint:
             image: The bytes of a PNG file.
             n: The number of images that the form asks for. The answer has at most as many.
             build_request: `build_request` of the session.
-            budget: The time and the bytes that are left to the call.
+            budget: The time and bytes that the call has left.
 
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.
@@ -215,11 +215,11 @@ class Endpoint:
     def _connection_failure(
         self, error: Exception, is_success: bool, proxy_variable: str | None
     ) -> ImageVariationError:
-        """Return our error for one of httpx, which says whether the request may have been billed.
+        """Return our error for an error of httpx. It says whether the request may have been billed.
 
         Args:
             error: The error of httpx.
-            is_success: Whether it came after a success status.
+            is_success: Whether the error came after a success status.
             proxy_variable: The environment variable that names the proxy, if there is one.
         """
         host = self.base_url.host

@@ -105,15 +105,15 @@ def reveal(headers: HeaderValues) -> dict[str, str]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a header or a query parameter of a lower-case name usually carries a key."""
+    """Return whether a header or query parameter of this lower-case name usually carries a key."""
     return _SECRET_NAME.search(name) is not None and name != _IDEMPOTENCY_KEY
 
 
 def collect_secrets(headers: HeaderValues, query: httpx.QueryParams) -> list[SecretStr]:
     """Return the values that no message may show, the longest first.
 
-    A server may repeat a value of the query decoded or as it was sent. If one value begins with
-    another, replacing the shorter one first would leave the rest of the longer.
+    A server may repeat a value of the query decoded or as it was sent. The longest come first: if
+    one value begins with another, replacing the shorter one first would leave the rest visible.
     """
     secrets = []
     for name, value in headers.items():

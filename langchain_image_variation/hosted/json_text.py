@@ -13,8 +13,8 @@ from pydantic_core import from_json
 __all__ = ["MAX_FRAME_BYTES", "FrameTooLongError", "JSONText"]
 
 MAX_FRAME_BYTES = 256 * 1024
-"""The maximum length of a JSON text without its long strings, in bytes. Ten images with their URLs,
-usage and prompts need less than half of it, and parsing it takes a tenth of a second at most."""
+"""The maximum length of a JSON text, not counting its long strings, in bytes. Ten images with their
+URLs, usage and prompts need less than half of it. Parsing it takes at most a tenth of a second."""
 
 _MIN_LONG_STRING = 4097
 # A character from a private-use area, which no server should send. If one does, it is kept as is.
@@ -22,7 +22,7 @@ _PLACEHOLDER = "\ue000"
 
 
 class FrameTooLongError(ValueError):
-    """Raised if a text has more than `MAX_FRAME_BYTES` without its long strings."""
+    """Raised if a text has more than `MAX_FRAME_BYTES`, not counting its long strings."""
 
 
 class JSONText:
@@ -101,7 +101,7 @@ class JSONText:
 
 
 def _count_final_backslashes(string: bytearray) -> int:
-    """Count in steps that grow, because a server may send megabytes of nothing else."""
+    """Count in growing steps, because a server may send megabytes of backslashes."""
     length = 1
     while True:
         length *= 2

@@ -176,7 +176,7 @@ def new_async_client(
 
 
 def _ssl_context(base_url: httpx.URL) -> SSLContext:
-    # An http server needs none. Loading no certificates saves time, and trusts nobody.
+    # An http server needs no certificates. Loading none saves time, and trusts nobody.
     return ssl_context() if base_url.scheme == "https" else SSLContext(PROTOCOL_TLS_CLIENT)
 
 

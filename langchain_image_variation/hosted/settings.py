@@ -109,7 +109,7 @@ def check_base_url(value: str | httpx.URL) -> httpx.URL:
         url = httpx.URL(value.strip() if isinstance(value, str) else value)
         port = url.port
         host = url.raw_host.decode("ascii")
-        # Reading `host` decodes IDNA, which fails if the name is not valid by it.
+        # Reading `host` decodes IDNA, which fails for an invalid name.
         is_name = bool(url.host) and len(host) <= _MAX_HOST_LENGTH
     except (httpx.InvalidURL, TypeError, UnicodeError):
         raise failure from None

@@ -79,7 +79,7 @@ class DeadlineTransport(httpx.BaseTransport):
     """A replacement for `httpx.HTTPTransport` that keeps the deadline of `use_deadline`.
 
     Args:
-        ssl_context: For https. By default httpcore's.
+        ssl_context: For https. By default, httpcore's context.
         backend: Opens the connections. By default plain sockets.
         proxy: An http, https or socks5 proxy to go through. By default none.
     """

@@ -196,7 +196,7 @@ class ImageBody:
         raise DownloadError(f"{self._host} answered with status 403.")
 
     def _too_long(self) -> DownloadError:
-        return DownloadError(f"{self._host} sent more than {self._max_bytes:,} bytes, the limit.")
+        return DownloadError(f"{self._host} sent more than the limit of {self._max_bytes:,} bytes.")
 
 
 # Some object stores declare every file without a type as plain bytes. RFC 9110, section 8.3, also

@@ -227,7 +227,7 @@ async def _read_async(step: Send, response: httpx.Response) -> None:
         # trio warns about a generator that the garbage collector has to finish.
         async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
             async for piece in pieces:
-                # Cancellation needs a step that waits, and there may be none.
+                # Only a step that waits can be cancelled, and there may be none.
                 if time.monotonic() > step.deadline:
                     raise httpx.ReadTimeout("deadline")
                 if not step.body.feed(piece):

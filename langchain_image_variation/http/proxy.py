@@ -11,13 +11,13 @@ from langchain_image_variation.exceptions import InvalidRequestError, MissingExt
 __all__ = ["PROXY_EXTENSION", "find_proxy", "find_proxy_variable"]
 
 PROXY_EXTENSION = "image_variation_proxy"
-"""The extension of an httpx request that holds the name of its proxy's variable, or None."""
+"""The extension of an httpx request with the name of the variable of its proxy, or None."""
 
 _SOCKS = ("socks5", "socks5h")
 
 
 def find_proxy_variable(url: httpx.URL) -> str | None:
-    """Return the name of the variable that names the proxy for a server, or None without a proxy.
+    """Return the name of the variable that sets the proxy for a server, or None if there is none.
 
     The environment variables are those of `urllib.request`: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
     NO_PROXY, in upper or lower case. On Windows and macOS, the system's settings count too.
@@ -39,7 +39,7 @@ def find_proxy(url: httpx.URL) -> httpx.Proxy | None:
     Raises:
         InvalidRequestError: If the proxy's address is not valid; `param` names the variable. The
             message does not show the address, which may contain a password.
-        MissingExtraError: If it is a SOCKS proxy, and the package for these is not installed.
+        MissingExtraError: If it is a SOCKS proxy, and the package for it is not installed.
     """
     name = find_proxy_variable(url)
     if name is None:
@@ -49,7 +49,7 @@ def find_proxy(url: httpx.URL) -> httpx.Proxy | None:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
         # Reading the host decodes it, which may fail.
         is_valid = bool(proxy.url.host) and 0 < (proxy.url.port or 1) < 65536
-    # Among them are `httpx.InvalidURL`, ValueError for another scheme, and errors of IDNA.
+    # Such as `httpx.InvalidURL`, ValueError for an unknown scheme, and errors of IDNA.
     except (httpx.InvalidURL, ValueError):
         is_valid = False
     if not is_valid:

@@ -1,4 +1,4 @@
-"""TLS: which certificates are trusted, and what is wrong with one that is not."""
+"""TLS: which certificates are trusted, and why one is not."""
 
 import os
 import ssl
@@ -14,16 +14,16 @@ _FILE, _FOLDER, _KEY_LOG = "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"
 
 
 def ssl_context() -> ssl.SSLContext:
-    """Return httpx's default context, for which the environment may name the trusted certificates.
+    """Return httpx's default context. The environment may name the certificates to trust.
 
     Raises:
-        InvalidRequestError: If a variable of the environment names no certificates, or no file that
-            can be opened; `param` names it.
+        InvalidRequestError: If a variable of the environment does not name certificates, or a file
+            that can be opened; `param` names it.
     """
     return _new_context(os.environ.get(_FILE), os.environ.get(_FOLDER), os.environ.get(_KEY_LOG))
 
 
-# A context reads about 150 certificates, which takes longer than a request.
+# Creating a context reads about 150 certificates, which takes longer than a request.
 @lru_cache(maxsize=4)
 def _new_context(file: str | None, folder: str | None, key_log: str | None) -> ssl.SSLContext:
     # OpenSSL takes a list of folders, and ignores those that do not exist.
@@ -38,9 +38,9 @@ def _new_context(file: str | None, folder: str | None, key_log: str | None) -> s
         return httpx.create_ssl_context()
     except (OSError, ValueError):
         if key_log:
-            raise _environment_error(_KEY_LOG, "a file that can be written") from None
+            raise _environment_error(_KEY_LOG, "a writable file") from None
         raise InvalidRequestError(
-            "The certificates of the package certifi cannot be read; install it again, or set "
+            "The certificates of the package certifi cannot be read; reinstall it, or set "
             f"{_FILE}.",
             param=_FILE,
         ) from None
@@ -68,12 +68,15 @@ def describe_tls_failure(error: BaseException) -> str | None:
         if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return None  # The server hung up.
         if isinstance(cause, ssl.SSLError):
-            return "does not speak TLS as this machine does; does its address begin with https?"
+            return (
+                "does not speak TLS, or no version that this machine accepts; is https right in "
+                "its address?"
+            )
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-_OTHER_CERTIFICATE_FAILURE = "has a certificate that is not valid; ask its operators to mend it."
+_OTHER_CERTIFICATE_FAILURE = "has a certificate that is not valid; ask its operators to fix it."
 _UNTRUSTED = (
     f"has a certificate whose issuer is not trusted; if you trust it, set {_FILE} to a file with "
     "its certificate."

@@ -5,7 +5,7 @@ from typing import NamedTuple
 __all__ = ["Size", "read_run_lengths"]
 
 _RUN_LENGTHS = (1, 2)
-"""The values of biCompression for pixels in run lengths, with 8 and 4 bits per pixel."""
+"""The values of biCompression for run-length encoding, with 8 and 4 bits per pixel."""
 
 
 class Size(NamedTuple):
@@ -16,8 +16,8 @@ class Size(NamedTuple):
 
 
 def read_run_lengths(data: bytes) -> Size | None:
-    """Return the size of a BMP image in run lengths, and None for any other file."""
-    # The header of 12 bytes, the oldest, has no field for the compression.
+    """Return the size of a run-length encoded BMP image, or None for any other file."""
+    # The oldest header, of 12 bytes, has no compression field.
     if data[:2] != b"BM" or int.from_bytes(data[14:18], "little") == 12:
         return None
     if int.from_bytes(data[30:34], "little") not in _RUN_LENGTHS:

@@ -10,7 +10,7 @@ __all__ = ["MAX_REREAD", "BoundedFile"]
 
 MAX_REREAD = 8
 """Pillow may read at most this many times the length of a file, plus 64 KB. It reads most files
-once or twice. The strips of a corrupt TIFF file can lead it to the same bytes thousands of times.
+once or twice. The strips of a corrupt TIFF file can make it read the same bytes thousands of times.
 """
 
 _SLACK = 65_536
@@ -19,9 +19,9 @@ _SLACK = 65_536
 class BoundedFile(io.BytesIO):
     """The bytes of an image file, for Pillow.
 
-    Pillow's readers are written in Python. They take a step or a few for each `read`: for a block
+    Pillow's readers are written in Python. They call `read` for every small part of a file: a block
     of a GIF file, a chunk of a PNG file, a run of a BMP file, an entry or a strip of a TIFF file.
-    A limit on reads therefore limits the time of all of them, whatever the file makes them do.
+    So a limit on reads limits the time that any of them can take.
 
     Each `read` also checks whether the caller has gone away.
 
@@ -56,10 +56,9 @@ class BoundedFile(io.BytesIO):
             raise cancelled_error()
         if self._reads_left < 0:
             raise InvalidImageError(
-                f"image takes more than {self._max_reads:,} steps to read, the limit for a file of "
+                f"image exceeds the limit of {self._max_reads:,} reads for a file of "
                 f"{self._length:,} bytes. Save it again."
             )
         raise InvalidImageError(
-            f"image is a file whose parts overlap more than {MAX_REREAD} times, the limit. "
-            "Save it again."
+            f"image is a file whose parts overlap more than {MAX_REREAD} times. Save it again."
         )

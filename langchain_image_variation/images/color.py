@@ -112,13 +112,13 @@ def convert_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
 _FLOAT_TABLES = frozenset(
     direction + number for direction in (b"D2B", b"B2D") for number in (b"0", b"1", b"2", b"3")
 )
-"""The tags of the float tables (ICC.1:2022, clause 9.2). Such a table is a list of steps, of which
-any number may share the same bytes. LittleCMS applies each step to every point of its lookup
-table, so a PNG of a kilobyte took 9 seconds. Chrome and Firefox use the other tables."""
+"""The tags of the float tables (ICC.1:2022, clause 9.2). Such a table is a list of steps, and any
+number of them may share bytes. LittleCMS applies each step to every point of its lookup table, so a
+PNG of a kilobyte took 9 seconds. Chrome and Firefox use the other tables."""
 
 
 def _hide_float_tables(icc: bytes) -> bytes:
-    """Return a profile whose float tables have names that no reader knows."""
+    """Return a profile whose float tables are renamed so that no reader finds them."""
     profile = bytearray(icc)
     # A tag has 12 bytes, and its name is the first 4 (ICC.1:2022, clause 7.3). LittleCMS refuses a
     # profile with more than 100 tags.

@@ -1,4 +1,4 @@
-"""Pillow's errors and warnings about a file, translated and hidden."""
+"""Translates Pillow's errors about a file, and hides its warnings."""
 
 import threading
 import warnings
@@ -41,7 +41,7 @@ _pillow_warnings_ignored = _PillowWarningsIgnored()
 
 
 def translate_decoder_errors(make_error: Callable[[], ImageVariationError]) -> ErrorTranslation:
-    """Replace anything that Pillow raises in the block by an error of ours; hide its warnings.
+    """Replace any exception that Pillow raises in the block with our error, and hide its warnings.
 
     For a corrupt file, Pillow raises almost anything, including struct.error and zlib.error. Its
     messages are dropped, because they may contain memory addresses and paths.

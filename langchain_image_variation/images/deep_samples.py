@@ -1,7 +1,7 @@
 """Reads samples of 16 bits in full, and rounds them to 8 bits.
 
-Pillow has no mode for color with 16 bits. It keeps the high byte of each sample, which darkens the
-image, loses dark tones before a gamma is applied, and makes similar colors transparent.
+Pillow has no mode for 16-bit color. It keeps only the high byte of each sample, which darkens the
+image, loses dark tones before gamma is applied, and makes similar colors transparent.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from langchain_image_variation.images.strips import strip_boxes
 __all__ = ["has_deep_samples", "load_deep_samples", "reduce_to_8_bits"]
 
 _LOW_BYTES = "low_bytes"
-"""The key in an image's `info` of the image that holds the low byte of each sample."""
+"""The key in an image's `info` for a second image, which holds the low byte of each sample."""
 
 
 def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
@@ -27,7 +27,7 @@ def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
     tiles = getattr(image, "tile", [])
     raw_mode = tiles[0].args if tiles else ""
     if raw_mode == "LA;16B":
-        # These two samples are as long as four of 8 bits.
+        # Two 16-bit samples take as many bytes as four 8-bit samples.
         _select_raw_mode(image, "RGBA")
         high, low, high_alpha, low_alpha = image.split()
         info, format = image.info, image.format
@@ -37,7 +37,7 @@ def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
         return image
     image.load()
     if raw_mode in ("RGB;16B", "RGBA;16B"):
-        # In the other byte order, Pillow keeps the byte that is the low one here.
+        # In the other byte order, Pillow keeps what is the low byte here.
         low_bytes = reopen()
         _select_raw_mode(low_bytes, f"{image.mode};16L")
         low_bytes.load()
@@ -46,7 +46,7 @@ def load_deep_samples(reopen: Callable[[], Image.Image]) -> Image.Image:
 
 
 def _select_raw_mode(image: Image.Image, raw_mode: str) -> None:
-    tiles = image.tile  # type: ignore[attr-defined]  # a file has it, as `load_deep_samples` checks
+    tiles = image.tile  # type: ignore[attr-defined]  # images from files have it
     image.tile = [tile._replace(args=raw_mode) for tile in tiles]  # type: ignore[attr-defined]  # same
 
 
@@ -67,7 +67,7 @@ def reduce_to_8_bits(
         box: The part, as left, top, right and bottom in pixels.
         gamma: The gamma of the samples, or None if they are sRGB.
     """
-    # Few images need this, and the import takes longer than converting most images.
+    # Imported here because few images need it, and importing it takes longer than converting most.
     import numpy as np
 
     left, top, right, bottom = box

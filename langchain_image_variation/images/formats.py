@@ -1,6 +1,6 @@
-"""Recognizes the format of a file by its first bytes, to open it or to say why that is impossible.
+"""Recognizes the format of a file by its first bytes, to open the file or to say why it cannot be.
 
-A suffix or a declared type never counts. Only the formats in `FORMATS` reach a decoder.
+Suffixes and declared types do not count. Only the formats in `FORMATS` reach a decoder.
 """
 
 import re
@@ -15,9 +15,9 @@ __all__ = [
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
-"""The formats that a source may have. Pillow opens all but HEIC, which needs the extra `heif`. A
-source reaches no other decoder of Pillow, except that for MPO, a JPEG file with more images after
-the first."""
+"""The formats that a source may have. Pillow opens all of them but HEIC, which needs the extra
+`heif`. The only other decoder of Pillow that a source can reach is the one for MPO, which is a JPEG
+file with further images."""
 
 SUFFIXES = frozenset(
     {
@@ -25,23 +25,23 @@ SUFFIXES = frozenset(
         *(".tif", ".tiff", ".webp"),
     }
 )
-"""The suffixes of files to list when a folder is searched for images."""
+"""The suffixes of image files, for searching a folder."""
 
 _HEAD = 1024
-"""How many bytes are looked at. XML and HTML may begin with comments."""
+"""The number of bytes to examine. XML and HTML may begin with comments."""
 
 
 class UnsupportedFormat(NamedTuple):
-    """A format that is recognized but cannot be a source."""
+    """A format that is recognized but not supported."""
 
     name: str
-    """What the file is, with its article, such as "a PDF document"."""
+    """What the file is, with an article, such as "a PDF document"."""
     way_out: str
     """One sentence that says what to do instead."""
 
 
 def recognize_supported(data: bytes) -> str | None:
-    """Return the name in `FORMATS` of a file that begins like one, or None."""
+    """Return the format of a file, or None if it is not in `FORMATS`."""
     head = data[:_HEAD]
     for name, pattern in _SUPPORTED:
         if re.match(pattern, head, re.DOTALL):
@@ -55,7 +55,7 @@ def recognize_supported(data: bytes) -> str | None:
 
 
 def recognize_unsupported(data: bytes) -> UnsupportedFormat | None:
-    """Return the format of a file that cannot be a source, or None if it is unknown."""
+    """Return the format of a file that is not in `FORMATS`, or None if it is unknown."""
     head = data[:_HEAD]
     for name, way_out, pattern in _UNSUPPORTED:
         if re.match(pattern, head, re.DOTALL):
@@ -74,10 +74,10 @@ def _brands(head: bytes) -> list[bytes]:
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _CONTAINER_BRANDS = frozenset({b"mif1", b"msf1"})
-"""The brands of images in any codec. The compatible brands say in which."""
+"""The brands of images in any codec. The compatible brands name the codec."""
 
 # Regular expressions for the beginning of a file, in which a dot matches any byte. They are
-# compiled when they are first used, because few files need most of them.
+# compiled on first use, because few files need most of them.
 _SUPPORTED = (
     ("PNG", rb"\x89PNG\r\n\x1a\n"),
     ("JPEG", rb"\xff\xd8\xff"),

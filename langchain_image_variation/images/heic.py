@@ -1,7 +1,7 @@
-"""Opens HEIC files, the photos of phones, with the package pillow-heif.
+"""Opens HEIC files, as phones save them, with the package pillow-heif.
 
-The plugin is used directly: registering it with Pillow would change what other code in this process
-can open.
+The plugin is called directly. Registering it with Pillow would change what other code in this
+process can open.
 """
 
 from typing import IO
@@ -16,8 +16,8 @@ __all__ = ["open_heic"]
 def open_heic(file: IO[bytes]) -> Image.Image:
     """Open a HEIC file without decoding its pixels.
 
-    libheif applies the rotation and the mirroring of the file when it decodes, as its
-    specification requires. It decodes no image that is larger than its header says.
+    libheif applies the rotation and the mirroring of the file when it decodes it, as HEIF requires.
+    It does not decode an image that is larger than its header says.
 
     Args:
         file: An open file.
@@ -26,7 +26,7 @@ def open_heic(file: IO[bytes]) -> Image.Image:
         MissingExtraError: If pillow-heif is not installed. Its own exceptions propagate.
     """
     try:
-        # Imported here because it is optional, and loads 26 MB of libraries.
+        # Imported here because it is optional and loads 26 MB of libraries.
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise MissingExtraError.for_package(

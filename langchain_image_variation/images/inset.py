@@ -7,7 +7,7 @@ from PIL import Image
 __all__ = ["Inset", "choose_margin", "scaled_size"]
 
 _GRID = 256
-"""The smallest `size` of a variation. Whole pixels of it are whole pixels of the larger sizes."""
+"""The smallest `size` of a variation. Its pixel grid is also a grid of the larger sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,15 @@ class Inset:
     height: int
     """The height of the image in pixels, before any scaling."""
     margin: int
-    """The bar before the image, at the top or at the left, in pixels of a square of `side`."""
+    """The width of the bar above or to the left of the image, in pixels of a square of `side`."""
     side: int
     """The width and height of the square, in pixels."""
 
     def size(self, side: int) -> tuple[int, int]:
         """Return the width and height of the inset in a variation, in pixels.
 
-        The longer one is `side`. The other has the proportion of the image, is rounded, and is at
-        least 1.
+        The longer one is `side`. The other keeps the proportions of the image. It is rounded, and
+        is at least 1.
 
         Args:
             side: The width and height of the variation, in pixels.
@@ -69,9 +69,9 @@ def scaled_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 def choose_margin(length: int, side: int) -> int:
     """Return where an image should begin in a square so that variations can be cut exactly.
 
-    If it began exactly in the middle, it would usually begin inside a pixel of the variation, and
-    the inset would be shifted by up to half a pixel. So it begins at most 1/32 of the side away
-    from there, where a pixel of each `size` begins, or as close to one as possible.
+    In an exactly centered position, the image would usually begin inside a pixel of the variation,
+    and the inset would be off by up to half a pixel. So the image is moved by at most 1/32 of the
+    side, to where a pixel of each `size` begins, or as close to that as possible.
 
     Args:
         length: The shorter side of the image, in pixels.
@@ -88,5 +88,5 @@ def choose_margin(length: int, side: int) -> int:
 
 
 def _round(numerator: int, denominator: int) -> int:
-    """Divide and round to the nearest whole number, and halves up."""
+    """Divide and round to the nearest whole number. Halves are rounded up."""
     return (2 * numerator + denominator) // (2 * denominator)

@@ -1,7 +1,7 @@
-"""Reads the structure of AVIF and HEIC files, to tell how much a decoder would have to decode.
+"""Reads the structure of AVIF and HEIC files, to find out how much a decoder would have to decode.
 
-Such a file is a set of items: coded images, images that are put together from others (a grid, an
-overlay), transparency, and metadata. Both formats are ISO/IEC 23008-12 (HEIF) on top of ISO/IEC
+Such a file is a set of items: coded images, images composed of others (grids and overlays),
+transparency, and metadata. Both formats follow ISO/IEC 23008-12 (HEIF), which builds on ISO/IEC
 14496-12. Nothing is decoded here.
 """
 
@@ -22,22 +22,22 @@ __all__ = [
 ]
 
 MAX_META_BYTES = 2**20
-"""The box that lists the items may have at most this many bytes, because each entry takes time. The
-largest part of it is usually a color profile of a few kilobytes."""
+"""The maximum length of the box that lists the items, in bytes, because each entry takes time. Its
+largest part is usually a color profile of a few kilobytes."""
 
 MAX_UNITS = 65_536
-"""The coded images may have at most this many units (NAL units or OBUs), because each takes time. A
+"""The maximum number of units (NAL units or OBUs) of all coded images, because each takes time. A
 photo with 48 tiles has a few hundred. A sequence header of AV1 counts as 16 units."""
 
 MAX_TRACKS = 8
-"""A file may have at most this many tracks. An image sequence has one, or two with transparency."""
+"""The maximum number of tracks. An image sequence has one, or two with transparency."""
 
 MAX_EXIF_BLOCKS = 16
 """A file may have at most this many blocks of Exif, because each may have thousands of entries.
 Cameras write one."""
 
 MAX_BOXES = 4096
-"""A box, or the file, may have at most this many boxes in it. There is one for each tile, and
+"""The maximum number of boxes directly inside a box or the file. There is one for each tile, and
 decoders allow about a thousand tiles."""
 
 _Key = TypeVar("_Key")
@@ -45,18 +45,18 @@ _Value = TypeVar("_Value")
 
 
 class HEIFStructure(NamedTuple):
-    """What decoding a file takes."""
+    """How much decoding a file takes."""
 
     decoded_pixels: int
-    """The pixels of all images that are decoded or put together to show the file's image."""
+    """The pixels of all images that are decoded or composed to show the file's image."""
     largest_image_pixels: int
-    """The pixels of the largest of these, which may be more than the file's image has."""
+    """The pixels of the largest of these images. It may be larger than the file's image."""
     exif: list[bytes]
-    """The metadata blocks in Exif format, without their identifier."""
+    """The Exif blocks, without their identifiers."""
 
 
 def read_structure(data: bytes) -> HEIFStructure:
-    """Read the structure of a file. Parts that make no sense count as absent.
+    """Read the structure of a file. Invalid parts are ignored.
 
     Args:
         data: The bytes of an AVIF or HEIC file.
@@ -74,7 +74,7 @@ def read_structure(data: bytes) -> HEIFStructure:
             if len(body) > MAX_META_BYTES:
                 raise _too_complex(f"a list of its parts of {len(body):,} bytes", MAX_META_BYTES)
             meta = _Meta(view, body[4:], units)
-            # Cameras write each item once, so all of them are shorter than the file.
+            # Cameras write each item once, so all items together are shorter than the file.
             if meta.item_bytes > len(data):
                 raise _too_complex(f"parts of {meta.item_bytes:,} bytes", len(data))
             pixels += meta.count_pixels()
@@ -99,7 +99,7 @@ def _too_complex(what: str, limit: int) -> InvalidImageError:
 
 
 class _Units:
-    """Counts the units that are read, all images of a file together."""
+    """Counts the units of all images of a file as they are read."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -151,18 +151,18 @@ class _Meta:
                 continue
             pending.pop()
             if item_id not in counts:
-                # An item that leads back to itself counts nothing; decoders refuse it.
+                # An item that contains itself does not count, because decoders refuse it.
                 counts[item_id] = self._count_own_pixels(item_id) + sum(
                     counts.get(part, 0) for part in parts
                 )
         return counts[self._primary]
 
     def exif(self) -> list[bytes]:
-        """Return the metadata in Exif format."""
+        """Return the Exif blocks."""
         items = [item_id for item_id, kind in self._kinds.items() if kind == b"Exif"]
         if len(items) > MAX_EXIF_BLOCKS:
             raise _too_complex(f"{len(items):,} blocks of Exif", MAX_EXIF_BLOCKS)
-        # Four bytes tell where the TIFF header is.
+        # The first four bytes hold the offset of the TIFF header.
         return [self._read(item_id)[4:].removeprefix(b"Exif\0\0") for item_id in items]
 
     def _count_own_pixels(self, item_id: int) -> int:
@@ -291,7 +291,7 @@ def _read_extents(body: memoryview) -> Iterator[tuple[int, tuple[int, list[tuple
         start += base_size + 2
         extents = []
         extent_size = index_size + offset_size + length_size
-        # Fields without bytes would not end the loop.
+        # If the fields had no bytes, the loop would not end.
         for _ in range(min(count, (len(body) - start) // max(extent_size, 1))):
             offset = base + _number(body, start + index_size, offset_size)
             length = _number(body, start + index_size + offset_size, length_size)

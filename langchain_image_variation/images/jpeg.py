@@ -63,7 +63,7 @@ class Segment(NamedTuple):
 
     @property
     def is_photoshop(self) -> bool:
-        """Whether the segment holds blocks of Photoshop, such as captions and paths."""
+        """Whether the segment holds Photoshop's blocks, such as captions and paths."""
         return self.marker == _APP13 and bytes(self.body[:14]) == b"Photoshop 3.0\0"
 
     @property

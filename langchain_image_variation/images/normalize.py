@@ -25,7 +25,7 @@ PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `normalize` returns: gray or RGB, with or without alpha, 8 bits per sample."""
 
 _PREMULTIPLIED_MODES = {"La": "LA", "RGBa": "RGBA"}
-"""The modes whose colors are multiplied by alpha, and the same modes without that."""
+"""The modes whose colors are multiplied by alpha, with their plain counterparts."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -146,7 +146,7 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow's own reader also uses XMP, which browsers ignore, and warns about corrupt EXIF.
     """
-    # libheif has already turned the image, as its container says.
+    # libheif has already rotated the image as the container says.
     if image.format == "HEIF":
         return 1
     exif = image.info.get("exif")
@@ -172,7 +172,7 @@ _SHORT = 3
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale 32-bit and float samples to 8 bits. Pillow's own conversion clips them."""
-    # Few images need this, and the import takes longer than converting most images.
+    # Imported here because few images need it, and the import takes longer than most conversions.
     import numpy as np
 
     low, high = math.inf, -math.inf
@@ -190,7 +190,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     gray = Image.new("LA" if has_alpha else "L", image.size)
     for top, part in strips(image):
         samples = np.asarray(part)
-        # In 32 bits, the difference of extreme samples would overflow.
+        # The difference between extreme samples would overflow 32 bits.
         finite_samples = np.nan_to_num(samples.astype(np.float64), posinf=high, neginf=low)
         scaled_samples = (finite_samples - low) * scale if scale else np.zeros(samples.shape)
         strip = Image.fromarray(scaled_samples.round().clip(0, 255).astype(np.uint8))

@@ -1,7 +1,7 @@
 """Continues an image beyond its edges, until it is square.
 
-The bars show the image as in a mirror, so nothing new begins at its edges. They are made of whole
-pixels and 8-bit resampling, which are the same on every machine.
+The bars mirror the image, so its edges stay inconspicuous. They are made by copying whole pixels
+and by 8-bit resampling, so they are the same on every machine.
 """
 
 from PIL import Image
@@ -11,9 +11,9 @@ from langchain_image_variation.images.strips import strip_boxes
 __all__ = ["add_blurred_bars", "add_mirrored_bars"]
 
 _SHARPNESS = 4
-"""Details of a blurred bar are about a fourth as large as their distance from the image. A larger
-number lets faces and other objects reappear upside down; with a smaller one, the blur is visible at
-the edge of the image."""
+"""In a blurred bar, details are about a fourth as large as their distance from the image. With a
+larger number, faces and other objects reappear upside down. With a smaller one, the blur is visible
+at the edge of the image."""
 
 _COARSEST = 4
 """The side at which an image has no details left to blur, in pixels."""
@@ -25,8 +25,8 @@ def add_mirrored_bars(image: Image.Image, margin: int) -> Image.Image:
     The bars are as sharp as the image and have its colors and textures. That suits engines that
     compare or reuse parts of the image, such as `local`.
 
-    If an edge at a bar has a fully transparent pixel, the image ends before its edge, and the bars
-    are transparent.
+    If an edge next to a bar has a fully transparent pixel, the bars are transparent, because the
+    visible image ends before its edge.
 
     Args:
         image: An image in a plain mode.
@@ -40,16 +40,16 @@ def add_mirrored_bars(image: Image.Image, margin: int) -> Image.Image:
     is_wide = image.width == side
     flip = Image.Transpose.FLIP_TOP_BOTTOM if is_wide else Image.Transpose.FLIP_LEFT_RIGHT
     copies = image, image.transpose(flip)
-    # Copies with even numbers are not mirrored. The image is one of them.
+    # Copies with even numbers are not mirrored. The image itself is one of them.
     for number, start in enumerate(range(margin % (2 * length) - 2 * length, side, length)):
         square.paste(copies[number % 2], (0, start) if is_wide else (start, 0))
     return square
 
 
 def add_blurred_bars(image: Image.Image, margin: int) -> Image.Image:
-    """Return a square whose bars mirror the image, more blurred the farther away from it.
+    """Return a square whose bars mirror the image. They get more blurred with distance from it.
 
-    That suits people, who see the bars: no object appears twice.
+    That suits people, who see the bars, because no object appears twice.
 
     Args:
         image: See `add_mirrored_bars`.
@@ -93,7 +93,7 @@ def _has_transparent_edge(image: Image.Image) -> bool:
 
 
 def _blur_weights(edges: tuple[int, int], count: int, side: int) -> bytes:
-    """Return how much each row (or column) of a level shows the next, coarser one, 0 to 255.
+    """Return how much each row (or column) of a level shows the next, coarser level, 0 to 255.
 
     Args:
         edges: Where the image begins and ends in the square, in pixels.
@@ -109,10 +109,10 @@ def _blur_weights(edges: tuple[int, int], count: int, side: int) -> bytes:
 
 
 def _blend(fine: Image.Image, coarse: Image.Image, weights: bytes, is_wide: bool) -> None:
-    """Show the coarser level in the finer one, where the weights say so."""
+    """Blend the coarser level into the finer one, by the weights."""
     side = fine.width
     scale = coarse.height / side
-    # Pillow rounds between width and height, and the order depends on its release.
+    # Pillow rounds after resizing one axis. Which one comes first depends on its release.
     coarse = coarse.resize((side, coarse.height), Image.Resampling.BICUBIC)
     column = Image.frombytes("L", (1, side) if is_wide else (side, 1), weights)
     for _, top, _, bottom in strip_boxes((0, 0, side, side)):

@@ -74,8 +74,8 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Ima
 
     Args:
         data: The bytes of a file.
-        formats: The allowed formats, from `FORMATS`. By default, these and every other format that
-            Pillow knows.
+        formats: The allowed formats, from `FORMATS`. By default, every format that Pillow knows is
+            allowed too.
 
     Raises:
         InvalidImageError: If the file takes too much work to decode, now or when its pixels are
@@ -133,10 +133,10 @@ def open_png(data: bytes) -> Image.Image:
 
 
 def _adapt_transparency(data: bytes, header: Header) -> bytes:
-    """Convert the transparent color in tRNS to the samples that Pillow compares it with.
+    """Convert the transparent color in tRNS to the scale of the samples that it is compared with.
 
-    Pillow compares it with samples that it has already converted to 8 bits: it scales up 2-bit and
-    4-bit samples. `reduce_to_8_bits` compares 16-bit samples in full.
+    Pillow compares it with 8-bit samples, after scaling up samples of 2 and 4 bits.
+    `reduce_to_8_bits` compares 16-bit samples in full.
     """
     if header.color_type == INDEXED:
         return data
@@ -191,7 +191,7 @@ def decode_result(data: bytes) -> Image.Image:
         try:
             return open_image(data, ("PNG", "JPEG", "WEBP"))
         except Image.DecompressionBombError:
-            raise OutputError(f"A result has more than {MAX_PIXELS:,} pixels, the limit.") from None
+            raise OutputError(f"A result exceeds the limit of {MAX_PIXELS:,} pixels.") from None
 
     try:
         with translate_decoder_errors(

@@ -30,7 +30,7 @@ class SquareImage(NamedTuple):
 
     png: SquarePNG
     inset: Inset | None
-    """Where the image is, if its variations are to be cut back."""
+    """Where the image is in the square, if its variations are to be cut back."""
     fit_step: str
     """How it was made square."""
     scale_step: str
@@ -44,8 +44,8 @@ def make_square(image: Image.Image, fit: Literal["crop", "pad", "keep"]) -> Squa
 
     Args:
         image: An image in any of Pillow's modes. Its color information is applied.
-        fit: "crop" keeps the centered square. "pad" adds bars for people to look at, "keep" bars
-            for engines, and an inset to cut them off.
+        fit: "crop" keeps the centered square. "pad" adds bars for people to look at. "keep" adds
+            bars for engines, and an inset with which they can be cut off.
     """
     inset, fit_step = None, ""
     if fit == "crop" or image.width == image.height:
@@ -73,9 +73,9 @@ def _pad(image: Image.Image, *, is_kept: bool) -> tuple[Image.Image, int, Inset 
     pixels = normalize(image, None, MAX_CONVERTED_SIDE)
     width, height = sorted(image.size, reverse=pixels.width > pixels.height)
     if max(pixels.size) > MAX_CONVERTED_SIDE:
-        # Otherwise, padding a strip of a million by one pixels would take a million rows.
+        # Otherwise, a strip of 1,000,000 x 1 pixels would be padded to a million rows.
         size = scaled_size((width, height), MAX_CONVERTED_SIDE)
-        # Pillow rounds between width and height, and the order depends on its release.
+        # Pillow rounds after resizing one axis. Which one comes first depends on its release.
         pixels = pixels.resize((size[0], pixels.height), Image.Resampling.LANCZOS)
         pixels = pixels.resize(size, Image.Resampling.LANCZOS)
     side, length = max(pixels.size), min(pixels.size)

@@ -1,4 +1,4 @@
-"""Strips of an image: parts of full width that are processed one after the other."""
+"""Strips of an image: full-width parts that are processed one after the other."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from langchain_image_variation.cancellation import check_cancellation
 __all__ = ["strip_boxes", "strips"]
 
 _ROWS = 256
-"""How many rows are processed at a time, so that a large image is not held in memory twice."""
+"""The number of rows to process at a time, so that a large image is not in memory twice."""
 
 
 def strip_boxes(box: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
@@ -28,6 +28,6 @@ def strip_boxes(box: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int,
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield copies of strips of full width, each with the row where it begins."""
+    """Yield copies of full-width strips, each with its first row."""
     for box in strip_boxes((0, 0, *image.size)):
         yield box[1], image.crop(box)

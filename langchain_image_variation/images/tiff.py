@@ -26,17 +26,17 @@ SIGNATURES = (b"II*\0", b"MM\0*", _BIG, b"MM\0+", b"II\0*", b"MM*\0")
 """The first bytes of every TIFF file that Pillow opens."""
 
 MAX_ENTRIES = 8192
-"""A directory may have at most this many entries, because Pillow reads them one at a time. libtiff
-refuses more than 4,096. A segment of Exif has space for 5,461, which corrupt ones may claim."""
+"""The maximum number of entries of a directory, because Pillow reads them one at a time. libtiff
+refuses more than 4,096. A segment of Exif has space for 5,461, which corrupt files may claim."""
 
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 """The number of bytes in a value of each type. Readers ignore entries of other types."""
 
 _BYTES = frozenset({1, 2, 7})
-"""The types whose values Pillow keeps as one string of bytes or characters."""
+"""The types whose values Pillow keeps as a single string of bytes or characters."""
 
 _WHOLE_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q"}
-"""The types of whole numbers that place something, and their codes in `struct`."""
+"""The types of whole numbers that hold offsets and sizes, and their codes in `struct`."""
 
 _WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES, _PLANES = 256, 257, 259, 277, 284
 _ROWS, _STRIPS, _STRIP_SIZES = 278, 273, 279
@@ -62,11 +62,11 @@ class Entry(NamedTuple):
     start: int
     """The offset of the first value in the block."""
     is_inline: bool
-    """Whether the values are in the entry itself."""
+    """Whether the entry itself holds the values."""
 
     @property
     def size(self) -> int:
-        """The number of bytes of all values, 0 if the type is unknown."""
+        """The number of bytes of all values, or 0 if the type is unknown."""
         return self.value_count * _UNITS.get(self.kind, 0)
 
 
@@ -85,7 +85,7 @@ class Directory:
         row = struct.Struct(self._order + ("HHII", "HHQQ")[is_big])
         inline_size = 8 if is_big else 4
         self.entries: list[Entry] = []
-        """The entries, and one more than `MAX_ENTRIES` if there are too many."""
+        """The entries. If there are too many, `MAX_ENTRIES` + 1 of them."""
         if start + number.size > len(block):
             return
         count = min(number.unpack_from(block, start)[0], MAX_ENTRIES + 1)
@@ -102,8 +102,8 @@ class Directory:
     def value_bytes(self) -> int:
         """The maximum number of bytes that Pillow copies for the values.
 
-        Values that overlap are counted each time. Values in the entries are not counted, and
-        neither are values that extend past the block.
+        Values that overlap are counted each time. Values inside entries are not counted, nor are
+        values that extend past the block.
         """
         return sum(
             entry.size
@@ -175,7 +175,7 @@ def _inner_directories(block: bytes, directory: Directory, tag: int) -> Iterator
         for entry in directory.entries
         if entry.tag == tag and entry.value_count == 1 and entry.kind in _WHOLE_NUMBERS
     ]
-    # Of several, Pillow 12.3 reads the last and Pillow 13.0 the first.
+    # If there are several, Pillow 12.3 reads the last one and Pillow 13.0 the first.
     for start in dict.fromkeys([*pointers[:1], *pointers[-1:]]):
         yield Directory(block, start)
 
@@ -186,25 +186,25 @@ class Grid(NamedTuple):
     part_width: int
     part_height: int
     parts: int
-    """The number of parts that the pixels fill, in all planes."""
+    """The number of parts that the pixels fill, counting all planes."""
     planes: int
-    """The number of planes that have parts of their own."""
+    """The number of planes with separate parts."""
     claimed_parts: int
     """The number of parts that the file has, or claims to have."""
 
     @property
     def decoded_pixels(self) -> int:
-        """The number of pixels in all parts of a plane, including those outside the image."""
+        """The number of pixels in all parts of a plane, including pixels outside the image."""
         return self.parts // self.planes * self.part_width * self.part_height
 
 
 class Layout(NamedTuple):
-    """Where the pixels of an image are."""
+    """Where a file keeps the pixels of an image."""
 
     width: int
     height: int
     grids: list[Grid]
-    """Usually one. A file that has strips and tiles may be read in either way."""
+    """Usually one. If a file has strips and tiles, a reader may use either."""
     has_duplicates: bool
     """Whether a tag that the layout depends on occurs twice."""
 
@@ -223,7 +223,7 @@ def read_layout(directory: Directory) -> Layout:
     grids = list[Grid]()
     strips, tiles = directory.find(_STRIPS), directory.find(_TILES)
     if strips is not None:
-        # A strip is cut off at the end of the image, but a tile is not.
+        # A strip ends where the image ends, but a tile does not.
         grids.append(grid(width, min(directory.read_number(_ROWS, height), height), strips))
     if tiles is not None or directory.find(_TILE_WIDTH) or directory.find(_TILE_HEIGHT):
         tile_width = directory.read_number(_TILE_WIDTH, width)

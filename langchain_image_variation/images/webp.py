@@ -4,7 +4,7 @@ __all__ = ["count_chunks", "is_webp"]
 
 
 def is_webp(data: bytes) -> bool:
-    """Return whether a file begins like a WebP file."""
+    """Return whether a file begins as a WebP file does."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
@@ -13,7 +13,7 @@ def count_chunks(data: bytes, limit: int) -> int:
     count, start = 0, 12
     while count < limit and start + 8 <= len(data):
         length = int.from_bytes(data[start + 4 : start + 8], "little")
-        # A chunk with an odd length is followed by a byte of padding.
+        # A chunk of odd length is followed by a padding byte.
         start += 8 + length + length % 2
         count += 1
     return count

@@ -37,47 +37,48 @@ __all__ = [
 ]
 
 MAX_PIXELS = 89_478_485
-"""An image that is decoded may have at most this many pixels: Pillow's own limit, a quarter of a GB
-as RGB samples. Pillow only warns about an image of up to twice as many."""
+"""The maximum number of pixels to decode: Pillow's own limit, a quarter of a GB as RGB samples.
+Pillow only warns about an image with up to twice as many."""
 
 MIN_SIDE = 64
-"""A side of fewer pixels counts as this many in the limit on pixels, because each row costs time
-and memory too. A PNG of 1 x 89,478,485 pixels took 4 seconds and 770 MB."""
+"""A side of fewer pixels counts as this many in the limit on pixels, because each row also costs
+time and memory. A PNG of 1 x 89,478,485 pixels took 4 seconds and 770 MB."""
 
 MAX_READS = 262_144
-"""Pillow may call `read` this many times for a file, or once for every 32 bytes of it. Its readers,
-which are written in Python, take up to 2 microseconds for each. Blocks of GIF files, the smallest
-parts that encoders write, have 255 bytes and take 2 calls."""
+"""Pillow may call `read` this many times for a file, or once per 32 bytes if that is more. Its
+readers are written in Python, and take up to 2 microseconds per call. The smallest parts that
+encoders write, the blocks of GIF files, have 255 bytes and take 2 calls."""
 
 MAX_RLE_PIXELS = 2**24
-"""A BMP image in run lengths may have at most this many pixels, 4096 x 4096, because Pillow decodes
-this format in Python. It is from the time of screens with 256 colors."""
+"""The maximum number of pixels of a run-length encoded BMP image, 4096 x 4096, because Pillow
+decodes this format in Python. It dates from the time of screens with 256 colors."""
 
 MAX_RLE_READS = 2**22
-"""Pillow may call `read` this many times for a BMP image in run lengths, but only about twice for
-each pixel. It calls it twice for each run. Simple encoders write a run for each pixel of noise."""
+"""Pillow may call `read` this many times for a run-length encoded BMP image, but only about twice
+per pixel. It calls `read` twice per run, and simple encoders write a run for each pixel of noise.
+"""
 
 MAX_WEBP_CHUNKS = 16_384
-"""A WebP file may have this many chunks, or one for every 256 bytes, because libwebp keeps a record
-of each. Animations have one for each frame."""
+"""A WebP file may have this many chunks, or one per 256 bytes if that is more, because libwebp
+keeps a record of each. Animations have one chunk per frame."""
 
 MAX_TIFF_PARTS = 16_384
-"""A TIFF image may have this many strips or tiles, or one for every 1,024 pixels of each plane:
-rows of 1,024 pixels, or tiles of 32 x 32. Pillow keeps a record of each, and sets up a decoder.
-Encoders write strips of 8 KB or more, and tiles of at least 64 x 64."""
+"""A TIFF image may have this many strips or tiles, or one per 1,024 pixels of each plane if that is
+more: rows of 1,024 pixels, or tiles of 32 x 32. Pillow keeps a record of each, and sets up a
+decoder for it. Encoders write strips of 8 KB or more, and tiles of at least 64 x 64."""
 
 MAX_TILE_PIXELS = 2**24
-"""The tiles of a TIFF image may have at most this many pixels in total, or four times as many as
-the image. They are decoded in full, even if the image fills only a corner of them."""
+"""The tiles of a TIFF image may have this many pixels in total, or four times as many as the image
+if that is more. A tile is decoded in full, even if the image fills only a corner of it."""
 
 MAX_EXIF_NUMBERS = 262_144
 """The directories of Exif, of an MPO file's index or of a TIFF file may hold at most this many
-numbers, because Pillow makes a Python object of each. The longest list that TIFF 6.0 defines is the
-palette of a 16-bit image, with 196,608 numbers."""
+numbers, because Pillow turns each into a Python object. The longest list that TIFF 6.0 defines is
+the palette of a 16-bit image, with 196,608 numbers."""
 
 MAX_JPEG_TABLE_BYTES = 65_536
 """The quantization tables before the first scan of a JPEG file may have at most this many bytes in
-total, because Pillow parses them in Python. The four tables that a decoder can use have 516."""
+total, because Pillow parses them in Python. A decoder can use four tables, which take 516."""
 
 MAX_JPEG_SCANS = 100
 """A JPEG file may have at most this many scans, because each costs a pass over the whole image,
@@ -110,15 +111,15 @@ Pillow skips them one at a time. Encoders write none, or a few to align a segmen
 
 MAX_HEIF_PIXELS = 4 * MAX_PIXELS
 """The parts of an AVIF or HEIC file that are decoded for its image may have at most this many
-pixels, counting each use of a part. Photos are put together from tiles, which are decoded once and
-then copied, and transparency is a second image. So twice the largest image, and transparency."""
+pixels, counting each use of a part. The tiles of a photo are decoded and then copied into place, so
+they count twice. Transparency is a second image. So a source of the maximum size fits."""
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image that has too many pixels, or too many rows or columns of few pixels.
+    """Refuse an image that has too many pixels, or is too long and narrow.
 
     Raises:
-        InvalidImageError: If it has.
+        InvalidImageError: If it is refused.
     """
     if width * height > MAX_PIXELS:
         raise InvalidImageError(
@@ -137,7 +138,7 @@ def max_reads(data: bytes) -> int:
     """Return how many times Pillow may call `read` for a file."""
     size = bmp.read_run_lengths(data)
     if size is not None:
-        # Each pixel may be a run, and each row has an end.
+        # Each pixel may be a run, and each row has an end mark.
         return min(MAX_RLE_READS, 2 * size.width * size.height + 8 * size.height + 1024)
     return max(MAX_READS, len(data) // 32)
 
@@ -171,8 +172,8 @@ def _check_bmp(data: bytes) -> None:
     size = bmp.read_run_lengths(data)
     if size is not None and size.width * size.height > MAX_RLE_PIXELS:
         raise InvalidImageError(
-            f"image is a BMP file in run lengths of {size.width}x{size.height} pixels; the limit "
-            f"is {MAX_RLE_PIXELS:,} pixels. Save it as a PNG file."
+            f"image is a run-length encoded BMP file of {size.width}x{size.height} pixels; the "
+            f"limit is {MAX_RLE_PIXELS:,} pixels. Save it as a PNG file."
         )
 
 
@@ -180,7 +181,7 @@ def _check_webp(data: bytes) -> None:
     limit = max(MAX_WEBP_CHUNKS, len(data) // 256)
     if webp.count_chunks(data, limit + 1) > limit:
         raise InvalidImageError(
-            f"image is a WebP file with more than {limit:,} chunks, the limit. Save it again with "
+            f"image is a WebP file that exceeds the limit of {limit:,} chunks. Save it again with "
             "fewer frames."
         )
 
@@ -197,8 +198,9 @@ def _check_heif(data: bytes) -> None:
         )
     if structure.decoded_pixels > MAX_HEIF_PIXELS:
         raise InvalidImageError(
-            f"image is an AVIF or HEIC file whose parts have {structure.decoded_pixels:,} pixels; "
-            f"the limit is {MAX_HEIF_PIXELS:,}. Export it as PNG or JPEG."
+            "image is an AVIF or HEIC file whose parts have a total of "
+            f"{structure.decoded_pixels:,} pixels; the limit is {MAX_HEIF_PIXELS:,}. Export it as "
+            "PNG or JPEG."
         )
     for block in structure.exif:
         _check_directories(block, "an AVIF or HEIC file whose metadata")
@@ -211,7 +213,7 @@ def _check_tiff(data: bytes) -> None:
     layout = tiff.read_layout(directories[0])
     if layout.has_duplicates:
         raise InvalidImageError(
-            "image is a TIFF file that states its size or the place of its pixels twice. "
+            "image is a TIFF file that states its size or the location of its pixels twice. "
             "Save it again."
         )
     for grid in layout.grids:
@@ -240,14 +242,14 @@ def _check_grid(grid: tiff.Grid, pixels: int) -> None:
 
 
 def _check_jpeg_parts(data: bytes, jpeg_parts: Sequence[tuple[int, int]]) -> None:
-    """Refuse JPEG parts whose scans read too many samples. Several parts may share their bytes."""
+    """Refuse JPEG parts whose scans read too many samples. Several parts may share bytes."""
     parts = Counter(jpeg_parts)
-    # libtiff reads a part without a length up to the end of the file.
+    # If a part has no length, libtiff reads up to the end of the file.
     files = {(start, size): data[start : start + size if size else None] for start, size in parts}
     if sum(len(file) for file in files.values()) > MAX_EXIF_OVERLAP * len(data):
         raise InvalidImageError(
             "image is a TIFF file whose strips or tiles overlap more than "
-            f"{MAX_EXIF_OVERLAP} times, the limit. Save it again."
+            f"{MAX_EXIF_OVERLAP} times. Save it again."
         )
     samples = sum(
         count * sum(jpeg.count_scanned_samples(jpeg.read_segments(files[part])))
@@ -266,17 +268,17 @@ def _check_directories(block: bytes, subject: str) -> list[tiff.Directory]:
 
     Args:
         block: A TIFF file, or a block of the same form.
-        subject: What the message says before the limit that is exceeded.
+        subject: The part of the message that comes before the exceeded limit.
     """
     directories = list(tiff.read_directories(block))
     if any(len(directory.entries) > tiff.MAX_ENTRIES for directory in directories):
         raise InvalidImageError(
-            f"image is {subject} directory has more than {tiff.MAX_ENTRIES:,} entries, the limit. "
+            f"image is {subject} directory exceeds the limit of {tiff.MAX_ENTRIES:,} entries. "
             "Save it again without its metadata."
         )
     if sum(directory.value_bytes for directory in directories) > MAX_EXIF_OVERLAP * len(block):
         raise InvalidImageError(
-            f"image is {subject} values overlap more than {MAX_EXIF_OVERLAP} times, the limit. "
+            f"image is {subject} values overlap more than {MAX_EXIF_OVERLAP} times. "
             "Save it again without its metadata."
         )
     numbers = sum(directory.numbers for directory in directories)

@@ -46,16 +46,16 @@ __all__ = [
 T = TypeVar("T")
 
 _WRITERS = 4
-"""How many files are written at once. Writing four takes a disk little longer than writing one."""
+"""The number of files to write at once. Writing four takes a disk little longer than one."""
 
 Place: TypeAlias = Callable[[str, bytes], bytes | None]
-"""Writes a file by name and atomically, unless the name is taken. Returns the content under that
-name: the new bytes, the existing bytes, or None if it is not a file or may not be read. May raise
+"""Writes a file atomically under a name, unless the name is taken. Returns the content under that
+name: the new bytes, the existing bytes, or None if it is not a readable file. May raise
 an `OutputError`."""
 
 
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
-    """Create a folder for results and its parents, and check that files can be written to it.
+    """Create a folder for results, with its parents, and check that it is writable.
 
     Raises:
         OutputError: If it cannot be created, is not a folder, or is not writable.
@@ -107,11 +107,11 @@ class SavedImage:
 def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
     """Return a response whose images have the shape of their source, without its bars.
 
-    The longer side of each image stays as it is. If the source has no `inset`, the response is
-    returned unchanged. Otherwise the images are new PNG files, and what the response says about
-    their `size` and `output_format` is left out. An image at an https URL becomes a `data:` URL,
+    The longer side of each image does not change. If the source has no `inset`, the response is
+    returned as it is. Otherwise the images are new PNG files, and the response no longer has `size`
+    and `output_format`. An image at an https URL becomes a `data:` URL,
     because the file at that URL still has its bars. An entry that is not a readable image is kept,
-    and raises its error when it is read or saved.
+    and raises its error when you read or save it.
 
     Args:
         response: The response of an engine.
@@ -129,7 +129,7 @@ def _cut_image_back(image: Variation, inset: Inset) -> Variation:
     except ImageVariationError:
         return image
     cut_image = image.model_copy()
-    # More compression would take longer than the engine.
+    # Stronger compression would take longer than the engine.
     cut_image.set_png(encode(pixels, compress_level=1))
     if cut_image.url is not None:
         cut_image.use_data_url()
@@ -161,8 +161,8 @@ def save_images(
             has no `{hash}`, and a file of that name has other content, the hash is added.
         format: The format of the files: "png", "jpeg" or "webp". The hash in a name covers the
             pixels of the file, so it depends on the format.
-        quality: The quality of JPEG and WebP, 1 to 100. By default, a result that the engine's
-            server sent in this format is kept as it is, and others get a quality of 90.
+        quality: The quality of JPEG and WebP, 1 to 100. By default, a result that already has this
+            format is kept as it is, and others get a quality of 90.
 
     Raises:
         InvalidRequestError: If `template`, `format` or `quality` is not valid, or `template` would
@@ -199,7 +199,7 @@ def place_images(
     file_format: FileFormat = _PNG,
     concurrent: bool = False,
 ) -> list[PlacedImage]:
-    """Do the same as `save_images`, but write the files with `place`.
+    """Save images as `save_images` does, but write the files with `place`.
 
     Args:
         response: See `save_images`.
@@ -262,7 +262,7 @@ def place_pixels(
     place: Place,
     file_format: FileFormat,
 ) -> tuple[str, bytes]:
-    """Write a file by the first name that no other content has.
+    """Write a file under the first name that is not taken by other content.
 
     Args:
         data: The bytes of the file.
@@ -276,7 +276,7 @@ def place_pixels(
         The file's name and its content: `data`, or the bytes of an existing file with these pixels.
 
     Raises:
-        OutputError: If the file cannot be written, or if all names have other content.
+        OutputError: If the file cannot be written, or if all names are taken by other content.
     """
     file = ""
     for name in names:
@@ -290,7 +290,7 @@ def place_pixels(
 
 
 def _start(jobs: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
-    """Start jobs in other threads, and return a function for each that waits for its result."""
+    """Start jobs in other threads. Return a function for each, which waits for its result."""
     try:
         return [_writers.submit(job).result for job in jobs]
     except RuntimeError:
@@ -302,12 +302,12 @@ def _new_writers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_WRITERS - 1, thread_name_prefix="image-variation-writer")
 
 
-# Kept, because starting a thread takes as long as writing an image. Threads start when needed.
+# Kept, because starting a thread takes as long as writing an image.
 _writers = _new_writers()
 
 
 def _replace_writers() -> None:
-    """Make new writers in a forked child, which does not have the threads of its parent."""
+    """Create new writers in a forked child, which does not have its parent's threads."""
     global _writers
     _writers = _new_writers()
 

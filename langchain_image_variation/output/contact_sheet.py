@@ -20,7 +20,7 @@ from langchain_image_variation.source import Source
 __all__ = ["THUMBNAIL_SIDE", "ContactSheet"]
 
 THUMBNAIL_SIDE = 512
-"""The largest width and height of a thumbnail, in pixels."""
+"""The maximum width and height of a thumbnail, in pixels."""
 
 _GAP, _CAPTION = 8, 20
 _MIN_CELL_WIDTH = 30
@@ -35,7 +35,7 @@ class ContactSheet:
         source: The source image. A `Source` is shown without the bars of `fit="keep"`.
         response: The response of an engine, or of `cut_back`.
         tile: The longer side of each image on the sheet, in pixels.
-        columns: The images per row. By default 4, or 5 if there are exactly 5 images.
+        columns: The number of images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
         OutputError: If an entry of the response is not a readable image.
@@ -116,13 +116,13 @@ def _decode_scaled(
         original = decode(source.png)
         if source.inset is not None:
             original = source.inset.cut_out(original)
-    # Results may be much larger than a tile, so no two of them are in memory at once.
+    # Results may be much larger than a tile, so only one of them is in memory at a time.
     variations = (_scale(decode_result(image.read()), tile) for image in response.data)
     return [_scale(original, tile), *variations]
 
 
 def _scale(image: Image.Image, tile: int) -> Image.Image:
-    """Scale an image until its longer side has `tile` pixels. No side becomes 0."""
+    """Scale an image until its longer side has `tile` pixels, and the other at least one."""
     longer = max(image.size)
     size = (-(-tile * image.width // longer), -(-tile * image.height // longer))
     return image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
@@ -137,7 +137,7 @@ def _thumbnail_tile(images: Sequence[Image.Image], columns: int) -> int:
 
     Args:
         images: The images, each with a longer side of `THUMBNAIL_SIDE` pixels.
-        columns: The images per row.
+        columns: The number of images per row.
     """
     rows = -(-len(images) // columns)
     width = (THUMBNAIL_SIDE - _GAP) // columns - _GAP
@@ -154,7 +154,7 @@ def _cell_size(images: Sequence[Image.Image]) -> tuple[int, int]:
 
 
 def _draw_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Draw images, which are already as large as on the sheet, and number them."""
+    """Draw images, which already have their size on the sheet, and number them."""
     # Imported here because few programs draw a sheet, and every import delays the tool.
     from PIL import ImageDraw, ImageFont
 

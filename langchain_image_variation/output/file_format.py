@@ -48,7 +48,7 @@ class FileFormat:
         check_whole_number("quality", self.quality, 1, 100)
         if self.name == "png":
             raise InvalidRequestError(
-                "quality does not apply to PNG, which loses nothing. Choose JPEG or WebP.",
+                "quality does not apply to PNG, which is lossless. Choose JPEG or WebP.",
                 param="quality",
             )
 
@@ -75,13 +75,13 @@ class FileFormat:
         if self.quality is None and recognize_supported(data) == self.name.upper():
             return data, image
         data = self.encode(image)
-        # Its pixels are not those that were encoded.
+        # Its pixels differ from those that were encoded.
         return data, decode_result(data)
 
     def encode(self, image: Image.Image) -> bytes:
         """Return an image in a plain mode as a file without metadata.
 
-        JPEG has no transparency, so it shows the image on white.
+        JPEG has no transparency, so the image is put on white.
         """
         if self.name == "png":
             return encode(image)

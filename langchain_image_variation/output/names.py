@@ -19,13 +19,13 @@ __all__ = [
 ]
 
 DEFAULT_TEMPLATE = "{stem}-{hash}-{index}"
-"""Names the same pixels alike on every machine, and different pixels differently."""
+"""Gives the same pixels the same name on every machine, and different pixels different names."""
 
 SHEET = "sheet"
 """The index of a contact sheet."""
 
 RESULT_NAME = re.compile(r"\w[\w.-]{0,39}-[0-9a-f]{8,64}-[0-9]+\.png")
-"""Matches the names of PNG files in `DEFAULT_TEMPLATE`. No file system treats them specially."""
+"""Matches the names of PNG files from `DEFAULT_TEMPLATE`. No file system treats them specially."""
 
 _FIELDS = ("stem", "index", "seed", "hash")
 _NUMBERS = ("index", "seed")
@@ -34,19 +34,19 @@ _LITERAL = re.compile(r"[\w. -]*")
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)", re.IGNORECASE)
 _STEM_LENGTH = 40
 _STEM_BYTES = 100
-"""Encrypted file systems, such as eCryptfs, have names of at most 143 bytes."""
+"""Encrypted file systems such as eCryptfs allow names of at most 143 bytes."""
 _HASH_LENGTHS = (8, 16, 64)
 _MAX_NAME_BYTES = 255
 """The longest file name that the common file systems of Linux, macOS and Windows allow."""
 _DEVICE_NAME = re.compile(r"(?:aux|con|nul|prn|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.ASCII)
-"""Names that Windows gives to devices, whatever their suffix."""
+"""Names that Windows reserves for devices, with any suffix."""
 _LONGEST_SEED = 2**64
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
-# The end of the name of a result. A number that could be a date is not taken for a hash.
+# The end of a result's name. A number that could be a date does not count as a hash.
 _HASH_AND_INDEX = re.compile(rf"-(?!{_DATE}-)[0-9a-f]{{8,64}}-(\d+|{SHEET})$")
 
 DATED_NAME = re.compile(rf".*-{_DATE}-[0-9]+\.png", re.DOTALL)
-"""Matches names whose hash could be a date, because they may be a user's own images."""
+"""Matches names whose hash could be a date. They may belong to a user's own images."""
 
 
 class NameTemplate:
@@ -56,7 +56,7 @@ class NameTemplate:
         text: Letters, digits, spaces, dots, dashes and underscores, and these fields: `{stem}`,
             the source's name; `{index}`, the number of the image from 1; `{seed}`, the seed of the
             image, or "none" if the engine reports none; and `{hash}`, a hash of its pixels. Numbers
-            may be filled with zeros to a width, as in `{index:02}`.
+            may be padded with zeros to a width, as in `{index:02}`.
 
     Raises:
         InvalidRequestError: If it is empty, has other characters or fields, begins with a dot, a
@@ -71,7 +71,7 @@ class NameTemplate:
                 for literal, field, width, conversion in Formatter().parse(text)
             ]
         except ValueError:
-            raise self._error("has a brace without its partner") from None
+            raise self._error("has an unmatched brace") from None
         self.fields = {field for _, field, _, _ in self._parts if field is not None}
         for literal, field, width, conversion in self._parts:
             if not _LITERAL.fullmatch(literal):
@@ -84,14 +84,14 @@ class NameTemplate:
                 fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
                 raise self._error(f"has an unknown field; the fields are {fields}")
             if width and (field not in _NUMBERS or not _WIDTH.fullmatch(width)):
-                raise self._error("may set a width for numbers only, such as {index:02}")
+                raise self._error("may set a width only for numbers, as in {index:02}")
         if not text or text[0] in ".- " or text[-1] in ". ":
             raise self._error("must begin and end with a letter, a digit or a field")
         if _SUFFIX.fullmatch(os.path.splitext(text)[1]):
             raise self._error("must not have a suffix, which depends on the format of the file")
 
     def check(self, stems: Sequence[str], n: int) -> None:
-        """Check that each image gets a name that no other one has, and that no name is too long.
+        """Check that each image gets a unique name, and that no name is too long.
 
         Args:
             stems: The name of each source, at least one.
@@ -121,7 +121,7 @@ class NameTemplate:
                 raise self._error(f"gives names longer than {_MAX_NAME_BYTES} bytes; shorten it")
 
     def names(self, stem: str, digest: str, index: int | str, seed: int | None) -> Iterator[str]:
-        """Yield names for an image, without suffix. Use the first that no other content has.
+        """Yield names for an image, without suffix. Use the first one that is not taken.
 
         The second and third differ from the first in the number of digits of the hash, which is
         added if the template has none.
@@ -157,9 +157,9 @@ class NameTemplate:
 def safe_name(name: str) -> str:
     """Return the stem of the file names of results, from the name of their source.
 
-    The hash and index of an earlier result are dropped. What could confuse a file system, a
-    terminal or a shell is replaced, so the stem never begins with a dot or a dash. Long names are
-    cut. The same name gives the same stem on every machine.
+    The hash and index of an earlier result are dropped. Characters that could confuse a file
+    system, a terminal or a shell are replaced, so the stem never begins with a dot or a dash. Long
+    names are cut. The same name gives the same stem on every machine.
     """
     # macOS decomposes accented letters in file names.
     name = unicodedata.normalize("NFC", _HASH_AND_INDEX.sub("", name))

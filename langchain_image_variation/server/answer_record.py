@@ -1,8 +1,8 @@
 """Records of answers in the store's folder, which all processes that share the folder can read.
 
-The record of an `Idempotency-Key` is a file. The process that makes the answer locks the file, and
-writes the answer to it at the end. If the process ends before that, however it ends, the system
-frees the lock, and another process makes the answer.
+The record of an `Idempotency-Key` is a file. The process that makes the answer locks the file until
+it has written the answer. If that process ends early for any reason, the system frees the lock, and
+another process makes the answer.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ LOGGER = logging.getLogger("langchain_image_variation.server")
 
 _SUFFIX = ".answer"
 _MAX_SECONDS_TO_ANSWER = 24 * 3600.0
-"""How long the file of an answer in progress is kept. The lock alone says whether it is still being
-made, so this is only a bound for files that killed processes leave."""
+"""How long the file of an answer in progress is kept. Only the lock says whether the answer is
+still being made, so this matters only for files that killed processes leave behind."""
 _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 0.5
-"""How long to wait for another process's answer before looking again, in seconds: at first, and at
-most. A lock tells nobody when it becomes free."""
+"""How long to wait before checking again whether another process has finished its answer, in
+seconds: at first, and at most. A lock gives no notice when it becomes free."""
 
 
 class RecordedAnswer(NamedTuple):
@@ -49,7 +49,7 @@ class AnswerRecords:
 
     Args:
         folder: The folder.
-        engine: A text that tells engines apart. Servers with different engines share no answers.
+        engine: A text that identifies the engine. Servers with different engines share no answers.
     """
 
     def __init__(self, folder: StoreFolder, engine: str) -> None:
@@ -63,11 +63,11 @@ class AnswerRecords:
         """Open the record of a key, and keep other processes away from it until the block ends.
 
         If another process is making the answer, this waits for it. If the folder cannot hold
-        records now, the record is empty and stays so.
+        records now, the record is empty and stays empty.
 
         Args:
             key: What requests for this answer have in common.
-            queue_place: Entered while this waits. May refuse to wait.
+            queue_place: Entered while this waits. It may refuse to let it wait.
         """
         name = self._folder.sign(f"{self._engine}\n{key}")
         record = AnswerRecord(self._folder, name)
@@ -86,7 +86,7 @@ class AnswerRecords:
 class AnswerRecord:
     """The record of one key.
 
-    Threads may use it even while another one closes it, because a cancelled request cannot stop
+    Threads may use the record while another one closes it, because a cancelled request cannot stop
     its threads.
 
     Args:
@@ -134,7 +134,7 @@ class AnswerRecord:
                     os.close(descriptor)
 
     def write(self, digest: str, body: bytes, seconds: float) -> None:
-        """Write the answer. Without room for it, only this process remembers it.
+        """Write the answer. If there is no room for it, only this process remembers it.
 
         Args:
             digest: A hash of the request.
@@ -157,7 +157,7 @@ class AnswerRecord:
                 LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
 
     def close(self) -> None:
-        """Let other processes open the record. Without an answer, its file is removed."""
+        """Let other processes open the record. If it has no answer, its file is removed."""
         with self._lock:
             self._is_closed = True
             if self._descriptor is None:
@@ -179,7 +179,7 @@ class AnswerRecord:
         return RecordedAnswer(digest, body, seconds) if is_complete and seconds > 0 else None
 
     def _is_file(self, descriptor: int) -> bool:
-        """Return whether the record's file is this one, and not one that was removed."""
+        """Return whether the record's file is still this one."""
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         return False

@@ -1,4 +1,4 @@
-"""The answer to a request for variations, as a response."""
+"""The response that carries the answer to a request for variations."""
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -9,10 +9,10 @@ _PIECE_BYTES = 256 * 1024
 
 
 class AnswerResponse(Response):
-    """Sends the body of an answer in pieces, each once the client has read most of the one before.
+    """Sends the body of an answer piece by piece, as the client reads it.
 
-    An answer can have 40 MB, and many requests with the same `Idempotency-Key` share one. Given the
-    whole body at once, an ASGI server keeps a copy for each client that does not read it.
+    An answer can have 40 MB, and many requests with the same `Idempotency-Key` may share it. If an
+    ASGI server gets the whole body at once, it keeps a copy for each client that does not read it.
     """
 
     media_type = "application/json"

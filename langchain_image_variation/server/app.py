@@ -41,7 +41,7 @@ from langchain_image_variation.server.uploads import DEFAULT_TOTAL_UPLOAD_BYTES,
 __all__ = ["PIXELS_PER_WORKER", "create_app"]
 
 PIXELS_PER_WORKER = 4_000_000
-"""The pixels of a photo that has almost the 4 MB that an image may have."""
+"""The pixels of a photo whose PNG has almost 4 MB, the most that an image may have."""
 
 
 def create_app(
@@ -80,22 +80,22 @@ def create_app(
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors.
         queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
-            client has filled the queue, a request of another takes the place of its latest.
-        store_dir: The folder of the images that clients get as URLs, and of the answers to requests
-            with an `Idempotency-Key`. Several processes may share it. By default, a folder in the
-            user's cache.
-        store_max_bytes: The maximum size of all files in that folder together, in bytes. The oldest
-            are removed first. They are also removed if the disk is full. If that is not enough,
-            requests for URLs get a 503 before the engine is called.
+            client has filled the queue, a request from another client replaces its latest one.
+        store_dir: The folder for images that clients get as URLs, and for answers to requests with
+            an `Idempotency-Key`. Several processes may share it. By default, a folder in the user's
+            cache.
+        store_max_bytes: The maximum total size of the files in that folder, in bytes. The oldest
+            are removed first, also if the disk is full. If that is not enough, requests for URLs
+            get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
         max_pixels: The maximum number of pixels of an uploaded image. Decoding takes about 8 bytes
             per pixel. Larger images get a 400.
-        total_pixels: The maximum number of pixels of all images that the engine works on at the
-            same time. Requests wait until theirs fit. By default, `max_pixels`, or 4 million per
+        total_pixels: The maximum total pixels of the images that the engine works on at the same
+            time. A request waits until its image fits. By default, `max_pixels`, or 4 million per
             worker if that is more.
-        total_upload_bytes: The maximum size of all uploads that are being received or wait for
-            their answer together, in bytes, of which one client gets half. Requests wait until
-            theirs fit, and get a 429 after `upload_timeout`.
+        total_upload_bytes: The maximum total size of all uploads from their arrival to their
+            answer, in bytes. One client gets at most half. A request waits until its upload fits,
+            and gets a 429 after `upload_timeout`.
 
     Raises:
         InvalidRequestError: If a setting is out of range. `param` names it.
@@ -183,7 +183,7 @@ async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
 
 
 def _default_store_dir() -> Path:
-    # Without a home folder, platformdirs raises an error, or older versions return "~".
+    # Without a home folder, platformdirs raises an error. Older versions return "~".
     with suppress(RuntimeError):
         path = platformdirs.user_cache_path("langchain-image-variation", appauthor=False)
         if path.is_absolute():

@@ -7,14 +7,15 @@ from starlette.requests import Request
 __all__ = ["client_of"]
 
 _SITE_BITS = 64
-"""One site has at least the addresses with this many leading bits in common (RFC 6177)."""
+"""Addresses that share this many leading bits belong to one site (RFC 6177)."""
 
 
 def client_of(request: Request) -> str:
     """Return a text that identifies the client of a request: its network address.
 
-    All clients use the same API key, if any, so it does not tell them apart. Headers such as
-    `X-Forwarded-For` count only if the ASGI server is told to trust the proxy that sends them.
+    All clients use the same API key, if any, so the key does not identify them. Headers such as
+    `X-Forwarded-For` count only if the ASGI server is configured to trust the proxy that sends
+    them.
     """
     host = request.client.host if request.client is not None else ""
     try:

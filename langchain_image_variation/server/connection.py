@@ -1,14 +1,15 @@
-"""Connections: what a client may cost before its request reaches the app.
+"""Connections: limits on what a client may cost before its request reaches the app.
 
-A connection is closed when it is idle, when there are too many, or when its client sends a body in
-tiny chunks or very many headers.
+A connection is closed if it is idle, if there are too many, or if its client sends a body in tiny
+chunks or too many headers.
 
-uvicorn waits forever for the head of a request, and for a client that does not read its answer. Its
-`limit_concurrency` is not used because it counts a connection only once a request has arrived, logs
-a line for each refusal, and refuses in plain text without `Retry-After`, before the body is read.
+uvicorn waits forever for the head of a request, and for a client that does not read its answer. We
+do not use its `limit_concurrency`, because it counts a connection only once a request has arrived,
+logs a line for each refusal, and refuses in plain text without `Retry-After`, before the body is
+read.
 
-A client that closes its sending side before it has the answer counts as gone. While the answer is
-being made, the two cannot be told apart.
+A client that closes its sending side before it has the answer counts as gone, because the two look
+the same while the answer is being made.
 """
 
 import asyncio
@@ -32,23 +33,23 @@ __all__ = [
 ]
 
 CROWDED_KEY = "crowded"
-"""A key in the state of requests that must be refused because there are too many connections."""
+"""Set in the state of requests that must be refused because there are too many connections."""
 
 MIN_MEAN_CHUNK_BYTES = 64
-"""The minimum mean size of a body's chunks, in bytes, after the first `FREE_CHUNKS`.
+"""The minimum average size of a body's chunks, in bytes, after the first `FREE_CHUNKS`.
 
-h11 takes several microseconds per chunk, however small it is, and serves nobody else meanwhile: a
-few megabytes in one-byte chunks took 20 seconds. Clients send chunks of 8 KB and more. Those that
-send a file line by line still have 256 bytes per chunk."""
+h11 takes several microseconds per chunk, however small, and the server does nothing else meanwhile:
+a few megabytes in one-byte chunks took 20 seconds. Clients send chunks of 8 KB or more. Even a
+client that sends an image file line by line has 256 bytes per chunk."""
 
 MAX_HEADERS = 100
 """The maximum number of headers of a request, as in Apache. Browsers send about 20."""
 MAX_HEAD_BYTES = 16 * 1024
-"""The maximum length of a request's headers together, in bytes: h11's own limit."""
+"""The maximum total length of a request's headers, in bytes: h11's own limit."""
 
 FREE_CHUNKS = 1024
-"""How many chunks of a body may be of any size."""
-# As h11 sees it. The line break before it ends the last header.
+"""The number of chunks of a body that may have any size."""
+# As h11 defines it. The line break before it ends the last header.
 _HEAD_END = re.compile(rb"\n\r?\n")
 _MIN_BYTES = 64 * 1024
 """How much of an answer a client must read for the connection not to be idle."""
@@ -81,7 +82,7 @@ class Connection(H11Protocol):
         self._dropped_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        """Serve the connection, unless there are far too many."""
+        """Serve the connection, unless the limit is far exceeded."""
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
             self._is_crowded = True
@@ -99,23 +100,23 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def handle_events(self) -> None:
-        """Handle what the parser has found, and refuse what takes it too long."""
+        """Handle what the parser has found. Refuse a request that takes too long to parse."""
         super().handle_events()
         if self.conn.refusal is not None and not self._is_refused:
             self._refuse(self.conn.refusal)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
+        """Refuse a request that is not HTTP."""
         self._refuse(InvalidRequestError(msg))
 
     def _refuse(self, error: InvalidRequestError) -> None:
         """Answer a request that does not reach the app, and close the connection.
 
-        What still arrives is dropped for a while without being parsed. If the connection were
-        closed at once, it would be reset, and the client could lose the answer.
+        Before that, further data is dropped for a while without being parsed. If the connection
+        were closed at once, it would be reset, and the client could lose the answer.
         """
         self._is_refused = True
-        # If an answer was started, the client gets that one.
+        # An answer that has been started is not interrupted.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = ErrorResponse.from_exception(error).to_json().encode()
             headers = [
@@ -128,14 +129,14 @@ class Connection(H11Protocol):
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         if self.cycle is not None:
-            # To the app, the client has gone.
+            # For the app, the client is gone.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.flow.resume_reading()
         self.loop.call_later(_MAX_DROPPING_SECONDS, self.transport.abort)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Ignore the request for another protocol, as RFC 9110 allows, without two log lines."""
+        """Ignore a request for another protocol, as RFC 9110 allows, without two log lines."""
 
     def resume_writing(self) -> None:
         """Continue once the client has read some of the answer."""
@@ -170,7 +171,7 @@ class Connection(H11Protocol):
 
 
 class _Parser(h11.Connection):
-    """Parses the requests of one connection, and stops at those that take too long to parse."""
+    """Parses the requests of one connection, and stops at one that takes too long to parse."""
 
     refusal: InvalidRequestError | None = None
     """Why the parser has stopped."""
@@ -191,14 +192,14 @@ class _Parser(h11.Connection):
         return event
 
     def _check_head(self) -> None:
-        # h11 limits the length of a head only while its end has not arrived.
+        # h11 limits the length of a head only until its end has arrived.
         data = self.trailing_data[0]
         end = _HEAD_END.search(data)
         length = len(data) if end is None else end.start()
         if length > MAX_HEAD_BYTES or data.count(b"\n", 0, length) > MAX_HEADERS:
             self.refusal = InvalidRequestError(
-                f"The request has more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES:,} bytes of "
-                "them. Send fewer."
+                f"The request has more than {MAX_HEADERS} headers, or more than "
+                f"{MAX_HEAD_BYTES:,} bytes of headers. Send fewer."
             )
             self.refusal.status_code = 431
 

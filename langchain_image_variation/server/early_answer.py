@@ -1,12 +1,12 @@
 """Answers that are sent before the body of the request has ended.
 
-A request that is refused for its head (its key, its path, a full queue) is answered before its body
-is read. If the rest of the body is short, it is then read so that the connection can be kept.
+If the key or path of a request is wrong, or the queue is full, the request is answered before its
+body is read. If the body is short, the rest of it is then read, so that the connection can be kept.
 
-Otherwise the connection is closed, but not at once: if a connection is closed while unread data is
-still arriving, it is reset, and many clients then lose an answer that they have not read yet (RFC
-9112, section 9.6). So the answer is sent, the rest of the body is read and dropped for a while, and
-only then is the connection closed.
+Otherwise the connection is closed, but not at once. If a connection is closed while data is still
+arriving, it is reset, and many clients lose an answer that they have not read yet (RFC 9112,
+section 9.6). So the server sends the answer, reads and drops the rest of the body for a while, and
+only then closes the connection.
 """
 
 import math
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["EarlyAnswer"]
 
 _MAX_KEPT_BYTES = 64 * 1024
-"""The length of a body that is read before its answer. uvicorn reads as much before it looks."""
+"""The maximum length of a body that is read to the end. uvicorn buffers as much in any case."""
 _MAX_KEPT_SECONDS = 1.0
 _MAX_BYTES = 32 * 1024 * 1024
 _MAX_SILENT_SECONDS = 5.0
@@ -73,13 +73,13 @@ class EarlyAnswer:
 
 
 def _body_length(scope: Scope) -> float:
-    """Return the length of a body in bytes: infinity if it is sent in chunks."""
+    """Return the length of a body in bytes, or infinity if it is sent in chunks."""
     length = 0.0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":
             return math.inf
         if name == b"content-length":
-            # A server has checked it, but another one may be less strict than uvicorn.
+            # uvicorn has checked it, but another server may be less strict.
             length = float(value) if value.isdigit() else math.inf
     return length
 

@@ -1,7 +1,7 @@
 """What wraps every request: an ID, its duration, a line in the log, and errors as answers.
 
-Before everything else, the `Host` of a request is checked. Every error becomes an error body with
-all four keys. An unexpected error shows no internals.
+First of all, the `Host` of a request is checked. Every error becomes an error body with all four
+keys. The body of an unexpected error shows no internals.
 """
 
 import logging
@@ -89,7 +89,7 @@ class Envelope:
             self._log(scope, status, seconds, request_id)
 
     def _refuse(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that is refused whatever it asks for."""
+        """Return the answer to a request that is refused no matter what it asks for."""
         try:
             self._access.check_host(Request(scope))
         except PermissionDeniedError as error:

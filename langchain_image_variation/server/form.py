@@ -77,7 +77,7 @@ async def read_form(
 
 
 def max_body_length(request: Request) -> int:
-    """Return the length that the body of a request may have, in bytes."""
+    """Return the maximum length of a request's body, in bytes."""
     length = _content_length(request)
     return MAX_BODY_BYTES if length is None else min(length, MAX_BODY_BYTES)
 
@@ -123,11 +123,11 @@ def _validate(
     png = SquarePNG(image)
     if png.side**2 > max_pixels:
         raise InvalidImageError(
-            f"image is {png.side}x{png.side} pixels; this server accepts {max_pixels:,} pixels, "
-            f"which is {math.isqrt(max_pixels)}x{math.isqrt(max_pixels)}. Scale it down first."
+            f"image is {png.side}x{png.side} pixels; this server accepts up to {max_pixels:,} "
+            f"pixels ({math.isqrt(max_pixels)}x{math.isqrt(max_pixels)}). Scale it down first."
         )
     values = {name: value for name, value in fields.items() if name not in option_names}
-    # Any other text stays a string, and the error shows it.
+    # Any other text stays a string, so that the error shows it.
     whole_numbers = {"n": int(values["n"])} if _WHOLE_NUMBER.fullmatch(values.get("n", "")) else {}
     request = CreateImageVariationRequest.model_validate({**values, **whole_numbers, "image": png})
     options = {name: _option(name, fields[name]) for name in option_names if name in fields}
@@ -135,7 +135,7 @@ def _validate(
 
 
 def _option(name: str, text: str) -> int | float | str:
-    """Return the number that a field contains, or any other text as it is."""
+    """Return the number that a field contains, or its text if it is not a number."""
     if _WHOLE_NUMBER.fullmatch(text):
         return int(text)
     if _LONG_NUMBER.fullmatch(text):

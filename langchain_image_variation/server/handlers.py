@@ -235,7 +235,7 @@ class Handlers:
                 return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
     def _room(self, request: CreateImageVariationRequest) -> AbstractAsyncContextManager[None]:
-        """Make sure, before the engine works, that the store has room for its images."""
+        """Make sure that the store has room for the images before the engine makes them."""
         if request.response_format == "url":
             return self._store.reserve(request.n, request.side)
         return nullcontext()
@@ -292,9 +292,9 @@ class Handlers:
         return str(request.base_url.replace(path=_root_path(request)))
 
     def _answer_owner(self, request: Request) -> str:
-        """Return a text that tells apart who may get the same answers.
+        """Return a text that is equal for requests that may share an answer.
 
-        It is the key or, if none is checked, also the address.
+        It is the key, and also the address if the server has no key.
         """
         key = request.headers.get("authorization", "")
         if self._access.requires_key or request.client is None:
@@ -311,7 +311,7 @@ class Handlers:
 
 
 def _engine_name(engine: VariationEngine | AsyncVariationEngine) -> str:
-    """Return a text that tells engines apart, as far as they state their settings."""
+    """Return a text that identifies the engine, as far as it states its settings."""
     kind = type(engine)
     return f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
 

@@ -18,7 +18,7 @@ from langchain_image_variation.server.form import VariationForm
 __all__ = ["DAY", "MAX_ANSWER_BYTES", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
 
 QueuePlace = Callable[[], AbstractContextManager[object]]
-"""Entered while a request waits. May refuse it."""
+"""Entered while a request waits. It may refuse the request."""
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
@@ -45,13 +45,13 @@ class Answer:
 class Idempotency:
     """Remembers the answers to requests with an `Idempotency-Key`.
 
-    Failures are not remembered, so clients can try again. If there are too many answers, or they
+    Failures are not remembered, so clients can try again. If there are too many answers, or if they
     take too much memory, the oldest are forgotten.
 
     Args:
-        max_bytes: The maximum size of all answers in memory together, in bytes.
-        records: Where answers are shared with other processes. By default, they are not shared.
-        clock: Returns the time in seconds, by which the URLs in answers expire too.
+        max_bytes: The maximum total size of the answers in memory, in bytes.
+        records: Shares answers with other processes. By default, they are not shared.
+        clock: Returns the time in seconds. The URLs in answers must expire by the same clock.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Idempotency:
     ) -> AsyncIterator[Answer]:
         """Yield the answer to an earlier request with this key, or an empty one to fill.
 
-        If its `body` is None, the block must make the body. A request that arrives in the meantime
-        waits. If the block leaves the body None, because it failed or its client went away, the
-        next request gets an empty answer.
+        If the answer's `body` is None, the block must make it. Other requests with this key wait
+        for it. If the block leaves it None, because it failed or its client went away, the next
+        request gets an empty answer.
 
         Args:
             key: The key. Requests without one share nothing.
             form: The form of the request.
-            owner: A text that tells clients apart. They share no answers.
-            queue_place: Entered while the request waits for the answer to another one. May refuse
-                it.
+            owner: Only requests with an equal text may share an answer.
+            queue_place: Entered while the request waits for the answer to another request. It may
+                refuse to let it wait.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:

@@ -17,11 +17,11 @@ FIELDS = ("image", "model", "n", "response_format", "size", "user")
 
 _MAX_FIELD_BYTES = 16 * 1024
 _MIN_PIECE_BYTES = 4096
-"""Shorter pieces of an image are copied. Each piece that is kept costs 300 bytes."""
+"""Shorter pieces of an image are joined, because each separate piece costs 300 bytes."""
 
 
 class MultipartForm:
-    """A form, while its pieces arrive and afterwards.
+    """A form, while and after its pieces arrive.
 
     Args:
         content_type: The `Content-Type` header.
@@ -77,7 +77,7 @@ class MultipartForm:
             raise _invalid_form_error() from None
 
     def image(self) -> bytes:
-        """Return the bytes of `image`, once. The whole body must have been fed.
+        """Return the bytes of `image`. Call this once, after the whole body has been fed.
 
         Raises:
             InvalidRequestError: If the form has no closing boundary or no `image`.
@@ -85,7 +85,7 @@ class MultipartForm:
         if not self._is_closed:
             # RFC 2046, section 5.1.1. Its last field may be cut off, or missing.
             raise InvalidRequestError(
-                "The multipart form ends before its closing boundary, so a part of it may be "
+                "The multipart form ends before its closing boundary, so part of it may be "
                 "missing. Send the whole form."
             )
         if not self._has_image:
@@ -101,8 +101,8 @@ class MultipartForm:
 
     def _on_header_end(self) -> None:
         name, value = bytes(self._header[0]).lower(), bytes(self._header[1])
-        # Programs would disagree about which of two headers counts. Those that end a line at a bare
-        # LF would see two of them, too.
+        # Programs disagree about which of two equal headers counts. They also disagree about
+        # whether a bare LF ends a line.
         if name in self._headers or b"\n" in value:
             raise _invalid_form_error()
         self._headers[name] = value

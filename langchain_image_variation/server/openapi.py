@@ -38,10 +38,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "strength": {
         "anyOf": [_SHARE, {"const": ""}],
-        "description": "How much to change, from 0 to 1. Not part of the vendor's API.",
+        "description": "How much to change the image, from 0 to 1. Not part of the vendor's API.",
     },
 }
-"""The schemas of the options whose meaning `engines.traits` defines."""
+"""The schemas of the options that `engines.traits` defines."""
 
 
 def openapi_document(
@@ -97,7 +97,7 @@ def _paths() -> dict[str, Any]:
         "/progress/{id}": {
             "get": _get(
                 "readProgress",
-                "How far the running request with this X-Client-Request-Id is.",
+                "The progress of the running request with this X-Client-Request-Id.",
                 _json("Progress"),
                 "404",
                 parameters=[_parameter("id", "path", {**_TEXT, "minLength": 1})],

@@ -19,8 +19,8 @@ def playground_page(
     """Return the page, and headers with which a browser runs only the page's own script.
 
     Args:
-        options: The options of the engine that a request may set, and their present values. The
-            page has a control for `seed` and one for `strength`.
+        options: The engine's options that a request may set, with their current values. The page
+            has controls for `seed` and `strength`.
         requires_key: Whether clients must send an API key.
     """
     page = files(__package__).joinpath("playground.html").read_text("utf-8")

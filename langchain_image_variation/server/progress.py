@@ -1,4 +1,4 @@
-"""How far running requests are, for clients that give their requests an ID."""
+"""The progress of running requests, for clients that give their requests an ID."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from langchain_image_variation.exceptions import NotFoundError
 __all__ = ["MAX_ID_LENGTH", "RequestProgress"]
 
 MAX_ID_LENGTH = 512
-"""The longest `X-Client-Request-Id` that is tracked, in characters: the vendor's own limit."""
+"""The maximum length of an `X-Client-Request-Id`, in characters: the vendor's own limit."""
 
 
 class RequestProgress:
@@ -20,10 +20,10 @@ class RequestProgress:
 
     @contextmanager
     def track(self, request_id: str | None, n: int) -> Iterator[ProgressListener]:
-        """Yield a listener for the progress of a request that runs until the block ends.
+        """Yield a listener for the progress of a request, which must end with the block.
 
-        The header is also used for other purposes, so no value of it is an error. Requests without
-        an ID are not tracked, nor are those with a long ID or the ID of another running request.
+        Clients also use the header for other purposes, so no value of it is an error. A request is
+        not tracked if it has no ID, a longer one, or the ID of another running request.
 
         Args:
             request_id: The ID that the client chose.
@@ -43,7 +43,7 @@ class RequestProgress:
             del self._by_id[request_id]
 
     def get(self, request_id: str) -> Progress:
-        """Return how far a request is. While it waits for a turn, its share is 0.
+        """Return the progress of a request. While it waits for a turn, its share is 0.
 
         Raises:
             NotFoundError: If no request with this ID is running.
@@ -55,4 +55,4 @@ class RequestProgress:
 
 
 def _ignore(progress: Progress) -> None:
-    """Take a report without keeping it."""
+    """Ignore a report."""

@@ -135,7 +135,7 @@ def run_app(
         listener.close()
         raise InvalidRequestError(
             "The engine would call this server itself and wait forever. Set base_url or "
-            f"OPENAI_BASE_URL to another server, or listen on another port than {port}.",
+            f"OPENAI_BASE_URL to another server, or listen on a port other than {port}.",
             param="base_url",
         )
     _keep_freed_memory()
@@ -146,7 +146,7 @@ def run_app(
         ws="none",
         backlog=_MAX_ACCEPTS,
         access_log=False,
-        # By default, uvicorn lets every program on this machine choose its address.
+        # By default, uvicorn lets any program on this machine claim another address.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         # The caller has configured the log.
         log_config=None,

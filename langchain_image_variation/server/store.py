@@ -25,14 +25,14 @@ LOGGER = logging.getLogger("langchain_image_variation.server")
 _SUFFIX = ".png"
 _MAX_TIDY_SECONDS = 60.0
 _MAX_IMAGE_BYTES = 2 * MAX_PNG_BYTES
-"""A longer file was not stored by the server, and is not read. Noise of 1024 x 1024 pixels with
-alpha, the longest image, takes little more than half."""
+"""A longer file cannot come from the server, and is not read. The longest image, noise of
+1024 x 1024 pixels with alpha, takes little more than half of this."""
 _BYTES_PER_PIXEL = 4
 """The room that is reserved for an image before it is made: 8 bits for each of red, green, blue and
-alpha. Compression only helps."""
+alpha. Compression only makes it smaller."""
 _DEFAULT_SIDE = 1024
 _MAX_CHECKED_FILES = 1000
-"""How many files are known to be intact. Reading a file of 2 MB to check it takes 2 ms."""
+"""How many intact files to remember, because checking a file of 2 MB takes 2 ms."""
 
 
 class StoredImage(NamedTuple):
@@ -49,14 +49,14 @@ class StoredImage(NamedTuple):
 class ImageStore:
     """Keeps images for a while, in a folder that outlives the process.
 
-    A URL contains the name of a file, the time when the URL expires in milliseconds, and an
-    HMAC of both. The folder contains the key for it. The name is the hash of the
-    content, which is checked before an image is sent, so a file that somebody replaced is not sent.
+    A URL contains the name of a file, its own expiry time in milliseconds, and an HMAC of both. The
+    folder contains the key of the HMAC. The name is the hash of the file's content, and it is
+    checked before an image is sent. So a file that somebody replaced is never sent.
 
     Args:
         directory: The folder. See `StoreFolder`.
         ttl: For how many seconds a URL works.
-        max_bytes: The maximum size of all files of the store together, in bytes.
+        max_bytes: The maximum total size of the files in the store, in bytes.
 
     Raises:
         OutputError: If the folder cannot be used.
@@ -86,7 +86,7 @@ class ImageStore:
             self.folder.release(reservation)
 
     def has_room(self) -> bool:
-        """Return whether there is room for the answer to a request without optional fields."""
+        """Return whether there is room for the images of a request without optional fields."""
         return self.folder.has_room(_DEFAULT_SIDE**2 * _BYTES_PER_PIXEL)
 
     def add_all(self, pngs: Iterable[bytes]) -> list[str]:
@@ -150,9 +150,9 @@ class ImageStore:
         return self.folder.sign(f"{name}\n{milliseconds}")
 
     def _is_intact(self, file: BufferedReader, *, name: str) -> bool:
-        """Return whether a file has the content that its name stands for."""
+        """Return whether a file has the content that its name promises."""
         status = os.fstat(file.fileno())
-        # Nobody can change a file without a change of its ctime.
+        # Any change of a file changes its ctime.
         times = (status.st_mtime_ns, status.st_ctime_ns)
         identity = (name, status.st_dev, status.st_ino, status.st_size, *times)
         if identity in self._checked_files:

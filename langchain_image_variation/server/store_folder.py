@@ -1,4 +1,4 @@
-"""The folder in which the server keeps files for a while, within the limits of folder and disk."""
+"""The folder in which the server keeps files, limited by `max_bytes` and the disk."""
 
 import errno
 import hashlib
@@ -28,24 +28,24 @@ __all__ = ["RETRY_SECONDS", "Reservation", "StoreFolder"]
 LOGGER = logging.getLogger("langchain_image_variation.server")
 
 RETRY_SECONDS = 30.0
-"""When a client may try again after the folder could not store its images, in seconds."""
+"""How long a client should wait if its images cannot be stored, in seconds."""
 
 _PROBE_NAME = "probe"
 _FILE_MODE = 0o600
 # The files that the server writes. It never touches any other file in the folder.
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
 _PART_SECONDS = 600.0
-"""How long a file may take to be written."""
+"""How many seconds writing a file may take."""
 _CLOCK_TOLERANCE = 600.0
 """How far the clock of a network drive may be ahead of this machine's, in seconds."""
 _PROBE_SECONDS = 1.0
-"""After a write has failed, how often to try whether it works again, at most."""
+"""After a failed write, the minimum time between two attempts to write, in seconds."""
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """Room on the disk for files that are going to be stored."""
+    """Reserved disk space for files that will be stored."""
 
     length: int
     """In bytes."""
@@ -56,7 +56,7 @@ class StoredFile(NamedTuple):
     """A file in the folder."""
 
     change_time: float
-    """When it was stored, or last renewed, in seconds since 1970."""
+    """When it was stored or last renewed, in seconds since 1970."""
     expiry: float
     """When it may be removed, in seconds since 1970."""
     length: int
@@ -65,18 +65,18 @@ class StoredFile(NamedTuple):
 
 
 class StoreFolder:
-    """A folder of files that are kept until they expire, or until there is no more room for them.
+    """A folder of files, which are kept until they expire or there is no more room for them.
 
     The mtime of each file is its expiry time, so servers with different settings can share a
     folder. Files are written atomically. Expired files are removed from time to time. If the files
     exceed `max_bytes`, or the disk is full, the oldest ones are removed too.
 
-    Only regular files of the user who runs the server count. Whatever else somebody puts into the
-    folder is not read. If the folder itself is removed, it is created again.
+    The server reads only regular files that belong to the user who runs it, and ignores everything
+    else in the folder. If the folder is removed, it is created again.
 
     Args:
         path: The folder. If it does not exist, it is created so that only this user can read it.
-        max_bytes: The maximum size of all files together, in bytes.
+        max_bytes: The maximum total size of the files, in bytes.
         tidy_seconds: How often to look for expired files.
 
     Raises:
@@ -144,7 +144,7 @@ class StoreFolder:
             with self._lock:
                 self._check_folder()
                 self._evict(len(data), keep=keep)
-                # With the lock, or another thread could be about to remove the file as expired.
+                # Under the lock, because another thread could be removing the file as expired.
                 exists = self._renew(name, expiry, is_intact)
             if not exists:
                 self._write(self.path / name, data, mtime=expiry)
@@ -174,7 +174,7 @@ class StoreFolder:
         raise OSError(0, f"{name} was replaced by something else")
 
     def make_room(self, length: int) -> None:
-        """Remove expired files, and the oldest ones until a file of this length is allowed.
+        """Remove expired files, then the oldest ones until a file of this length is allowed.
 
         This does not free room on a full disk.
 
@@ -215,7 +215,7 @@ class StoreFolder:
             self._reservations.discard(reservation)
 
     def has_room(self, length: int) -> bool:
-        """Return whether that many bytes could be reserved now."""
+        """Return whether this many bytes could be reserved now."""
         try:
             self._check_writing(length)
             with self._lock:
@@ -232,22 +232,25 @@ class StoreFolder:
 
     def _create(self) -> None:
         """Create the folder and its key, unless they exist."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         probe_path = self.path / _PROBE_NAME
         with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:
             # On a network drive, it may differ from the user of this process.
             self._owner = os.fstat(file.fileno()).st_uid
-        # The second look is for a process that makes the key and stores images meanwhile.
+        # Look twice, because another process may have made the key and stored images meanwhile.
         if not has_key(self.path) and any(self._files("*.png")) and not has_key(self.path):
             raise OSError(0, "it has files with the names of stored images, but no key")
         self._key = load_key(self.path, self._owner)
         self._identity = _identity(self.path)
 
     def _check_folder(self) -> None:
-        """If somebody replaced the folder or removed its key, use the new one or restore the key.
+        """If the folder was replaced, use the new one. If its key was removed, restore it.
 
         Raises:
-            OSError: If the new folder cannot be used: its files may not be ours.
+            OSError: If the new folder cannot be used, for example because its files are not ours.
         """
         if self._identity != _identity(self.path):
             self._create()
@@ -255,7 +258,7 @@ class StoreFolder:
             self._key = load_key(self.path, self._owner, self._key)
 
     def _renew(self, name: str, expiry: float, is_intact: Callable[[BufferedReader], bool]) -> bool:
-        """Keep a file at least until a time. Return whether there is an intact one."""
+        """Keep an existing file at least until a time. Return whether it exists and is intact."""
         file = self.open(name)
         if file is None:
             return False
@@ -275,7 +278,7 @@ class StoreFolder:
         mtime: float | None = None,
         publish: Callable[[Path, Path], None] = os.replace,
     ) -> None:
-        """Write a file. If that fails, try to remove the cause, and write it once more."""
+        """Write a file. If that fails, try to make room, and write it once more."""
         for is_last in (False, True):
             try:
                 with atomic_write(path, publish=publish, mode=_FILE_MODE, mtime=mtime) as file:
@@ -288,13 +291,13 @@ class StoreFolder:
             except OSError as error:
                 if is_last or error.errno not in _FULL:
                     raise
-                # A quota can be full while the disk has room.
+                # A quota may be exceeded although the disk has space.
                 with self._lock:
                     if self._evict(length_to_free=len(data)) < len(data):
                         raise
 
     def _check_writing(self, length: int) -> None:
-        """After a failed write, check whether a file of this length can be written again.
+        """If the last write failed, check whether a file of this length can be written now.
 
         Raises:
             OSError: If it cannot.
@@ -311,7 +314,7 @@ class StoreFolder:
         self._failure = None
 
     def _missing_bytes(self, length: int) -> int:
-        """Return how many bytes the disk lacks for this length and for what is reserved."""
+        """Return how many bytes the disk lacks for this length and all reservations."""
         try:
             usage = shutil.disk_usage(self.path)
         except FileNotFoundError:
@@ -320,16 +323,16 @@ class StoreFolder:
         return length + sum(each.length for each in self._reservations) - usage.free
 
     def _evict(self, length: int = 0, *, length_to_free: int = 0, keep: Container[str] = ()) -> int:
-        """Remove expired files, and the oldest ones until a file of this length fits.
+        """Remove expired files, then the oldest ones until a file of this length fits.
 
-        A folder can hold very many files. It is only scanned from time to time, and when it could
-        be full.
+        Because a folder can hold very many files, it is scanned only from time to time and when it
+        could be full.
 
         Args:
             length: The length of a file that is about to be written, in bytes.
-            length_to_free: How many bytes to free on the disk. If all files together have fewer,
+            length_to_free: How many bytes to free on the disk. If the files have fewer in total,
                 only expired ones are removed.
-            keep: The names of files that are not removed before they expire.
+            keep: The names of files that must not be removed before they expire.
 
         Returns:
             How many bytes were freed.
@@ -351,7 +354,7 @@ class StoreFolder:
             is_unfinished = not file.length or file.path.suffix == ".part"
             is_kept = is_enough or is_unfinished or file.path.name in keep
             if file.expiry < now or not is_kept:
-                # Another process may have removed it, or it cannot be removed.
+                # Another process may have removed it already, or it cannot be removed.
                 with suppress(OSError):
                     file.path.unlink()
                     freed_bytes += file.length
@@ -376,14 +379,14 @@ class StoreFolder:
 def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
     """Return a key that sorts the oldest file first."""
     if file.change_time > now + _CLOCK_TOLERANCE:
-        # The clock was wrong then. If such a file counted as new, each image that is stored now
-        # would be removed before it.
+        # The clock was ahead when the file was stored. If it counted as new, images that are
+        # stored now would be removed before it.
         return 0.0, -file.expiry
     return file.change_time, file.expiry
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from another one of the same name, or None if it was removed."""
+    """Return what identifies the folder of this name, or None if it was removed."""
     try:
         status = os.stat(folder)
     except FileNotFoundError:
@@ -392,7 +395,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _discard(temporary: Path, path: Path) -> None:
-    """Leave a temporary file without a final name, so that it is removed."""
+    """Give a temporary file no final name, so that it is removed."""
 
 
 def _reason(error: OSError) -> str:

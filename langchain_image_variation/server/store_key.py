@@ -1,4 +1,4 @@
-"""The secret of a store's folder, which signs URLs. All servers that share the folder know it."""
+"""The secret key of a store's folder, which signs URLs. All servers of the folder share it."""
 
 import os
 import secrets
@@ -20,13 +20,13 @@ def has_key(folder: Path) -> bool:
 
 
 def load_key(folder: Path, owner: int, lost_key: bytes | None = None) -> bytes:
-    """Return the key of a folder. The first process makes it.
+    """Return the key of a folder, which the first process makes.
 
     Args:
         folder: The folder.
-        owner: The user to whom the files of this process belong. A key of somebody else is refused,
-            because that user could sign URLs.
-        lost_key: The key that the folder had, in case somebody removed it.
+        owner: The user who owns the files of this process. Another user's key is refused, because
+            that user could sign URLs.
+        lost_key: The previous key of the folder, in case it was removed.
 
     Raises:
         OSError: If the key cannot be read or made, or must not be used.
@@ -39,7 +39,7 @@ def load_key(folder: Path, owner: int, lost_key: bytes | None = None) -> bytes:
             atomic_write(path, publish=link_or_rename, mode=0o600) as file,
         ):
             file.write(lost_key or secrets.token_bytes(_BYTES))
-    # This comes first because it explains why the key may be unreadable.
+    # Checked first, because it explains why the key may be unreadable.
     if os.lstat(path).st_uid != owner:
         raise OSError(0, "another user's server stores its images there")
     key_file = open_regular_file(path)

@@ -1,4 +1,4 @@
-"""Turns: how many requests use the engine at once, how many wait for it, and who is next."""
+"""Turns: how many requests use the engine at once, how many wait, and which one is next."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ class _Waiter:
     pixels: int
     place: _Place
     turn: "asyncio.Future[None]"
-    """Done once the request has its turn."""
+    """Done once it is the request's turn."""
 
 
 @dataclass(eq=False, slots=True)
@@ -44,7 +44,7 @@ class _Client:
 
     running_count: int = 0
     last_turn: int = 0
-    """The number of the last turn that it got."""
+    """The number of its last turn."""
     places: list[_Place] = field(default_factory=list)
     waiters: deque[_Waiter] = field(default_factory=deque)
 
@@ -52,18 +52,18 @@ class _Client:
 class Turns:
     """Gives out turns, and shares them fairly among clients.
 
-    The next turn goes to the client with the fewest turns in progress, or of those to the one that
-    got its last turn first. Requests of one client keep their order. So a client that sends many
-    requests delays those of others by the turns in progress, but not by its queue.
+    The next turn goes to the client with the fewest turns in progress. Among equals, it goes to the
+    one whose last turn was longest ago. Requests of one client keep their order. So if a client
+    sends many requests, others wait for its turns in progress, but not for its queue.
 
-    When the queue is full, a client with fewer waiting requests takes the place of the latest
+    When the queue is full, a request of a client with fewer waiting requests replaces the latest
     request of the client with the most.
 
     Args:
         workers: The maximum number of turns at once.
         queue: The maximum number of requests waiting.
-        total_pixels: The maximum number of pixels of all images whose turn it is. The next request
-            waits until its image fits. A larger image has its turn alone.
+        total_pixels: The maximum total pixels of the images whose turn it is. The next request
+            waits until its image fits. A larger image gets a turn on its own.
     """
 
     def __init__(self, *, workers: int, queue: int, total_pixels: int) -> None:
@@ -186,7 +186,7 @@ class Turns:
             waiter.turn.set_result(None)
 
     def _next_client(self) -> _Client | None:
-        # A request that was cancelled or lost its place leaves when its task continues.
+        # A request that was cancelled or lost its place leaves once its task continues.
         waiting = [
             client
             for client in self._clients.values()
@@ -217,7 +217,7 @@ class Turns:
             self.waiting_count -= 1
 
     def _client_to_evict(self, client: _Client) -> _Client | None:
-        """Return the client with the most waiting requests, if this one has far fewer."""
+        """Return the client with the most waiting requests, if this one has at least two fewer."""
         largest = max(self._clients.values(), key=lambda c: len(c.places))
         return largest if len(largest.places) > len(client.places) + 1 else None
 

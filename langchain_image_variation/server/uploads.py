@@ -1,4 +1,4 @@
-"""The memory for uploads, which requests share."""
+"""The memory for uploads, shared by all requests."""
 
 import asyncio
 from collections import Counter
@@ -32,13 +32,13 @@ class Reservation:
 class Uploads:
     """Shares the memory for uploads, from their first byte to their answer.
 
-    Uploads that do not fit wait, and their clients cannot send on meanwhile. All of the memory for
-    an upload is reserved before it is read, so that uploads never wait for each other. One client
-    gets at most half of the memory.
+    An upload that does not fit waits, and its client cannot send more meanwhile. The memory for an
+    upload is reserved in full before it is read, so that uploads never wait for each other halfway.
+    One client gets at most half of the memory.
 
     Args:
-        total_bytes: The size of all uploads together, in bytes.
-        queue_place: Entered by an upload while it waits. May refuse it.
+        total_bytes: The maximum total size of the uploads, in bytes.
+        queue_place: Entered while an upload waits. It may refuse the upload.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Uploads:
         self._client_bytes = Counter[str]()
         self._waiting: list[Reservation] = []
         self.held_bytes = 0
-        """The size of all reservations together, in bytes."""
+        """The total size of the reservations, in bytes."""
 
     @asynccontextmanager
     async def reserve(
@@ -95,8 +95,7 @@ class Uploads:
             await reservation.is_granted
             return
         error = RateLimitError(
-            f"The server is receiving as many uploads as it may hold. Please try again in "
-            f"{_RETRY_SECONDS:g}s."
+            f"The server cannot hold more uploads now. Please try again in {_RETRY_SECONDS:g}s."
         )
         error.retry_after = _RETRY_SECONDS
         raise error
@@ -105,7 +104,7 @@ class Uploads:
         for reservation in list(self._waiting):
             length, client = reservation.length, reservation.client
             if self.held_bytes + length > self._total_bytes:
-                # A shorter upload could fit, but a long one would then wait forever.
+                # A shorter upload might fit, but then a long one could wait forever.
                 return
             if self._client_bytes[client] + length > self._total_bytes // 2:
                 continue

@@ -1,4 +1,4 @@
-"""Loads an image as a `SquarePNG`, in whatever form a user passes it.
+"""Loads an image as a `SquarePNG`, in any form in which a user may pass it.
 
 A source is a path, bytes, an open binary file, a `data:` URL, a PIL image or, if its host is
 allowed, an https URL. It holds a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image of any shape
@@ -49,7 +49,7 @@ __all__ = [
 
 Fit = Literal["strict", "crop", "pad", "keep"]
 """What to do with an image that is not a square PNG under 4 MB: refuse it, crop it, pad it, or keep
-its shape, which pads it for the engine only."""
+its shape, which pads it only for the engine."""
 
 MAX_SOURCE_PIXELS = MAX_PIXELS
 """The maximum number of pixels of a source."""
@@ -66,8 +66,8 @@ class Source:
     note: str
     """One line about how the image was changed to fit, or an empty string."""
     inset: Inset | None = None
-    """Where the image is in `png`, if its variations are to be cut back to its shape. `cut_back`
-    cuts them. Only sources with `fit="keep"` have an inset, unless they are square anyway."""
+    """Where the image is in `png`, so that `cut_back` can cut variations back to its shape. Only
+    sources with `fit="keep"` have an inset, unless they are square anyway."""
 
 
 def check_fit(fit: object) -> None:
@@ -103,28 +103,28 @@ def load_source(
 ) -> Source:
     """Load a source as a square PNG under 4 MB.
 
-    A PNG that is already square and under 4 MB keeps its pixels as they are. Chunks that no pixel
-    depends on are left out: text, EXIF, profiles, later frames, unknown chunks and anything after
-    the end. The pixels change only if EXIF or color information has to be applied, or if colors
-    that nobody can see, because their alpha is almost 0, have to be made white.
+    If a PNG is already square and under 4 MB, its pixels usually stay as they are. Chunks that do
+    not affect pixels are left out: text, EXIF, profiles, later frames, unknown chunks and anything
+    after the end. The pixels change only if EXIF or color information has to be applied, or if
+    invisible colors, whose alpha is almost 0, have to be made white.
 
     Any other image is converted: the first frame is taken, EXIF and color information are applied,
     alpha is kept, and `fit` makes it square. If its PNG has 4 MB or more, it is scaled down. `note`
     says what was done.
 
     A PNG file that breaks a rule of its specification is refused, even if only the checksum of its
-    pixels is wrong, because decoders show different pixels for such files. Only what every viewer
-    accepts is repaired, unless `fit` is "strict": bad ancillary chunks are left out, and the end
-    may be missing after the last row of pixels. `note` says so.
+    pixels is wrong, because decoders show different pixels for such files. Unless `fit` is
+    "strict", faults that every viewer accepts are repaired: bad ancillary chunks are left out, and
+    a file that ends after its last row of pixels is completed. `note` says so.
 
     Args:
         source: A path, bytes, an open binary file, a `data:` URL, an https URL or a PIL image. An
             open file is read from its current position. A PIL image is taken at its current frame.
-        fit: "crop" keeps the centered square. "pad" adds equal bars at two sides that continue the
-            image, mirrored and more and more blurred. "keep" adds sharp mirrored bars for the
+        fit: "crop" keeps the centered square. "pad" adds equal bars on two sides, which mirror the
+            image and get more blurred with distance. "keep" adds sharp mirrored bars for the
             engine; `cut_back` then cuts them off the variations, which get the shape of the image.
-            With both, the bars are transparent if an edge next to them is. "strict" refuses an
-            image that is not a valid `SquarePNG` already, or that would have to be scaled down.
+            The bars are transparent if an edge next to them is. "strict" refuses an image that is
+            not already a valid `SquarePNG`, or that would have to be scaled down.
         urls: The hosts that https URLs may be fetched from, and the limits. By default, URLs are
             not fetched.
         name: The name of the image. By default, the name of its file.
@@ -219,15 +219,15 @@ def _open_supported(data: bytes) -> Image.Image:
         raise _unsupported(data)
     with translate_decoder_errors(
         lambda: SourceError(
-            f"This {format} file is corrupt, or of a kind that cannot be read. Export the image as "
-            "PNG or JPEG."
+            f"This {format} file is corrupt, or of an unsupported kind. Export the image as PNG or "
+            "JPEG."
         )
     ):
         try:
             return open_image(data, (format,))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidImageError(
-                f"image has more than {MAX_SOURCE_PIXELS:,} pixels, the limit. Scale it down first."
+                f"image exceeds the limit of {MAX_SOURCE_PIXELS:,} pixels. Scale it down first."
             ) from None
 
 

@@ -40,7 +40,7 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes
 """
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
-"""The largest source file, in bytes."""
+"""The maximum size of a source, in bytes."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAME_LENGTH = 80
@@ -85,7 +85,7 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
     except FileNotFoundError:
         raise SourceError(f"There is no file {name!r}; check the path.") from None
     except PermissionError:
-        raise SourceError(f"{name!r} may not be read; check its permissions.") from None
+        raise SourceError(f"{name!r} cannot be read; check its permissions.") from None
     except (OSError, ValueError):
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
@@ -152,14 +152,12 @@ def _from_data_url(url: str) -> bytes:
         raise SourceError("The data: URL has no comma before its data.")
     # Percent-encoding takes up to three characters a byte, more than base64.
     if len(url) - start > 3 * MAX_SOURCE_BYTES:
-        raise SourceError(
-            f"The data: URL contains more than {MAX_SOURCE_BYTES:,} bytes, the limit."
-        )
+        raise SourceError(f"The data: URL exceeds the limit of {MAX_SOURCE_BYTES:,} bytes.")
     try:
         data = _percent_decode(url, start)
     except UnicodeEncodeError:
         raise SourceError(
-            "The data: URL contains characters that no URL can contain; encode it again."
+            "The data: URL contains characters that URLs cannot contain; encode it again."
         ) from None
     if url[:start].lower().endswith(";base64,"):
         # Line breaks and missing padding are common and harmless.
@@ -173,11 +171,11 @@ def _from_data_url(url: str) -> bytes:
 
 
 def _percent_decode(text: str, start: int) -> bytearray:
-    """Decode the rest of a text in pieces. `unquote_to_bytes` takes 70 times the length of one."""
+    """Decode the rest of a text in pieces, because `unquote_to_bytes` takes 70 times its length."""
     data = bytearray()
     while start < len(text):
         end = start + _PIECE
-        # An escape, such as "%89", must not be cut.
+        # An escape such as "%89" must not be cut in two.
         percent = text.rfind("%", end - 2, end)
         if percent >= 0 and end < len(text):
             end = percent
@@ -217,8 +215,8 @@ def _check_length(data: bytes) -> bytes:
         raise SourceError("The source is empty; pass an image file.")
     if len(data) > MAX_SOURCE_BYTES:
         raise SourceError(
-            f"The source has more than {MAX_SOURCE_BYTES:,} bytes (64 MB), the limit. Scale it "
-            "down first."
+            f"The source exceeds the limit of {MAX_SOURCE_BYTES:,} bytes (64 MB). Scale it down "
+            "first."
         )
     return data
 

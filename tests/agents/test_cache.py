@@ -150,7 +150,7 @@ def test_a_different_call_uses_the_engine(
 
 
 def test_the_shape_of_the_image_matters(root: Path) -> None:
-    """Images that look equal once they are padded have separate, correctly cut results."""
+    """Two images that are equal once padded get separate results, each cut correctly."""
     shapes = {"wide": (90, 30), "less wide": (90, 60), "square": (90, 90)}
     for name, shape in shapes.items():
         (root / f"{name}.png").write_bytes(encode(Image.new("RGB", shape, "teal")))
@@ -165,7 +165,7 @@ def test_the_shape_of_the_image_matters(root: Path) -> None:
             height = {"wide": 85, "less wide": 171}.get(name, 256) if fit == "keep" else 256
             assert (image["width"], image["height"]) == (256, height)
             pixels.add(image["sha256"])
-    # The square image is the same in both ways, and the padded ones are the same.
+    # The square image is the same with both fits, and both padded images are the same.
     assert (len(engine.requests), len(pixels)) == (3, 3)
     assert len({request.image.data for request in engine.requests}) == 1
 

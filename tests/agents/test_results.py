@@ -107,7 +107,7 @@ def test_opens_a_result_by_handle_name_and_path(kind: str, tmp_path: Path) -> No
 
 
 def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path) -> None:
-    """If the clock was ahead, results that were saved since are still the newest ones."""
+    """Results that are saved after the clock was set back still count as the newest."""
     results = open_results("folder", tmp_path, max_results=2)
     results.ensure_writable()
     ((path, _),) = results.save(answer(1), name="first")
@@ -296,7 +296,7 @@ def test_a_large_result_is_not_read_completely(tmp_path: Path) -> None:
     Bucket.objects["kept/here/cat-0123abcd-1.png"] = (0, b"x" * (MAX_SOURCE_BYTES + 10))
     with results.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]
         assert len(file.read()) == MAX_SOURCE_BYTES + 1
-    with pytest.raises(SourceError, match="more than 67,108,864 bytes"):
+    with pytest.raises(SourceError, match="limit of 67,108,864 bytes"):
         ReachableImages(results, None).load("cat-0123abcd-1", fit="crop", urls=None)
 
 
@@ -384,7 +384,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output_dir", "error", "text"),
     [
-        ("nothing://x", InvalidRequestError, "does not know the kind 'nothing'"),
+        ("nothing://x", InvalidRequestError, "the kind 'nothing', which fsspec does not know"),
         ("dir::memory://kept", InvalidRequestError, "the URL of one file system"),
         ("memory://a::memory://b", InvalidRequestError, "the URL of one file system"),
         ("closed://u:hunter2@h/kept", OutputError, r"cannot be opened; .* \(ForeignError\)"),

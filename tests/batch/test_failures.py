@@ -29,7 +29,7 @@ def errors(out: str = "out") -> list[str]:
 
 
 def test_summary_names_failed_sources(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The summary names the first failed sources, then their number, then all by kind."""
+    """The summary names the first failed sources, counts the others, and counts all by kind."""
     for index in range(MAX_NAMED_FAILURES):
         (photos / f"a{index}\x1b[2J.png").touch()
     Path("list.csv").write_text("path,n\nnone.png,\nphotos/0.png,0\n")
@@ -42,7 +42,7 @@ def test_summary_names_failed_sources(photos: Path, capsys: pytest.CaptureFixtur
         f"  photos/a{index} [2J.png: The source is empty; pass an image file."
         for index in range(MAX_NAMED_FAILURES)
     ]
-    assert rest == "  and 2 more. All by kind: SourceError 11, InvalidRequestError 1."
+    assert rest == "  and 2 more. All failures by kind: SourceError 11, InvalidRequestError 1."
 
 
 def test_few_failures_are_all_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_few_failures_are_all_named(photos: Path, capsys: pytest.CaptureFixture[
 
 
 def test_failed_sources_are_a_list(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of failed sources fails in the same way, and works once they are repaired."""
+    """The list of failed sources fails in the same way, and works once they are fixed."""
     (photos / "b\udcff.png").touch()
     lines = [
         '{"path": "photos/0.png", "n": "many"}',
@@ -99,7 +99,7 @@ def test_failed_sources_are_a_list(photos: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_failed_list_is_true_after_each_run(photos: Path) -> None:
-    """A resumed run removes what works now, and keeps what it did not reach."""
+    """A resumed run drops sources that now work from the list, and keeps those not reached."""
     for name in ("0.png", "3.png", "9.png"):
         (photos / name).write_text("not an image")
     assert run_hosted("photos", "--workers", "1") == 3
@@ -117,7 +117,7 @@ def test_failed_list_is_true_after_each_run(photos: Path) -> None:
 
 
 def test_failed_list_of_processes(photos: Path) -> None:
-    """Worker processes report failed sources as concurrent calls do."""
+    """Worker processes report failed sources in the same way as concurrent calls."""
     (photos / "0.png").write_text("not an image")
     Path("list.csv").write_text("path,n,strength\nphotos/0.png,3,0.5\n")
     assert run("photos", "list.csv") == 3

@@ -28,7 +28,7 @@ def test_names_begin_with_the_source(photos: Path) -> None:
 
 
 def test_equal_names_do_not_clash(photos: Path) -> None:
-    """Sources of the same name in two folders have their own files, unless they are equal."""
+    """Sources with the same name in two folders get separate files, unless they are equal."""
     for folder, side in (("a", 91), ("b", 92), ("c", 91)):
         (photos / folder).mkdir()
         (photos / folder / "cat.png").write_bytes(square_png(side))
@@ -39,7 +39,7 @@ def test_equal_names_do_not_clash(photos: Path) -> None:
 
 
 def test_names_do_not_depend_on_the_run(photos: Path) -> None:
-    """A run elsewhere, from other folders and in another order, gives files the same names."""
+    """A run in another place, from other folders and in another order, gives the same names."""
     assert run_hosted("photos", "--n", "2") == 0
     shutil.copytree(photos, "elsewhere/deep")
     order = [f"elsewhere/deep/{index}.png" for index in (4, 2, 0, 1, 3)]
@@ -57,7 +57,7 @@ def test_result_as_a_source_keeps_the_stem() -> None:
 
 @given(st.text(max_size=120), st.integers(1, 10))
 def test_any_name_gives_a_safe_path(name: str, index: int) -> None:
-    """Any name gives a short, portable file name, from which the index can be read."""
+    """Any source name gives a short, portable file name, from which the index can be read."""
     path = output_path(name, "ab" * 32, ["local", None], index)
     _, folder, file = path.split("/")
     assert RESULT_NAME.fullmatch(file)
@@ -69,7 +69,7 @@ def test_any_name_gives_a_safe_path(name: str, index: int) -> None:
 
 @pytest.mark.parametrize("settings", [["local", 1], ["local", None], ["other", None]])
 def test_settings_and_content_are_in_the_hash(settings: list[object]) -> None:
-    """Other settings or another content give another name."""
+    """Different settings or content give a different name."""
     first = output_path("a", "ab" * 32, settings, 1)
     assert first != output_path("a", "ab" * 32, [*settings, None], 1)
     assert first != output_path("a", "cd" * 32, settings, 1)

@@ -1,4 +1,4 @@
-"""Rows that cannot be used, of every kind: each becomes a row with an error."""
+"""Every kind of unusable row: each becomes a row with an error."""
 
 import json
 import os
@@ -16,7 +16,7 @@ LINES = {
     "[1]": "InvalidRequestError: Line 3 of 'list.jsonl' is not a JSON object.",
     '{"path": {}}': "SourceError: Row 4 of 'list.jsonl' has no path.",
     '{"path": "a\\u0000b.png"}': "cannot be read; check the path.",
-    '{"path": "\\ud800.png"}': "SourceError: path has a character that no file name can have",
+    '{"path": "\\ud800.png"}': "SourceError: path contains a character that file names cannot",
     '{"path": "\\udcff.png"}': "SourceError: There is no file",
     json.dumps({"path": "y" * 5000}): "cannot be read; check the path.",
     '{"path": "empty.png"}': "SourceError: The source is empty; pass an image file.",
@@ -25,7 +25,7 @@ LINES = {
     '{"path": "/dev/zero"}': "SourceError: 'zero' is not a regular file",
     '{"path": "dangling.png"}': "SourceError: There is no file 'dangling.png'",
     '{"path": "loop.png"}': "SourceError: 'loop.png' cannot be read",
-    '{"path": "huge.png"}': "SourceError: The source has more than 67,108,864 bytes",
+    '{"path": "huge.png"}': "SourceError: The source exceeds the limit of 67,108,864 bytes",
     '{"path": "photos/1.png", "n": 0}': "n must be a whole number from 1 to 10, got 0.",
     '{"path": "photos/1.png", "n": 1e400}': "n must be a whole number from 1 to 10, got inf.",
     '{"path": "photos/1.png", "size": []}': "size must be one of",
@@ -71,7 +71,7 @@ def write_odd_rows() -> dict[str, str]:
 
 @pytest.mark.parametrize("run_batch", [run, run_hosted])
 def test_odd_rows_do_not_end_a_run(run_batch: object) -> None:
-    """A row that cannot be used becomes a row with an error, and the good one is made."""
+    """An unusable row becomes a row with an error, and the good one is made."""
     errors = write_odd_rows()
     assert callable(run_batch)
     assert run_batch("list.jsonl", "--jsonl", "--allow-storage", "smb://nas") == 3
@@ -85,7 +85,7 @@ def test_odd_rows_do_not_end_a_run(run_batch: object) -> None:
 
 @pytest.mark.parametrize("url", UNINSTALLED)
 def test_table_may_name_missing_packages(url: str) -> None:
-    """A URL that needs a missing package fails its own row of a table, and no other."""
+    """A URL that needs a missing package fails only its own row of a table."""
     batch = VariationBatch("out", engine="instant", size="256x256", allow_storage=["smb"])
     rows = batch({"path": [url, "photos/0.png"]})
     assert rows["error"][1] is None
@@ -105,7 +105,7 @@ def test_settings_of_the_run_still_end_it(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_named_server_is_allowed_in_rows() -> None:
-    """Rows may name the server of an input or of the outputs, and no other one."""
+    """Rows may name only the server of an input or of the outputs."""
     Path("list.csv").write_text("path\nftp://127.0.0.1:1/1.png\nftp://127.0.0.1:2/1.png\n")
     assert run_hosted("list.csv", "--allow-storage", "ftp://127.0.0.1:1") == 3
     allowed_row, refused_row = read_manifest()

@@ -196,7 +196,7 @@ def test_manifest_rows_have_their_own_settings() -> None:
 def test_a_source_without_its_package_is_a_row(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A HEIC image without the extra `heif` has an error, and the other sources have images."""
+    """Without the extra `heif`, a HEIC source fails, and the others get images."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert run_hosted("photos") == 3
@@ -375,7 +375,7 @@ def test_json_lines_need_no_pyarrow(
 
 
 def test_quiet_prints_files_and_failures(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --quiet, a run that succeeds prints its files only, and one that fails says why."""
+    """With --quiet, a run that succeeds prints only its files, and one that fails says why."""
     assert run_hosted("photos", "--quiet") == 0
     assert capsys.readouterr() == ("out/manifest.parquet\n", "")
     (photos / "empty.png").touch()

@@ -166,7 +166,7 @@ def test_unusual_objects_are_rows(s3: Any, photos_url: str) -> None:
 
 
 def test_row_cannot_choose_the_endpoint(s3: Any, photos: Path) -> None:
-    """However a row spells a URL, it is requested from the configured endpoint, or not at all."""
+    """However a row spells a URL, the request goes to the configured endpoint or nowhere."""
     with listening() as (address, server):
         urls = [
             f"s3://bucket/1.png?endpoint_url=http://{address}",

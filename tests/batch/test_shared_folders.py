@@ -20,8 +20,8 @@ from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import declare_engines
 from tests.batch.file_systems import declare_file_systems, shelf_path
 from tests.batch.runs import output_images, read_manifest, run_hosted
+from tests.other_users import require_other_users
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
 
 FIRST_USER, SECOND_USER, GROUP = "54321", "54322", "54320"
@@ -45,6 +45,7 @@ sys.exit(main([*batch, "shared", *arguments]))
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Change to a folder that every user can read, and return its subfolder `shared`."""
+    require_other_users()
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     shutil.copytree("photos", folder / "photos")
@@ -70,7 +71,6 @@ def run_as(user: str, *arguments: str, umask: str) -> "subprocess.CompletedProce
     )
 
 
-@needs_root
 def test_group_can_continue_a_batch(shared: Path) -> None:
     """Users of one group continue each other's batch if their umask lets the group write."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
@@ -84,9 +84,8 @@ def test_group_can_continue_a_batch(shared: Path) -> None:
     assert owners == {int(FIRST_USER), int(SECOND_USER)}
 
 
-@needs_root
 def test_other_umask_is_a_clear_error(shared: Path) -> None:
-    """If the first user's umask lets nobody else write, the second one learns why."""
+    """If the first user's umask does not let others write, the second user's error says so."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
     shared.chmod(0o2775)
     assert run_as(FIRST_USER, umask="022").returncode == 0
@@ -94,7 +93,7 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()[1:]
     assert line == (
-        "image-variation: The ledger of the output folder may not be written. Check the "
+        "image-variation: The ledger of the output folder is not writable. Check the "
         "permissions of its folder '.batch', which may belong to another user, or choose another "
         "folder."
     )
@@ -103,10 +102,9 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert "Another run is writing to the folder 'shared'." in result.stderr
     (shared / ".batch").chmod(0o700)
     result = run_as(SECOND_USER, umask="022")
-    assert "The folder 'shared' cannot be locked: Permission denied." in result.stderr
+    assert "cannot be locked: Permission denied. Check its permissions" in result.stderr
 
 
-@needs_root
 def test_sticky_folder_keeps_files_of_others(shared: Path) -> None:
     """In a folder with the sticky bit, another user's temporary file does not stop a run."""
     shared.chmod(0o1777)
@@ -119,7 +117,7 @@ def test_sticky_folder_keeps_files_of_others(shared: Path) -> None:
 
 @needs_user
 def test_unwritable_lock_is_still_seen() -> None:
-    """A lock file that may only be read can be locked, and another run's lock is seen."""
+    """A read-only lock file can be locked, and shows whether another run has locked it."""
     Path("out/.batch").mkdir(parents=True)
     Path("out/.batch/lock").touch(0o444)
     with (
@@ -132,7 +130,7 @@ def test_unwritable_lock_is_still_seen() -> None:
 
 @needs_user
 def test_permission_errors_name_the_remedy(photos: Path) -> None:
-    """A read-only output folder, and a read-only subfolder, are errors about permissions."""
+    """If the output folder or a subfolder is read-only, the error is about permissions."""
     Path("out").mkdir(0o555)
     assert run_hosted("photos") == 2
     Path("other/images").mkdir(parents=True)
@@ -155,7 +153,7 @@ def test_files_have_the_permissions_of_the_umask(umask: int) -> None:
 
 
 def test_lock_of_a_removed_file_is_not_taken() -> None:
-    """A lock is on the file that has the name now, not on one that was removed since."""
+    """A lock is on the file that now has the name, not on one that has been removed."""
     with folder_lock(Path(".")):
         Path(".batch/lock").unlink()
         with folder_lock(Path(".")):
@@ -164,7 +162,7 @@ def test_lock_of_a_removed_file_is_not_taken() -> None:
 
 @pytest.mark.parametrize("engine", ["refused", "lacking", "logged"])
 def test_failed_start_leaves_nothing(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that fails before its first source leaves no files, and a later one no damage."""
+    """A run that fails before its first source leaves no files. A later one does no damage."""
     if engine == "logged":
         monkeypatch.setattr(sys, "executable", shutil.which("false"))
     assert run_hosted("photos", "--engine", engine, "--jsonl") == 1
@@ -183,7 +181,7 @@ def test_failed_start_leaves_nothing(engine: str, monkeypatch: pytest.MonkeyPatc
 def test_failed_start_at_a_url_leaves_nothing(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a URL too, a run that fails before its first source leaves no files."""
+    """A run at a URL that fails before its first source leaves no files either."""
     declare_file_systems(tmp_path_factory.mktemp("shelf"), monkeypatch)
     out = "shelf://kept/out"
     assert run_hosted("photos", "--engine", "refused", out=out) == 1
@@ -214,7 +212,7 @@ sys.exit(main(sys.argv[1:]))
     ids=["no-home-or-tmp", "read-only-home", "clock"],
 )
 def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
-    """A run into a folder needs no home, no temporary folder and no steady clock."""
+    """A run into a folder needs no home folder, temporary folder or steady clock."""
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     if home is not None:
         environment["HOME"] = home
@@ -234,7 +232,7 @@ def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
 
 @pytest.mark.parametrize("script", [_NO_FOLDERS, _JUMPING_CLOCK], ids=["tmp", "clock"])
 def test_one_image_needs_no_home_tmp_or_clock(script: str) -> None:
-    """`create` needs no home, no temporary folder and no steady clock either."""
+    """`create` needs no home folder, temporary folder or steady clock either."""
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     arguments = ["create", "photos/0.png", "--engine", "instant", "--output-dir", "out"]
     result = subprocess.run(

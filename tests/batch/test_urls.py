@@ -501,7 +501,7 @@ def test_unreachable_storage_is_an_error(
 def test_full_temporary_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a temporary folder, or space in it, a run at a URL is an error that names it."""
+    """Without a temporary folder with free space, a run at a URL fails, and the error says so."""
     with pytest.raises(OutputError, match="Free some space for temporary files"):
         with limit_file_size(10), storage().open_for_writing("manifest.jsonl") as file:
             file.write(bytes(100))

@@ -76,7 +76,7 @@ def test_threads_share_one_engine() -> None:
 
 
 def test_content_determines_seeds_and_names(photos: Path) -> None:
-    """The same image under another name gives the same files, but for the stems of their names."""
+    """The same image under another name gives the same files, except for the stems."""
     (photos / "copy.jpg").write_bytes((photos / "0.png").read_bytes())
     rows = batch()({"path": ["photos/0.png"]})
     copy_rows = VariationBatch("other", engine="logged", n=2, size="256x256")(

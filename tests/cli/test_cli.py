@@ -73,7 +73,7 @@ def test_json_and_files_together(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_keep_cuts_files_and_json_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --fit keep, files and JSON have the shape of the photo, and each seed its pixels."""
+    """With --fit keep, files and JSON have the shape of the photo, and seeds work as usual."""
     arguments = ["create", "photo.jpg", "--size", "256x256", "--fit", "keep"]
     assert main([*arguments, "--n", "2", "--seed", "5", "--json", "--output-dir", "out"]) == 0
     out, err = capsys.readouterr()

@@ -75,7 +75,7 @@ def test_other_shells_have_a_script(shell: str, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_can_parse_their_script(shell: str) -> None:
-    """A shell that is installed can parse its script."""
+    """If a shell is installed, it can parse its script."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     Path("script").write_bytes(run("completion", shell).stdout)
@@ -83,7 +83,7 @@ def test_other_shells_can_parse_their_script(shell: str) -> None:
 
 
 def test_no_other_command_imports_the_completion() -> None:
-    """The package that writes the scripts is imported by `completion` only."""
+    """Only `completion` imports the package that writes the scripts."""
     code = (
         "import sys; from langchain_image_variation.cli import main; "
         "main(['engines']); sys.exit('shtab' in sys.modules)"

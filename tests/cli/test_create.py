@@ -44,7 +44,7 @@ def test_several_images_are_varied_in_order(
 def test_images_and_options_come_in_any_order(
     other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images may stand before, between and after the options."""
+    """Images may come before, between and after the options."""
     arguments = ["photo.jpg", "-n2", str(other), "--no-sheet", *SMALL, "photo.jpg", "-q"]
     assert main(["create", *arguments]) == 0
     names = [path.split("-")[0] for path in capsys.readouterr().out.splitlines()]
@@ -83,7 +83,7 @@ def test_a_failed_image_does_not_stop_the_others(
 def test_the_error_of_one_image_names_it(
     image: str, name: str, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One image is named as typed, as several are, in one line and without secrets."""
+    """A single image is also named as typed, in one line and without secrets."""
     if ":" not in image:
         Path(image).write_bytes(b"text")
     for images, code in (([image], 2), ([image, str(other)], 3)):
@@ -112,7 +112,7 @@ def test_a_name_that_is_not_text_is_shown_once(other: Path) -> None:
 def test_a_wrong_option_is_one_error_for_all_images(
     options: list[str], message: str, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An option that no image can be made with is reported once, without an image or a seed."""
+    """An option that fails for every image is reported once, without an image or a seed."""
     assert main(["create", "photo.jpg", str(other), *SMALL, *options]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"image-variation: {message}")
@@ -135,7 +135,7 @@ def test_no_seed_is_printed_if_nothing_was_made(
 def test_an_image_without_its_decoder_fails_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the package for an image's format is missing, the other images are made."""
+    """If the package for one image's format is missing, the other images are still made."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     Path("phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert main(["create", "phone.heic", "photo.jpg", *SMALL, "--no-sheet", "-q"]) == 3
@@ -151,7 +151,7 @@ def test_an_image_without_its_decoder_fails_alone(
 def test_an_error_that_would_repeat_ends_the_run(
     other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the key is wrong, the server is asked once and not once for each image."""
+    """If the key is wrong, the server is asked only once, not once per image."""
     refusal = response(401, failure("Incorrect API key.", code="invalid_api_key"))
     with raw_server(refusal, refusal) as server:
         arguments = ["--engine", "variations", "--base-url", server.base_url]
@@ -163,7 +163,7 @@ def test_an_error_that_would_repeat_ends_the_run(
 def test_several_images_share_one_engine_and_seed(
     other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The engine is made once and closed once, and one seed repeats the whole run."""
+    """The engine is created once and closed once, and one seed repeats the whole run."""
     declare(tmp_path, "counting", "counting = counting:Engine\n")
     (tmp_path / "counting.py").write_text(
         "from langchain_image_variation.engines.instant import InstantEngine\n"
@@ -210,7 +210,7 @@ def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_a_bad_stream_is_named(data: bytes, message: str) -> None:
-    """An error about standard input says so."""
+    """An error about standard input names it."""
     for images, code in ((["-"], 2), (["-", "photo.jpg"], 3)):
         completed = run("create", *images, *SMALL, "-q", input=data)
         assert completed.returncode == code
@@ -226,11 +226,11 @@ def test_closed_standard_input_is_one_line() -> None:
 
 
 REFUSED = [
-    ("photo.jpg -n 2 -o -", "-o - writes one image to standard output, but these are 2."),
-    ("photo.jpg photo.jpg -o -", "-o - writes one image to standard output, but these are 2."),
-    ("photo.jpg -o - --json", "-o - writes no files, so --json does not go with it."),
-    ("photo.jpg -o - --open", "-o - writes no files, so --open does not go with it."),
-    ("photo.jpg -o - --name x", "-o - writes no files, so --name does not go with it."),
+    ("photo.jpg -n 2 -o -", "-o - writes one image to standard output, but this makes 2."),
+    ("photo.jpg photo.jpg -o -", "-o - writes one image to standard output, but this makes 2."),
+    ("photo.jpg -o - --json", "-o - writes no files, so --json cannot be used with it."),
+    ("photo.jpg -o - --open", "-o - writes no files, so --open cannot be used with it."),
+    ("photo.jpg -o - --name x", "-o - writes no files, so --name cannot be used with it."),
     ("- -", "Standard input is one image; pass - only once."),
     ("photo.jpg photo.jpg --json", "--json prints the response for one image"),
     ("photo.jpg --json --open", "--json writes no files to --open; add -o DIR."),
@@ -238,7 +238,7 @@ REFUSED = [
     ("photo.jpg -o photo.jpg", "'photo.jpg' is a file; choose a folder for the results."),
     ("photo.jpg -o ./photo.jpg/x", "The folder './photo.jpg/x' cannot be written to"),
     ("photo.jpg --format gif", "argument --format: invalid choice: 'gif'"),
-    ("photo.jpg --quality 50", "--quality does not apply to PNG, which loses nothing."),
+    ("photo.jpg --quality 50", "--quality does not apply to PNG, which is lossless."),
     ("photo.jpg --quality 0 --format jpeg", "--quality must be a whole number from 1 to 100"),
     ("photo.jpg --name ../x", "The name template '../x' may contain only letters, digits"),
     ("photo.jpg --name {name}", "The name template '{name}' has an unknown field"),
@@ -256,7 +256,7 @@ def test_options_are_checked_before_the_engine_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Options that do not fit are one line and exit code 2, and nothing is made."""
+    """Options that cannot be combined give one line and exit code 2, and nothing is made."""
     declare(tmp_path, "unseeded", "unseeded = unseeded:Engine\n")
     (tmp_path / "unseeded.py").write_text(
         "class Engine:\n    def create_variation(self, request): print('called')\n"
@@ -269,7 +269,7 @@ def test_options_are_checked_before_the_engine_runs(
 
 
 def test_names_and_formats_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
-    """A template names the files, and their suffix is that of the format."""
+    """A template names the files, and the format determines their suffix."""
     template = "{stem} {index:02} {seed}"
     options = ["--name", template, "--format", "jpeg", "--quality", "40", "--seed", "5", "-q"]
     assert main(["create", "photo.jpg", "-n", "2", "--size", "256x256", *options]) == 0
@@ -281,7 +281,7 @@ def test_names_and_formats_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_seed_is_drawn_for_names(capsys: pytest.CaptureFixture[str]) -> None:
-    """If the names have the seed, it is the one that repeats the images."""
+    """A seed in a name is the one that repeats the image."""
     command = ["create", "photo.jpg", "--name", "{seed}", "--no-sheet", "-q", "--size", "256x256"]
     assert main(command) == 0
     path = Path(capsys.readouterr().out.strip())
@@ -290,7 +290,7 @@ def test_a_seed_is_drawn_for_names(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_another_file_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
-    """If a file of that name exists, the new one gets a hash, and the first stays as it is."""
+    """If a file of that name exists, it is not changed, and the new one's name gets a hash."""
     Path("variations").mkdir()
     Path("variations/photo.png").write_bytes(b"mine")
     assert main(["create", "photo.jpg", *SMALL, "--name", "{stem}", "--no-sheet", "-q"]) == 0
@@ -300,7 +300,7 @@ def test_another_file_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_quiet_prints_files_only(capsys: pytest.CaptureFixture[str]) -> None:
-    """--quiet drops the notes and the seed, but no file name and no error."""
+    """--quiet drops the notes and the seed, but keeps file names and errors."""
     assert main(["create", "photo.jpg", "--size", "256x256", "-q", "--no-sheet"]) == 0
     out, err = capsys.readouterr()
     assert (len(out.splitlines()), err) == (1, "")
@@ -320,7 +320,7 @@ def viewer(folder: Path) -> dict[str, str]:
     ("options", "count"), [([], 1), (["--no-sheet"], 3), (["--no-sheet", "-n", "1"], 1)]
 )
 def test_results_are_opened(tmp_path: Path, options: list[str], count: int) -> None:
-    """--open opens the sheet, or without one each image, in the program that BROWSER names."""
+    """--open opens the sheet, or each image if there is none, in the program in BROWSER."""
     arguments = ["create", "photo.jpg", "-n", "3", *SMALL, "-o", "a b", "--open", *options]
     completed = run(*arguments, env=viewer(tmp_path))
     assert (completed.returncode, len((tmp_path / "opened").read_text().split())) == (0, count)
@@ -330,17 +330,17 @@ def test_results_are_opened(tmp_path: Path, options: list[str], count: int) -> N
 
 
 def test_a_machine_without_display_opens_nothing() -> None:
-    """Without a display or viewer, --open is a note and no error."""
+    """Without a display or viewer, --open prints a note and is not an error."""
     headless = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     completed = run("create", "photo.jpg", *SMALL, "--open", env=headless)
     assert completed.returncode == 0
-    assert completed.stderr.endswith(b"There is no display or viewer here to open the files.\n")
+    assert completed.stderr.endswith(b"this machine has no display or image viewer.\n")
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", "caf\u00e9 \u732b.jpg".encode(), b"a\nb.jpg"])
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_any_file_name_works_in_any_locale(name: bytes, locale: str) -> None:
-    """A name that is not UTF-8, or that the locale does not know, is no reason to fail."""
+    """A file name that is not UTF-8, or not in the locale's encoding, does not matter."""
     os.rename(b"photo.jpg", name)
     environment = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     good = run("create", os.fsdecode(name), *SMALL, "--no-sheet", env=environment)
@@ -351,7 +351,7 @@ def test_any_file_name_works_in_any_locale(name: bytes, locale: str) -> None:
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    """Ctrl-C exits with 130 and one line, and the files of the images before stay complete."""
+    """Ctrl-C exits with 130 and one line, and the files of earlier images stay complete."""
     declare(tmp_path, "stuck", "stuck = stuck:Engine\n")
     (tmp_path / "stuck.py").write_text(
         "import time\n"

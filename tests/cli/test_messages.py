@@ -30,7 +30,7 @@ ONLY_IN_PYTHON = {
     "create_app": "an answer of the server, for its operator",
     "image(": "an object of another type",
 }
-"""Names in messages that no command can cause, and why."""
+"""Names in messages that no command can cause, with reasons."""
 
 
 def messages() -> list[str]:
@@ -175,7 +175,7 @@ MISTAKES = [
 def test_a_mistake_points_to_the_help_of_its_command(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line names the command's own help, and the option that was probably meant."""
+    """The line points to the command's own help, and names the option that was probably meant."""
     assert main(arguments.split()) == 2
     out, err = capsys.readouterr()
     first_word = arguments.split()[0]

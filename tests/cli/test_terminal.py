@@ -21,11 +21,11 @@ class Engine(InstantEngine):
             time.sleep(0.05)
         return super().create_variation(request)
 """
-"""An engine that reports nothing, and waits for a file."""
+"""An engine that reports nothing and waits for a file."""
 
 
 def test_a_progress_bar_is_seen_and_disappears() -> None:
-    """The bar starts at 0 and moves. In the end the terminal shows only notes and files."""
+    """The bar starts at 0 and moves. At the end, the terminal shows only notes and files."""
     code, output = run_in_terminal(CREATE)
     assert code == 0
     assert "2 variations:   0% |" in output
@@ -38,7 +38,7 @@ def test_a_progress_bar_is_seen_and_disappears() -> None:
 
 @pytest.mark.parametrize("columns", [0, 1, 20, 300])
 def test_the_bar_is_seen_in_every_width(columns: int) -> None:
-    """A terminal of any width shows it, also one that does not report its width."""
+    """A terminal of any width shows the bar, even one that does not report its width."""
     code, output = run_in_terminal(CREATE, columns=columns)
     assert code == 0
     start = "2 variations:   0% |"[: columns - 1 if columns else None]
@@ -52,7 +52,7 @@ def test_the_bar_is_seen_in_every_width(columns: int) -> None:
     ids=["create", "batch"],
 )
 def test_the_clock_goes_on_without_reports(tmp_path: Path, command: str, clock: str) -> None:
-    """While an engine reports nothing, the bar is drawn again and again."""
+    """While an engine reports nothing, the bar is redrawn regularly."""
     declare(tmp_path, "waiting", "waiting = waiting_engine:Engine\n")
     (tmp_path / "waiting_engine.py").write_text(WAITING_ENGINE)
 
@@ -91,13 +91,13 @@ def test_there_is_no_bar_where_nobody_wants_one(option: str, term: str) -> None:
 
 
 def test_a_quiet_batch_has_no_bar() -> None:
-    """With --quiet, a batch shows its files only."""
+    """With --quiet, a batch shows only its files."""
     code, output = run_in_terminal(["batch", *CREATE[1:], "--engine", "instant", "-q"])
     assert (code, output) == (0, "variations/manifest.parquet\r\n")
 
 
 def test_there_is_no_bar_outside_a_terminal() -> None:
-    """A log gets no bar."""
+    """A log does not get a bar."""
     assert b"%" not in run(*CREATE).stderr
 
 

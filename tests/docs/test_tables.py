@@ -130,35 +130,36 @@ def test_the_limits_of_the_tool_match_the_code() -> None:
 
 def test_the_limits_of_images_match_the_code() -> None:
     """The page on security states each limit of an image with the value in the code."""
-    limits = table("docs/security.md", "| limit | value |")
+    limits = table("docs/security.md", "| limit | value | why |")
     for limit, value in {
+        "formats": ", ".join({"WEBP": "WebP"}.get(name, name) for name in FORMATS),
         "bytes of a source": f"{MAX_SOURCE_BYTES // 2**20} MiB",
-        "pixels of a source": (
-            f"{MAX_SOURCE_PIXELS:,}, read from its header; a side of fewer than {MIN_SIDE} pixels "
-            f"counts as {MIN_SIDE}"
+        "pixels of an image": (
+            f"{MAX_SOURCE_PIXELS:,}, counting a side of fewer than {MIN_SIDE} pixels as {MIN_SIDE}"
         ),
-        "scans of a JPEG": f"{MAX_JPEG_SCANS},",
-        "samples in all scans of a JPEG": f"{MAX_JPEG_SAMPLES:,},",
-        "chunks of a PNG": f"{MAX_CHUNKS:,},",
-        "chunks of a WebP": f"{MAX_WEBP_CHUNKS:,},",
-        "segments of a JPEG": f"{MAX_JPEG_SEGMENTS:,}, and {MAX_JPEG_EXIF_SEGMENTS} each of Exif",
-        "quantization tables of a JPEG": f"{MAX_JPEG_TABLE_BYTES:,} bytes",
-        "metadata numbers of a JPEG, TIFF, AVIF or HEIC": (
-            f"{MAX_EXIF_NUMBERS:,}, in directories of at most {MAX_ENTRIES:,} entries"
-        ),
-        "strips or tiles of a TIFF": f"{MAX_TIFF_PARTS:,},",
-        "pixels in the tiles of a TIFF": f"{MAX_TILE_PIXELS:,},",
-        "pixels of a BMP in run lengths": f"{MAX_RLE_PIXELS:,} |",
-        "reads of a file": f"{MAX_READS:,}, or one per 32 bytes, and {MAX_REREAD} times its length",
-        "parts of an AVIF or HEIC": f"{MAX_HEIF_PIXELS:,} pixels,",
-        "structure of an AVIF or HEIC": (
-            f"{MAX_BOXES:,} boxes in one place, {MAX_UNITS:,} coded units, "
-            f"{MAX_TRACKS} tracks, and {MAX_META_BYTES // 2**20} MiB for"
-        ),
-        "metadata values of a JPEG, TIFF, AVIF or HEIC": f"in total, {MAX_EXIF_OVERLAP} times",
+        "reads of a file": f"{MAX_READS:,}, or one per 32 bytes",
+        "bytes read from a file": f"{MAX_REREAD} times its length",
+        "metadata values": f"{MAX_EXIF_OVERLAP} times the bytes that hold them",
+        "metadata numbers": f"{MAX_EXIF_NUMBERS:,}",
+        "entries of a metadata directory": f"{MAX_ENTRIES:,}",
+        "PNG: chunks": f"{MAX_CHUNKS:,}, or one per 256 bytes",
+        "WebP: chunks": f"{MAX_WEBP_CHUNKS:,}, or one per 256 bytes",
+        "JPEG: scans": f"{MAX_JPEG_SCANS}",
+        "JPEG: samples in all scans": f"{MAX_JPEG_SAMPLES:,}",
+        "JPEG: segments": f"{MAX_JPEG_SEGMENTS:,}",
+        "JPEG: segments of Exif, or of Photoshop's blocks": f"{MAX_JPEG_EXIF_SEGMENTS} each",
+        "JPEG: quantization tables": f"{MAX_JPEG_TABLE_BYTES:,} bytes",
+        "TIFF: strips or tiles": f"{MAX_TIFF_PARTS:,}, or one per 1,024 pixels",
+        "TIFF: pixels in all tiles": f"{MAX_TILE_PIXELS:,}, or 4 times those of the image",
+        "BMP: pixels of a run-length encoded image": f"{MAX_RLE_PIXELS:,}",
+        "AVIF, HEIC: pixels of all parts": f"{MAX_HEIF_PIXELS:,}",
+        "AVIF, HEIC: boxes in one place": f"{MAX_BOXES:,}",
+        "AVIF, HEIC: coded units": f"{MAX_UNITS:,}",
+        "AVIF, HEIC: tracks": f"{MAX_TRACKS}",
+        "AVIF, HEIC: list of parts": f"{MAX_META_BYTES // 2**20} MiB",
     }.items():
-        assert limits[limit].startswith(f"| {limit} | {value}")
-    assert limits["formats"].upper().startswith(f"| FORMATS | {', '.join(FORMATS)},")
+        assert limits.pop(limit).startswith(f"| {limit} | {value} |")
+    assert not limits
     urls = URLPolicy(hosts=["images.example.com"])
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
@@ -174,17 +175,20 @@ def test_the_limits_of_the_server_match_the_code() -> None:
     for limit, value in {
         "bytes of a request's body": f"{MAX_BODY_BYTES:,},",
         "pixels of an uploaded image": f"{defaults['max_pixels']:,} |",
-        "pixels of all images in progress": f"as many, or {PIXELS_PER_WORKER:,} per worker",
-        "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,},",
+        "pixels of all images in progress": (
+            f"{defaults['max_pixels']:,}, or {PIXELS_PER_WORKER:,} per worker if that is more"
+        ),
+        "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,};",
         "bytes of all answers that are remembered in memory": f"{MAX_ANSWER_BYTES:,} |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
-        "requests that wait": f"{defaults['queue']} |",
+        "waiting requests": f"{defaults['queue']} |",
         "connections": f"{MAX_CONNECTIONS:,},",
-        "headers of a request": f"{MAX_HEADERS}, and {MAX_HEAD_BYTES:,} bytes",
-        "bytes of a chunk": f"{MIN_MEAN_CHUNK_BYTES} on average",
+        "headers of a request": f"{MAX_HEADERS}, with {MAX_HEAD_BYTES:,} bytes in total",
+        "smallest average chunk of a body": (
+            f"{MIN_MEAN_CHUNK_BYTES} bytes, after the first {FREE_CHUNKS:,} chunks"
+        ),
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
-    assert f"first {FREE_CHUNKS:,} chunks" in limits["bytes of a chunk"]
 
 
 def test_the_table_of_serve_is_complete() -> None:
@@ -226,12 +230,11 @@ def test_the_limits_of_answers_match_the_code() -> None:
         "bytes of a download": f"{urls.max_bytes // 2**20} MiB",
         "redirects of a download": f"{urls.max_redirects} |",
         "pixels of a result": f"{MAX_PIXELS:,},",
-        "bytes of an answer without its images": f"{MAX_FRAME_BYTES:,} |",
-        "cookies": f"{MAX_COOKIES} of at most {MAX_COOKIE_LENGTH:,} characters",
+        "bytes of an answer, not counting its images": f"{MAX_FRAME_BYTES:,} |",
+        "bytes of an error that are read": f"{MAX_ERROR_BYTES:,} |",
+        "cookies": f"{MAX_COOKIES}, of at most {MAX_COOKIE_LENGTH:,} characters each",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
-    sentence = f"Of an error, at most {MAX_ERROR_BYTES // 1024} KiB are read."
-    assert sentence in find_page("docs/security.md").text
 
 
 def test_the_table_of_create_is_complete() -> None:

@@ -324,7 +324,7 @@ def test_refuses_options_out_of_range(option: str, value: Any) -> None:
 
 
 def test_with_options_changes_a_copy() -> None:
-    """A copy has the new options and the other options of its engine, which stays as it is."""
+    """A copy has the new options and its engine's other options. The engine does not change."""
     engine = LocalEngine(seed=3, strength=0.2, light=False, threads=1)
     copy = engine.with_options(seed=0, strength=0)
     assert (copy.seed, copy.strength, copy.light, copy.threads) == (0, 0.0, False, 1)
@@ -335,7 +335,7 @@ def test_with_options_changes_a_copy() -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("seed", -1), ("seed", 1.5), ("strength", 1.1)])
 def test_with_options_checks_them(option: str, value: Any) -> None:
-    """A copy with an option out of range is refused, by the name of the option."""
+    """A copy with an option out of range is refused, and the error names the option."""
     with pytest.raises(InvalidRequestError, match=f"{option} must be") as failure:
         LocalEngine().with_options(**{option: value})
     assert failure.value.param == option

@@ -16,7 +16,7 @@ sys.stdin.read()
 
 
 def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
-    """A lock is held by one process, until that process closes the file or is killed."""
+    """One process holds a lock, until it closes the file or is killed."""
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLDER, str(path)]
     pipe = subprocess.PIPE
@@ -34,7 +34,7 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
 
 
 def test_an_error_is_not_a_held_lock() -> None:
-    """If a file cannot be locked at all, waiting for the lock would be in vain: it is an error."""
+    """If a file cannot be locked at all, that is an error, because waiting would not help."""
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)

@@ -47,7 +47,7 @@ def test_anything_else_is_not_opened(tmp_path: Path, kind: str) -> None:
 
 @POSIX
 def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
-    """A file that this user must not read is an error, not the same as something else."""
+    """A file that this user may not read is an error, unlike a path that is not a file."""
     path = tmp_path / "cat.png"
     path.write_bytes(b"cat")
     path.chmod(0)

@@ -61,7 +61,7 @@ def test_row_cannot_name_a_server(kind: str) -> None:
 
 
 def test_allowed_server_of_another_kind() -> None:
-    """Allowing a server of another kind allows this server alone, for the caller and for rows."""
+    """Allowing a server of another kind allows only this server, for the caller and for rows."""
     policy = StoragePolicy(["webdav://cloud.example"])
     policy.check("webdav://cloud.example/a", param="path")
     policy.check_row("webdav://user@CLOUD.example/a")

@@ -42,12 +42,12 @@ def url_answer(n: int) -> httpx.Response:
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_images_beyond_n_are_dropped(call: Caller, n: int) -> None:
-    """A server that makes more images than it was asked for does not cost more."""
+    """A server that sends more images than it was asked for does not cost more."""
     assert len(call(answering(ok(success(10)))[0], {"n": n}, normalize=True).data) == n
 
 
 def test_entries_beyond_n_are_not_even_checked(call: Caller) -> None:
-    """An entry of a wrong type does no harm if nobody asked for it."""
+    """An entry of a wrong type does no harm if it was not asked for."""
     body = json.dumps({"created": 1, "data": [{"b64_json": b64()}, 7, *[{}] * 50_000]}).encode()
     (image,) = call(answering(ok(body))[0]).data
     assert image.read() == PNG
@@ -61,7 +61,7 @@ def test_urls_beyond_n_are_not_fetched(call: Caller) -> None:
 
 
 def test_gpt_image_drops_images_beyond_n() -> None:
-    """The engine `gpt-image` keeps at most as many images of each call as it asked for."""
+    """The engine `gpt-image` keeps at most as many images from each call as it asked for."""
     handler, requests = answering(ok(success(10)))
     with httpx.Client(transport=httpx.MockTransport(handler)) as http_client:
         engine = GptImageEngine(
@@ -73,7 +73,7 @@ def test_gpt_image_drops_images_beyond_n() -> None:
 
 
 def test_downloads_share_the_bytes_of_a_call(call: Caller) -> None:
-    """Downloads are limited in total. A failed one keeps no bytes, so it takes none from others."""
+    """Downloads are limited in total. A failed one does not count, because it keeps no bytes."""
     long_image = httpx.Response(200, content=PNG + bytes(200_000))
     missing = httpx.Response(404)
     handler, requests = answering(url_answer(6), long_image, missing, long_image)
@@ -82,7 +82,7 @@ def test_downloads_share_the_bytes_of_a_call(call: Caller) -> None:
     with pytest.raises(DownloadError, match="404"):
         images[1].read()
     for image in images[3:]:
-        with pytest.raises(DownloadError, match=r"more than .* bytes, the limit"):
+        with pytest.raises(DownloadError, match=r"the limit of .* bytes"):
             image.read()
     assert len(requests) == 7
 
@@ -94,7 +94,7 @@ def test_no_bytes_are_left_after_a_full_answer(call: Caller) -> None:
     limit = len(answer.content) + len(PNG)
     first, second = call(handler, {"n": 2}, max_answer_bytes=limit).data
     assert first.read() == PNG
-    with pytest.raises(DownloadError, match=f"{limit:,} bytes, the limit; raise max_answer_bytes"):
+    with pytest.raises(DownloadError, match=f"{limit:,} bytes per call; raise max_answer_bytes"):
         second.read()
     assert len(requests) == 2
 
@@ -104,7 +104,7 @@ def test_max_answer_bytes_limits_an_answer(call: Caller, length: dict[str, str])
     """An answer that is longer than the setting is refused, whether or not it says its length."""
     body = success().ljust(1001)
     assert call(answering(ok(body))[0], max_answer_bytes=1001).data[0].read() == PNG
-    with pytest.raises(EngineResponseError, match=r"longer than 1,000 bytes.*max_answer_bytes"):
+    with pytest.raises(EngineResponseError, match=r"limit of 1,000 bytes.*max_answer_bytes"):
         call(answering(ok(body, **length))[0], max_answer_bytes=1000)
 
 
@@ -125,7 +125,7 @@ def test_a_result_with_too_many_pixels_is_refused(call: Caller, size: tuple[int,
     large = SIGNATURE + header + PNG[PNG.index(b"IDAT") - 4 :]
     body = json.dumps({"data": [{"b64_json": b64(large)}, {"b64_json": b64()}]}).encode()
     first, second = call(answering(ok(body))[0], {"n": 2}, normalize=True).data
-    with pytest.raises(OutputError, match=r"89,478,485 pixels, the limit|limit is 89,478,485"):
+    with pytest.raises(OutputError, match=r"limit (of|is) 89,478,485"):
         first.read()
     assert SquarePNG(second.read()).side == 256
 
@@ -170,7 +170,7 @@ def test_nothing_is_downloaded_after_the_deadline() -> None:
 
 
 class Busy(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body without an end. The next byte is always there, so reading it never waits."""
+    """An endless body. The next byte is always there, so reading it never waits."""
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
@@ -184,7 +184,7 @@ class Busy(httpx.SyncByteStream, httpx.AsyncByteStream):
 # On trio, httpx leaves generators to the garbage collector when their user stops early.
 @pytest.mark.filterwarnings("ignore:.*was garbage collected before it had been exhausted")
 def test_a_body_that_never_waits_is_cut_off(call: Caller) -> None:
-    """The deadline ends the reading of a body even if no step of it waits."""
+    """The deadline ends the reading of a body even if no step waits."""
     with pytest.raises(EngineTimeoutError):
         call(lambda request: httpx.Response(200, stream=Busy()), deadline=0.3, max_retries=0)
 

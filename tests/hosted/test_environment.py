@@ -1,4 +1,4 @@
-"""Proxies and certificates of the environment, and certificates of servers."""
+"""Proxies and certificates from the environment, and certificates of servers."""
 
 import datetime
 import socket
@@ -64,7 +64,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_invalid_proxy_is_named(
     monkeypatch: pytest.MonkeyPatch, open_engine: Callable[[str], object], name: str, address: str
 ) -> None:
-    """The error names the variable, and not its value, which may contain a password."""
+    """The error names the variable, but not its value, which may contain a password."""
     monkeypatch.setenv(name, address)
     with pytest.raises(InvalidRequestError, match=f"{name} must be the address of") as caught:
         open_engine("http://pictures.invalid/v1")
@@ -97,7 +97,7 @@ def test_an_odd_no_proxy_does_no_harm(
 def test_a_proxy_for_other_servers_is_not_checked(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy counts only for the scheme that it is for, and for hosts that need it."""
+    """A proxy is used only for its own scheme, and for hosts that need it."""
     monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
     monkeypatch.setenv("HTTP_PROXY", "ftp://proxy.example")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -120,7 +120,7 @@ def test_a_broken_netrc_does_no_harm(
 def test_a_proxy_that_refuses_is_named(
     call: Caller, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    """A proxy that needs a password does not look like a server that is down."""
+    """If a proxy needs a password, the error does not say that the server is down."""
     with raw_server(response(407)) as proxy:
         monkeypatch.setenv("ALL_PROXY", f"http://user:hunter2@127.0.0.1:{proxy.port}")
         with pytest.raises(ImageVariationError) as caught:
@@ -139,7 +139,7 @@ def test_a_proxy_that_refuses_is_named(
 def test_a_proxy_that_does_not_exist_is_named(
     call: Caller, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """If the proxy cannot be reached, the error does not blame the server alone."""
+    """If the proxy cannot be reached, the error does not blame only the server."""
     monkeypatch.setenv("HTTP_PROXY", address)
     message = r"cannot be reached through the proxy in HTTP_PROXY; is that address right"
     with pytest.raises(EngineConnectionError, match=message):
@@ -185,7 +185,7 @@ def tls_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return the context of a server whose certificate is its own authority."""
+    """Return the context of a server with a self-signed certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "own.pem")
     authority.private_key_pem.write_to_path(folder / "key.pem")
@@ -262,7 +262,7 @@ def _refuse_in_plain_text(listener: socket.socket) -> None:
 
 
 def test_a_server_that_hangs_up_is_not_blamed_for_tls(call: Caller) -> None:
-    """A connection that ends before TLS begins looks like a server that is down."""
+    """If a connection ends before TLS begins, the error says that the server is down."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True)
         thread.start()
@@ -286,7 +286,7 @@ def test_unusable_certificates_are_named(
     name: str,
     content: bytes | None,
 ) -> None:
-    """The error for a variable that names no certificates has its name, but no path."""
+    """If a variable does not name certificates, the error shows its name, but not the path."""
     path = tmp_path / "missing" / "file.pem"
     if content is not None:
         path.parent.mkdir()

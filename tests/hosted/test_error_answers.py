@@ -102,7 +102,7 @@ def test_an_error_keeps_type_code_and_param(call: Caller) -> None:
 
 
 def test_a_servers_message_is_one_short_line(call: Caller) -> None:
-    """What a server says is shortened to one line, without images and keys."""
+    """A server's text is shortened to one line, without images or keys."""
     text = "bad\n\x1b[31m " + "A" * 300 + " Bearer abcdefghij sk-abcdefghijkl " + "word " * 300
     body = failure(text, type=text, code=text, param=text)
     handler, _ = answering(httpx.Response(400, content=body))

@@ -46,7 +46,7 @@ from tests.http.raw_server import (
 
 GOOD = response(200, success(), content_type="application/json")
 CUT = GOOD[:-40]
-# Sent byte by byte, it takes longer than any deadline.
+# Sent byte by byte, this takes longer than any deadline.
 LONG = response(200, success().ljust(3000), content_type="application/json")
 HEAD_LENGTH = LONG.index(b"\r\n\r\n") + 4
 
@@ -389,7 +389,7 @@ def test_a_slow_body_through_http_client_is_cut(call: Caller) -> None:
 @cut_off
 def test_an_endless_body_is_cut_off(call: Caller) -> None:
     """The client stops at the limit of 256 MB and holds no more than that."""
-    with pytest.raises(EngineResponseError, match="longer than 268,435,456 bytes"):
+    with pytest.raises(EngineResponseError, match="limit of 268,435,456 bytes"):
         call(lambda request: httpx.Response(200, stream=Endless(b"A" * 2**22, 0)), deadline=60)
 
 

@@ -121,7 +121,7 @@ def test_missing_created_and_both_forms_are_mended(call: Caller) -> None:
 def test_a_too_long_content_length_is_refused(call: Caller) -> None:
     """A body whose length exceeds the limit is not read, and the message names the limit."""
     handler, _ = answering(ok(b"{}", **{"content-length": str(10**12)}))
-    with pytest.raises(EngineResponseError, match="longer than 268,435,456 bytes"):
+    with pytest.raises(EngineResponseError, match="limit of 268,435,456 bytes"):
         call(handler)
 
 

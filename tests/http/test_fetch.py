@@ -335,11 +335,11 @@ BAD_ANSWERS: list[tuple[Handler, str]] = [
     (answer(200, content_type="application/json"), "instead of an image"),
     (answer(200, b"", content_encoding="gzip"), "compressed"),
     (answer(200, b"", content_encoding="identity, br"), "compressed"),
-    (answer(200, content_length="20001"), "more than 20,000 bytes"),
-    (answer(200, bytes(20_001)), "more than 20,000 bytes"),
-    (answer(200, bytes(20_001), content_length="9" * 5000), "more than 20,000 bytes"),
-    (answer(200, bytes(20_001), content_length="-1"), "more than 20,000 bytes"),
-    (endless_response, "more than 20,000 bytes"),
+    (answer(200, content_length="20001"), "limit of 20,000 bytes"),
+    (answer(200, bytes(20_001)), "limit of 20,000 bytes"),
+    (answer(200, bytes(20_001), content_length="9" * 5000), "limit of 20,000 bytes"),
+    (answer(200, bytes(20_001), content_length="-1"), "limit of 20,000 bytes"),
+    (endless_response, "limit of 20,000 bytes"),
     (break_off, "broke; try again"),
 ]
 

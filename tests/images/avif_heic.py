@@ -18,7 +18,7 @@ def avif(image: Image.Image, *later_frames: Image.Image, **options: Any) -> byte
 
 
 def heic(image: Image.Image, *later_frames: Image.Image, **options: Any) -> bytes:
-    """Return an image as a HEIC file, lossless but for the conversion of colors."""
+    """Return an image as a HEIC file, lossless except for the conversion of colors."""
     skip_without("pillow_heif")
     import pillow_heif
 

@@ -61,7 +61,7 @@ def files() -> Iterator[tuple[str, bytes, str]]:
     yield "animated GIF", _animation("GIF"), LOADED
     yield "animated WebP", _animation("WEBP"), LOADED
     screen = b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6)
-    pixels = "image has more than 89,478,485 pixels"
+    pixels = "image exceeds the limit of 89,478,485 pixels"
     yield "large GIF", screen + b",\0\0\0\0\xff\xff\xff\xff\0\2\2\4\1\0;", pixels
     yield "endless TIFF", _endless_tiff(), LOADED
 

@@ -1,6 +1,6 @@
 """The corpus of corrupt PNG files: square images with every kind of damage, one per file.
 
-Files with a damage that viewers do not mind are separate, with the image that viewers show.
+Files with damage that viewers do not mind are kept apart, with the image that viewers show.
 """
 
 import struct
@@ -136,7 +136,7 @@ def _cuts() -> Iterator[tuple[str, bytes]]:
 
 
 def _has_all_rows(data: bytes, sample: SampleImage) -> bool:
-    """Return whether all scanlines can be decompressed from a file that is cut off."""
+    """Return whether all scanlines of a truncated file can be decompressed."""
     bodies = [body for name, body in split_chunks(data) if name == b"IDAT"]
     return zlib.decompressobj().decompress(b"".join(bodies)) == sample.scanlines()
 

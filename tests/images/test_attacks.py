@@ -29,9 +29,9 @@ ATTACKS: dict[str, Any] = BENCHMARK["ATTACKS"]
 LENGTH = 4_300_000
 LOADED = "loaded"
 OUTCOMES = {
-    "gif: comments of 2 bytes": "takes more than 262,144 steps to read",
-    "gif: blocks of 1 byte": "takes more than 262,144 steps to read",
-    "gif: extensions": "takes more than 262,144 steps to read",
+    "gif: comments of 2 bytes": "exceeds the limit of 262,144 reads",
+    "gif: blocks of 1 byte": "exceeds the limit of 262,144 reads",
+    "gif: extensions": "exceeds the limit of 262,144 reads",
     "gif: frames": LOADED,
     "tiff: strips of 1 row": "with 1,398,101 strips or tiles; the limit is 87,381",
     "tiff: strips beyond the last": "strips or tiles, but its pixels fill only 2",
@@ -39,28 +39,28 @@ OUTCOMES = {
     "tiff: a tile larger than the image": "whose tiles have 300,000,000 pixels; the limit is",
     "tiff: rationals": "whose values include 537,506 numbers; the limit is 262,144",
     "tiff: short numbers": "whose values include 2,150,006 numbers; the limit is 262,144",
-    "tiff: entries": "directory has more than 8,192 entries, the limit",
+    "tiff: entries": "directory exceeds the limit of 8,192 entries",
     "tiff: scans of a JPEG strip": "whose JPEG scans read 8,019,000,000 samples",
-    "bmp: runs without pixels": "takes more than 133,114 steps to read",
-    "bmp: ends of rows": "in run lengths of 9459x9459 pixels; the limit is 16,777,216",
-    "bmp: runs of 1 pixel": "takes more than 4,194,304 steps to read",
-    "webp: chunks": " chunks, the limit",
-    "webp: frames": "chunks, the limit",
+    "bmp: runs without pixels": "exceeds the limit of 133,114 reads",
+    "bmp: ends of rows": "run-length encoded BMP file of 9459x9459 pixels; the limit is 16,777,216",
+    "bmp: runs of 1 pixel": "exceeds the limit of 4,194,304 reads",
+    "webp: chunks": "is a WebP file that exceeds the limit of",
+    "webp: frames": "is a WebP file that exceeds the limit of",
     "png: 1 pixel wide": "image is 1x89478485, which is too long and narrow",
     "png: steps of a profile": LOADED,
-    "png: texts in a result": "takes more than 262,144 steps to read",
+    "png: texts in a result": "exceeds the limit of 262,144 reads",
     "jpeg: steps of a profile": LOADED,
     "jpeg: rationals": "numbers; the limit is 262,144",
     "jpeg: quantization tables": "bytes of quantization tables; the limit is 65,536",
     "jpeg: blocks of Photoshop": "with 65 segments of Photoshop's blocks; the limit is 64",
 }
-"""What happens to each attack. Those that have as many pixels as they cost are left out."""
+"""The outcome of each attack. Attacks that cost no more than their pixels are left out."""
 AS_PROMISED = {"webp: a canvas larger than its frame", "png: 16-bit RGBA", "jpeg: scans"}
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_attacks_are_refused_or_cost_nothing(name: str) -> None:
-    """A file that repeats what costs a decoder much is refused, or the repetition is skipped."""
+    """A file that repeats something costly is refused, or the repetition is skipped."""
     attack = ATTACKS[name]
     load = decode_result if attack.is_result else load_source
     try:
@@ -72,7 +72,7 @@ def test_attacks_are_refused_or_cost_nothing(name: str) -> None:
 
 
 def test_every_attack_is_tested() -> None:
-    """No attack of the benchmark is forgotten here."""
+    """Every attack of the benchmark is tested here."""
     assert ATTACKS.keys() == OUTCOMES.keys() | AS_PROMISED
 
 
@@ -80,10 +80,10 @@ def test_every_attack_is_tested() -> None:
 
 
 def test_reads_are_counted() -> None:
-    """A decoder may call `read` as often as the limit says, and not once more."""
+    """A decoder may call `read` as often as the limit says, but not once more."""
     file = BoundedFile(b"12345", 3)
     assert [file.read(1) for _ in range(3)] == [b"1", b"2", b"3"]
-    with pytest.raises(InvalidImageError, match="more than 3 steps to read, the limit for a file"):
+    with pytest.raises(InvalidImageError, match="limit of 3 reads for a file"):
         file.read(1)
 
 
@@ -102,7 +102,7 @@ def test_bytes_that_are_read_again_are_counted() -> None:
 
 
 def test_float_tables_of_profiles_are_not_applied() -> None:
-    """Browsers apply the other tables, and each of the many steps of this one costs time."""
+    """Float tables are ignored, as in browsers, because each of their many steps costs time."""
     profile = BENCHMARK["_profile_with_steps"](80)
     image = Image.new("RGB", (2, 2), (10, 200, 30))
     reader = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -154,7 +154,7 @@ def _saved(image: Image.Image, format: str, **options: Any) -> bytes:
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_tiff_files_of_libtiff_are_accepted(compression: str, mode: str) -> None:
-    """Files with one strip for each row, or for all of them, are accepted."""
+    """Files with one strip per row, or a single strip, are accepted."""
     image = Image.effect_noise((300, 700), 60).convert(mode)
     for rows in (1 if compression != "jpeg" else 16, 700):
         data = _saved(image, "TIFF", compression=compression, tiffinfo={278: rows})
@@ -164,7 +164,7 @@ def test_tiff_files_of_libtiff_are_accepted(compression: str, mode: str) -> None
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "F", "RGBA", "LA", "CMYK", "LAB"])
 @pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
 def test_tiff_files_of_every_mode_are_accepted(mode: str, big: bool) -> None:
-    """Pillow's own files are accepted in every mode that it writes."""
+    """Files from Pillow are accepted in every mode that it writes."""
     image = Image.new(mode, (300, 200))
     assert load_source(_saved(image, "TIFF", big_tiff=big)).png.side == 200
 
@@ -192,7 +192,7 @@ def test_a_size_that_is_stated_twice_is_refused() -> None:
     (start,) = struct.unpack_from("<I", data, 4)
     # The entry after the width states the height; now it states the width too.
     struct.pack_into("<H", data, start + 2 + 12, 256)
-    with pytest.raises(InvalidImageError, match="states its size or the place of its pixels twice"):
+    with pytest.raises(InvalidImageError, match="the location of its pixels twice"):
         load_source(bytes(data))
 
 

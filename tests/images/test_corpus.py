@@ -79,7 +79,7 @@ def test_what_every_viewer_opens_is_repaired() -> None:
             assert pixels(decode(source.png)) == expected, name
             assert re.search(r"left out bad chunks \(|added the missing end", source.note), name
             assert len(source.note) < 250
-            # The repaired file is valid, so that nobody else has to repair it.
+            # The repaired file is valid, so no other program has to repair it.
             assert load_source(source.png.data, fit="strict").png == source.png
     assert len(set(names)) == len(names) > 90
 
@@ -90,7 +90,7 @@ def test_libpng_shows_what_we_repair() -> None:
     compared = 0
     for name, data, sample in corrupt.repairable():
         shown = read(data)
-        # libpng wants the checksum of the pixels too.
+        # libpng requires the checksum of the pixels too.
         if shown is None:
             assert "cut at byte" in name
             continue

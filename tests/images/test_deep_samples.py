@@ -44,7 +44,7 @@ def every_tone(color_type: int, depth: int) -> SampleImage:
     step = np.linspace(400, 65535, 500).round().astype(int).tolist()
     tones = list(range(256)) if depth == 8 else [*range(400), *step]
     colors = 1 if color_type in (GRAY, GRAY_ALPHA) else 3
-    # The samples of a pixel differ, so that exchanged samples are found.
+    # The samples of a pixel differ, so that swapped samples are found.
     opaque = (2**depth - 1,) * (CHANNELS[color_type] - colors)
     pixels = [
         (*(tones[(at + 7 * number) % len(tones)] for number in range(colors)), *opaque)
@@ -70,7 +70,7 @@ def assert_rounded(pixels: Image.Image, expected: NDArray[np.floating]) -> None:
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_gamma_is_exact_in_every_tone(color_type: int, mode: str, depth: int, gamma: float) -> None:
-    """Every sample is converted to sRGB as by the formulas, also in the darkest tones."""
+    """Every sample is converted to sRGB by the formulas, even in the darkest tones."""
     sample = every_tone(color_type, depth)
     samples = np.array(sample.rows, np.float64) / (2**depth - 1)
     expected = 255 * srgb(samples ** (1 / gamma))
@@ -115,7 +115,7 @@ def _opaque(color_type: int) -> list[list[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("color_type", [GRAY, GRAY_ALPHA, RGB, RGBA])
 def test_the_note_says_only_what_was_done(color_type: int) -> None:
-    """A deep PNG is still a PNG in the note."""
+    """The note does not say that a 16-bit PNG was converted to PNG."""
     rows = [row[:9] for row in _opaque(color_type)]
     source = load_source(SampleImage(color_type, 16, rows).png(), name="deep")
     assert source.note == "deep: cropped 9x19 to the centered 9x9."
@@ -151,7 +151,7 @@ def test_a_palette_and_short_samples_have_gamma_too(gamma: float) -> None:
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_other_primaries_are_converted_after_gamma(depth: int, gamma: float) -> None:
-    """With cHRM, samples become sRGB as by the formulas, up to 2 of 255 levels."""
+    """With cHRM, samples become sRGB by the formulas, within 2 of 255 levels."""
     points = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)  # Display P3
     body = struct.pack(">8I", *(round(value * 100_000) for value in points))
     sample = every_tone(RGB, depth).replace_fields(first=gama(gamma) + chunk(b"cHRM", body))

@@ -34,7 +34,7 @@ def vary(source: Source, size: Size) -> Image.Image:
 
 @given(width=st.integers(1, 10**6), height=st.integers(1, 10**6), side=st.integers(1, 4096))
 def test_an_inset_has_the_shape_of_the_image(width: int, height: int, side: int) -> None:
-    """The longer side is as asked, and the other is the exact one, rounded, or 1."""
+    """The longer side is as requested. The other is the exact length rounded, at least 1."""
     longer = max(width, height)
     size = Inset(width, height, margin=0, side=longer).size(side)
     assert max(size) == side
@@ -83,7 +83,7 @@ def test_a_smooth_image_looks_the_same(width: int, height: int, size: Size) -> N
 
 @pytest.mark.parametrize("shape", [(4032, 3024), (1920, 1080), (1200, 800), (640, 427), (451, 300)])
 def test_photos_are_cut_between_pixels(shape: tuple[int, int]) -> None:
-    """The cut is at most a tenth of a pixel away from the edge, and the photo near the center."""
+    """The cut is within a tenth of a pixel of the edge, and the photo is near the center."""
     width, height = shape
     margin = choose_margin(height, width)
     assert abs(margin - (width - height) / 2) <= width / 32 + 1

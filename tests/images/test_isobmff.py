@@ -102,7 +102,7 @@ def test_the_size_in_av1_data_counts(mode: str, later: int) -> None:
 
 
 def test_a_small_avif_of_a_large_image_is_refused() -> None:
-    """A file of 64x64 pixels, of which a decoder makes 100 million first, is refused."""
+    """A file of 64x64 pixels that makes a decoder decode 100 million first is refused."""
     # A sequence header: profile 0, a still picture, the reduced form, level 0, 14 bits for the
     # width less 1 and as many for the height (AV1 specification, 5.5.1).
     bits = f"000 1 1 00000 1101 1101 {9999:014b} {9999:014b} 00".replace(" ", "")

@@ -49,7 +49,7 @@ def test_the_image_itself_is_unchanged(
 
 @pytest.mark.parametrize("mode", PLAIN_MODES)
 def test_mirrored_bars_repeat_the_image(mode: str) -> None:
-    """Each copy is the mirror image of its neighbor, also if a bar is wider than the image."""
+    """Each copy is the mirror image of its neighbor, even if a bar is wider than the image."""
     image = noise(50, 7, mode)
     square = add_mirrored_bars(image, 20)
     for top in range(20 - 2 * 7, 50 - 7, 7):
@@ -116,7 +116,7 @@ def test_transparent_margins_stay_transparent(pad: Pad, mode: str) -> None:
 
 
 def test_bars_are_the_same_on_every_machine() -> None:
-    """The pixels have known hashes. Names, cache keys and resumed batches rest on them."""
+    """The pixels have known hashes. Names, cache keys and resumed batches depend on them."""
     samples = bytes(index * index // 37 % 256 for index in range(3 * 211 * 67))
     image = Image.frombytes("RGB", (211, 67), samples)
     alpha = Image.frombytes("L", image.size, bytes(1 + index % 255 for index in range(211 * 67)))

@@ -40,7 +40,7 @@ def test_the_first_valid_gamma_counts(first: bytes, last: bytes, shown: int, not
 
 
 def test_a_wrong_palette_suggestion_changes_nothing() -> None:
-    """A palette in a gray image is left out, and one of RGB that comes twice is an error."""
+    """A palette in a gray image is left out. Two palettes in an RGB image are an error."""
     palette = chunk(b"PLTE", bytes(9))
     source = load_source(GRAY_100.replace_fields(first=palette).png())
     assert source.png.data == GRAY_100.png()
@@ -75,7 +75,7 @@ def test_metadata_may_be_wrong_in_any_way(name: bytes) -> None:
 
 
 def test_many_bad_chunks_have_a_short_note() -> None:
-    """The note names three of the bad chunks, and the number of the others."""
+    """The note names three of the bad chunks, and counts the others."""
     source = load_source(GRAY_100.replace_fields(first=DAMAGED * 5_000).png())
     assert source.note.count("gAMA") == 3
     assert source.note.endswith(" and 4,997 more).")

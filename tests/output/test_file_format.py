@@ -23,7 +23,7 @@ def entries(*files: bytes) -> ImagesResponse:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_have_the_chosen_format(tmp_path: Path, format: FormatName) -> None:
-    """Images and sheet have the format, its suffix, and a name with the hash of their pixels."""
+    """Images and sheet have the format and its suffix, and names with the hash of their pixels."""
     response = entries(PNG.data, square_png(32))
     paths = [image.path for image in save_images(response, tmp_path, format=format)]
     paths.append(ContactSheet(PNG, response).save(tmp_path, format=format))
@@ -76,7 +76,7 @@ def test_a_jpeg_of_a_server_is_kept_as_it_is(tmp_path: Path) -> None:
 
 
 def test_jpeg_shows_transparency_on_white() -> None:
-    """JPEG has no alpha, so a transparent image becomes what a white page shows; WebP keeps it."""
+    """JPEG puts a transparent image on white, because it has no alpha; WebP keeps it."""
     image = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
     data = FileFormat("jpeg").encode(image)
     with Image.open(io.BytesIO(data)) as decoded:

@@ -201,7 +201,7 @@ def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
-    """If another user's file of that name may not be read, the new file gets a longer name."""
+    """If another user's file of that name cannot be read, the new file gets a longer name."""
     (first,) = save_images(answer(1), tmp_path)
     first.path.chmod(0)
     (second,) = save_images(answer(1), tmp_path)
@@ -210,7 +210,7 @@ def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o002, 0o077])
 def test_results_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
-    """Folders and files of results can be shared if the umask says so, and only then."""
+    """Folders and files of results can be shared if the umask allows it, and only then."""
     previous_umask = os.umask(umask)
     try:
         (saved_image,) = save_images(answer(1), tmp_path / "results")
@@ -341,7 +341,7 @@ def test_an_unreadable_image_is_not_cut(tmp_path: Path) -> None:
 
 
 def test_a_result_that_is_not_square_is_cut_to_shape() -> None:
-    """Even if a server returns another shape, the result has that of the source."""
+    """Even if a server returns another shape, the result has the shape of the source."""
     cut = cut_back(entries(non_square_png(200, 100)), panorama())
     assert decode_result(cut.data[0].read()).size == (200, 67)
 

@@ -237,7 +237,7 @@ def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
 
 
 def test_an_odd_environment_does_no_harm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies and certificates that cannot be used do not matter on this machine."""
+    """Invalid proxies and certificates do not matter for a server on this machine."""
     monkeypatch.setenv("NO_PROXY", "[::1")
     monkeypatch.setenv("HTTPS_PROXY", "foo://proxy.invalid")
     monkeypatch.setenv("SSL_CERT_FILE", "missing.pem")

@@ -386,9 +386,9 @@ async def test_a_removed_store_is_created_again(tmp_path: Path) -> None:
 async def test_an_unusable_store_costs_one_engine_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a failed write, answers with URLs are refused before the engine works, until it works.
+    """After a failed write, answers with URLs are refused early, until a write succeeds.
 
-    Only the log has the cause. Answers in base64 need no store.
+    The engine is not called. Only the log shows the cause. Answers in base64 need no store.
     """
     engine, store = CountingEngine(), tmp_path / "store"
     form = {"response_format": "b64_json"}
@@ -417,7 +417,7 @@ async def test_an_unusable_store_costs_one_engine_call(
 async def test_a_replaced_image_is_not_sent(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever replaced the file of an image is not sent: the client gets a 404, the log a line."""
+    """If an image's file is replaced, it is not sent: the client gets a 404, the log a line."""
     async with new_client(tmp_path) as client:
         url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
         (path,) = (tmp_path / "store").glob("*.png")

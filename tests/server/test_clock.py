@@ -52,7 +52,7 @@ asyncio.run(main())
 def test_an_answer_is_remembered_while_its_urls_work(
     tmp_path: Path, seconds: float, outcome: str
 ) -> None:
-    """URLs and the answers with them expire together, and new requests get what they should."""
+    """URLs and the answers that contain them expire together, and new requests work."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(seconds)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What connections may cost, with the server in a separate process."""
+"""Limits on what connections cost, with the server in a separate process."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
-    """A slow reader gets its whole answer, even if it reads an image file."""
+    """A slow reader gets its whole answer, even if that is an image file."""
     # Longer than a busy machine may keep this test from reading.
     idle_timeout = 5
     with run_server(tmp_path, idle_timeout=idle_timeout) as (_, address), ExitStack() as stack:
@@ -113,7 +113,7 @@ def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
-    """Repeating a request without reading the answers takes no memory for each of them."""
+    """Repeated requests whose answers are not read do not each take memory."""
     request = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
     request = request.replace(b"host: ", b"idempotency-key: one\r\nhost: ")
     with run_server(tmp_path, idle_timeout=60) as (running, address), ExitStack() as stack:
@@ -225,7 +225,7 @@ def read_rest(client: socket.socket) -> bytes:
 
 
 def exchange(client: socket.socket, *pieces: bytes) -> bytes:
-    """Send some bytes and return the answer, and whatever else the server sends."""
+    """Send some bytes, and return everything that the server sends."""
     for piece in pieces:
         client.sendall(piece)
     return read_answer(client) + read_rest(client)
@@ -253,7 +253,7 @@ def test_a_body_in_tiny_chunks_is_refused(locked: str, head: bytes, early_status
 
 
 def test_a_chunk_with_a_long_extension_is_tiny(locked: str) -> None:
-    """What counts is the data of a chunk, not what is written around it."""
+    """Only the data of a chunk counts, not the bytes around it."""
     chunk = b"1;" + b"a" * 100 + b"\r\n\n\r\n"
     with connect(locked) as client:
         answer = exchange(client, head_of(CHUNKED, WITH_KEY), chunk * 5000)
@@ -263,7 +263,7 @@ def test_a_chunk_with_a_long_extension_is_tiny(locked: str) -> None:
 
 @pytest.mark.parametrize("length", [64, 8192])
 def test_small_chunks_are_served(locked: str, length: int) -> None:
-    """A body in chunks of 64 bytes is served, whatever the first thousand chunks are like."""
+    """A body in chunks of 64 bytes is served, even if its first thousand chunks are tiny."""
     _, _, form = raw_request(square_png(400), n="2").partition(b"\r\n\r\n")
     body = in_chunks(form[:1000], 1).removesuffix(b"0\r\n\r\n") + in_chunks(form[1000:], length)
     with connect(locked) as client:
@@ -293,7 +293,7 @@ def test_a_refusal_does_not_wait_for_the_body(locked: str) -> None:
 
 
 def test_a_refusal_of_a_short_body_keeps_the_connection(locked: str) -> None:
-    """After the refusal of a request with a short body, the connection can be used again."""
+    """After a request with a short body is refused, the connection can be used again."""
     request = raw_request(square_png(8))
     with connect(locked) as client:
         for _ in range(3):
@@ -331,7 +331,7 @@ def test_what_is_not_a_plain_request(locked: str, request_bytes: bytes, status: 
 
 
 def test_invalid_http_after_an_answer(locked: str) -> None:
-    """What follows an early answer may be invalid. The answer stands."""
+    """Data after an early answer may be invalid. The answer is still sent."""
     with connect(locked) as client:
         client.sendall(head_of(CHUNKED))
         answer = read_until(client, b"}\n")

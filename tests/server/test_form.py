@@ -52,7 +52,7 @@ async def test_a_form_that_is_cut_off_is_refused(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize("end", [b"--x--", b"--x--\r\n\r\n", b"--x--\r\nepilogue", b"--x--  \r\n"])
 async def test_how_forms_may_end(client: httpx.AsyncClient, end: bytes) -> None:
-    """After the closing boundary, there may be a line break, anything or nothing."""
+    """After the closing boundary, there may be anything: a line break, other data or nothing."""
     response = await client.post(PATH, content=UNCLOSED + b"\r\n" + end)
     assert len(response.json()["data"]) == 2
 
@@ -88,7 +88,7 @@ EDITS = st.sampled_from([b"\r\n", b"\n", b"--", b"--x", b"\r\n--x", b"\r\n--x--"
 @example(start=CLOSED.index(b"256x"), length=0, edit=b"\r\n--xyz")
 @example(start=len(UNCLOSED), length=5, edit=b"")
 def test_the_pytest_plugin_reads_the_same(start: int, length: int, edit: bytes) -> None:
-    """Of any form that the server accepts, the pytest plugin reads the same image and fields."""
+    """If the server accepts a form, the pytest plugin reads the same image and fields from it."""
     body = CLOSED[:start] + edit + CLOSED[start + length :]
     accepted: Any = parse(body)
     if accepted is not None:

@@ -105,7 +105,7 @@ def test_a_full_disk_costs_no_engine_call(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no prlimit")
 def test_failing_writes_cost_one_engine_call(tmp_path: Path) -> None:
-    """When the system refuses writes, only the first call is made in vain, until they work."""
+    """While the system refuses writes, only the first call of the engine is wasted."""
     import resource
 
     with server_process(sys.executable, "-c", LIMIT + SERVER, str(tmp_path)) as (process, address):

@@ -69,7 +69,7 @@ OTHER_PATHS = [
     *("/files/x.png", "/files/x.png?se=1&sig=2", "/progress/x", "/v1/models/unknown", "/unknown"),
     *("/v1/images/variations", "/v1/images/variations/", "//", "/%2e%2e/", "*"),
 ]
-"""Paths that get an error under our names, too."""
+"""Paths that get an error under the server's own names too."""
 
 Send = Callable[[bytes], str]
 

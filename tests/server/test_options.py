@@ -38,7 +38,7 @@ async def post(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
 
 
 def test_the_sdk_sets_seed_and_strength(tmp_path: Path) -> None:
-    """The official SDK sets both with `extra_body`, and gets what the engine makes with them."""
+    """The official SDK can set both with `extra_body`, and gets what the engine makes of them."""
     with (
         serving(create_app(LocalEngine(strength=0.9), store_dir=tmp_path)) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="any-text") as client,
@@ -144,7 +144,7 @@ class SteppingEngine(InstantEngine):
 
 
 async def test_progress_of_a_request(tmp_path: Path) -> None:
-    """While a request runs, its ID shows how far it is. Before and afterwards, it is a 404."""
+    """While a request runs, its ID shows its progress. Before and afterwards, it is a 404."""
     engine = SteppingEngine()
     async with new_client(tmp_path, engine) as client:
         assert (await client.get("/progress/a")).status_code == 404

@@ -276,7 +276,7 @@ def create_four_of_the_sample(tab: Page, **options: str) -> list[str]:
 
 
 def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
-    """A seed makes the same variations again. The code shows what was sent; a bad seed is not."""
+    """A seed repeats the variations, and the code shows it. An invalid seed is not sent."""
     app = create_app("local", store_dir=tmp_path)
     with serving(app) as address, browser.new_page() as tab:
         tab.goto(address)
@@ -357,7 +357,7 @@ class SteppingEngine(InstantEngine):
 def test_each_variation_shows_its_progress(
     browser: Browser, tmp_path: Path, api_key: str | None
 ) -> None:
-    """On a phone, the page scrolls to the variations, which show how far each one is."""
+    """On a phone, the page scrolls to the variations, and each shows its progress."""
     engine = SteppingEngine()
     app = create_app(engine, store_dir=tmp_path / "store", workers=1, api_key=api_key)
     phone: Any = {"width": 390, "height": 800}

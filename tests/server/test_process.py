@@ -102,7 +102,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
 def test_only_known_proxies_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: str | None, scheme: str
 ) -> None:
-    """What a proxy says about a client counts only if the operator has listed the proxy."""
+    """A proxy's statement about a client counts only if the operator has listed the proxy."""
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     if proxies is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
@@ -526,7 +526,7 @@ def test_an_engine_must_not_call_its_own_server(
     with pytest.raises(InvalidRequestError if loops else StartedError) as caught:
         run_app(app, host=host, port=port, ready=ready)
     if loops:
-        assert f"another port than {port}" in str(caught.value)
+        assert f"a port other than {port}" in str(caught.value)
 
 
 def test_an_empty_host_is_refused() -> None:

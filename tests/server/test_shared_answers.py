@@ -38,7 +38,7 @@ def print_address(address):
 app = create_app(Engine(), store_dir=folder / "store", api_key=os.environ.get("KEY"))
 run_app(app, host="127.0.0.1", port=0, ready=print_address)
 """
-"""A server whose engine writes down its calls, and works as soon as a file exists."""
+"""A server whose engine logs its calls, and finishes once a file exists."""
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def test_two_processes_give_one_answer(tmp_path: Path, response_format: str) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no SIGKILL")
 def test_a_killed_process_does_not_block_its_key(tmp_path: Path) -> None:
-    """If the process that makes an answer is killed, one that waits for the answer makes it."""
+    """If the process that makes an answer is killed, a process that waits for it makes it."""
     command = (sys.executable, "-c", SERVER, str(tmp_path))
     with (
         server_process(*command) as (killed, first),

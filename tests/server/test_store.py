@@ -21,6 +21,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.store_folder import Reservation
 from pytest_image_variation.samples import square_png
+from tests.other_users import OTHER_USER, require_other_users
 
 GIGABYTE = 1024**3
 DAY = 24 * 3600.0
@@ -170,7 +171,7 @@ def test_an_open_image_survives_eviction(tmp_path: Path) -> None:
 
 
 def test_the_images_of_an_answer_stay_together(tmp_path: Path) -> None:
-    """Images of one answer do not make room for each other, even if they exceed the limit."""
+    """Images of one answer do not evict each other, even if they exceed the limit."""
     store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     old = add(store, square_png(9))
     addresses = store.add_all(square_png(side) for side in (1, 2, 3))
@@ -227,7 +228,7 @@ REPLACEMENTS: list[Callable[[Path], None]] = [
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such files")
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 def test_a_replaced_file_is_not_opened(tmp_path: Path, replace: Callable[[Path], None]) -> None:
-    """A file that is not the stored image counts as removed, and storing the image mends it."""
+    """A file that is not the stored image counts as removed. Storing the image again fixes it."""
     store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
     address = add(store, square_png(1))
     path = path_of(store, address)
@@ -248,7 +249,7 @@ def test_a_file_of_another_user_is_not_opened(tmp_path: Path) -> None:
     store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     address = add(store, square_png(1))
     path = path_of(store, address)
-    os.chown(path, 12345, -1)
+    os.chown(path, OTHER_USER, -1)
     with pytest.raises(NotFoundError):
         path_of(store, address)
     add(store, square_png(2))
@@ -256,7 +257,7 @@ def test_a_file_of_another_user_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_images_of_others_are_not_removed(tmp_path: Path) -> None:
-    """A folder that has files with such names, but no key, is not the store's, and is refused."""
+    """A folder that has files with such names but no key is refused, as it is not the store's."""
     path = tmp_path / f"{'a' * 64}.png"
     path.write_bytes(b"a photo, named by its hash")
     os.utime(path, (100, 100))
@@ -306,7 +307,7 @@ def _put_aside(folder: Path) -> None:
 
 @pytest.mark.parametrize("clean", [_empty, _remove_key, _put_aside])
 def test_a_folder_may_be_cleaned(tmp_path: Path, clean: Callable[[Path], None]) -> None:
-    """A server goes on after somebody has cleaned its folder, and the next one can start there."""
+    """A server keeps working after its folder is emptied, and another one can start there."""
     store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
     add(store, square_png(1))
     clean(tmp_path / "files")
@@ -343,7 +344,7 @@ def test_a_foreign_key_is_refused(tmp_path: Path, kind: str) -> None:
         pytest.skip("only root can give a file to another user")
     else:
         key.write_bytes(bytes(32))
-        os.chown(key, 12345, -1)
+        os.chown(key, OTHER_USER, -1)
     reason = "another user's server" if kind == "other user" else "'key' is not a regular file"
     with pytest.raises(OutputError, match=f"{reason}.*--store-dir") as caught:
         ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
@@ -351,7 +352,7 @@ def test_a_foreign_key_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 async def test_room_that_no_disk_has_is_refused(tmp_path: Path) -> None:
-    """Without enough room, nothing is reserved, and no image is removed in vain."""
+    """Without enough space, nothing is reserved, and no image is removed."""
     store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     address = add(store, square_png(1))
     with pytest.raises(ServiceUnavailableError) as caught:
@@ -363,7 +364,7 @@ async def test_room_that_no_disk_has_is_refused(tmp_path: Path) -> None:
 
 
 async def test_room_is_reserved_once(tmp_path: Path) -> None:
-    """Requests at the same time do not count on the same room."""
+    """Concurrent requests do not count on the same space."""
     store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     side = math.isqrt(int(shutil.disk_usage(tmp_path).free * 0.6) // 4)
     async with store.reserve(1, side):
@@ -375,7 +376,7 @@ async def test_room_is_reserved_once(tmp_path: Path) -> None:
 
 
 def test_a_caller_that_left_reserves_nothing(tmp_path: Path) -> None:
-    """A reservation that was released before it was made takes no room."""
+    """A reservation that is released before it was made takes no space."""
     folder = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE).folder
     half = int(shutil.disk_usage(tmp_path).free * 0.6)
     reservation = Reservation(half)
@@ -438,10 +439,10 @@ from langchain_image_variation.server import create_app
 
 create_app("instant", store_dir=sys.argv[1])
 os.setgroups([])
-os.setuid(12345)
+os.setuid(int(sys.argv[3]))
 for name in ("HOME", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
-os.environ.update(argument.split("=") for argument in sys.argv[3:])
+os.environ.update(argument.split("=") for argument in sys.argv[4:])
 try:
     create_app("instant", store_dir=sys.argv[2] or None)
 except OutputError as error:
@@ -450,7 +451,6 @@ except OutputError as error:
 """Lets another user, who has no entry in the list of users, start a server."""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="users are those of POSIX")
 @pytest.mark.parametrize(
     ("mode", "setting", "reason"),
     [
@@ -464,12 +464,11 @@ def test_another_user_gets_a_clear_error(
     tmp_path: Path, mode: int, setting: str, reason: str
 ) -> None:
     """A folder of another user, or no usable home folder, is an error that says what to set."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
+    require_other_users()
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, mode)
         store = folder if setting == "store" else ""
-        arguments = [folder, store, *([setting] if "=" in setting else [])]
+        arguments = [folder, store, str(OTHER_USER), *([setting] if "=" in setting else [])]
         command = [sys.executable, "-c", USER, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
     assert done.stdout.startswith("store_dir ")

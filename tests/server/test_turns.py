@@ -76,7 +76,7 @@ def line(*, workers: int = 1, queue: int = 100, total_pixels: int = HUGE) -> Lin
 
 
 async def test_a_client_does_not_wait_for_another_clients_queue() -> None:
-    """A request waits for one turn of a client that has sent twelve, not for all of them."""
+    """If a client has sent twelve requests, another client waits for only one of them."""
     requests = line()
     await requests.join(*(f"a{i}" for i in range(12)))
     await requests.join("b0")
@@ -88,7 +88,7 @@ async def test_a_client_does_not_wait_for_another_clients_queue() -> None:
 
 
 async def test_clients_take_turns() -> None:
-    """Clients that wait take turns, and requests of one client keep their order."""
+    """Waiting clients take turns, and requests of one client keep their order."""
     requests = line()
     await requests.join("a0", "a1", "a2", "a3", "b0", "b1", "c0")
     for _ in range(7):
@@ -119,7 +119,7 @@ async def test_images_in_progress_have_a_limit() -> None:
 
 
 async def test_a_small_image_does_not_wait_for_large_ones() -> None:
-    """A client's large images that wait for each other leave room for another's small image."""
+    """While a client's large images wait for each other, another client's small one is served."""
     requests = line(workers=2, total_pixels=10)
     await requests.join("a0", "a1", "a2", pixels=9)
     await requests.join("b0", pixels=1)
@@ -179,7 +179,7 @@ async def test_a_refusal_names_the_time_to_wait() -> None:
     ("workers", "queue", "seconds"), [(1, 0, 1), (1, 1, 2), (1, 4, 5), (2, 4, 3)]
 )
 async def test_the_wait_grows_with_the_queue(workers: int, queue: int, seconds: int) -> None:
-    """Before any turn has ended, each one is expected to take a second."""
+    """Until a turn has ended, the estimate for a turn is one second."""
     turns = Turns(workers=workers, queue=queue, total_pixels=HUGE)
     requests = Line(turns)
     await requests.join(*(f"a{number}" for number in range(workers + queue)))
@@ -262,7 +262,7 @@ async def test_a_turn_is_not_lost_with_its_request() -> None:
     ),
 )
 def test_no_turn_is_ever_lost(workers: int, queue: int, steps: list[tuple[str, str, int]]) -> None:
-    """Whatever arrives, ends and leaves: all limits hold, and at the end nothing is taken."""
+    """Whatever arrives, ends and leaves, all limits hold, and nothing is taken at the end."""
 
     async def play() -> None:
         requests = line(workers=workers, queue=queue, total_pixels=10)

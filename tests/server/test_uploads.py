@@ -100,7 +100,7 @@ async def test_memory_that_is_not_needed_is_given_back() -> None:
 
 
 async def test_waiting_for_memory_ends_with_a_429() -> None:
-    """An upload that waits too long, or finds the queue full, is refused. One may also leave."""
+    """An upload that waits too long or finds the queue full is refused. A client may leave."""
     uploads = new_uploads(20, queue=1)
     first, leaving = Sender(uploads, "a", 10), Sender(uploads, "a", 10)
     await settle()
@@ -108,7 +108,7 @@ async def test_waiting_for_memory_ends_with_a_429() -> None:
         await asyncio.wait_for(Sender(uploads, "a", 10).task, 5)
     leaving.task.cancel()
     await settle()
-    with pytest.raises(RateLimitError, match="as many uploads as it may hold") as caught:
+    with pytest.raises(RateLimitError, match="cannot hold more uploads") as caught:
         await asyncio.wait_for(Sender(uploads, "a", 10, timeout=0.01).task, 5)
     assert caught.value.retry_after == 5
     await first.end()
@@ -129,7 +129,7 @@ async def test_an_image_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == ("image", "invalid_image_format")
     assert error["message"] == (
-        "image is 101x101 pixels; this server accepts 10,000 pixels, which is 100x100. Scale it "
+        "image is 101x101 pixels; this server accepts up to 10,000 pixels (100x100). Scale it "
         "down first."
     )
 

@@ -72,21 +72,21 @@ class Header(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A chunk, and what is wrong with it."""
+    """A chunk, and any problem that it has."""
 
     name: bytes
     body: memoryview
-    """Its content, as far as the file has it."""
+    """Its content, or as much of it as the file has."""
     end: int
     """The offset after the chunk."""
     problem: str | None
-    """Why the chunk cannot be read as it is, or None."""
+    """Why the chunk is not valid, or None."""
     is_whole: bool
-    """Whether the file has all of it. If not, nothing after it can be read."""
+    """Whether the file contains all of it. If not, nothing after it can be read."""
 
 
 def scan_chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield each chunk with its problem, up to IEND or the place where the file is cut off.
+    """Yield each chunk with any problem, up to IEND or to where the file is cut off.
 
     Args:
         data: The bytes of a file that begins with the signature.
@@ -113,7 +113,7 @@ def scan_chunks(data: bytes) -> Iterator[Chunk]:
             problem = f"it is cut off at byte {len(data):,}, inside {name.decode()}"
         else:
             is_whole = True
-            # A damaged name may belong to any chunk, so every checksum must be right.
+            # A damaged chunk may have had any name, so every checksum must be right.
             if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
                 problem = f"the checksum of {name.decode()} at byte {start:,} is wrong"
         start = end + 4
@@ -121,7 +121,7 @@ def scan_chunks(data: bytes) -> Iterator[Chunk]:
         if name == b"IEND" or not is_whole:
             return
     raise InvalidImageError(
-        f"image has more than {limit:,} chunks, the limit. Save it again with fewer."
+        f"image exceeds the limit of {limit:,} chunks. Save it again with fewer."
     )
 
 
@@ -199,7 +199,7 @@ def replace_chunks(data: bytes, name: bytes, change: Callable[[memoryview], byte
 
 
 def join_chunks(chunks: Iterable[tuple[bytes, bytes | memoryview]]) -> bytes:
-    """Return the file that has these chunks."""
+    """Return a file that consists of these chunks."""
     parts: list[bytes | memoryview] = [SIGNATURE]
     for name, body in chunks:
         parts += (struct.pack(">I", len(body)), name, body)
@@ -225,7 +225,7 @@ def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set
 
 
 class Order:
-    """The chunks of a file so far, to find out whether another one may follow.
+    """The chunks of a file so far, to check whether another one may follow.
 
     Args:
         header: The content of IHDR.
@@ -294,7 +294,7 @@ def _limit(data: bytes) -> int:
 
 
 def _find_misplacement(name: bytes, previous_name: bytes, names: set[bytes]) -> str | None:
-    """Return the rule about the position of a chunk that it breaks, or None."""
+    """Return the rule about positions that a chunk breaks, or None."""
     text = name.decode()
     if name in names and name in _ONCE:
         return f"{text} occurs twice"

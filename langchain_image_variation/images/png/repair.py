@@ -1,7 +1,7 @@
 """Repairs PNG files that every viewer opens although they break a rule of the specification.
 
 Bad ancillary chunks are left out, and a missing end is added. libpng does the same, so viewers show
-the repaired image. The pixels must be complete and without a flaw.
+the repaired image. The pixels must be complete and intact.
 """
 
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ from langchain_image_variation.images.png.chunks import (
 __all__ = ["Repair", "repair"]
 
 _MAX_NAMED = 3
-"""How many bad chunks the description names."""
+"""The maximum number of bad chunks that the description names."""
 
 
 class Repair(NamedTuple):
-    """A PNG file after its repair."""
+    """A repaired PNG file."""
 
     data: bytes
-    """The file. Without its metadata, `check_order` accepts it."""
+    """The file. `check_order` accepts it once its metadata is removed."""
     steps: list[str]
-    """What was done, as parts of a sentence. They do not mention bytes after the end."""
+    """The repairs, as parts of a sentence. They do not mention bytes after the end."""
     is_cut_off: bool
     """Whether the file has no valid end. Its pixels may be incomplete: see `complete_pixels`."""
 
@@ -40,8 +40,8 @@ def repair(data: bytes) -> Repair:
     """Leave out bad ancillary chunks and bytes after the end, and add a missing end.
 
     A chunk is bad if its checksum or length is wrong, or if it occurs twice or in the wrong place.
-    Of several chunks that may occur once, the first valid one stays. The order and the length of
-    chunks that no pixel depends on are not checked.
+    If a chunk may occur only once, the first valid one stays. The order and length of chunks that
+    do not affect the pixels are not checked.
 
     Args:
         data: The bytes of a file that begins with the signature.
@@ -72,7 +72,7 @@ def repair(data: bytes) -> Repair:
 
 
 class _Repairer:
-    """Collects the chunks to keep, and the problems of the others."""
+    """Collects the chunks to keep, and the problems of those left out."""
 
     def __init__(self, header_chunk: Chunk) -> None:
         self.chunks = [(header_chunk.name, header_chunk.body)]
@@ -100,7 +100,7 @@ class _Repairer:
             raise corrupt_png(problem)
 
     def end(self, chunk: Chunk) -> None:
-        """Take the last chunk: IEND, or one that is cut off.
+        """Take the last chunk, which is IEND or cut off.
 
         Raises:
             InvalidImageError: If the file ends before its pixels.
@@ -114,7 +114,7 @@ class _Repairer:
         self.is_cut_off = chunk.problem is not None or len(chunk.body) > 0
 
     def describe(self) -> Iterator[str]:
-        """Yield what was done, as parts of a sentence."""
+        """Yield the repairs, as parts of a sentence."""
         if self.problems:
             # A file may have thousands of bad chunks.
             names = ", ".join(self.problems[:_MAX_NAMED])
@@ -139,6 +139,6 @@ class _Repairer:
     def _may_be_left_out(self, chunk: Chunk) -> bool:
         if chunk.name[:1].islower():
             return True
-        # In a file that is not indexed, a palette only suggests colors.
+        # Unless the image is indexed, a palette only suggests colors.
         is_suggestion = chunk.name == b"PLTE" and self._order.header.color_type != INDEXED
         return is_suggestion and chunk.problem is None and b"PLTE" not in self._order.names

@@ -64,7 +64,7 @@ def check_scanlines(data: bytes) -> None:
 
 
 def complete_pixels(data: bytes) -> bytes:
-    """Return a file that was cut off with all of its pixels, compressed again if necessary.
+    """Complete a file that was cut off after its pixels, and compress them again if necessary.
 
     Args:
         data: The bytes of a file that has passed `check_order`. Its last IDAT chunk may be too

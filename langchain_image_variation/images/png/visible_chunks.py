@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that affect how it looks."""
+"""The chunks of a PNG file that affect its pixels."""
 
 from langchain_image_variation.images.png.chunks import (
     APPEARANCE,
@@ -15,7 +15,7 @@ __all__ = ["VisibleChunks"]
 
 
 class VisibleChunks:
-    """The chunks of a PNG file that affect how it looks, repaired where viewers do not mind.
+    """The chunks of a PNG file that affect its pixels, repaired where viewers do not mind.
 
     Args:
         data: The bytes of a file that begins with the signature.

@@ -109,7 +109,7 @@ def test_source_that_kills_its_worker_is_a_row(
 
 
 def test_odd_rows_do_not_end_a_run(nodes: Nodes) -> None:
-    """Odd rows become rows with the same errors as on one machine, and in the same list."""
+    """Odd rows get the same errors as on one machine, and are in the same list."""
     errors = write_odd_rows()
     options = ("--jsonl", "--allow-storage", "smb://nas")
     assert cluster_run(nodes, *options, sources=("list.jsonl",)) == 3
