@@ -107,7 +107,10 @@ def _read_summary(output: str) -> None:
 @cache
 def work() -> Path:
     """Return the temporary folder of this run. `main` removes it."""
-    return Path(tempfile.mkdtemp(prefix="gate-"))
+    folder = Path(tempfile.mkdtemp(prefix="gate-"))
+    # Some tests act as other users, who must be able to read the environments.
+    folder.chmod(0o755)
+    return folder
 
 
 @cache

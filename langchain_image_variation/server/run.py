@@ -27,8 +27,10 @@ _MAX_ACCEPTS = 16
 _FREED_BYTES = 16 * 1024 * 1024
 _MAX_UNSENT_BYTES = 128 * 1024
 """How much of an answer waits in the operating system."""
-_FORCED_EXIT_CHECK = 0.1
+_EXIT_CHECK = 0.1
 """Seconds between two checks for a second signal while the server shuts down."""
+_CANCEL_SECONDS = 5
+"""How long requests may take to end once their connections are closed."""
 
 
 class _Server(uvicorn.Server):
@@ -42,11 +44,13 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         app: Starlette,
         ready: Callable[[str], None],
+        shutdown_timeout: float,
         idle_timeout: float,
     ) -> None:
         super().__init__(config)
         self._state = app.state
         self._ready = ready
+        self._shutdown_timeout = shutdown_timeout
         self._idle_timeout = idle_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,14 +85,16 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._shutdown_timeout
         shutdown_task = asyncio.ensure_future(super().shutdown(sockets))
         while not shutdown_task.done():
-            if self.force_exit:
+            if self.force_exit or clock() > deadline:
                 # Since Python 3.12, uvicorn also waits for open connections here, and would finish
-                # and send the answers.
+                # and send the answers. It cancels late ones with a traceback.
                 for connection in list(self.server_state.connections):
                     connection.transport.abort()
-            await asyncio.wait([shutdown_task], timeout=_FORCED_EXIT_CHECK)
+            await asyncio.wait([shutdown_task], timeout=_EXIT_CHECK)
         await shutdown_task
         if self.force_exit:
             # uvicorn skips this. The lifespan would be cancelled, with a traceback.
@@ -146,10 +152,10 @@ def run_app(
         log_config=None,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=shutdown_timeout,
+        timeout_graceful_shutdown=shutdown_timeout + _CANCEL_SECONDS,
     )
     with listener:
-        _Server(config, app, ready, idle_timeout).run(sockets=[listener])
+        _Server(config, app, ready, shutdown_timeout, idle_timeout).run(sockets=[listener])
 
 
 def _max_connections() -> int:

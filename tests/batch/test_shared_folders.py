@@ -20,8 +20,8 @@ from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import declare_engines
 from tests.batch.file_systems import declare_file_systems, shelf_path
 from tests.batch.runs import output_images, read_manifest, run_hosted
+from tests.other_users import require_other_users
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
 
 FIRST_USER, SECOND_USER, GROUP = "54321", "54322", "54320"
@@ -45,6 +45,7 @@ sys.exit(main([*batch, "shared", *arguments]))
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Change to a folder that every user can read, and return its subfolder `shared`."""
+    require_other_users()
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     shutil.copytree("photos", folder / "photos")
@@ -70,7 +71,6 @@ def run_as(user: str, *arguments: str, umask: str) -> "subprocess.CompletedProce
     )
 
 
-@needs_root
 def test_group_can_continue_a_batch(shared: Path) -> None:
     """Users of one group continue each other's batch if their umask lets the group write."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
@@ -84,7 +84,6 @@ def test_group_can_continue_a_batch(shared: Path) -> None:
     assert owners == {int(FIRST_USER), int(SECOND_USER)}
 
 
-@needs_root
 def test_other_umask_is_a_clear_error(shared: Path) -> None:
     """If the first user's umask does not let others write, the second user's error says so."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
@@ -106,7 +105,6 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert "cannot be locked: Permission denied. Check its permissions" in result.stderr
 
 
-@needs_root
 def test_sticky_folder_keeps_files_of_others(shared: Path) -> None:
     """In a folder with the sticky bit, another user's temporary file does not stop a run."""
     shared.chmod(0o1777)

@@ -34,7 +34,8 @@ class Noise:
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
 app = create_app(Noise(), store_dir=sys.argv[1])
 ready = lambda address: print(address, flush=True)
-run_app(app, host="127.0.0.1", port=0, ready=ready, idle_timeout=float(sys.argv[2]))
+timeouts = {"idle_timeout": float(sys.argv[2]), "shutdown_timeout": 1}
+run_app(app, host="127.0.0.1", port=0, ready=ready, **timeouts)
 """
 
 
@@ -129,6 +130,24 @@ def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
         before = memory_after_requests(2)
         # Each answer has 17 MB.
         assert memory_after_requests(10) - before < 60
+
+
+@POSIX
+def test_clients_that_do_not_read_end_with_the_server(tmp_path: Path) -> None:
+    """After a signal, clients that do not read an answer or a file are left, without an error."""
+    with run_server(tmp_path, idle_timeout=60) as (running, address), ExitStack() as stack:
+        large = raw_request(square_png(64), n="4", size="1024x1024", response_format="b64_json")
+        url = post(address, size="1024x1024").json()["data"][0]["url"].removeprefix(address)
+        for request in (large, f"GET {url} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+            client.sendall(request)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        running.terminate()
+        assert running.wait(60) == 0
+        assert running.stderr is not None
+        assert running.stderr.read() == ""
 
 
 @pytest.mark.slow

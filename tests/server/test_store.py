@@ -21,6 +21,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.store_folder import Reservation
 from pytest_image_variation.samples import square_png
+from tests.other_users import OTHER_USER, require_other_users
 
 GIGABYTE = 1024**3
 DAY = 24 * 3600.0
@@ -248,7 +249,7 @@ def test_a_file_of_another_user_is_not_opened(tmp_path: Path) -> None:
     store = ImageStore(tmp_path, ttl=60, max_bytes=1)
     address = add(store, square_png(1))
     path = path_of(store, address)
-    os.chown(path, 12345, -1)
+    os.chown(path, OTHER_USER, -1)
     with pytest.raises(NotFoundError):
         path_of(store, address)
     add(store, square_png(2))
@@ -343,7 +344,7 @@ def test_a_foreign_key_is_refused(tmp_path: Path, kind: str) -> None:
         pytest.skip("only root can give a file to another user")
     else:
         key.write_bytes(bytes(32))
-        os.chown(key, 12345, -1)
+        os.chown(key, OTHER_USER, -1)
     reason = "another user's server" if kind == "other user" else "'key' is not a regular file"
     with pytest.raises(OutputError, match=f"{reason}.*--store-dir") as caught:
         ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
@@ -438,10 +439,10 @@ from langchain_image_variation.server import create_app
 
 create_app("instant", store_dir=sys.argv[1])
 os.setgroups([])
-os.setuid(12345)
+os.setuid(int(sys.argv[3]))
 for name in ("HOME", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
-os.environ.update(argument.split("=") for argument in sys.argv[3:])
+os.environ.update(argument.split("=") for argument in sys.argv[4:])
 try:
     create_app("instant", store_dir=sys.argv[2] or None)
 except OutputError as error:
@@ -450,7 +451,6 @@ except OutputError as error:
 """Lets another user, who has no entry in the list of users, start a server."""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="users are those of POSIX")
 @pytest.mark.parametrize(
     ("mode", "setting", "reason"),
     [
@@ -464,12 +464,11 @@ def test_another_user_gets_a_clear_error(
     tmp_path: Path, mode: int, setting: str, reason: str
 ) -> None:
     """A folder of another user, or no usable home folder, is an error that says what to set."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
+    require_other_users()
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, mode)
         store = folder if setting == "store" else ""
-        arguments = [folder, store, *([setting] if "=" in setting else [])]
+        arguments = [folder, store, str(OTHER_USER), *([setting] if "=" in setting else [])]
         command = [sys.executable, "-c", USER, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
     assert done.stdout.startswith("store_dir ")
