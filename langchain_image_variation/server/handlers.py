@@ -44,7 +44,7 @@ from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
-from langchain_image_variation.server.idempotency import DAY, Idempotency
+from langchain_image_variation.server.idempotency import DAY, MAX_ANSWER_BYTES, Idempotency
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
 from langchain_image_variation.server.playground import playground_page, sample_image
@@ -55,7 +55,6 @@ from langchain_image_variation.server.uploads import Uploads
 
 __all__ = ["Handlers"]
 
-_IDEMPOTENCY_BYTES = 256 * 1024 * 1024
 # The body of the vendor's storage. Clients look for these words.
 _EXPIRED = (
     '<?xml version="1.0" encoding="utf-8"?>\n<Error><Code>AuthenticationFailed</Code>'
@@ -109,7 +108,7 @@ class Handlers:
         self._upload_timeout = upload_timeout
         self._max_pixels = max_pixels
         self._idempotency = Idempotency(
-            _IDEMPOTENCY_BYTES, AnswerRecords(store.folder, _engine_name(engine))
+            MAX_ANSWER_BYTES, AnswerRecords(store.folder, _engine_name(engine))
         )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(

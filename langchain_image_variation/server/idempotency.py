@@ -15,7 +15,7 @@ from langchain_image_variation.exceptions import ConflictError, InvalidRequestEr
 from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.form import VariationForm
 
-__all__ = ["DAY", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
+__all__ = ["DAY", "MAX_ANSWER_BYTES", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
 
 QueuePlace = Callable[[], AbstractContextManager[object]]
 """Entered while a request waits. It may refuse the request."""
@@ -24,6 +24,8 @@ MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
 """The longest time for which an answer is remembered, in seconds."""
 
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""The maximum size of all answers that a server remembers in memory together, in bytes."""
 _MAX_ANSWERS = 10_000
 
 

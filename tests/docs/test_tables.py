@@ -54,6 +54,7 @@ from langchain_image_variation.server.connection import (
     MIN_MEAN_CHUNK_BYTES,
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
+from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -180,6 +181,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
             f"{defaults['max_pixels']:,}, or {PIXELS_PER_WORKER:,} per worker if that is more"
         ),
         "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,};",
+        "bytes of all remembered answers in memory": f"{MAX_ANSWER_BYTES:,} |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
         "waiting requests": f"{defaults['queue']} |",
         "connections": f"{MAX_CONNECTIONS:,},",
