@@ -232,7 +232,11 @@ class StoreFolder:
 
     def _create(self) -> None:
         """Create the folder and its key, unless they exist."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            # "File exists" would not say what is wrong with it.
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         probe_path = self.path / _PROBE_NAME
         with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:
             # On a network drive, it may differ from the user of this process.
