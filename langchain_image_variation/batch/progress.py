@@ -1,4 +1,4 @@
-"""The progress of a run: its results are recorded and counted, until it should stop."""
+"""The progress of a run: records and counts its results, and says when it should stop."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Bars on standard error that show how far the work is."""
+"""Progress bars on standard error."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ _REDRAW_SECONDS = 0.2
 def show_progress(
     total: int, *, unit: str, quiet: bool = False, log_interval: float = LOG_INTERVAL
 ) -> Iterator[Callable[[], object]]:
-    """Show progress on standard error: as a bar in a terminal, as occasional lines elsewhere.
+    """Show progress on standard error: as a bar in a terminal, or elsewhere as occasional lines.
 
     Args:
         total: The number of items.
@@ -50,7 +50,7 @@ def show_progress(
 
 @contextmanager
 def redraw_regularly(bar: "tqdm[Any]") -> Iterator[None]:
-    """Draw a bar again and again while the block runs, so that its clock goes on between updates.
+    """Redraw a bar regularly while the block runs, so that its clock advances between updates.
 
     Args:
         bar: The bar. If it is disabled, nothing is drawn.

@@ -1,4 +1,4 @@
-"""What several commands share: options, the output folder and an exit code."""
+"""Shared by several commands: options, the output folder and an exit code."""
 
 import argparse
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How messages name a file."""
+"""The names of files in messages."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _MAX_LENGTH = 80
 def shown_name(path: str) -> str:
     """Return the last part of a path or a URL, cut if it is long.
 
-    Messages show no folders that the caller did not name, which may be private.
+    Messages do not show folders that the caller did not name, because those may be private.
     """
     return Path(path).name[:_MAX_LENGTH]
 

@@ -149,8 +149,8 @@ def new_client(base_url: httpx.URL) -> httpx.Client:
     """Return a client that keeps deadlines. It uses the environment's proxy, if there is one.
 
     Raises:
-        InvalidRequestError: If the environment names a proxy or certificates that cannot be used.
-        MissingExtraError: If it names a SOCKS proxy, and the package for these is not installed.
+        InvalidRequestError: If the environment names an invalid proxy or invalid certificates.
+        MissingExtraError: If it names a SOCKS proxy, and the package for it is not installed.
     """
     transport = DeadlineTransport(ssl_context=_ssl_context(base_url), proxy=find_proxy(base_url))
     return httpx.Client(headers=_HEADERS, cookies=_Cookies(), transport=transport)

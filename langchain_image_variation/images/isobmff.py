@@ -33,7 +33,7 @@ MAX_TRACKS = 8
 """The maximum number of tracks. An image sequence has one, or two with transparency."""
 
 MAX_EXIF_BLOCKS = 16
-"""A file may have at most this many blocks of Exif, because each may have thousands of entries.
+"""The maximum number of Exif blocks, because each may have thousands of entries.
 Cameras write one."""
 
 MAX_BOXES = 4096

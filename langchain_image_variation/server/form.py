@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 2 * MAX_PNG_BYTES
 too large is read, so that the error can name its size."""
 
 MAX_DIGITS = 18
-"""The maximum length of a whole number. All that are as long fit into 64 bits."""
+"""The maximum number of digits of a whole number. Any number of this length fits into 64 bits."""
 _WHOLE_NUMBER = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS}}}", re.ASCII)
 _LONG_NUMBER = re.compile(rf"-?[0-9]{{{MAX_DIGITS + 1},}}", re.ASCII)
 _DECIMAL_NUMBER = re.compile(r"-?[0-9]{0,18}\.[0-9]{1,18}", re.ASCII)
@@ -111,7 +111,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 def _content_length(request: Request) -> int | None:
     if "transfer-encoding" in request.headers:
-        # A Content-Length does not count then (RFC 9112, section 6.3).
+        # Content-Length is then ignored (RFC 9112, section 6.3).
         return None
     length = request.headers.get("content-length", "")
     return int(length[:18]) if length.isdecimal() else None

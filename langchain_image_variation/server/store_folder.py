@@ -235,6 +235,7 @@ class StoreFolder:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError:
+            # "File exists" would not say what is wrong with it.
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         probe_path = self.path / _PROBE_NAME
         with atomic_write(probe_path, publish=_discard, sync=False, mode=_FILE_MODE) as file:

@@ -20,6 +20,7 @@ from langchain_image_variation.images.bounded_file import MAX_REREAD
 from langchain_image_variation.images.formats import FORMATS
 from langchain_image_variation.images.isobmff import (
     MAX_BOXES,
+    MAX_EXIF_BLOCKS,
     MAX_META_BYTES,
     MAX_TRACKS,
     MAX_UNITS,
@@ -156,6 +157,7 @@ def test_the_limits_of_images_match_the_code() -> None:
         "AVIF, HEIC: boxes in one place": f"{MAX_BOXES:,}",
         "AVIF, HEIC: coded units": f"{MAX_UNITS:,}",
         "AVIF, HEIC: tracks": f"{MAX_TRACKS}",
+        "AVIF, HEIC: blocks of Exif": f"{MAX_EXIF_BLOCKS}",
         "AVIF, HEIC: list of parts": f"{MAX_META_BYTES // 2**20} MiB",
     }.items():
         assert limits.pop(limit).startswith(f"| {limit} | {value} |")
@@ -179,7 +181,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
             f"{defaults['max_pixels']:,}, or {PIXELS_PER_WORKER:,} per worker if that is more"
         ),
         "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,};",
-        "bytes of all answers that are remembered in memory": f"{MAX_ANSWER_BYTES:,} |",
+        "bytes of all remembered answers in memory": f"{MAX_ANSWER_BYTES:,} |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
         "waiting requests": f"{defaults['queue']} |",
         "connections": f"{MAX_CONNECTIONS:,},",

@@ -186,7 +186,7 @@ class Busy(httpx.SyncByteStream, httpx.AsyncByteStream):
 def test_a_body_that_never_waits_is_cut_off(call: Caller) -> None:
     """The deadline ends the reading of a body even if no step waits."""
     with pytest.raises(EngineTimeoutError):
-        call(lambda request: httpx.Response(200, stream=Busy()), deadline=0.3, max_retries=0)
+        call(lambda request: httpx.Response(200, stream=Busy()), deadline=0.03, max_retries=0)
 
 
 def test_few_cookies_are_kept() -> None:

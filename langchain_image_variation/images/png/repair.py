@@ -127,7 +127,7 @@ class _Repairer:
         names = self._order.names
         if chunk.name != b"PLTE" or b"tRNS" not in names:
             return self._order.find_problem(chunk.name, chunk.body)
-        # A valid palette drops the transparency before it, and no other can follow.
+        # A valid palette discards transparency before it, and no second palette can follow.
         names.remove(b"tRNS")
         problem = self._order.find_problem(chunk.name, chunk.body)
         names.add(b"tRNS")
