@@ -1,8 +1,9 @@
 """What the pytest plugin costs, compared with similar plugins measured in the same run.
 
 Claims: Loading the plugin takes less than 15 ms. Replaying a scenario takes less than twice as long
-as with vcrpy alone on the same cassette. Once its modules are imported, the test server starts in
-less than 50 ms, answers in less than 3 ms and stops in less than 20 ms.
+as with vcrpy alone on the same cassette. A request to the test server takes less than 1.6 times as
+long as one to the app alone. Once its modules are imported, the test server starts in less than 50
+ms and stops in less than 20 ms.
 
     python benchmarks/plugin.py [--rounds N]
 
@@ -32,7 +33,8 @@ from pytest_image_variation.vcr_settings import cassette_dir
 
 LOAD_BAR = 15.0
 REPLAY_BAR = 2.0
-START_BAR, REQUEST_BAR, STOP_BAR = 50.0, 3.0, 20.0
+REQUEST_BAR = 1.6
+START_BAR, STOP_BAR = 50.0, 20.0
 PLUGINS = {
     "pytest_image_variation.plugin": "image_variation",
     "pytest_recording.plugin": "pytest-recording",
@@ -152,7 +154,7 @@ def main() -> int:
         our_load < LOAD_BAR,
         ours / vcrpy < REPLAY_BAR,
         start < START_BAR,
-        request < REQUEST_BAR,
+        request / app < REQUEST_BAR,
         stop < STOP_BAR,
     ]
     print("All bars are met." if all(are_met) else "A bar is missed.")
