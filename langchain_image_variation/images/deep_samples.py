@@ -84,7 +84,7 @@ def reduce_to_8_bits(
     for part_box in strip_boxes(box):
         samples = np.asarray(image.crop(part_box)).astype(np.uint16)
         if low_bytes is not None:
-            samples = samples << 8 | np.asarray(low_bytes.crop(part_box))
+            samples = samples << np.uint16(8) | np.asarray(low_bytes.crop(part_box), np.uint16)
         samples = samples.reshape(samples.shape[0], samples.shape[1], -1)
         parts = [color_table[samples[..., : len(colors)]]]
         if has_alpha:
