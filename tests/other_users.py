@@ -31,10 +31,21 @@ def require_other_users() -> None:
         pytest.skip(reason)
 
 
+def environment_of_other_users(**variables: str) -> dict[str, str]:
+    """Return the environment for a process that becomes another user.
+
+    Coverage is not measured there, because the user cannot write its data.
+    """
+    names = [name for name in os.environ if not name.startswith("COVERAGE")]
+    return {**{name: os.environ[name] for name in names}, **variables}
+
+
 @cache
 def _obstacle() -> str | None:
     if os.name != "posix" or os.geteuid() != 0:
         return "only root can act as another user"
     command = [sys.executable, "-c", _PROBE, str(OTHER_USER)]
-    done = subprocess.run(command, capture_output=True, cwd="/", timeout=60)
+    done = subprocess.run(
+        command, env=environment_of_other_users(), capture_output=True, cwd="/", timeout=60
+    )
     return "other users cannot read this installation" if done.returncode else None

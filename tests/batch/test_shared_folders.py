@@ -20,7 +20,7 @@ from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import declare_engines
 from tests.batch.file_systems import declare_file_systems, shelf_path
 from tests.batch.runs import output_images, read_manifest, run_hosted
-from tests.other_users import require_other_users
+from tests.other_users import environment_of_other_users, require_other_users
 
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
 
@@ -64,7 +64,7 @@ def run_as(user: str, *arguments: str, umask: str) -> "subprocess.CompletedProce
     log = Path("logs", user).absolute()
     return subprocess.run(
         [sys.executable, "-c", _SCRIPT, user, GROUP, umask, *arguments],
-        env={**os.environ, "ENGINE_LOG": str(log)},
+        env=environment_of_other_users(ENGINE_LOG=str(log)),
         capture_output=True,
         text=True,
         timeout=60,

@@ -21,7 +21,11 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.store_folder import Reservation
 from pytest_image_variation.samples import square_png
-from tests.other_users import OTHER_USER, require_other_users
+from tests.other_users import (
+    OTHER_USER,
+    environment_of_other_users,
+    require_other_users,
+)
 
 GIGABYTE = 1024**3
 DAY = 24 * 3600.0
@@ -470,7 +474,14 @@ def test_another_user_gets_a_clear_error(
         store = folder if setting == "store" else ""
         arguments = [folder, store, str(OTHER_USER), *([setting] if "=" in setting else [])]
         command = [sys.executable, "-c", USER, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+        done = subprocess.run(
+            command,
+            env=environment_of_other_users(),
+            capture_output=True,
+            text=True,
+            cwd="/",
+            timeout=60,
+        )
     assert done.stdout.startswith("store_dir ")
     assert reason in done.stdout
     assert "--store-dir" in done.stdout
