@@ -294,13 +294,11 @@ def test_a_missing_folder_lists_nothing(root: Path) -> None:
         ("..", None),
         ("../photos-secret", None),
         ("/", None),
-        ("loop", None),
         ("a\0b", None),
     ],
 )
 def test_the_path_of_a_folder_inside(root: Path, folder: str, path: str | None) -> None:
     """A folder inside the root has a shortest path. One outside, or with an odd name, has none."""
-    (root / "loop").symlink_to("loop")
     image_folder = ImageFolder(root)
     relative_path = image_folder.relative_path(PurePath(folder))
     assert relative_path == (None if path is None else PurePath(path))
