@@ -121,7 +121,7 @@ def test_a_server_that_refuses_is_quoted(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_summary_of_a_batch_names_options(capsys: pytest.CaptureFixture[str]) -> None:
     """An image that fails in a batch has the same message as in `create`."""
-    assert main(["batch", "photo.jpg", "--fit", "strict", "--workers", "1"]) == 3
+    assert main(["batch", "photo.jpg", "--fit", "strict", "--jsonl", "--workers", "1"]) == 3
     assert "photo.jpg: image is not a PNG file" in (err := capsys.readouterr().err)
     assert "--fit crop, --fit pad or --fit keep would convert it." in err
 

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.extras import skip_without
+
+skip_without("starlette")
+
 SCRIPT = """
 import asyncio, sys, time
 
