@@ -159,6 +159,32 @@ def test_a_listener_may_call_an_engine() -> None:
     assert _output(_NESTED) == "[True, True] [False, False]"
 
 
+_INTERRUPTED_START = """
+def interrupt(frame, event, argument):
+    caller = frame.f_back
+    if event == "call" and caller is not None and caller.f_code is threading.Thread.start.__code__:
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+
+engine = LocalEngine(seed=1)
+sys.setprofile(interrupt)
+try:
+    engine.create_variation(request)
+except KeyboardInterrupt:
+    if sys.argv[1:]:
+        engine.create_variation(request)
+    # The thread waits for another job by then. Otherwise, it could end by chance.
+    time.sleep(1)
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["again"]])
+def test_an_interrupt_while_a_thread_starts_ends(arguments: list[str]) -> None:
+    """The process ends after an interrupt at any time, and an engine can be called once more."""
+    assert _output(_INTERRUPTED_START, *arguments) == "interrupted"
+
+
 _EXIT = """
 import atexit
 

@@ -60,6 +60,12 @@ def _submit(job: Callable[[], T]) -> Future[T]:
             "The engine cannot start a thread. The interpreter is shutting down, or the system "
             "allows no more threads."
         ) from error
+    except KeyboardInterrupt:
+        # A thread that was just being started is unknown to the pool and would never end. Its queue
+        # ends it now, after the jobs of other requests.
+        _shared.pool.shutdown(wait=False)
+        _shared.pool = _new_pool()
+        raise
 
 
 def _count_running(futures: Sequence[Future[Any]]) -> int:
@@ -105,7 +111,11 @@ class _ProcessResources:
     def __init__(self) -> None:
         # One more than threads, so that no thread waits for a source.
         self.turns = threading.BoundedSemaphore(processor_count() + 1)
-        self.pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="local-engine")
+        self.pool = _new_pool()
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(processor_count(), thread_name_prefix="local-engine")
 
 
 _shared = _ProcessResources()
