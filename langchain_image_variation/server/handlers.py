@@ -228,13 +228,15 @@ class Handlers:
         engine = self._engine_with_options(form.options)
         async with (
             self._turns.turn(client, form.request.image.side**2),
-            self._room(form.request),
+            self._reserve_room(form.request),
         ):
             response = await self._call_engine(engine, form.request, progress)
             with cancel_after():
                 return await asyncio.to_thread(self._build_body, response, form.request, base_url)
 
-    def _room(self, request: CreateImageVariationRequest) -> AbstractAsyncContextManager[None]:
+    def _reserve_room(
+        self, request: CreateImageVariationRequest
+    ) -> AbstractAsyncContextManager[None]:
         """Make sure that the store has room for the images before the engine makes them."""
         if request.response_format == "url":
             return self._store.reserve(request.n, request.side)

@@ -19,7 +19,7 @@ SMALL = ["--size", "256x256", "--engine", "instant"]
 
 
 @pytest.fixture
-def other() -> Path:
+def other_photo() -> Path:
     """A second image, in a folder."""
     path = Path("photos/other.png")
     path.parent.mkdir()
@@ -28,10 +28,10 @@ def other() -> Path:
 
 
 def test_several_images_are_varied_in_order(
-    other: Path, capsys: pytest.CaptureFixture[str]
+    other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each image gets its variations and a sheet, printed in the order of the images."""
-    assert main(["create", "photo.jpg", str(other), "-n", "2", *SMALL, "-o", "out"]) == 0
+    assert main(["create", "photo.jpg", str(other_photo), "-n", "2", *SMALL, "-o", "out"]) == 0
     out, err = capsys.readouterr()
     paths = out.splitlines()
     assert [path.partition("-")[0] for path in paths] == ["out/photo"] * 3 + ["out/other"] * 3
@@ -42,22 +42,22 @@ def test_several_images_are_varied_in_order(
 
 
 def test_images_and_options_come_in_any_order(
-    other: Path, capsys: pytest.CaptureFixture[str]
+    other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Images may come before, between and after the options."""
-    arguments = ["photo.jpg", "-n2", str(other), "--no-sheet", *SMALL, "photo.jpg", "-q"]
+    arguments = ["photo.jpg", "-n2", str(other_photo), "--no-sheet", *SMALL, "photo.jpg", "-q"]
     assert main(["create", *arguments]) == 0
     names = [path.split("-")[0] for path in capsys.readouterr().out.splitlines()]
     assert names == [f"variations/{name}" for name in ("photo", "other", "photo") for _ in "12"]
 
 
 def test_a_failed_image_does_not_stop_the_others(
-    other: Path, capsys: pytest.CaptureFixture[str]
+    other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each error names its image as typed, the others are made, and the exit code is 3."""
     Path("photos/corrupt.png").write_bytes(corrupt_png())
     missing = str(Path("none.png").absolute())
-    images = ["photos/corrupt.png", "photo.jpg", missing, "photos", str(other)]
+    images = ["photos/corrupt.png", "photo.jpg", missing, "photos", str(other_photo)]
     assert main(["create", *images, *SMALL, "--no-sheet", "--quiet"]) == 3
     out, err = capsys.readouterr()
     assert [path[:16] for path in out.splitlines()] == ["variations/photo", "variations/other"]
@@ -81,21 +81,21 @@ def test_a_failed_image_does_not_stop_the_others(
     ],
 )
 def test_the_error_of_one_image_names_it(
-    image: str, name: str, other: Path, capsys: pytest.CaptureFixture[str]
+    image: str, name: str, other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A single image is also named as typed, in one line and without secrets."""
     if ":" not in image:
         Path(image).write_bytes(b"text")
-    for images, code in (([image], 2), ([image, str(other)], 3)):
+    for images, code in (([image], 2), ([image, str(other_photo)], 3)):
         assert main(["create", *images, *SMALL, "--quiet"]) == code
         err = capsys.readouterr().err
         assert err.startswith(f"image-variation: {name}: ")
         assert (err.count("\n"), "secret" in err) == (1, False)
 
 
-def test_a_name_that_is_not_text_is_shown_once(other: Path) -> None:
+def test_a_name_that_is_not_text_is_shown_once(other_photo: Path) -> None:
     """The error about a file whose name is not UTF-8 has that name once."""
-    completed = run("create", os.fsdecode(b"caf\xe9.jpg"), str(other), *SMALL, "--quiet")
+    completed = run("create", os.fsdecode(b"caf\xe9.jpg"), str(other_photo), *SMALL, "--quiet")
     assert completed.stderr == (
         b"image-variation: There is no file 'caf\\udce9.jpg'; check the path.\n"
     )
@@ -110,23 +110,23 @@ def test_a_name_that_is_not_text_is_shown_once(other: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_one_error_for_all_images(
-    options: list[str], message: str, other: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An option that fails for every image is reported once, without an image or a seed."""
-    assert main(["create", "photo.jpg", str(other), *SMALL, *options]) == 2
+    assert main(["create", "photo.jpg", str(other_photo), *SMALL, *options]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"image-variation: {message}")
     assert (out, err.count("\n")) == ("", 1)
 
 
 def test_no_seed_is_printed_if_nothing_was_made(
-    other: Path, capsys: pytest.CaptureFixture[str]
+    other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If all images fail, there is nothing to make again."""
     refusal = response(400, failure("The image shows a secret.", code="content_policy_violation"))
     with raw_server(refusal, refusal) as server:
         arguments = ["--engine", "variations", "--base-url", server.base_url]
-        assert main(["create", "photo.jpg", str(other), *arguments]) == 3
+        assert main(["create", "photo.jpg", str(other_photo), *arguments]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("image-variation: photo.jpg: ")
@@ -149,19 +149,22 @@ def test_an_image_without_its_decoder_fails_alone(
 
 
 def test_an_error_that_would_repeat_ends_the_run(
-    other: Path, capsys: pytest.CaptureFixture[str]
+    other_photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If the key is wrong, the server is asked only once, not once per image."""
     refusal = response(401, failure("Incorrect API key.", code="invalid_api_key"))
     with raw_server(refusal, refusal) as server:
         arguments = ["--engine", "variations", "--base-url", server.base_url]
-        assert main(["create", "photo.jpg", str(other), *arguments]) == 1
+        assert main(["create", "photo.jpg", str(other_photo), *arguments]) == 1
         assert len(server.requests) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_several_images_share_one_engine_and_seed(
-    other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    other_photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The engine is created once and closed once, and one seed repeats the whole run."""
     declare(tmp_path, "counting", "counting = counting:Engine\n")
@@ -173,7 +176,7 @@ def test_several_images_share_one_engine_and_seed(
         "    def close(self): print('closed')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    command = ["create", "photo.jpg", str(other), "--size", "256x256", "--engine", "counting"]
+    command = ["create", "photo.jpg", str(other_photo), "--size", "256x256", "--engine", "counting"]
     assert main(command) == 0
     out, err = capsys.readouterr()
     first, *paths, last = out.splitlines()
