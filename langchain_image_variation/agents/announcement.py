@@ -9,7 +9,7 @@ __all__ = ["announce_results", "parse_announcement"]
 
 _ANNOUNCEMENT = re.compile(
     r"Made \d+ variations? of .*?, \d+x\d+ pixels: (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. "
-    r"They are saved in .*? as <name>\.png;",
+    r"Saved in .*? as <name>\.png\.",
     re.DOTALL,
 )
 _MAX_LENGTH = 4_000
@@ -25,10 +25,10 @@ def announce_results(handles: Sequence[str], *, label: str, size: str, location:
         size: The size of each image, such as "256x256".
         location: Where they are saved.
     """
-    count = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
+    variations = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
     return (
-        f"Made {count} of {label}, {size} pixels: {', '.join(handles)}. They are saved in "
-        f"{location} as <name>.png; pass a name as image to vary it again."
+        f"Made {variations} of {label}, {size} pixels: {', '.join(handles)}. "
+        f"Saved in {location} as <name>.png. Pass a name as image to vary it again."
     )
 
 

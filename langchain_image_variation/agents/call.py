@@ -15,7 +15,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.handles import ReachableImages
@@ -213,10 +213,12 @@ def _prepare(
 ) -> _Call:
     max_calls = settings.max_calls
     if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
+        calls = "its only call" if max_calls == 1 else f"all of its {max_calls} calls"
         raise RateLimitError(
-            f"This conversation has used all of its {max_calls} calls to this tool. Use the images "
-            "that it already has."
+            f"This conversation has used {calls} to this tool. Do not call it again; use the "
+            "images that it already has."
         )
+    check_n(arguments.n, settings.max_n)
     results = _open_results(settings, conversation)
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation)
@@ -229,7 +231,7 @@ def _prepare(
     request = CreateImageVariationRequest(
         **{
             "image": source.png,
-            "n": min(arguments.n, settings.max_n),
+            "n": arguments.n,
             "size": settings.fixed_size or arguments.size,
             "response_format": "b64_json",
             **{name: value for name, value in fields.items() if value is not None},
@@ -304,7 +306,6 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
 
 def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
     """Return the text for the model."""
-    max_n = call.settings.max_n
     sentences = [
         announce_results(
             [image["handle"] for image in images],
@@ -314,9 +315,7 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
         )
     ]
     if is_cached:
-        sentences.append("These are the results of an earlier call with the same arguments.")
-    if call.arguments.n > max_n:
-        sentences.append(f"This tool makes at most {max_n} variations per call.")
+        sentences.append("The same call was made before, with the same result.")
     if call.source.note:
         sentences.append(call.source.note)
     return " ".join(sentences)

@@ -124,8 +124,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
     def _check(self) -> Self:
         check_settings(self, self._engines)
         if self.handle_validation_error is _explain:
-            # Name the limit of this tool.
-            self.handle_validation_error = partial(_explain, max_n=self.max_n)
+            # Name the limit and the arguments of this tool.
+            self.handle_validation_error = partial(
+                _explain, max_n=self.max_n, with_size=self.fixed_size is None
+            )
         return self
 
     @property
@@ -254,5 +256,7 @@ async def _event_listener_async(
         task.cancel()
 
 
-def _explain(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
-    return explain_errors(error.errors(), max_n=max_n)
+def _explain(
+    error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N, with_size: bool = True
+) -> str:
+    return explain_errors(error.errors(), max_n=max_n, with_size=with_size)

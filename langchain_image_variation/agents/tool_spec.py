@@ -177,7 +177,9 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         try:
             return ImageVariationArguments.model_validate(arguments)
         except ValidationError as error:
-            raise InvalidRequestError(explain_errors(error.errors(), max_n=self.max_n)) from None
+            with_size = self.fixed_size is None
+            text = explain_errors(error.errors(), max_n=self.max_n, with_size=with_size)
+            raise InvalidRequestError(text) from None
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)

@@ -103,7 +103,7 @@ async def test_an_equal_call_returns_the_same_images(
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000
-    sentence = " These are the results of an earlier call with the same arguments."
+    sentence = " The same call was made before, with the same result."
     assert first.content.replace("vary it again.", f"vary it again.{sentence}") == second.content
 
 

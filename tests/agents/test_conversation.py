@@ -110,5 +110,5 @@ def test_an_announcement_can_be_parsed(
 def test_a_quoted_announcement_is_not_parsed() -> None:
     """Only a text that starts with a complete announcement is parsed."""
     text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
-    for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
+    for other in ("", f"I {text}", text[:70], text.replace("a-0123abcd-1", "../a")):
         assert parse_announcement(other) == []
