@@ -21,6 +21,7 @@ from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.handles import ReachableImages
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.stored_results import ResultStorage
@@ -222,7 +223,8 @@ def _prepare(
     results = _open_results(settings, conversation)
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation)
-    label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
+    name = _image_name(arguments.image, settings, results)
+    label, source = images.load(name, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
         source = replace(source, png=flatten_on_white(source.png))
@@ -249,6 +251,14 @@ def _prepare(
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
+
+
+def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
+    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    if settings.public_url is None:
+        return image
+    path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
+    return image if path is None else f"{results.path_prefix}{path}"
 
 
 def _open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
@@ -279,7 +289,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response.created)
     engine = call.settings.engine
-    images = [
+    images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
             "path": path,
@@ -292,6 +302,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         }
         for path, image in saved_images
     ]
+    if (public_url := call.settings.public_url) is not None:
+        prefix = call.results.path_prefix
+        for item in images:
+            item["url"] = result_url(public_url, item["path"].removeprefix(prefix))
     artifact: dict[str, Any] = {"images": images}
     usage = usage_metadata(response)
     if usage is not None:
@@ -312,6 +326,7 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
             label=call.label,
             size=f"{images[0]['width']}x{images[0]['height']}",
             location=call.results.location,
+            urls=None if call.settings.public_url is None else [image["url"] for image in images],
         )
     ]
     if is_cached:
