@@ -190,8 +190,8 @@ def _url_host(public_url: str) -> str:
     except ValueError:
         pass
     raise InvalidRequestError(
-        "public_url must be a URL such as https://example.org/images, without a user name, query or "
-        "fragment.",
+        "public_url must be a URL such as https://example.org/images, without a user name, a query "
+        "or a fragment.",
         param="public_url",
     )
 
