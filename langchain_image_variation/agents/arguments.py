@@ -21,8 +21,11 @@ TOOL_NAME = "image_variation"
 
 TOOL_DESCRIPTION = (
     "Make variations of an image: new images that look like it, with small or large changes. "
-    "It takes no prompt and cannot draw anything else. Returns the names of the new images. "
-    "Pass one of these names as image to vary that image again."
+    "It takes no prompt and cannot draw anything else. Returns the name of each new image."
+)
+
+_LARGEST_SIZE = (
+    "The largest width x height of each variation in pixels. Each has the shape of the image."
 )
 
 _MAX_EXPLAINED = 4
@@ -57,6 +60,7 @@ def bounded_arguments(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
+    keeps_shape: bool = False,
     name: str = TOOL_NAME,
     description: str = TOOL_DESCRIPTION,
 ) -> type[BaseModel]:
@@ -65,6 +69,7 @@ def bounded_arguments(
     Args:
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
+        keeps_shape: Whether variations have the shape of their source instead of being square.
         name: The name of the tool.
         description: The description of the tool.
     """
@@ -74,7 +79,10 @@ def bounded_arguments(
     n_description = f"How many variations to make, {choice}."
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n_description))
     if with_size:
-        fields["size"] = (original_fields["size"].annotation, original_fields["size"])
+        size = original_fields["size"]
+        if keeps_shape:
+            size = Field(default=size.default, description=_LARGEST_SIZE)
+        fields["size"] = (Size, size)
     return create_model(name, __doc__=description, **fields)
 
 

@@ -140,6 +140,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             description=self.description,
             max_n=self.max_n,
             with_size=self.fixed_size is None,
+            keeps_shape=self.fit == "keep",
         )
 
     # LangChain calls these with the validated fields of `ImageVariationInput`.

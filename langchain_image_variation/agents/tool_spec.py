@@ -170,7 +170,11 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         metadata = override or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
-        schema = bounded_arguments(max_n=self.max_n, with_size=self.fixed_size is None)
+        schema = bounded_arguments(
+            max_n=self.max_n,
+            with_size=self.fixed_size is None,
+            keeps_shape=self.fit == "keep",
+        )
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:

@@ -181,6 +181,18 @@ async def test_n_above_the_bound_is_refused(root: Path, kind: str, n: int) -> No
     assert (output.is_error, (root / "variations").exists()) == (True, False)
 
 
+def test_the_size_of_kept_shapes_is_a_maximum(root: Path) -> None:
+    """With fit="keep", both tools say that the size is the largest one, not that of each image."""
+    settings: Any = {"root_dir": root, "engine": "instant", "fit": "keep"}
+    for function in (
+        make_tool(**settings).metadata.to_openai_tool()["function"],
+        convert_to_openai_tool(ImageVariationTool(**settings))["function"],
+    ):
+        size = function["parameters"]["properties"]["size"]
+        assert size["description"].startswith("The largest width x height of each variation")
+        assert size["enum"] == ["256x256", "512x512", "1024x1024"]
+
+
 def test_a_fixed_size_is_never_an_argument(root: Path) -> None:
     """With a fixed size, no text offers a size, and a wrong one is not an argument."""
     spec_tool = make_tool(root_dir=root, fixed_size="256x256")
