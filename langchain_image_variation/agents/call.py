@@ -70,9 +70,15 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `engine` is a class, or if `cache` is on and the engine has no
-            fingerprint.
+        InvalidRequestError: If `engine` is a class, if `cache` is on and the engine has no
+            fingerprint, or if `storage_options` are set and `output_dir` is a folder.
     """
+    if settings.storage_options and not is_url(settings.output_dir):
+        raise InvalidRequestError(
+            "storage_options are for the file system of a URL, but output_dir is a folder. Set "
+            "output_dir to a URL, or leave storage_options out.",
+            param="storage_options",
+        )
     results, engine = _open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(

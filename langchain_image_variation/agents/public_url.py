@@ -71,7 +71,8 @@ def _check_url(url: str) -> str:
     ):
         if is_present:
             raise InvalidRequestError(
-                f"public_url must not have {part}. The name of each result is added at its end.",
+                f"public_url must not have {part}: the model gets all of it, and the name of a "
+                "result is added at its end.",
                 param="public_url",
             )
     try:

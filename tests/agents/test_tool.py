@@ -467,6 +467,8 @@ def test_wrong_settings_are_raised_immediately(root: Path) -> None:
         ImageVariationTool(output_dir="../elsewhere")
     with pytest.raises(SourceError, match="no folder 'nowhere'"):
         ImageVariationTool(root_dir=root / "nowhere")
+    with pytest.raises(InvalidRequestError, match="storage_options are for the file system of a"):
+        ImageVariationTool(root_dir=root, engine="instant", storage_options={"key": "x"})
     with pytest.raises(InvalidRequestError, match=r"Pass InstantEngine\(\)"):
         ImageVariationTool(engine=InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
     wrong: dict[str, Any]
