@@ -11,20 +11,19 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
 from langchain_image_variation.agents.handles import ReachableImages
-from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.public_url import result_path, result_url
-from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -79,7 +78,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             "output_dir to a URL, or leave storage_options out.",
             param="storage_options",
         )
-    results, engine = _open_results(settings, None), engines.get(settings.engine)
+    results, engine = open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
@@ -226,9 +225,9 @@ def _prepare(
             "images that it already has."
         )
     check_n(arguments.n, settings.max_n)
-    results = _open_results(settings, conversation)
+    results = open_results(settings, conversation)
     engine = engines.get(settings.engine)
-    images = ReachableImages(results, conversation)
+    images = ReachableImages(results, conversation, open_uploads(settings, results))
     name = _image_name(arguments.image, settings, results)
     label, source = images.load(name, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
@@ -265,17 +264,6 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
         return image
     path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
     return image if path is None else f"{results.path_prefix}{path}"
-
-
-def _open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
-    image_folder = ImageFolder(Path(settings.root_dir))
-    scope = conversation.scope if conversation is not None else None
-    max_results = settings.max_results
-    if is_url(settings.output_dir):
-        url, options = str(settings.output_dir), settings.storage_options
-        return ResultStorage(image_folder, url, options, scope=scope, max_results=max_results)
-    output_dir = PurePosixPath(PurePath(settings.output_dir).as_posix())
-    return ResultFolder(image_folder, output_dir, scope=scope, max_results=max_results)
 
 
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
