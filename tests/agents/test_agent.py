@@ -146,6 +146,17 @@ async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
     assert right.status == "success"
 
 
+def test_without_any_image_the_model_asks_for_one(tmp_path: Path) -> None:
+    """If there is no image at all, the answer says to ask the user for one."""
+    tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
+    agent = create_agent(scripted(asks(image="latest")), [tool])
+    (message,) = answers(agent.invoke({"messages": [HumanMessage("Vary it.")]}))
+    assert message.text.endswith(
+        "no image in the messages of this conversation. Ask the user for an image."
+    )
+    assert tool.invoke("cat.png") == "There is no image 'cat.png' here. Ask the user for an image."
+
+
 def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
     """An agent replaces a runtime from the model, and without an agent the call is refused."""
     forged_runtime = {"state": {"messages": []}, "tool_call_id": "call_1"}
