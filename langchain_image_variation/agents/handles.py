@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, BinaryIO
 from unicodedata import normalize
 
 from langchain_image_variation.agents.conversation import Conversation, MessageImage, ResultImage
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.results import Results
-from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    MissingExtraError,
+    SourceError,
+    ToolCallError,
+    excerpt,
+)
 from langchain_image_variation.source import Fit, Source, load_source
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -56,8 +64,9 @@ class ReachableImages:
             urls: The hosts from which an image in a message may be fetched by URL.
 
         Raises:
-            SourceError: If there is no such image, or if it cannot be read or used. The message
+            ToolCallError: If there is no such image, or if it cannot be read or used. The message
                 lists the images that the call may use.
+            ImageVariationError: If a setting or the storage of results is at fault.
         """
         name = handle.strip().strip("\"'`")
         label, image = self._conversation.find(name) or (None, None)
@@ -71,10 +80,14 @@ class ReachableImages:
                     source = load_source(file, fit=fit, name=label)
             return label or source.name, source
         except _MissingImageError as error:
-            raise SourceError(f"{error} {self.choices()}") from None
-        except ImageVariationError as error:
+            raise ToolCallError(f"{error} {self.choices()}") from None
+        except (SourceError, InvalidImageError, MissingExtraError) as error:
             label = label or _printable(PurePath(name).name)
-            raise SourceError(f"{label}: {error.message} {self.choices()}") from None
+            if error.hint is not None:
+                log_hint(f"The tool cannot use an image. {error.message}")
+            raise ToolCallError(
+                f"{label}: {_describe(error, image, urls)} {self.choices()}"
+            ) from error
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
@@ -135,6 +148,24 @@ def _first_names(names: list[str]) -> list[str]:
 
 class _MissingImageError(Exception):
     """There is no such image."""
+
+
+def _describe(
+    error: ImageVariationError,
+    image: MessageImage | ResultImage | None,
+    urls: "URLPolicy | None",
+) -> str:
+    """Return what is wrong with an image, and what a model can do about it."""
+    if isinstance(error, MissingExtraError):
+        return "This kind of image cannot be read here. Ask the user for a PNG or JPEG."
+    if isinstance(image, MessageImage) and (image.url or "")[:8].lower() == "https://":
+        problem = (
+            "This image is only a link, which this tool may not open."
+            if urls is None
+            else error.problem
+        )
+        return f"{problem} Ask the user to upload the image itself."
+    return error.problem
 
 
 def _image_url(image: MessageImage) -> str:
