@@ -18,10 +18,18 @@ from langchain_image_variation.agents.conversation import (
     ResultImage,
     describe_name,
 )
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.message_image import MessageImage, normalize_name
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload, Uploads
-from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidImageError,
+    MissingExtraError,
+    SourceError,
+    ToolCallError,
+    excerpt,
+)
 from langchain_image_variation.source import Fit, Source, load_source
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -75,8 +83,9 @@ class ReachableImages:
             urls: The hosts from which an image in a message may be fetched by URL.
 
         Raises:
-            SourceError: If there is no such image, or if it cannot be read or used. The message
+            ToolCallError: If there is no such image, or if it cannot be read or used. The message
                 lists the images that the call may use.
+            ImageVariationError: If a setting or the storage of results is at fault.
         """
         handle = handle.strip().strip("\"'`")
         name = normalize_name(handle)
@@ -84,7 +93,7 @@ class ReachableImages:
             images = self._conversation.images
             uploads = [image for image in images if isinstance(image, MessageImage)]
             self._kept_uploads = self._uploads.keep(uploads, used_name=name)
-        label: str | None = None
+        label, image = None, None
         try:
             image = self._find(handle, name)
             if image is None:
@@ -99,10 +108,14 @@ class ReachableImages:
             # If it were named after the upload, its results would be confused with the upload.
             return label, replace(source, name="image")
         except _MissingImageError as error:
-            raise SourceError(f"{error} {self.choices()}") from None
-        except ImageVariationError as error:
+            raise ToolCallError(f"{error} {self.choices()}") from None
+        except (SourceError, InvalidImageError, MissingExtraError) as error:
             label = label or _printable(PurePath(handle).name)
-            raise SourceError(f"{label}: {error.message} {self.choices()}") from None
+            if error.hint is not None:
+                log_hint(f"The tool cannot use an image. {error.message}")
+            raise ToolCallError(
+                f"{label}: {_describe(error, image, urls)} {self.choices()}"
+            ) from error
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
@@ -236,6 +249,24 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     if isinstance(image, KeptUpload):
         return image.name
     return image.identity.name if image.identity else "The newest image"
+
+
+def _describe(
+    error: ImageVariationError,
+    image: MessageImage | ResultImage | KeptUpload | None,
+    urls: "URLPolicy | None",
+) -> str:
+    """Return what is wrong with an image, and what a model can do about it."""
+    if isinstance(error, MissingExtraError):
+        return "This kind of image cannot be read here. Ask the user for a PNG or JPEG."
+    if isinstance(image, MessageImage) and image.is_link:
+        problem = (
+            "This image is only a link, which this tool may not open."
+            if urls is None
+            else error.problem
+        )
+        return f"{problem} Ask the user to upload the image itself."
+    return error.problem
 
 
 def _printable(name: str) -> str:
