@@ -330,6 +330,17 @@ def test_what_is_not_a_plain_request(locked: str, request_bytes: bytes, status: 
     assert (list(json.loads(body)) == ["error"]) == (status != b"200")
 
 
+def test_a_refusal_ends(locked: str) -> None:
+    """A client that reads to the end of a refusal, and keeps its side open, does not wait."""
+    with connect(locked) as client:
+        client.settimeout(5)
+        client.sendall(b"nonsense\r\n\r\n")
+        assert read_answer(client).startswith(b"HTTP/1.1 400 ")
+        assert client.recv(1) == b""
+        # The server still reads, so that what is in flight does not reset the connection.
+        client.sendall(b"more" * 10_000)
+
+
 def test_invalid_http_after_an_answer(locked: str) -> None:
     """Data after an early answer may be invalid. The answer is still sent."""
     with connect(locked) as client:
