@@ -455,12 +455,17 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
         "https://*.img.example",
         "https://img example",
         "https://img.example:port",
+        "https://bob:hunter2@img.example",
+        "https://img.example?token=hunter2",
+        "https://img.example?",
+        "https://img.example#hunter2",
     ],
 )
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
-    """The error for a public URL without a host shows a valid one."""
-    with pytest.raises(InvalidRequestError, match="public_url must be a URL"):
+    """A public URL needs a host and nothing but a path after it, as the error says."""
+    with pytest.raises(InvalidRequestError, match="public_url must be a URL") as error_info:
         Access(None, url)
+    assert "hunter2" not in str(error_info.value)
 
 
 async def test_a_public_url_may_be_international(tmp_path: Path) -> None:
