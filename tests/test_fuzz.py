@@ -23,7 +23,7 @@ from PIL import Image
 
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
-from langchain_image_variation.images.pixels import decode, flatten_on_white
+from langchain_image_variation.images.pixels import decode_png, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from langchain_image_variation.source.read import ImageSource
@@ -241,7 +241,7 @@ def record_events() -> Iterator[list[Event]]:
 def hook() -> Iterator[Counter[str]]:
     """Install the audit hook after all lazy imports, and print the number of inputs at the end."""
     for data in (*VALID, *OTHER_FORMATS):
-        decode(load_source(data).png)
+        decode_png(load_source(data).png)
     sys.addaudithook(_audit)
     counts: Counter[str] = Counter()
     yield counts
@@ -274,7 +274,7 @@ def check_image(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None:
         try:
             png = load_source(source, fit=fit).png
             assert {name for name, _ in split_chunks(png.data)} <= PIXELS
-            pixels = decode(png).convert("RGBA").tobytes()
+            pixels = decode_png(png).convert("RGBA").tobytes()
             if png.bit_depth < 16:
                 # Other programs see the same pixels, even those that alpha hides.
                 pillow_image = Image.open(io.BytesIO(png.data)).convert("RGBA")

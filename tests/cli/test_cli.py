@@ -12,7 +12,7 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.images.pixels import decode, decode_result, pixel_sha256
+from langchain_image_variation.images.pixels import decode_png, decode_result, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, square_png
@@ -45,7 +45,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
     """Two files of one photo that differ in compression give variations with the same names."""
     outputs = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         Path("photo.png").write_bytes(data)
         arguments = ["--size", "256x256", "--engine", "instant"]
         assert main(["create", "photo.png", *arguments]) == 0

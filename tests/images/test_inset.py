@@ -5,7 +5,7 @@ from PIL import Image, ImageChops
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Size
 from langchain_image_variation.images.inset import Inset, choose_margin
-from langchain_image_variation.images.pixels import decode, decode_result, encode
+from langchain_image_variation.images.pixels import decode_png, decode_result, encode_png
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.source import Source, load_source
 
@@ -19,9 +19,9 @@ class ResizingEngine:
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` copies of the source."""
         side = request.side
-        image = decode(request.image).resize((side, side), Image.Resampling.BILINEAR)
+        image = decode_png(request.image).resize((side, side), Image.Resampling.BILINEAR)
         return ImagesResponse.from_pngs(
-            [encode(image)] * request.n, response_format=request.response_format
+            [encode_png(image)] * request.n, response_format=request.response_format
         )
 
 
