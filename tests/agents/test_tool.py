@@ -35,7 +35,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.hosted.variations import VariationsEngine
-from langchain_image_variation.images.pixels import decode, flatten_on_white
+from langchain_image_variation.images.pixels import decode_png, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
@@ -528,7 +528,7 @@ class RecompressingEngine:
     """An engine that returns the same pixels at each call, in different files."""
 
     def __init__(self) -> None:
-        self.files = iter(encodings(decode(SquarePNG(square_png(24)))))
+        self.files = iter(encodings(decode_png(SquarePNG(square_png(24)))))
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return the next file."""
@@ -550,7 +550,7 @@ def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
 def test_compression_of_the_source_does_not_matter(root: Path) -> None:
     """Equal pixels give equal results, so their names are equal."""
     handles = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)
         tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
         message = tool.invoke(call(image="dog.png", n=2))

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.scripted import call
@@ -280,7 +280,7 @@ def test_images_are_saved_as_the_output_says(tool: FunctionTool, root: Path) -> 
 def test_compression_of_the_source_does_not_matter(tool: FunctionTool, root: Path) -> None:
     """Equal pixels give equal results, so their names are equal."""
     handles = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)
         output = tool.call(image="dog.png", n=2, size="256x256")
         handles.add(tuple(image["handle"] for image in output.raw_output["images"]))

@@ -386,6 +386,7 @@ def test_serve_accepts_its_own_names(
         assert "--allowed-host NAME" in answer
 
 
+@pytest.mark.slow
 def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
     """A Unix socket accepts only loopback names and the allowed names."""
     path = str(tmp_path / "s")
@@ -398,6 +399,7 @@ def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
             assert get(send, host) in (400, 403)
 
 
+@pytest.mark.slow
 def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
     """With a key, any name is allowed, since a web page cannot know the key."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
