@@ -235,7 +235,7 @@ def test_used_up_calls_are_not_retried(root: Path) -> None:
     retries = ToolRetryMiddleware(retry_on=(RateLimitError,), initial_delay=0)
     agent = create_agent(scripted(CAT, CAT), [tool], middleware=[retries])
     _, refusal = answers(agent.invoke(question(), {"callbacks": [recorder]}))
-    assert refusal.text.startswith("This conversation has used all of its 1 calls")
+    assert refusal.text.startswith("This conversation has used its only call")
     assert (refusal.status, recorder.starts) == ("error", 2)
 
 
@@ -540,7 +540,7 @@ def test_an_output_folder_that_fails(root: Path, caplog: pytest.LogCaptureFixtur
 def test_texts_of_images_have_no_advice_for_developers() -> None:
     """No error about an image has a developer's word outside its hint."""
     package = Path(exceptions.__file__).parent
-    agents = ("handles", "arguments", "image_folder", "conversation", "failures")
+    agents = ("handles", "arguments", "image_folder", "conversation", "message_image", "failures")
     paths = [
         *(package / "images").rglob("*.py"),
         *(package / "source").rglob("*.py"),
