@@ -23,8 +23,8 @@ from langchain_image_variation.agents.message_image import MessageImage, normali
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload, Uploads
 from langchain_image_variation.exceptions import (
-    ImageVariationError,
     InvalidImageError,
+    InvalidRequestError,
     MissingExtraError,
     SourceError,
     ToolCallError,
@@ -93,7 +93,7 @@ class ReachableImages:
             images = self._conversation.images
             uploads = [image for image in images if isinstance(image, MessageImage)]
             self._kept_uploads = self._uploads.keep(uploads, used_name=name)
-        label, image = None, None
+        label: str | None = None
         try:
             image = self._find(handle, name)
             if image is None:
@@ -113,9 +113,9 @@ class ReachableImages:
             label = label or _printable(PurePath(handle).name)
             if error.hint is not None:
                 log_hint(f"The tool cannot use an image. {error.message}")
-            raise ToolCallError(
-                f"{label}: {_describe(error, image, urls)} {self.choices()}"
-            ) from error
+            is_link = isinstance(image, MessageImage) and image.is_link
+            problem = _describe(error, is_link=is_link, urls=urls)
+            raise ToolCallError(f"{label}: {problem} {self.choices()}") from error
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
@@ -242,6 +242,18 @@ class _MissingImageError(Exception):
     """There is no such image."""
 
 
+def _describe(
+    error: InvalidRequestError | MissingExtraError, *, is_link: bool, urls: "URLPolicy | None"
+) -> str:
+    """Return what is wrong with an image, and what a model can do about it."""
+    if isinstance(error, MissingExtraError):
+        return "This kind of image cannot be read here. Ask the user for a PNG or JPEG."
+    if not is_link:
+        return error.problem
+    problem = "This image is only a link, which this tool may not open." if urls is None else ""
+    return f"{problem or error.problem} Ask the user to upload the image itself."
+
+
 def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     """Return what an image is called in messages."""
     if isinstance(image, ResultImage):
@@ -249,24 +261,6 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     if isinstance(image, KeptUpload):
         return image.name
     return image.identity.name if image.identity else "The newest image"
-
-
-def _describe(
-    error: ImageVariationError,
-    image: MessageImage | ResultImage | KeptUpload | None,
-    urls: "URLPolicy | None",
-) -> str:
-    """Return what is wrong with an image, and what a model can do about it."""
-    if isinstance(error, MissingExtraError):
-        return "This kind of image cannot be read here. Ask the user for a PNG or JPEG."
-    if isinstance(image, MessageImage) and image.is_link:
-        problem = (
-            "This image is only a link, which this tool may not open."
-            if urls is None
-            else error.problem
-        )
-        return f"{problem} Ask the user to upload the image itself."
-    return error.problem
 
 
 def _printable(name: str) -> str:

@@ -540,7 +540,7 @@ def test_an_output_folder_that_fails(root: Path, caplog: pytest.LogCaptureFixtur
 def test_texts_of_images_have_no_advice_for_developers() -> None:
     """No error about an image has a developer's word outside its hint."""
     package = Path(exceptions.__file__).parent
-    agents = ("handles", "arguments", "image_folder", "conversation", "failures")
+    agents = ("handles", "arguments", "image_folder", "conversation", "message_image", "failures")
     paths = [
         *(package / "images").rglob("*.py"),
         *(package / "source").rglob("*.py"),

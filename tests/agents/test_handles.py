@@ -268,7 +268,7 @@ class TestImagesByURL:
         talk = Talk(tool, None, HumanMessage(content=[{"type": "image", "url": url}]))
         for image in ("latest", name):
             assert talk.vary(image).text.startswith(
-                f"{name}: This image is only a link, which this tool may not open. Ask the user to "
+                f"{name}: This image is only a link, which this tool may not open. Ask the user to"
             )
 
     def test_another_host_is_not_contacted(self, root: Path) -> None:
