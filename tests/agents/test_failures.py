@@ -21,9 +21,11 @@ from langchain.agents.middleware import ToolErrorMiddleware, ToolRetryMiddleware
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import ToolException
+from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langsmith import Client
 
 from langchain_image_variation import URLPolicy, exceptions
 from langchain_image_variation.agents.failure_log import log_hint
@@ -51,6 +53,7 @@ from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk
 from tests.agents.file_systems import SECRET, bucket
 from tests.agents.scripted import Scripted, asks, call
+from tests.agents.test_safety import tracing_server
 from tests.calling import failure, success
 from tests.http.raw_server import hang_up, raw_server, response
 
@@ -571,6 +574,34 @@ def test_texts_of_images_have_no_advice_for_developers() -> None:
             assert not FOR_DEVELOPERS.search(text_for_model(error_class("x")))
 
 
+def test_a_traced_failure_has_its_chain(root: Path) -> None:
+    """LangSmith gets the error of the run with its chain, and no image."""
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(TypeError("no such device")))
+    with tracing_server() as (address, runs):
+        client = Client(api_url=address, api_key="ls-1", auto_batch_tracing=False)
+        tracer = LangChainTracer(client=client)
+        with pytest.raises(EngineError):
+            tool.invoke(call(image="cat.png"), {"callbacks": [tracer]})
+        tracer.wait_for_futures()
+    (error,) = (run["error"] for run in runs if run.get("error"))
+    for part in ("The image engine failed.", "FailingEngine failed with", "no such device"):
+        assert part in error
+    check_clean(error, root)
+
+
+def test_a_tool_node_may_answer_failures(root: Path) -> None:
+    """LangGraph's own `handle_tool_errors` shows the model the text for the model."""
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(RateLimitError(KEY)))
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", ToolNode([tool], handle_tool_errors=True))
+    builder.add_edge(START, "tools")
+    state: Any = {"messages": [asks(image="cat.png")]}
+    (message,) = answers(builder.compile().invoke(state))
+    assert message.status == "error"
+    assert "The image engine has too many requests at the moment." in message.text
+    assert KEY not in message.text
+
+
 def test_handle_tool_error_raises_mistakes(root: Path) -> None:
     """With `handle_tool_error=False`, a mistake is raised too, with its cause."""
     tool = ImageVariationTool(root_dir=root, engine="instant", handle_tool_error=False)
@@ -643,7 +674,9 @@ def test_a_keyboard_interrupt_is_passed_on(root: Path, caplog: pytest.LogCapture
     with pytest.raises(KeyboardInterrupt) as caught:
         tool.invoke(call(image="cat.png"))
     assert caught.value is interrupt
-    assert caplog.records == []
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(tool.ainvoke(call(image="cat.png")))
+    assert error_records(caplog) == []
 
 
 async def test_a_cancelled_call_is_not_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("llama_index.core")
 
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
-from llama_index.core.memory import Memory
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import ToolOutput
 
 from langchain_image_variation import ImageVariationToolSpec
@@ -87,7 +87,7 @@ async def test_a_bug_in_an_engine_shows(
         one = FunctionAgent(tools=tools, llm=scripted(asks(image="cat.png"), says()))
     if kind == "AgentWorkflow":
         one = AgentWorkflow(agents=[one])
-    (output,) = await outputs(one, memory=Memory.from_defaults(session_id="s"))
+    (output,) = await outputs(one, memory=ChatMemoryBuffer.from_defaults())
     assert (output.is_error, output.content) == (True, FAILED)
     assert bug in chain(output.exception)
     (record,) = error_records(caplog)
