@@ -39,9 +39,10 @@ class ImageVariationArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str = Field(
-        description="The image to vary: 'latest' (the newest image in this conversation), "
-        "a name such as 'img_7c1e09ab', a name that an earlier call returned, or a file path such "
-        "as 'photo.jpg'. Never a URL or base64."
+        description="The image to vary: 'latest' (the newest image in this conversation), the "
+        "name of an uploaded image such as 'img_7c1e09ab', a name that an earlier call returned, "
+        "or a file path such as 'photo.jpg'. Never a URL or base64. A wrong name is answered with "
+        "the right ones."
     )
     n: Annotated[int, _null_means(1)] = Field(
         default=1, ge=1, le=MAX_N, description="How many variations to make."
