@@ -60,7 +60,7 @@ _TEXTS: dict[type[ImageVariationError], str] = {
     EngineConnectionError: f"The image engine could not be reached. {_LATER}",
     EngineTimeoutError: f"The image engine did not answer in time. {_LATER}",
     MissingExtraError: _NOT_SET_UP,
-    OutputError: f"The new images could not be saved. {_LATER}",
+    OutputError: f"Images could not be read or saved. {_LATER}",
     DownloadError: f"The new images could not be downloaded. {_LATER}",
     ServiceUnavailableError: f"The image engine is not ready. {_LATER}",
 }

@@ -574,6 +574,33 @@ def test_texts_of_images_have_no_advice_for_developers() -> None:
             assert not FOR_DEVELOPERS.search(text_for_model(error_class("x")))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"public_url": "https://files.example.com/variations", "cache": True},
+        {"fit": "keep", "max_n": 1, "max_calls": 2},
+        {"fixed_size": "256x256", "max_results": 1, "max_uploads": 0},
+        {"output_dir": "bucket://kept"},
+    ],
+    ids=str,
+)
+def test_other_texts_have_no_advice_for_developers(root: Path, settings: dict[str, Any]) -> None:
+    """Descriptions, answers to a model and refusals have no developer's word either."""
+    (root / "photo.jpg").write_bytes(jpeg())
+    with bucket():
+        tool = ImageVariationTool(root_dir=root, engine="instant", **settings)
+        talk = Talk(tool, "t-1", _link("https://example.com/a.png"))
+        schema: Any = tool.tool_call_schema
+        fields = schema.model_json_schema()["properties"].values()
+        texts = [tool.description, *(field["description"] for field in fields)]
+        for image in ("photo.jpg", "photo.jpg", "nothing", "latest"):
+            texts.append(talk.vary(image).text)
+        for wrong in ({"n": 11}, {"n": "x"}, {"count": 1}, {"size": "1x1"}):
+            texts.append(tool.invoke(call(image="photo.jpg", **wrong)).text)
+    assert [text for text in texts if FOR_DEVELOPERS.search(text)] == []
+
+
 def test_a_traced_failure_has_its_chain(root: Path) -> None:
     """LangSmith gets the error of the run with its chain, and no image."""
     tool = ImageVariationTool(root_dir=root, engine=FailingEngine(TypeError("no such device")))

@@ -438,7 +438,7 @@ def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
 
     Bucket.failing.add("write")
     tool = ImageVariationTool(engine=Never(), root_dir=tmp_path, output_dir="bucket://kept")
-    with pytest.raises(OutputError, match=r"^The new images could not be saved\.") as caught:
+    with pytest.raises(OutputError, match=r"^Images could not be read or saved\.") as caught:
         tool.invoke(call(image="cat.png"))
     cause = str(caught.value.__cause__)
     assert "bucket storage cannot be written to; check its address" in cause
