@@ -25,6 +25,7 @@ from langchain_image_variation.agents.langchain_messages import block_images, co
 from langchain_image_variation.agents.message_image import MessageImage, identify
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
+from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -402,7 +403,8 @@ class TestHostileFiles:
         if kind == "outside":
             assert Talk(tool, "t-1", upload(CAT)).vary("latest").status == "success"
         else:
-            assert Talk(tool, "t-1", upload(CAT)).vary("latest").status == "error"
+            with pytest.raises(SourceError):
+                Talk(tool, "t-1", upload(CAT)).vary("latest")
         assert [*target.iterdir()] == []
 
     def test_other_files_are_left_alone(self, tool: ImageVariationTool, tmp_path: Path) -> None:
@@ -482,7 +484,11 @@ class TestFailures:
     ) -> None:
         """If a store fails, an image in a message can still be varied, and no text shows why."""
         tool = ImageVariationTool(
-            root_dir=tmp_path, engine="instant", output_dir="bucket://kept", max_uploads=1
+            root_dir=tmp_path,
+            engine="instant",
+            output_dir="bucket://kept",
+            max_uploads=1,
+            raise_on=(),
         )
         talk = Talk(tool, "t-1", upload(CAT))
         talk.vary("no")
