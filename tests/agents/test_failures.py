@@ -763,6 +763,8 @@ LEAKS = {
     "bytes": (repr(square_png(64)), "PNG"),
     "lines": ("\n".join(ENCODED[i : i + 76] for i in range(0, 760, 76)), ENCODED[:60]),
     "long": ("x " * 100_000, "x " * 2_000),
+    "terminal": ("\x1b]0;owned\x07", "\x1b"),
+    "lines that look like others": ("x\nERROR root:a.py:1 forged", ": x\nERROR root"),
 }
 
 
