@@ -24,9 +24,11 @@ _MAX_HINTS = 100
 
 _SECRETS: Mapping[re.Pattern[str], str] = MappingProxyType(
     {
+        # Characters that control a terminal.
+        re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+"): " ",
         # The user name, the password and the query of a URL.
         re.compile(r"(\w://)[^\s/@'\"]+@"): r"\1…@",
-        re.compile(r"(\w://[^\s?'\"]+\?)[^\s'\"]+"): r"\1…",
+        re.compile(r"(\w://[^\s?'\"]{1,2000}\?)[^\s'\"]+"): r"\1…",
         # A header or a parameter, as text, JSON or Python.
         re.compile(
             r"(authorization|api[-_]?key|cookie|passw(?:or)?d|secret|token)(['\"]?\s*[:=]\s*(?:b?['\"])?)"
@@ -35,7 +37,7 @@ _SECRETS: Mapping[re.Pattern[str], str] = MappingProxyType(
         ): r"\1\2…",
         re.compile(r"\b(sk-|Bearer )[\w.*-]{6,}"): r"\1…",
         # The bytes of a file as Python shows them, and base64, perhaps in lines of 76 characters.
-        re.compile(r"(?:\\+(?:x[0-9a-f]{2}|[nrt'\"])[^\\\n]{0,16}){8,}"): "…",
+        re.compile(r"(?:\\{1,4}(?:x[0-9a-f]{2}|[nrt'\"])[^\\\n]{0,16}){8,}"): "…",
         re.compile(r"[A-Za-z0-9+/=_-]{60,}"): "…",
     }
 )
@@ -51,7 +53,7 @@ def log_failure(error: Exception) -> None:
     LOGGER.error(
         "The tool failed with %s: %s",
         type(error).__name__,
-        _masked_text(error),
+        " ".join(_masked_text(error).split()),
         exc_info=_stand_in(error, _MAX_CHAIN),
     )
 

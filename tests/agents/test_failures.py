@@ -23,6 +23,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import ToolException
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langsmith import Client
@@ -616,6 +617,29 @@ def test_a_traced_failure_has_its_chain(root: Path) -> None:
     check_clean(error, root)
 
 
+def test_an_agent_resumes_after_a_failure(root: Path) -> None:
+    """A stored conversation goes on with the call that failed, and its checkpoint has no key."""
+
+    class Recovering(InstantEngine):
+        error: Exception | None = TypeError(KEY)
+
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            if self.error is not None:
+                raise self.error
+            return super().create_variation(request)
+
+    engine, saver = Recovering(), InMemorySaver()
+    tool = ImageVariationTool(root_dir=root, engine=engine)
+    agent = create_agent(scripted(CAT), [tool], checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "t-1"}}
+    with pytest.raises(EngineError):
+        agent.invoke(question(), config)
+    engine.error = None
+    (message,) = answers(agent.invoke(None, config))
+    assert message.status == "success"
+    assert KEY not in repr((saver.writes, saver.blobs, saver.storage))
+
+
 def test_a_tool_node_may_answer_failures(root: Path) -> None:
     """LangGraph's own `handle_tool_errors` shows the model the text for the model."""
     tool = ImageVariationTool(root_dir=root, engine=FailingEngine(RateLimitError(KEY)))
@@ -763,6 +787,8 @@ LEAKS = {
     "bytes": (repr(square_png(64)), "PNG"),
     "lines": ("\n".join(ENCODED[i : i + 76] for i in range(0, 760, 76)), ENCODED[:60]),
     "long": ("x " * 100_000, "x " * 2_000),
+    "terminal": ("\x1b]0;owned\x07", "\x1b"),
+    "lines that look like others": ("x\nERROR root:a.py:1 forged", ": x\nERROR root"),
 }
 
 
