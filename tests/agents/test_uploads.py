@@ -347,7 +347,9 @@ def noise(side: int) -> bytes:
 class TestHostileFiles:
     """A file in the folder of uploads counts only if it is what the tool wrote."""
 
-    @pytest.mark.parametrize("kind", ["link", "hard link", "other", "cut", "folder", "missing"])
+    @pytest.mark.parametrize(
+        "kind", ["link", "hard link", "other", "cut", "huge", "folder", "missing"]
+    )
     def test_a_changed_file_is_refused(
         self, tool: ImageVariationTool, tmp_path: Path, kind: str
     ) -> None:
@@ -366,6 +368,8 @@ class TestHostileFiles:
             path.mkdir()
         elif kind != "missing":
             path.write_bytes(LAKE if kind == "other" else CAT[:-1])
+            if kind == "huge":
+                os.truncate(path, 200 * 2**20)
         answer = Talk(tool, "t-1", SUMMARY).vary(name_of(CAT))
         assert answer.status == "error"
         assert answer.text.startswith(
