@@ -25,7 +25,6 @@ from langchain_image_variation.agents.langchain_messages import block_images, co
 from langchain_image_variation.agents.message_image import MessageImage, identify
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
-from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -348,7 +347,9 @@ def noise(side: int) -> bytes:
 class TestHostileFiles:
     """A file in the folder of uploads counts only if it is what the tool wrote."""
 
-    @pytest.mark.parametrize("kind", ["link", "hard link", "other", "cut", "folder", "missing"])
+    @pytest.mark.parametrize(
+        "kind", ["link", "hard link", "other", "cut", "huge", "folder", "missing"]
+    )
     def test_a_changed_file_is_refused(
         self, tool: ImageVariationTool, tmp_path: Path, kind: str
     ) -> None:
@@ -367,6 +368,8 @@ class TestHostileFiles:
             path.mkdir()
         elif kind != "missing":
             path.write_bytes(LAKE if kind == "other" else CAT[:-1])
+            if kind == "huge":
+                os.truncate(path, 200 * 2**20)
         answer = Talk(tool, "t-1", SUMMARY).vary(name_of(CAT))
         assert answer.status == "error"
         assert answer.text.startswith(
@@ -390,22 +393,31 @@ class TestHostileFiles:
         talk.vary("no")
         assert path.read_bytes() == CAT
 
-    @pytest.mark.parametrize("kind", ["inside", "outside"])
-    def test_a_linked_folder_is_not_used(
-        self, tool: ImageVariationTool, tmp_path: Path, kind: str
-    ) -> None:
-        """Nothing is written through a folder of uploads that leads out of the root."""
-        target = tmp_path.parent / f"{tmp_path.name}-target"
-        target.mkdir()
-        folder = folder_of(tmp_path)
-        (folder if kind == "outside" else folder.parent).parent.mkdir(parents=True, exist_ok=True)
-        (folder if kind == "outside" else folder.parent).symlink_to(target)
-        if kind == "outside":
-            assert Talk(tool, "t-1", upload(CAT)).vary("latest").status == "success"
-        else:
-            with pytest.raises(SourceError):
-                Talk(tool, "t-1", upload(CAT)).vary("latest")
-        assert [*target.iterdir()] == []
+    # A developer may link the folder of a conversation to another folder inside the root.
+    @pytest.mark.parametrize(
+        ("target", "depth"), [("../outside", 0), ("../outside", 1), ("inside", 0)]
+    )
+    def test_a_linked_folder_is_not_used(self, tmp_path: Path, target: str, depth: int) -> None:
+        """Through a link in place of a folder, nothing is read, written or deleted."""
+        (tmp_path / "root").mkdir()
+        tool = ImageVariationTool(
+            root_dir=tmp_path / "root", engine="instant", max_uploads=1, raise_on=()
+        )
+        Talk(tool, "owner", upload(CAT)).vary("no")
+        folder = folder_of(tmp_path / "root", "owner")
+        linked_folder = (folder, folder.parent)[depth]
+        linked_folder.rename(tmp_path / "root" / target)
+        other = folder_of(tmp_path / "root", "t-1")
+        link = (other, other.parent)[depth]
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "root" / target)
+        (path,) = (tmp_path / "root" / target).rglob("img_*")
+        answer = Talk(tool, "t-1", SUMMARY).vary(name_of(CAT))
+        assert answer.status == "error"
+        answer = Talk(tool, "t-1", upload(LAKE)).vary("latest")
+        assert answer.status == ("success" if depth == 0 else "error")
+        assert path.read_bytes() == CAT
+        assert len([*path.parent.iterdir()]) == 1
 
     def test_other_files_are_left_alone(self, tool: ImageVariationTool, tmp_path: Path) -> None:
         """Files of another name are neither listed nor deleted, except old temporary files."""
