@@ -97,7 +97,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     and the agent continues.
 
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
-    config gives the conversation its own folder of results. For each finished image, the tool
+    config gives the conversation its own folder, with its results and the images of its messages,
+    which can then be varied after their messages were removed. For each finished image, the tool
     dispatches the custom event `image_variation_progress` with `done` and `n`.
 
     Raises:

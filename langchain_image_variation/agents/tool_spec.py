@@ -70,11 +70,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     `is_error`, and the agent continues.
 
     In an agent, the images of the conversation are read from its memory and from the results of the
-    run. The results of the conversation have their own folder, named after the memory's
-    `session_id`, or after its `chat_store_key` if that is not the default. Without either, the
-    folder belongs to the context, for as long as it is passed on or restored. `max_calls` counts
-    the calls that the context has recorded, and the answers that the memory had before. For each
-    finished image of an async call, the tool writes an `ImageVariationProgress` to the stream.
+    run. The results of the conversation and its uploads, which can then be varied after their
+    messages were removed, have their own folder, named after the memory's `session_id`, or after
+    its `chat_store_key` if that is not the default. Without either, the folder belongs to the
+    context, for as long as it is passed on or restored. `max_calls` counts the calls that the
+    context has recorded, and the answers that the memory had before. For each finished image of an
+    async call, the tool writes an `ImageVariationProgress` to the stream.
 
     Raises:
         ImageVariationError: On construction. See `check_settings`.

@@ -177,7 +177,8 @@ class Uploads(ABC):
         for upload in existing_uploads:
             if upload.file_name not in kept_files:
                 self._delete(upload.file_name)
-        for upload in [upload for upload in kept_uploads if upload not in existing_uploads]:
+        existing = set(existing_uploads)
+        for upload in [upload for upload in kept_uploads if upload not in existing]:
             try:
                 self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
             except (OutputError, SourceError) as error:
@@ -321,6 +322,7 @@ class UploadFolder(Uploads):
         self._folder = image_folder.root / folder
 
     def _list(self) -> list[KeptUpload]:
+        self._check_folder()
         uploads = []
         try:
             with os.scandir(self._folder) as entries:
@@ -351,9 +353,7 @@ class UploadFolder(Uploads):
             return file.read(MAX_SOURCE_BYTES + 1)
 
     def _write(self, file_name: str, data: bytes) -> None:
-        # It may have become a link.
-        if not self._image_folder.contains(self._relative_folder):
-            raise OutputError("The folder of uploads leads out of root_dir. Delete it.")
+        self._check_folder()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._folder / file_name) as file:
@@ -367,11 +367,17 @@ class UploadFolder(Uploads):
 
     def _renew(self, file_name: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.utime(self._folder / file_name, follow_symlinks=False)
+            os.utime(self._folder / file_name)
 
     def _delete(self, file_name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / file_name).unlink()
+
+    def _check_folder(self) -> None:
+        """Check that files in the folder are not those of another folder."""
+        is_inside = self._image_folder.contains(self._relative_folder)
+        if self._folder.is_symlink() or not is_inside:
+            raise OutputError("The folder of a conversation's uploads is a link. Delete the link.")
 
     def _delete_left_over(self, file_name: str, mtime: float) -> None:
         if time.time() - mtime > _TEMPORARY_AGE:
