@@ -69,8 +69,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `engine` is a class, or if `cache` is on and the engine has no
-            fingerprint.
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint.
     """
     results, engine = _open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:

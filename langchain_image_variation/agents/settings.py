@@ -3,10 +3,11 @@
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.source import Fit, check_url_policy
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class RateLimiter(Protocol):
         ...
 
 
+def _check_engine(engine: Any) -> Any:
+    # Names are loaded when a tool is made. Pydantic's own error would list three types.
+    if not isinstance(engine, str):
+        check_engine(engine)
+    return engine
+
+
 def _check_policy(urls: Any) -> Any:
     check_url_policy(urls)
     return urls
@@ -40,13 +48,15 @@ class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
     Raises:
-        InvalidRequestError: If `urls` does not list any hosts.
+        InvalidRequestError: If `engine` is not an engine, or if `urls` does not list any hosts.
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    engine: str | VariationEngine | AsyncVariationEngine = "local"
+    engine: Annotated[
+        str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)
+    ] = "local"
     """An engine, or the name of an installed one."""
     root_dir: str | os.PathLike[str] = "."
     """The folder with the images that the model may use. The default is the working directory."""

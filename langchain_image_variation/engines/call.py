@@ -1,4 +1,4 @@
-"""Calling an engine: sync or async, with its progress, and holding it to the Protocol."""
+"""Calls an engine: sync or async, with its progress, and checks it and its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_answer, check_engine
 from langchain_image_variation.engines.context import (
     ProgressListener,
     ProgressReporter,
@@ -38,9 +39,12 @@ def call_engine(
             it raises ends the call and is passed on.
 
     Raises:
+        InvalidRequestError: If `engine` is not an engine.
         ImageVariationError: If the engine fails. An error from outside the tree becomes an
-            `EngineError`, as does an answer of another type or with another number of images.
+            `EngineError`, with that error as its `__cause__`. An answer that breaks a rule of
+            `VariationEngine` is an `EngineError` too, which says what to return instead.
     """
+    check_engine(engine)
     reporter = ProgressReporter(request.n, progress)
     try:
         with call_context(reporter):
@@ -51,7 +55,9 @@ def call_engine(
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    return _checked_answer(answer, request, reporter)
+    response = check_answer(answer, request, engine)
+    reporter.all_finished()
+    return response
 
 
 async def call_engine_async(
@@ -78,6 +84,7 @@ async def call_engine_async(
     """
     import asyncio
 
+    check_engine(engine)
     cancel_event = threading.Event()
     reporter = ProgressReporter(request.n, progress)
     try:
@@ -93,7 +100,9 @@ async def call_engine_async(
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    return _checked_answer(answer, request, reporter)
+    response = check_answer(answer, request, engine)
+    reporter.all_finished()
+    return response
 
 
 async def _call_in_thread(
@@ -134,23 +143,6 @@ def _foreign_error(engine: object, error: Exception) -> EngineError:
         f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
         "in the engine."
     )
-
-
-def _checked_answer(
-    answer: object, request: CreateImageVariationRequest, reporter: ProgressReporter
-) -> ImagesResponse:
-    # Anyone can write an engine, and nothing else checks that it keeps to the Protocol.
-    if not isinstance(answer, ImagesResponse):
-        raise EngineError(
-            f"The engine returned a value of type {type(answer).__name__} instead of an "
-            "ImagesResponse. This is a bug in the engine."
-        )
-    if len(answer.data) != request.n:
-        raise EngineError(
-            f"The engine returned {len(answer.data)} images, but {request.n} were requested."
-        )
-    reporter.all_finished()
-    return answer
 
 
 def _run_in_background(answer: Any) -> ImagesResponse:
