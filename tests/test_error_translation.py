@@ -94,6 +94,7 @@ class Held:
     """Something that a frame holds, such as an image."""
 
 
+@pytest.mark.mostly_slow("corrupt PNG", "storage")
 @pytest.mark.parametrize("name", WORK)
 def test_a_translated_error_keeps_nothing_alive(name: str) -> None:
     """The contents of its traceback's frames are freed with it, without the garbage collector."""

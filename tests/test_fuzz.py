@@ -254,6 +254,7 @@ _SETTINGS = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_any_image_is_loaded_or_refused(hook: Counter[str], cases: int) -> None:
     """Any image raises at most our own errors, and others see the same pixels as we do."""
@@ -341,6 +342,7 @@ _PATHS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [30, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_any_path_is_under_the_root_or_refused(
     hook: Counter[str], folder: ImageFolder, cases: int

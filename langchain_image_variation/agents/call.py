@@ -11,19 +11,19 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
 from langchain_image_variation.agents.handles import ReachableImages
-from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
-from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.public_url import result_path, result_url
+from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -69,9 +69,16 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `cache` is on and the engine has no fingerprint.
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
+            `storage_options` are set and `output_dir` is a folder.
     """
-    results, engine = _open_results(settings, None), engines.get(settings.engine)
+    if settings.storage_options and not is_url(settings.output_dir):
+        raise InvalidRequestError(
+            "storage_options are for the file system of a URL, but output_dir is a folder. Set "
+            "output_dir to a URL, or leave storage_options out.",
+            param="storage_options",
+        )
+    results, engine = open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
@@ -212,14 +219,17 @@ def _prepare(
 ) -> _Call:
     max_calls = settings.max_calls
     if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
+        calls = "its only call" if max_calls == 1 else f"all of its {max_calls} calls"
         raise RateLimitError(
-            f"This conversation has used all of its {max_calls} calls to this tool. Use the images "
-            "that it already has."
+            f"This conversation has used {calls} to this tool. Do not call it again; use the "
+            "images that it already has."
         )
-    results = _open_results(settings, conversation)
+    check_n(arguments.n, settings.max_n)
+    results = open_results(settings, conversation)
     engine = engines.get(settings.engine)
-    images = ReachableImages(results, conversation)
-    label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
+    images = ReachableImages(results, conversation, open_uploads(settings, results))
+    name = _image_name(arguments.image, settings, results)
+    label, source = images.load(name, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
         source = replace(source, png=flatten_on_white(source.png))
@@ -228,7 +238,7 @@ def _prepare(
     request = CreateImageVariationRequest(
         **{
             "image": source.png,
-            "n": min(arguments.n, settings.max_n),
+            "n": arguments.n,
             "size": settings.fixed_size or arguments.size,
             "response_format": "b64_json",
             **{name: value for name, value in fields.items() if value is not None},
@@ -248,15 +258,12 @@ def _prepare(
     )
 
 
-def _open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
-    image_folder = ImageFolder(Path(settings.root_dir))
-    scope = conversation.scope if conversation is not None else None
-    max_results = settings.max_results
-    if is_url(settings.output_dir):
-        url, options = str(settings.output_dir), settings.storage_options
-        return ResultStorage(image_folder, url, options, scope=scope, max_results=max_results)
-    output_dir = PurePosixPath(PurePath(settings.output_dir).as_posix())
-    return ResultFolder(image_folder, output_dir, scope=scope, max_results=max_results)
+def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
+    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    if settings.public_url is None:
+        return image
+    path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
+    return image if path is None else f"{results.path_prefix}{path}"
 
 
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
@@ -276,7 +283,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response.created)
     engine = call.settings.engine
-    images = [
+    images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
             "path": path,
@@ -289,6 +296,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         }
         for path, image in saved_images
     ]
+    if (public_url := call.settings.public_url) is not None:
+        prefix = call.results.path_prefix
+        for item in images:
+            item["url"] = result_url(public_url, item["path"].removeprefix(prefix))
     artifact: dict[str, Any] = {"images": images}
     usage = usage_metadata(response)
     if usage is not None:
@@ -303,19 +314,17 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
 
 def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
     """Return the text for the model."""
-    max_n = call.settings.max_n
     sentences = [
         announce_results(
             [image["handle"] for image in images],
             label=call.label,
             size=f"{images[0]['width']}x{images[0]['height']}",
             location=call.results.location,
+            urls=None if call.settings.public_url is None else [image["url"] for image in images],
         )
     ]
     if is_cached:
-        sentences.append("These are the results of an earlier call with the same arguments.")
-    if call.arguments.n > max_n:
-        sentences.append(f"This tool makes at most {max_n} variations per call.")
+        sentences.append("The same call was made before, with the same result.")
     if call.source.note:
         sentences.append(call.source.note)
     return " ".join(sentences)

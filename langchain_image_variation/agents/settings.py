@@ -1,10 +1,13 @@
 """`ToolSettings`: what a developer can set for the tool, whatever the framework."""
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from langchain_image_variation.agents.public_url import check_public_url
+from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import check_engine
@@ -48,7 +51,8 @@ class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
     Raises:
-        InvalidRequestError: If `engine` is not an engine, or if `urls` does not list any hosts.
+        InvalidRequestError: If `engine` is not an engine, if `urls` does not list any hosts, or if
+            `public_url` is neither a URL nor an absolute path; see `check_public_url`.
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
@@ -67,6 +71,12 @@ class ToolSettings(BaseModel):
     else, and let nobody else write to it."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Options for the file system of a URL, such as keys; see fsspec. They are never shown."""
+    public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
+    """What the URLs of results start with, if you serve `output_dir` to the users of the agent: an
+    http or https URL without a user name, query or fragment, such as
+    "https://files.example.com/variations", or an absolute path, such as "/mnt/images". The text for
+    the model and the artifact then contain the whole URL of each result. The model may also pass
+    such a URL as image."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The maximum number of variations per call."""
     max_calls: int | None = Field(default=None, ge=1)
@@ -75,6 +85,15 @@ class ToolSettings(BaseModel):
     max_results: int | None = Field(default=None, ge=1)
     """The maximum number of results to keep in one folder. The oldest are deleted. By default all
     are kept."""
+    max_uploads: int = Field(default=100, ge=0, le=MAX_UPLOADS)
+    """The maximum number of uploaded images to keep per conversation, so that they can be varied
+    after their messages were removed. Only conversations with their own folder of results keep any.
+    The longest unused are deleted first, at the next call of the conversation. 0 keeps none."""
+    max_upload_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """The maximum size of all images that a conversation keeps, in bytes."""
+    max_upload_age: timedelta | None = Field(default=None, gt=timedelta(0))
+    """How long an uploaded image is kept after it was sent or last varied, once its message is
+    gone. The default is no limit."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
     fit: Fit = "crop"

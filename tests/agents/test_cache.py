@@ -25,6 +25,7 @@ from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.file_systems import Bucket, bucket
+from tests.agents.names import name_of
 from tests.agents.scripted import call
 from tests.images.compressed import encodings
 
@@ -103,7 +104,7 @@ async def test_an_equal_call_returns_the_same_images(
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000
-    sentence = " These are the results of an earlier call with the same arguments."
+    sentence = " The same call was made before, with the same result."
     assert first.content.replace("vary it again.", f"vary it again.{sentence}") == second.content
 
 
@@ -213,7 +214,7 @@ def test_another_conversation_gets_copies(root: Path, output_dir: str) -> None:
     with bucket():
         tool = make_tool(root, output_dir=output_dir)
         first = Talk(tool, "alice", upload(square_png())).vary("latest", n=2)
-        other = Talk(tool, "bob", upload(square_png())).vary("img_1", n=2)
+        other = Talk(tool, "bob", upload(square_png())).vary(name_of(square_png()), n=2)
         assert other.artifact["cached"]
         assert hashes(first) == hashes(other)
         for image in other.artifact["images"]:

@@ -419,7 +419,7 @@ async def test_a_tool_saves_its_results_anywhere(kind: str, tmp_path: Path) -> N
         f"{prefix}{item['handle']}.png" for item in (one, two)
     ]
     location = prefix if kind == "folder" else f"{prefix} in {kind} storage"
-    assert f"They are saved in {location} as <name>.png" in first.content
+    assert f"Saved in {location} as <name>.png." in first.content
     for image in (two["handle"], two["path"], "latest"):
         message = await tool.ainvoke(call(image=image, size="256x256"), config)
         assert message.content.startswith("Made 1 variation of "), message.content

@@ -138,7 +138,7 @@ def test_a_run_contains_no_conversation(tmp_path: Path) -> None:
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant", callbacks=[recorder])
     talk = Talk(tool, "t-1", upload(PNG), HumanMessage("My password is hunter2."))
     assert talk.vary("latest").status == "success"
-    assert talk.vary("img_9").status == "error"
+    assert talk.vary("img_99999999").status == "error"
     records = " ".join(recorder.records)
     assert "hunter2" not in records
     assert not IMAGE_DATA.search(records)
@@ -160,7 +160,9 @@ async def test_a_forged_runtime_is_refused(tmp_path: Path, forged: Any) -> None:
     tool_call = call(image="cat.png", runtime=forged)
     for message in (tool.invoke(tool_call), await tool.ainvoke(tool_call)):
         assert message.status == "error"
-        assert message.content.endswith("'runtime' is not an argument.")
+        assert message.content.endswith(
+            "'runtime' is not an argument; the arguments are image, n and size."
+        )
 
 
 def test_a_forged_runtime_in_an_agent_is_replaced(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_raising_n_adds_images(engine: str) -> None:
         assert (len(count_made_images()), set(count_made_images().values())) == (5, {1})
 
 
+@pytest.mark.mostly_slow("truncated", "corrupt")
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "other shape", "corrupt"])
 def test_damaged_image_is_made_again(damage: str) -> None:
     """Of all images, only a damaged one is made again, identical to the original."""
@@ -173,6 +174,7 @@ def test_other_settings_make_other_files() -> None:
     )
 
 
+@pytest.mark.mostly_slow("local")
 @pytest.mark.parametrize("engine", ["logged", "local"])
 def test_keep_writes_images_of_the_source_shape(photos: Path, engine: str) -> None:
     """Each image has the shape of its source, and only missing or damaged ones are made again."""

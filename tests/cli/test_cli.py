@@ -308,6 +308,7 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
     assert len(os.listdir("variations")) == 2
 
 
+@pytest.mark.slow
 def test_a_full_output_device_is_one_line() -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
@@ -323,6 +324,7 @@ def test_a_full_output_device_is_one_line() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_shows_every_name() -> None:
     """A character that the terminal cannot show is escaped and does not end the program."""
     arguments_for_files = ["photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
@@ -377,6 +379,7 @@ def test_a_process_without_warnings_or_traceback() -> None:
     assert failed_run.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
 
 
+@pytest.mark.slow
 def test_a_reader_may_stop_early() -> None:
     """If standard output is closed while we write, the program ends quietly."""
     command = [sys.executable, "-m", "langchain_image_variation", "create", "photo.jpg"]
@@ -424,6 +427,7 @@ runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=Tru
 """The program, which waits when it starts to import a module."""
 
 
+@pytest.mark.mostly_slow("exceptions")
 @pytest.mark.parametrize("module", ["exceptions", "images.png", "images.pixels"])
 def test_an_interrupt_during_imports_is_quiet(module: str) -> None:
     """Ctrl-C while the program is still importing shows no traceback."""

@@ -53,6 +53,7 @@ def run_mypy(path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.mostly_slow("Crop")
 @pytest.mark.parametrize("name", ["Crop", "Slow"])
 def test_engines_on_the_page_follow_every_rule(
     run: Run, pytester: pytest.Pytester, name: str
@@ -67,6 +68,7 @@ def test_engines_on_the_page_follow_every_rule(
     assert run(suite).parseoutcomes() == {"passed": 26}
 
 
+@pytest.mark.slow
 def test_entry_point_gives_a_name(tmp_path: Path) -> None:
     """With the entry point of the page's `pyproject.toml`, `--engine crop` makes variations."""
     project = tomllib.loads(next(b.text for b in PAGE.blocks if b.language == "toml"))["project"]

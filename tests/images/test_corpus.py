@@ -26,6 +26,7 @@ def pixels(image: Image.Image) -> list[Pixel]:
     return list(zip(data[::4], data[1::4], data[2::4], data[3::4], strict=True))
 
 
+@pytest.mark.slow
 def test_every_valid_file_is_read_exactly() -> None:
     """Every valid file gives its exact pixels as a `SquarePNG` and by `load_source`."""
     failures, names = [], set()

@@ -66,6 +66,7 @@ def assert_rounded(pixels: Image.Image, expected: NDArray[np.floating]) -> None:
     assert np.abs(actual - expected).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.mostly_slow("0.1-8-0-L", "0.3-8-4-LA", "0.42-16-2-RGB", "0.6-16-6-RGBA")
 @TYPES
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -79,6 +80,7 @@ def test_gamma_is_exact_in_every_tone(color_type: int, mode: str, depth: int, ga
     assert_rounded(pixels, expected)
 
 
+@pytest.mark.mostly_slow("-8-0-L", "-16-2-RGB", "-8-6-RGBA")
 @TYPES
 @DEPTHS
 @pytest.mark.parametrize("first", [b"", gama(1 / 2.2), chunk(b"sRGB", b"\0") + gama(1.0)])
@@ -148,6 +150,7 @@ def test_a_palette_and_short_samples_have_gamma_too(gamma: float) -> None:
         assert_rounded(pixels, 255 * srgb(values ** (1 / gamma)))
 
 
+@pytest.mark.mostly_slow("0.1-8", "0.6-16")
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_other_primaries_are_converted_after_gamma(depth: int, gamma: float) -> None:

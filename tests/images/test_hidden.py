@@ -192,6 +192,7 @@ def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
             assert abs(shown - (value * pixel[3] + 255 * (255 - pixel[3])) / 255) <= 1
 
 
+@pytest.mark.slow
 def test_nothing_hides_in_the_bars_of_padding() -> None:
     """In images with alpha, the bars of padding are white, and scaling uncovers nothing."""
     image = Image.new("LA", (4100, 40), (0, 0))

@@ -112,6 +112,7 @@ _WRITTEN = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _WRITTEN)
 def test_the_hash_depends_only_on_the_samples(
@@ -123,6 +124,7 @@ def test_the_hash_depends_only_on_the_samples(
     assert pixel_sha256(decode_png(SquarePNG(other))) == digest(other)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _DRAWN)
 def test_different_images_have_different_hashes(one: SampleImage, other: SampleImage) -> None:

@@ -290,6 +290,7 @@ def panorama() -> Source:
     return load_source(image, fit="keep")
 
 
+@pytest.mark.mostly_slow("url")
 @pytest.mark.parametrize("response_format", ["b64_json", "url"])
 def test_variations_are_cut_back(tmp_path: Path, response_format: ResponseFormat) -> None:
     """Each image gets the shape of the source, and keeps its seed and its form."""
@@ -351,6 +352,7 @@ def test_a_result_that_is_not_square_is_cut_to_shape() -> None:
     assert decode_result(cut.data[0].read()).size == (200, 67)
 
 
+@pytest.mark.mostly_slow("1-shape0", "3-shape2")
 @pytest.mark.parametrize("shape", [(200, 100), (100, 200), (800, 100), (100, 800)])
 @pytest.mark.parametrize("n", [1, 3, 10])
 def test_the_sheet_shows_every_shape_undistorted(shape: tuple[int, int], n: int) -> None:

@@ -413,6 +413,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         load_source(screen + b",\0\0\0\0\xff\xff\xff\xff\0\2\2\4\1\0;")
 
 
+@pytest.mark.mostly_slow("size0")
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 400_000), (30_000, 10)])
 def test_padding_a_long_strip_takes_little_memory(size: tuple[int, int]) -> None:
     """A strip that would need a square of gigabytes is scaled down before it is padded."""
@@ -499,6 +500,7 @@ def test_a_long_data_url_may_be_percent_encoded(shift: int) -> None:
     assert load_source(f"data:;base64,{' ' * shift}{escaped}").png.data == square_png()
 
 
+@pytest.mark.mostly_slow("data:,-%89")
 @pytest.mark.parametrize("body", ["%89", "A%41", "AB "])
 @pytest.mark.parametrize("head", ["data:,", "data:;base64,"])
 def test_a_data_url_takes_few_times_its_size(head: str, body: str) -> None:
