@@ -1,8 +1,10 @@
 """Sends requests to an engine, and keeps its responses."""
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any, Never
 
 from langchain_image_variation.contract import (
@@ -11,6 +13,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
 )
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_engine, describe_answer
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
@@ -31,6 +34,7 @@ class EngineProbe:
         deterministic: Whether the same request always gives the same bytes.
 
     Raises:
+        InvalidRequestError: If it is not an engine.
         ValueError: If it supports no size of the contract.
     """
 
@@ -39,6 +43,7 @@ class EngineProbe:
     ) -> None:
         if not any(size in SIZES for size in capabilities.sizes):
             raise ValueError(f"An engine's sizes must include one of {', '.join(SIZES)}.")
+        check_engine(engine)
         self.engine = engine
         self.capabilities = capabilities
         self.deterministic = deterministic
@@ -104,6 +109,8 @@ class EngineProbe:
         """
         if isinstance(outcome, ImagesResponse):
             return outcome
+        if not isinstance(outcome, Exception):
+            raise Violation(describe_answer(outcome))
         self.fail(outcome)
 
     def fail(self, outcome: object) -> Never:
@@ -114,7 +121,12 @@ class EngineProbe:
         """
         if isinstance(outcome, ImageVariationError):
             raise Violation(f"{type(outcome).__name__}: {outcome.message}")
-        raise Violation(f"{type(outcome).__name__}: {outcome}"[:300])
+        place = ""
+        if isinstance(outcome, Exception):
+            # The author's code raised it: the place helps more than the text.
+            frame = traceback.extract_tb(outcome.__traceback__)[-1]
+            place = f", at {Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        raise Violation(f"{type(outcome).__name__}: {outcome}"[:300] + place)
 
     def images(self, response: ImagesResponse) -> list[bytes]:
         """Return the files of a response.
