@@ -1,5 +1,16 @@
 """Image variations that work again: one to ten new images from one image, without a prompt.
 
+From a photo to files::
+
+    source = load_source("photo.jpg")
+    request = CreateImageVariationRequest(image=source.png, n=2, size="512x512")
+    response = call_engine(load_engine("local"), request)
+    save_images(response, "variations", name=source.name)
+
+`ImageVariationTool` does this for an agent, `VariationBatch` for many photos, and `create_app` for
+the clients of a server. To write an engine, see `VariationEngine`. All errors are in
+`langchain_image_variation.exceptions`.
+
 The public names are loaded on first use, so importing this package is almost free.
 """
 

@@ -278,12 +278,12 @@ class Image(LenientBody):
         """
         if self._failure is not None or self._downloaded is not None:
             return self.read()
-        head = "".join(self._encoded()[:_HEAD].split())
+        head = "".join(self._encoded(_HEAD).split())
         return _decode_base64(head[: len(head) // 4 * 4])
 
-    def _encoded(self) -> str:
-        """Return the base64 in `b64_json` or in a `data:` URL."""
-        encoded = self.b64_json or self.url or ""
+    def _encoded(self, length: int | None = None) -> str:
+        """Return the base64 in the first `length` characters of `b64_json` or of a `data:` URL."""
+        encoded = (self.b64_json or self.url or "")[:length]
         if encoded.startswith("data:"):
             # Some gateways put a whole data: URL into b64_json.
             head, _, encoded = encoded.partition(",")
@@ -299,7 +299,7 @@ class Image(LenientBody):
 _WHITE_SPACE = "\n\r\t "
 
 _HEAD = 256
-"""How much base64 `Image.read_head` decodes, in characters, with the white space in it."""
+"""How many characters of `b64_json` or `url` the method `Image.read_head` reads."""
 
 
 def _decode_base64(encoded: str) -> bytes:

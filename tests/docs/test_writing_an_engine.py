@@ -1,11 +1,22 @@
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from langchain_image_variation import (
+    CreateImageVariationRequest,
+    ImagesResponse,
+    VariationEngine,
+    call_engine,
+    decode_png,
+    encode_png,
+    load_source,
+)
 from langchain_image_variation.engines import traits
 from tests.conftest import Run
 from tests.docs.pages import ROOT, Block, find_page, table
@@ -28,6 +39,22 @@ def test_the_page_imports_from_the_root_only() -> None:
     """All that an engine imports from this package has a public name at the top."""
     for title in ("crop_engine.py", "slow_engine.py"):
         assert "langchain_image_variation." not in titled_block(title).text
+
+
+def test_the_engine_that_help_shows_works() -> None:
+    """The engine in the docstring of `VariationEngine` makes variations, as shown."""
+    _, _, example = (VariationEngine.__doc__ or "").partition("::\n\n")
+    example, _, _ = example.partition("\n\n    `call_engine`")
+    namespace: dict[str, Any] = {
+        "ImagesResponse": ImagesResponse,
+        "decode_png": decode_png,
+        "encode_png": encode_png,
+    }
+    exec(textwrap.dedent(example), namespace)
+    png = load_source(ROOT / "examples" / "chelsea.png").png
+    request = CreateImageVariationRequest(image=png, n=2, size="256x256")
+    response = call_engine(namespace["TurnEngine"](), request)
+    assert len({image.read() for image in response.data}) == 2
 
 
 @pytest.mark.slow
