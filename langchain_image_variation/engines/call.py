@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
-from langchain_image_variation.engines.checks import check_answer, check_engine
+from langchain_image_variation.engines.checks import (
+    check_answer,
+    check_engine,
+    find_place_of_error,
+)
 from langchain_image_variation.engines.context import (
     ProgressListener,
     ProgressReporter,
@@ -136,12 +140,13 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: Exception) -> EngineError:
-    """Return the error for one from outside the tree. It does not show the text of that one."""
+    """Return the error for one from outside the tree. It shows the place, and not the text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
+    place = find_place_of_error(engine, error)
     return EngineError(
         f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
-        "in the engine."
+        f"in the engine{f', at {place}' if place else ''}."
     )
 
 

@@ -13,6 +13,7 @@ from inspect import (
     isgenerator,
     signature,
 )
+from pathlib import PurePath
 from typing import Any
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
@@ -24,7 +25,13 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.formats import recognize_supported
 
-__all__ = ["check_answer", "check_engine", "describe_answer", "find_engine_fault"]
+__all__ = [
+    "check_answer",
+    "check_engine",
+    "describe_answer",
+    "find_engine_fault",
+    "find_place_of_error",
+]
 
 _MAX_SIGNATURE = 80
 """How many characters of a wrong signature a message shows."""
@@ -166,6 +173,22 @@ def _describe_items(kind: str, item: object) -> str:
 
 def _from_pngs(files: str) -> str:
     return f"return ImagesResponse.from_pngs({files}, response_format=request.response_format)"
+
+
+def find_place_of_error(engine: object, error: Exception) -> str | None:
+    """Return the last line of an engine's own module that an error passed, as "file.py:12".
+
+    Args:
+        engine: The engine.
+        error: An error that it raised.
+    """
+    place, traceback = None, error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_globals.get("__name__") == type(engine).__module__:
+            place = f"{PurePath(frame.f_code.co_filename).name}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
 
 
 def _is_pillow_image(value: object) -> bool:

@@ -1,10 +1,8 @@
 """Sends requests to an engine, and keeps its responses."""
 
 import asyncio
-import traceback
 from collections.abc import Sequence
 from inspect import isawaitable
-from pathlib import Path
 from typing import Any, Never
 
 from langchain_image_variation.contract import (
@@ -13,7 +11,11 @@ from langchain_image_variation.contract import (
     ImagesResponse,
 )
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
-from langchain_image_variation.engines.checks import check_engine, describe_answer
+from langchain_image_variation.engines.checks import (
+    check_engine,
+    describe_answer,
+    find_place_of_error,
+)
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
@@ -121,12 +123,11 @@ class EngineProbe:
         """
         if isinstance(outcome, ImageVariationError):
             raise Violation(f"{type(outcome).__name__}: {outcome.message}")
-        place = ""
+        place = None
         if isinstance(outcome, Exception):
-            # The author's code raised it: the place helps more than the text.
-            frame = traceback.extract_tb(outcome.__traceback__)[-1]
-            place = f", at {Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-        raise Violation(f"{type(outcome).__name__}: {outcome}"[:300] + place)
+            place = find_place_of_error(self.engine, outcome)
+        text = f"{type(outcome).__name__}: {outcome}"[:300]
+        raise Violation(f"{text}, at {place}" if place else text)
 
     def images(self, response: ImagesResponse) -> list[bytes]:
         """Return the files of a response.

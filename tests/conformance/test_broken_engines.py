@@ -148,9 +148,7 @@ def test_violation_shows_the_engine_error() -> None:
 
 def test_violation_shows_the_place_of_a_bug() -> None:
     """A violation says in which line of the author's code another error was raised."""
-    with pytest.raises(
-        Violation, match=r"^ValueError: No\., at test_broken_engines\.py:\d+ in answer$"
-    ):
+    with pytest.raises(Violation, match=r"^ValueError: No\., at test_broken_engines\.py:\d+$"):
         check("engine-returns", BrokenEngine(raise_error(ValueError("No."))))
 
 

@@ -203,7 +203,11 @@ async def test_sync_and_async_engines_take_both_calls(
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (Failing(), "The engine Failing failed with RuntimeError. This is a bug in the engine."),
+        (
+            Failing(),
+            "The engine Failing failed with RuntimeError. This is a bug in the engine, at "
+            f"test_loading.py:{Failing.create_variation.__code__.co_firstlineno + 2}.",
+        ),
         (Empty(), "Empty.create_variation returned 0 images for n=2; return request.n images."),
         (
             Odd(),
