@@ -15,7 +15,7 @@ __all__ = ["AsyncVariationEngine", "VariationEngine"]
 class VariationEngine(Protocol):
     """Makes variations of an image. Any object with this method is an engine.
 
-    A complete engine, which turns the image::
+    A complete engine, which turns the image:
 
         class TurnEngine:
             def create_variation(self, request):
