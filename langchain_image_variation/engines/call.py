@@ -48,18 +48,18 @@ def call_engine(
             `EngineError`, with that error as its `__cause__`. An answer that breaks a rule of
             `VariationEngine` is an `EngineError` too, which says what to return instead.
     """
-    check_engine(engine)
     reporter = ProgressReporter(request.n, progress)
     try:
+        check_engine(engine)
         with call_context(reporter):
             answer: Any = engine.create_variation(request)
             if isawaitable(answer):
                 answer = _run_in_background(answer)
+        response = check_answer(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    response = check_answer(answer, request, engine)
     reporter.all_finished()
     return response
 
@@ -88,10 +88,10 @@ async def call_engine_async(
     """
     import asyncio
 
-    check_engine(engine)
     cancel_event = threading.Event()
     reporter = ProgressReporter(request.n, progress)
     try:
+        check_engine(engine)
         with call_context(reporter, cancel_event):
             answer: Any = await (
                 _call_in_thread(engine, request, cancel_event)
@@ -100,11 +100,11 @@ async def call_engine_async(
             )
             if isawaitable(answer):
                 answer = await answer
+        response = check_answer(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    response = check_answer(answer, request, engine)
     reporter.all_finished()
     return response
 

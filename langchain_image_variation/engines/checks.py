@@ -63,7 +63,8 @@ def find_engine_fault(engine: object) -> str | None:
             found = "None" if engine is None else f"the function {engine.__name__}"
         return f"engine must have the method create_variation(self, request), got {found}."
     try:
-        method_signature = signature(method)
+        # A decorator may pass further arguments, so its own signature counts.
+        method_signature = signature(method, follow_wrapped=False)
     except (TypeError, ValueError):
         # Methods that are written in C may have no signature.
         return None

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,6 +190,16 @@ def test_images_of_a_hosted_engine_are_not_checked(data: bytes) -> None:
     assert [image.read() for image in response.data] == [data, data]
 
 
+def add_client(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass a further argument to a method, as decorators that inject dependencies do."""
+
+    @functools.wraps(method)
+    def call(self: object, request: CreateImageVariationRequest) -> Any:
+        return method(self, "client", request)
+
+    return call
+
+
 class ThreeArguments:
     """An engine with the arguments of the vendor's SDK."""
 
@@ -208,6 +219,17 @@ class NoSelf:
 
     def create_variation(request: Any) -> None:  # wrong on purpose
         """Return nothing."""
+
+
+async def test_an_engine_that_cannot_be_inspected_is_an_error() -> None:
+    """An error of a property that the checks read becomes an EngineError too."""
+
+    class Property(Engine):
+        @property
+        def base_url(self) -> str:
+            raise KeyError("URL")
+
+    assert "The engine Property failed with KeyError" in await error_of(Property(respond(PNG, PNG)))
 
 
 class TestSignatures:
@@ -268,7 +290,7 @@ class TestSignatures:
             call_engine("local", REQUEST)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_other_forms_of_the_method_are_accepted(self) -> None:
-        """Static methods, further optional parameters and attributes that are functions work."""
+        """Static and decorated methods, optional parameters and functions as attributes work."""
 
         class Static:
             @staticmethod
@@ -281,6 +303,11 @@ class TestSignatures:
             ) -> ImagesResponse:
                 return respond(PNG, PNG)(request)
 
-        engines: list[Any] = [Static(), Optional()]
+        class Decorated:
+            @add_client
+            def create_variation(self, client: str, request: CreateImageVariationRequest) -> Any:
+                return respond(PNG, PNG)(request)
+
+        engines: list[Any] = [Static(), Optional(), Decorated()]
         for engine in (*engines, SimpleNamespace(create_variation=respond(PNG, PNG))):
             assert len(call_engine(engine, REQUEST).data) == 2
