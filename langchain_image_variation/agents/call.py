@@ -73,8 +73,8 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `engine` is a class, if `cache` is on and the engine has no
-            fingerprint, or if `storage_options` are set and `output_dir` is a folder.
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
+            `storage_options` are set and `output_dir` is a folder.
     """
     if settings.storage_options and not is_url(settings.output_dir):
         raise InvalidRequestError(

@@ -4,12 +4,13 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_image_variation.agents.public_url import check_public_url
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
     ImageVariationError,
@@ -40,6 +41,13 @@ class RateLimiter(Protocol):
         ...
 
 
+def _check_engine(engine: Any) -> Any:
+    # Names are loaded when a tool is made. Pydantic's own error would list three types.
+    if not isinstance(engine, str):
+        check_engine(engine)
+    return engine
+
+
 def _check_policy(urls: Any) -> Any:
     check_url_policy(urls)
     return urls
@@ -68,15 +76,17 @@ class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
     Raises:
-        InvalidRequestError: If `urls` does not list any hosts, if `public_url` is neither a URL nor
-            an absolute path (see `check_public_url`), or if `raise_on` contains a class that the
-            tool never raises.
+        InvalidRequestError: If `engine` is not an engine, if `urls` does not list any hosts, if
+            `public_url` is neither a URL nor an absolute path (see `check_public_url`), or if
+            `raise_on` contains a class that the tool never raises.
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    engine: str | VariationEngine | AsyncVariationEngine = "local"
+    engine: Annotated[
+        str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)
+    ] = "local"
     """An engine, or the name of an installed one."""
     root_dir: str | os.PathLike[str] = "."
     """The folder with the images that the model may use. The default is the working directory."""

@@ -528,7 +528,7 @@ class RecompressingEngine:
     """An engine that returns the same pixels at each call, in different files."""
 
     def __init__(self) -> None:
-        self.files = iter(encodings(decode_png(SquarePNG(square_png(24)))))
+        self.files = iter(encodings(decode_png(SquarePNG(square_png(256)))))
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return the next file."""
@@ -537,7 +537,7 @@ class RecompressingEngine:
 
 def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
     """If equal pixels come in another file, the first file, its hash and its handle stay."""
-    tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine())
+    tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine(), fixed_size="256x256")
     talk = Talk(tool)
     images = [talk.vary("cat.jpg").artifact["images"][0] for _ in range(3)]
     assert len({(image["handle"], image["sha256"]) for image in images}) == 1
