@@ -25,6 +25,7 @@ from langchain_image_variation.agents.langchain_messages import block_images, co
 from langchain_image_variation.agents.message_image import MessageImage, identify
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
+from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -400,9 +401,7 @@ class TestHostileFiles:
     def test_a_linked_folder_is_not_used(self, tmp_path: Path, target: str, depth: int) -> None:
         """Through a link in place of a folder, nothing is read, written or deleted."""
         (tmp_path / "root").mkdir()
-        tool = ImageVariationTool(
-            root_dir=tmp_path / "root", engine="instant", max_uploads=1, raise_on=()
-        )
+        tool = ImageVariationTool(root_dir=tmp_path / "root", engine="instant", max_uploads=1)
         Talk(tool, "owner", upload(CAT)).vary("no")
         folder = folder_of(tmp_path / "root", "owner")
         linked_folder = (folder, folder.parent)[depth]
