@@ -11,7 +11,6 @@ files. What a file contains is compared with that hash whenever it is read.
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import time
@@ -19,11 +18,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Self
 
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.message_image import (
     ImageIdentity,
@@ -66,8 +65,6 @@ _FILE_NAME = re.compile(
     rf"img_(?P<sha256>[0-9a-f]{{64}})(?:-(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}}))?"
     rf"(?:-(?P<width>[0-9]{{1,8}})x(?P<height>[0-9]{{1,8}}))?\.(?:{'|'.join(_SUFFIXES.values())})"
 )
-
-_log = logging.getLogger("langchain_image_variation.tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +157,7 @@ class Uploads(ABC):
         try:
             existing_uploads = self._list()
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
             return []
         uploads: dict[str, KeptUpload] = {}
         for upload in existing_uploads:
@@ -177,11 +174,12 @@ class Uploads(ABC):
         for upload in existing_uploads:
             if upload.file_name not in kept_files:
                 self._delete(upload.file_name)
-        for upload in [upload for upload in kept_uploads if upload not in existing_uploads]:
+        existing = set(existing_uploads)
+        for upload in [upload for upload in kept_uploads if upload not in existing]:
             try:
                 self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
             except (OutputError, SourceError) as error:
-                _warn_once(error.message)
+                log_hint(error.message)
                 kept_uploads.remove(upload)
         return kept_uploads
 
@@ -200,13 +198,13 @@ class Uploads(ABC):
         try:
             self._write(upload.file_name, data)
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
 
     def read(self, upload: KeptUpload) -> bytes | None:
         """Return the file of an upload, or None if it was deleted or changed.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         data = self._read(upload.file_name)
         if data is None or not hashlib.sha256(data).hexdigest().startswith(upload.content_digits):
@@ -256,7 +254,7 @@ class Uploads(ABC):
         """Return the content of a file, or None if there is no such file.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
 
     @abstractmethod
@@ -321,6 +319,7 @@ class UploadFolder(Uploads):
         self._folder = image_folder.root / folder
 
     def _list(self) -> list[KeptUpload]:
+        self._check_folder()
         uploads = []
         try:
             with os.scandir(self._folder) as entries:
@@ -351,9 +350,7 @@ class UploadFolder(Uploads):
             return file.read(MAX_SOURCE_BYTES + 1)
 
     def _write(self, file_name: str, data: bytes) -> None:
-        # It may have become a link.
-        if not self._image_folder.contains(self._relative_folder):
-            raise OutputError("The folder of uploads leads out of root_dir. Delete it.")
+        self._check_folder()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._folder / file_name) as file:
@@ -367,17 +364,18 @@ class UploadFolder(Uploads):
 
     def _renew(self, file_name: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.utime(self._folder / file_name, follow_symlinks=False)
+            os.utime(self._folder / file_name)
 
     def _delete(self, file_name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / file_name).unlink()
 
+    def _check_folder(self) -> None:
+        """Check that files in the folder are not those of another folder."""
+        is_inside = self._image_folder.contains(self._relative_folder)
+        if self._folder.is_symlink() or not is_inside:
+            raise OutputError("The folder of a conversation's uploads is a link. Delete the link.")
+
     def _delete_left_over(self, file_name: str, mtime: float) -> None:
         if time.time() - mtime > _TEMPORARY_AGE:
             self._delete(file_name)
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    _log.warning(message)

@@ -106,8 +106,8 @@ def _check_avif_support() -> None:
 
     if not features.check("avif"):
         raise InvalidImageError(
-            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
-            "export the image as PNG or JPEG."
+            "image is AVIF, which cannot be read here. Export it as PNG or JPEG.",
+            hint="Or install Pillow from PyPI: this build of Pillow has no AVIF.",
         )
 
 

@@ -125,7 +125,7 @@ def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
 BAD = [
     (
         "https://example.com/cat.png --allow-host images.example --allow-host b.example",
-        "The host 'example.com' is not allowed; allow it if you trust it.",
+        "The host 'example.com' is not allowed. Allow it if you trust it.",
     ),
     ("http://images.example/cat.png --allow-host images.example", "Only https URLs are fetched"),
     ("photo.jpg --allow-host https://images.example", "is not a full host name"),
