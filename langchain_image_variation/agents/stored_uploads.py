@@ -9,7 +9,6 @@ from langchain_image_variation.agents.uploads import (
     UploadLimits,
     Uploads,
 )
-from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.file_system import FileSystem, modification_time
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -61,11 +60,8 @@ class UploadStorage(Uploads):
         return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
 
     def _read(self, file_name: str) -> bytes | None:
-        try:
-            with self._file_system.translate_errors("cannot be read; try again"):
-                return self._file_system.read(f"{self._folder}/{file_name}", MAX_SOURCE_BYTES + 1)
-        except OutputError as error:
-            raise SourceError(error.message) from None
+        with self._file_system.translate_errors("cannot be read; try again"):
+            return self._file_system.read(f"{self._folder}/{file_name}", MAX_SOURCE_BYTES + 1)
 
     def _write(self, file_name: str, data: bytes) -> None:
         path = f"{self._folder}/{file_name}"

@@ -11,7 +11,6 @@ files. What a file contains is compared with that hash whenever it is read.
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import time
@@ -19,11 +18,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Self
 
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.message_image import (
     ImageIdentity,
@@ -63,8 +62,6 @@ _FILE_NAME = re.compile(
     rf"img_(?P<sha256>[0-9a-f]{{64}})(?:-(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}}))?"
     rf"(?:-(?P<width>[0-9]{{1,8}})x(?P<height>[0-9]{{1,8}}))?\.(?:{'|'.join(_SUFFIXES.values())})"
 )
-
-_log = logging.getLogger("langchain_image_variation.tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +154,7 @@ class Uploads(ABC):
         try:
             existing_uploads = self._list()
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
             return []
         uploads: dict[str, KeptUpload] = {}
         for upload in existing_uploads:
@@ -179,7 +176,7 @@ class Uploads(ABC):
             try:
                 self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
             except (OutputError, SourceError) as error:
-                _warn_once(error.message)
+                log_hint(error.message)
                 kept_uploads.remove(upload)
         return kept_uploads
 
@@ -198,13 +195,13 @@ class Uploads(ABC):
         try:
             self._write(upload.file_name, data)
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
 
     def read(self, upload: KeptUpload) -> bytes | None:
         """Return the file of an upload, or None if it was deleted or changed.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         data = self._read(upload.file_name)
         if data is None or not hashlib.sha256(data).hexdigest().startswith(upload.content_digits):
@@ -252,7 +249,7 @@ class Uploads(ABC):
         """Return the content of a file, or None if there is no such file.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
 
     @abstractmethod
@@ -371,8 +368,3 @@ class UploadFolder(Uploads):
     def _delete_left_over(self, file_name: str, mtime: float) -> None:
         if time.time() - mtime > _TEMPORARY_AGE:
             self._delete(file_name)
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    _log.warning(message)
