@@ -9,6 +9,7 @@ from langchain_image_variation.agents.uploads import (
     UploadLimits,
     Uploads,
 )
+from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.file_system import FileSystem, modification_time
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
