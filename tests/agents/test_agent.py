@@ -4,13 +4,12 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -21,7 +20,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from pytest_image_variation.samples import square_png
-from tests.agents.scripted import Scripted, asks
+from tests.agents.scripted import Answer, Scripted, asks
 
 PHOTO = square_png(32)
 ENCODED = base64.b64encode(PHOTO).decode("ascii")
@@ -36,7 +35,6 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "source": {"type": "base64", "media_type": "image/png", "data": ENCODED},
     },
 }
-Answer = Callable[[Sequence[BaseMessage]], AIMessage]
 
 
 class RecordingEngine(InstantEngine):

@@ -1,0 +1,266 @@
+"""A state machine over conversations: no name ever comes to mean another image."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+from langchain_image_variation.agents.middleware import ImageVariationMiddleware
+from langchain_image_variation.agents.tool import ImageVariationTool
+from pytest_image_variation.samples import square_png
+from tests.agents.conversing import runtime
+from tests.agents.scripted import asks, call
+from tests.agents.chats import RecordingEngine, question, upload_name
+
+IMAGES = {upload_name(image): image for image in map(square_png, range(16, 28, 2))}
+"""The images that users send, by name."""
+TWO_IMAGES = 2 * max(map(len, IMAGES.values()))
+
+
+class Owner:
+    """What a conversation may reach. Branches of a thread share it."""
+
+    def __init__(self, thread: str | None) -> None:
+        self.thread = thread
+        self.uploads: set[str] = set()
+        """The names of the images that its messages ever had."""
+        self.seen: set[str] = set()
+        """The names of the images that a call or the middleware saw."""
+        self.last_used: str | None = None
+        """The name of the upload of its last successful call."""
+        self.results: dict[str, bytes] = {}
+        """The file of each result, by handle."""
+
+
+class Branch:
+    """The messages of one branch of a conversation."""
+
+    def __init__(self, owner: Owner, messages: list[BaseMessage]) -> None:
+        self.owner = owner
+        self.messages = messages
+
+    @property
+    def images(self) -> list[str]:
+        """The names and handles in its messages, the oldest first."""
+        names: list[str] = []
+        for message in self.messages:
+            if isinstance(message, ToolMessage) and message.artifact:
+                names += [image["handle"] for image in message.artifact["images"]]
+            elif isinstance(message, HumanMessage) and "upload" in message.additional_kwargs:
+                names.append(message.additional_kwargs["upload"])
+        return names
+
+
+class Conversations(RuleBasedStateMachine):
+    """Users send images; models call the tool; histories are trimmed, resumed, copied, edited."""
+
+    branches: Bundle[Branch] = Bundle("branches")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = Path(self.folder.name)
+        self.owners: dict[str, Owner] = {}
+        self.handles = ["image-00000000-1"]
+
+    @initialize(
+        limits=st.sampled_from(
+            [{}, {"max_uploads": 2}, {"max_upload_bytes": TWO_IMAGES}, {"max_uploads": 0}]
+        )
+    )
+    def set_limits(self, limits: dict[str, int]) -> None:
+        """Choose how many uploads are kept."""
+        self.limits = limits
+        self.resume()
+
+    def teardown(self) -> None:
+        """Delete the results."""
+        self.folder.cleanup()
+
+    @rule()
+    def resume(self) -> None:
+        """Go on with another tool."""
+        self.engine = RecordingEngine()
+        self.tool = ImageVariationTool(
+            root_dir=self.root, engine=self.engine, fixed_size="256x256", **self.limits
+        )
+        builder = StateGraph(MessagesState)
+        builder.add_node("announce", ImageVariationMiddleware(self.tool).before_agent)
+        builder.add_edge(START, "announce")
+        self.announcer: Any = builder.compile()
+
+    @rule(target=branches, thread=st.sampled_from(["a", "b", None]))
+    def start(self, thread: str | None) -> Branch:
+        """Start a conversation, or a thread's history from its beginning."""
+        owner = Owner(thread)
+        return Branch(self.owners.setdefault(thread, owner) if thread else owner, [])
+
+    @rule(target=branches, branch=branches)
+    def copy(self, branch: Branch) -> Branch:
+        """Copy a history. A thread's copies are one conversation; others are two."""
+        owner = branch.owner
+        if owner.thread is None:
+            owner = Owner(None)
+            owner.uploads = set(branch.owner.uploads)
+            owner.results = dict(branch.owner.results)
+        return Branch(owner, list(branch.messages))
+
+    @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)))
+    def upload(self, branch: Branch, name: str) -> None:
+        """Send an image."""
+        branch.messages.append(self._upload(branch, name, uuid4().hex))
+
+    @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)), data=st.data())
+    def edit(self, branch: Branch, name: str, data: st.DataObject) -> None:
+        """Replace an upload in its message."""
+        uploads = [m for m in branch.messages if "upload" in m.additional_kwargs]
+        if uploads:
+            old = data.draw(st.sampled_from(uploads))
+            index = branch.messages.index(old)
+            branch.messages[index] = self._upload(branch, name, old.id)
+
+    @rule(branch=branches, data=st.data())
+    def trim(self, branch: Branch, data: st.DataObject) -> None:
+        """Remove the oldest messages, or any."""
+        if branch.messages:
+            index = data.draw(st.integers(0, len(branch.messages) - 1))
+            oldest = data.draw(st.booleans())
+            del branch.messages[0 if oldest else index : index + 1]
+
+    @rule(branch=branches)
+    def summarize(self, branch: Branch) -> None:
+        """Replace the history with a text that carries its names."""
+        text = f"The user sent: {', '.join(branch.images)}."
+        branch.messages[:] = [HumanMessage(text, id=uuid4().hex)]
+
+    @rule(branch=branches)
+    def announce(self, branch: Branch) -> None:
+        """Let the middleware see the messages."""
+        messages = self.announcer.invoke({"messages": branch.messages}, self._config(branch))
+        branch.messages[:] = messages["messages"]
+        self._note_seen(branch)
+        for message in branch.messages:
+            if name := message.additional_kwargs.get("upload"):
+                side = int.from_bytes(IMAGES[name][16:20])
+                assert f"[{name}: {side}x{side}]" in message.text
+
+    @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)))
+    def vary_an_upload(self, branch: Branch, name: str) -> None:
+        """Call the tool with an upload's name, whoever sent that upload."""
+        owner = branch.owner
+        is_certain = name in branch.images or self._is_kept(owner, name)
+        answer = self._vary(branch, name)
+        if answer.status == "success":
+            assert name in owner.uploads
+            assert self.engine.images.pop() == IMAGES[name]
+            owner.last_used = name
+        else:
+            assert not is_certain
+            assert answer.text.startswith(f"There is no image '{name}' here.")
+
+    @rule(branch=branches, data=st.data())
+    def vary_a_result(self, branch: Branch, data: st.DataObject) -> None:
+        """Call the tool with a result's handle, whoever made that result."""
+        handle = data.draw(st.sampled_from(self.handles))
+        is_certain = handle in branch.images or (
+            branch.owner.thread is not None and handle in branch.owner.results
+        )
+        answer = self._vary(branch, handle)
+        assert (answer.status == "success") == is_certain
+        if is_certain:
+            assert self.engine.images.pop() == branch.owner.results[handle]
+
+    @rule(branch=branches)
+    def vary_the_newest(self, branch: Branch) -> None:
+        """Call the tool with `latest`."""
+        newest = branch.images[-1] if branch.images else None
+        answer = self._vary(branch, "latest")
+        assert (answer.status == "success") == (newest is not None)
+        if newest is not None:
+            image = IMAGES.get(newest) or branch.owner.results[newest]
+            assert self.engine.images.pop() == image
+            if newest in IMAGES:
+                branch.owner.last_used = newest
+
+    @rule(branch=branches, number=st.integers(1, 3))
+    def vary_a_number(self, branch: Branch, number: int) -> None:
+        """Call the tool with a number, which never means an image."""
+        assert self._vary(branch, f"img_{number}").status == "error"
+
+    def _upload(self, branch: Branch, name: str, message_id: str | None) -> HumanMessage:
+        branch.owner.uploads.add(name)
+        message = question("Look.", IMAGES[name])
+        return message.model_copy(update={"id": message_id, "additional_kwargs": {"upload": name}})
+
+    def _config(self, branch: Branch) -> Any:
+        thread = branch.owner.thread
+        return {"configurable": {"thread_id": thread}} if thread else {}
+
+    def _note_seen(self, branch: Branch) -> None:
+        branch.owner.seen |= {name for name in branch.images if name in IMAGES}
+
+    def _is_kept(self, owner: Owner, name: str) -> bool:
+        """Return whether the limits say that a thread still has an upload."""
+        limits = {"max_uploads": 100, "max_upload_bytes": 2**28, **self.limits}
+        fits = (
+            len(owner.seen) <= limits["max_uploads"]
+            and sum(len(IMAGES[other]) for other in owner.seen) <= limits["max_upload_bytes"]
+        )
+        return owner.thread is not None and name in owner.seen and fits
+
+    def _vary(self, branch: Branch, image: str) -> ToolMessage:
+        """Call the tool as an agent does, and check the names in its answer."""
+        owner = branch.owner
+        message = asks(image=image)
+        (tool_call,) = message.tool_calls
+        injected_runtime = runtime({"messages": [*branch.messages, message]}, tool_call["id"])
+        arguments = {**call(image=image, runtime=injected_runtime), "id": tool_call["id"]}
+        answer = self.tool.invoke(arguments, self._config(branch))
+        assert isinstance(answer, ToolMessage)
+        self._note_seen(branch)
+        names = set(re.findall(r"\bimg_[0-9a-f]{8}\b", answer.text)) - {image}
+        assert names <= owner.uploads, "It names an image of another conversation."
+        if answer.status == "error":
+            visible = [name for name in branch.images if name in IMAGES]
+            assert not visible or visible[-1] in names or visible[-1] == image
+            assert not self.engine.images
+            return answer
+        branch.messages += [message, answer]
+        for result in answer.artifact["images"]:
+            owner.results[result["handle"]] = (self.root / result["path"]).read_bytes()
+            self.handles.append(result["handle"])
+        return answer
+
+
+def test_names_keep_their_meaning() -> None:
+    """In random conversations, each name gives its own image or an error that lists others."""
+    few = settings(
+        max_examples=15, stateful_step_count=25, derandomize=True, deadline=None, database=None
+    )
+    run_state_machine_as_test(Conversations, settings=few)
+
+
+@pytest.mark.slow
+def test_names_keep_their_meaning_in_many_conversations() -> None:
+    """In many long and random conversations, each name gives its own image or an error."""
+    many = settings(
+        max_examples=300,
+        stateful_step_count=60,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Conversations, settings=many)
