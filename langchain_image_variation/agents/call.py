@@ -11,19 +11,18 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.arguments import ImageVariationArguments
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
 from langchain_image_variation.agents.handles import ReachableImages
-from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
-from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -34,7 +33,6 @@ from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
-from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
@@ -72,7 +70,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
         InvalidRequestError: If `engine` is a class, or if `cache` is on and the engine has no
             fingerprint.
     """
-    results, engine = _open_results(settings, None), engines.get(settings.engine)
+    results, engine = open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
@@ -217,9 +215,9 @@ def _prepare(
             f"This conversation has used all of its {max_calls} calls to this tool. Use the images "
             "that it already has."
         )
-    results = _open_results(settings, conversation)
+    results = open_results(settings, conversation)
     engine = engines.get(settings.engine)
-    images = ReachableImages(results, conversation)
+    images = ReachableImages(results, conversation, open_uploads(settings, results))
     label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
@@ -247,17 +245,6 @@ def _prepare(
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
-
-
-def _open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
-    image_folder = ImageFolder(Path(settings.root_dir))
-    scope = conversation.scope if conversation is not None else None
-    max_results = settings.max_results
-    if is_url(settings.output_dir):
-        url, options = str(settings.output_dir), settings.storage_options
-        return ResultStorage(image_folder, url, options, scope=scope, max_results=max_results)
-    output_dir = PurePosixPath(PurePath(settings.output_dir).as_posix())
-    return ResultFolder(image_folder, output_dir, scope=scope, max_results=max_results)
 
 
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:

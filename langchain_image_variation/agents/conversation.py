@@ -1,7 +1,7 @@
 """`Conversation`: the images of one conversation, in order, and how many calls it has made.
 
-It is read from the conversation's messages at each call. Nothing is kept between calls, so no other
-conversation can see it, and a conversation that was stored and restored continues where it stopped.
+It is read from the conversation's messages at each call, so no other conversation can see it, and a
+conversation that was stored and restored continues where it stopped.
 """
 
 import hashlib
@@ -9,31 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MAX_LISTED", "Conversation", "MessageImage", "ResultImage", "scope_name"]
+from langchain_image_variation.agents.message_image import MessageImage
+
+__all__ = ["MAX_LISTED", "Conversation", "ResultImage", "describe_name", "scope_name"]
 
 MAX_LISTED = 12
 """The maximum number of names of each kind in a message: enough to choose from, at few tokens."""
 
-_NUMBERED = re.compile(r"img[_ -]?([1-9][0-9]{0,5})", re.IGNORECASE)
 _SCOPE_LENGTH = 40
-
-
-@dataclass(frozen=True, slots=True)
-class MessageImage:
-    """An image in a message from the user, the model or another tool."""
-
-    url: str | None
-    """A `data:` or https URL, or None if the message has none."""
-    base64: str | None = None
-    """The image in base64: the string of the message itself, not a copy."""
-
-    @property
-    def address(self) -> str | None:
-        """A `data:` or https URL, or None if only the model's provider has the image."""
-        return self.url if self.base64 is None else f"data:;base64,{self.base64}"
-
-    def __repr__(self) -> str:
-        return "MessageImage()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,46 +36,60 @@ class Conversation:
     """What a call may know about the conversation it belongs to."""
 
     images: Sequence[MessageImage | ResultImage] = ()
-    """All images, the oldest first."""
+    """All images in its messages, the oldest first."""
     scope: str | None = None
     """The name of the conversation's own folder of results, if the conversation has an identity."""
     calls: int = 0
     """How many calls to this tool came before this one."""
+    has_messages: bool = True
+    """Whether the messages are known. A script may call the tool without any."""
 
-    def find(self, handle: str) -> tuple[str, MessageImage | ResultImage] | None:
-        """Return an image and its label, or None if the conversation has no such image.
+    def find_uploads(self, name: str) -> dict[str, MessageImage]:
+        """Return the images of a name, such as "img_7c1e09ab", by their SHA-256.
 
-        Args:
-            handle: "latest", "img_1" and so on, or the handle, file name or path of a result.
+        There is more than one only if their hashes begin with the same digits.
         """
-        number = _NUMBERED.fullmatch(handle)
-        if handle.lower() == "latest":
-            position = len(self.images)
-        else:
-            position = int(number[1]) if number else 0
-        if 1 <= position <= len(self.images):
-            image = self.images[position - 1]
-            name = image.handle if isinstance(image, ResultImage) else f"img_{position}"
-            return name, image
+        uploads = {}
+        for image in self.images:
+            identity = image.identity if isinstance(image, MessageImage) else None
+            if isinstance(image, MessageImage) and identity and identity.name == name:
+                uploads[identity.sha256] = image
+        return uploads
+
+    def find_result(self, handle: str) -> ResultImage | None:
+        """Return the newest result with a handle, file name or path, or None."""
         for image in reversed(self.images):
             if isinstance(image, ResultImage) and handle in (
                 *(image.handle, f"{image.handle}.png", image.path),
             ):
-                return image.handle, image
+                return image
         return None
 
     def choices(self) -> str:
         """Return a sentence that names the newest images, or "" if there are none."""
-        if not self.images:
+        names: dict[str, tuple[int, int] | None] = {}
+        for image in reversed(self.images):
+            if isinstance(image, ResultImage):
+                names.setdefault(image.handle, None)
+            elif identity := image.identity:
+                names.setdefault(identity.name, identity.size)
+            if len(names) > MAX_LISTED:
+                break
+        listed = list(names.items())[:MAX_LISTED]
+        if not listed:
             return ""
-        names = [
-            f"img_{position} ({image.handle})"
-            if isinstance(image, ResultImage)
-            else f"img_{position}"
-            for position, image in enumerate(self.images, start=1)
-        ]
-        hint = f" (the newest {MAX_LISTED} of {len(names)})" if len(names) > MAX_LISTED else ""
-        return f"In this conversation{hint}: {', '.join(names[-MAX_LISTED:])}."
+        hint = f" (the newest {MAX_LISTED})" if len(names) > MAX_LISTED else ""
+        (name, size), *others = listed
+        newest = describe_name(name, size, "the newest" if others else None)
+        all_names = [*(describe_name(*other) for other in reversed(others)), newest]
+        return f"In this conversation{hint}: {', '.join(all_names)}."
+
+
+def describe_name(name: str, size: tuple[int, int] | None, note: str | None = None) -> str:
+    """Return a name with its size in pixels and a note, such as "img_7c1e09ab (640x480, new)"."""
+    details = [size and f"{size[0]}x{size[1]}", note]
+    text = ", ".join(filter(None, details))
+    return f"{name} ({text})" if text else name
 
 
 def scope_name(conversation_id: str) -> str:

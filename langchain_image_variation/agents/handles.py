@@ -1,4 +1,4 @@
-"""Resolves a handle, such as `img_2` or `latest`, to an image that the call may read.
+"""Resolves a handle, such as `img_7c1e09ab` or `latest`, to an image that the call may read.
 
 `ReachableImages` holds the rules: which images a conversation can reach, and which it cannot.
 """
@@ -12,8 +12,15 @@ from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
 from unicodedata import normalize
 
-from langchain_image_variation.agents.conversation import Conversation, MessageImage, ResultImage
+from langchain_image_variation.agents.conversation import (
+    MAX_LISTED,
+    Conversation,
+    ResultImage,
+    describe_name,
+)
+from langchain_image_variation.agents.message_image import MessageImage, normalize_name
 from langchain_image_variation.agents.results import Results
+from langchain_image_variation.agents.uploads import KeptUpload, Uploads
 from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
 from langchain_image_variation.source import Fit, Source, load_source
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -33,25 +40,37 @@ class ReachableImages:
 
     A conversation reaches only its own results: those that its messages name together with the hash
     of the file, and, if it has an identity, those in its own folder. A call without a conversation
-    may use all results.
+    may use all results. The name of an uploaded image is a hash of the image. It finds an image in
+    the messages, or one that an earlier call of the conversation kept, and never a file.
 
     Args:
         results: The results of the conversation, and the folder of images.
         conversation: The conversation that the call belongs to, if any.
+        uploads: The uploads of the conversation, if it has its own folder.
     """
 
-    def __init__(self, results: Results, conversation: Conversation | None) -> None:
+    def __init__(
+        self,
+        results: Results,
+        conversation: Conversation | None,
+        uploads: Uploads | None = None,
+    ) -> None:
         self._results = results
-        self._conversation = conversation or Conversation()
+        self._uploads = uploads
+        self._kept_uploads: list[KeptUpload] = []
+        self._conversation = conversation or Conversation(has_messages=False)
         self._can_search_results = conversation is None or conversation.scope is not None
         self._excluded_folder = None if conversation is None else results.all_results_folder
 
     def load(self, handle: str, *, fit: Fit, urls: "URLPolicy | None") -> tuple[str, Source]:
         """Read an image. Return its label for messages, and its pixels.
 
+        The images in the messages are kept, whether or not this call succeeds.
+
         Args:
-            handle: What the model wrote: "latest", "img_1", the handle of a result or a relative
-                path. White space and quotes around it are ignored.
+            handle: What the model wrote: "latest", the name of an upload such as "img_7c1e09ab",
+                the handle of a result or a relative path. White space and quotes around it are
+                ignored.
             fit: See `load_source`.
             urls: The hosts from which an image in a message may be fetched by URL.
 
@@ -59,21 +78,30 @@ class ReachableImages:
             SourceError: If there is no such image, or if it cannot be read or used. The message
                 lists the images that the call may use.
         """
-        name = handle.strip().strip("\"'`")
-        label, image = self._conversation.find(name) or (None, None)
+        handle = handle.strip().strip("\"'`")
+        name = normalize_name(handle)
+        if self._uploads is not None:
+            images = self._conversation.images
+            uploads = [image for image in images if isinstance(image, MessageImage)]
+            self._kept_uploads = self._uploads.keep(uploads, used_name=name)
+        label: str | None = None
         try:
-            if isinstance(image, MessageImage):
-                source = load_source(_image_url(image), fit=fit, urls=urls, name=label)
-                # If it were named "img_2", its results would be confused with the second image.
-                source = replace(source, name="image")
-            else:
-                with self._open_result(image) if image is not None else self._open(name) as file:
-                    source = load_source(file, fit=fit, name=label)
-            return label or source.name, source
+            image = self._find(handle, name)
+            if image is None:
+                with self._open(handle) as file:
+                    source = load_source(file, fit=fit)
+                return source.name, source
+            label = _label(image)
+            if isinstance(image, ResultImage):
+                with self._open_result(image) as file:
+                    return label, load_source(file, fit=fit, name=label)
+            source = load_source(self._read_upload(image, urls), fit=fit, name=label)
+            # If it were named after the upload, its results would be confused with the upload.
+            return label, replace(source, name="image")
         except _MissingImageError as error:
             raise SourceError(f"{error} {self.choices()}") from None
         except ImageVariationError as error:
-            label = label or _printable(PurePath(name).name)
+            label = label or _printable(PurePath(handle).name)
             raise SourceError(f"{label}: {error.message} {self.choices()}") from None
 
     def choices(self) -> str:
@@ -83,6 +111,8 @@ class ReachableImages:
     def _choices(self) -> Iterator[str]:
         if in_conversation := self._conversation.choices():
             yield in_conversation
+        if earlier_images := self._earlier_images():
+            yield f"Earlier images: {', '.join(earlier_images)}."
         if files := _first_names(self._results.image_folder.newest_names()):
             yield f"Files: {', '.join(files)}."
         if self._can_search_results:
@@ -96,6 +126,68 @@ class ReachableImages:
             ]
             if handles:
                 yield f"Earlier results: {', '.join(handles)}."
+
+    def _earlier_images(self) -> list[str]:
+        """Return the newest uploads that the messages no longer contain, the newest last."""
+        in_messages = {
+            image.identity and image.identity.sha256
+            for image in self._conversation.images
+            if isinstance(image, MessageImage)
+        }
+        uploads = [upload for upload in self._kept_uploads if upload.sha256 not in in_messages]
+        return [describe_name(upload.name, upload.size) for upload in uploads[-MAX_LISTED:]]
+
+    def _find(
+        self, handle: str, name: str | None
+    ) -> MessageImage | ResultImage | KeptUpload | None:
+        """Return the image of a handle, or None if it can only be a result or a file.
+
+        Args:
+            handle: What the model wrote.
+            name: The name of an upload, if the handle is one.
+        """
+        if name is not None:
+            images: dict[str, MessageImage | KeptUpload] = {
+                upload.sha256: upload for upload in self._kept_uploads if upload.name == name
+            }
+            images |= self._conversation.find_uploads(name)
+            if not images:
+                raise _MissingImageError(f"There is no image {name} here.")
+            if len(images) > 1:
+                raise _MissingImageError(
+                    f"Several images have the name {name}. Ask the user to save the image in "
+                    "another format and to send it again."
+                )
+            return next(iter(images.values()))
+        if handle.lower() == "latest":
+            if self._conversation.images:
+                return self._conversation.images[-1]
+            if self._conversation.has_messages:
+                raise _MissingImageError("There is no image in the messages of this conversation.")
+        return self._conversation.find_result(handle)
+
+    def _read_upload(self, image: MessageImage | KeptUpload, urls: "URLPolicy | None") -> bytes:
+        """Return the file of an upload."""
+        upload = self._kept_upload(image)
+        data = None
+        if isinstance(image, MessageImage) and (upload is None or not image.is_link):
+            data = image.read(urls)
+        elif self._uploads is not None and upload is not None:
+            # A URL may have another content by now.
+            data = self._uploads.read(upload)
+        if data is None:
+            raise _MissingImageError(f"The file of {_label(image)} was deleted or changed.")
+        if self._uploads is not None and upload is not None:
+            self._uploads.renew(upload, data)
+        elif self._uploads is not None and isinstance(image, MessageImage) and image.is_link:
+            self._uploads.add(image, data)
+        return data
+
+    def _kept_upload(self, image: MessageImage | KeptUpload) -> KeptUpload | None:
+        if isinstance(image, KeptUpload):
+            return image
+        sha256 = image.identity and image.identity.sha256
+        return next((upload for upload in self._kept_uploads if upload.sha256 == sha256), None)
 
     def _open_result(self, image: ResultImage) -> BinaryIO:
         """Open a result that a message names, if its file has not changed since."""
@@ -137,14 +229,13 @@ class _MissingImageError(Exception):
     """There is no such image."""
 
 
-def _image_url(image: MessageImage) -> str:
-    """Return the URL of an image in a message. Anything else would be read as a path."""
-    url = image.address or ""
-    if url[:5].lower() == "data:" or url[:8].lower() == "https://":
-        return url
-    raise SourceError(
-        "The message contains neither the image data nor an https URL. Ask for the image itself."
-    )
+def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
+    """Return what an image is called in messages."""
+    if isinstance(image, ResultImage):
+        return image.handle
+    if isinstance(image, KeptUpload):
+        return image.name
+    return image.identity.name if image.identity else "The newest image"
 
 
 def _printable(name: str) -> str:

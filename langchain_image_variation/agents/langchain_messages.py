@@ -6,19 +6,25 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+    convert_to_messages,
+)
 from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MessageImage,
     ResultImage,
     scope_name,
 )
+from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.contract import MAX_N
 
-__all__ = ["collect_images", "is_runtime", "read_conversation"]
+__all__ = ["block_images", "collect_images", "is_runtime", "read_conversation"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HANDLE = re.compile(r"\w[\w.-]{0,99}")
@@ -45,7 +51,7 @@ def read_conversation(runtime: Any, config: RunnableConfig, tool: str) -> Conver
     thread_id = (config.get("configurable") or {}).get("thread_id")
     scope = None if thread_id is None else scope_name(str(thread_id))
     if runtime is None:
-        return None if scope is None else Conversation(scope=scope)
+        return None if scope is None else Conversation(scope=scope, has_messages=False)
     messages = _find_messages(runtime.state)
     calls = _count_calls(messages, tool, runtime.tool_call_id)
     return Conversation(collect_images(messages), scope, calls)
@@ -59,6 +65,11 @@ def collect_images(messages: Sequence[BaseMessage]) -> list[MessageImage | Resul
         # A thumbnail shows the results again, so it does not count.
         images += results or _message_images(message)
     return images
+
+
+def block_images(block: Any) -> list[MessageImage]:
+    """Return the images in one block of a message's content. Every provider's format is read."""
+    return _message_images(HumanMessage(content=[block]))
 
 
 def _find_messages(state: Any) -> list[BaseMessage]:

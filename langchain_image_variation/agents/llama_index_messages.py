@@ -23,10 +23,10 @@ from llama_index.core.workflow import Context
 from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MessageImage,
     ResultImage,
     scope_name,
 )
+from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["CALLS_KEY", "collect_images", "read_conversation"]

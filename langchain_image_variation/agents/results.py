@@ -14,6 +14,12 @@ from typing import BinaryIO
 
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.uploads import (
+    UPLOADS_FOLDER,
+    UploadFolder,
+    UploadLimits,
+    Uploads,
+)
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.atomic import atomic_write, place_file
@@ -103,6 +109,10 @@ class Results(ABC):
     def newest_handles(self) -> list[str]:
         """Return the handles of the newest results of this scope."""
         return [name.removesuffix(".png") for _, name in self._list()[:MAX_LISTED]]
+
+    @abstractmethod
+    def open_uploads(self, limits: UploadLimits) -> Uploads | None:
+        """Return the uploads of the conversation, or None without a scope."""
 
     @abstractmethod
     def read_record(self, name: str) -> bytes | None:
@@ -227,6 +237,8 @@ class ResultFolder(Results):
         steps = PurePosixPath(path)
         if ".." in steps.parts or not steps.is_relative_to(self._output_dir):
             return None
+        if not RESULT_NAME.fullmatch(steps.name):
+            return None
         return self.image_folder.open(path)
 
     def open_handle(self, handle: str) -> BinaryIO | None:
@@ -242,6 +254,12 @@ class ResultFolder(Results):
                 if file is not None:
                     return file
         return None
+
+    def open_uploads(self, limits: UploadLimits) -> UploadFolder | None:
+        """Return the uploads of the conversation, or None without a scope."""
+        if self._scope_dir == self._output_dir:
+            return None
+        return UploadFolder(self.image_folder, self._scope_dir / UPLOADS_FOLDER, limits)
 
     def read_record(self, name: str) -> bytes | None:
         """Return a cache record, or None if there is none of that name.

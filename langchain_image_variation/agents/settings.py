@@ -1,10 +1,12 @@
 """`ToolSettings`: what a developer can set for the tool, whatever the framework."""
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.source import Fit, check_url_policy
@@ -65,6 +67,15 @@ class ToolSettings(BaseModel):
     max_results: int | None = Field(default=None, ge=1)
     """The maximum number of results to keep in one folder. The oldest are deleted. By default all
     are kept."""
+    max_uploads: int = Field(default=100, ge=0, le=MAX_UPLOADS)
+    """The maximum number of uploaded images to keep per conversation, so that they can be varied
+    after their messages were removed. Only conversations with their own folder of results keep any.
+    The longest unused are deleted first, at the next call of the conversation. 0 keeps none."""
+    max_upload_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """The maximum size of all images that a conversation keeps, in bytes."""
+    max_upload_age: timedelta | None = Field(default=None, gt=timedelta(0))
+    """How long an uploaded image is kept after it was sent or last varied, once its message is
+    gone. The default is no limit."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
     fit: Fit = "crop"

@@ -4,14 +4,15 @@ import io
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
+from langchain_image_variation.agents.stored_uploads import UploadStorage
+from langchain_image_variation.agents.uploads import UPLOADS_FOLDER, UploadLimits
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.file_system import FileSystem, modification_time
 from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -22,8 +23,6 @@ _SCOPE = re.compile(r"\w[\w-]{0,63}")
 _PROBE = ".writable"
 _MAX_ENTRIES = 10_000
 """The maximum number of listed files to look at. It takes about ten milliseconds."""
-_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
-"""The keys under which file systems list the modification time."""
 
 
 class ResultStorage(Results):
@@ -128,6 +127,12 @@ class ResultStorage(Results):
         name = handle.removeprefix(self._scope).removesuffix(".png")
         return self.open(f"{self._scope}{name}.png")
 
+    def open_uploads(self, limits: UploadLimits) -> UploadStorage | None:
+        """Return the uploads of the conversation, or None without a scope."""
+        if not self._scope:
+            return None
+        return UploadStorage(self._file_system, f"{self._scope}{UPLOADS_FOLDER}", limits)
+
     def read_record(self, name: str) -> bytes | None:
         """Return a cache record, or None if there is none of that name.
 
@@ -169,7 +174,7 @@ class ResultStorage(Results):
             entries = self._file_system.files.ls(folder, detail=True)[:_MAX_ENTRIES]
             names = ((str(entry["name"]).rpartition("/")[2], entry) for entry in entries)
             results = [
-                (_modification_time(entry), name)
+                (modification_time(entry), name)
                 for name, entry in names
                 if RESULT_NAME.fullmatch(name) and entry.get("type") == "file"
             ]
@@ -196,14 +201,3 @@ class _NamedFile(io.BytesIO):
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
         self.name = name
-
-
-def _modification_time(entry: Mapping[str, Any]) -> float:
-    """Return the modification time of a listed file, in seconds, or 0 if it is not listed."""
-    value = next((entry[key] for key in _TIME_KEYS if entry.get(key) is not None), 0)
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return 0.0
-    return value.timestamp() if isinstance(value, datetime) else float(value)

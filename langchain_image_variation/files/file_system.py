@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from langchain_image_variation.error_translation import ErrorTranslation
@@ -24,7 +25,14 @@ from langchain_image_variation.files.storage_policy import (
     StoragePolicy,
 )
 
-__all__ = ["FileSystem", "has_password", "hide_password", "is_url", "strip_trailing_slashes"]
+__all__ = [
+    "FileSystem",
+    "has_password",
+    "hide_password",
+    "is_url",
+    "modification_time",
+    "strip_trailing_slashes",
+]
 
 _NO_LIMIT = 2**40
 """A limit above the size of any file that is read."""
@@ -32,6 +40,8 @@ _FOLDER_RETRIES = 3
 """How often to try again when other processes create the same nested folders."""
 _QUERY_OPTIONS = {"url_query", "url_fragment"}
 """Options that fsspec parses from a name with "?" or "#". Servers such as SFTP ignore them."""
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
+"""The keys under which file systems list the modification time."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)")
 
@@ -55,6 +65,17 @@ def strip_trailing_slashes(url: str) -> str:
     """Return a URL without slashes at its end, unless it is a root such as "file:///"."""
     trimmed_url = url.rstrip("/")
     return url if trimmed_url.endswith(":") else trimmed_url
+
+
+def modification_time(entry: Mapping[str, Any]) -> float:
+    """Return the modification time of a listed file, in seconds, or 0 if it is not listed."""
+    value = next((entry[key] for key in _TIME_KEYS if entry.get(key) is not None), 0)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    return value.timestamp() if isinstance(value, datetime) else float(value)
 
 
 class FileSystem:

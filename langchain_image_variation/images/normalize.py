@@ -19,7 +19,7 @@ from langchain_image_variation.images.color import (
 from langchain_image_variation.images.deep_samples import has_deep_samples, reduce_to_8_bits
 from langchain_image_variation.images.strips import strips
 
-__all__ = ["PLAIN_MODES", "is_normalized", "normalize", "whiten_hidden_colors"]
+__all__ = ["PLAIN_MODES", "is_normalized", "normalize", "upright_size", "whiten_hidden_colors"]
 
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 """The modes that `normalize` returns: gray or RGB, with or without alpha, 8 bits per sample."""
@@ -139,6 +139,16 @@ def _cut_out(
     if factor > 1 and image.mode in (*PLAIN_MODES, "CMYK") and "transparency" not in image.info:
         return image.reduce(factor, box)
     return image if box == (0, 0, *image.size) else image.crop(box)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height that an image has when it is upright. Nothing is decoded."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in _ON_THEIR_SIDE else (width, height)
+
+
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""The EXIF orientations whose transposition swaps width and height."""
 
 
 def _orientation(image: Image.Image) -> int:

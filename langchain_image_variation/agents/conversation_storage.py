@@ -1,0 +1,61 @@
+"""Opens what a conversation has stored: its results and its uploads."""
+
+from pathlib import Path, PurePath, PurePosixPath
+
+from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.message_image import ImageIdentity, MessageImage
+from langchain_image_variation.agents.results import ResultFolder, Results
+from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.stored_results import ResultStorage
+from langchain_image_variation.agents.uploads import UploadLimits, Uploads
+from langchain_image_variation.files.file_system import is_url
+
+__all__ = ["keep_images", "open_results", "open_uploads"]
+
+
+def open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
+    """Return the results of a conversation, or all results if there is none.
+
+    Raises:
+        ImageVariationError: See `check_settings`.
+    """
+    image_folder = ImageFolder(Path(settings.root_dir))
+    scope = conversation.scope if conversation is not None else None
+    max_results = settings.max_results
+    if is_url(settings.output_dir):
+        url, options = str(settings.output_dir), settings.storage_options
+        return ResultStorage(image_folder, url, options, scope=scope, max_results=max_results)
+    output_dir = PurePosixPath(PurePath(settings.output_dir).as_posix())
+    return ResultFolder(image_folder, output_dir, scope=scope, max_results=max_results)
+
+
+def open_uploads(settings: ToolSettings, results: Results) -> Uploads | None:
+    """Return the uploads of a conversation, or None if it does not have its own folder."""
+    limits = UploadLimits(settings.max_uploads, settings.max_upload_bytes, settings.max_upload_age)
+    return results.open_uploads(limits)
+
+
+def keep_images(
+    settings: ToolSettings, conversation: Conversation
+) -> list[tuple[MessageImage, ImageIdentity | None]]:
+    """Keep the images in a conversation's messages, as a call of the tool does.
+
+    Args:
+        settings: The settings of the tool.
+        conversation: The conversation. Without a scope, nothing is kept.
+
+    Returns:
+        The images in the messages, the oldest first. The identity of each has its name, and its
+        size if the message contains the image. It is None if the message contains neither the image
+        nor an https URL, or no valid base64.
+
+    Raises:
+        ImageVariationError: If the folder for results cannot be opened; see `check_settings`.
+    """
+    images = [image for image in conversation.images if isinstance(image, MessageImage)]
+    if conversation.scope is not None:
+        uploads = open_uploads(settings, open_results(settings, conversation))
+        if uploads is not None:
+            uploads.keep(images, used_name=None)
+    return [(image, image.identity) for image in images]

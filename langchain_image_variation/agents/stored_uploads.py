@@ -1,0 +1,73 @@
+"""`UploadStorage`: the uploads of a conversation in any file system that fsspec supports."""
+
+from contextlib import suppress
+
+from langchain_image_variation.agents.uploads import (
+    MAX_UPLOADS,
+    KeptUpload,
+    UploadLimits,
+    Uploads,
+)
+from langchain_image_variation.exceptions import OutputError, SourceError
+from langchain_image_variation.files.file_system import FileSystem, modification_time
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
+
+__all__ = ["UploadStorage"]
+
+
+class UploadStorage(Uploads):
+    """Uploads in a folder below a URL.
+
+    Args:
+        file_system: The file system.
+        folder: The folder of uploads in it.
+        limits: How many are kept.
+    """
+
+    def __init__(self, file_system: FileSystem, folder: str, limits: UploadLimits) -> None:
+        super().__init__(limits)
+        self._file_system = file_system
+        self._folder = folder
+
+    def _list(self) -> list[KeptUpload]:
+        folder = self._file_system.path(self._folder)
+        files = self._file_system.files
+        with self._file_system.translate_errors("cannot be listed"):
+            try:
+                # Other processes write there too, and some file systems cache their listings.
+                files.invalidate_cache(folder)
+                entries = files.ls(folder, detail=True)[:MAX_UPLOADS]
+            except Exception:
+                # Not every file system raises FileNotFoundError.
+                if files.exists(folder):
+                    raise
+                return []
+        uploads = []
+        for entry in entries:
+            name = str(entry["name"]).rpartition("/")[2]
+            upload = KeptUpload.parse(name, entry.get("size") or 0, modification_time(entry))
+            if upload is not None and entry.get("type") == "file":
+                uploads.append(upload)
+        return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
+
+    def _read(self, file_name: str) -> bytes | None:
+        try:
+            with self._file_system.translate_errors("cannot be read; try again"):
+                return self._file_system.read(f"{self._folder}/{file_name}", MAX_SOURCE_BYTES + 1)
+        except OutputError as error:
+            raise SourceError(error.message) from None
+
+    def _write(self, file_name: str, data: bytes) -> None:
+        path = f"{self._folder}/{file_name}"
+        with self._file_system.translate_errors("cannot keep an image of a message"):
+            self._file_system.write_in_folder(
+                self._folder, lambda: self._file_system.write(path, data)
+            )
+
+    def _renew(self, file_name: str, data: bytes) -> None:
+        # Few file systems can set a time.
+        self._write(file_name, data)
+
+    def _delete(self, file_name: str) -> None:
+        with suppress(Exception):
+            self._file_system.files.rm_file(self._file_system.path(f"{self._folder}/{file_name}"))

@@ -1,0 +1,383 @@
+"""`Uploads`: the images that users sent in one conversation. They outlive its messages.
+
+Messages are trimmed and summarized, but a model may still know the names of the images in them. So
+each image is kept as it was sent, in the folder `uploads` of the conversation's own folder of
+results. `UploadFolder` keeps uploads in a local folder, `UploadStorage` in any file system that
+fsspec supports.
+
+The name of a file contains the hash of the image, so listing the folder says everything about its
+files. What a file contains is compared with that hash whenever it is read.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Self
+
+from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.message_image import (
+    ImageIdentity,
+    MessageImage,
+    identify,
+    image_name,
+)
+from langchain_image_variation.exceptions import OutputError, SourceError
+from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
+from langchain_image_variation.source.read import MAX_SOURCE_BYTES
+
+__all__ = ["MAX_UPLOADS", "UPLOADS_FOLDER", "KeptUpload", "UploadFolder", "UploadLimits", "Uploads"]
+
+UPLOADS_FOLDER = "uploads"
+"""The folder of uploads, in the folder of a conversation."""
+
+MAX_UPLOADS = 10_000
+"""The maximum number of folder entries to look at, and therefore the maximum of the setting
+`max_uploads`. Listing them takes about ten milliseconds."""
+
+_RENEWAL_INTERVAL = 3600.0
+"""An upload is renewed at most once in this many seconds. In storage, that writes it again."""
+
+_TEMPORARY_AGE = 3600.0
+"""The age in seconds at which a temporary file counts as left over by a process that was killed.
+Writing an upload takes seconds."""
+
+_SUFFIXES = {
+    "PNG": "png",
+    "JPEG": "jpg",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "AVIF": "avif",
+    "HEIC": "heic",
+}
+_CONTENT_DIGITS = 32
+_FILE_NAME = re.compile(
+    rf"img_(?P<sha256>[0-9a-f]{{64}})(?:-(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}}))?"
+    rf"(?:-(?P<width>[0-9]{{1,8}})x(?P<height>[0-9]{{1,8}}))?\.(?:{'|'.join(_SUFFIXES.values())})"
+)
+
+_log = logging.getLogger("langchain_image_variation.tool")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """How many uploads of a conversation are kept. The longest unused are deleted first."""
+
+    max_count: int
+    """The maximum number of uploads."""
+    max_bytes: int
+    """The maximum size of all uploads together, in bytes."""
+    max_age: timedelta | None
+    """How long an unused upload is kept after its message is gone, or None for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUpload:
+    """An image that is kept, as its file's name describes it."""
+
+    file_name: str
+    sha256: str
+    """The SHA-256 of its file, or of its URL; see `ImageIdentity`."""
+    content_digits: str
+    """The SHA-256 of its file, or the beginning of it."""
+    size: tuple[int, int] | None
+    """Width and height in pixels."""
+    byte_count: int
+    """The length of its file, in bytes."""
+    time: float
+    """When it was kept or last varied, in seconds since 1970."""
+
+    @classmethod
+    def parse(cls, file_name: str, byte_count: int, time: float) -> Self | None:
+        """Return the upload that a file's name describes, or None if the name has another form."""
+        match = _FILE_NAME.fullmatch(file_name)
+        if match is None:
+            return None
+        size = (int(match["width"]), int(match["height"])) if match["width"] else None
+        content_digits = match["content"] or match["sha256"]
+        return cls(file_name, match["sha256"], content_digits, size, byte_count, time)
+
+    @classmethod
+    def describe(cls, sha256: str, content: ImageIdentity) -> Self | None:
+        """Return a new upload, or None if it is not an image in a supported format.
+
+        Args:
+            sha256: The SHA-256 of its file, or of its URL.
+            content: The identity of its file.
+        """
+        if content.format is None:
+            return None
+        parts = [f"img_{sha256}"]
+        if sha256 != content.sha256:
+            parts.append(content.sha256[:_CONTENT_DIGITS])
+        if content.size is not None:
+            parts.append(f"{content.size[0]}x{content.size[1]}")
+        file_name = f"{'-'.join(parts)}.{_SUFFIXES[content.format]}"
+        return cls.parse(file_name, content.byte_count, time.time())
+
+    @property
+    def name(self) -> str:
+        """The name of the image, such as "img_7c1e09ab"."""
+        return image_name(self.sha256)
+
+
+class Uploads(ABC):
+    """The uploads of one conversation.
+
+    Args:
+        limits: How many are kept.
+    """
+
+    def __init__(self, limits: UploadLimits) -> None:
+        self._limits = limits
+
+    def keep(self, images: Sequence[MessageImage], *, used_name: str | None) -> list[KeptUpload]:
+        """Keep the images in a conversation's messages, and delete what exceeds the limits.
+
+        The images in the messages go before all others, the newest of them first. Images that are
+        only links are kept once they were fetched; see `add`. If an image cannot be kept, a warning
+        is logged, because the call can do without that.
+
+        Args:
+            images: The images in the messages, the oldest first.
+            used_name: The name of an image that the call is about to read. It goes before all
+                others.
+
+        Returns:
+            The uploads that are kept, the longest unused first.
+        """
+        try:
+            existing_uploads = self._list()
+        except OutputError as error:
+            _warn_once(error.message)
+            return []
+        uploads: dict[str, KeptUpload] = {}
+        for upload in existing_uploads:
+            # Two calls may have fetched different images from one URL. The first one counts.
+            uploads.setdefault(upload.sha256, upload)
+        images_by_hash: dict[str, MessageImage] = {}
+        for image in images:
+            if (identity := image.identity) is not None:
+                # The last of several equal images counts.
+                images_by_hash.pop(identity.sha256, None)
+                images_by_hash[identity.sha256] = image
+        kept_uploads = self._choose(uploads, images_by_hash, used_name)
+        kept_files = {upload.file_name for upload in kept_uploads}
+        for upload in existing_uploads:
+            if upload.file_name not in kept_files:
+                self._delete(upload.file_name)
+        for upload in [upload for upload in kept_uploads if upload not in existing_uploads]:
+            try:
+                self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
+            except (OutputError, SourceError) as error:
+                _warn_once(error.message)
+                kept_uploads.remove(upload)
+        return kept_uploads
+
+    def add(self, image: MessageImage, data: bytes) -> None:
+        """Keep an image that was fetched from its URL. Its name then means this content.
+
+        Args:
+            image: The image.
+            data: Its file.
+        """
+        if image.identity is None or not 0 < len(data) <= self._limits.max_bytes:
+            return
+        upload = KeptUpload.describe(image.identity.sha256, identify(data))
+        if upload is None or not self._limits.max_count:
+            return
+        try:
+            self._write(upload.file_name, data)
+        except OutputError as error:
+            _warn_once(error.message)
+
+    def read(self, upload: KeptUpload) -> bytes | None:
+        """Return the file of an upload, or None if it was deleted or changed.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+        data = self._read(upload.file_name)
+        if data is None or not hashlib.sha256(data).hexdigest().startswith(upload.content_digits):
+            return None
+        return data
+
+    def renew(self, upload: KeptUpload, data: bytes) -> None:
+        """Record that an upload was used now.
+
+        Args:
+            upload: The upload.
+            data: Its file.
+        """
+        if time.time() - upload.time > _RENEWAL_INTERVAL:
+            with contextlib.suppress(OutputError):
+                self._renew(upload.file_name, data)
+
+    def _choose(
+        self,
+        uploads: dict[str, KeptUpload],
+        images: dict[str, MessageImage],
+        used_name: str | None,
+    ) -> list[KeptUpload]:
+        """Return the uploads to keep within the limits, the longest unused first."""
+        chosen: list[KeptUpload] = []
+        byte_count = 0
+        for upload in _newest_first(uploads, images, used_name, self._limits.max_age):
+            # One that would take all the room by itself must not cost all others.
+            if upload.byte_count > self._limits.max_bytes:
+                continue
+            byte_count += upload.byte_count
+            if len(chosen) == self._limits.max_count or byte_count > self._limits.max_bytes:
+                break
+            chosen.append(upload)
+        return chosen[::-1]
+
+    @abstractmethod
+    def _list(self) -> list[KeptUpload]:
+        """Return all uploads, the longest unused first.
+
+        Raises:
+            OutputError: If the folder exists, but cannot be listed.
+        """
+
+    @abstractmethod
+    def _read(self, file_name: str) -> bytes | None:
+        """Return the content of a file, or None if there is no such file.
+
+        Raises:
+            SourceError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def _write(self, file_name: str, data: bytes) -> None:
+        """Write a file, replacing an older one completely.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+
+    @abstractmethod
+    def _renew(self, file_name: str, data: bytes) -> None:
+        """Set the time of an upload to now.
+
+        Raises:
+            OutputError: If that is not possible.
+        """
+
+    @abstractmethod
+    def _delete(self, file_name: str) -> None:
+        """Delete a file, if that is possible."""
+
+
+def _newest_first(
+    uploads: dict[str, KeptUpload],
+    images: dict[str, MessageImage],
+    used_name: str | None,
+    max_age: timedelta | None,
+) -> Iterator[KeptUpload]:
+    """Yield the uploads that may be kept: the one in use, those in messages, and all others."""
+    ranked: dict[str, None] = dict.fromkeys(reversed(images))
+    ranked |= dict.fromkeys(reversed(uploads))
+    oldest_time = -1.0 if max_age is None else time.time() - max_age.total_seconds()
+    for sha256 in sorted(ranked, key=lambda sha256: image_name(sha256) != used_name):
+        image, upload = images.get(sha256), uploads.get(sha256)
+        is_in_use = image is not None or image_name(sha256) == used_name
+        if upload is not None and not is_in_use and upload.time < oldest_time:
+            continue
+        identity = None if image is None or image.is_link else image.identity
+        # A file of another length is not the whole image.
+        if identity and (upload is None or upload.byte_count != identity.byte_count):
+            upload = KeptUpload.describe(sha256, identity)
+        if upload is not None:
+            yield upload
+
+
+class UploadFolder(Uploads):
+    """Uploads in a local folder.
+
+    Args:
+        image_folder: The folder of images, which confines the folder of uploads.
+        folder: The folder of uploads, relative to `image_folder`.
+        limits: How many are kept.
+    """
+
+    def __init__(
+        self, image_folder: ImageFolder, folder: PurePosixPath, limits: UploadLimits
+    ) -> None:
+        super().__init__(limits)
+        self._image_folder = image_folder
+        self._relative_folder = folder
+        self._folder = image_folder.root / folder
+
+    def _list(self) -> list[KeptUpload]:
+        uploads = []
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in islice(entries, MAX_UPLOADS):
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
+                    stat = entry.stat(follow_symlinks=False)
+                    upload = KeptUpload.parse(entry.name, stat.st_size, stat.st_mtime)
+                    if upload is not None:
+                        uploads.append(upload)
+                    elif TEMPORARY_NAME.fullmatch(entry.name):
+                        self._delete_left_over(entry.name, stat.st_mtime)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            raise OutputError("The uploads of this conversation cannot be listed.") from None
+        return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
+
+    def _read(self, file_name: str) -> bytes | None:
+        try:
+            file = self._image_folder.open((self._relative_folder / file_name).as_posix())
+        except SourceError:
+            # It is not the file that was written, but a link.
+            return None
+        if file is None:
+            return None
+        with file:
+            return file.read(MAX_SOURCE_BYTES + 1)
+
+    def _write(self, file_name: str, data: bytes) -> None:
+        # It may have become a link.
+        if not self._image_folder.contains(self._relative_folder):
+            raise OutputError("The folder of uploads leads out of root_dir. Delete it.")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._folder / file_name) as file:
+                file.write(data)
+        except OSError as error:
+            raise OutputError(
+                "An image of a message cannot be kept for later calls: "
+                f"{error.strerror or type(error).__name__}. Free some space, or check the "
+                "permissions of output_dir."
+            ) from None
+
+    def _renew(self, file_name: str, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / file_name, follow_symlinks=False)
+
+    def _delete(self, file_name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._folder / file_name).unlink()
+
+    def _delete_left_over(self, file_name: str, mtime: float) -> None:
+        if time.time() - mtime > _TEMPORARY_AGE:
+            self._delete(file_name)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    _log.warning(message)
