@@ -27,7 +27,9 @@ STOP_SECONDS = 10
 """How long an interrupted command may take to exit before it is killed."""
 
 # Skip reasons that name what other steps install and check.
-_OTHER_STEPS = r"llama.?index|'deepagents|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
+_OTHER_STEPS = (
+    r"llama.?index|'deepagents|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
+)
 _OTHER_STEPS += "aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 
 

@@ -40,8 +40,8 @@ class ImageVariationArguments(BaseModel):
 
     image: str = Field(
         description="The image to vary: 'latest' (the newest image in this conversation), "
-        "'img_1', 'img_2', ... (the images in this conversation, oldest first), a name that an "
-        "earlier call returned, or a file path such as 'photo.jpg'. Never a URL or base64."
+        "a name such as 'img_7c1e09ab', a name that an earlier call returned, or a file path such "
+        "as 'photo.jpg'. Never a URL or base64."
     )
     n: Annotated[int, _null_means(1)] = Field(
         default=1, ge=1, le=MAX_N, description="How many variations to make."
@@ -77,7 +77,7 @@ def bounded_arguments(
 
 
 _RULES = {
-    "image": "must be a string: 'latest', 'img_1', a name returned earlier, or a relative path",
+    "image": "must be a string: 'latest', a name returned earlier, or a relative path",
     "size": f"must be one of {', '.join(SIZES)}",
     "model": "must be a string",
     "response_format": "must be 'url' or 'b64_json'",

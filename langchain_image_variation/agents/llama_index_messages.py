@@ -54,14 +54,15 @@ async def read_conversation(ctx: Context, tool: str) -> Conversation:
         InvalidRequestError: If the context has a typed state that cannot record the calls.
     """
     memory = await ctx.store.get("memory", default=None)
-    messages = await _memory_messages(memory)
+    known_messages = await _memory_messages(memory)
+    messages = known_messages or []
     tool_results = await ctx.store.get("current_tool_calls", default=[])
     all_messages = [*messages, *_new_messages(tool_results, messages)]
     # The messages may contain many megabytes of images.
     images = await asyncio.to_thread(collect_images, all_messages)
     answers = sum(bool(_result_images(message)) for message in messages)
     scope, calls = await _record_call(ctx, tool, _identity(memory), answers)
-    return Conversation(images, scope, calls)
+    return Conversation(images, scope, calls, has_messages=known_messages is not None)
 
 
 def collect_images(messages: Iterable[ChatMessage]) -> list[MessageImage | ResultImage]:
@@ -73,14 +74,15 @@ def collect_images(messages: Iterable[ChatMessage]) -> list[MessageImage | Resul
     return images
 
 
-async def _memory_messages(memory: object) -> list[ChatMessage]:
+async def _memory_messages(memory: object) -> list[ChatMessage] | None:
+    """Return the messages in a memory, or None if there is no memory that can list them."""
     if not isinstance(memory, BaseMemory):
-        return []
+        return None
     try:
         return await memory.aget_all()
     # Raised by a memory that can only be searched.
     except (NotImplementedError, ValueError):
-        return []
+        return None
 
 
 def _new_messages(tool_results: object, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -118,31 +120,31 @@ def _result_images(message: ChatMessage) -> list[ResultImage]:
 
 
 def _message_images(blocks: Sequence[Any]) -> list[MessageImage]:
-    return [MessageImage(url) for block in blocks for url in _image_urls(block)]
+    return [image for block in blocks for image in _block_images(block)]
 
 
-def _image_urls(block: object) -> Iterator[str | None]:
-    """Yield the URL of a block's image, or None if the block does not contain it.
+def _block_images(block: object) -> Iterator[MessageImage]:
+    """Yield the image of a block, if it has one.
 
     The methods of a block itself would read any path and fetch any URL.
     """
     if isinstance(block, ImageBlock):
-        yield _image_url(block.image, block.url)
+        yield _message_image(block.image, block.url)
     elif isinstance(block, DocumentBlock):
         if str(block.document_mimetype).startswith("image/"):
-            yield _image_url(block.data, block.url)
+            yield _message_image(block.data, block.url)
     elif isinstance(block, CitableBlock):
         for nested_block in block.content:
-            yield from _image_urls(nested_block)
+            yield from _block_images(nested_block)
 
 
-def _image_url(data: object, url: object) -> str | None:
+def _message_image(data: object, url: object) -> MessageImage:
     if isinstance(data, io.BytesIO):
         data = base64.b64encode(data.getvalue())
     # The bytes of a block are base64 already.
     if isinstance(data, bytes) and data:
-        return f"data:;base64,{data.decode('ascii', 'replace')}"
-    return str(url) if url else None
+        return MessageImage(None, data)
+    return MessageImage(str(url) if url else None)
 
 
 def _identity(memory: object) -> str | None:

@@ -68,9 +68,7 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         super().__init__()
         self._tool = tool
 
-    def before_agent(
-        self, state: AgentState[Any], runtime: Runtime[Any]
-    ) -> dict[str, Any] | None:
+    def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Announce the images that the messages have."""
         return self._update(state["messages"], get_config())
 

@@ -80,11 +80,15 @@ class Chat:
     ) -> list[ToolMessage]:
         """Run a turn in which the model answers as given. Return what the tool answered."""
         self.model.script[:] = [*answers, AIMessage("Done.")]
-        updates = self.agent.stream(
-            {"messages": [message]}, config or self.config, stream_mode="updates"
-        )
+        calls: list[str | None] = []
+        results: dict[str, ToolMessage] = {}
         # The state at the end may lack some messages of this turn.
-        return [m for update in updates for m in (update.get("tools") or {}).get("messages", ())]
+        for update in self.agent.stream({"messages": [message]}, config or self.config):
+            for new in (update.get("model") or {}).get("messages", ()):
+                calls += [call["id"] for call in new.tool_calls]
+            for new in (update.get("tools") or {}).get("messages", ()):
+                results[new.tool_call_id] = new
+        return [results[call] for call in calls if call is not None]
 
     @property
     def messages(self) -> list[BaseMessage]:

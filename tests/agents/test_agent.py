@@ -20,6 +20,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from pytest_image_variation.samples import square_png
+from tests.agents.names import name_of
 from tests.agents.scripted import Answer, Scripted, asks
 
 PHOTO = square_png(32)
@@ -65,6 +66,16 @@ def scripted(*script: AIMessage | Answer) -> Scripted:
     return Scripted(script=[as_function(message) for message in (*script, AIMessage("Done."))])
 
 
+def varies_again(index: int, **arguments: Any) -> Answer:
+    """Return a call that varies a result of the first call again, by its handle."""
+
+    def answer(messages: Sequence[BaseMessage]) -> AIMessage:
+        results = next(m for m in messages if isinstance(m, ToolMessage))
+        return asks(image=results.artifact["images"][index - 1]["handle"], **arguments)
+
+    return answer
+
+
 def question(*blocks: dict[str, Any]) -> Any:
     """Return a user's message to an agent, with images."""
     return {"messages": [HumanMessage([{"type": "text", "text": "Vary this."}, *blocks])]}
@@ -94,7 +105,7 @@ def test_varies_an_upload_and_then_its_variation(
     """An agent varies an upload in any provider's format, then its variation, then the newest."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256")
-    model = scripted(asks(image="latest", n=3), asks(image="img_3", n=2), asks(image="latest"))
+    model = scripted(asks(image="latest", n=3), varies_again(2, n=2), asks(image="latest"))
     agent = graph(model, tool) if kind == "StateGraph" else create_agent(model, [tool])
     first, second, third = answers(agent.invoke(question(block)))
     assert [len(m.artifact["images"]) for m in (first, second, third)] == [3, 2, 1]
@@ -104,11 +115,11 @@ def test_varies_an_upload_and_then_its_variation(
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"image": "the_cat_final.png"}, "There is no image 'the_cat_final.png' here. In this"),
-    ({"image": "img_7"}, "There is no image 'img_7' here. In this conversation: img_1."),
+    ({"image": "img_7"}, "There is no image 'img_7' here. In this conversation: img_"),
     ({"image": "latest", "n": 50}, "n must be a whole number from 1 to 10, got 50."),
     ({"image": "latest", "n": "a few"}, "n must be a whole number from 1 to 10, got 'a few'."),
     ({"image": "latest", "size": "2048x2048"}, "size must be one of 256x256, 512x512, 1024x1024"),
-    ({"image": {"name": "latest"}}, "image must be a string: 'latest', 'img_1', a name"),
+    ({"image": {"name": "latest"}}, "image must be a string: 'latest', a name"),
     ({"img": "latest"}, "image is missing; it must be a string"),
     ({"image": DATA_URL}, "There is no image 'data:image/png;base6"),
     ({"image": ENCODED}, "There is no image 'iVBORw0KGgo"),
@@ -119,7 +130,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
     """After each of ten mistakes, the model gets a short answer, and the next call works."""
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
-    script = [*(asks(arguments) for arguments, _ in MISTAKES), asks(image="img_1")]
+    script = [*(asks(arguments) for arguments, _ in MISTAKES), asks(image=name_of(PHOTO))]
     result = await create_agent(scripted(*script), [tool]).ainvoke(question(BLOCKS["v1"]))
     *wrong, right = answers(result)
     assert result["messages"][-1].text == "Done."
@@ -136,19 +147,19 @@ def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
     tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
     agent = create_agent(scripted(asks(image="latest", runtime=forged_runtime)), [tool])
     (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
-    assert message.text.startswith("Made 1 variation of img_1")
+    assert message.text.startswith(f"Made 1 variation of {name_of(PHOTO)}")
     direct_answer = tool.invoke(asks(image="latest", runtime=forged_runtime).tool_calls[0])
     assert "'runtime' is not an argument." in direct_answer.text
 
 
 @pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])
 def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
-    """In a conversation loaded from a file, `latest`, numbers and handles mean the same."""
+    """In a conversation loaded from a file, `latest`, names and handles mean the same."""
     script = (
         asks(image="latest", n=3),
         AIMessage("Go on?"),
         asks(image="latest"),
-        asks(image="img_3"),
+        asks(image=name_of(PHOTO)),
         lambda messages: asks(image=re.findall(r"image-\w+-1", messages[2].text)[0]),
     )
 
@@ -169,18 +180,20 @@ def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
     messages, hashes = turn({"messages": [HumanMessage("Go on.")]}, "ours")
     assert messages[0].artifact == first.artifact
     result_hashes = [image["sha256"] for image in first.artifact["images"]]
-    assert hashes == [result_hashes[2], result_hashes[1], result_hashes[0]]
+    assert hashes == [result_hashes[2], hashlib.sha256(PHOTO).hexdigest(), result_hashes[0]]
     (other_answer,), _ = turn({"messages": [HumanMessage("And mine?")]}, "theirs")
-    assert other_answer.text == "There is no image 'latest' here. Files: cat.png."
+    assert other_answer.text == (
+        "There is no image in the messages of this conversation. Files: cat.png."
+    )
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
-    """Two calls in one message see the same images; results are numbered in the calls' order."""
+    """Two calls in one message see the same images, and the last result is the newest."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256", max_calls=4)
     two_calls = asks({"image": "latest", "n": 2}, {"image": "cat.png"})
-    model = scripted(two_calls, asks(image="latest"), asks(image="img_2"), asks(image="img_1"))
+    model = scripted(two_calls, asks(image="latest"), varies_again(1), asks(image=name_of(PHOTO)))
     agent, user_input = create_agent(model, [tool]), question(BLOCKS["anthropic"])
     result = agent.invoke(user_input) if kind == "sync" else await agent.ainvoke(user_input)
     first, second, *_, refusal = answers(result)

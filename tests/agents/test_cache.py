@@ -25,6 +25,7 @@ from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
 from tests.agents.file_systems import Bucket, bucket
+from tests.agents.names import name_of
 from tests.agents.scripted import call
 from tests.images.compressed import encodings
 
@@ -213,7 +214,7 @@ def test_another_conversation_gets_copies(root: Path, output_dir: str) -> None:
     with bucket():
         tool = make_tool(root, output_dir=output_dir)
         first = Talk(tool, "alice", upload(square_png())).vary("latest", n=2)
-        other = Talk(tool, "bob", upload(square_png())).vary("img_1", n=2)
+        other = Talk(tool, "bob", upload(square_png())).vary(name_of(square_png()), n=2)
         assert other.artifact["cached"]
         assert hashes(first) == hashes(other)
         for image in other.artifact["images"]:

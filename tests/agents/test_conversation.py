@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 
 import pytest
@@ -7,68 +9,74 @@ from hypothesis import strategies as st
 from langchain_image_variation.agents.announcement import announce_results, parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
-    MessageImage,
     ResultImage,
     scope_name,
 )
+from langchain_image_variation.agents.message_image import MessageImage, normalize_name
+from pytest_image_variation.samples import square_png
 
-CAT = MessageImage("https://images.example/cat.png")
+URL = "https://images.example/cat.png"
+CAT = MessageImage(URL)
+CAT_NAME = "img_ac1abaed"
 ONE = ResultImage("cat-0123abcd-1", "variations/cat-0123abcd-1.png", "0" * 64)
 TWO = ResultImage("cat-4567cdef-2", "variations/cat-4567cdef-2.png", "1" * 64)
 CONVERSATION = Conversation((CAT, ONE, TWO))
 
 
 @pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ("latest", TWO),
-        ("Latest", TWO),
-        ("img_1", CAT),
-        ("img_2", ONE),
-        ("IMG_3", TWO),
-        ("img-2", ONE),
-        ("img 2", ONE),
-        ("img2", ONE),
-        ("cat-0123abcd-1", ONE),
-        ("cat-0123abcd-1.png", ONE),
-        ("variations/cat-0123abcd-1.png", ONE),
-    ],
+    "handle",
+    [CAT_NAME, "IMG_AC1ABAED", "img-ac1abaed", "img ac1abaed", "imgac1abaed", "Img_ac1abaed"],
 )
-def test_finds_an_image_by_number_and_by_handle(image: str, expected: object) -> None:
-    """An image is found by `latest`, number, handle, file name or path, as models spell them."""
-    match = CONVERSATION.find(image)
-    assert match is not None
-    assert match[1] is expected
+def test_finds_an_upload_by_its_name(handle: str) -> None:
+    """An image in a message is found by its name, as models spell it."""
+    name = normalize_name(handle)
+    assert name == CAT_NAME
+    assert CONVERSATION.find_uploads(name) == {hashlib.sha256(URL.encode()).hexdigest(): CAT}
 
 
 @pytest.mark.parametrize(
-    "image",
-    ["img_0", "img_4", "img_-1", "img_1.5", "img_99999999", "cat", "", "cat-0123abcd", "img_", "1"],
+    ("handle", "expected"),
+    [
+        ("cat-0123abcd-1", ONE),
+        ("cat-0123abcd-1.png", ONE),
+        ("variations/cat-0123abcd-1.png", ONE),
+        ("cat-4567cdef-2", TWO),
+    ],
 )
-def test_finds_nothing_else(image: str) -> None:
-    """A number out of range or a part of a name finds no image."""
-    assert CONVERSATION.find(image) is None
+def test_finds_a_result_by_its_handle(handle: str, expected: object) -> None:
+    """A result is found by its handle, file name or path."""
+    assert CONVERSATION.find_result(handle) is expected
 
 
-def test_labels_are_numbers_or_handles() -> None:
-    """An upload is labeled by number and a result by handle, however the model wrote it."""
-    labels = [(CONVERSATION.find(image) or ("",))[0] for image in ("latest", "img_1", "img_2")]
-    assert labels == ["cat-4567cdef-2", "img_1", "cat-0123abcd-1"]
+@pytest.mark.parametrize(
+    "handle",
+    [
+        *("img_0", "img_1", "img_-1", "img_1.5", "img_ac1abae", "img_ac1abaed0", "img_ac1abaeg"),
+        *(f"{CAT_NAME}.png", f"{CAT_NAME}-1", "cat", "", "cat-0123abcd", "img_", "1", "latest"),
+        "img_ac1abae\u0664",
+    ],
+)
+def test_finds_nothing_else(handle: str) -> None:
+    """A number or a part of a name finds no image."""
+    assert normalize_name(handle) is None
+    assert CONVERSATION.find_result(handle) is None
 
 
-def test_without_images_there_is_no_latest() -> None:
-    """Without images, `latest` finds nothing, and there is nothing to choose from."""
-    assert (Conversation().find("latest"), Conversation().choices()) == (None, "")
-
-
-def test_choices_are_numbered() -> None:
-    """The choices are the newest twelve images with their numbers, and results have handles."""
+def test_choices_have_names_and_sizes() -> None:
+    """The choices are the names of the newest twelve images, each once, with known sizes."""
     assert CONVERSATION.choices() == (
-        "In this conversation: img_1, img_2 (cat-0123abcd-1), img_3 (cat-4567cdef-2)."
+        f"In this conversation: {CAT_NAME}, cat-0123abcd-1, cat-4567cdef-2 (the newest)."
     )
-    sentence = Conversation((CAT,) * 30).choices()
-    assert sentence.startswith("In this conversation (the newest 12 of 30): img_19, img_20")
-    assert sentence.endswith(", img_30.")
+    assert Conversation((CAT, ONE, CAT)).choices() == (
+        f"In this conversation: cat-0123abcd-1, {CAT_NAME} (the newest)."
+    )
+    assert Conversation((CAT,) * 30).choices() == f"In this conversation: {CAT_NAME}."
+    images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
+    sentence = Conversation(images).choices()
+    assert sentence.startswith("In this conversation (the newest 12): img_")
+    assert re.findall(r"\((\d+)x", sentence) == [str(side) for side in range(34, 46)]
+    assert sentence.endswith(" (45x45, the newest).")
+    assert (Conversation().choices(), Conversation((MessageImage(None),)).choices()) == ("", "")
 
 
 @given(st.text(), st.text())

@@ -10,8 +10,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
+from tests.agents.chats import RecordingEngine, question, upload_name
 from tests.agents.scripted import InTurn, asks
-from tests.agents.chats import RecordingEngine, image_block, question, upload_name
 
 deepagents = pytest.importorskip("deepagents")
 
@@ -63,6 +63,7 @@ async def test_a_subagent_gets_a_name_in_its_task(tmp_path: Path, kind: str) -> 
     assert name in artist.requests[-1][-1].text
 
 
+@pytest.mark.filterwarnings("ignore:The feature .forked subagents. is in beta")
 def test_a_subagent_sees_the_images_that_it_was_given(tmp_path: Path) -> None:
     """A subagent that continues the parent's conversation varies the newest image in it."""
     engine = RecordingEngine()

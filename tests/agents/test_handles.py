@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
+from tests.agents.names import name_of
 from tests.agents.scripted import asks, call
 
 ONE, OTHER = square_png(64), square_png(65)
@@ -46,14 +48,15 @@ def expected(tmp_path: Path, image: bytes, n: int = 1) -> list[bytes]:
 
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
-def test_latest_and_numbers(tool: ImageVariationTool, root: Path, thread: str | None) -> None:
-    """Uploads and results are numbered from `img_1`, and `latest` is the last one."""
+def test_latest_and_names(tool: ImageVariationTool, root: Path, thread: str | None) -> None:
+    """Uploads and results are found by name, and `latest` is the last one."""
     talk = Talk(tool, thread, upload(ONE), upload(OTHER))
     results = files(talk.vary("latest", n=2), root)
     assert results == expected(root, OTHER, 2)
-    assert files(talk.vary("img_1"), root) == expected(root, ONE)
-    assert files(talk.vary("img_4"), root) == expected(root, results[1])
-    assert talk.messages[-1].text.startswith("Made 1 variation of image-")
+    assert files(talk.vary(name_of(ONE)), root) == expected(root, ONE)
+    handle = talk.messages[3].artifact["images"][1]["handle"]  # type: ignore[attr-defined]
+    assert files(talk.vary(handle), root) == expected(root, results[1])
+    assert talk.messages[-1].text.startswith(f"Made 1 variation of {handle}")
 
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
@@ -78,7 +81,7 @@ def test_a_conversation_continues_after_a_restart(root: Path) -> None:
     restored_talk = Talk(new_tool, "t-1", *messages_from_dict(json.loads(stored_messages)))
     second = results.artifact["images"][1]["handle"]
     assert files(restored_talk.vary(second), root) == expected(root, files(results, root)[1])
-    assert files(restored_talk.vary("img_1"), root) == expected(root, ONE)
+    assert files(restored_talk.vary(name_of(ONE)), root) == expected(root, ONE)
 
 
 def test_a_thread_finds_results_of_removed_messages(tool: ImageVariationTool, root: Path) -> None:
@@ -90,12 +93,13 @@ def test_a_thread_finds_results_of_removed_messages(tool: ImageVariationTool, ro
 
 
 def test_an_image_in_messages_wins_over_a_file(tool: ImageVariationTool, root: Path) -> None:
-    """`img_1` is the image in the conversation, and `img_1.png` is the file."""
-    (root / "img_1").write_bytes(OTHER)
-    (root / "img_1.png").write_bytes(OTHER)
+    """A name is that of an image in the conversation, never of a file without a suffix."""
+    for name in (name_of(ONE), name_of(OTHER), f"{name_of(ONE)}.png"):
+        (root / name).write_bytes(OTHER)
     talk = Talk(tool, None, upload(ONE))
-    assert files(talk.vary("img_1"), root) == expected(root, ONE)
-    assert files(talk.vary("img_1.png"), root) == expected(root, OTHER)
+    assert files(talk.vary(name_of(ONE)), root) == expected(root, ONE)
+    assert files(talk.vary(f"{name_of(ONE)}.png"), root) == expected(root, OTHER)
+    assert talk.vary(name_of(OTHER)).text.startswith(f"There is no image {name_of(OTHER)} here.")
 
 
 def test_a_script_may_use_all_results(tool: ImageVariationTool, root: Path) -> None:
@@ -107,13 +111,13 @@ def test_a_script_may_use_all_results(tool: ImageVariationTool, root: Path) -> N
 
 
 def test_a_result_is_found_without_its_artifact(tool: ImageVariationTool, root: Path) -> None:
-    """Only in a thread do `latest` and numbers find a result whose artifact is missing."""
+    """Only in a thread do `latest` and a handle find a result whose artifact is missing."""
     for thread, status in (("t-1", "success"), (None, "error")):
         talk = Talk(tool, thread, upload(ONE))
         results = talk.vary("latest", n=2)
         stored_messages = messages_to_dict(talk.messages)
         stored_messages[-1]["data"]["artifact"] = None
-        for image, index in (("latest", 1), ("img_2", 0)):
+        for image, index in (("latest", 1), (results.artifact["images"][0]["handle"], 0)):
             answer = Talk(tool, thread, *messages_from_dict(stored_messages)).vary(image)
             assert answer.status == status
             if thread:
@@ -159,21 +163,22 @@ def test_the_newest_result_is_the_last_of_a_call(tool: ImageVariationTool, root:
 def test_changes_to_an_upload_are_mentioned(tool: ImageVariationTool) -> None:
     """A message about changes to an upload uses the name that the model knows."""
     answer = Talk(tool, None, upload(jpeg())).vary("latest")
-    assert "img_1: converted JPEG to PNG" in answer.content
+    assert f"{name_of(jpeg())}: converted JPEG to PNG" in answer.content
 
 
 class TestConversationsApart:
     """A conversation never sees the images of another one."""
 
     def test_results_of_others_cannot_be_named(self, tool: ImageVariationTool, root: Path) -> None:
-        """Handles, paths and numbers find no results of others, and errors do not list them."""
+        """Handles, paths and names find no images of others, and errors do not list them."""
         for owner, thief in (("a", "b"), ("a", None), (None, "b"), (None, None)):
             (image,) = Talk(tool, owner, upload(ONE)).vary("latest").artifact["images"]
             other = Talk(tool, thief, upload(OTHER))
-            for name in (image["handle"], image["path"], f"{image['handle']}.png", "img_2"):
+            for name in (image["handle"], image["path"], f"{image['handle']}.png", name_of(ONE)):
                 answer = other.vary(name)
                 assert answer.status == "error"
-                assert answer.content.count("image-") == (name != "img_2")
+                assert answer.content.count("image-") == (name != name_of(ONE))
+                assert answer.content.count(name_of(ONE)) == (name == name_of(ONE))
             (root / image["path"]).unlink()
 
     def test_latest_is_never_of_another_conversation(self, tool: ImageVariationTool) -> None:
@@ -250,17 +255,19 @@ class TestImagesByURL:
             root_dir=root, engine="instant", urls=URLPolicy(hosts=["images.example"])
         )
         message = HumanMessage(content=[{"type": "image", "url": url}])
-        answer = Talk(tool, None, message).vary("img_1")
+        answer = Talk(tool, None, message).vary("latest")
         assert answer.status == "error"
         assert answer.text.startswith(
-            "img_1: The message contains neither the image data nor an https"
+            "The newest image: The message contains neither the image data nor an https"
         )
 
     def test_by_default_no_host_is_allowed(self, tool: ImageVariationTool) -> None:
         """By default, no host is allowed, and the error says so."""
-        message = HumanMessage(content=[{"type": "image", "url": "https://images.example/a.png"}])
-        answer = Talk(tool, None, message).vary("latest")
-        assert answer.text.startswith("img_1: URLs are not fetched by default.")
+        url = "https://images.example/a.png"
+        name = f"img_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+        talk = Talk(tool, None, HumanMessage(content=[{"type": "image", "url": url}]))
+        for image in ("latest", name):
+            assert talk.vary(image).text.startswith(f"{name}: URLs are not fetched by default.")
 
     def test_another_host_is_not_contacted(self, root: Path) -> None:
         """A host that is not allowed is not contacted, and its name is not even resolved."""
@@ -290,9 +297,9 @@ class TestLimits:
         """A call beyond `max_calls` is refused, and another conversation has its own limit."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=2)
         talk = Talk(tool, None, upload(ONE))
-        assert [talk.vary("img_1").status for _ in range(3)] == ["success", "success", "error"]
+        assert [talk.vary(name_of(ONE)).status for _ in range(3)] == ["success", "success", "error"]
         assert "has used all of its 2 calls" in talk.messages[-1].text
-        assert Talk(tool, None, upload(ONE)).vary("img_1").status == "success"
+        assert Talk(tool, None, upload(ONE)).vary(name_of(ONE)).status == "success"
 
     def test_max_results(self, root: Path) -> None:
         """Beyond `max_results`, the oldest results are deleted, and other files stay."""
@@ -384,5 +391,6 @@ def test_the_schema_shows_the_limits(root: Path) -> None:
 def test_parallel_calls_each_count(root: Path) -> None:
     """`max_calls` also counts the earlier calls of the same message."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=1)
-    talk = Talk(tool, None, upload(ONE), asks({"image": "img_1"}, {"image": "img_1"}))
-    assert talk.vary("img_1").status == "error"
+    name = name_of(ONE)
+    talk = Talk(tool, None, upload(ONE), asks({"image": name}, {"image": name}))
+    assert talk.vary(name).status == "error"

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_image_variation.agents.conversation import MessageImage, ResultImage
+from langchain_image_variation.agents.conversation import ResultImage
 from langchain_image_variation.agents.langchain_messages import (
     collect_images,
     is_runtime,
     read_conversation,
 )
+from langchain_image_variation.agents.message_image import MessageImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import runtime
 from tests.agents.scripted import asks

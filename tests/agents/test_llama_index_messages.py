@@ -17,8 +17,9 @@ from llama_index.core.llms import ChatMessage
 from pydantic import AnyUrl
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.conversation import MessageImage, ResultImage
+from langchain_image_variation.agents.conversation import ResultImage
 from langchain_image_variation.agents.llama_index_messages import collect_images
+from langchain_image_variation.agents.message_image import MessageImage
 from pytest_image_variation.samples import square_png
 
 PNG = square_png()
@@ -35,7 +36,7 @@ def urls(*blocks: ContentBlock) -> list[str | None]:
     """Return the URLs of the images in a user's message."""
     images = collect_images([ChatMessage(role="user", blocks=[*blocks])])
     assert all(isinstance(image, MessageImage) for image in images)
-    return [image.url for image in images if isinstance(image, MessageImage)]
+    return [image.address for image in images if isinstance(image, MessageImage)]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.scripted import InTurn, asks
 from tests.agents.chats import Chat, RecordingEngine, question, upload_name
+from tests.agents.scripted import InTurn, asks
 
 CAT, LAKE, TREE = square_png(32), square_png(48), square_png(40)
 SUMMARY = f"The user sent {upload_name(CAT)}, a cat, and liked its variations."

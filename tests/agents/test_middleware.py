@@ -1,4 +1,5 @@
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from langgraph.types import Command
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
+from tests.agents.chats import RecordingEngine, image_block, question, upload_name
 from tests.agents.scripted import InTurn, asks
 from tests.agents.test_agent import BLOCKS, DATA_URL, ENCODED, PHOTO
-from tests.agents.chats import RecordingEngine, image_block, question, upload_name
 
 CAT, LAKE = square_png(32), square_png(48)
 CAT_TEXT, LAKE_TEXT = f"[{upload_name(CAT)}: 32x32]", f"[{upload_name(LAKE)}: 48x48]"
@@ -72,7 +73,8 @@ def test_an_upload_is_announced(variation_tool: ImageVariationTool, block: dict[
     text = {"type": "text", "text": "Vary this."}
     run = Run(variation_tool, HumanMessage([text, block, "Please."]))
     label = {"type": "text", "text": f"[{upload_name(PHOTO)}: 32x32]"}
-    assert run.model.requests[0][0].content == [text, block, label, "Please."]
+    assert run.messages[0].content == [text, block, label, "Please."]
+    assert label in run.model.requests[0][0].content
 
 
 async def test_async_agents_announce_too(variation_tool: ImageVariationTool) -> None:
@@ -111,17 +113,21 @@ def test_the_image_is_not_copied(variation_tool: ImageVariationTool) -> None:
     assert sent[0]["base64"] is block["base64"]
 
 
-@pytest.mark.parametrize(
-    "claim",
-    ["[img_deadbeef: 1x1]", f"[{upload_name(LAKE)}: 48x48]", f"{CAT_TEXT[:-2]}", "[img_"],
-)
-def test_a_user_cannot_replace_an_announcement(
-    variation_tool: ImageVariationTool, claim: str
-) -> None:
-    """A text that looks like an announcement does not keep an image from being announced."""
+@pytest.mark.parametrize("claim", [CAT_TEXT[:-2], "[img_", f"{LAKE_TEXT} is mine."])
+def test_a_similar_text_is_kept(variation_tool: ImageVariationTool, claim: str) -> None:
+    """A text that only resembles an announcement stays, after the announcement."""
     run = Run(variation_tool, HumanMessage([image_block(CAT), {"type": "text", "text": claim}]))
     texts = [block.get("text") for block in run.messages[0].content if isinstance(block, dict)]
     assert texts == [None, CAT_TEXT, claim]
+
+
+@pytest.mark.parametrize("claim", ["[img_deadbeef: 1x1]", LAKE_TEXT, "[img_deadbeef]"])
+def test_a_forged_announcement_is_replaced(variation_tool: ImageVariationTool, claim: str) -> None:
+    """A text after an image that announces another name is replaced."""
+    content = [image_block(CAT), {"type": "text", "text": claim}, image_block(LAKE)]
+    run = Run(variation_tool, HumanMessage(content))
+    texts = [block.get("text") for block in run.messages[0].content if isinstance(block, dict)]
+    assert texts == [None, CAT_TEXT, None, LAKE_TEXT]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_a_file_name_is_announced(
         (image_block(b"no image"), r"(\[img_[0-9a-f]{8}\])?"),
         ({"type": "image", "file_id": "file-1"}, ""),
         ({"type": "image", "mime_type": "image/png"}, ""),
-        ({"type": "image", "base64": "?"}, ".*"),
+        (image_block(b"", base64="?"), ""),
         ({"type": "image_url", "image_url": 7}, ""),
     ],
 )
@@ -162,8 +168,6 @@ def test_other_images(
 ) -> None:
     """A link gets a name without a size, and an image without data gets no name."""
     run = Run(variation_tool, HumanMessage([block]))
-    import re
-
     assert re.fullmatch(pattern, run.messages[0].text)
 
 

@@ -1,7 +1,6 @@
 """A state machine over conversations: no name ever comes to mean another image."""
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +12,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     initialize,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -22,11 +22,11 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
+from tests.agents.chats import RecordingEngine, question, upload_name
 from tests.agents.conversing import runtime
 from tests.agents.scripted import asks, call
-from tests.agents.chats import RecordingEngine, question, upload_name
 
-IMAGES = {upload_name(image): image for image in map(square_png, range(16, 28, 2))}
+IMAGES = {upload_name(image): image for image in map(square_png, range(16, 24, 2))}
 """The images that users send, by name."""
 TWO_IMAGES = 2 * max(map(len, IMAGES.values()))
 
@@ -40,8 +40,6 @@ class Owner:
         """The names of the images that its messages ever had."""
         self.seen: set[str] = set()
         """The names of the images that a call or the middleware saw."""
-        self.last_used: str | None = None
-        """The name of the upload of its last successful call."""
         self.results: dict[str, bytes] = {}
         """The file of each result, by handle."""
 
@@ -69,13 +67,16 @@ class Conversations(RuleBasedStateMachine):
     """Users send images; models call the tool; histories are trimmed, resumed, copied, edited."""
 
     branches: Bundle[Branch] = Bundle("branches")
+    folder: Path
+    """The folder of all runs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.root = Path(self.folder.name)
+        self.root = self.folder / uuid4().hex
+        self.root.mkdir()
         self.owners: dict[str, Owner] = {}
-        self.handles = ["image-00000000-1"]
+        self.handles = ["image-00000000-1", "img_1", "img_2"]
+        self.calls = 0
 
     @initialize(
         limits=st.sampled_from(
@@ -85,15 +86,30 @@ class Conversations(RuleBasedStateMachine):
     def set_limits(self, limits: dict[str, int]) -> None:
         """Choose how many uploads are kept."""
         self.limits = limits
-        self.resume()
+        self._open_tool()
 
-    def teardown(self) -> None:
-        """Delete the results."""
-        self.folder.cleanup()
+    @initialize(target=branches, name=st.sampled_from(sorted(IMAGES)))
+    def start_a_thread(self, name: str) -> Branch:
+        """Start a thread with an upload."""
+        branch = self.start("a")
+        self.upload(branch, name)
+        return branch
 
+    @initialize(target=branches, name=st.sampled_from(sorted(IMAGES)))
+    def start_without_a_thread(self, name: str) -> Branch:
+        """Start a conversation without a thread, with an upload."""
+        branch = self.start(None)
+        self.upload(branch, name)
+        return branch
+
+    @precondition(lambda self: self.calls > 1)
     @rule()
     def resume(self) -> None:
         """Go on with another tool."""
+        self._open_tool()
+
+    def _open_tool(self) -> None:
+        self.calls = 0
         self.engine = RecordingEngine()
         self.tool = ImageVariationTool(
             root_dir=self.root, engine=self.engine, fixed_size="256x256", **self.limits
@@ -158,24 +174,25 @@ class Conversations(RuleBasedStateMachine):
                 side = int.from_bytes(IMAGES[name][16:20])
                 assert f"[{name}: {side}x{side}]" in message.text
 
-    @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)))
-    def vary_an_upload(self, branch: Branch, name: str) -> None:
+    @rule(branch=branches, data=st.data())
+    def vary_an_upload(self, branch: Branch, data: st.DataObject) -> None:
         """Call the tool with an upload's name, whoever sent that upload."""
         owner = branch.owner
+        # Its own names are drawn more often than those of others.
+        name = data.draw(st.sampled_from([*sorted(owner.uploads), *sorted(IMAGES)]))
         is_certain = name in branch.images or self._is_kept(owner, name)
         answer = self._vary(branch, name)
         if answer.status == "success":
             assert name in owner.uploads
             assert self.engine.images.pop() == IMAGES[name]
-            owner.last_used = name
         else:
             assert not is_certain
-            assert answer.text.startswith(f"There is no image '{name}' here.")
+            assert answer.text.startswith(f"There is no image {name} here.")
 
     @rule(branch=branches, data=st.data())
     def vary_a_result(self, branch: Branch, data: st.DataObject) -> None:
-        """Call the tool with a result's handle, whoever made that result."""
-        handle = data.draw(st.sampled_from(self.handles))
+        """Call the tool with a result's handle, whoever made it, or with a name of nothing."""
+        handle = data.draw(st.sampled_from([*branch.owner.results, *self.handles]))
         is_certain = handle in branch.images or (
             branch.owner.thread is not None and handle in branch.owner.results
         )
@@ -193,13 +210,6 @@ class Conversations(RuleBasedStateMachine):
         if newest is not None:
             image = IMAGES.get(newest) or branch.owner.results[newest]
             assert self.engine.images.pop() == image
-            if newest in IMAGES:
-                branch.owner.last_used = newest
-
-    @rule(branch=branches, number=st.integers(1, 3))
-    def vary_a_number(self, branch: Branch, number: int) -> None:
-        """Call the tool with a number, which never means an image."""
-        assert self._vary(branch, f"img_{number}").status == "error"
 
     def _upload(self, branch: Branch, name: str, message_id: str | None) -> HumanMessage:
         branch.owner.uploads.add(name)
@@ -224,6 +234,7 @@ class Conversations(RuleBasedStateMachine):
 
     def _vary(self, branch: Branch, image: str) -> ToolMessage:
         """Call the tool as an agent does, and check the names in its answer."""
+        self.calls += 1
         owner = branch.owner
         message = asks(image=image)
         (tool_call,) = message.tool_calls
@@ -246,21 +257,25 @@ class Conversations(RuleBasedStateMachine):
         return answer
 
 
-def test_names_keep_their_meaning() -> None:
+def run_conversations(folder: Path, **options: Any) -> None:
+    """Run the state machine."""
+    machine = type("Conversations", (Conversations,), {"folder": folder})
+    run_state_machine_as_test(machine, settings=settings(deadline=None, **options))
+
+
+def test_names_keep_their_meaning(tmp_path: Path) -> None:
     """In random conversations, each name gives its own image or an error that lists others."""
-    few = settings(
-        max_examples=15, stateful_step_count=25, derandomize=True, deadline=None, database=None
+    run_conversations(
+        tmp_path, max_examples=80, stateful_step_count=25, derandomize=True, database=None
     )
-    run_state_machine_as_test(Conversations, settings=few)
 
 
 @pytest.mark.slow
-def test_names_keep_their_meaning_in_many_conversations() -> None:
+def test_names_keep_their_meaning_in_many_conversations(tmp_path: Path) -> None:
     """In many long and random conversations, each name gives its own image or an error."""
-    many = settings(
-        max_examples=300,
+    run_conversations(
+        tmp_path,
+        max_examples=500,
         stateful_step_count=60,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Conversations, settings=many)

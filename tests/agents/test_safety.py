@@ -138,7 +138,7 @@ def test_a_run_contains_no_conversation(tmp_path: Path) -> None:
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant", callbacks=[recorder])
     talk = Talk(tool, "t-1", upload(PNG), HumanMessage("My password is hunter2."))
     assert talk.vary("latest").status == "success"
-    assert talk.vary("img_9").status == "error"
+    assert talk.vary("img_99999999").status == "error"
     records = " ".join(recorder.records)
     assert "hunter2" not in records
     assert not IMAGE_DATA.search(records)

@@ -5,18 +5,13 @@ from pathlib import Path
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_image_variation.agents.message_image import identify
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, files, upload
+from tests.agents.names import name_of
 from tests.agents.scripted import call
 
 CAT, LAKE = square_png(64), square_png(65)
-
-
-def name_of(image: bytes) -> str:
-    """Return the name of an image."""
-    return identify(image).name
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from langchain_image_variation.source.read import read_stored_file
 from pytest_image_variation.conformance.probe_response import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
+from tests.agents.names import name_of
 from tests.images.scans import ARITHMETIC, NON_INTERLEAVED, with_scans
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +138,9 @@ def test_a_result_with_hundreds_of_scans_is_refused(way: str, tmp_path: Path) ->
 def test_a_message_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
     """An image in a user's message is refused when the model requests variations of it."""
     tool = ImageVariationTool(engine="instant", root_dir=tmp_path)
-    answer = Talk(tool, None, upload(ATTACK)).vary("img_1")
+    answer = Talk(tool, None, upload(ATTACK)).vary(name_of(ATTACK))
     assert answer.status == "error"
-    assert f"img_1: {REFUSAL}" in str(answer.content)
+    assert f"{name_of(ATTACK)}: {REFUSAL}" in str(answer.content)
 
 
 def test_the_kit_does_not_decode_hundreds_of_scans() -> None:
