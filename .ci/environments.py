@@ -27,10 +27,8 @@ STOP_SECONDS = 10
 """How long an interrupted command may take to exit before it is killed."""
 
 # Skip reasons that name what other steps install and check.
-_OTHER_STEPS = (
-    r"llama.?index|'deepagents|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
-)
-_OTHER_STEPS += "aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
+_OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
+_OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 
 
 def run(

@@ -249,13 +249,8 @@ def llama_index() -> None:
 def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""
     needed = ("--editable", ".[langchain,pytest]", "deepagents", "pytest-asyncio")
-    run(
-        environment("deepagents", *needed),
-        "-m",
-        "pytest",
-        "--quiet",
-        "tests/agents/test_deepagents.py",
-    )
+    python = environment("deepagents", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/agents/test_deepagents.py")
 
 
 def cluster_environment() -> Path:

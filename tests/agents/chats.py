@@ -1,7 +1,6 @@
 """Conversations with uploads for tests: an agent, a thread, and what a user sends in it."""
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,6 @@ class RecordingEngine(InstantEngine):
         """Return images of one color."""
         self.images.append(request.image.data)
         return super().create_variation(request)
-
-
-def upload_name(image: bytes) -> str:
-    """Return the name of an uploaded image."""
-    return f"img_{hashlib.sha256(image).hexdigest()[:8]}"
 
 
 def image_block(image: bytes, **fields: Any) -> dict[str, Any]:

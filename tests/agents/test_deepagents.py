@@ -10,7 +10,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.chats import RecordingEngine, question, upload_name
+from tests.agents.chats import RecordingEngine, question
+from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 
 deepagents = pytest.importorskip("deepagents")
@@ -47,7 +48,7 @@ async def test_a_subagent_gets_a_name_in_its_task(tmp_path: Path, kind: str) -> 
     """A subagent varies an upload of its parent, although its own messages have only the name."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
-    name = upload_name(CAT)
+    name = name_of(CAT)
     parent = InTurn(script=[delegates(f"Vary {name}."), AIMessage("Done.")])
     artist = InTurn(script=[asks(image=name), asks(image="img_1"), AIMessage("Varied.")])
     agent = deep_agent(parent, artist, tool)

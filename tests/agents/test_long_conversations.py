@@ -19,11 +19,12 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.chats import Chat, RecordingEngine, question, upload_name
+from tests.agents.chats import Chat, RecordingEngine, question
+from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 
 CAT, LAKE, TREE = square_png(32), square_png(48), square_png(40)
-SUMMARY = f"The user sent {upload_name(CAT)}, a cat, and liked its variations."
+SUMMARY = f"The user sent {name_of(CAT)}, a cat, and liked its variations."
 
 
 def summarization() -> SummarizationMiddleware[Any, Any]:
@@ -66,15 +67,15 @@ def test_a_name_outlives_its_message(
     """After a trim, the name of an upload gives that upload, and no number gives another one."""
     chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[trim()], announces=announces)
     (first,) = chat.say(question("A cat.", CAT), asks(image="latest"))
-    assert upload_name(CAT) in first.text
+    assert name_of(CAT) in first.text
     chat.say("Nice.")
     answers = chat.say(
         question("A lake. Vary it, and the cat.", LAKE),
-        asks({"image": upload_name(CAT)}, {"image": "img_1"}, {"image": upload_name(LAKE)}),
+        asks({"image": name_of(CAT)}, {"image": "img_1"}, {"image": name_of(LAKE)}),
     )
     assert [m.status for m in answers] == ["success", "error", "success"]
     assert sorted(chat.engine.images) == sorted([CAT, CAT, LAKE])
-    assert upload_name(CAT) in answers[1].text and upload_name(LAKE) in answers[1].text
+    assert name_of(CAT) in answers[1].text and name_of(LAKE) in answers[1].text
 
 
 @pytest.mark.parametrize("announces", [True, False], ids=["middleware", "tool alone"])
@@ -83,7 +84,7 @@ def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
     chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[summarization()], announces=announces)
     chat.say(question("A cat.", CAT))
     chat.say("It is old.")
-    (answer,) = chat.say("Vary it.", asks(image=upload_name(CAT)))
+    (answer,) = chat.say("Vary it.", asks(image=name_of(CAT)))
     assert CAT not in [block for m in chat.messages for block in m.content]
     assert answer.status == ("success" if announces else "error")
     assert chat.engine.images == ([CAT] if announces else [])
@@ -103,7 +104,7 @@ def test_the_summary_is_made_from_messages_with_names(tmp_path: Path) -> None:
     chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[first])
     chat.say(question("A cat and a lake.", CAT, LAKE))
     chat.say("Nice.")
-    assert upload_name(CAT) in summarized[0] and upload_name(LAKE) in summarized[0]
+    assert name_of(CAT) in summarized[0] and name_of(LAKE) in summarized[0]
 
 
 def test_another_thread_does_not_reach_a_name(tmp_path: Path) -> None:
@@ -111,10 +112,10 @@ def test_another_thread_does_not_reach_a_name(tmp_path: Path) -> None:
     saver = InMemorySaver()
     Chat(tmp_path, "ours", saver).say(question("A cat.", CAT), asks(image="latest"))
     theirs = Chat(tmp_path, "theirs", saver)
-    (answer,) = theirs.say(question("A lake.", LAKE), asks(image=upload_name(CAT)))
+    (answer,) = theirs.say(question("A lake.", LAKE), asks(image=name_of(CAT)))
     assert answer.status == "error"
-    assert upload_name(LAKE) in answer.text
-    (answer,) = theirs.say(question("My cat.", CAT), asks(image=upload_name(CAT)))
+    assert name_of(LAKE) in answer.text
+    (answer,) = theirs.say(question("My cat.", CAT), asks(image=name_of(CAT)))
     assert theirs.engine.images == [CAT]
 
 
@@ -144,7 +145,7 @@ def test_a_thread_resumes_in_another_process(tmp_path: Path) -> None:
         chat.say("Very nice.")
         assert not any(isinstance(block, dict) for m in chat.messages for block in m.content)
     completed = subprocess.run(
-        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path), upload_name(CAT), "img_1"],
+        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path), name_of(CAT), "img_1"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -152,8 +153,8 @@ def test_a_thread_resumes_in_another_process(tmp_path: Path) -> None:
     )
     answers, images = map(json.loads, completed.stdout.splitlines())
     assert images == [True], completed.stderr
-    assert answers[1].startswith(f"Made 1 variation of {upload_name(CAT)}")
-    assert upload_name(CAT) in answers[2]
+    assert answers[1].startswith(f"Made 1 variation of {name_of(CAT)}")
+    assert name_of(CAT) in answers[2]
 
 
 def test_branches_share_names(tmp_path: Path) -> None:
@@ -163,10 +164,8 @@ def test_branches_share_names(tmp_path: Path) -> None:
     fork = chat.agent.get_state(chat.config).config
     for image in (LAKE, TREE):
         (answer,) = chat.say(question("Another.", image), asks(image="latest"), config=fork)
-        assert upload_name(image) in answer.text
-    answers = chat.say(
-        "All of them.", *(asks(image=upload_name(image)) for image in (TREE, CAT, LAKE))
-    )
+        assert name_of(image) in answer.text
+    answers = chat.say("All of them.", *(asks(image=name_of(image)) for image in (TREE, CAT, LAKE)))
     assert chat.engine.images == [CAT, LAKE, TREE, TREE, CAT, LAKE]
     assert {m.status for m in answers} == {"success"}
 
@@ -184,12 +183,12 @@ def test_an_edited_message_does_not_change_a_name(tmp_path: Path) -> None:
     answers = chat.say(
         "Vary both.",
         asks(image="latest"),
-        asks(image=upload_name(CAT)),
-        asks(image=upload_name(LAKE)),
+        asks(image=name_of(CAT)),
+        asks(image=name_of(LAKE)),
     )
     assert [m.status for m in answers] == ["success"] * 3
     assert chat.engine.images[:3] == [LAKE, CAT, LAKE]
-    assert f"[{upload_name(LAKE)}: 48x48]" in chat.messages[0].text
+    assert f"[{name_of(LAKE)}: 48x48]" in chat.messages[0].text
 
 
 @pytest.mark.parametrize("shares_messages", [True, False], ids=["shared state", "own state"])
@@ -197,7 +196,7 @@ def test_a_subgraph_knows_the_names(tmp_path: Path, shares_messages: bool) -> No
     """An agent in a subgraph varies an upload of its parent that its own messages lack."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
-    model = InTurn(script=[asks(image=upload_name(CAT)), AIMessage("Done.")])
+    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     agent = create_agent(model, [tool])
     greeter = create_agent(
         InTurn(script=[AIMessage("Hello.")]), middleware=[ImageVariationMiddleware(tool)]
@@ -207,7 +206,7 @@ def test_a_subgraph_knows_the_names(tmp_path: Path, shares_messages: bool) -> No
     if shares_messages:
         builder.add_node("artist", agent)
     else:
-        task = {"messages": [HumanMessage(f"Vary {upload_name(CAT)}.")]}
+        task = {"messages": [HumanMessage(f"Vary {name_of(CAT)}.")]}
         builder.add_node("artist", lambda _: {"messages": agent.invoke(task)["messages"][-1:]})
     builder.add_edge(START, "greeter")
     builder.add_edge("greeter", "artist")

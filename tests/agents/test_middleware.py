@@ -14,12 +14,13 @@ from langgraph.types import Command
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
-from tests.agents.chats import RecordingEngine, image_block, question, upload_name
+from tests.agents.chats import RecordingEngine, image_block, question
+from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 from tests.agents.test_agent import BLOCKS, DATA_URL, ENCODED, PHOTO
 
 CAT, LAKE = square_png(32), square_png(48)
-CAT_TEXT, LAKE_TEXT = f"[{upload_name(CAT)}: 32x32]", f"[{upload_name(LAKE)}: 48x48]"
+CAT_TEXT, LAKE_TEXT = f"[{name_of(CAT)}: 32x32]", f"[{name_of(LAKE)}: 48x48]"
 
 FORMATS: dict[str, dict[str, Any]] = {
     **BLOCKS,
@@ -72,14 +73,14 @@ def test_an_upload_is_announced(variation_tool: ImageVariationTool, block: dict[
     """The model gets the name and the size of an image right after it, in any format."""
     text = {"type": "text", "text": "Vary this."}
     run = Run(variation_tool, HumanMessage([text, block, "Please."]))
-    label = {"type": "text", "text": f"[{upload_name(PHOTO)}: 32x32]"}
+    label = {"type": "text", "text": f"[{name_of(PHOTO)}: 32x32]"}
     assert run.messages[0].content == [text, block, label, "Please."]
     assert label in run.model.requests[0][0].content
 
 
 async def test_async_agents_announce_too(variation_tool: ImageVariationTool) -> None:
     """The async hooks do the same as the sync ones."""
-    model = InTurn(script=[asks(image=upload_name(CAT)), AIMessage("Done.")])
+    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     middleware = ImageVariationMiddleware(variation_tool)
     agent: Any = create_agent(model, [variation_tool], middleware=[middleware])
     state = await agent.ainvoke({"messages": [question("A cat and a lake.", CAT, LAKE)]})
@@ -148,7 +149,7 @@ def test_a_file_name_is_announced(
 ) -> None:
     """The announcement has the file name of a block, if it is printable and short."""
     run = Run(variation_tool, HumanMessage([image_block(CAT, **fields)]))
-    assert run.messages[0].text == f"[{upload_name(CAT)}: {label}]"
+    assert run.messages[0].text == f"[{name_of(CAT)}: {label}]"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ async def test_an_image_of_another_tool_is_announced(
     takes_photo = AIMessage(
         "", tool_calls=[{"name": "camera", "args": {"shape": shape}, "id": "photo"}]
     )
-    script = [takes_photo, asks(image=upload_name(LAKE)), AIMessage("Done.")]
+    script = [takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]
     agent: Any = create_agent(
         InTurn(script=script),
         [variation_tool, camera],
@@ -209,7 +210,7 @@ async def test_an_image_of_another_tool_is_announced(
             updates.append(update)
     photo, variation = (m for u in updates if "tools" in u for m in u["tools"]["messages"])
     assert photo.text.endswith(LAKE_TEXT)
-    assert variation.text.startswith(f"Made 1 variation of {upload_name(LAKE)}")
+    assert variation.text.startswith(f"Made 1 variation of {name_of(LAKE)}")
 
 
 def test_a_thumbnail_is_not_announced(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_messages_of_the_model_are_left_alone(variation_tool: ImageVariationTool
 
 def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool) -> None:
     """Without a `thread_id`, the middleware announces names and keeps no files."""
-    model = InTurn(script=[asks(image=upload_name(CAT)), AIMessage("Done.")])
+    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     middleware = ImageVariationMiddleware(variation_tool)
     agent: Any = create_agent(model, [variation_tool], middleware=[middleware])
     state = agent.invoke({"messages": [question("A cat.", CAT)]})
@@ -256,8 +257,8 @@ def test_a_corrupt_upload_does_not_end_the_agent(
     variation_tool: ImageVariationTool, image: bytes
 ) -> None:
     """A corrupt upload gets a name, under which the tool says what is wrong with it."""
-    run = Run(variation_tool, question("A cat.", image), asks(image=upload_name(image)))
-    assert upload_name(image) in run.messages[0].text
+    run = Run(variation_tool, question("A cat.", image), asks(image=name_of(image)))
+    assert name_of(image) in run.messages[0].text
     assert isinstance(run.messages[2], ToolMessage)
     assert run.messages[2].status == "error"
     assert base64.b64encode(image).decode() not in run.messages[2].text

@@ -22,11 +22,12 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.chats import RecordingEngine, question, upload_name
+from tests.agents.chats import RecordingEngine, question
 from tests.agents.conversing import runtime
+from tests.agents.names import name_of
 from tests.agents.scripted import asks, call
 
-IMAGES = {upload_name(image): image for image in map(square_png, range(16, 24, 2))}
+IMAGES = {name_of(image): image for image in map(square_png, range(16, 24, 2))}
 """The images that users send, by name."""
 TWO_IMAGES = 2 * max(map(len, IMAGES.values()))
 
@@ -74,8 +75,8 @@ class Conversations(RuleBasedStateMachine):
         super().__init__()
         self.root = self.folder / uuid4().hex
         self.root.mkdir()
-        self.owners: dict[str, Owner] = {}
         self.handles = ["image-00000000-1", "img_1", "img_2"]
+        self.threads = [Owner("a"), Owner("b")]
         self.calls = 0
 
     @initialize(
@@ -88,19 +89,20 @@ class Conversations(RuleBasedStateMachine):
         self.limits = limits
         self._open_tool()
 
-    @initialize(target=branches, name=st.sampled_from(sorted(IMAGES)))
-    def start_a_thread(self, name: str) -> Branch:
-        """Start a thread with an upload."""
-        branch = self.start("a")
-        self.upload(branch, name)
-        return branch
+    @initialize(target=branches)
+    def start_a_thread(self) -> Branch:
+        """Start a thread."""
+        return Branch(self.threads[0], [])
 
-    @initialize(target=branches, name=st.sampled_from(sorted(IMAGES)))
-    def start_without_a_thread(self, name: str) -> Branch:
-        """Start a conversation without a thread, with an upload."""
-        branch = self.start(None)
-        self.upload(branch, name)
-        return branch
+    @initialize(target=branches)
+    def start_another_thread(self) -> Branch:
+        """Start another thread."""
+        return Branch(self.threads[1], [])
+
+    @initialize(target=branches)
+    def start_without_a_thread(self) -> Branch:
+        """Start a conversation that has no thread."""
+        return Branch(Owner(None), [])
 
     @precondition(lambda self: self.calls > 1)
     @rule()
@@ -119,12 +121,6 @@ class Conversations(RuleBasedStateMachine):
         builder.add_edge(START, "announce")
         self.announcer: Any = builder.compile()
 
-    @rule(target=branches, thread=st.sampled_from(["a", "b", None]))
-    def start(self, thread: str | None) -> Branch:
-        """Start a conversation, or a thread's history from its beginning."""
-        owner = Owner(thread)
-        return Branch(self.owners.setdefault(thread, owner) if thread else owner, [])
-
     @rule(target=branches, branch=branches)
     def copy(self, branch: Branch) -> Branch:
         """Copy a history. A thread's copies are one conversation; others are two."""
@@ -135,33 +131,35 @@ class Conversations(RuleBasedStateMachine):
             owner.results = dict(branch.owner.results)
         return Branch(owner, list(branch.messages))
 
-    @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)))
-    def upload(self, branch: Branch, name: str) -> None:
-        """Send an image."""
-        branch.messages.append(self._upload(branch, name, uuid4().hex))
-
     @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)), data=st.data())
-    def edit(self, branch: Branch, name: str, data: st.DataObject) -> None:
-        """Replace an upload in its message."""
-        uploads = [m for m in branch.messages if "upload" in m.additional_kwargs]
-        if uploads:
-            old = data.draw(st.sampled_from(uploads))
-            index = branch.messages.index(old)
-            branch.messages[index] = self._upload(branch, name, old.id)
+    def upload(self, branch: Branch, name: str, data: st.DataObject) -> None:
+        """Send an image in a new message, or replace one in its message."""
+        branch.owner.uploads.add(name)
+        places = [i for i, m in enumerate(branch.messages) if "upload" in m.additional_kwargs]
+        index = data.draw(st.sampled_from([len(branch.messages), *places]))
+        message_id = branch.messages[index].id if index in places else uuid4().hex
+        message = question("Look.", IMAGES[name])
+        update = {"id": message_id, "additional_kwargs": {"upload": name}}
+        branch.messages[index : index + 1] = [message.model_copy(update=update)]
 
     @rule(branch=branches, data=st.data())
-    def trim(self, branch: Branch, data: st.DataObject) -> None:
-        """Remove the oldest messages, or any."""
-        if branch.messages:
-            index = data.draw(st.integers(0, len(branch.messages) - 1))
-            oldest = data.draw(st.booleans())
-            del branch.messages[0 if oldest else index : index + 1]
-
-    @rule(branch=branches)
-    def summarize(self, branch: Branch) -> None:
-        """Replace the history with a text that carries its names."""
+    def forget(self, branch: Branch, data: st.DataObject) -> None:
+        """Remove the oldest messages or any one, or replace some with a text of their names."""
         text = f"The user sent: {', '.join(branch.images)}."
-        branch.messages[:] = [HumanMessage(text, id=uuid4().hex)]
+        summary = [HumanMessage(text, id=uuid4().hex)]
+        last = max(len(branch.messages) - 1, 0)
+        index = data.draw(st.integers(0, last))
+        kept_messages = data.draw(
+            st.sampled_from(
+                [
+                    summary,
+                    [*summary, *branch.messages[index + 1 :]],
+                    branch.messages[index + 1 :],
+                    branch.messages[:index] + branch.messages[index + 1 :],
+                ]
+            )
+        )
+        branch.messages[:] = kept_messages
 
     @rule(branch=branches)
     def announce(self, branch: Branch) -> None:
@@ -174,12 +172,21 @@ class Conversations(RuleBasedStateMachine):
                 side = int.from_bytes(IMAGES[name][16:20])
                 assert f"[{name}: {side}x{side}]" in message.text
 
+    def teardown(self) -> None:
+        """Ask each thread for every image, without its messages."""
+        for owner in self.threads:
+            for name in IMAGES if owner.uploads else ():
+                self._vary_an_upload(Branch(owner, []), name)
+
     @rule(branch=branches, data=st.data())
     def vary_an_upload(self, branch: Branch, data: st.DataObject) -> None:
         """Call the tool with an upload's name, whoever sent that upload."""
-        owner = branch.owner
         # Its own names are drawn more often than those of others.
-        name = data.draw(st.sampled_from([*sorted(owner.uploads), *sorted(IMAGES)]))
+        names = [*sorted(branch.owner.uploads), *sorted(IMAGES)]
+        self._vary_an_upload(branch, data.draw(st.sampled_from(names)))
+
+    def _vary_an_upload(self, branch: Branch, name: str) -> None:
+        owner = branch.owner
         is_certain = name in branch.images or self._is_kept(owner, name)
         answer = self._vary(branch, name)
         if answer.status == "success":
@@ -210,11 +217,6 @@ class Conversations(RuleBasedStateMachine):
         if newest is not None:
             image = IMAGES.get(newest) or branch.owner.results[newest]
             assert self.engine.images.pop() == image
-
-    def _upload(self, branch: Branch, name: str, message_id: str | None) -> HumanMessage:
-        branch.owner.uploads.add(name)
-        message = question("Look.", IMAGES[name])
-        return message.model_copy(update={"id": message_id, "additional_kwargs": {"upload": name}})
 
     def _config(self, branch: Branch) -> Any:
         thread = branch.owner.thread
@@ -266,7 +268,7 @@ def run_conversations(folder: Path, **options: Any) -> None:
 def test_names_keep_their_meaning(tmp_path: Path) -> None:
     """In random conversations, each name gives its own image or an error that lists others."""
     run_conversations(
-        tmp_path, max_examples=80, stateful_step_count=25, derandomize=True, database=None
+        tmp_path, max_examples=50, stateful_step_count=25, derandomize=True, database=None
     )
 
 
