@@ -266,6 +266,41 @@ async def test_a_chat_store_key_identifies_a_conversation(
     assert second == expected(root, first[0])
 
 
+async def test_a_summarized_image_is_varied_by_its_name(
+    spec: ImageVariationToolSpec, root: Path
+) -> None:
+    """After a memory is summarized, a name still means the same image, and numbers mean none."""
+    memory = ChatMemoryBuffer.from_defaults(chat_store_key="u-1")
+    await outputs(agent(spec, asks(image="latest"), says()), upload(ONE), memory=memory)
+    memory.set([ChatMessage(role="user", content=f"Summary: {name_of(ONE)} is a cat.")])
+    model = (asks(image=name_of(ONE)), asks(image="img_1"), asks(image=name_of(OTHER)), says())
+    results = await outputs(agent(spec, *model), upload(OTHER), memory=memory)
+    assert files(spec, results[0]) == expected(root, ONE)
+    assert files(spec, results[2]) == expected(root, OTHER)
+    result = results[0].raw_output["images"][0]["handle"]
+    assert results[1].content == (
+        f"There is no image 'img_1' here. In this conversation: {name_of(OTHER)} (65x65), "
+        f"{result} (the newest). Earlier images: {name_of(ONE)} (64x64). Files: cat.jpg."
+    )
+
+
+async def test_a_small_memory_loses_no_image(
+    spec: ImageVariationToolSpec, root: Path, memories: Callable[[str], Memory]
+) -> None:
+    """An image that no longer fits into the token limit of a memory is still found by its name."""
+    memory = memories("s-1")
+    memory.token_limit = 800
+    memory.token_flush_size = 200
+    await outputs(agent(spec, asks(image="latest"), says()), upload(ONE), memory=memory)
+    talk = agent(spec, says("Yes. " * 300), says("No. " * 300))
+    for _ in range(2):
+        await outputs(talk, "Tell me more. " * 100, memory=memory)
+    remaining = [message for message in await memory.aget() if "Vary this." in str(message)]
+    assert remaining == []
+    (result,) = await outputs(agent(spec, asks(image=name_of(ONE)), says()), memory=memory)
+    assert files(spec, result) == expected(root, ONE)
+
+
 async def test_memories_without_identity_stay_apart(spec: ImageVariationToolSpec) -> None:
     """The default key of a chat store does not identify a conversation."""
     paths = set()

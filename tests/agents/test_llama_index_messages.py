@@ -96,4 +96,4 @@ def test_a_thumbnail_is_not_an_image() -> None:
     thumbnail = ImageBlock(image=PNG)
     ours = ChatMessage(role="tool", blocks=[TextBlock(text=TEXT), thumbnail])
     other = ChatMessage(role="tool", blocks=[TextBlock(text="A chart."), thumbnail])
-    assert collect_images([ours, other]) == [*RESULTS, MessageImage(URL)]
+    assert collect_images([ours, other]) == [*RESULTS, MessageImage(None, base64.b64encode(PNG))]
