@@ -1,5 +1,6 @@
 import base64
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
@@ -112,6 +114,23 @@ def test_the_image_is_not_copied(variation_tool: ImageVariationTool) -> None:
     sent = run.model.requests[0][0].content
     assert isinstance(sent[0], dict)
     assert sent[0]["base64"] is block["base64"]
+
+
+def test_a_later_turn_copies_no_image(variation_tool: ImageVariationTool) -> None:
+    """When an image is announced, later turns decode, hash and copy nothing of it."""
+    image = CAT + bytes(4_000_000)
+    run = Run(variation_tool, HumanMessage([image_block(image)]))
+    middleware: Any = ImageVariationMiddleware(variation_tool)
+    builder = StateGraph(MessagesState)
+    builder.add_node("announce", middleware.before_agent)
+    graph: Any = builder.add_edge(START, "announce").compile()
+    tracemalloc.start()
+    try:
+        graph.invoke({"messages": run.messages}, run.config)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(image)
 
 
 @pytest.mark.parametrize("claim", [CAT_TEXT[:-2], "[img_", f"{LAKE_TEXT} is mine."])
