@@ -48,7 +48,7 @@ def asks(**arguments: Any) -> ChatMessage:
 
 def names(text: str) -> str:
     """Return the names of the new images in an answer of the tool."""
-    match = re.search(r"pixels: (.*?)\. They", text)
+    match = re.search(r"pixels: (.*?)\. Saved", text)
     return match[1] if match else "nothing"
 
 

@@ -42,8 +42,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="Run the slow tests too.")
 
 
+def _parameters_of(item: pytest.Item) -> str:
+    return item.name.partition("[")[2].removesuffix("]")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect slow tests, unless you select them with an option, or name their file or id."""
+    for item in items:
+        plain = item.get_closest_marker("mostly_slow")
+        if plain is not None and _parameters_of(item) not in plain.args:
+            item.add_marker("slow")
     if config.option.all or config.option.markexpr:
         return
     paths = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
@@ -57,10 +66,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = selected
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+def pytest_configure() -> None:
     """Collect garbage less often: most objects are modules and tests, which stay."""
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of later garbage collections, of which some tests need many."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart() -> None:

@@ -17,7 +17,7 @@ from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.hosted.client import AsyncImageVariationClient
 from langchain_image_variation.images.deep_samples import reduce_to_8_bits
 from langchain_image_variation.images.padding import add_blurred_bars
-from langchain_image_variation.images.pixels import decode, decode_result, encode
+from langchain_image_variation.images.pixels import decode_png, decode_result, encode_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import square_png
@@ -52,13 +52,13 @@ def test_no_source_is_decoded_for_nobody(format: str) -> None:
     "work",
     [
         lambda: load_source(NOISE),
-        lambda: decode(SquarePNG(_saved("PNG"))),
+        lambda: decode_png(SquarePNG(_saved("PNG"))),
         lambda: decode_result(_saved("WEBP")),
-        lambda: encode(NOISE),
+        lambda: encode_png(NOISE),
         lambda: reduce_to_8_bits(Image.new("I;16", (8, 8)), (0, 0, 8, 8), None),
         lambda: add_blurred_bars(Image.new("RGB", (64, 32)), 16),
     ],
-    ids=["PIL image", "decode", "decode_result", "encode", "16 bits", "bars"],
+    ids=["PIL image", "decode_png", "decode_result", "encode_png", "16 bits", "bars"],
 )
 @pytest.mark.usefixtures("cancelled")
 def test_no_pixels_are_converted_for_nobody(work: Callable[[], object]) -> None:

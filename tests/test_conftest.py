@@ -11,6 +11,10 @@ import pytest
 @pytest.mark.slow
 def test_slow(): pass
 
+@pytest.mark.mostly_slow("plain")
+@pytest.mark.parametrize("case", ["plain", "other"])
+def test_cases(case): pass
+
 def test_quick(): pass
 """
 
@@ -18,12 +22,12 @@ def test_quick(): pass
 @pytest.mark.parametrize(
     ("arguments", "passed"),
     [
-        ([], 1),
-        (["."], 1),
-        (["--all"], 2),
-        (["-m", "slow"], 1),
-        (["-m", "not slow"], 1),
-        (["test_it.py"], 2),
+        ([], 2),
+        (["."], 2),
+        (["--all"], 4),
+        (["-m", "slow"], 2),
+        (["-m", "not slow"], 2),
+        (["test_it.py"], 4),
         (["test_it.py::test_slow"], 1),
     ],
 )
@@ -32,11 +36,11 @@ def test_slow_tests_need_to_be_selected(
 ) -> None:
     """Slow tests run only if an option, their file or their id selects them."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makeini("[pytest]\nmarkers = slow: takes long")
+    pytester.makeini("[pytest]\nmarkers =\n  slow: takes long\n  mostly_slow: except some cases")
     pytester.makeconftest(Path(conftest.__file__).read_text())
     pytester.makepyfile(test_it=SUITE)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
-    deselected = 0 if "::" in "".join(arguments) else 2 - passed
+    deselected = 0 if "::" in "".join(arguments) else 4 - passed
     result.assert_outcomes(passed=passed, deselected=deselected)
 
 

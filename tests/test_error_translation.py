@@ -13,7 +13,7 @@ from langchain_image_variation.engines.loading import make_engine
 from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import EngineError, ImageVariationError, OutputError
 from langchain_image_variation.files.file_system import FileSystem
-from langchain_image_variation.images.pixels import decode, decode_result
+from langchain_image_variation.images.pixels import decode_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png
@@ -83,7 +83,7 @@ WORK: dict[str, Callable[[], object]] = {
     "corrupt PNG": lambda: load_source(corrupt_png()),
     "corrupt GIF": lambda: load_source(b"GIF89a, cut off"),
     "corrupt JPEG": lambda: load_source(b"\xff\xd8\xff\xd9"),
-    "corrupt pixels": lambda: decode(SquarePNG(JUNK)),
+    "corrupt pixels": lambda: decode_png(SquarePNG(JUNK)),
     "corrupt result": lambda: decode_result(b"not an image"),
     "storage": _read_failing_storage,
     "engine": lambda: make_engine("failing", FailingEngine, {}),
@@ -94,6 +94,7 @@ class Held:
     """Something that a frame holds, such as an image."""
 
 
+@pytest.mark.mostly_slow("corrupt PNG", "storage")
 @pytest.mark.parametrize("name", WORK)
 def test_a_translated_error_keeps_nothing_alive(name: str) -> None:
     """The contents of its traceback's frames are freed with it, without the garbage collector."""

@@ -61,6 +61,11 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
             assert value.__doc__, exported_name
 
 
+@pytest.mark.mostly_slow(
+    "import langchain_image_variation-pydantic httpx numpy PIL langchain_core tqdm",
+    "import langchain_image_variation.cli-httpx numpy langchain_core langsmith",
+    "import pytest_image_variation-pydantic httpx numpy PIL langchain_core",
+)
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
@@ -91,6 +96,7 @@ def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> Non
     assert completed.stdout == "[]\n", completed.stderr
 
 
+@pytest.mark.slow
 def test_import_star_needs_no_extra() -> None:
     """`import *` imports the names that do not need an extra."""
     extras = "langchain", "llama_index", "starlette", "uvicorn", "fsspec", "pytest"

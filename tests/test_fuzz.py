@@ -23,7 +23,7 @@ from PIL import Image
 
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.exceptions import ImageVariationError, SourceError
-from langchain_image_variation.images.pixels import decode, flatten_on_white
+from langchain_image_variation.images.pixels import decode_png, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from langchain_image_variation.source.read import ImageSource
@@ -241,7 +241,7 @@ def record_events() -> Iterator[list[Event]]:
 def hook() -> Iterator[Counter[str]]:
     """Install the audit hook after all lazy imports, and print the number of inputs at the end."""
     for data in (*VALID, *OTHER_FORMATS):
-        decode(load_source(data).png)
+        decode_png(load_source(data).png)
     sys.addaudithook(_audit)
     counts: Counter[str] = Counter()
     yield counts
@@ -254,6 +254,7 @@ _SETTINGS = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_any_image_is_loaded_or_refused(hook: Counter[str], cases: int) -> None:
     """Any image raises at most our own errors, and others see the same pixels as we do."""
@@ -273,7 +274,7 @@ def check_image(hook: Counter[str], data: bytes, form: str, fit: Fit) -> None:
         try:
             png = load_source(source, fit=fit).png
             assert {name for name, _ in split_chunks(png.data)} <= PIXELS
-            pixels = decode(png).convert("RGBA").tobytes()
+            pixels = decode_png(png).convert("RGBA").tobytes()
             if png.bit_depth < 16:
                 # Other programs see the same pixels, even those that alpha hides.
                 pillow_image = Image.open(io.BytesIO(png.data)).convert("RGBA")
@@ -341,6 +342,7 @@ _PATHS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [30, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_any_path_is_under_the_root_or_refused(
     hook: Counter[str], folder: ImageFolder, cases: int

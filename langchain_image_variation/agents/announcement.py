@@ -8,15 +8,24 @@ from langchain_image_variation.agents.conversation import ResultImage
 __all__ = ["announce_results", "parse_announcement"]
 
 _ANNOUNCEMENT = re.compile(
-    r"Made \d+ variations? of .*?, \d+x\d+ pixels: (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. "
-    r"They are saved in .*? as <name>\.png;",
+    r"Made \d+ variations? of .*?, \d+x\d+ pixels:(?:"
+    r" (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. Saved in .*? as <name>\.png\.|"
+    r"\n(?P<lines>(?:[\w.-]+: [^\n]+\n)+)The user can open)",
     re.DOTALL,
 )
-_MAX_LENGTH = 4_000
-"""The maximum number of characters to search for an announcement."""
+_MAX_LENGTH = 16_000
+"""The maximum number of characters to search for an announcement. One with ten URLs of 1,000
+characters is shorter."""
 
 
-def announce_results(handles: Sequence[str], *, label: str, size: str, location: str) -> str:
+def announce_results(
+    handles: Sequence[str],
+    *,
+    label: str,
+    size: str,
+    location: str,
+    urls: Sequence[str] | None = None,
+) -> str:
     """Return the sentence that tells a model about new images.
 
     Args:
@@ -24,12 +33,16 @@ def announce_results(handles: Sequence[str], *, label: str, size: str, location:
         label: What the original image is called.
         size: The size of each image, such as "256x256".
         location: Where they are saved.
+        urls: The URL of each image, if users can open them.
     """
-    count = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
-    return (
-        f"Made {count} of {label}, {size} pixels: {', '.join(handles)}. They are saved in "
-        f"{location} as <name>.png; pass a name as image to vary it again."
-    )
+    variations = "1 variation" if len(handles) == 1 else f"{len(handles)} variations"
+    text = f"Made {variations} of {label}, {size} pixels:"
+    if urls is None:
+        text += f" {', '.join(handles)}. Saved in {location} as <name>.png."
+    else:
+        lines = [f"{handle}: {url}" for handle, url in zip(handles, urls, strict=True)]
+        text = "\n".join([text, *lines, "The user can open each address."])
+    return f"{text} Pass a name as image to vary it again."
 
 
 def parse_announcement(text: str) -> list[ResultImage]:
@@ -40,5 +53,8 @@ def parse_announcement(text: str) -> list[ResultImage]:
     match = _ANNOUNCEMENT.match(text[:_MAX_LENGTH])
     if match is None:
         return []
-    handles = match["handles"].split(", ")
+    if match["lines"] is None:
+        handles = match["handles"].split(", ")
+    else:
+        handles = [line.partition(": ")[0] for line in match["lines"].splitlines()]
     return [ResultImage(handle, f"{handle}.png", None) for handle in handles]

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
-from langchain_image_variation.exceptions import excerpt
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = [
     "TOOL_DESCRIPTION",
     "TOOL_NAME",
     "ImageVariationArguments",
     "bounded_arguments",
+    "check_n",
     "explain_errors",
 ]
 
@@ -20,8 +21,11 @@ TOOL_NAME = "image_variation"
 
 TOOL_DESCRIPTION = (
     "Make variations of an image: new images that look like it, with small or large changes. "
-    "It takes no prompt and cannot draw anything else. Returns the names of the new images. "
-    "Pass one of these names as image to vary that image again."
+    "It takes no prompt and cannot draw anything else. Returns the name of each new image."
+)
+
+_LARGEST_SIZE = (
+    "The largest width x height of each variation in pixels. Each has the shape of the image."
 )
 
 _MAX_EXPLAINED = 4
@@ -39,12 +43,12 @@ class ImageVariationArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str = Field(
-        description="The image to vary: 'latest' (the newest image in this conversation), "
-        "a name such as 'img_7c1e09ab', a name that an earlier call returned, or a file path such "
-        "as 'photo.jpg'. Never a URL or base64."
+        description="The image to vary: 'latest' (the newest image in this conversation), the name "
+        "of an image, such as 'img_7c1e09ab' or 'cat-d7a252c5-1', or a file path, such as "
+        "'photo.jpg'. Never a URL or base64. Any other value returns a list of the images."
     )
     n: Annotated[int, _null_means(1)] = Field(
-        default=1, ge=1, le=MAX_N, description="How many variations to make."
+        default=1, ge=1, le=MAX_N, description=f"How many variations to make, from 1 to {MAX_N}."
     )
     size: Annotated[Size, _null_means("1024x1024")] = Field(
         default="1024x1024", description="Width x height of each variation in pixels."
@@ -56,6 +60,7 @@ def bounded_arguments(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
+    keeps_shape: bool = False,
     name: str = TOOL_NAME,
     description: str = TOOL_DESCRIPTION,
 ) -> type[BaseModel]:
@@ -64,20 +69,25 @@ def bounded_arguments(
     Args:
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
+        keeps_shape: Whether variations have the shape of their source instead of being square.
         name: The name of the tool.
         description: The description of the tool.
     """
     original_fields = ImageVariationArguments.model_fields
     fields: dict[str, Any] = {"image": (str, original_fields["image"])}
-    n = original_fields["n"]
-    fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n.description))
+    choice = f"from 1 to {max_n}" if max_n > 1 else "always 1"
+    n_description = f"How many variations to make, {choice}."
+    fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n_description))
     if with_size:
-        fields["size"] = (original_fields["size"].annotation, original_fields["size"])
+        size = original_fields["size"]
+        if keeps_shape:
+            size = Field(default=size.default, description=_LARGEST_SIZE)
+        fields["size"] = (Size, size)
     return create_model(name, __doc__=description, **fields)
 
 
 _RULES = {
-    "image": "must be a string: 'latest', a name returned earlier, or a relative path",
+    "image": "must be a string: 'latest', the name of an image, or a relative path",
     "size": f"must be one of {', '.join(SIZES)}",
     "model": "must be a string",
     "response_format": "must be 'url' or 'b64_json'",
@@ -85,7 +95,21 @@ _RULES = {
 }
 
 
-def explain_errors(errors: list[Any], *, max_n: int = MAX_N) -> str:
+def check_n(n: int, max_n: int) -> None:
+    """Check the number of variations that a model asks for.
+
+    Args:
+        n: The number of variations, at most `MAX_N`.
+        max_n: The maximum that the settings allow.
+
+    Raises:
+        InvalidRequestError: If it is more than `max_n`.
+    """
+    if n > max_n:
+        raise InvalidRequestError(_correction([f"n {_n_rule(max_n)}, got {n}"]), param="n")
+
+
+def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = True) -> str:
     """Return text that helps a model to correct its arguments.
 
     No long value is repeated: it may be a whole image in base64.
@@ -93,15 +117,35 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N) -> str:
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
         max_n: The maximum number of variations per call.
+        with_size: Whether the model chooses the size.
     """
-    rules = {**_RULES, "n": f"must be a whole number from 1 to {max_n}"}
-    explanations = []
+    rules = {**_RULES, "n": _n_rule(max_n)}
+    choices = ["image", "n", "size"] if with_size else ["image", "n"]
+    if not with_size:
+        del rules["size"]
+    explanations, unknown_names = [], []
     for error in errors[:_MAX_EXPLAINED]:
-        name = str(error["loc"][0]) if error["loc"] else "arguments"
+        name = str(error["loc"][0]) if error["loc"] else ""
         if error["type"] == "extra_forbidden" or name not in rules:
-            explanations.append(f"{excerpt(name)} is not an argument")
+            unknown_names.append(excerpt(name))
         elif error["type"] == "missing":
             explanations.append(f"{name} is missing; it {rules[name]}")
         else:
             explanations.append(f"{name} {rules[name]}, got {excerpt(error.get('input'))}")
+    if unknown_names:
+        verb = "is not an argument" if len(unknown_names) == 1 else "are not arguments"
+        explanations.append(f"{_list(unknown_names)} {verb}; the arguments are {_list(choices)}")
+    return _correction(explanations)
+
+
+def _n_rule(max_n: int) -> str:
+    return f"must be a whole number from 1 to {max_n}" if max_n > 1 else "must be 1"
+
+
+def _correction(explanations: list[str]) -> str:
     return f"Correct these arguments and call again: {'; '.join(explanations)}."
+
+
+def _list(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

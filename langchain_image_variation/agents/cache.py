@@ -40,7 +40,7 @@ from langchain_image_variation.contract import MAX_N, CreateImageVariationReques
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.inset import Inset
-from langchain_image_variation.images.pixels import decode, pixel_sha256
+from langchain_image_variation.images.pixels import decode_png, pixel_sha256
 from langchain_image_variation.output import PlacedImage
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -131,7 +131,7 @@ class ResultCache:
         key = digest(
             version=_VERSION,
             engine=self._fingerprint,
-            image=pixel_sha256(decode(request.image)),
+            image=pixel_sha256(decode_png(request.image)),
             inset=None if inset is None else repr(inset),
             model=request.model,
             n=request.n,

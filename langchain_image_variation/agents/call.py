@@ -15,12 +15,13 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
 from langchain_image_variation.agents.handles import ReachableImages
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.usage import usage_metadata
@@ -33,6 +34,7 @@ from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
+from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
@@ -67,9 +69,15 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `engine` is a class, or if `cache` is on and the engine has no
-            fingerprint.
+        InvalidRequestError: If `engine` is a class, if `cache` is on and the engine has no
+            fingerprint, or if `storage_options` are set and `output_dir` is a folder.
     """
+    if settings.storage_options and not is_url(settings.output_dir):
+        raise InvalidRequestError(
+            "storage_options are for the file system of a URL, but output_dir is a folder. Set "
+            "output_dir to a URL, or leave storage_options out.",
+            param="storage_options",
+        )
     results, engine = open_results(settings, None), engines.get(settings.engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
@@ -211,14 +219,17 @@ def _prepare(
 ) -> _Call:
     max_calls = settings.max_calls
     if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
+        calls = "its only call" if max_calls == 1 else f"all of its {max_calls} calls"
         raise RateLimitError(
-            f"This conversation has used all of its {max_calls} calls to this tool. Use the images "
-            "that it already has."
+            f"This conversation has used {calls} to this tool. Do not call it again; use the "
+            "images that it already has."
         )
+    check_n(arguments.n, settings.max_n)
     results = open_results(settings, conversation)
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation, open_uploads(settings, results))
-    label, source = images.load(arguments.image, fit=settings.fit, urls=settings.urls)
+    name = _image_name(arguments.image, settings, results)
+    label, source = images.load(name, fit=settings.fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
         source = replace(source, png=flatten_on_white(source.png))
@@ -227,7 +238,7 @@ def _prepare(
     request = CreateImageVariationRequest(
         **{
             "image": source.png,
-            "n": min(arguments.n, settings.max_n),
+            "n": arguments.n,
             "size": settings.fixed_size or arguments.size,
             "response_format": "b64_json",
             **{name: value for name, value in fields.items() if value is not None},
@@ -247,6 +258,14 @@ def _prepare(
     )
 
 
+def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
+    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    if settings.public_url is None:
+        return image
+    path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
+    return image if path is None else f"{results.path_prefix}{path}"
+
+
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
     """Return the cache, or None if it is off or the engine has no fingerprint."""
     if not settings.cache:
@@ -264,7 +283,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response.created)
     engine = call.settings.engine
-    images = [
+    images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
             "path": path,
@@ -277,6 +296,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         }
         for path, image in saved_images
     ]
+    if (public_url := call.settings.public_url) is not None:
+        prefix = call.results.path_prefix
+        for item in images:
+            item["url"] = result_url(public_url, item["path"].removeprefix(prefix))
     artifact: dict[str, Any] = {"images": images}
     usage = usage_metadata(response)
     if usage is not None:
@@ -291,19 +314,17 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
 
 def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
     """Return the text for the model."""
-    max_n = call.settings.max_n
     sentences = [
         announce_results(
             [image["handle"] for image in images],
             label=call.label,
             size=f"{images[0]['width']}x{images[0]['height']}",
             location=call.results.location,
+            urls=None if call.settings.public_url is None else [image["url"] for image in images],
         )
     ]
     if is_cached:
-        sentences.append("These are the results of an earlier call with the same arguments.")
-    if call.arguments.n > max_n:
-        sentences.append(f"This tool makes at most {max_n} variations per call.")
+        sentences.append("The same call was made before, with the same result.")
     if call.source.note:
         sentences.append(call.source.note)
     return " ".join(sentences)

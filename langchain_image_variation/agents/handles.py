@@ -106,7 +106,7 @@ class ReachableImages:
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
-        return " ".join(self._choices()) or "No images are available yet."
+        return " ".join(self._choices()) or "Ask the user for an image."
 
     def _choices(self) -> Iterator[str]:
         if in_conversation := self._conversation.choices():

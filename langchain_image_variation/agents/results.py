@@ -62,6 +62,11 @@ class Results(ABC):
 
     @property
     @abstractmethod
+    def path_prefix(self) -> str:
+        """What the paths of all results begin with: what leads to `output_dir`."""
+
+    @property
+    @abstractmethod
     def all_results_folder(self) -> PurePath | None:
         """The folder of all scopes, relative to `image_folder`, or None if it is out of reach."""
 
@@ -193,6 +198,11 @@ class ResultFolder(Results):
     def location(self) -> str:
         """Where results are saved, relative to the folder of images."""
         return f"{self._scope_dir.as_posix()}/"
+
+    @property
+    def path_prefix(self) -> str:
+        """The folder of all scopes: paths are relative to the folder of images."""
+        return f"{self._output_dir.as_posix()}/"
 
     @property
     def all_results_folder(self) -> PurePath:

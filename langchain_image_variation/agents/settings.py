@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from langchain_image_variation.agents.public_url import check_public_url
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
@@ -42,7 +43,8 @@ class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
     Raises:
-        InvalidRequestError: If `urls` does not list any hosts.
+        InvalidRequestError: If `urls` does not list any hosts, or if `public_url` is neither a URL
+            nor an absolute path; see `check_public_url`.
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
@@ -59,6 +61,12 @@ class ToolSettings(BaseModel):
     else, and let nobody else write to it."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Options for the file system of a URL, such as keys; see fsspec. They are never shown."""
+    public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
+    """What the URLs of results start with, if you serve `output_dir` to the users of the agent: an
+    http or https URL without a user name, query or fragment, such as
+    "https://files.example.com/variations", or an absolute path, such as "/mnt/images". The text for
+    the model and the artifact then contain the whole URL of each result. The model may also pass
+    such a URL as image."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The maximum number of variations per call."""
     max_calls: int | None = Field(default=None, ge=1)

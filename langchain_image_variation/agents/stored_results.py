@@ -84,6 +84,11 @@ class ResultStorage(Results):
         return f"{self._scope} in {storage}" if self._scope else storage
 
     @property
+    def path_prefix(self) -> str:
+        """Nothing: paths are relative to the URL."""
+        return ""
+
+    @property
     def all_results_folder(self) -> PurePath | None:
         """The folder of all scopes, if it is a local one."""
         return None if self._local_folder is None else Path(self._local_folder or "/").resolve()

@@ -88,7 +88,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
       (the name under which it is installed, or else the name of its class), and `created` in
-      seconds since 1970.
+      seconds since 1970. With `public_url`, it also has `url`.
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
 
@@ -124,8 +124,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
     def _check(self) -> Self:
         check_settings(self, self._engines)
         if self.handle_validation_error is _explain:
-            # Name the limit of this tool.
-            self.handle_validation_error = partial(_explain, max_n=self.max_n)
+            # Name the limit and the arguments of this tool.
+            self.handle_validation_error = partial(
+                _explain, max_n=self.max_n, with_size=self.fixed_size is None
+            )
         return self
 
     @property
@@ -138,6 +140,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             description=self.description,
             max_n=self.max_n,
             with_size=self.fixed_size is None,
+            keeps_shape=self.fit == "keep",
         )
 
     # LangChain calls these with the validated fields of `ImageVariationInput`.
@@ -254,5 +257,7 @@ async def _event_listener_async(
         task.cancel()
 
 
-def _explain(error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N) -> str:
-    return explain_errors(error.errors(), max_n=max_n)
+def _explain(
+    error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N, with_size: bool = True
+) -> str:
+    return explain_errors(error.errors(), max_n=max_n, with_size=with_size)

@@ -170,14 +170,20 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         metadata = override or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
-        schema = bounded_arguments(max_n=self.max_n, with_size=self.fixed_size is None)
+        schema = bounded_arguments(
+            max_n=self.max_n,
+            with_size=self.fixed_size is None,
+            keeps_shape=self.fit == "keep",
+        )
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
         try:
             return ImageVariationArguments.model_validate(arguments)
         except ValidationError as error:
-            raise InvalidRequestError(explain_errors(error.errors(), max_n=self.max_n)) from None
+            with_size = self.fixed_size is None
+            text = explain_errors(error.errors(), max_n=self.max_n, with_size=with_size)
+            raise InvalidRequestError(text) from None
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)

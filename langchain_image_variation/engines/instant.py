@@ -7,7 +7,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.traits import check_model
-from langchain_image_variation.images.pixels import decode, pixel_sha256
+from langchain_image_variation.images.pixels import decode_png, pixel_sha256
 from langchain_image_variation.images.png import chunks
 from langchain_image_variation.numbers import check_whole_number
 
@@ -52,7 +52,7 @@ class InstantEngine:
             ModelNotFoundError: If the model is neither "dall-e-2" nor "instant".
         """
         check_model(request.model, MODELS)
-        digest = bytes.fromhex(pixel_sha256(decode(request.image)))
+        digest = bytes.fromhex(pixel_sha256(decode_png(request.image)))
         indexes = range(self.seed, self.seed + request.n)
         pngs = [_flat_png(request.side, _color(digest, index)) for index in indexes]
         return ImagesResponse.from_pngs(pngs, response_format=request.response_format)

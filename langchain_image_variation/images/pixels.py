@@ -44,9 +44,9 @@ from langchain_image_variation.images.work_limits import (
 
 __all__ = [
     "as_png",
-    "decode",
+    "decode_png",
     "decode_result",
-    "encode",
+    "encode_png",
     "flatten",
     "flatten_on_white",
     "open_image",
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def decode(png: SquarePNG) -> Image.Image:
+def decode_png(png: SquarePNG) -> Image.Image:
     """Return the pixels of an image in a plain mode, `png.side` pixels wide and high.
 
     Raises:
@@ -162,7 +162,7 @@ def flatten_on_white(png: SquarePNG) -> SquarePNG:
     """
     names = {name.encode() for name in png.chunk_names}
     if png.color_type in (4, 6) or names & {b"cHRM", b"eXIf", b"gAMA", b"iCCP", b"tRNS"}:
-        return SquarePNG(encode(flatten(decode(png))))
+        return SquarePNG(encode_png(flatten(decode_png(png))))
     bare = strip_metadata(png.data)
     return png if len(bare) == len(png.data) else SquarePNG(bare)
 
@@ -220,10 +220,10 @@ def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Ima
         image = image.resize(size, Image.Resampling.LANCZOS)
     elif data.startswith(SIGNATURE):
         return data, image
-    return encode(image), image
+    return encode_png(image), image
 
 
-def encode(image: Image.Image, *, compress_level: int = 6) -> bytes:
+def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
     """Return an image as the bytes of a PNG file without metadata.
 
     Args:
@@ -251,7 +251,7 @@ def pixel_sha256(image: Image.Image) -> str:
         hashlib.sha256(head + numpy.asarray(image).tobytes()).hexdigest()
 
     Args:
-        image: An image in a plain mode, from `decode` or `decode_result`. These apply color
+        image: An image in a plain mode, from `decode_png` or `decode_result`. These apply color
             information and orientation, resolve palettes, and reduce 16-bit samples to 8 bits.
     """
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())

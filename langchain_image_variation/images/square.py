@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 from langchain_image_variation.images.inset import Inset, choose_margin, scaled_size
 from langchain_image_variation.images.normalize import normalize, whiten_hidden_colors
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
-from langchain_image_variation.images.pixels import encode
+from langchain_image_variation.images.pixels import encode_png
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG
 from langchain_image_variation.images.strips import strips
 
@@ -109,11 +109,11 @@ def _encode_within_limit(image: Image.Image, original_side: int) -> tuple[Square
         # A smaller image has more bytes per pixel, so this takes a few steps.
         side = max(safe_side, min(fitting_side, side * 97 // 100))
         scaled_image = _scale_down(image, side)
-    data = encode(scaled_image)
+    data = encode_png(scaled_image)
     if len(data) >= MAX_PNG_BYTES:
         # No known zlib compresses this badly.
         side = safe_side
-        data = encode(_scale_down(image, side))
+        data = encode_png(_scale_down(image, side))
     step = f"scaled {original_side}x{original_side} down to {side}x{side}"
     return SquarePNG(data), step if side < original_side else ""
 

@@ -27,7 +27,12 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.inset import Inset
-from langchain_image_variation.images.pixels import decode_result, encode, open_image, pixel_sha256
+from langchain_image_variation.images.pixels import (
+    decode_result,
+    encode_png,
+    open_image,
+    pixel_sha256,
+)
 from langchain_image_variation.output.file_format import FileFormat, FormatName
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
 from langchain_image_variation.source import Source
@@ -130,7 +135,7 @@ def _cut_image_back(image: Variation, inset: Inset) -> Variation:
         return image
     cut_image = image.model_copy()
     # Stronger compression would take longer than the engine.
-    cut_image.set_png(encode(pixels, compress_level=1))
+    cut_image.set_png(encode_png(pixels, compress_level=1))
     if cut_image.url is not None:
         cut_image.use_data_url()
     return cut_image

@@ -10,7 +10,12 @@ from PIL import Image
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.files.atomic import place_file
-from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.pixels import (
+    decode_png,
+    decode_result,
+    encode_png,
+    pixel_sha256,
+)
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import make_output_dir, place_pixels
 from langchain_image_variation.output.file_format import FileFormat, FormatName
@@ -103,7 +108,7 @@ class ContactSheet:
         return folder / file
 
     def _repr_png_(self) -> bytes:
-        return encode(self.image)
+        return encode_png(self.image)
 
 
 def _decode_scaled(
@@ -111,9 +116,9 @@ def _decode_scaled(
 ) -> list[Image.Image]:
     """Return the source and its variations, in order, each with a longer side of `tile` pixels."""
     if isinstance(source, SquarePNG):
-        original = decode(source)
+        original = decode_png(source)
     else:
-        original = decode(source.png)
+        original = decode_png(source.png)
         if source.inset is not None:
             original = source.inset.cut_out(original)
     # Results may be much larger than a tile, so only one of them is in memory at a time.

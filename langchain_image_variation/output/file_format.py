@@ -8,7 +8,7 @@ from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.images.formats import recognize_supported
-from langchain_image_variation.images.pixels import as_png, decode_result, encode, flatten
+from langchain_image_variation.images.pixels import as_png, decode_result, encode_png, flatten
 from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["DEFAULT_QUALITY", "FORMATS", "FileFormat", "FormatName"]
@@ -84,7 +84,7 @@ class FileFormat:
         JPEG has no transparency, so the image is put on white.
         """
         if self.name == "png":
-            return encode(image)
+            return encode_png(image)
         buffer = io.BytesIO()
         image = flatten(image) if self.name == "jpeg" else image
         image.save(buffer, self.name.upper(), quality=self.quality or DEFAULT_QUALITY)

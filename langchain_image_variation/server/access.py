@@ -184,12 +184,15 @@ def _url_host(public_url: str) -> str:
         host = f"[{name}]" if ":" in name else name
         if parts.port not in (None, _PORTS.get(parts.scheme)):
             host += f":{parts.port}"
-        if parts.scheme in _PORTS and not parts.query and _parse_host(host) is not None:
+        is_plain = "@" not in parts.netloc and "?" not in public_url and "#" not in public_url
+        if parts.scheme in _PORTS and is_plain and _parse_host(host) is not None:
             return host
     except ValueError:
         pass
     raise InvalidRequestError(
-        "public_url must be a URL such as https://example.org/images.", param="public_url"
+        "public_url must be a URL such as https://example.org/images, without a user name, a query "
+        "or a fragment.",
+        param="public_url",
     )
 
 

@@ -112,8 +112,9 @@ class Connection(H11Protocol):
     def _refuse(self, error: InvalidRequestError) -> None:
         """Answer a request that does not reach the app, and close the connection.
 
-        Before that, further data is dropped for a while without being parsed. If the connection
-        were closed at once, it would be reset, and the client could lose the answer.
+        The sending side is closed at once, for clients that read to the end. Further data is
+        dropped for a while without being parsed. If the receiving side were closed too, the
+        connection would be reset, and the client could lose the answer.
         """
         self._is_refused = True
         # An answer that has been started is not interrupted.
@@ -128,6 +129,7 @@ class Connection(H11Protocol):
             response = h11.Response(status_code=error.status_code, headers=headers, reason=reason)
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
+            self.transport.write_eof()
         if self.cycle is not None:
             # For the app, the client is gone.
             self.cycle.disconnected = True

@@ -119,8 +119,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"image": "img_7"}, "There is no image 'img_7' here. In this conversation: img_"),
     ({"image": "latest", "n": 50}, "n must be a whole number from 1 to 10, got 50."),
     ({"image": "latest", "n": "a few"}, "n must be a whole number from 1 to 10, got 'a few'."),
-    ({"image": "latest", "size": "2048x2048"}, "size must be one of 256x256, 512x512, 1024x1024"),
-    ({"image": {"name": "latest"}}, "image must be a string: 'latest', a name"),
+    (
+        {"image": "latest", "size": "2048x2048"},
+        "'size' is not an argument; the arguments are image",
+    ),
+    ({"image": {"name": "latest"}}, "image must be a string: 'latest', the name of an image, or"),
     ({"img": "latest"}, "image is missing; it must be a string"),
     ({"image": DATA_URL}, "There is no image 'data:image/png;base6"),
     ({"image": ENCODED}, "There is no image 'iVBORw0KGgo"),
@@ -142,6 +145,17 @@ async def test_the_model_recovers_from_every_mistake(root: Path) -> None:
     assert right.status == "success"
 
 
+def test_without_any_image_the_model_asks_for_one(tmp_path: Path) -> None:
+    """If there is no image at all, the answer says to ask the user for one."""
+    tool = ImageVariationTool(root_dir=tmp_path, engine="instant")
+    agent = create_agent(scripted(asks(image="latest")), [tool])
+    (message,) = answers(agent.invoke({"messages": [HumanMessage("Vary it.")]}))
+    assert message.text.endswith(
+        "no image in the messages of this conversation. Ask the user for an image."
+    )
+    assert tool.invoke("cat.png") == "There is no image 'cat.png' here. Ask the user for an image."
+
+
 def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
     """An agent replaces a runtime from the model, and without an agent the call is refused."""
     forged_runtime = {"state": {"messages": []}, "tool_call_id": "call_1"}
@@ -150,7 +164,7 @@ def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:
     (message,) = answers(agent.invoke(question(BLOCKS["v1"])))
     assert message.text.startswith(f"Made 1 variation of {name_of(PHOTO)}")
     direct_answer = tool.invoke(asks(image="latest", runtime=forged_runtime).tool_calls[0])
-    assert "'runtime' is not an argument." in direct_answer.text
+    assert "'runtime' is not an argument;" in direct_answer.text
 
 
 @pytest.mark.parametrize("kind", ["create_agent", "StateGraph"])

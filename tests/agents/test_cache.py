@@ -20,7 +20,7 @@ from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Usage
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
-from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.images.pixels import decode_png, encode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -43,7 +43,7 @@ class RandomEngine:
         side = request.side
         seeds = [secrets.randbits(32) for _ in range(request.n)]
         colors = [tuple(seed.to_bytes(4)) for seed in seeds]
-        pngs = [encode(Image.new("RGBA", (side, side), (*c[:3], c[3] | 8))) for c in colors]
+        pngs = [encode_png(Image.new("RGBA", (side, side), (*c[:3], c[3] | 8))) for c in colors]
         answer = ImagesResponse.from_pngs(
             pngs, response_format=request.response_format, seeds=seeds
         )
@@ -104,7 +104,7 @@ async def test_an_equal_call_returns_the_same_images(
     assert second.artifact == {"images": first.artifact["images"], "cached": True}
     assert first.artifact["usage_metadata"]["total_tokens"] == 7
     assert second.artifact["images"][0]["created"] == 1_700_000_000
-    sentence = " These are the results of an earlier call with the same arguments."
+    sentence = " The same call was made before, with the same result."
     assert first.content.replace("vary it again.", f"vary it again.{sentence}") == second.content
 
 
@@ -112,7 +112,7 @@ def test_compression_does_not_matter(root: Path) -> None:
     """A file with the same pixels makes an equal call, and one with other pixels does not."""
     engine = RandomEngine()
     messages = []
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)
         messages.append(make_tool(root, engine).invoke(call(image="dog.png")))
     assert len(engine.requests) == 1
@@ -154,7 +154,7 @@ def test_the_shape_of_the_image_matters(root: Path) -> None:
     """Two images that are equal once padded get separate results, each cut correctly."""
     shapes = {"wide": (90, 30), "less wide": (90, 60), "square": (90, 90)}
     for name, shape in shapes.items():
-        (root / f"{name}.png").write_bytes(encode(Image.new("RGB", shape, "teal")))
+        (root / f"{name}.png").write_bytes(encode_png(Image.new("RGB", shape, "teal")))
     engine = RandomEngine()
     pixels = set()
     for fit in ("keep", "pad"):

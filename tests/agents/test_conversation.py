@@ -102,13 +102,15 @@ _HANDLES = st.lists(st.from_regex(r"\w[\w.-]{0,40}-[0-9a-f]{8}-[0-9]", fullmatch
     _HANDLES,
     st.text(max_size=40),
     st.sampled_from(["my results/", "t-1/ in s3 storage"]),
+    st.none() | st.sampled_from(["https://files.example.com/", "/my files: a, b/", "C:\\images\\"]),
     st.text(),
 )
 def test_an_announcement_can_be_parsed(
-    handles: list[str], label: str, location: str, next_text: str
+    handles: list[str], label: str, location: str, public_url: str | None, next_text: str
 ) -> None:
     """An announcement is parsed whatever its label, its location and the text after it."""
-    text = announce_results(handles, label=label, size="256x256", location=location)
+    urls = None if public_url is None else [f"{public_url}{handle}.png" for handle in handles]
+    text = announce_results(handles, label=label, size="256x256", location=location, urls=urls)
     images = parse_announcement(f"{text} {next_text}")
     assert [image.handle for image in images] == handles
     assert [image.path for image in images] == [f"{handle}.png" for handle in handles]
@@ -118,5 +120,10 @@ def test_an_announcement_can_be_parsed(
 def test_a_quoted_announcement_is_not_parsed() -> None:
     """Only a text that starts with a complete announcement is parsed."""
     text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
-    for other in ("", f"I {text}", text[:80], text.replace("a-0123abcd-1", "../a")):
-        assert parse_announcement(other) == []
+    with_url = announce_results(
+        ["a-0123abcd-1"], label="a", size="256x256", location="x/", urls=["/x/a-0123abcd-1.png"]
+    )
+    for original in (text, with_url):
+        assert len(parse_announcement(original)) == 1
+        for other in ("", f"I {original}", original[:70], original.replace("a-0123abcd", "../a")):
+            assert parse_announcement(other) == []

@@ -382,9 +382,9 @@ def test_the_schema_shows_the_limits(root: Path) -> None:
     assert "10" not in tool.description
     refused = tool.invoke(call(image="cat.jpg", n=20))
     assert refused.text.endswith("n must be a whole number from 1 to 4, got 20.")
-    # A model that exceeds the limit in spite of the schema gets as many as allowed, and a hint.
-    message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
-    assert "This tool makes at most 4 variations per call." in message.content
+    assert properties["n"]["description"] == "How many variations to make, from 1 to 4."
+    # A model may name a size in spite of the schema.
+    message = tool.invoke(call(image="cat.jpg", n=4, size="1024x1024"))
     assert [image["width"] for image in message.artifact["images"]] == [256] * 4
 
 
@@ -393,4 +393,5 @@ def test_parallel_calls_each_count(root: Path) -> None:
     tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=1)
     name = name_of(ONE)
     talk = Talk(tool, None, upload(ONE), asks({"image": name}, {"image": name}))
-    assert talk.vary(name).status == "error"
+    answer = talk.vary(name)
+    assert (answer.status, "has used its only call to this tool" in answer.text) == ("error", True)

@@ -74,7 +74,7 @@ def handle(index: int = 0) -> Any:
     """Return a turn that varies an image named in the last answer of the tool."""
 
     def turn(messages: Sequence[ChatMessage]) -> ChatMessage:
-        names = str(messages[-1].content).partition("pixels: ")[2].partition(". They")[0]
+        names = str(messages[-1].content).partition("pixels: ")[2].partition(". Saved")[0]
         return asks(image=names.split(", ")[index])(messages)
 
     return turn
@@ -84,7 +84,7 @@ def reasons_on_handle(index: int) -> Any:
     """Return a turn in the text format of ReAct that varies an image of the last answer."""
 
     def turn(messages: Sequence[ChatMessage]) -> ChatMessage:
-        names = str(messages[-1].content).partition("pixels: ")[2].partition(". They")[0]
+        names = str(messages[-1].content).partition("pixels: ")[2].partition(". Saved")[0]
         return reasons(image=names.split(", ")[index])(messages)
 
     return turn

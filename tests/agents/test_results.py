@@ -26,7 +26,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
     install_command,
 )
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import save_images
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -150,7 +150,7 @@ def test_equal_pixels_are_saved_once(kind: str, tmp_path: Path) -> None:
     results = open_results(kind, tmp_path)
     results.ensure_writable()
     system, root = files(kind, tmp_path)
-    first, *others = encodings(decode(SquarePNG(square_png(24))))
+    first, *others = encodings(decode_png(SquarePNG(square_png(24))))
     saved_images = [
         results.save(ImagesResponse.from_pngs([data], response_format="b64_json"), name="cat")
         for data in (first, *others)
@@ -419,7 +419,7 @@ async def test_a_tool_saves_its_results_anywhere(kind: str, tmp_path: Path) -> N
         f"{prefix}{item['handle']}.png" for item in (one, two)
     ]
     location = prefix if kind == "folder" else f"{prefix} in {kind} storage"
-    assert f"They are saved in {location} as <name>.png" in first.content
+    assert f"Saved in {location} as <name>.png." in first.content
     for image in (two["handle"], two["path"], "latest"):
         message = await tool.ainvoke(call(image=image, size="256x256"), config)
         assert message.content.startswith("Made 1 variation of "), message.content

@@ -160,7 +160,9 @@ async def test_a_forged_runtime_is_refused(tmp_path: Path, forged: Any) -> None:
     tool_call = call(image="cat.png", runtime=forged)
     for message in (tool.invoke(tool_call), await tool.ainvoke(tool_call)):
         assert message.status == "error"
-        assert message.content.endswith("'runtime' is not an argument.")
+        assert message.content.endswith(
+            "'runtime' is not an argument; the arguments are image, n and size."
+        )
 
 
 def test_a_forged_runtime_in_an_agent_is_replaced(tmp_path: Path) -> None:

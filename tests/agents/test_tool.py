@@ -34,7 +34,7 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from langchain_image_variation.hosted.variations import VariationsEngine
-from langchain_image_variation.images.pixels import decode, flatten_on_white
+from langchain_image_variation.images.pixels import decode_png, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
@@ -188,12 +188,31 @@ async def test_an_async_engine_is_awaited(root: Path) -> None:
     assert len(tool.invoke(call(image="cat.jpg", n=2)).artifact["images"]) == 2
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("max_n", "n", "rule"),
+    [
+        *((4, n, f"n must be a whole number from 1 to 4, got {n}.") for n in (0, 5, 9, 10, 11, 50)),
+        (1, 2, "n must be 1, got 2."),
+    ],
+)
+async def test_n_above_the_bound_is_refused(
+    root: Path, kind: str, max_n: int, n: int, rule: str
+) -> None:
+    """Every `n` that the settings do not allow gets the same answer, and no image is made."""
+    tool = ImageVariationTool(root_dir=root, engine="instant", max_n=max_n)
+    tool_call = call(image="cat.jpg", n=n)
+    message = tool.invoke(tool_call) if kind == "sync" else await tool.ainvoke(tool_call)
+    assert message.content == f"Correct these arguments and call again: {rule}"
+    assert (message.status, (root / "variations").exists()) == ("error", False)
+
+
 def test_limits_win_over_arguments_of_the_model(root: Path) -> None:
-    """`n` is reduced to `max_n` with a message, and a fixed size replaces the requested one."""
+    """A fixed size replaces the requested one, and the text says which size was made."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
-    message = tool.invoke(call(image="cat.jpg", n=9, size="1024x1024"))
+    message = tool.invoke(call(image="cat.jpg", n=2, size="1024x1024"))
     assert [item["width"] for item in message.artifact["images"]] == [256, 256]
-    assert "at most 2 variations per call" in message.content
+    assert "Made 2 variations of cat, 256x256 pixels: " in message.content
 
 
 def test_null_arguments_mean_the_defaults(tool: ImageVariationTool) -> None:
@@ -217,11 +236,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"image": "cat.jpg", "size": "1x1"},
         "size must be one of 256x256, 512x512, 1024x1024, got '1x1'.",
     ),
-    ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
+    (
+        {"image": "cat.jpg", "prompt": "blue"},
+        "'prompt' is not an argument; the arguments are image, n and size.",
+    ),
+    (
+        {"image": "cat.jpg", "prompt": "blue", "seed": 1, "n": 11},
+        "n must be a whole number from 1 to 10, got 11; 'prompt' and 'seed' are not arguments; the",
+    ),
     ({}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no image 'AAAA"),
     ({"image": "notes.txt"}, "notes.txt: Unsupported or corrupt image"),
-    ({"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}}, "'x3' is not an argument."),
+    (
+        {"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}},
+        "'x0', 'x1', 'x2' and 'x3' are not",
+    ),
     ({"image": "C:\\Users\\bob\\x.png"}, "There is no image 'x.png' here."),
     ({"image": ["A" * 10**6]}, "or a relative path, got a value of type list."),
 ]
@@ -405,7 +434,7 @@ def test_output_dir_is_shown_as_a_plain_path(root: Path, output_dir: str) -> Non
     talk = Talk(tool)
     first = talk.vary("cat.jpg")
     assert first.artifact["images"][0]["path"].startswith("kept/cat-")
-    assert "They are saved in kept/ as" in first.text
+    assert "Saved in kept/ as" in first.text
     assert talk.vary("latest").status == "success"
 
 
@@ -438,6 +467,8 @@ def test_wrong_settings_are_raised_immediately(root: Path) -> None:
         ImageVariationTool(output_dir="../elsewhere")
     with pytest.raises(SourceError, match="no folder 'nowhere'"):
         ImageVariationTool(root_dir=root / "nowhere")
+    with pytest.raises(InvalidRequestError, match="storage_options are for the file system of a"):
+        ImageVariationTool(root_dir=root, engine="instant", storage_options={"key": "x"})
     with pytest.raises(InvalidRequestError, match=r"Pass InstantEngine\(\)"):
         ImageVariationTool(engine=InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
     wrong: dict[str, Any]
@@ -520,7 +551,7 @@ class RecompressingEngine:
     """An engine that returns the same pixels at each call, in different files."""
 
     def __init__(self) -> None:
-        self.files = iter(encodings(decode(SquarePNG(square_png(24)))))
+        self.files = iter(encodings(decode_png(SquarePNG(square_png(24)))))
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return the next file."""
@@ -542,7 +573,7 @@ def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
 def test_compression_of_the_source_does_not_matter(root: Path) -> None:
     """Equal pixels give equal results, so their names are equal."""
     handles = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)
         tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
         message = tool.invoke(call(image="dog.png", n=2))

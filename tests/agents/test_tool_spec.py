@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.scripted import call
@@ -145,9 +145,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),
     ({"image": "cat.jpg", "n": "many"}, "n must be a whole number from 1 to 10, got 'many'."),
     ({"image": "cat.jpg", "size": "1x1"}, "size must be one of 256x256, 512x512, 1024x1024, got"),
-    ({"image": "cat.jpg", "prompt": "blue"}, "'prompt' is not an argument."),
-    ({"image": "cat.jpg", "model": "gpt-9"}, "'model' is not an argument."),
-    ({"image": "cat.jpg", "ctx": {"store": {}}}, "'ctx' is not an argument."),
+    (
+        {"image": "cat.jpg", "prompt": "blue"},
+        "'prompt' is not an argument; the arguments are image, n and size.",
+    ),
+    ({"image": "cat.jpg", "model": "gpt-9"}, "'model' is not an argument; the arguments are"),
+    ({"image": "cat.jpg", "ctx": {"store": {}}}, "'ctx' is not an argument; the arguments are"),
     ({"input": "cat.jpg"}, "image is missing; it must be a string"),
     ({"n": 2}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no image 'AAAA"),
@@ -165,6 +168,39 @@ async def test_a_mistake_gets_an_error_message(
         assert text in output.content
         assert len(output.content) < 400
         assert len(output.model_dump_json()) < 600
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("n", [0, 5, 10, 11])
+async def test_n_above_the_bound_is_refused(root: Path, kind: str, n: int) -> None:
+    """Every `n` that the settings do not allow gets the same answer, and no image is made."""
+    tool = make_tool(root_dir=root, max_n=4)
+    output = tool.call(image="cat.jpg", n=n) if kind == "sync" else await tool.acall("cat.jpg", n=n)
+    rule = f"n must be a whole number from 1 to 4, got {n}."
+    assert output.content == f"Correct these arguments and call again: {rule}"
+    assert (output.is_error, (root / "variations").exists()) == (True, False)
+
+
+def test_the_size_of_kept_shapes_is_a_maximum(root: Path) -> None:
+    """With fit="keep", both tools say that the size is the largest one, not that of each image."""
+    settings: Any = {"root_dir": root, "engine": "instant", "fit": "keep"}
+    for function in (
+        make_tool(**settings).metadata.to_openai_tool()["function"],
+        convert_to_openai_tool(ImageVariationTool(**settings))["function"],
+    ):
+        size = function["parameters"]["properties"]["size"]
+        assert size["description"].startswith("The largest width x height of each variation")
+        assert size["enum"] == ["256x256", "512x512", "1024x1024"]
+
+
+def test_a_fixed_size_is_never_an_argument(root: Path) -> None:
+    """With a fixed size, no text offers a size, and a wrong one is not an argument."""
+    spec_tool = make_tool(root_dir=root, fixed_size="256x256")
+    tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+    wrong_arguments = {"image": "cat.jpg", "size": "2048x2048"}
+    rule = "'size' is not an argument; the arguments are image and n."
+    assert spec_tool.call(**wrong_arguments).content.endswith(f"again: {rule}")
+    assert tool.invoke(call(**wrong_arguments)).content.endswith(f"again: {rule}")
 
 
 async def test_an_engine_failure_drops_its_text(root: Path) -> None:
@@ -244,7 +280,7 @@ def test_images_are_saved_as_the_output_says(tool: FunctionTool, root: Path) -> 
 def test_compression_of_the_source_does_not_matter(tool: FunctionTool, root: Path) -> None:
     """Equal pixels give equal results, so their names are equal."""
     handles = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         (root / "dog.png").write_bytes(data)
         output = tool.call(image="dog.png", n=2, size="256x256")
         handles.add(tuple(image["handle"] for image in output.raw_output["images"]))

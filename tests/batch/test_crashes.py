@@ -98,6 +98,7 @@ def test_random_kills_lose_nothing(
     assert not temporary_files()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "engine"),
     [

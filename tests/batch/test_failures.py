@@ -116,6 +116,7 @@ def test_failed_list_is_true_after_each_run(photos: Path) -> None:
     assert not Path("out/failed.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_failed_list_of_processes(photos: Path) -> None:
     """Worker processes report failed sources in the same way as concurrent calls."""
     (photos / "0.png").write_text("not an image")

@@ -207,6 +207,7 @@ def test_column_of_paths_may_have_another_name() -> None:
     assert list_rows("list.csv", column="output_path") == [{"path": "a.png"}]
 
 
+@pytest.mark.slow
 def test_large_manifest_needs_little_memory() -> None:
     """A manifest of 100,000 lines is read one line at a time."""
     Path("list.csv").write_text("path\n" + "".join(f"{n:07}.png\n" for n in range(100_000)))

@@ -100,6 +100,7 @@ def test_bad_images_are_rows_and_exit_code_3(
     assert [row["error"] for row in read_manifest()] == [None] * 3
 
 
+@pytest.mark.slow
 def test_jpeg_with_hundreds_of_scans_is_a_row(photos: Path) -> None:
     """A JPEG with hundreds of scans becomes a row and is never decoded."""
     (photos / "scans.jpg").write_bytes(with_scans(300))
@@ -309,6 +310,7 @@ def test_workers_that_cannot_start_end_the_run(
     )
 
 
+@pytest.mark.slow
 def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run with another --fit in the same folder reuses nothing and replaces nothing."""
     (photos / "wide.png").write_bytes(non_square_png())
@@ -383,6 +385,7 @@ def test_quiet_prints_files_and_failures(photos: Path, capsys: pytest.CaptureFix
     assert "photos/empty.png: The source is empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_terminal_shows_progress() -> None:
     """On a terminal, a bar shows the rate and the remaining time."""
     terminal, child_side = pty.openpty()

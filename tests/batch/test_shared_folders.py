@@ -71,6 +71,7 @@ def run_as(user: str, *arguments: str, umask: str) -> "subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_group_can_continue_a_batch(shared: Path) -> None:
     """Users of one group continue each other's batch if their umask lets the group write."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
@@ -84,6 +85,7 @@ def test_group_can_continue_a_batch(shared: Path) -> None:
     assert owners == {int(FIRST_USER), int(SECOND_USER)}
 
 
+@pytest.mark.slow
 def test_other_umask_is_a_clear_error(shared: Path) -> None:
     """If the first user's umask does not let others write, the second user's error says so."""
     os.chown(shared, int(FIRST_USER), int(GROUP))
@@ -105,6 +107,7 @@ def test_other_umask_is_a_clear_error(shared: Path) -> None:
     assert "cannot be locked: Permission denied. Check its permissions" in result.stderr
 
 
+@pytest.mark.slow
 def test_sticky_folder_keeps_files_of_others(shared: Path) -> None:
     """In a folder with the sticky bit, another user's temporary file does not stop a run."""
     shared.chmod(0o1777)
@@ -160,6 +163,7 @@ def test_lock_of_a_removed_file_is_not_taken() -> None:
             assert Path(".batch/lock").exists()
 
 
+@pytest.mark.mostly_slow("refused")
 @pytest.mark.parametrize("engine", ["refused", "lacking", "logged"])
 def test_failed_start_leaves_nothing(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails before its first source leaves no files. A later one does no damage."""
@@ -178,6 +182,7 @@ def test_failed_start_leaves_nothing(engine: str, monkeypatch: pytest.MonkeyPatc
         assert not ledger.is_empty()
 
 
+@pytest.mark.slow
 def test_failed_start_at_a_url_leaves_nothing(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +211,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("home", "script"),
     [(None, _NO_FOLDERS), ("/proc", _NO_FOLDERS), ("/nowhere", _JUMPING_CLOCK)],
@@ -230,6 +236,7 @@ def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
     assert len(output_images()) == 10
 
 
+@pytest.mark.mostly_slow("tmp")
 @pytest.mark.parametrize("script", [_NO_FOLDERS, _JUMPING_CLOCK], ids=["tmp", "clock"])
 def test_one_image_needs_no_home_tmp_or_clock(script: str) -> None:
     """`create` needs no home folder, temporary folder or steady clock either."""

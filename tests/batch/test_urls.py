@@ -69,6 +69,7 @@ def operations(kind: str) -> list[str]:
     return [line.partition(" ")[2] for line in lines if line.startswith(f"{kind} ")]
 
 
+@pytest.mark.slow
 def test_run_with_urls_equals_run_with_folders(photos: Path) -> None:
     """A run with URLs makes the same images and rows as with folders."""
     shutil.copytree(photos, shelf_path("shelf://kept/photos"))
@@ -312,6 +313,7 @@ def test_unreadable_source_url_is_a_row() -> None:
     assert "hunter2" not in Path(local_copy(), "manifest.jsonl").read_text()
 
 
+@pytest.mark.mostly_slow("write")
 @pytest.mark.parametrize("operation", ["read", "write", "list"])
 def test_failing_storage_ends_the_run(
     operation: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -420,6 +422,7 @@ def test_deleted_lease_is_lost() -> None:
     assert shelf_path(f"{OUT}/.batch/lease").read_bytes() == b"another 0"
 
 
+@pytest.mark.slow
 def test_run_works_on_an_unusual_server(photos: Path) -> None:
     """No connection is shared, and missing files and failing renames are recognized.
 
@@ -459,6 +462,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="The system cannot fork.")
 def test_used_batch_works_after_a_fork() -> None:
     """A forked process opens the file system again, since it cannot share a connection."""

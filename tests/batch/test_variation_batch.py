@@ -22,7 +22,7 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
 )
-from langchain_image_variation.images.pixels import decode, decode_result, pixel_sha256
+from langchain_image_variation.images.pixels import decode_png, decode_result, pixel_sha256
 from pytest_image_variation.samples import corrupt_png, non_square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import limit_file_size
@@ -93,12 +93,14 @@ def test_content_determines_seeds_and_names(photos: Path) -> None:
 
 def test_source_compression_changes_no_pixel(photos: Path) -> None:
     """With the same seed, only names and hashes depend on the encoding of the source."""
-    files = encodings(decode(SquarePNG((photos / "0.png").read_bytes())))
+    files = encodings(decode_png(SquarePNG((photos / "0.png").read_bytes())))
     for index, data in enumerate(files):
         (photos / f"{index}.png").write_bytes(data)
     paths = [f"photos/{index}.png" for index in range(len(files))]
     out = batch(engine="instant", n=1)({"path": paths, "seed": [7] * len(files)})
-    images = [decode(SquarePNG((Path("out") / path).read_bytes())) for path in out["output_path"]]
+    images = [
+        decode_png(SquarePNG((Path("out") / path).read_bytes())) for path in out["output_path"]
+    ]
     assert len({pixel_sha256(image) for image in images}) == 1
     assert len(set(out["output_path"])) == len(set(out["source_sha256"])) == len(files)
 
@@ -123,6 +125,7 @@ def test_raising_n_adds_images(engine: str) -> None:
         assert (len(count_made_images()), set(count_made_images().values())) == (5, {1})
 
 
+@pytest.mark.mostly_slow("truncated", "corrupt")
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other size", "other shape", "corrupt"])
 def test_damaged_image_is_made_again(damage: str) -> None:
     """Of all images, only a damaged one is made again, identical to the original."""
@@ -171,6 +174,7 @@ def test_other_settings_make_other_files() -> None:
     )
 
 
+@pytest.mark.mostly_slow("local")
 @pytest.mark.parametrize("engine", ["logged", "local"])
 def test_keep_writes_images_of_the_source_shape(photos: Path, engine: str) -> None:
     """Each image has the shape of its source, and only missing or damaged ones are made again."""

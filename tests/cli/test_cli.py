@@ -12,7 +12,7 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.images.pixels import decode, decode_result, pixel_sha256
+from langchain_image_variation.images.pixels import decode_png, decode_result, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import corrupt_png, square_png
@@ -45,7 +45,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
     """Two files of one photo that differ in compression give variations with the same names."""
     outputs = set()
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         Path("photo.png").write_bytes(data)
         arguments = ["--size", "256x256", "--engine", "instant"]
         assert main(["create", "photo.png", *arguments]) == 0
@@ -308,6 +308,7 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
     assert len(os.listdir("variations")) == 2
 
 
+@pytest.mark.slow
 def test_a_full_output_device_is_one_line() -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
@@ -323,6 +324,7 @@ def test_a_full_output_device_is_one_line() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_shows_every_name() -> None:
     """A character that the terminal cannot show is escaped and does not end the program."""
     arguments_for_files = ["photo.jpg", "--engine", "instant", "--output-dir", "\u00f6"]
@@ -377,6 +379,7 @@ def test_a_process_without_warnings_or_traceback() -> None:
     assert failed_run.stderr == "image-variation: There is no file 'none.png'; check the path.\n"
 
 
+@pytest.mark.slow
 def test_a_reader_may_stop_early() -> None:
     """If standard output is closed while we write, the program ends quietly."""
     command = [sys.executable, "-m", "langchain_image_variation", "create", "photo.jpg"]
@@ -424,6 +427,7 @@ runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=Tru
 """The program, which waits when it starts to import a module."""
 
 
+@pytest.mark.mostly_slow("exceptions")
 @pytest.mark.parametrize("module", ["exceptions", "images.png", "images.pixels"])
 def test_an_interrupt_during_imports_is_quiet(module: str) -> None:
     """Ctrl-C while the program is still importing shows no traceback."""

@@ -82,6 +82,7 @@ def test_other_shells_can_parse_their_script(shell: str) -> None:
     subprocess.run([shell, "-n", "script"], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_no_other_command_imports_the_completion() -> None:
     """Only `completion` imports the package that writes the scripts."""
     code = (

@@ -93,6 +93,7 @@ def test_the_error_of_one_image_names_it(
         assert (err.count("\n"), "secret" in err) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_text_is_shown_once(other_photo: Path) -> None:
     """The error about a file whose name is not UTF-8 has that name once."""
     completed = run("create", os.fsdecode(b"caf\xe9.jpg"), str(other_photo), *SMALL, "--quiet")
@@ -207,9 +208,14 @@ def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "Standard input is empty; pass an image file."),
         (b"text", "standard input: Unsupported or corrupt image."),
-        (b"%PDF-1.7", "Standard input is a PDF document, which is not supported."),
+        pytest.param(
+            *(b"", "Standard input is empty; pass an image file."), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *(b"%PDF-1.7", "Standard input is a PDF document, which is not supported."),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_bad_stream_is_named(data: bytes, message: str) -> None:
@@ -220,6 +226,7 @@ def test_a_bad_stream_is_named(data: bytes, message: str) -> None:
         assert completed.stderr.decode().startswith(f"image-variation: {message}")
 
 
+@pytest.mark.slow
 def test_closed_standard_input_is_one_line() -> None:
     """If standard input is closed, reading an image from it is an error without a traceback."""
     completed = subprocess.run(
@@ -319,6 +326,7 @@ def viewer(folder: Path) -> dict[str, str]:
     return {"BROWSER": f"{program} %s"}
 
 
+@pytest.mark.mostly_slow("options0-1")
 @pytest.mark.parametrize(
     ("options", "count"), [([], 1), (["--no-sheet"], 3), (["--no-sheet", "-n", "1"], 1)]
 )
@@ -332,6 +340,7 @@ def test_results_are_opened(tmp_path: Path, options: list[str], count: int) -> N
     assert (tmp_path / "opened").read_text().splitlines() == urls
 
 
+@pytest.mark.slow
 def test_a_machine_without_display_opens_nothing() -> None:
     """Without a display or viewer, --open prints a note and is not an error."""
     headless = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
@@ -340,6 +349,7 @@ def test_a_machine_without_display_opens_nothing() -> None:
     assert completed.stderr.endswith(b"this machine has no display or image viewer.\n")
 
 
+@pytest.mark.mostly_slow(r"C-caf\xe9.jpg")
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", "caf\u00e9 \u732b.jpg".encode(), b"a\nb.jpg"])
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_any_file_name_works_in_any_locale(name: bytes, locale: str) -> None:

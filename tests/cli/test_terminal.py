@@ -36,6 +36,7 @@ def test_a_progress_bar_is_seen_and_disappears() -> None:
     assert end == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [0, 1, 20, 300])
 def test_the_bar_is_seen_in_every_width(columns: int) -> None:
     """A terminal of any width shows the bar, even one that does not report its width."""
@@ -69,6 +70,7 @@ def test_the_clock_goes_on_without_reports(tmp_path: Path, command: str, clock: 
     assert Path("go").exists()
 
 
+@pytest.mark.slow
 def test_several_images_share_one_bar() -> None:
     """The bar counts the images, and the files of each are printed above it."""
     Path("other.png").write_bytes(square_png())
@@ -83,6 +85,7 @@ def test_several_images_share_one_bar() -> None:
     assert not [line for line in lines if "%" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "term"), [("--quiet", "xterm"), ("--no-sheet", "dumb")])
 def test_there_is_no_bar_where_nobody_wants_one(option: str, term: str) -> None:
     """With --quiet, and on a terminal that cannot move its cursor, there is no bar."""
@@ -90,6 +93,7 @@ def test_there_is_no_bar_where_nobody_wants_one(option: str, term: str) -> None:
     assert (code, "%" in output) == (0, False)
 
 
+@pytest.mark.slow
 def test_a_quiet_batch_has_no_bar() -> None:
     """With --quiet, a batch shows only its files."""
     code, output = run_in_terminal(["batch", *CREATE[1:], "--engine", "instant", "-q", "--jsonl"])
@@ -98,6 +102,7 @@ def test_a_quiet_batch_has_no_bar() -> None:
     assert (code, manifests) == (0, "variations/manifest.jsonl\r\n")
 
 
+@pytest.mark.slow
 def test_there_is_no_bar_outside_a_terminal() -> None:
     """A log does not get a bar."""
     assert b"%" not in run(*CREATE).stderr
@@ -118,6 +123,7 @@ def test_a_terminal_gets_no_binary_data() -> None:
     assert "-o - > image.png" in output
 
 
+@pytest.mark.slow
 def test_a_terminal_is_not_read_as_an_image() -> None:
     """`-` does not wait for a person to type an image."""
     code, output = run_in_terminal(["create", "-", "-o", "-"], stdout=subprocess.DEVNULL)

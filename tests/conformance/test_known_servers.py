@@ -24,6 +24,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
         yield Copies(app)
 
 
+@pytest.mark.mostly_slow("DeepInfra")
 @pytest.mark.parametrize(
     "server_model", KNOWN_SERVERS, ids=[server_model.name for server_model in KNOWN_SERVERS]
 )

@@ -86,6 +86,7 @@ def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
     assert sentence in " ".join(PAGE.read_text().split())
 
 
+@pytest.mark.mostly_slow(*[mutation.name for mutation in MUTATIONS if not mutation.expiring][::3])
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
 def test_broken_copy_breaks_its_rule(
     copies: Copies, request: pytest.FixtureRequest, mutation: Mutation

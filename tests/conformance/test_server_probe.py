@@ -45,6 +45,7 @@ def violation_of(rule: str, server: Server) -> str:
     return caught.value.got
 
 
+@pytest.mark.slow
 def test_hanging_server_gets_one_request(run: Run) -> None:
     """If a server hangs, one test fails after the timeout, and the others do not wait again."""
     with raw_server(stall) as server:

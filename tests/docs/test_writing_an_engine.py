@@ -23,6 +23,7 @@ def test_the_complete_engine_is_short() -> None:
     assert len(titled_block("turn_engine.py").text.splitlines()) == 15
 
 
+@pytest.mark.mostly_slow("Turn")
 @pytest.mark.parametrize("name", ["Turn", "Slow"])
 def test_engines_on_the_page_follow_every_rule(
     run: Run, pytester: pytest.Pytester, name: str
@@ -37,6 +38,7 @@ def test_engines_on_the_page_follow_every_rule(
     assert run(suite).parseoutcomes() == {"passed": 26}
 
 
+@pytest.mark.slow
 def test_entry_point_gives_a_name(tmp_path: Path) -> None:
     """With the entry point of the page's `pyproject.toml`, `--engine turn` makes variations."""
     project = tomllib.loads(next(b.text for b in PAGE.blocks if b.language == "toml"))["project"]

@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG, chunks
 from pytest_image_variation.samples import corrupt_png, square_png
 from tests.images.compressed import encodings
@@ -61,7 +61,7 @@ def test_is_deterministic_and_depends_on_the_source() -> None:
 
 def test_compression_of_the_source_does_not_matter() -> None:
     """A source that must be converted first gives the same images on every machine."""
-    files = encodings(decode(SquarePNG(square_png(24))))
+    files = encodings(decode_png(SquarePNG(square_png(24))))
     assert {tuple(images(data)) for data in files} == {tuple(images(square_png(24)))}
 
 

@@ -62,6 +62,7 @@ def _disc(mode: str, side: int = 96) -> Image.Image:
     return Image.fromarray(np.concatenate([color, alpha], axis=2).astype(np.uint8)).convert(mode)
 
 
+@pytest.mark.mostly_slow("0.35-2-256x256")
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 @pytest.mark.parametrize(("strength", "n"), [(0.35, 2), (0.9, 1)])
 def test_returns_exactly_what_was_requested(size: str, strength: float, n: int) -> None:
@@ -87,6 +88,7 @@ def test_url_is_a_data_url() -> None:
     assert response.data[0].url.startswith("data:image/png;base64,")
 
 
+@pytest.mark.mostly_slow("0.35")
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_all_variations_differ(strength: float) -> None:
     """At every strength, source and variations are all different images."""
@@ -157,6 +159,7 @@ def test_keeps_the_channels_of_the_source(mode: str, strength: float) -> None:
         assert image.mode == {"1": "L", "P": "RGBA"}.get(mode, mode)
 
 
+@pytest.mark.mostly_slow("0.35")
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 def test_gray_in_color_channels_stays_gray(strength: float) -> None:
     """A gray image stored as RGB has no color in its variations."""
@@ -201,6 +204,7 @@ def test_one_color_stays_that_color(side: int, strength: float) -> None:
     assert (_pixels(data) == (10, 20, 30)).all()
 
 
+@pytest.mark.mostly_slow("0.35")
 @pytest.mark.parametrize("strength", [0.0, 0.35, 1.0])
 def test_transparent_stays_transparent(strength: float) -> None:
     """An image without a visible pixel stays invisible."""
@@ -209,6 +213,7 @@ def test_transparent_stays_transparent(strength: float) -> None:
     assert (_pixels(data)[..., 3] == 0).all()
 
 
+@pytest.mark.mostly_slow("2-0.35")
 @pytest.mark.parametrize(("side", "strength"), [(2, 0.35), (3, 0.35), (16, 0.35), (2, 1.0)])
 def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
     """An image of a few pixels is enlarged and works like any other."""
@@ -218,6 +223,7 @@ def test_tiny_sources_are_enlarged(side: int, strength: float) -> None:
     assert _pixels(data).std() > 10
 
 
+@pytest.mark.mostly_slow("0.35")
 @pytest.mark.parametrize("strength", [0.35, 1.0])
 def test_sixteen_bit_sources_are_scaled(strength: float) -> None:
     """16-bit gray keeps its range instead of being cut off at 255."""

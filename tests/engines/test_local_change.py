@@ -84,6 +84,7 @@ def _fine(kind: str) -> Bytes:
     return image
 
 
+@pytest.mark.slow
 def test_every_level_is_reported() -> None:
     """While an image is made, the finished share is reported after each level and never falls."""
     shares: list[float] = []

@@ -44,6 +44,7 @@ def _zero_field(nodes: int = 256) -> pyramid.Floats:
     return np.zeros((2, nodes, nodes), dtype=np.float32)
 
 
+@pytest.mark.mostly_slow("256-1", "512-3")
 @pytest.mark.parametrize(
     ("side", "channels"), [*((256, channels) for channels in (1, 2, 3, 4)), (512, 3), (1024, 4)]
 )

@@ -11,6 +11,7 @@ CHECK = runpy.run_path(str(ROOT / "benchmarks" / "same_pixels.py"))
 PAGE = (ROOT / "docs" / "same-pixels.md").read_text("utf-8")
 
 
+@pytest.mark.mostly_slow("('photo', 256, 0.3, True, 7)", "('photo', 256, 0.7, True, 7)")
 @pytest.mark.parametrize("case", CHECK["CASES"][:6], ids=str)
 def test_pixels_match_the_docs(case: tuple[str, int, float, bool, int]) -> None:
     """On every machine, a variation has the pixels that the table promises."""

@@ -45,6 +45,7 @@ def test_the_last_failure_is_raised(call: Caller) -> None:
     assert len(requests) == 4
 
 
+@pytest.mark.mostly_slow("sync-error0", "asyncio-error1", "trio-error2")
 @pytest.mark.parametrize(
     "error", [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.ReadError("x")]
 )
@@ -66,6 +67,7 @@ def test_a_lost_answer_is_not_retried_by_default(call: Caller) -> None:
     assert len(requests) == 2
 
 
+@pytest.mark.mostly_slow("asyncio")
 def test_a_truncated_answer_counts_as_lost(call: Caller) -> None:
     """A success that breaks off counts as lost, because its images were made and billed."""
     cut_answer = ok(b'{"created": 1, "data": [{"b64_json": "')

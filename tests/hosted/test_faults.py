@@ -151,6 +151,12 @@ cut_off = pytest.mark.filterwarnings("ignore:.*was garbage collected before it h
 
 
 @cut_off
+@pytest.mark.mostly_slow(
+    *(
+        f"{('sync', 'asyncio', 'trio')[number % 3]}-{fault[0]}"
+        for number, fault in enumerate(FAULTS)
+    )
+)
 @pytest.mark.parametrize(
     ("reaction", "error_class", "message"),
     [fault[1:] for fault in FAULTS],
@@ -160,7 +166,7 @@ def test_each_fault_has_its_error(
     call: Caller, reaction: Reaction, error_class: type[ImageVariationError], message: str
 ) -> None:
     """No fault hangs, leaves anything open, or raises an error of httpx."""
-    for deadline in (0.3, 1, 3, 9):
+    for deadline in (0.15, 1, 3, 9):
         with raw_server(reaction) as server:
             with pytest.raises(ImageVariationError) as caught:
                 call(base_url=server.base_url, deadline=deadline, max_retries=0)
@@ -180,6 +186,7 @@ def test_a_deadline_limits_all_attempts(call: Caller) -> None:
         assert time.monotonic() - start < 4
 
 
+@pytest.mark.mostly_slow("sync")
 def test_a_timeout_limits_the_silence(call: Caller) -> None:
     """The timeout ends a call, with or without a deadline."""
     with raw_server(stall) as server, pytest.raises(EngineTimeoutError):
@@ -386,6 +393,7 @@ def test_a_slow_body_through_http_client_is_cut(call: Caller) -> None:
         call(lambda request: httpx.Response(200, stream=Endless(b"A", 0.02)), deadline=0.3)
 
 
+@pytest.mark.mostly_slow("trio")
 @cut_off
 def test_an_endless_body_is_cut_off(call: Caller) -> None:
     """The client stops at the limit of 256 MB and holds no more than that."""
@@ -433,6 +441,7 @@ def test_a_slow_resolver_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     release.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reaction", [trickle(GOOD), stall])
 def test_a_deadline_holds_behind_a_proxy(
     monkeypatch: pytest.MonkeyPatch, reaction: Reaction

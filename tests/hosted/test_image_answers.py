@@ -151,6 +151,7 @@ class BodyStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield piece
 
 
+@pytest.mark.mostly_slow("sync")
 def test_large_images_take_1_5_times_their_body(call: Caller) -> None:
     """Large images take at most 1.5 times the memory of their body, on arrival and when read."""
     body = success(10, PNG + bytes(1_500_000))

@@ -23,6 +23,7 @@ def parse(text: bytes, cuts: list[int]) -> object:
     return reader.content()
 
 
+@pytest.mark.slow
 @given(JSON, st.lists(st.integers(0, 10**6)), st.booleans())
 def test_json_is_read_like_the_standard_library(
     value: object, cuts: list[int], ascii: bool

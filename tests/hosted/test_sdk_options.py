@@ -202,8 +202,9 @@ def test_extra_body_comes_before_extra_fields() -> None:
 # Timeouts...
 
 
+@pytest.mark.mostly_slow("client-0.05-sync", "call-timeout1-async", "options-timeout2-sync")
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("timeout", [0.2, httpx.Timeout(0.2), openai.Timeout(0.2)])
+@pytest.mark.parametrize("timeout", [0.05, httpx.Timeout(0.05), openai.Timeout(0.05)])
 @pytest.mark.parametrize("scope", ["client", "call", "options"])
 def test_a_timeout_of_any_class_is_kept(kind: str, timeout: Any, scope: str) -> None:
     """A client, a call and a copy accept seconds, httpx's class and the SDK's own."""
@@ -218,13 +219,14 @@ def test_a_timeout_of_any_class_is_kept(kind: str, timeout: Any, scope: str) -> 
             _run(classes, kind, {"base_url": server.base_url, **settings}, use)
 
 
+@pytest.mark.mostly_slow("options-async")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("scope", ["call", "options"])
 def test_no_timeout_is_not_the_default(kind: str, scope: str) -> None:
     """A timeout of None removes the client's limit, and leaving it out keeps it."""
 
     def answer_slowly(connection: socket.socket) -> None:
-        time.sleep(0.6)
+        time.sleep(0.3)
         connection.sendall(response(200, success()))
 
     def call_without_limit(client: Any) -> Any:

@@ -562,6 +562,7 @@ def trickle_head(connection: ssl.SSLSocket) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.mostly_slow("sync-trickle_body", "async-trickle_head")
 @pytest.mark.parametrize("serve", [trickle_body, trickle_head])
 def test_a_server_that_trickles_is_cut_off(
     drive: Drive, start_server: Serve, serve: Callable[[ssl.SSLSocket], None]

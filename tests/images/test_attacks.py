@@ -55,10 +55,19 @@ OUTCOMES = {
     "jpeg: blocks of Photoshop": "with 65 segments of Photoshop's blocks; the limit is 64",
 }
 """The outcome of each attack. Attacks that cost no more than their pixels are left out."""
+LONG_ATTACKS = {
+    *("bmp: runs of 1 pixel", "tiff: a tile larger than the image", "png: 1 pixel wide"),
+}
 AS_PROMISED = {"webp: a canvas larger than its frame", "png: 16-bit RGBA", "jpeg: scans"}
 
 
-@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LONG_ATTACKS else ())
+        for name in OUTCOMES
+    ],
+)
 def test_attacks_are_refused_or_cost_nothing(name: str) -> None:
     """A file that repeats something costly is refused, or the repetition is skipped."""
     attack = ATTACKS[name]
@@ -148,6 +157,7 @@ def _saved(image: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.mostly_slow("RGB-raw", "L-tiff_lzw", "RGB-jpeg")
 @pytest.mark.parametrize(
     "compression",
     ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"],
@@ -196,6 +206,7 @@ def test_a_size_that_is_stated_twice_is_refused() -> None:
         load_source(bytes(data))
 
 
+@pytest.mark.slow
 def test_a_gif_of_five_thousand_frames_is_accepted() -> None:
     """The number of frames does not matter, because only the first is read."""
     frames = [Image.new("L", (20, 20), at % 256) for at in range(5000)]
@@ -205,6 +216,7 @@ def test_a_gif_of_five_thousand_frames_is_accepted() -> None:
     assert "took the first frame" in source.note
 
 
+@pytest.mark.mostly_slow("GIF")
 @pytest.mark.parametrize("format", ["GIF", "WEBP"])
 def test_noisy_animations_are_accepted(format: str) -> None:
     """Frames that fill many blocks are accepted."""
@@ -213,6 +225,7 @@ def test_noisy_animations_are_accepted(format: str) -> None:
     assert "took the first frame" in load_source(data).note
 
 
+@pytest.mark.mostly_slow("BMP")
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "GIF"])
 def test_panoramas_are_accepted(format: str) -> None:
     """An image of 20,000 x 2,000 pixels is accepted in every format that allows it."""

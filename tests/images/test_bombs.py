@@ -3,10 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 MEMORY = 48 * 2**20
 
 
+@pytest.mark.slow
 def test_no_bomb_takes_memory() -> None:
     """Files that would decompress to hundreds of MB are loaded or refused in a few dozen MB."""
     command = [sys.executable, "-W", "error", "-m", "tests.images.bombs"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.exceptions import ImageVariationError
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.images import corrupt, valid
@@ -26,6 +26,7 @@ def pixels(image: Image.Image) -> list[Pixel]:
     return list(zip(data[::4], data[1::4], data[2::4], data[3::4], strict=True))
 
 
+@pytest.mark.slow
 def test_every_valid_file_is_read_exactly() -> None:
     """Every valid file gives its exact pixels as a `SquarePNG` and by `load_source`."""
     failures, names = [], set()
@@ -34,7 +35,10 @@ def test_every_valid_file_is_read_exactly() -> None:
         data = sample.png()
         expected = [pixel for row in sample.visible_pixels() for pixel in row]
         source = load_source(data)
-        if pixels(decode(SquarePNG(data))) != expected or pixels(decode(source.png)) != expected:
+        if (
+            pixels(decode_png(SquarePNG(data))) != expected
+            or pixels(decode_png(source.png)) != expected
+        ):
             failures.append(name)
         assert {kind for kind, _ in split_chunks(source.png.data)} <= PIXELS
     assert failures == []
@@ -48,7 +52,7 @@ def test_every_oblong_file_is_cropped_exactly() -> None:
         side = min(sample.width, sample.height)
         left, top = (sample.width - side) // 2, (sample.height - side) // 2
         middle = [row[left : left + side] for row in sample.visible_pixels()[top : top + side]]
-        actual = pixels(decode(load_source(sample.png()).png))
+        actual = pixels(decode_png(load_source(sample.png()).png))
         if actual != [pixel for row in middle for pixel in row]:
             failures.append(name)
     assert failures == []
@@ -76,7 +80,7 @@ def test_what_every_viewer_opens_is_repaired() -> None:
         expected = [pixel for row in sample.visible_pixels() for pixel in row]
         for fit in ("crop", "pad"):
             source = load_source(data, fit=fit)
-            assert pixels(decode(source.png)) == expected, name
+            assert pixels(decode_png(source.png)) == expected, name
             assert re.search(r"left out bad chunks \(|added the missing end", source.note), name
             assert len(source.note) < 250
             # The repaired file is valid, so no other program has to repair it.
@@ -103,7 +107,7 @@ def test_libpng_shows_what_we_repair() -> None:
 
 
 def _decoded(data: bytes) -> object:
-    return decode(SquarePNG(data))
+    return decode_png(SquarePNG(data))
 
 
 def is_refused(read: Callable[[], object]) -> bool:

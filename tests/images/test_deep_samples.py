@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.images.normalize import normalize
-from langchain_image_variation.images.pixels import decode, decode_result
+from langchain_image_variation.images.pixels import decode_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from tests.images.encoder import (
@@ -66,6 +66,7 @@ def assert_rounded(pixels: Image.Image, expected: NDArray[np.floating]) -> None:
     assert np.abs(actual - expected).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.mostly_slow("0.1-8-0-L", "0.3-8-4-LA", "0.42-16-2-RGB", "0.6-16-6-RGBA")
 @TYPES
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -74,11 +75,12 @@ def test_gamma_is_exact_in_every_tone(color_type: int, mode: str, depth: int, ga
     sample = every_tone(color_type, depth)
     samples = np.array(sample.rows, np.float64) / (2**depth - 1)
     expected = 255 * srgb(samples ** (1 / gamma))
-    pixels = decode(load_source(sample.replace_fields(first=gama(gamma)).png()).png)
+    pixels = decode_png(load_source(sample.replace_fields(first=gama(gamma)).png()).png)
     assert pixels.mode == mode
     assert_rounded(pixels, expected)
 
 
+@pytest.mark.mostly_slow("-8-0-L", "-16-2-RGB", "-8-6-RGBA")
 @TYPES
 @DEPTHS
 @pytest.mark.parametrize("first", [b"", gama(1 / 2.2), chunk(b"sRGB", b"\0") + gama(1.0)])
@@ -89,7 +91,7 @@ def test_srgb_samples_are_only_rounded(
     sample = every_tone(color_type, depth)
     data = sample.replace_fields(first=first).png()
     expected = 255 * np.array(sample.rows, np.float64) / (2**depth - 1)
-    for pixels in (decode(SquarePNG(data)), decode_result(data)):
+    for pixels in (decode_png(SquarePNG(data)), decode_result(data)):
         assert pixels.mode == mode
         assert_rounded(pixels, expected)
 
@@ -102,7 +104,7 @@ def test_all_sixteen_bits_are_read(color_type: int, interlaced: bool) -> None:
         interlaced=interlaced, filters=(0, 1, 2, 3, 4), rows=_opaque(color_type)
     )
     expected = 255 * np.array(sample.rows, np.float64) / 65535
-    assert_rounded(decode(SquarePNG(sample.png())), expected)
+    assert_rounded(decode_png(SquarePNG(sample.png())), expected)
 
 
 def _opaque(color_type: int) -> list[list[tuple[int, ...]]]:
@@ -131,7 +133,7 @@ def test_only_the_exact_color_is_transparent(color_type: int, mode: str, first: 
     pixels = [clear, *others]
     rows = [pixels[y * 4 : y * 4 + 4] for y in range(4)]
     sample = SampleImage(color_type, 16, rows, trns=clear, first=first)
-    decoded = decode(load_source(sample.png()).png)
+    decoded = decode_png(load_source(sample.png()).png)
     assert decoded.mode == mode
     assert list(decoded.getchannel("A").tobytes()) == [0] + [255] * 15
 
@@ -144,10 +146,11 @@ def test_a_palette_and_short_samples_have_gamma_too(gamma: float) -> None:
         values = np.array(sample.rows, np.float64)[..., 0] / (2**depth - 1)
         if color_type == INDEXED:
             values = np.array(sample.palette, np.float64)[np.array(sample.rows)[..., 0]] / 255
-        pixels = decode(load_source(sample.replace_fields(first=gama(gamma)).png()).png)
+        pixels = decode_png(load_source(sample.replace_fields(first=gama(gamma)).png()).png)
         assert_rounded(pixels, 255 * srgb(values ** (1 / gamma)))
 
 
+@pytest.mark.mostly_slow("0.1-8", "0.6-16")
 @DEPTHS
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_other_primaries_are_converted_after_gamma(depth: int, gamma: float) -> None:
@@ -157,7 +160,7 @@ def test_other_primaries_are_converted_after_gamma(depth: int, gamma: float) -> 
     sample = every_tone(RGB, depth).replace_fields(first=gama(gamma) + chunk(b"cHRM", body))
     light = (np.array(sample.rows, np.float64) / (2**depth - 1)) ** (1 / gamma)
     expected = 255 * srgb(np.clip(light @ _to_srgb(points).T, 0, 1))
-    actual = np.asarray(decode(load_source(sample.png()).png))
+    actual = np.asarray(decode_png(load_source(sample.png()).png))
     assert np.abs(actual - expected).max() <= 2
 
 
@@ -179,10 +182,10 @@ def test_a_part_of_a_deep_image_is_the_same_part(depth: int) -> None:
     """Cropping before the conversion gives the same pixels as cropping after it."""
     sample = every_tone(RGB, depth).replace_fields(first=gama(1.0))
     rows = [row[:16] for row in sample.rows[:9]]
-    whole = decode(load_source(sample.replace_fields(rows=[row[:9] for row in rows]).png()).png)
+    whole = decode_png(load_source(sample.replace_fields(rows=[row[:9] for row in rows]).png()).png)
     wide = load_source(sample.replace_fields(rows=rows).png())
     middle = load_source(sample.replace_fields(rows=[row[3:12] for row in rows]).png())
-    assert decode(wide.png).tobytes() == decode(middle.png).tobytes() != whole.tobytes()
+    assert decode_png(wide.png).tobytes() == decode_png(middle.png).tobytes() != whole.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_a_profile_is_applied_to_rounded_samples() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG", icc_profile=srgb_profile(swap=True))
     iccp = buffer.getvalue()[33 : buffer.getvalue().index(b"IDAT") - 4]
-    pixels = decode(load_source(sample.replace_fields(first=iccp).png()).png)
+    pixels = decode_png(load_source(sample.replace_fields(first=iccp).png()).png)
     red, green, blue, alpha = pixels.getpixel((0, 0))  # type: ignore[misc]  # a tuple in RGBA
     assert (round(red / 9), round(green / 9), round(blue / 9), alpha) == (0, 14, 28, 255)
     assert pixels.getpixel((1, 0)) == (255, 255, 255, 0)

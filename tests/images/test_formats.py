@@ -17,7 +17,7 @@ from langchain_image_variation.images.formats import (
     recognize_unsupported,
 )
 from langchain_image_variation.images.normalize import normalize
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.source import load_source
 from tests.images.avif_heic import avif, heic
 from tests.images.profiles import srgb_profile
@@ -42,7 +42,7 @@ def exif(orientation: int) -> bytes:
 def assert_shows(data: bytes, expected: Image.Image, note: str = "") -> None:
     """Assert that a file is loaded as an image, apart from rounding of its colors."""
     source = load_source(data, fit="pad" if expected.width != expected.height else "crop")
-    pixels = decode(source.png)
+    pixels = decode_png(source.png)
     left, top = ((pixels.width - side) // 2 for side in expected.size)
     pixels = pixels.crop((left, top, left + expected.width, top + expected.height))
     assert ("A" in pixels.mode) == ("A" in expected.mode)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.images.pixels import decode, flatten_on_white
+from langchain_image_variation.images.pixels import decode_png, flatten_on_white
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import Fit, load_source
 from tests.calling import success
@@ -172,7 +172,7 @@ def test_transparency_hides_no_image(name: str) -> None:
     sample = HIDING[name]
     expected = [pixel for row in sample.visible_pixels() for pixel in row]
     png = load_source(sample.png()).png
-    loaded_image = decode(png).convert("RGBA")
+    loaded_image = decode_png(png).convert("RGBA")
     assert loaded_image.tobytes() == bytes(value for pixel in expected for value in pixel)
     assert expected[0] == (255, 255, 255, 0)
     # Other programs decode it without us.
@@ -183,7 +183,7 @@ def test_transparency_hides_no_image(name: str) -> None:
 def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
     """Each pixel without alpha is what a person sees on a white page."""
     sample = HIDING[name]
-    pixels = decode(flatten_on_white(SquarePNG(sample.png())))
+    pixels = decode_png(flatten_on_white(SquarePNG(sample.png())))
     assert pixels.mode in ("L", "RGB")
     for at, pixel in enumerate(pixel for row in sample.visible_pixels() for pixel in row):
         actual_color = pixels.convert("RGB").getpixel((at % 2, at // 2))
@@ -192,12 +192,13 @@ def test_a_sent_image_looks_as_on_a_white_page(name: str) -> None:
             assert abs(shown - (value * pixel[3] + 255 * (255 - pixel[3])) / 255) <= 1
 
 
+@pytest.mark.slow
 def test_nothing_hides_in_the_bars_of_padding() -> None:
     """In images with alpha, the bars of padding are white, and scaling uncovers nothing."""
     image = Image.new("LA", (4100, 40), (0, 0))
     image.paste((200, 255), (2000, 0, 2100, 40))
     source = load_source(image, fit="pad")
-    pixels = decode(source.png)
+    pixels = decode_png(source.png)
     assert source.note.endswith("to a square of 4096x4096.")
     assert pixels.getpixel((0, 0)) == (255, 0) == pixels.getpixel((9, 2048))
     assert pixels.getpixel((2048, 2048)) == (200, 255)
@@ -215,7 +216,7 @@ def test_gamma_is_applied_once(color_type: int, gamma: int) -> None:
     """Of two images in one file, the one that a browser shows is loaded, without its gAMA."""
     source = load_source(_with_gamma(gamma, color_type=color_type).png())
     assert "gAMA" not in source.png.chunk_names
-    pixels = decode(source.png).convert("L")
+    pixels = decode_png(source.png).convert("L")
     for at, sample in enumerate((64, 128, 192, 255)):
         linear = (sample / 255) ** (100_000 / gamma)
         shown = 255 * (
@@ -244,7 +245,7 @@ def test_an_srgb_gamma_changes_nothing(extra: bytes) -> None:
 def test_other_color_spaces_are_converted(extra: bytes) -> None:
     """A file that calls its blue red is read as a browser shows it."""
     sample = SampleImage(RGB, 8, [[(200, 100, 50)]], first=extra)
-    actual_pixel = decode(load_source(sample.png()).png).getpixel((0, 0))
+    actual_pixel = decode_png(load_source(sample.png()).png).getpixel((0, 0))
     assert isinstance(actual_pixel, tuple)
     assert all(abs(a - b) <= 9 for a, b in zip(actual_pixel, (50, 100, 200), strict=True))
 
@@ -261,7 +262,7 @@ def test_invalid_color_information_is_ignored(extra: bytes) -> None:
     """Zero gamma, impossible primaries and corrupt profiles change no pixel."""
     sample = random_image(RGB, 8)
     source = load_source(sample.replace_fields(first=extra).png())
-    assert decode(source.png).tobytes() == decode(SquarePNG(sample.png())).tobytes()
+    assert decode_png(source.png).tobytes() == decode_png(SquarePNG(sample.png())).tobytes()
     assert {name for name, _ in split_chunks(source.png.data)} <= PIXELS
 
 
@@ -303,7 +304,7 @@ def test_an_orientation_in_xmp_is_ignored(format: str) -> None:
     if format == "PNG":
         text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
         data = data[:33] + text + data[33:]
-    red, green, _ = decode(load_source(data).png).getpixel((8, 2)) or ()  # type: ignore[misc]  # a tuple in RGB
+    red, green, _ = decode_png(load_source(data).png).getpixel((8, 2)) or ()  # type: ignore[misc]  # a tuple in RGB
     assert red > 200 > 60 > green
 
 
@@ -313,6 +314,6 @@ def test_exif_in_a_png_is_applied_wherever_it_is(early: bool) -> None:
     turn = chunk(b"eXIf", exif(3))
     sample = random_image(RGB, 8)
     data = sample.replace_fields(**({"first": turn} if early else {"last": turn})).png()
-    upright = decode(SquarePNG(sample.png())).transpose(Image.Transpose.ROTATE_180)
-    assert decode(load_source(data).png).tobytes() == upright.tobytes()
-    assert decode(flatten_on_white(SquarePNG(data))).tobytes() == upright.tobytes()
+    upright = decode_png(SquarePNG(sample.png())).transpose(Image.Transpose.ROTATE_180)
+    assert decode_png(load_source(data).png).tobytes() == upright.tobytes()
+    assert decode_png(flatten_on_white(SquarePNG(data))).tobytes() == upright.tobytes()

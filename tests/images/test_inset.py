@@ -5,7 +5,7 @@ from PIL import Image, ImageChops
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse, Size
 from langchain_image_variation.images.inset import Inset, choose_margin
-from langchain_image_variation.images.pixels import decode, decode_result, encode
+from langchain_image_variation.images.pixels import decode_png, decode_result, encode_png
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.source import Source, load_source
 
@@ -19,9 +19,9 @@ class ResizingEngine:
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` copies of the source."""
         side = request.side
-        image = decode(request.image).resize((side, side), Image.Resampling.BILINEAR)
+        image = decode_png(request.image).resize((side, side), Image.Resampling.BILINEAR)
         return ImagesResponse.from_pngs(
-            [encode(image)] * request.n, response_format=request.response_format
+            [encode_png(image)] * request.n, response_format=request.response_format
         )
 
 
@@ -58,6 +58,7 @@ def test_no_pixel_is_shifted(width: int, height: int, size: Size, portion: float
     assert max(pixels.size) == int(size.partition("x")[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(size=SIZES, share=st.integers(1, 31), is_wide=st.booleans())
 def test_the_pixels_are_those_of_the_image(size: Size, share: int, is_wide: bool) -> None:
@@ -68,6 +69,7 @@ def test_the_pixels_are_those_of_the_image(size: Size, share: int, is_wide: bool
     assert vary(load_source(noise, fit="keep"), size).tobytes() == noise.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(width=st.integers(300, 700), height=st.integers(300, 700), size=SIZES)
 def test_a_smooth_image_looks_the_same(width: int, height: int, size: Size) -> None:
@@ -92,6 +94,7 @@ def test_photos_are_cut_between_pixels(shape: tuple[int, int]) -> None:
         assert abs(cut - round(cut)) <= 0.1
 
 
+@pytest.mark.mostly_slow("shape0-expected0", "shape1-expected1")
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [

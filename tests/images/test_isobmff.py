@@ -75,6 +75,7 @@ def heif(
     return brand + meta(start) + box(b"mdat", mdat)
 
 
+@pytest.mark.slow
 def test_the_pixels_of_real_files_are_counted() -> None:
     """An image counts once, with its transparency, its tiles and the first frame of a sequence."""
     assert read_structure(avif(ramp())).decoded_pixels == 64 * 48
@@ -89,6 +90,7 @@ def test_the_pixels_of_real_files_are_counted() -> None:
     assert tiled.largest_image_pixels == 1000 * 600
 
 
+@pytest.mark.mostly_slow("0-RGB", "1-L")
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("later", [0, 1])
 def test_the_size_in_av1_data_counts(mode: str, later: int) -> None:
@@ -232,6 +234,7 @@ _BOXES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from([AVIF, HEIC]), _BOXES)
 def test_any_boxes_are_counted_or_our_error(brand: bytes, boxes: bytes) -> None:
     """Boxes in any order, with any content, raise nothing but our own errors."""

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.pixels import (
+    decode_png,
+    decode_result,
+    encode_png,
+    pixel_sha256,
+)
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 from tests.images.compressed import Recompressed, encodings
@@ -29,7 +34,7 @@ def test_the_hash_is_as_documented(tmp_path: Path) -> None:
     for mode, samples in (("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)):
         image = Image.frombytes(mode, (8, 600), bytes(range(8, 248)) * (20 * samples))
         path = tmp_path / f"{mode}.png"
-        path.write_bytes(encode(image))
+        path.write_bytes(encode_png(image))
         with Image.open(path) as image_file:
             head = f"{image_file.mode} {image_file.width}x{image_file.height}\n".encode()
             documented_hash = hashlib.sha256(head + np.asarray(image_file).tobytes()).hexdigest()
@@ -46,7 +51,7 @@ def test_the_hash_is_the_same_in_every_release() -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_every_encoding_has_the_same_hash(mode: str) -> None:
     """Levels, strategies, filters, zlibs, interlacing and chunk sizes do not change the hash."""
-    image = decode(SquarePNG(square_png(24, mode)))
+    image = decode_png(SquarePNG(square_png(24, mode)))
     assert {digest(data) for data in encodings(image)} == {pixel_sha256(image)}
 
 
@@ -74,7 +79,7 @@ def test_metadata_and_palettes_do_not_count() -> None:
 
 def test_the_orientation_changes_the_hash() -> None:
     """The orientation changes the hash, because it changes what a person sees."""
-    image = decode(SquarePNG(square_png(24)))
+    image = decode_png(SquarePNG(square_png(24)))
     exif = Image.Exif()
     exif[0x0112] = 6
     rotated_file = io.BytesIO()
@@ -107,6 +112,7 @@ _WRITTEN = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _WRITTEN)
 def test_the_hash_depends_only_on_the_samples(
@@ -115,9 +121,10 @@ def test_the_hash_depends_only_on_the_samples(
     """The hash depends only on the samples, for every color type, bit depth and encoding."""
     other = Recompressed(**{**vars(sample), **written}).png()
     assert digest(other) == digest(sample.png())
-    assert pixel_sha256(decode(SquarePNG(other))) == digest(other)
+    assert pixel_sha256(decode_png(SquarePNG(other))) == digest(other)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(_DRAWN, _DRAWN)
 def test_different_images_have_different_hashes(one: SampleImage, other: SampleImage) -> None:

@@ -8,7 +8,7 @@ from PIL import Image, ImageCms, ImageOps
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.normalize import PLAIN_MODES, normalize
-from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.images.pixels import decode_png, encode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
@@ -36,7 +36,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
         image.putpixel((x, 0), value)
     buffer = io.BytesIO()
     image.resize((3, 3), Image.Resampling.NEAREST).save(buffer, "PNG")
-    pixels = decode(SquarePNG(buffer.getvalue()))
+    pixels = decode_png(SquarePNG(buffer.getvalue()))
     assert [pixels.getpixel((x, 1)) for x in range(3)] == [0, 128, 255]
 
 
@@ -76,7 +76,7 @@ def test_a_transparent_color_becomes_alpha(
     buffer = io.BytesIO()
     color = transparent if mode != "P" else 0
     Image.new(mode, (2, 2), color).save(buffer, "PNG", transparency=transparent)
-    pixels = decode(SquarePNG(buffer.getvalue()))
+    pixels = decode_png(SquarePNG(buffer.getvalue()))
     assert pixels.mode == expected
     assert pixels.getchannel("A").getextrema() == (0, 0)
 
@@ -84,7 +84,7 @@ def test_a_transparent_color_becomes_alpha(
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
     """An image that a camera stored rotated or mirrored is turned as Pillow would turn it."""
-    image = decode(SquarePNG(square_png(16))).crop((0, 0, 16, 10))
+    image = decode_png(SquarePNG(square_png(16))).crop((0, 0, 16, 10))
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -105,7 +105,7 @@ def test_corrupt_exif_is_ignored(format: str) -> None:
 
 def test_a_part_of_an_image_can_be_normalized() -> None:
     """With a box, only that part is converted, before the image is turned upright."""
-    image = decode(SquarePNG(square_png(16)))
+    image = decode_png(SquarePNG(square_png(16)))
     assert normalize(image, (2, 3, 10, 11)).tobytes() == image.crop((2, 3, 10, 11)).tobytes()
 
 
@@ -145,8 +145,8 @@ def test_the_callers_image_is_not_changed() -> None:
 def test_encode_and_decode_are_inverse() -> None:
     """Pixels survive encoding and decoding exactly, in every plain mode."""
     for mode in PLAIN_MODES:
-        pixels = decode(SquarePNG(square_png(32, mode)))
-        decoded = decode(SquarePNG(encode(pixels, compress_level=1)))
+        pixels = decode_png(SquarePNG(square_png(32, mode)))
+        decoded = decode_png(SquarePNG(encode_png(pixels, compress_level=1)))
         assert (decoded.mode, decoded.tobytes()) == (mode, pixels.tobytes())
 
 

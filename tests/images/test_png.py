@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import MAX_PNG_BYTES, MAX_PNG_SIDE, SquarePNG
 from langchain_image_variation.images.png.chunks import strip_metadata
 from pytest_image_variation.samples import (
@@ -176,7 +176,7 @@ def test_corrupt_pixels_are_refused_on_decoding() -> None:
     """A file with a valid structure and corrupt pixels is refused when it is decoded."""
     png = SquarePNG(corrupt_png())
     with pytest.raises(InvalidImageError, match="pixels cannot be decompressed"):
-        decode(png)
+        decode_png(png)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_text_chunks_are_not_decompressed(text: bytes) -> None:
     valid_png = square_png(16)
     data = valid_png[:33] + text + valid_png[33:]
     assert strip_metadata(data) == valid_png == strip_metadata(valid_png)
-    assert decode(SquarePNG(data)).tobytes() == decode(SquarePNG(valid_png)).tobytes()
+    assert decode_png(SquarePNG(data)).tobytes() == decode_png(SquarePNG(valid_png)).tobytes()
 
 
 def _flip(data: bytes, at: int, bit: int) -> bytes:
@@ -249,6 +249,6 @@ _NAMES = st.sampled_from(
 def test_any_chunks_are_decoded_or_our_error(chunks: list[bytes]) -> None:
     """Chunks with correct checksums in any order never raise another error."""
     try:
-        decode(SquarePNG(SIGNATURE + header() + b"".join(chunks) + PIXEL + END))
+        decode_png(SquarePNG(SIGNATURE + header() + b"".join(chunks) + PIXEL + END))
     except InvalidImageError:
         pass

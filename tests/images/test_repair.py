@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import decode
+from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
 from tests.images.encoder import GRAY, RGB, SIGNATURE, SampleImage, chunk, split_chunks
@@ -35,7 +35,7 @@ LIGHT, UNCHANGED = 168, 100
 def test_the_first_valid_gamma_counts(first: bytes, last: bytes, shown: int, note: str) -> None:
     """Of several gAMA chunks, the first valid one before the pixels is applied, as by libpng."""
     source = load_source(GRAY_100.replace_fields(first=first, last=last).png())
-    assert decode(source.png).getpixel((0, 0)) == shown
+    assert decode_png(source.png).getpixel((0, 0)) == shown
     assert source.note.endswith(note)
 
 
@@ -61,7 +61,7 @@ def test_a_wrong_palette_suggestion_does_not_drop_transparency() -> None:
     ):
         data = black.replace_fields(first=first).png()
         assert read(data) == [(0, 0, 0, alpha)]
-        image = decode(load_source(data).png).convert("RGBA").getchannel("A")
+        image = decode_png(load_source(data).png).convert("RGBA").getchannel("A")
         assert image.getpixel((0, 0)) == alpha
 
 

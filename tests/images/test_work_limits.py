@@ -395,6 +395,7 @@ def test_many_bytes_between_segments_are_refused(stray: bytes) -> None:
         load_source(plain[:20] + many)
 
 
+@pytest.mark.mostly_slow("b'\\\\xff'")
 @pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff", b"\xff\xd0", b"a\xff\x00\xff"], ids=repr)
 def test_a_large_file_is_checked_in_linear_time(filling: bytes) -> None:
     """A quadratic search would not finish 16 MB of filling after a scan's header."""

@@ -7,7 +7,12 @@ from PIL import Image
 from langchain_image_variation import ContactSheet, save_images
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.pixels import (
+    decode_png,
+    decode_result,
+    encode_png,
+    pixel_sha256,
+)
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output.file_format import FORMATS, FileFormat, FormatName
 from pytest_image_variation.samples import jpeg, square_png
@@ -88,9 +93,9 @@ def test_jpeg_shows_transparency_on_white() -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_each_mode_can_be_written(mode: str) -> None:
     """Gray and color, with and without alpha, can be written in each format."""
-    image = decode(PNG).convert(mode)
+    image = decode_png(PNG).convert(mode)
     for format in FORMATS:
-        data, pixels = FileFormat(format).convert(encode(image))
+        data, pixels = FileFormat(format).convert(encode_png(image))
         assert decode_result(data).tobytes() == pixels.tobytes()
 
 

@@ -19,7 +19,12 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import place_file
-from langchain_image_variation.images.pixels import decode, decode_result, encode, pixel_sha256
+from langchain_image_variation.images.pixels import (
+    decode_png,
+    decode_result,
+    encode_png,
+    pixel_sha256,
+)
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import (
     cut_back,
@@ -71,7 +76,7 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [b"something else", square_png(65), square_png()[:-40], b""])
 def test_never_replaces_another_image(tmp_path: Path, other: bytes) -> None:
     """If other content has the name of an image, the hash in the image's name gets longer."""
-    data = encode(decode(PNG))
+    data = encode_png(decode_png(PNG))
 
     def save() -> Path:
         return save_images(entries(data), tmp_path, name="cat")[0].path
@@ -90,7 +95,7 @@ def test_never_replaces_another_image(tmp_path: Path, other: bytes) -> None:
 
 def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
     """The first file stays, however the pixels are compressed, and its hash is returned."""
-    image = decode(SquarePNG(square_png(24)))
+    image = decode_png(SquarePNG(square_png(24)))
     first, *others = encodings(image)
     (saved_image,) = save_images(entries(first), tmp_path, name="cat")
     time = saved_image.path.stat().st_mtime_ns
@@ -103,7 +108,7 @@ def test_the_same_pixels_are_not_written_twice(tmp_path: Path) -> None:
 
 def test_names_do_not_depend_on_compression(tmp_path: Path) -> None:
     """Names do not depend on compression, so that every machine makes the same ones."""
-    image = decode(SquarePNG(square_png(24)))
+    image = decode_png(SquarePNG(square_png(24)))
     names = {
         save_images(entries(data), tmp_path / str(at), name="cat")[0].path.name
         for at, data in enumerate(encodings(image))
@@ -130,7 +135,7 @@ def test_a_rotated_file_counts_as_the_same_image(tmp_path: Path) -> None:
 
 def test_the_sheets_name_depends_on_its_pixels(tmp_path: Path) -> None:
     """The sheet's name depends on its pixels, not on the compression of any image."""
-    for data in encodings(decode(SquarePNG(square_png(24)))):
+    for data in encodings(decode_png(SquarePNG(square_png(24)))):
         sheet = ContactSheet(SquarePNG(data), entries(data), tile=32)
         path = sheet.save(tmp_path, name="cat")
         assert path.name == f"cat-{pixel_sha256(sheet.image)[:8]}-sheet.png"
@@ -170,14 +175,14 @@ def test_names_are_made_safe(tmp_path: Path, name: str, stem: str) -> None:
 def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
     """JPEG and WebP in b64_json, as some servers send it, are written as equal PNG files."""
     buffer = io.BytesIO()
-    decode(PNG).save(buffer, format)
+    decode_png(PNG).save(buffer, format)
     pixels = decode_result(buffer.getvalue())
     (saved_images,) = save_images(entries(buffer.getvalue()), tmp_path)
     with Image.open(saved_images.path) as image:
         assert (image.format, image.size) == ("PNG", (64, 64))
         assert image.tobytes() == pixels.tobytes()
     assert saved_images.path.name == f"image-{pixel_sha256(pixels)[:8]}-1.png"
-    assert save_images(entries(encode(pixels, compress_level=0)), tmp_path) == [saved_images]
+    assert save_images(entries(encode_png(pixels, compress_level=0)), tmp_path) == [saved_images]
 
 
 @pytest.mark.parametrize("data", [b"\0", b"<html>", square_png()[:100], corrupt_png()])
@@ -186,7 +191,7 @@ def test_an_unreadable_image_does_not_lose_the_others(tmp_path: Path, data: byte
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
     with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: image-"):
         save_images(response, tmp_path)
-    assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode(PNG))[:8]}-1.png"]
+    assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode_png(PNG))[:8]}-1.png"]
 
 
 def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:
@@ -245,7 +250,7 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 def test_concurrent_writers_of_one_image_agree(tmp_path: Path) -> None:
     """Threads that write the same pixels with different compression get the same file."""
-    files = encodings(decode(SquarePNG(square_png(32))))
+    files = encodings(decode_png(SquarePNG(square_png(32))))
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(save_images, entries(data), tmp_path) for data in files * 3]
     (saved_images,) = {job.result()[0] for job in jobs}
@@ -285,6 +290,7 @@ def panorama() -> Source:
     return load_source(image, fit="keep")
 
 
+@pytest.mark.mostly_slow("url")
 @pytest.mark.parametrize("response_format", ["b64_json", "url"])
 def test_variations_are_cut_back(tmp_path: Path, response_format: ResponseFormat) -> None:
     """Each image gets the shape of the source, and keeps its seed and its form."""
@@ -346,13 +352,14 @@ def test_a_result_that_is_not_square_is_cut_to_shape() -> None:
     assert decode_result(cut.data[0].read()).size == (200, 67)
 
 
+@pytest.mark.mostly_slow("1-shape0", "3-shape2")
 @pytest.mark.parametrize("shape", [(200, 100), (100, 200), (800, 100), (100, 800)])
 @pytest.mark.parametrize("n", [1, 3, 10])
 def test_the_sheet_shows_every_shape_undistorted(shape: tuple[int, int], n: int) -> None:
     """A wide or high image keeps its shape on a sheet, and a thumbnail stays within its limit."""
     source = load_source(Image.new("RGB", shape, "red"), fit="keep")
     assert source.inset is not None
-    response = cut_back(entries(*[encode(Image.new("RGB", (256, 256), "red"))] * n), source)
+    response = cut_back(entries(*[encode_png(Image.new("RGB", (256, 256), "red"))] * n), source)
     sheet = ContactSheet(source, response, tile=100).image
     width, height = (-(-100 * length // max(shape)) for length in shape)
     reds = sum(count for count, color in sheet.getcolors(2**20) or [] if color == (255, 0, 0))

@@ -53,6 +53,7 @@ def playable(client: str) -> list[Scenario]:
     return [s for s in SCENARIOS.values() if s.sample is not None or "openai" not in client]
 
 
+@pytest.mark.mostly_slow("httpx", "requests", "openai")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_vcrpy_alone_replays_each_cassette(client: str) -> None:
     """Each cassette works with vcrpy and every client, without our code."""

@@ -260,6 +260,7 @@ def test_xdist(run: Run) -> None:
     result.assert_outcomes(passed=8)
 
 
+@pytest.mark.mostly_slow("starlette-image_variation_env-[pytest,server]")
 @pytest.mark.parametrize(
     ("missing", "fixture", "extra"),
     [

@@ -169,6 +169,7 @@ def test_the_sdks_exceptions(address: str, photo: Path) -> None:
             sdk.images.create_variation(image=photo, user="fail-sdk-raises")
 
 
+@pytest.mark.slow
 def test_the_sdk_retries(address: str, photo: Path) -> None:
     """After 429 and 500, the SDK retries and gets its images."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=1) as sdk:

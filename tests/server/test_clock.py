@@ -48,6 +48,7 @@ asyncio.run(main())
 """Prints what holds before and after the clock is put ahead or back by some seconds."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "outcome"),
     [(172_800.0, "False 403 200"), (-172_800.0, "True 200 200")],

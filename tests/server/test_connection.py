@@ -111,6 +111,7 @@ def test_a_slow_reader_gets_its_answer(tmp_path: Path) -> None:
         assert len(body) > 3_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
     """Repeated requests whose answers are not read do not each take memory."""
@@ -132,6 +133,7 @@ def test_clients_that_do_not_read_share_an_answer(tmp_path: Path) -> None:
         assert memory_after_requests(10) - before < 60
 
 
+@pytest.mark.slow
 @POSIX
 def test_clients_that_do_not_read_end_with_the_server(tmp_path: Path) -> None:
     """After a signal, clients that do not read an answer or a file are left, without an error."""
@@ -231,6 +233,7 @@ def exchange(client: socket.socket, *pieces: bytes) -> bytes:
     return read_answer(client) + read_rest(client)
 
 
+@pytest.mark.mostly_slow("head0-400")
 @pytest.mark.parametrize(
     ("head", "early_status"),
     [
@@ -328,6 +331,17 @@ def test_what_is_not_a_plain_request(locked: str, request_bytes: bytes, status: 
         head, _, body = exchange(client, request_bytes).partition(b"\r\n\r\n")
     assert head.split()[1] == status
     assert (list(json.loads(body)) == ["error"]) == (status != b"200")
+
+
+def test_a_refusal_ends(locked: str) -> None:
+    """A client that reads to the end of a refusal, and keeps its side open, does not wait."""
+    with connect(locked) as client:
+        client.settimeout(5)
+        client.sendall(b"nonsense\r\n\r\n")
+        assert read_answer(client).startswith(b"HTTP/1.1 400 ")
+        assert client.recv(1) == b""
+        # The server still reads, so that what is in flight does not reset the connection.
+        client.sendall(b"more" * 10_000)
 
 
 def test_invalid_http_after_an_answer(locked: str) -> None:

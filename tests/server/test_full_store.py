@@ -63,6 +63,7 @@ def count_calls(process: subprocess.Popen[str]) -> int:
     return process.stdout.read().count("call")
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_engine_call(tmp_path: Path) -> None:
     """On a full disk, the oldest images make room. If that is not enough, nothing is computed."""
     disk = tmp_path / "disk"
@@ -103,6 +104,7 @@ def test_a_full_disk_costs_no_engine_call(tmp_path: Path) -> None:
         assert count_calls(process) == len(answers) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no prlimit")
 def test_failing_writes_cost_one_engine_call(tmp_path: Path) -> None:
     """While the system refuses writes, only the first call of the engine is wasted."""

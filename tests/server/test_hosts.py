@@ -386,6 +386,7 @@ def test_serve_accepts_its_own_names(
         assert "--allowed-host NAME" in answer
 
 
+@pytest.mark.slow
 def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
     """A Unix socket accepts only loopback names and the allowed names."""
     path = str(tmp_path / "s")
@@ -398,6 +399,7 @@ def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
             assert get(send, host) in (400, 403)
 
 
+@pytest.mark.slow
 def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
     """With a key, any name is allowed, since a web page cannot know the key."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
@@ -453,12 +455,17 @@ def test_hosts_may_be_names_and_addresses(host: str) -> None:
         "https://*.img.example",
         "https://img example",
         "https://img.example:port",
+        "https://bob:hunter2@img.example",
+        "https://img.example?token=hunter2",
+        "https://img.example?",
+        "https://img.example#hunter2",
     ],
 )
 def test_a_public_url_without_a_host_is_refused(url: str) -> None:
-    """The error for a public URL without a host shows a valid one."""
-    with pytest.raises(InvalidRequestError, match="public_url must be a URL"):
+    """A public URL needs a host and nothing but a path after it, as the error says."""
+    with pytest.raises(InvalidRequestError, match="public_url must be a URL") as error_info:
         Access(None, url)
+    assert "hunter2" not in str(error_info.value)
 
 
 async def test_a_public_url_may_be_international(tmp_path: Path) -> None:

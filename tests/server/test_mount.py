@@ -74,6 +74,7 @@ def test_urls_work_below_a_path(app_address: str) -> None:
         check_image(entry.url, "256x256")
 
 
+@pytest.mark.mostly_slow("mount_address")
 def test_openapi_names_the_path(app_address: str) -> None:
     """The document names the path, so that a generated client calls the app where it is."""
     document = httpx.get(f"{app_address}/openapi.json").json()
@@ -83,6 +84,7 @@ def test_openapi_names_the_path(app_address: str) -> None:
     assert httpx.get(f"{app_address}/v1/models").status_code == 200
 
 
+@pytest.mark.mostly_slow("mount_address")
 def test_metrics_count_below_a_path(app_address: str) -> None:
     """A request counts under the app's own path, not as "other"."""
     httpx.get(f"{app_address}/v1/models")

@@ -67,6 +67,7 @@ def post(address: str, **form: str) -> httpx.Response:
     return httpx.post(f"{address}/v1/images/variations", data=form, files=files, timeout=60)
 
 
+@pytest.mark.slow
 def test_serve_prints_the_settings_of_a_client(tmp_path: Path) -> None:
     """`serve` prints a client's settings, and without a key says that anyone may use it."""
     with serve(tmp_path, "--engine", "instant") as (running, address):
@@ -88,6 +89,7 @@ def test_serve_prints_an_address_that_works(tmp_path: Path) -> None:
         assert lines[2].startswith("On other machines, use this machine's address")
 
 
+@pytest.mark.slow
 def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
     """A web page under a rebound name is refused, since it could read every answer."""
     with serve(tmp_path, "--engine", "instant") as (_, address):
@@ -98,6 +100,7 @@ def test_a_rebound_name_is_refused(tmp_path: Path) -> None:
             assert httpx.post(url, files=files, headers={"host": host}).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("proxies", "scheme"), [(None, "http"), ("127.0.0.1", "https")])
 def test_only_known_proxies_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: str | None, scheme: str
@@ -266,6 +269,7 @@ def test_a_disconnect_cancels_the_call(tmp_path: Path) -> None:
         wait_for_metric(address, "running 0.0")
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.usefixtures("finish_file")
 def test_a_disconnect_frees_the_queue_place(tmp_path: Path) -> None:
@@ -471,6 +475,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert peak - before < 120
 
 
+@pytest.mark.slow
 def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
     """An aborted upload is logged with the status 499, not as a failure of the server."""
     with serve(tmp_path, "--engine", "instant", "--json-log") as (running, address):

@@ -74,6 +74,7 @@ def wait_for_call(folder: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("response_format", ["url", "b64_json"])
 def test_two_processes_give_one_answer(tmp_path: Path, response_format: str) -> None:
     """Requests with one key at two servers at the same time get one answer, which stays."""
@@ -96,6 +97,7 @@ def test_two_processes_give_one_answer(tmp_path: Path, response_format: str) -> 
     assert len(calls(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no SIGKILL")
 def test_a_killed_process_does_not_block_its_key(tmp_path: Path) -> None:
     """If the process that makes an answer is killed, a process that waits for it makes it."""
@@ -119,6 +121,7 @@ def test_a_killed_process_does_not_block_its_key(tmp_path: Path) -> None:
         assert post(second).content == answer.result().content
 
 
+@pytest.mark.slow
 def test_a_client_that_left_blocks_no_other_process(tmp_path: Path) -> None:
     """If a client leaves, another process may make the answer, and no empty record stays."""
     with two_servers(tmp_path) as (first, second), ThreadPoolExecutor(1) as pool:
@@ -159,6 +162,7 @@ def test_clients_share_no_answers(tmp_path: Path) -> None:
     assert len(answers) == 3
 
 
+@pytest.mark.slow
 def test_engines_share_no_answers(tmp_path: Path) -> None:
     """Servers with different engines may share a store, but not the answers."""
     bodies = []
@@ -168,6 +172,7 @@ def test_engines_share_no_answers(tmp_path: Path) -> None:
     assert bodies[0] != bodies[1] == bodies[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut off", "changed", "empty"])
 def test_a_damaged_record_is_not_used(tmp_path: Path, damage: str) -> None:
     """A record that was not written to its end, or was changed, gives a new answer."""

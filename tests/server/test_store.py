@@ -455,6 +455,7 @@ except OutputError as error:
 """Lets another user, who has no entry in the list of users, start a server."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "setting", "reason"),
     [

@@ -20,7 +20,7 @@ from langchain_image_variation.engines.local.workers import run_all, turn
 from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
-from langchain_image_variation.images.pixels import decode, encode
+from langchain_image_variation.images.pixels import decode_png, encode_png
 from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MODELS", "LocalEngine"]
@@ -117,7 +117,7 @@ class LocalEngine:
         def read() -> tuple[Bytes, str, bool]:
             # The call may have been cancelled while it waited for a thread.
             progress.report(0, 0.0)
-            image = _resize(decode(request.image), request.side)
+            image = _resize(decode_png(request.image), request.side)
             source, alpha = _to_array(image)
             return source, image.mode, alpha
 
@@ -131,7 +131,7 @@ class LocalEngine:
             image = _to_image(drawn, mode, alpha)
             if self.light:
                 image = relight(image, seeds[index], self.strength)
-            png = encode(image, compress_level=1)
+            png = encode_png(image, compress_level=1)
             progress.finish(index)
             return png
 

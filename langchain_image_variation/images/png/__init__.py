@@ -27,7 +27,7 @@ class SquarePNG:
 
     The constructor checks the signature, the header, the length, name, position and checksum of
     each chunk, the final IEND, that width and height are equal, and both limits. It does not decode
-    the pixels: `langchain_image_variation.images.pixels.decode` does, and raises the same error.
+    the pixels: `decode_png` does, and raises the same error.
 
     The bytes stay as they are, including text, EXIF and hidden colors. `load_source` removes those,
     and `langchain_image_variation.images.pixels.flatten_on_white` removes alpha too.

@@ -1,0 +1,99 @@
+"""`public_url`: the URLs or paths under which the user of an agent finds the results."""
+
+import re
+from pathlib import PureWindowsPath
+from urllib.parse import quote, unquote, urlsplit
+
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = ["check_public_url", "result_path", "result_url"]
+
+_IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_HOST = re.compile(r"[\w.~-]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
+_UNQUOTED = "/:@!$&'()*+,;=~%"
+"""The characters that stay as they are in the path of a URL. The percent signs of a developer's URL
+begin escapes."""
+
+
+def check_public_url(public_url: str) -> str:
+    """Check what the URLs of results start with. Return it with the path of a URL escaped.
+
+    The value is not part of any error: it may contain a password.
+
+    Args:
+        public_url: An http or https URL, or an absolute path, which is returned unchanged.
+
+    Raises:
+        InvalidRequestError: If it is neither, or if the URL has a user name, a query or a fragment.
+    """
+    if _IS_URL.match(public_url) is None:
+        is_path = public_url.startswith("/") or PureWindowsPath(public_url).is_absolute()
+        if is_path and public_url.isprintable():
+            return public_url
+    elif public_url.isprintable():
+        return _check_url(public_url)
+    raise _neither()
+
+
+def result_url(public_url: str, path: str) -> str:
+    """Return the URL or path of a result.
+
+    Args:
+        public_url: What `check_public_url` returned.
+        path: The path of the result, relative to `output_dir`.
+    """
+    if _IS_URL.match(public_url):
+        return f"{public_url.rstrip('/')}/{quote(path)}"
+    separator = _separator(public_url)
+    return f"{public_url.rstrip(separator)}{separator}{path.replace('/', separator)}"
+
+
+def result_path(public_url: str, url: str) -> str | None:
+    """Return the path, relative to `output_dir`, that has a URL, or None if it has another prefix.
+
+    Args:
+        public_url: What `check_public_url` returned.
+        url: What a model wrote: perhaps a value of `result_url`.
+    """
+    separator = _separator(public_url)
+    prefix = f"{public_url.rstrip(separator)}{separator}"
+    if not url.startswith(prefix):
+        return None
+    path = url.removeprefix(prefix)
+    return unquote(path) if _IS_URL.match(public_url) else path.replace(separator, "/")
+
+
+def _check_url(url: str) -> str:
+    for part, is_present in (
+        ("a user name or password", "@" in url.partition("://")[2].partition("/")[0]),
+        ("a query", "?" in url),
+        ("a fragment", "#" in url),
+    ):
+        if is_present:
+            raise InvalidRequestError(
+                f"public_url must not have {part}: the model gets all of it, and the name of a "
+                "result is added at its end.",
+                param="public_url",
+            )
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        host, port = parts.netloc, parts.port
+    except ValueError:
+        raise _neither() from None
+    name = host.removesuffix(f":{port}") if port is not None else host.removesuffix(":")
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(name) or "\\" in url:
+        raise _neither()
+    return f"{parts.scheme}://{host}{quote(parts.path, safe=_UNQUOTED)}"
+
+
+def _separator(public_url: str) -> str:
+    return "\\" if "\\" in public_url and "/" not in public_url else "/"
+
+
+def _neither() -> InvalidRequestError:
+    return InvalidRequestError(
+        "public_url must be an http or https URL, such as 'https://files.example.com/variations', "
+        "or an absolute path, such as '/mnt/images'.",
+        param="public_url",
+    )
