@@ -7,10 +7,11 @@ Claims:
   `local` engine. For comparison, the same run is shown with a tool that returns its images in
   base64.
 - A call takes less than 10 ms, not counting the engine. It makes four images of 256 pixels with the
-  `instant` engine, all in new files. Calls are sync and async, outside and inside an agent. On a
-  disk, a call waits until the files are flushed. For comparison, the time to flush one file is
-  shown, the times in memory (/dev/shm, if it exists), and a call to a tool that does nothing. Each
-  time is a median; of all rounds, the smallest counts, because other work only adds to it.
+  `instant` engine, all in new files. Calls are sync and async, outside and inside an agent, and in
+  a thread with twenty uploads of 4 MB, which an earlier call has kept. On a disk, a call waits
+  until the files are flushed. For comparison, the time to flush one file is shown, the times in
+  memory (/dev/shm, if it exists), and a call to a tool that does nothing. Each time is a median; of
+  all rounds, the smallest counts, because other work only adds to it.
 - Importing the tool takes at most 1.25 times as long as importing `BaseTool` from
   `langchain_core.tools`, which every tool needs. This is CPU time, measured in separate processes
   that alternate. Of all rounds, the smallest counts.
@@ -22,6 +23,8 @@ Exits with 1 if a bar is missed. Needs the extra `test`, for LangGraph.
 
 import argparse
 import asyncio
+import base64
+import io
 import json
 import math
 import os
@@ -39,6 +42,7 @@ from typing import Any
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_openai_messages
 from langchain_core.messages.content import create_image_block
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt.tool_node import ToolRuntime
@@ -56,6 +60,9 @@ from langchain_image_variation.engines.instant import InstantEngine
 
 PHOTO = Path(__file__).parent.parent / "examples" / "chelsea.png"
 CALLS = 20
+UPLOADS = 20
+UPLOAD_SIDE = 1180
+"""A side of a PNG file of 4 MB that is not compressed, in pixels."""
 IMAGES_PER_CALL = 4
 BARS = {
     "history, bytes": 20_000,
@@ -151,9 +158,23 @@ def _call(name: str, index: int, **fields: Any) -> dict[str, Any]:
     return {"name": name, "args": arguments, "id": f"call_{index}", "type": "tool_call"}
 
 
-def _runtime() -> ToolRuntime[None, dict[str, Any]]:
-    """Return what an agent injects after twenty calls."""
-    messages: list[BaseMessage] = [HumanMessage("Vary it.")]
+def _uploads() -> list[BaseMessage]:
+    """Return messages of a user with an image of 4 MB each."""
+    messages: list[BaseMessage] = []
+    for _ in range(UPLOADS):
+        size = (UPLOAD_SIDE, UPLOAD_SIDE)
+        file = io.BytesIO()
+        Image.frombytes("RGB", size, os.urandom(3 * UPLOAD_SIDE**2)).save(
+            file, "PNG", compress_level=0
+        )
+        data = base64.b64encode(file.getvalue()).decode("ascii")
+        block = create_image_block(base64=data, mime_type="image/png")
+        messages.append(HumanMessage(content_blocks=[block]))
+    return messages
+
+
+def _runtime(messages: list[BaseMessage]) -> ToolRuntime[None, dict[str, Any]]:
+    """Return what an agent injects after some messages and twenty calls."""
     with _photos(None, CALLS) as root:
         tool = ImageVariationTool(root_dir=root, engine="instant")
         for index in range(CALLS):
@@ -172,13 +193,17 @@ def _runtime() -> ToolRuntime[None, dict[str, Any]]:
 def _time_calls(calls: int, mode: str, folder: str | None) -> float:
     """Return the median milliseconds of a call, not counting the engine."""
     engine = _TimedEngine()
-    fields = {"runtime": _runtime()} if "agent" in mode else {}
+    messages: list[BaseMessage] = [HumanMessage("Vary it.")]
+    if "uploads" in mode:
+        messages = _uploads()
+    fields = {"runtime": _runtime(messages)} if "agent" in mode else {}
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}} if "uploads" in mode else {}
     milliseconds: list[float] = []
 
     async def call_async(tool: BaseTool) -> None:
         for index in range(calls):
             start = time.perf_counter()
-            await tool.ainvoke(_call(tool.name, index, **fields))
+            await tool.ainvoke(_call(tool.name, index, **fields), config)
             milliseconds.append((time.perf_counter() - start - engine.seconds) * 1000)
 
     with _photos(folder, calls) as root:
@@ -188,7 +213,7 @@ def _time_calls(calls: int, mode: str, folder: str | None) -> float:
             return statistics.median(milliseconds)
         for index in range(calls):
             start = time.perf_counter()
-            message = tool.invoke(_call(tool.name, index, **fields))
+            message = tool.invoke(_call(tool.name, index, **fields), config)
             milliseconds.append((time.perf_counter() - start - engine.seconds) * 1000)
         assert message.status == "success", message.content
     return statistics.median(milliseconds)
@@ -265,10 +290,13 @@ def _print_times(calls: int, rounds: int, folder: str | None) -> float:
     """Print the milliseconds of calls on each kind of storage. Return the slowest on disk."""
     print(f"\nmilliseconds per call without the engine, medians of {calls}, smallest of {rounds}:")
     folders = {"disk": folder} | ({"memory": "/dev/shm"} if os.path.isdir("/dev/shm") else {})
-    print(f"{'':20}" + "".join(f"{name:>12}" for name in folders))
+    print(f"{'':32}" + "".join(f"{name:>12}" for name in folders))
     rows: dict[str, Callable[[str | None], float]] = {
         mode: partial(_time_calls, calls, mode)
-        for mode in ("sync", "async", "sync in an agent", "async in an agent")
+        for mode in (
+            *("sync", "async", "sync in an agent", "async in an agent"),
+            *("sync in an agent with uploads", "async in an agent with uploads"),
+        )
     }
     rows |= {
         "flush one file": partial(_time_flush, calls),
@@ -280,7 +308,7 @@ def _print_times(calls: int, rounds: int, folder: str | None) -> float:
             for name, path in folders.items():
                 times[row, name] = min(measure(path), times.get((row, name), math.inf))
     for row in rows:
-        print(f"{row:20}" + "".join(f"{times[row, name]:12.2f}" for name in folders))
+        print(f"{row:32}" + "".join(f"{times[row, name]:12.2f}" for name in folders))
     return max(times[row, "disk"] for row in rows)
 
 

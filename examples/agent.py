@@ -18,6 +18,7 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatResult
 
 from langchain_image_variation import ImageVariationTool
 
@@ -28,12 +29,25 @@ PROMPT = (
 )
 
 
+SECOND = "the second variation"
+
+
 class Scripted(GenericFakeChatModel):
     """A model that gives the answers of a script, whatever the question."""
 
     def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
         """Accept any tools: the script knows them."""
         return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
+        """Return the next answer, with the name that the tool gave to the second variation."""
+        result = super()._generate(messages, *args, **options)
+        message = result.generations[0].message
+        for call in message.tool_calls if isinstance(message, AIMessage) else ():
+            if call["args"]["image"] == SECOND:
+                first_answer = next(m for m in messages if isinstance(m, ToolMessage))
+                call["args"]["image"] = first_answer.artifact["images"][1]["handle"]
+        return result
 
 
 def calls(**arguments: Any) -> AIMessage:
@@ -45,8 +59,8 @@ def calls(**arguments: Any) -> AIMessage:
 SCRIPT = [
     calls(image="latest", n=4),
     calls(image="cat_final_v2.png", n=2),  # Does not exist: the error lists the images.
-    calls(image="img_3", n=20),  # The second variation: img_1 is the photo. 20 is too many.
-    calls(image="img_3", n=2),
+    calls(image=SECOND, n=20),  # 20 is too many.
+    calls(image=SECOND, n=2),
     calls(image="latest"),
     AIMessage("Four variations, two of the second, and one more of the last image."),
 ]

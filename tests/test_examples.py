@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from tests.agents.names import name_of
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -36,12 +38,13 @@ def test_the_agent_recovers_from_mistakes(
     """The agent varies the photo and its variations, despite two mistakes."""
     run(monkeypatch, "agent.py", "tea-garden.jpg")
     output = capsys.readouterr().out
-    assert "There is no image 'cat_final_v2.png' here. In this conversation: img_1, " in output
+    photo = name_of(Path("tea-garden.jpg").read_bytes())
+    assert "There is no image 'cat_final_v2.png' here. In this conversation: img_" in output
     assert "n must be a whole number from 1 to 4, got 20." in output
     paths = re.findall(r"^  (variations/tea-garden-\w+/image-\S+\.png)$", output, flags=re.M)
     handles = [Path(path).stem for path in paths]
     assert re.findall(r"^tool: (Made \d \w+ of \S+),", output, flags=re.M) == [
-        "Made 4 variations of img_1",
+        f"Made 4 variations of {photo}",
         f"Made 2 variations of {handles[1]}",
         f"Made 1 variation of {handles[5]}",
     ]

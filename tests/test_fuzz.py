@@ -326,7 +326,7 @@ _PIECES = st.sampled_from(
         ),
         *("%2f", "..%2f", "\u2025", "\uff0e\uff0e", "\u2215", "\uff0f", "%c0%ae", "file://", "://"),
         *("root", "rooted", "secret.png", "cat.png", "sub", "dog.png", "link.png", "in.png"),
-        *("out", "loop", "results", "latest", "img_1", "*", "?", "'", '"', "`", "...."),
+        *("out", "loop", "results", "latest", "img_7c1e09ab", "*", "?", "'", '"', "`", "...."),
     ]
 )
 _EXISTING = st.sampled_from(

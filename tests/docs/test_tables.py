@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 
 from langchain_image_variation import ImageVariationClient, URLPolicy
+from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.cli.serve import add_serve
@@ -118,6 +119,11 @@ def test_the_limits_of_the_tool_match_the_code() -> None:
         "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
         "variations per call": f"{MAX_N} |",
+        "uploads kept per conversation": f"{ToolSettings.model_fields['max_uploads'].default} |",
+        "bytes of all uploads of a conversation": (
+            f"{ToolSettings.model_fields['max_upload_bytes'].default // 2**20} MiB |"
+        ),
+        "age of an upload whose message is gone": "no limit |",
         "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
         "images from URLs": (
             f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
@@ -166,6 +172,22 @@ def test_the_limits_of_images_match_the_code() -> None:
     megabytes, seconds = urls.max_bytes // 2**20, f"{urls.timeout:.0f}"
     sentence = f"{megabytes} MiB, {seconds} seconds and {urls.max_redirects} redirects"
     assert sentence in find_page("docs/security.md").text
+
+
+def test_the_limits_of_a_conversation_match_the_code() -> None:
+    """The page on security states each limit of a conversation with the value and the setting."""
+    limits = table("docs/security.md", "| limit of a conversation | value | setting |")
+    defaults = {name: field.default for name, field in ToolSettings.model_fields.items()}
+    assert defaults["max_upload_age"] is None
+    for limit, value in {
+        "uploads kept": f"{defaults['max_uploads']} | `max_uploads`",
+        "bytes of all uploads": f"{defaults['max_upload_bytes']:,} | `max_upload_bytes`",
+        "bytes of one upload": f"{MAX_SOURCE_BYTES // 2**20} MiB, as for a source |",
+        "age of an upload whose message is gone": "no limit | `max_upload_age`",
+        "names of each kind listed in an error": f"{MAX_LISTED} |",
+    }.items():
+        assert limits.pop(limit).startswith(f"| {limit} | {value}")
+    assert not limits
 
 
 def test_the_limits_of_the_server_match_the_code() -> None:
