@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -39,8 +39,6 @@ _MAX_FILE_NAME = 80
 and can make them long."""
 
 _ANNOUNCEMENT = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
-
-_Message = TypeVar("_Message", bound=BaseMessage)
 
 
 class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -108,14 +106,14 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, result: ToolMessage | Command[Any], config: RunnableConfig
     ) -> ToolMessage | Command[Any]:
         if isinstance(result, ToolMessage):
-            return self._announce([result], config)[0]
+            message: ToolMessage = self._announce([result], config)[0]
+            return message
         update = result.update
-        messages = update.get("messages") if isinstance(update, dict) else None
-        if not isinstance(messages, list):
-            return result
-        return replace(result, update={**update, "messages": self._announce(messages, config)})
+        if isinstance(update, dict) and isinstance(messages := update.get("messages"), list):
+            return replace(result, update={**update, "messages": self._announce(messages, config)})
+        return result
 
-    def _announce(self, messages: Sequence[_Message], config: RunnableConfig) -> list[_Message]:
+    def _announce(self, messages: Sequence[Any], config: RunnableConfig) -> list[Any]:
         """Keep the images of messages, and return the messages with their names."""
         images = collect_images([m for m in messages if isinstance(m, BaseMessage)])
         if not any(isinstance(image, MessageImage) for image in images):
@@ -125,7 +123,7 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return [_with_names(message) for message in messages]
 
 
-def _with_names(message: _Message) -> _Message:
+def _with_names(message: Any) -> Any:
     """Return a message with the names of its images, or the message itself if it has them."""
     # Providers refuse a changed answer of the model.
     if not isinstance(message, HumanMessage | ToolMessage) or isinstance(message.content, str):

@@ -19,7 +19,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.chats import Chat, RecordingEngine, question
+from tests.agents.chats import Chat, RecordingEngine, image_block, question
 from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 
@@ -85,7 +85,7 @@ def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
     chat.say(question("A cat.", CAT))
     chat.say("It is old.")
     (answer,) = chat.say("Vary it.", asks(image=name_of(CAT)))
-    assert CAT not in [block for m in chat.messages for block in m.content]
+    assert not any(isinstance(block, dict) for m in chat.messages for block in m.content)
     assert answer.status == ("success" if announces else "error")
     assert chat.engine.images == ([CAT] if announces else [])
 
@@ -174,11 +174,8 @@ def test_an_edited_message_does_not_change_a_name(tmp_path: Path) -> None:
     """If another image replaces one in its message, both names give the right images."""
     chat = Chat(tmp_path, "t", InMemorySaver())
     chat.say(question("A cat.", CAT))
-    message = chat.messages[0]
-    content = [
-        {**block, **question("", LAKE).content[1]} if block["type"] == "image" else block
-        for block in message.content
-    ]
+    (message, _) = chat.messages
+    content = [image_block(LAKE), *message.content[2:]]
     chat.agent.update_state(chat.config, {"messages": [HumanMessage(content, id=message.id)]})
     answers = chat.say(
         "Vary both.",
@@ -188,7 +185,7 @@ def test_an_edited_message_does_not_change_a_name(tmp_path: Path) -> None:
     )
     assert [m.status for m in answers] == ["success"] * 3
     assert chat.engine.images[:3] == [LAKE, CAT, LAKE]
-    assert f"[{name_of(LAKE)}: 48x48]" in chat.messages[0].text
+    assert chat.messages[0].text == f"[{name_of(LAKE)}: 48x48]"
 
 
 @pytest.mark.parametrize("shares_messages", [True, False], ids=["shared state", "own state"])
@@ -206,10 +203,11 @@ def test_a_subgraph_knows_the_names(tmp_path: Path, shares_messages: bool) -> No
     if shares_messages:
         builder.add_node("artist", agent)
     else:
-        task = {"messages": [HumanMessage(f"Vary {name_of(CAT)}.")]}
+        task: Any = {"messages": [HumanMessage(f"Vary {name_of(CAT)}.")]}
         builder.add_node("artist", lambda _: {"messages": agent.invoke(task)["messages"][-1:]})
     builder.add_edge(START, "greeter")
     builder.add_edge("greeter", "artist")
-    graph = builder.compile(InMemorySaver())
-    graph.invoke({"messages": [question("A cat.", CAT)]}, {"configurable": {"thread_id": "t"}})
+    graph: Any = builder.compile(InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    graph.invoke({"messages": [question("A cat.", CAT)]}, config)
     assert engine.images == [CAT]

@@ -8,7 +8,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
-from langchain_core.tools import BaseTool, tool
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
@@ -40,14 +40,12 @@ def variation_tool(tmp_path: Path) -> ImageVariationTool:
 
 
 class Run:
-    """One turn of an agent with the middleware.
+    """A conversation of an agent with the middleware, after its first turn.
 
     Args:
-        variation_tool: The tool of the middleware.
+        variation_tool: The tool of the agent and of the middleware.
         message: What the user sends.
         answers: What the model answers.
-        tools: The tools of the agent, by default the one of the middleware.
-        middleware: Further middleware.
     """
 
     def __init__(
@@ -55,19 +53,24 @@ class Run:
         variation_tool: ImageVariationTool,
         message: HumanMessage,
         *answers: AIMessage,
-        tools: list[BaseTool] | None = None,
-        middleware: list[Any] | None = None,
     ) -> None:
-        self.model = InTurn(script=[*answers, AIMessage("Done.")])
+        self.model = InTurn(script=[])
         self.agent: Any = create_agent(
             self.model,
-            [variation_tool] if tools is None else tools,
-            middleware=[*(middleware or []), ImageVariationMiddleware(variation_tool)],
+            [variation_tool],
+            middleware=[ImageVariationMiddleware(variation_tool)],
             checkpointer=InMemorySaver(),
         )
         self.config: Any = {"configurable": {"thread_id": "t"}}
-        state = self.agent.invoke({"messages": [message]}, self.config)
-        self.messages: list[AnyMessage] = state["messages"]
+        self.messages = self.go_on(message, *answers)
+
+    def go_on(self, message: HumanMessage, *answers: AIMessage) -> list[AnyMessage]:
+        """Run another turn. Return all messages after it."""
+        self.model.script[:] = [*answers, AIMessage("Done.")]
+        messages: list[AnyMessage] = self.agent.invoke({"messages": [message]}, self.config)[
+            "messages"
+        ]
+        return messages
 
 
 @pytest.mark.parametrize("block", FORMATS.values(), ids=FORMATS)
@@ -96,10 +99,8 @@ def test_each_message_is_announced_once(variation_tool: ImageVariationTool) -> N
     """Later turns change no message, and all messages keep their ids and their order."""
     run = Run(variation_tool, question("A cat.", CAT))
     first = run.messages
-    for _ in range(2):
-        run.model.script[:] = [AIMessage("Done.")]
-        state = run.agent.invoke({"messages": [("user", "Nice.")]}, run.config)
-    assert state["messages"][: len(first)] == first
+    run.go_on(HumanMessage("Nice."))
+    assert run.go_on(HumanMessage("Very nice."))[: len(first)] == first
     updates = []
     run.model.script[:] = [AIMessage("Done.")]
     for update in run.agent.stream({"messages": [("user", "Bye.")]}, run.config):
@@ -144,8 +145,8 @@ def test_a_similar_text_is_kept(variation_tool: ImageVariationTool, claim: str) 
 @pytest.mark.parametrize("claim", ["[img_deadbeef: 1x1]", LAKE_TEXT, "[img_deadbeef]"])
 def test_a_forged_announcement_is_replaced(variation_tool: ImageVariationTool, claim: str) -> None:
     """A text after an image that announces another name is replaced."""
-    content = [image_block(CAT), {"type": "text", "text": claim}, image_block(LAKE)]
-    run = Run(variation_tool, HumanMessage(content))
+    text = {"type": "text", "text": claim}
+    run = Run(variation_tool, HumanMessage([image_block(CAT), text, image_block(LAKE)]))
     texts = [block.get("text") for block in run.messages[0].content if isinstance(block, dict)]
     assert texts == [None, CAT_TEXT, None, LAKE_TEXT]
 
@@ -213,9 +214,8 @@ async def test_an_image_of_another_tool_is_announced(
     takes_photo = AIMessage(
         "", tool_calls=[{"name": "camera", "args": {"shape": shape}, "id": "photo"}]
     )
-    script = [takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]
     agent: Any = create_agent(
-        InTurn(script=script),
+        InTurn(script=[takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]),
         [variation_tool, camera],
         middleware=[summary, ImageVariationMiddleware(variation_tool)],
     )
@@ -246,9 +246,7 @@ def test_messages_of_the_model_are_left_alone(variation_tool: ImageVariationTool
     """Images that the model made are not announced, because providers refuse changed answers."""
     answer = AIMessage([{"type": "text", "text": "Here."}, image_block(LAKE)])
     run = Run(variation_tool, question("A cat.", CAT), answer)
-    run.model.script[:] = [AIMessage("Done.")]
-    state = run.agent.invoke({"messages": [("user", "Nice.")]}, run.config)
-    assert state["messages"][1].content == answer.content
+    assert run.go_on(HumanMessage("Nice."))[1].content == answer.content
 
 
 def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool) -> None:

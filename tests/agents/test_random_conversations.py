@@ -84,7 +84,7 @@ class Conversations(RuleBasedStateMachine):
             [{}, {"max_uploads": 2}, {"max_upload_bytes": TWO_IMAGES}, {"max_uploads": 0}]
         )
     )
-    def set_limits(self, limits: dict[str, int]) -> None:
+    def set_limits(self, limits: dict[str, Any]) -> None:
         """Choose how many uploads are kept."""
         self.limits = limits
         self._open_tool()
@@ -146,20 +146,16 @@ class Conversations(RuleBasedStateMachine):
     def forget(self, branch: Branch, data: st.DataObject) -> None:
         """Remove the oldest messages or any one, or replace some with a text of their names."""
         text = f"The user sent: {', '.join(branch.images)}."
-        summary = [HumanMessage(text, id=uuid4().hex)]
-        last = max(len(branch.messages) - 1, 0)
-        index = data.draw(st.integers(0, last))
-        kept_messages = data.draw(
-            st.sampled_from(
-                [
-                    summary,
-                    [*summary, *branch.messages[index + 1 :]],
-                    branch.messages[index + 1 :],
-                    branch.messages[:index] + branch.messages[index + 1 :],
-                ]
-            )
-        )
-        branch.messages[:] = kept_messages
+        summary = HumanMessage(text, id=uuid4().hex)
+        index = data.draw(st.integers(0, max(len(branch.messages) - 1, 0)))
+        newer_messages = branch.messages[index + 1 :]
+        histories: list[list[BaseMessage]] = [
+            [summary],
+            [summary, *newer_messages],
+            newer_messages,
+            [*branch.messages[:index], *newer_messages],
+        ]
+        branch.messages[:] = histories[data.draw(st.integers(0, len(histories) - 1))]
 
     @rule(branch=branches)
     def announce(self, branch: Branch) -> None:
