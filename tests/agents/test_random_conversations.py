@@ -173,15 +173,22 @@ class Conversations(RuleBasedStateMachine):
         for owner in self.threads:
             for name in IMAGES if owner.uploads else ():
                 self._vary_an_upload(Branch(owner, []), name)
+            for name in ("latest", "img_1") if owner.uploads else ():
+                assert self._vary(Branch(owner, []), name).status == "error"
 
     @rule(branch=branches, data=st.data())
     def vary_an_upload(self, branch: Branch, data: st.DataObject) -> None:
         """Call the tool with an upload's name, whoever sent that upload."""
         # Its own names are drawn more often than those of others.
         names = [*sorted(branch.owner.uploads), *sorted(IMAGES)]
-        self._vary_an_upload(branch, data.draw(st.sampled_from(names)))
+        name = data.draw(st.sampled_from(names))
+        is_varied = self._vary_an_upload(branch, name)
+        if is_varied and branch.owner.thread is not None and self.limits.get("max_uploads") != 0:
+            # Whatever else was deleted, the image of the last call was not.
+            assert self._vary_an_upload(Branch(branch.owner, []), name)
 
-    def _vary_an_upload(self, branch: Branch, name: str) -> None:
+    def _vary_an_upload(self, branch: Branch, name: str) -> bool:
+        """Call the tool with an upload's name. Return whether it could be varied."""
         owner = branch.owner
         is_certain = name in branch.images or self._is_kept(owner, name)
         answer = self._vary(branch, name)
@@ -191,6 +198,7 @@ class Conversations(RuleBasedStateMachine):
         else:
             assert not is_certain
             assert answer.text.startswith(f"There is no image {name} here.")
+        return answer.status == "success"
 
     @rule(branch=branches, data=st.data())
     def vary_a_result(self, branch: Branch, data: st.DataObject) -> None:
