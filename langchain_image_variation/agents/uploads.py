@@ -177,7 +177,8 @@ class Uploads(ABC):
         for upload in existing_uploads:
             if upload.file_name not in kept_files:
                 self._delete(upload.file_name)
-        for upload in [upload for upload in kept_uploads if upload not in existing_uploads]:
+        existing = set(existing_uploads)
+        for upload in [upload for upload in kept_uploads if upload not in existing]:
             try:
                 self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
             except (OutputError, SourceError) as error:
