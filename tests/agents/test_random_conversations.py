@@ -77,7 +77,9 @@ class Conversations(RuleBasedStateMachine):
         self.root.mkdir()
         self.handles = ["image-00000000-1", "img_1", "img_2"]
         self.threads = [Owner("a"), Owner("b")]
-        self.calls = 0
+        self.started_branches: list[Branch] = []
+        self.limits: dict[str, Any] = {}
+        self._open_tool()
 
     @initialize(
         limits=st.sampled_from(
@@ -89,20 +91,23 @@ class Conversations(RuleBasedStateMachine):
         self.limits = limits
         self._open_tool()
 
-    @initialize(target=branches)
-    def start_a_thread(self) -> Branch:
-        """Start a thread."""
-        return Branch(self.threads[0], [])
+    @initialize(target=branches, names=st.permutations(sorted(IMAGES)))
+    def start_a_thread(self, names: list[str]) -> Branch:
+        """Start a thread with two uploads."""
+        branch = self._start(self.threads[0], [])
+        for name in names[:2]:
+            self._upload(branch, name, len(branch.messages))
+        return branch
 
     @initialize(target=branches)
     def start_another_thread(self) -> Branch:
         """Start another thread."""
-        return Branch(self.threads[1], [])
+        return self._start(self.threads[1], [])
 
     @initialize(target=branches)
     def start_without_a_thread(self) -> Branch:
         """Start a conversation that has no thread."""
-        return Branch(Owner(None), [])
+        return self._start(Owner(None), [])
 
     @precondition(lambda self: self.calls > 1)
     @rule()
@@ -129,18 +134,13 @@ class Conversations(RuleBasedStateMachine):
             owner = Owner(None)
             owner.uploads = set(branch.owner.uploads)
             owner.results = dict(branch.owner.results)
-        return Branch(owner, list(branch.messages))
+        return self._start(owner, list(branch.messages))
 
     @rule(branch=branches, name=st.sampled_from(sorted(IMAGES)), data=st.data())
     def upload(self, branch: Branch, name: str, data: st.DataObject) -> None:
         """Send an image in a new message, or replace one in its message."""
-        branch.owner.uploads.add(name)
         places = [i for i, m in enumerate(branch.messages) if "upload" in m.additional_kwargs]
-        index = data.draw(st.sampled_from([len(branch.messages), *places]))
-        message_id = branch.messages[index].id if index in places else uuid4().hex
-        message = question("Look.", IMAGES[name])
-        update = {"id": message_id, "additional_kwargs": {"upload": name}}
-        branch.messages[index : index + 1] = [message.model_copy(update=update)]
+        self._upload(branch, name, data.draw(st.sampled_from([len(branch.messages), *places])))
 
     @rule(branch=branches, data=st.data())
     def forget(self, branch: Branch, data: st.DataObject) -> None:
@@ -169,12 +169,18 @@ class Conversations(RuleBasedStateMachine):
                 assert f"[{name}: {side}x{side}]" in message.text
 
     def teardown(self) -> None:
-        """Ask each thread for every image, without its messages."""
+        """Ask each branch for every image, and then each thread without its messages."""
+        for branch in self.started_branches:
+            if branch.messages:
+                self.announce(branch)
+                for name in IMAGES:
+                    self._vary_an_upload(branch, name)
         for owner in self.threads:
-            for name in IMAGES if owner.uploads else ():
-                self._vary_an_upload(Branch(owner, []), name)
-            for name in ("latest", "img_1") if owner.uploads else ():
-                assert self._vary(Branch(owner, []), name).status == "error"
+            if owner.uploads:
+                for name in IMAGES:
+                    self._vary_an_upload(Branch(owner, []), name)
+                for name in ("latest", "img_1"):
+                    assert self._vary(Branch(owner, []), name).status == "error"
 
     @rule(branch=branches, data=st.data())
     def vary_an_upload(self, branch: Branch, data: st.DataObject) -> None:
@@ -221,6 +227,19 @@ class Conversations(RuleBasedStateMachine):
         if newest is not None:
             image = IMAGES.get(newest) or branch.owner.results[newest]
             assert self.engine.images.pop() == image
+
+    def _start(self, owner: Owner, messages: list[BaseMessage]) -> Branch:
+        branch = Branch(owner, messages)
+        self.started_branches.append(branch)
+        return branch
+
+    def _upload(self, branch: Branch, name: str, index: int) -> None:
+        """Put a message with an image at an index, instead of the one that is there."""
+        branch.owner.uploads.add(name)
+        old = branch.messages[index : index + 1]
+        message = question("Look.", IMAGES[name])
+        update = {"id": old[0].id if old else uuid4().hex, "additional_kwargs": {"upload": name}}
+        branch.messages[index : index + 1] = [message.model_copy(update=update)]
 
     def _config(self, branch: Branch) -> Any:
         thread = branch.owner.thread
@@ -272,7 +291,7 @@ def run_conversations(folder: Path, **options: Any) -> None:
 def test_names_keep_their_meaning(tmp_path: Path) -> None:
     """In random conversations, each name gives its own image or an error that lists others."""
     run_conversations(
-        tmp_path, max_examples=50, stateful_step_count=25, derandomize=True, database=None
+        tmp_path, max_examples=25, stateful_step_count=20, derandomize=True, database=None
     )
 
 
@@ -281,7 +300,7 @@ def test_names_keep_their_meaning_in_many_conversations(tmp_path: Path) -> None:
     """In many long and random conversations, each name gives its own image or an error."""
     run_conversations(
         tmp_path,
-        max_examples=500,
+        max_examples=300,
         stateful_step_count=60,
         suppress_health_check=list(HealthCheck),
     )
