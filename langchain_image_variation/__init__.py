@@ -1,5 +1,16 @@
 """Image variations that work again: one to ten new images from one image, without a prompt.
 
+From a photo to files::
+
+    source = load_source("photo.jpg")
+    request = CreateImageVariationRequest(image=source.png, n=2, size="512x512")
+    response = call_engine(load_engine("local"), request)
+    save_images(response, "variations", name=source.name)
+
+`ImageVariationTool` does this for an agent, `VariationBatch` for many photos, and `create_app` for
+the clients of a server. To write an engine, see `VariationEngine`. All errors are in
+`langchain_image_variation.exceptions`.
+
 The public names are loaded on first use, so importing this package is almost free.
 """
 
@@ -17,15 +28,24 @@ if TYPE_CHECKING:
         ImageVariationToolSpec as ImageVariationToolSpec,
     )
     from langchain_image_variation.batch.variation_batch import VariationBatch
-    from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+    from langchain_image_variation.cancellation import check_cancellation
+    from langchain_image_variation.contract import (
+        CreateImageVariationRequest,
+        Image,
+        ImagesResponse,
+    )
     from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+    from langchain_image_variation.engines.call import call_engine, call_engine_async
+    from langchain_image_variation.engines.context import Progress, progress_reporter
     from langchain_image_variation.engines.loading import load_engine
+    from langchain_image_variation.engines.traits import check_model
     from langchain_image_variation.exceptions import ImageVariationError
     from langchain_image_variation.hosted.client import (
         AsyncImageVariationClient,
         ImageVariationClient,
     )
     from langchain_image_variation.http.url_policy import URLPolicy
+    from langchain_image_variation.images.pixels import decode_png, encode_png
     from langchain_image_variation.images.png import SquarePNG
     from langchain_image_variation.output import cut_back, save_images
     from langchain_image_variation.output.contact_sheet import ContactSheet
@@ -38,20 +58,29 @@ __all__ = [
     "AsyncVariationEngine",
     "ContactSheet",
     "CreateImageVariationRequest",
+    "Image",
     "ImageVariationClient",
     "ImageVariationError",
     "ImageVariationInput",
     "ImageVariationTool",
     "ImagesResponse",
+    "Progress",
     "Source",
     "SquarePNG",
     "URLPolicy",
     "VariationBatch",
     "VariationEngine",
     "__version__",
+    "call_engine",
+    "call_engine_async",
+    "check_cancellation",
+    "check_model",
     "cut_back",
+    "decode_png",
+    "encode_png",
     "load_engine",
     "load_source",
+    "progress_reporter",
     "save_images",
 ]
 
@@ -60,6 +89,7 @@ _MODULES = {
     "AsyncVariationEngine": "engines",
     "ContactSheet": "output.contact_sheet",
     "CreateImageVariationRequest": "contract",
+    "Image": "contract",
     "ImageVariationClient": "hosted.client",
     "ImageVariationError": "exceptions",
     "ImageVariationInput": "agents.tool",
@@ -67,15 +97,23 @@ _MODULES = {
     "ImageVariationTool": "agents.tool",
     "ImageVariationToolSpec": "agents.tool_spec",
     "ImagesResponse": "contract",
+    "Progress": "engines.context",
     "Source": "source",
     "SquarePNG": "images.png",
     "URLPolicy": "http.url_policy",
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
+    "call_engine": "engines.call",
+    "call_engine_async": "engines.call",
+    "check_cancellation": "cancellation",
+    "check_model": "engines.traits",
     "create_app": "server",
     "cut_back": "output",
+    "decode_png": "images.pixels",
+    "encode_png": "images.pixels",
     "load_engine": "engines.loading",
     "load_source": "source",
+    "progress_reporter": "engines.context",
     "save_images": "output",
 }
 

@@ -13,7 +13,7 @@ import binascii
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -34,6 +34,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from langchain_image_variation.exceptions import (
+    EngineError,
     ImageVariationError,
     InvalidRequestError,
     OutputError,
@@ -265,7 +266,24 @@ class Image(LenientBody):
             raise copy.copy(self._failure)
         if self._downloaded is not None:
             return self._downloaded
-        encoded = self.b64_json or self.url or ""
+        return _decode_base64(self._encoded())
+
+    def read_head(self) -> bytes:
+        """Return the first 24 bytes of the image file or more. Its other bytes are not decoded.
+
+        They hold the width and height of a PNG file.
+
+        Raises:
+            ImageVariationError: See `read`.
+        """
+        if self._failure is not None or self._downloaded is not None:
+            return self.read()
+        head = "".join(self._encoded(_HEAD).split())
+        return _decode_base64(head[: len(head) // 4 * 4])
+
+    def _encoded(self, length: int | None = None) -> str:
+        """Return the base64 in the first `length` characters of `b64_json` or of a `data:` URL."""
+        encoded = (self.b64_json or self.url or "")[:length]
         if encoded.startswith("data:"):
             # Some gateways put a whole data: URL into b64_json.
             head, _, encoded = encoded.partition(",")
@@ -275,17 +293,24 @@ class Image(LenientBody):
             encoded = ""
         if not encoded:
             raise OutputError("The result has no image; request response_format 'b64_json'.")
-        try:
-            # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
-            if not any(blank in encoded for blank in _WHITE_SPACE):
-                return base64.b64decode(encoded, validate=True)
-            text = encoded.encode("ascii").translate(None, _WHITE_SPACE.encode("ascii"))
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise OutputError("The result is not valid base64.") from None
+        return encoded
 
 
 _WHITE_SPACE = "\n\r\t "
+
+_HEAD = 256
+"""How many characters of `b64_json` or `url` the method `Image.read_head` reads."""
+
+
+def _decode_base64(encoded: str) -> bytes:
+    try:
+        # Some servers wrap base64 in lines. Only then is it worth copying megabytes.
+        if not any(blank in encoded for blank in _WHITE_SPACE):
+            return base64.b64decode(encoded, validate=True)
+        text = encoded.encode("ascii").translate(None, _WHITE_SPACE.encode("ascii"))
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise OutputError("The result is not valid base64.") from None
 
 
 def _data_url(png: bytes) -> str:
@@ -329,24 +354,34 @@ class ImagesResponse(LenientBody):
     @classmethod
     def from_pngs(
         cls,
-        pngs: Sequence[bytes],
+        pngs: Iterable[bytes],
         *,
         response_format: ResponseFormat,
-        seeds: Sequence[int] | None = None,
+        seeds: Iterable[int] | None = None,
     ) -> Self:
         """Make the response of an engine that has no server. A `url` becomes a `data:` URL.
 
         Args:
-            pngs: The bytes of each PNG file, in order.
-            response_format: The requested form.
-            seeds: The seed of each image.
+            pngs: The bytes of each PNG file, in order. `encode_png` makes them from Pillow images.
+            response_format: The requested form: `request.response_format`.
+            seeds: The seed of each image, if the engine has seeds.
 
         Raises:
-            ValueError: If the numbers of seeds and images differ.
+            EngineError: If `pngs` is not a series of bytes, or has not as many as `seeds`.
         """
+        if isinstance(pngs, str | bytes | bytearray):
+            raise EngineError("from_pngs needs a list of PNG files, got one file; pass [png].")
+        files = list(pngs)
+        image_seeds: list[int | None] = [None] * len(files) if seeds is None else [*seeds]
+        if len(files) != len(image_seeds):
+            raise EngineError(f"from_pngs got {len(files)} files and {len(image_seeds)} seeds.")
         images = []
-        image_seeds: Sequence[int | None] = [None] * len(pngs) if seeds is None else seeds
-        for png, seed in zip(pngs, image_seeds, strict=True):
+        for png, seed in zip(files, image_seeds, strict=True):
+            if not isinstance(png, bytes):
+                raise EngineError(
+                    "from_pngs needs the bytes of PNG files, got a value of type "
+                    f"{type(png).__name__}. encode_png(image) makes them from a Pillow image."
+                )
             if response_format == "b64_json":
                 image = Image(b64_json=base64.b64encode(png).decode("ascii"))
             else:

@@ -8,6 +8,7 @@ ImageVariationError
  |    +-- ContentPolicyError             the engine refuses the image because of its content
  |    +-- BillingLimitError              the account has reached its budget limit
  |    +-- EngineNotFoundError            no installed engine has this name
+ |    +-- ToolCallError                  a model called the tool in a way that cannot work
  +-- AuthenticationError            401  the API key is missing or wrong
  +-- PermissionDeniedError          403  the API key does not allow this
  +-- NotFoundError                  404  the address does not exist
@@ -61,6 +62,7 @@ __all__ = [
     "RateLimitError",
     "ServiceUnavailableError",
     "SourceError",
+    "ToolCallError",
     "error_from_wire",
     "excerpt",
     "install_command",
@@ -72,6 +74,8 @@ class ImageVariationError(Exception):
 
     Attributes:
         message: What is wrong, the limit, and what to do next, in one or two sentences.
+        hint: The end of the message, if only a developer can follow it: an option or a permission
+            that would help. Otherwise None.
         status_code: The HTTP status.
         type: The `type` in the error body.
         code: The `code` in the error body, or None.
@@ -85,15 +89,22 @@ class ImageVariationError(Exception):
     default_code: ClassVar[str | None] = None
     default_param: ClassVar[str | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+        full_message = f"{message} {hint}" if hint else message
+        super().__init__(full_message)
+        self.message = full_message
+        self.hint = hint
         self.status_code = self.default_status_code
         self.type = self.default_type
         self.code = self.default_code
         self.param = param if param is not None else self.default_param
         self.request_id: str | None = None
         self.retry_after: float | None = None
+
+    @property
+    def problem(self) -> str:
+        """The message without the hint: what is wrong, for a user or a model."""
+        return self.message.removesuffix(self.hint or "").rstrip()
 
 
 # The request is at fault.
@@ -144,6 +155,15 @@ class EngineNotFoundError(InvalidRequestError):
 
     default_code = "engine_not_found"
     default_param = "engine"
+
+
+class ToolCallError(InvalidRequestError):
+    """Raised if a model calls the tool in a way that cannot work, such as with an unknown image.
+
+    The message is for the model. The tool answers with it, and the agent continues.
+    """
+
+    default_code = "invalid_tool_call"
 
 
 # Access, addresses and load.
@@ -249,7 +269,8 @@ class MissingExtraError(EngineError, ImportError):
         """
         named = f"the package {package!r}" if package else "a package"
         return cls(
-            f"{what} needs {named}, which is not installed. Run: {install_command(requirement)}"
+            f"{what} needs {named}, which is not installed.",
+            hint=f"Run: {install_command(requirement)}",
         )
 
 

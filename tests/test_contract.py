@@ -13,7 +13,12 @@ from langchain_image_variation.contract import (
     Image,
     ImagesResponse,
 )
-from langchain_image_variation.exceptions import DownloadError, InvalidRequestError, OutputError
+from langchain_image_variation.exceptions import (
+    DownloadError,
+    EngineError,
+    InvalidRequestError,
+    OutputError,
+)
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
@@ -295,8 +300,46 @@ def test_the_repr_does_not_show_images(response_format: Any) -> None:
 
 def test_every_image_needs_its_seed() -> None:
     """Fewer seeds than images are an error."""
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(EngineError, match="2 files and 1 seeds"):
         ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])
+
+
+@pytest.mark.parametrize(
+    ("pngs", "message"),
+    [
+        (b"a", r"needs a list of PNG files, got one file; pass \[png\]"),
+        ("iVBORw0KGgo=", "needs a list of PNG files, got one file"),
+        ([SquarePNG(square_png())], r"got a value of type SquarePNG. encode_png\(image\) makes"),
+        (["iVBORw0KGgo="], "got a value of type str"),
+    ],
+)
+def test_from_pngs_takes_a_series_of_files(pngs: Any, message: str) -> None:
+    """One file instead of several, or something other than bytes, is an error with a hint."""
+    with pytest.raises(EngineError, match=message):
+        ImagesResponse.from_pngs(pngs, response_format="url")
+
+
+def test_from_pngs_takes_a_generator() -> None:
+    """The files and their seeds may come from generators."""
+    response = ImagesResponse.from_pngs(
+        (png for png in [b"a", b"b"]), response_format="url", seeds=iter([1, 2])
+    )
+    assert [(image.read(), image.seed) for image in response.data] == [(b"a", 1), (b"b", 2)]
+
+
+@pytest.mark.parametrize("blank", ["", "\n", " \r\n"])
+@pytest.mark.parametrize("form", ["b64_json", "url"])
+def test_the_head_of_a_file_is_read_alone(form: str, blank: str) -> None:
+    """`read_head` returns the start of the file, even if base64 is in lines or ends corrupt."""
+    png = square_png()
+    encoded = blank.join(base64.b64encode(png).decode()[i : i + 7] for i in range(0, 700, 7))
+    prefix = "data:image/png;base64," if form == "url" else ""
+    image = Image.model_validate({form: f"{prefix}{encoded}%"})
+    head = image.read_head()
+    assert len(head) >= 24
+    assert png.startswith(head)
+    with pytest.raises(OutputError, match="not valid base64"):
+        image.read()
 
 
 def test_a_replaced_file_keeps_the_images_form() -> None:

@@ -1,6 +1,10 @@
+import copy
 import inspect
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +42,29 @@ def test_every_error_survives_the_wire(error_class: type[ImageVariationError]) -
     assert type(received_error) is error_class
     assert vars(received_error) == vars(sent_error)
     assert str(received_error) == "n must be at most 10, got 11."
+
+
+def pickled(value: Any) -> Any:
+    """Return a value as another process receives it."""
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("error_class", TREE)
+@pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
+def test_every_error_can_be_pickled_and_copied(
+    error_class: type[ImageVariationError], duplicate: Callable[[Any], Any]
+) -> None:
+    """Its class, its text and all its attributes stay, also those that were set later."""
+    error = error_class("The host is not allowed.", param="urls", hint="Allow it with urls=...")
+    error.status_code, error.type, error.code = 499, "requests", "odd"
+    error.request_id, error.retry_after = "r-1", 7.5
+    error.add_note("a note")
+    other = duplicate(error)
+    assert type(other) is error_class
+    assert other is not error
+    assert str(other) == other.message == "The host is not allowed. Allow it with urls=..."
+    assert other.problem == "The host is not allowed."
+    assert vars(other) == vars(error)
 
 
 def test_every_error_is_exported_and_in_the_tree() -> None:

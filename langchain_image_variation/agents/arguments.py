@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
-from langchain_image_variation.exceptions import InvalidRequestError, excerpt
+from langchain_image_variation.exceptions import ToolCallError, excerpt
 
 __all__ = [
     "TOOL_DESCRIPTION",
@@ -103,10 +103,10 @@ def check_n(n: int, max_n: int) -> None:
         max_n: The maximum that the settings allow.
 
     Raises:
-        InvalidRequestError: If it is more than `max_n`.
+        ToolCallError: If it is more than `max_n`.
     """
     if n > max_n:
-        raise InvalidRequestError(_correction([f"n {_n_rule(max_n)}, got {n}"]), param="n")
+        raise ToolCallError(_correction([f"n {_n_rule(max_n)}, got {n}"]), param="n")
 
 
 def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = True) -> str:

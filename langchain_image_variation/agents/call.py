@@ -33,7 +33,11 @@ from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import engine_base_url
-from langchain_image_variation.exceptions import InvalidRequestError, RateLimitError
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    RateLimitError,
+    ToolCallError,
+)
 from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
@@ -69,8 +73,8 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `engine` is a class, if `cache` is on and the engine has no
-            fingerprint, or if `storage_options` are set and `output_dir` is a folder.
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
+            `storage_options` are set and `output_dir` is a folder.
     """
     if settings.storage_options and not is_url(settings.output_dir):
         raise InvalidRequestError(
@@ -108,8 +112,9 @@ def call_tool(
         listener: Called after each finished image, from any thread.
 
     Raises:
-        ImageVariationError: If anything fails. The message can be shown to the model: it says what
-            to do, and which images it may use.
+        ToolCallError: If the model made a mistake. The message says what it can do, and which
+            images it may use.
+        Exception: If anything else fails. Use `ToolErrorTranslation` before a model sees it.
     """
     flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
     step = next(flow)
@@ -134,7 +139,7 @@ async def call_tool_async(
     """Do what `call_tool` does without blocking the loop. The listener is called on the loop.
 
     Raises:
-        ImageVariationError: See `call_tool`.
+        Exception: See `call_tool`.
     """
     with _loop_listener(listener) as loop_listener:
         flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
@@ -220,7 +225,7 @@ def _prepare(
     max_calls = settings.max_calls
     if conversation is not None and max_calls is not None and conversation.calls >= max_calls:
         calls = "its only call" if max_calls == 1 else f"all of its {max_calls} calls"
-        raise RateLimitError(
+        raise ToolCallError(
             f"This conversation has used {calls} to this tool. Do not call it again; use the "
             "images that it already has."
         )

@@ -18,10 +18,18 @@ from langchain_image_variation.agents.conversation import (
     ResultImage,
     describe_name,
 )
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.message_image import MessageImage, normalize_name
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload, Uploads
-from langchain_image_variation.exceptions import ImageVariationError, SourceError, excerpt
+from langchain_image_variation.exceptions import (
+    InvalidImageError,
+    InvalidRequestError,
+    MissingExtraError,
+    SourceError,
+    ToolCallError,
+    excerpt,
+)
 from langchain_image_variation.source import Fit, Source, load_source
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -75,8 +83,9 @@ class ReachableImages:
             urls: The hosts from which an image in a message may be fetched by URL.
 
         Raises:
-            SourceError: If there is no such image, or if it cannot be read or used. The message
+            ToolCallError: If there is no such image, or if it cannot be read or used. The message
                 lists the images that the call may use.
+            ImageVariationError: If a setting or the storage of results is at fault.
         """
         handle = handle.strip().strip("\"'`")
         name = normalize_name(handle)
@@ -99,10 +108,14 @@ class ReachableImages:
             # If it were named after the upload, its results would be confused with the upload.
             return label, replace(source, name="image")
         except _MissingImageError as error:
-            raise SourceError(f"{error} {self.choices()}") from None
-        except ImageVariationError as error:
+            raise ToolCallError(f"{error} {self.choices()}") from None
+        except (SourceError, InvalidImageError, MissingExtraError) as error:
             label = label or _printable(PurePath(handle).name)
-            raise SourceError(f"{label}: {error.message} {self.choices()}") from None
+            if error.hint is not None:
+                log_hint(f"The tool cannot use an image. {error.message}")
+            is_link = isinstance(image, MessageImage) and image.is_link
+            problem = _describe(error, is_link=is_link, urls=urls)
+            raise ToolCallError(f"{label}: {problem} {self.choices()}") from error
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
@@ -227,6 +240,18 @@ def _first_names(names: list[str]) -> list[str]:
 
 class _MissingImageError(Exception):
     """There is no such image."""
+
+
+def _describe(
+    error: InvalidRequestError | MissingExtraError, *, is_link: bool, urls: "URLPolicy | None"
+) -> str:
+    """Return what is wrong with an image, and what a model can do about it."""
+    if isinstance(error, MissingExtraError):
+        return "This kind of image cannot be read here. Ask the user for a PNG or JPEG."
+    if not is_link:
+        return error.problem
+    problem = "This image is only a link, which this tool may not open." if urls is None else ""
+    return f"{problem or error.problem} Ask the user to upload the image itself."
 
 
 def _label(image: MessageImage | ResultImage | KeptUpload) -> str:

@@ -45,7 +45,8 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise SourceError(
-                f"There is no folder {root.name!r}. Create it, or set another root_dir."
+                f"There is no folder {root.name!r}.",
+                hint="Create it, or set another root_dir.",
             )
         self.root = root
 
@@ -73,7 +74,7 @@ class ImageFolder:
             file = open(path, "rb", opener=lambda *_: _open_inside(root, path, excluded_stat))
         except PermissionError:
             raise SourceError(
-                f"{excerpt(Path(name).name)} cannot be read. Check its permissions."
+                f"{excerpt(Path(name).name)} cannot be read.", hint="Check its permissions."
             ) from None
         # The name is too long or contains a NUL, or there is a loop of links.
         except (OSError, ValueError, RuntimeError):

@@ -1,6 +1,5 @@
 """Reads a `Conversation` from LangChain messages, and from what an agent injects into a call."""
 
-import base64
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,7 +150,13 @@ def _is_readable(block: Any) -> bool:
         return isinstance(block, str)
     kind = block.get("type")
     is_standard = "source_type" not in block and ("base64" in block or "url" in block)
-    return (kind == "image" and is_standard) or kind in ("text", "image_url")
+    return (kind == "image" and is_standard) or kind in ("text", "image_url") or _is_bedrock(block)
+
+
+def _is_bedrock(block: Mapping[Any, Any]) -> bool:
+    """Return whether a block is a text or an image in Bedrock's own format, which has bytes."""
+    is_text = isinstance(block.get("text"), str)
+    return "type" not in block and (is_text or isinstance(block.get("image"), Mapping))
 
 
 def _block_images(block: Any) -> Iterator[MessageImage]:
@@ -163,7 +168,7 @@ def _block_images(block: Any) -> Iterator[MessageImage]:
         yield from _provider_images(block.get("value"))
     elif kind == "image" and not {"image", "source"} & set(block):
         yield _message_image(block.get("base64"), block.get("url"))
-    elif kind in ("image", "image_url"):
+    elif kind in ("image", "image_url") or _is_bedrock(block):
         yield from _provider_images(block)
     elif kind == "file" and str(block.get("mime_type")).startswith("image/"):
         yield _message_image(block.get("base64"), block.get("url"))
@@ -189,8 +194,8 @@ def _provider_images(block: Any) -> Iterator[MessageImage]:
 
 
 def _message_image(data: object, url: object) -> MessageImage:
-    if isinstance(data, bytes):
-        data = base64.b64encode(data).decode("ascii")
+    if isinstance(data, bytes) and data:
+        return MessageImage(None, file=data)
     if isinstance(data, str) and data:
         return MessageImage(None, data)
     return MessageImage(url if isinstance(url, str) and url else None)

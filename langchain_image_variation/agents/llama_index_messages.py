@@ -1,7 +1,6 @@
 """Reads a `Conversation` from LlamaIndex messages, and from the context of an agent's run."""
 
 import asyncio
-import base64
 import io
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -140,7 +139,7 @@ def _block_images(block: object) -> Iterator[MessageImage]:
 
 def _message_image(data: object, url: object) -> MessageImage:
     if isinstance(data, io.BytesIO):
-        data = base64.b64encode(data.getvalue())
+        return MessageImage(None, file=data.getvalue())
     # The bytes of a block are base64 already.
     if isinstance(data, bytes) and data:
         return MessageImage(None, data)

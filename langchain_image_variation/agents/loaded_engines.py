@@ -2,7 +2,6 @@
 
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.loading import load_engine
-from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LoadedEngines"]
 
@@ -23,14 +22,7 @@ class LoadedEngines:
 
         Raises:
             ImageVariationError: If the engine cannot be loaded.
-            InvalidRequestError: If it is a class.
         """
-        if isinstance(engine, type):
-            name = engine.__name__
-            raise InvalidRequestError(
-                f"engine must be an instance, got the class {name}. Pass {name}().",
-                param="engine",
-            )
         if not isinstance(engine, str):
             return engine
         if engine not in self._by_name:

@@ -20,6 +20,7 @@ from langchain_image_variation.images.decoder_errors import translate_decoder_er
 from langchain_image_variation.images.formats import recognize_supported
 from langchain_image_variation.images.normalize import upright_size
 from langchain_image_variation.images.pixels import open_image
+from langchain_image_variation.images.work_limits import check_size
 from langchain_image_variation.source.read import read_source
 
 if TYPE_CHECKING:
@@ -72,19 +73,13 @@ class MessageImage:
     """A `data:` or https URL, or None if the message has none."""
     base64: str | bytes | None = None
     """The image in base64: the object of the message itself, not a copy."""
-
-    @property
-    def address(self) -> str | None:
-        """A `data:` or https URL, or None if only the model's provider has the image."""
-        if self.base64 is None:
-            return self.url
-        text = self.base64
-        return f"data:;base64,{text.decode('latin-1') if isinstance(text, bytes) else text}"
+    file: bytes | None = None
+    """The image's file, if the message has it."""
 
     @property
     def is_link(self) -> bool:
         """Whether the message has only an https URL of the image."""
-        return self.base64 is None and self.url is not None and self.url[:8].lower() == "https://"
+        return self._content is self.url and (self.url or "")[:8].lower() == "https://"
 
     @property
     def identity(self) -> ImageIdentity | None:
@@ -95,17 +90,17 @@ class MessageImage:
         """
         if self.is_link:
             return ImageIdentity(_hash_text(self.url or ""))
-        data = self.url if self.base64 is None else self.base64
-        if data is None:
+        content = self._content
+        if content is None:
             return None
-        # Not the data itself, which would stay in memory. Python computes the hash of an object
+        # Not the content itself, which would stay in memory. Python computes the hash of an object
         # once. If two images had the same hash, `read` would refuse the second.
-        key = (len(data), hash(data))
+        key = (content is self.file, content is self.url, len(content), hash(content))
         with _lock:
             if key in _identities:
                 return _identities[key]
         try:
-            identity = identify(read_source(self._checked_address(), None)[0])
+            identity = identify(read_source(self._source(), None)[0])
         except SourceError:
             identity = None
         with _lock:
@@ -124,17 +119,28 @@ class MessageImage:
             SourceError: If the message does not have the image, if it is too large, or if it cannot
                 be decoded or fetched.
         """
-        data, _ = read_source(self._checked_address(), urls)
+        data, _ = read_source(self._source(), urls)
         identity = self.identity
         if not self.is_link and identity and hashlib.sha256(data).hexdigest() != identity.sha256:
             raise SourceError("Another image has the same fingerprint. Save the image again.")
         return data
 
-    def _checked_address(self) -> str:
-        """Return the URL. Anything but a `data:` or https URL would be read as a path."""
-        address = self.address or ""
-        if address[:5].lower() == "data:" or self.is_link:
-            return address
+    @property
+    def _content(self) -> str | bytes | None:
+        if self.file is not None:
+            return self.file
+        return self.url if self.base64 is None else self.base64
+
+    def _source(self) -> str | bytes:
+        """Return a source for `read_source`, which would take other text for a path."""
+        if self.file is not None:
+            return self.file
+        if self.base64 is not None:
+            text = self.base64
+            return f"data:;base64,{text.decode('latin-1') if isinstance(text, bytes) else text}"
+        url = self.url or ""
+        if url[:5].lower() == "data:" or self.is_link:
+            return url
         raise SourceError(
             "The message contains neither the image data nor an https URL. Ask for the image "
             "itself."
@@ -144,7 +150,7 @@ class MessageImage:
         return "MessageImage()"
 
 
-_identities: dict[tuple[int, int], ImageIdentity | None] = {}
+_identities: dict[tuple[bool, bool, int, int], ImageIdentity | None] = {}
 _lock = threading.Lock()
 
 
@@ -160,10 +166,12 @@ def read_size(data: bytes) -> tuple[int, int] | None:
     format = recognize_supported(data)
     if format is None:
         return None
-    if format == "PNG":
-        # Pillow would also decompress text and profiles.
-        return struct.unpack(">II", data[16:24]) if len(data) >= 24 else None
     try:
+        if format == "PNG":
+            # Pillow would also decompress text and profiles.
+            width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+            check_size(width, height)
+            return (width, height) if width and height else None
         with (
             translate_decoder_errors(lambda: SourceError("The image is corrupt.")),
             open_image(data, (format,)) as image,

@@ -100,7 +100,8 @@ class Results(ABC):
         """Open a result of any scope by a path that `save` returned, or return None.
 
         Raises:
-            SourceError: If it cannot be read.
+            SourceError: If the file cannot be read.
+            OutputError: If the file system cannot be read.
         """
 
     @abstractmethod
@@ -108,7 +109,8 @@ class Results(ABC):
         """Open a result of this scope by its handle or its path, or return None.
 
         Raises:
-            SourceError: If it cannot be read.
+            SourceError: If the file cannot be read.
+            OutputError: If the file system cannot be read.
         """
 
     def newest_handles(self) -> list[str]:
@@ -124,7 +126,8 @@ class Results(ABC):
         """Return a cache record, or None if there is none of that name.
 
         Raises:
-            SourceError: If it cannot be read.
+            SourceError: If the file cannot be read.
+            OutputError: If the file system cannot be read.
         """
 
     @abstractmethod

@@ -4,12 +4,19 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_image_variation.agents.public_url import check_public_url
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_engine
+from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    ImageVariationError,
+    InvalidRequestError,
+    ToolCallError,
+)
 from langchain_image_variation.source import Fit, check_url_policy
 
 if TYPE_CHECKING:
@@ -34,23 +41,52 @@ class RateLimiter(Protocol):
         ...
 
 
+def _check_engine(engine: Any) -> Any:
+    # Names are loaded when a tool is made. Pydantic's own error would list three types.
+    if not isinstance(engine, str):
+        check_engine(engine)
+    return engine
+
+
 def _check_policy(urls: Any) -> Any:
     check_url_policy(urls)
     return urls
+
+
+def _check_raise_on(classes: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    for error_class in classes:
+        name = error_class.__name__
+        if issubclass(error_class, ToolCallError | ContentPolicyError):
+            raise InvalidRequestError(
+                f"raise_on cannot contain {name}: the model made the mistake, and it gets a text.",
+                param="raise_on",
+            )
+        if not issubclass(error_class, ImageVariationError) and not issubclass(
+            ImageVariationError, error_class
+        ):
+            raise InvalidRequestError(
+                f"raise_on cannot contain {name}: the tool raises classes of ImageVariationError "
+                "only. An engine's other errors become EngineError.",
+                param="raise_on",
+            )
+    return classes
 
 
 class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
     Raises:
-        InvalidRequestError: If `urls` does not list any hosts, or if `public_url` is neither a URL
-            nor an absolute path; see `check_public_url`.
+        InvalidRequestError: If `engine` is not an engine, if `urls` does not list any hosts, if
+            `public_url` is neither a URL nor an absolute path (see `check_public_url`), or if
+            `raise_on` contains a class that the tool never raises.
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    engine: str | VariationEngine | AsyncVariationEngine = "local"
+    engine: Annotated[
+        str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)
+    ] = "local"
     """An engine, or the name of an installed one."""
     root_dir: str | os.PathLike[str] = "."
     """The folder with the images that the model may use. The default is the working directory."""
@@ -95,8 +131,14 @@ class ToolSettings(BaseModel):
     thumbnail: bool = False
     """Whether the model also gets a small image that shows the results."""
     rate_limiter: RateLimiter | None = None
-    """A rate limiter to wait for before each engine call. If it returns False, the call is refused.
-    Errors that it raises are passed on unchanged."""
+    """A rate limiter to wait for before each engine call. If it returns False, the call fails with
+    a `RateLimitError`."""
+    raise_on: Annotated[tuple[type[Exception], ...], AfterValidator(_check_raise_on)] = (
+        ImageVariationError,
+    )
+    """Which failures are raised, so that retries, tracers and the caller of an agent see them. The
+    model gets a text about other failures, and the agent continues. By default all are raised, and
+    with () none. Mistakes of the model are never raised by this setting."""
     cache: bool = False
     """Whether to answer a repeated call, from any conversation, with the images of the first one.
     Neither the rate limiter nor the engine is used then. `ResultCache` says which calls count as

@@ -11,7 +11,7 @@ from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
 from langchain_image_variation.agents.stored_uploads import UploadStorage
 from langchain_image_variation.agents.uploads import UPLOADS_FOLDER, UploadLimits
-from langchain_image_variation.exceptions import OutputError, SourceError
+from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.files.file_system import FileSystem, modification_time
 from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
@@ -113,7 +113,7 @@ class ResultStorage(Results):
         """Open a result of any scope by a path that `save` returned, or return None.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         scope, slash, name = path.rpartition("/")
         if (slash and not _SCOPE.fullmatch(scope)) or not RESULT_NAME.fullmatch(name):
@@ -127,7 +127,7 @@ class ResultStorage(Results):
         Without a scope, results of all scopes can be opened by their paths.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         name = handle.removeprefix(self._scope).removesuffix(".png")
         return self.open(f"{self._scope}{name}.png")
@@ -142,7 +142,7 @@ class ResultStorage(Results):
         """Return a cache record, or None if there is none of that name.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         return self._read(f"{CACHE_FOLDER}/{name}", MAX_RECORD_BYTES)
 
@@ -193,11 +193,8 @@ class ResultStorage(Results):
             self._file_system.files.rm_file(self._file_system.path(f"{self._scope}{name}"))
 
     def _read(self, path: str, max_bytes: int) -> bytes | None:
-        try:
-            with self._file_system.translate_errors("cannot be read; try again"):
-                return self._file_system.read(path, max_bytes)
-        except OutputError as error:
-            raise SourceError(error.message) from None
+        with self._file_system.translate_errors("cannot be read; try again"):
+            return self._file_system.read(path, max_bytes)
 
 
 class _NamedFile(io.BytesIO):

@@ -43,11 +43,11 @@ from langchain_image_variation.agents.call import (
     call_tool_async,
     check_settings,
 )
+from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
-from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
@@ -94,10 +94,11 @@ class ImageVariationTool(BaseTool, ToolSettings):
 
     Apart from the thumbnail, neither contains image data or an absolute path. If the model makes a
     mistake, such as naming an image that does not exist, it gets a text that lists what it may use,
-    and the agent continues.
+    and the agent continues. Any other failure is logged and, if `raise_on` has its class, raised.
 
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
-    config gives the conversation its own folder of results. For each finished image, the tool
+    config gives the conversation its own folder, with its results and the images of its messages,
+    which can then be varied after their messages were removed. For each finished image, the tool
     dispatches the custom event `image_variation_progress` with `done` and `n`.
 
     Raises:
@@ -155,15 +156,16 @@ class ImageVariationTool(BaseTool, ToolSettings):
         **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
-        conversation = read_conversation(runtime, config, self.name)
-        try:
-            with _event_listener(run_manager) as listener:
-                result = call_tool(
-                    self, self._engines, arguments, conversation, fields=fields, listener=listener
-                )
+        with (
+            # An error of a developer's handler is passed on unchanged.
+            _event_listener(run_manager) as listener,
+            ToolErrorTranslation(self.raise_on, ToolException),
+        ):
+            conversation = read_conversation(runtime, config, self.name)
+            result = call_tool(
+                self, self._engines, arguments, conversation, fields=fields, listener=listener
+            )
             return _message(result)
-        except ImageVariationError as error:
-            raise ToolException(error.message) from error
 
     async def _arun(
         self,
@@ -175,16 +177,16 @@ class ImageVariationTool(BaseTool, ToolSettings):
         **others: Any,
     ) -> tuple[str | list[Any], dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
-        # The messages may contain many megabytes of images.
-        conversation = await asyncio.to_thread(read_conversation, runtime, config, self.name)
-        try:
-            async with _event_listener_async(run_manager) as listener:
+        async with _event_listener_async(run_manager) as listener:
+            with ToolErrorTranslation(self.raise_on, ToolException):
+                # The messages may contain many megabytes of images.
+                conversation = await asyncio.to_thread(
+                    read_conversation, runtime, config, self.name
+                )
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )
-            return _message(result)
-        except ImageVariationError as error:
-            raise ToolException(error.message) from error
+                return _message(result)
 
 
 def _split_arguments(

@@ -21,13 +21,14 @@ from langchain_image_variation.agents.call import (
     call_tool_async,
     check_settings,
 )
+from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import Size
 from langchain_image_variation.exceptions import (
-    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
+    ToolCallError,
     excerpt,
 )
 
@@ -67,14 +68,16 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     image of them, if the agent passes images on and the model can see them. The `raw_output` is the
     artifact of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
     `usage_metadata`. If the model makes a mistake, it gets a text that lists what it may use, with
-    `is_error`, and the agent continues.
+    `is_error`, and the agent continues. Any other failure is logged and, if `raise_on` has its
+    class, raised. LlamaIndex's agents turn what a tool raises into such an output themselves.
 
     In an agent, the images of the conversation are read from its memory and from the results of the
-    run. The results of the conversation have their own folder, named after the memory's
-    `session_id`, or after its `chat_store_key` if that is not the default. Without either, the
-    folder belongs to the context, for as long as it is passed on or restored. `max_calls` counts
-    the calls that the context has recorded, and the answers that the memory had before. For each
-    finished image of an async call, the tool writes an `ImageVariationProgress` to the stream.
+    run. The results of the conversation and its uploads, which can then be varied after their
+    messages were removed, have their own folder, named after the memory's `session_id`, or after
+    its `chat_store_key` if that is not the default. Without either, the folder belongs to the
+    context, for as long as it is passed on or restored. `max_calls` counts the calls that the
+    context has recorded, and the answers that the memory had before. For each finished image of an
+    async call, the tool writes an `ImageVariationProgress` to the stream.
 
     Raises:
         ImageVariationError: On construction. See `check_settings`.
@@ -150,13 +153,16 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     def image_variation(
         self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
     ) -> ToolOutput:
-        """Make variations of an image, like the tool. A failure returns an output with `is_error`.
+        """Make variations of an image, like the tool. A mistake returns an output with `is_error`.
 
         Args:
             image: The handle or the relative path of the image.
             n: How many variations to make.
             size: Width x height of each variation in pixels.
             ctx: The context of an agent's run, for the images of its conversation.
+
+        Raises:
+            ImageVariationError: If the call fails for another reason, and `raise_on` has the class.
         """
         return self._vary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
 
@@ -183,30 +189,34 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         except ValidationError as error:
             with_size = self.fixed_size is None
             text = explain_errors(error.errors(), max_n=self.max_n, with_size=with_size)
-            raise InvalidRequestError(text) from None
+            raise ToolCallError(text) from None
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            arguments = self._validate(values)
-            conversation = (
-                None if context is None else asyncio_run(read_conversation(context, tool_name))
-            )
-            result = call_tool(self, self._engines, arguments, conversation)
-            return _output(tool_name, values, result)
-        except ImageVariationError as error:
+            with ToolErrorTranslation(self.raise_on, ToolCallError):
+                arguments = self._validate(values)
+                conversation = (
+                    None if context is None else asyncio_run(read_conversation(context, tool_name))
+                )
+                result = call_tool(self, self._engines, arguments, conversation)
+                return _output(tool_name, values, result)
+        except ToolCallError as error:
             return _error_output(tool_name, error)
 
     async def _avary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            arguments = self._validate(values)
-            conversation = None if context is None else await read_conversation(context, tool_name)
-            result = await call_tool_async(
-                self, self._engines, arguments, conversation, listener=_stream_writer(context)
-            )
-            return _output(tool_name, values, result)
-        except ImageVariationError as error:
+            with ToolErrorTranslation(self.raise_on, ToolCallError):
+                arguments = self._validate(values)
+                conversation = (
+                    None if context is None else await read_conversation(context, tool_name)
+                )
+                result = await call_tool_async(
+                    self, self._engines, arguments, conversation, listener=_stream_writer(context)
+                )
+                return _output(tool_name, values, result)
+        except ToolCallError as error:
             return _error_output(tool_name, error)
 
 
@@ -235,7 +245,7 @@ def _output(tool_name: str, values: dict[str, object], result: CallResult) -> To
     )
 
 
-def _error_output(tool_name: str, error: ImageVariationError) -> ToolOutput:
+def _error_output(tool_name: str, error: ToolCallError) -> ToolOutput:
     return ToolOutput(
         tool_name=tool_name,
         content=error.message,
@@ -243,7 +253,8 @@ def _error_output(tool_name: str, error: ImageVariationError) -> ToolOutput:
         raw_input={},
         raw_output=None,
         is_error=True,
-        exception=error,
+        # What `ToolErrorTranslation` replaced.
+        exception=cast(Exception, error.__cause__),
     )
 
 

@@ -11,7 +11,6 @@ files. What a file contains is compared with that hash whenever it is read.
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import time
@@ -19,11 +18,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Self
 
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.message_image import (
     ImageIdentity,
@@ -44,9 +43,6 @@ MAX_UPLOADS = 10_000
 """The maximum number of folder entries to look at, and therefore the maximum of the setting
 `max_uploads`. Listing them takes about ten milliseconds."""
 
-_RENEWAL_INTERVAL = 3600.0
-"""An upload is renewed at most once in this many seconds. In storage, that writes it again."""
-
 _TEMPORARY_AGE = 3600.0
 """The age in seconds at which a temporary file counts as left over by a process that was killed.
 Writing an upload takes seconds."""
@@ -66,8 +62,6 @@ _FILE_NAME = re.compile(
     rf"img_(?P<sha256>[0-9a-f]{{64}})(?:-(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}}))?"
     rf"(?:-(?P<width>[0-9]{{1,8}})x(?P<height>[0-9]{{1,8}}))?\.(?:{'|'.join(_SUFFIXES.values())})"
 )
-
-_log = logging.getLogger("langchain_image_variation.tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +154,7 @@ class Uploads(ABC):
         try:
             existing_uploads = self._list()
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
             return []
         uploads: dict[str, KeptUpload] = {}
         for upload in existing_uploads:
@@ -182,7 +176,7 @@ class Uploads(ABC):
             try:
                 self._write(upload.file_name, images_by_hash[upload.sha256].read(None))
             except (OutputError, SourceError) as error:
-                _warn_once(error.message)
+                log_hint(error.message)
                 kept_uploads.remove(upload)
         return kept_uploads
 
@@ -201,29 +195,27 @@ class Uploads(ABC):
         try:
             self._write(upload.file_name, data)
         except OutputError as error:
-            _warn_once(error.message)
+            log_hint(error.message)
 
     def read(self, upload: KeptUpload) -> bytes | None:
         """Return the file of an upload, or None if it was deleted or changed.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
         data = self._read(upload.file_name)
         if data is None or not hashlib.sha256(data).hexdigest().startswith(upload.content_digits):
             return None
         return data
 
+    @abstractmethod
     def renew(self, upload: KeptUpload, data: bytes) -> None:
-        """Record that an upload was used now.
+        """Record that an upload was used now, if that is possible.
 
         Args:
             upload: The upload.
             data: Its file.
         """
-        if time.time() - upload.time > _RENEWAL_INTERVAL:
-            with contextlib.suppress(OutputError):
-                self._renew(upload.file_name, data)
 
     def _choose(
         self,
@@ -257,7 +249,7 @@ class Uploads(ABC):
         """Return the content of a file, or None if there is no such file.
 
         Raises:
-            SourceError: If it cannot be read.
+            OutputError: If it cannot be read.
         """
 
     @abstractmethod
@@ -266,14 +258,6 @@ class Uploads(ABC):
 
         Raises:
             OutputError: If it cannot be written.
-        """
-
-    @abstractmethod
-    def _renew(self, file_name: str, data: bytes) -> None:
-        """Set the time of an upload to now.
-
-        Raises:
-            OutputError: If that is not possible.
         """
 
     @abstractmethod
@@ -321,7 +305,14 @@ class UploadFolder(Uploads):
         self._relative_folder = folder
         self._folder = image_folder.root / folder
 
+    def renew(self, upload: KeptUpload, data: bytes) -> None:
+        """Record that an upload was used now, if that is possible."""
+        now = time.time_ns()
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / upload.file_name, ns=(now, now))
+
     def _list(self) -> list[KeptUpload]:
+        self._check_folder()
         uploads = []
         try:
             with os.scandir(self._folder) as entries:
@@ -352,9 +343,7 @@ class UploadFolder(Uploads):
             return file.read(MAX_SOURCE_BYTES + 1)
 
     def _write(self, file_name: str, data: bytes) -> None:
-        # It may have become a link.
-        if not self._image_folder.contains(self._relative_folder):
-            raise OutputError("The folder of uploads leads out of root_dir. Delete it.")
+        self._check_folder()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._folder / file_name) as file:
@@ -366,19 +355,16 @@ class UploadFolder(Uploads):
                 "permissions of output_dir."
             ) from None
 
-    def _renew(self, file_name: str, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.utime(self._folder / file_name, follow_symlinks=False)
-
     def _delete(self, file_name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / file_name).unlink()
 
+    def _check_folder(self) -> None:
+        """Check that files in the folder are not those of another folder."""
+        is_inside = self._image_folder.contains(self._relative_folder)
+        if self._folder.is_symlink() or not is_inside:
+            raise OutputError("The folder of a conversation's uploads is a link. Delete the link.")
+
     def _delete_left_over(self, file_name: str, mtime: float) -> None:
         if time.time() - mtime > _TEMPORARY_AGE:
             self._delete(file_name)
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    _log.warning(message)

@@ -51,11 +51,13 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     options = _options(arguments.parser)
     for name, option in options.items():
         origin = _origin(name, option, arguments)
-        message = re.sub(rf"{_START}{name}=(?:'([^']*)'|(\w+))", rf"{option} \1\2", message)
+        message = re.sub(
+            rf"{_START}{name}=(?:'([^']*)'|(\w+)(?!\w|\.\w))", rf"{option} \1\2", message
+        )
         message = re.sub(rf"^{name}(?=:| (?:{_VERBS})\b)", origin, message)
         message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
         if "_" in name:
-            message = re.sub(rf"{_START}{name}\b(?!\.\w|/)", origin, message)
+            message = re.sub(rf"{_START}{name}\b(?!\.\w|/|=)", origin, message)
     return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
 
 

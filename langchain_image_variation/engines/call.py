@@ -1,4 +1,4 @@
-"""Calling an engine: sync or async, with its progress, and holding it to the Protocol."""
+"""Calls an engine: sync or async, with its progress, and checks it and its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import (
+    check_answer,
+    check_engine,
+    find_place_of_error,
+)
 from langchain_image_variation.engines.context import (
     ProgressListener,
     ProgressReporter,
@@ -38,20 +43,25 @@ def call_engine(
             it raises ends the call and is passed on.
 
     Raises:
+        InvalidRequestError: If `engine` is not an engine.
         ImageVariationError: If the engine fails. An error from outside the tree becomes an
-            `EngineError`, as does an answer of another type or with another number of images.
+            `EngineError`, with that error as its `__cause__`. An answer that breaks a rule of
+            `VariationEngine` is an `EngineError` too, which says what to return instead.
     """
     reporter = ProgressReporter(request.n, progress)
     try:
+        check_engine(engine)
         with call_context(reporter):
             answer: Any = engine.create_variation(request)
             if isawaitable(answer):
                 answer = _run_in_background(answer)
+        response = check_answer(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    return _checked_answer(answer, request, reporter)
+    reporter.all_finished()
+    return response
 
 
 async def call_engine_async(
@@ -81,6 +91,7 @@ async def call_engine_async(
     cancel_event = threading.Event()
     reporter = ProgressReporter(request.n, progress)
     try:
+        check_engine(engine)
         with call_context(reporter, cancel_event):
             answer: Any = await (
                 _call_in_thread(engine, request, cancel_event)
@@ -89,11 +100,13 @@ async def call_engine_async(
             )
             if isawaitable(answer):
                 answer = await answer
+        response = check_answer(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
-    return _checked_answer(answer, request, reporter)
+    reporter.all_finished()
+    return response
 
 
 async def _call_in_thread(
@@ -127,30 +140,14 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: Exception) -> EngineError:
-    """Return the error for one from outside the tree. It does not show the text of that one."""
+    """Return the error for one from outside the tree. It shows the place, and not the text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
+    place = find_place_of_error(engine, error)
     return EngineError(
         f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
-        "in the engine."
+        f"in the engine{f', at {place}' if place else ''}."
     )
-
-
-def _checked_answer(
-    answer: object, request: CreateImageVariationRequest, reporter: ProgressReporter
-) -> ImagesResponse:
-    # Anyone can write an engine, and nothing else checks that it keeps to the Protocol.
-    if not isinstance(answer, ImagesResponse):
-        raise EngineError(
-            f"The engine returned a value of type {type(answer).__name__} instead of an "
-            "ImagesResponse. This is a bug in the engine."
-        )
-    if len(answer.data) != request.n:
-        raise EngineError(
-            f"The engine returned {len(answer.data)} images, but {request.n} were requested."
-        )
-    reporter.all_finished()
-    return answer
 
 
 def _run_in_background(answer: Any) -> ImagesResponse:

@@ -18,6 +18,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.checks import find_engine_fault
 from langchain_image_variation.engines.traits import engine_options, required_options
 from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
@@ -77,7 +78,7 @@ def make_engine(
     """Return a new engine of a class that `load_engine_class` returned.
 
     Raises:
-        EngineError: If it cannot be constructed.
+        EngineError: If it cannot be constructed, or is not an engine.
         InvalidRequestError: If it has no such option, lacks a required one, or refuses a value.
     """
     option_names = engine_options(engine_class)
@@ -97,7 +98,11 @@ def make_engine(
                 f"The engine {name!r} needs the option {option!r}.", param=option
             )
     with _failures(f"The engine {name!r} cannot be constructed"):
-        return cast(VariationEngine, engine_class(**options))
+        engine = engine_class(**options)
+    fault = find_engine_fault(engine)
+    if fault is not None:
+        raise EngineError(f"The engine {name!r} cannot be used: {fault}")
+    return cast(VariationEngine, engine)
 
 
 def load_engine_class(name: str) -> type[Any]:
@@ -106,7 +111,7 @@ def load_engine_class(name: str) -> type[Any]:
     Raises:
         EngineNotFoundError: If no engine has that name.
         MissingExtraError: If the engine needs a package that is not installed.
-        EngineError: If the engine cannot be imported, or is async.
+        EngineError: If the engine cannot be imported, is not a class, or is async.
     """
     point = _entry_point(name)
     with _failures(f"The engine {name!r} cannot be imported"):
@@ -114,8 +119,12 @@ def load_engine_class(name: str) -> type[Any]:
             engine_class = cast("type[Any]", point.load())
         except ImportError as error:
             raise _missing_extra(point, error) from error
-        is_async = iscoroutinefunction(engine_class.create_variation)
-    if is_async:
+    if not isinstance(engine_class, type):
+        raise EngineError(
+            f"The engine {name!r} is declared as {point.value}, which is not a class. Declare the "
+            "class with the method create_variation(self, request)."
+        )
+    if iscoroutinefunction(getattr(engine_class, "create_variation", None)):
         raise EngineError(
             f"The engine {name!r} is async. Construct it yourself and pass the object instead of "
             "its name."

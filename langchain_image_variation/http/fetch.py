@@ -56,7 +56,7 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
     """Send one request to the first address of the host that accepts a connection."""
     host = excerpt(target.host)
     if policy.hosts is not None and target.host not in policy.hosts:
-        raise DownloadError(f"The host {host} is not allowed; allow it if you trust it.")
+        raise DownloadError(f"The host {host} is not allowed.", hint="Allow it if you trust it.")
     addresses = yield Work(lambda: _resolve(target.host, policy, deadline))
     tls_failure = None
     for address in addresses:
@@ -94,8 +94,8 @@ def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
         raise not_found_error
     if not all(is_public(address) for address in addresses):
         raise DownloadError(
-            f"The host {excerpt(host)} has an address that is not public; download the image "
-            "yourself."
+            f"The host {excerpt(host)} has an address that is not public.",
+            hint="Download the image yourself.",
         )
     return addresses
 

@@ -18,7 +18,7 @@ from langchain_image_variation.images.deep_samples import (
 )
 from langchain_image_variation.images.formats import recognize_supported
 from langchain_image_variation.images.heic import open_heic
-from langchain_image_variation.images.normalize import normalize
+from langchain_image_variation.images.normalize import PLAIN_MODES, normalize
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.images.png.chunks import (
     APPEARANCE,
@@ -56,7 +56,12 @@ __all__ = [
 
 
 def decode_png(png: SquarePNG) -> Image.Image:
-    """Return the pixels of an image in a plain mode, `png.side` pixels wide and high.
+    """Return the pixels of an image as a Pillow image, `png.side` pixels wide and high.
+
+    Its mode is "L", "LA", "RGB" or "RGBA". Color information and orientation are applied.
+
+    Args:
+        png: The image of a request: `request.image`.
 
     Raises:
         InvalidImageError: If the compressed pixels do not match the header exactly, or if a pixel
@@ -101,8 +106,8 @@ def _check_avif_support() -> None:
 
     if not features.check("avif"):
         raise InvalidImageError(
-            "image is AVIF, which this build of Pillow cannot read. Install Pillow from PyPI, or "
-            "export the image as PNG or JPEG."
+            "image is AVIF, which cannot be read here. Export it as PNG or JPEG.",
+            hint="Or install Pillow from PyPI: this build of Pillow has no AVIF.",
         )
 
 
@@ -224,13 +229,15 @@ def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Ima
 
 
 def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
-    """Return an image as the bytes of a PNG file without metadata.
+    """Return an image as the bytes of a PNG file: sRGB, upright, 8 bits a sample, no metadata.
 
     Args:
-        image: An image in a plain mode.
+        image: A Pillow image in any mode. Its color profile and its EXIF orientation are applied.
         compress_level: 0 (none) to 9 (smallest).
     """
     check_cancellation()
+    if image.mode not in PLAIN_MODES or image.info:
+        image = normalize(image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()

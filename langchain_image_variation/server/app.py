@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.engines.traits import engine_base_url, engine_models
@@ -98,7 +99,8 @@ def create_app(
             and gets a 429 after `upload_timeout`.
 
     Raises:
-        InvalidRequestError: If a setting is out of range. `param` names it.
+        InvalidRequestError: If a setting is out of range, or `engine` is not an engine. `param`
+            names the setting.
         EngineNotFoundError: If there is no engine of that name.
         OutputError: If the folder cannot be used.
     """
@@ -119,6 +121,7 @@ def create_app(
         raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     engine = load_engine(engine) if isinstance(engine, str) else engine
+    check_engine(engine)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     uploads = Uploads(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, uploads)

@@ -142,7 +142,9 @@ def load_source(
     check_url_policy(urls)
     if isinstance(source, Image.Image):
         if fit == "strict":
-            raise InvalidImageError("fit='strict' accepts PNG files only, got a PIL image.")
+            raise InvalidImageError(
+                "image is a PIL image, not a PNG file.", hint="fit='strict' accepts PNG files only."
+            )
         return _convert(source, fit, name or printable_stem(getattr(source, "filename", "")))
     data, default_name = read_source(source, urls)
     name = name or default_name
@@ -202,7 +204,7 @@ def _check_strictly(data: bytes) -> None:
         SquarePNG(data)
     except InvalidImageError as error:
         raise InvalidImageError(
-            f"{error} fit='crop', fit='pad' or fit='keep' would convert it."
+            error.message, hint="fit='crop', fit='pad' or fit='keep' would convert it."
         ) from None
 
 
@@ -261,8 +263,8 @@ def _convert(image: Image.Image, fit: Fit, name: str, earlier_steps: Sequence[st
         square = make_square(image, "crop" if fit == "strict" else fit)
     if square.scale_step and fit == "strict":
         raise InvalidImageError(
-            "image must be scaled down after its EXIF and colors are applied, which fit='strict' "
-            "does not do. Pass fit='crop', fit='pad' or fit='keep'."
+            "image must be scaled down after its EXIF and colors are applied.",
+            hint="fit='strict' does not do that; pass fit='crop', fit='pad' or fit='keep'.",
         )
     steps += filter(None, (square.fit_step, square.scale_step))
     return Source(square.png, name, _note(name, steps, is_rewritten=False), square.inset)

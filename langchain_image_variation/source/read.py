@@ -85,7 +85,7 @@ def read_file(source: str | os.PathLike[str]) -> tuple[bytes, str]:
     except FileNotFoundError:
         raise SourceError(f"There is no file {name!r}; check the path.") from None
     except PermissionError:
-        raise SourceError(f"{name!r} cannot be read; check its permissions.") from None
+        raise SourceError(f"{name!r} cannot be read.", hint="Check its permissions.") from None
     except (OSError, ValueError):
         raise SourceError(f"{name!r} cannot be read; check the path.") from None
 
@@ -191,8 +191,9 @@ _WHITE_SPACE = string.whitespace.encode("ascii")
 def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if urls is None:
         raise SourceError(
-            "URLs are not fetched by default. Download the image and pass its path, or allow its "
-            "host with urls=URLPolicy(hosts=[...])."
+            "URLs are not fetched by default.",
+            hint="Download the image and pass its path, or allow its host with "
+            "urls=URLPolicy(hosts=[...]).",
         )
     # Imported here because few sources are URLs, and httpx is slow to import.
     from langchain_image_variation.http.address import parse_url
@@ -207,7 +208,7 @@ def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
         data = Driver(None).run(fetch(url, urls))
         return _check_length(data), printable_stem(parse_url(url).file_name)
     except DownloadError as error:
-        raise SourceError(error.message) from None
+        raise SourceError(error.problem, hint=error.hint) from None
 
 
 def _check_length(data: bytes) -> bytes:

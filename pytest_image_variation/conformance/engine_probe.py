@@ -11,6 +11,11 @@ from langchain_image_variation.contract import (
     ImagesResponse,
 )
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.checks import (
+    check_engine,
+    describe_answer,
+    find_place_of_error,
+)
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.conformance.capabilities import Capabilities
@@ -31,6 +36,7 @@ class EngineProbe:
         deterministic: Whether the same request always gives the same bytes.
 
     Raises:
+        InvalidRequestError: If it is not an engine.
         ValueError: If it supports no size of the contract.
     """
 
@@ -39,6 +45,7 @@ class EngineProbe:
     ) -> None:
         if not any(size in SIZES for size in capabilities.sizes):
             raise ValueError(f"An engine's sizes must include one of {', '.join(SIZES)}.")
+        check_engine(engine)
         self.engine = engine
         self.capabilities = capabilities
         self.deterministic = deterministic
@@ -104,6 +111,8 @@ class EngineProbe:
         """
         if isinstance(outcome, ImagesResponse):
             return outcome
+        if not isinstance(outcome, Exception):
+            raise Violation(describe_answer(outcome))
         self.fail(outcome)
 
     def fail(self, outcome: object) -> Never:
@@ -114,7 +123,11 @@ class EngineProbe:
         """
         if isinstance(outcome, ImageVariationError):
             raise Violation(f"{type(outcome).__name__}: {outcome.message}")
-        raise Violation(f"{type(outcome).__name__}: {outcome}"[:300])
+        place = None
+        if isinstance(outcome, Exception):
+            place = find_place_of_error(self.engine, outcome)
+        text = f"{type(outcome).__name__}: {outcome}"[:300]
+        raise Violation(f"{text}, at {place}" if place else text)
 
     def images(self, response: ImagesResponse) -> list[bytes]:
         """Return the files of a response.

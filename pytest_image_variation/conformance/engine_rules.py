@@ -5,7 +5,7 @@ from functools import partial
 
 from PIL import Image
 
-from langchain_image_variation.contract import SIZES
+from langchain_image_variation.contract import SIZES, ImagesResponse
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
@@ -109,6 +109,8 @@ def _own_errors(probe: EngineProbe) -> None:
 
 def _model(probe: EngineProbe) -> None:
     (outcome,) = probe.outcomes(probe.request(model="conformance-no-such-model"))
+    if isinstance(outcome, ImagesResponse):
+        raise Violation("it returned images; call check_model(request.model, self.models)")
     if not isinstance(outcome, ModelNotFoundError):
         probe.fail(outcome)
 

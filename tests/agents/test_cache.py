@@ -383,7 +383,8 @@ def test_errors_are_not_cached(root: Path) -> None:
 
     engine = FailingEngine()
     tool = make_tool(root, engine)
-    assert tool.invoke(call(image="dog.png")).status == "error"
+    with pytest.raises(RateLimitError):
+        tool.invoke(call(image="dog.png"))
     engine.fails = False
     assert "cached" not in tool.invoke(call(image="dog.png")).artifact
 

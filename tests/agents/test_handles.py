@@ -15,7 +15,7 @@ from langchain_image_variation.agents.call import call_tool
 from langchain_image_variation.agents.conversation import Conversation, ResultImage, scope_name
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import SourceError
+from langchain_image_variation.exceptions import RateLimitError, ToolCallError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -217,7 +217,7 @@ class TestConversationsApart:
         assert len(result.artifact["images"]) == 1
         for scope in (scope_name("b"), None):
             conversation = Conversation(images, scope)
-            with pytest.raises(SourceError, match=r"^The file of .* was deleted or changed\."):
+            with pytest.raises(ToolCallError, match=r"^The file of .* was deleted or changed\."):
                 call_tool(tool, LoadedEngines(), arguments, conversation)
 
     @pytest.mark.slow
@@ -267,7 +267,9 @@ class TestImagesByURL:
         name = f"img_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         talk = Talk(tool, None, HumanMessage(content=[{"type": "image", "url": url}]))
         for image in ("latest", name):
-            assert talk.vary(image).text.startswith(f"{name}: URLs are not fetched by default.")
+            assert talk.vary(image).text.startswith(
+                f"{name}: This image is only a link, which this tool may not open. Ask the user to"
+            )
 
     def test_another_host_is_not_contacted(self, root: Path) -> None:
         """A host that is not allowed is not contacted, and its name is not even resolved."""
@@ -348,7 +350,7 @@ def test_the_rate_limiter_is_acquired_once_per_call(root: Path) -> None:
 
 
 async def test_a_rate_limiter_may_refuse(root: Path) -> None:
-    """If the rate limiter returns False, the model gets an error instead of an engine call."""
+    """If the rate limiter returns False, the call fails without an engine call."""
 
     class Full:
         def acquire(self) -> bool:
@@ -358,9 +360,13 @@ async def test_a_rate_limiter_may_refuse(root: Path) -> None:
             return False
 
     tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=Full())
-    for answer in (tool.invoke(call(image="cat.jpg")), await tool.ainvoke(call(image="cat.jpg"))):
-        assert answer.status == "error"
-        assert answer.text == "The rate limiter refused this call. Try again later."
+    for kind in ("sync", "async"):
+        with pytest.raises(RateLimitError, match="has too many requests") as caught:
+            if kind == "sync":
+                tool.invoke(call(image="cat.jpg"))
+            else:
+                await tool.ainvoke(call(image="cat.jpg"))
+        assert str(caught.value.__cause__) == "The rate limiter refused this call. Try again later."
     assert list((root / "variations").iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from workflows.errors import WorkflowCancelledByUser
 
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool_spec import ImageVariationProgress
+from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.llama import asks, events, outputs, reasons, says, scripted, upload
 from tests.agents.names import name_of
@@ -480,11 +481,13 @@ async def test_a_custom_workflow_passes_its_context(spec: ImageVariationToolSpec
     class WithoutField(Workflow):
         @step
         async def vary(self, ctx: Context[_OtherState], ev: StartEvent) -> StopEvent:
-            return StopEvent(result=await tool.acall(image="cat.jpg", ctx=ctx))
+            with pytest.raises(InvalidRequestError) as caught:
+                await tool.acall(image="cat.jpg", ctx=ctx)
+            return StopEvent(result=str(caught.value.__cause__))
 
     results: Any = await WithField().run()
     assert [output.is_error for output in results] == [False] * 3
     folders = {Path(o.raw_output["images"][0]["path"]).parent for o in results}
     assert len(folders) == 1
     refusal: Any = await WithoutField().run()
-    assert "Add this field to it: image_variation_calls: dict" in refusal.content
+    assert "Add this field to it: image_variation_calls: dict" in refusal

@@ -19,11 +19,11 @@ from pydantic import AnyUrl
 from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.conversation import ResultImage
 from langchain_image_variation.agents.llama_index_messages import collect_images
-from langchain_image_variation.agents.message_image import MessageImage
+from langchain_image_variation.agents.message_image import MessageImage, identify
 from pytest_image_variation.samples import square_png
 
 PNG = square_png()
-URL = f"data:;base64,{base64.b64encode(PNG).decode()}"
+NAME = identify(PNG).name
 TEXT = announce_results(
     ["cat-0123abcd-1", "cat-4567cdef-2"], label="cat", size="256x256", location="variations/s/"
 )
@@ -36,7 +36,7 @@ def urls(*blocks: ContentBlock) -> list[str | None]:
     """Return the URLs of the images in a user's message."""
     images = collect_images([ChatMessage(role="user", blocks=[*blocks])])
     assert all(isinstance(image, MessageImage) for image in images)
-    return [image.address for image in images if isinstance(image, MessageImage)]
+    return [image.url for image in images if isinstance(image, MessageImage)]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,11 @@ def urls(*blocks: ContentBlock) -> list[str | None]:
 )
 def test_reads_an_image_in_memory(block: ContentBlock) -> None:
     """An image is read from bytes, base64, a buffer or a data URL, even after it was stored."""
-    assert urls(block) == [URL]
+    (image,) = collect_images([ChatMessage(role="user", blocks=[block])])
+    assert isinstance(image, MessageImage)
+    assert image.identity is not None
+    assert image.identity.name == NAME
+    assert image.read(None) == PNG
 
 
 def test_does_not_read_paths_or_urls(tmp_path: Path) -> None:

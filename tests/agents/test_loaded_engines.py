@@ -32,7 +32,7 @@ def test_a_class_and_an_unknown_name_are_refused() -> None:
     with pytest.raises(
         InvalidRequestError, match=r"got the class InstantEngine\. Pass Inst"
     ) as info:
-        engines.get(InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
+        ToolSettings(engine=InstantEngine)  # type: ignore[arg-type]  # wrong on purpose
     assert info.value.param == "engine"
     with pytest.raises(EngineNotFoundError, match="no engine 'nope'"):
         engines.get("nope")

@@ -24,6 +24,7 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
     OutputError,
     SourceError,
+    ToolCallError,
     install_command,
 )
 from langchain_image_variation.images.pixels import decode_png
@@ -296,7 +297,7 @@ def test_a_large_result_is_not_read_completely(tmp_path: Path) -> None:
     Bucket.objects["kept/here/cat-0123abcd-1.png"] = (0, b"x" * (MAX_SOURCE_BYTES + 10))
     with results.open("cat-0123abcd-1.png") as file:  # type: ignore[union-attr]
         assert len(file.read()) == MAX_SOURCE_BYTES + 1
-    with pytest.raises(SourceError, match="limit of 67,108,864 bytes"):
+    with pytest.raises(ToolCallError, match="limit of 67,108,864 bytes"):
         ReachableImages(results, None).load("cat-0123abcd-1", fit="crop", urls=None)
 
 
@@ -304,9 +305,9 @@ FAULTS: list[tuple[str, Callable[[Results], object], type[ImageVariationError] |
     ("write", lambda results: results.ensure_writable(), OutputError),
     ("write", lambda results: results.save(answer(1), name="cat"), OutputError),
     ("read", lambda results: results.save(answer(1), name="cat"), OutputError),
-    ("read", lambda results: results.open("cat-0123abcd-1.png"), SourceError),
-    ("read", lambda results: results.open_handle("cat-0123abcd-1"), SourceError),
-    ("read", lambda results: results.read_record("x.json"), SourceError),
+    ("read", lambda results: results.open("cat-0123abcd-1.png"), OutputError),
+    ("read", lambda results: results.open_handle("cat-0123abcd-1"), OutputError),
+    ("read", lambda results: results.read_record("x.json"), OutputError),
     ("write", lambda results: results.write_record("x.json", b"{}"), OutputError),
     ("list", lambda results: results.newest_handles(), None),
 ]
@@ -437,11 +438,15 @@ def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
 
     Bucket.failing.add("write")
     tool = ImageVariationTool(engine=Never(), root_dir=tmp_path, output_dir="bucket://kept")
-    message = tool.invoke(call(image="cat.png"))
-    assert "bucket storage cannot be written to; check its address" in message.content
+    with pytest.raises(OutputError, match=r"^Images could not be read or saved\.") as caught:
+        tool.invoke(call(image="cat.png"))
+    cause = str(caught.value.__cause__)
+    assert "bucket storage cannot be written to; check its address" in cause
 
 
-def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
+def test_url_and_options_are_shown_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """No repr, message, artifact or error shows the URL or the options of the storage."""
     (tmp_path / "cat.png").write_bytes(square_png())
     tool = ImageVariationTool(
@@ -450,11 +455,13 @@ def test_url_and_options_are_shown_nowhere(tmp_path: Path) -> None:
         output_dir="bucket://user:hunter2@kept/deep?token=hunter2",
         storage_options={"key": "hunter2"},
     )
+    answering_tool = tool.model_copy(update={"raise_on": ()})
     texts = [repr(tool), str(tool), repr(tool.invoke(call(image="cat.png", size="256x256")))]
     for fault in ("list", "read", "write"):
         Bucket.failing.add(fault)
-        texts += [repr(tool.invoke(call(image=image))) for image in ("cat.png", "a-0123abcd-1")]
-    for text in texts:
+        images = ("cat.png", "a-0123abcd-1")
+        texts += [repr(answering_tool.invoke(call(image=image))) for image in images]
+    for text in (*texts, *(record.getMessage() for record in caplog.records)):
         assert "hunter2" not in text
         assert "kept" not in text
         assert SECRET not in text
@@ -472,7 +479,7 @@ def test_a_file_url_inside_the_root_is_excluded(kind: str, tmp_path: Path) -> No
     ((path, _),) = other.save(answer(1), name="cat")
     own_results = ResultStorage(image_folder, location, options, scope=SCOPE)
     images = ReachableImages(own_results, Conversation(scope=SCOPE))
-    with pytest.raises(SourceError, match="There is no image"):
+    with pytest.raises(ToolCallError, match="There is no image"):
         images.load(f"kept/{path}", fit="crop", urls=None)
     label, _ = ReachableImages(own_results, None).load(f"kept/{path}", fit="crop", urls=None)
     assert label == PurePosixPath(path).stem

@@ -203,20 +203,6 @@ def test_a_fixed_size_is_never_an_argument(root: Path) -> None:
     assert tool.invoke(call(**wrong_arguments)).content.endswith(f"again: {rule}")
 
 
-async def test_an_engine_failure_drops_its_text(root: Path) -> None:
-    """The text of an engine's error is dropped, since it may contain a key or a path."""
-
-    class Failing:
-        def create_variation(self, request: object) -> Any:
-            raise RuntimeError("/home/x sk-123")
-
-    tool = make_tool(root_dir=root, engine=Failing())
-    for output in (tool.call(image="cat.jpg"), await tool.acall(image="cat.jpg")):
-        assert output.is_error
-        assert output.content.startswith("The engine Failing failed with RuntimeError.")
-        assert "sk-123" not in output.content
-
-
 @pytest.mark.parametrize("image", ["cat.jpg", "nope", ".."])
 def test_no_bytes_and_no_absolute_path_in_outputs(
     tool: FunctionTool, root: Path, image: str

@@ -6,6 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -25,6 +26,7 @@ from langchain_image_variation.agents.langchain_messages import block_images, co
 from langchain_image_variation.agents.message_image import MessageImage, identify
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
+from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.conversing import Talk, files, upload
@@ -257,6 +259,29 @@ class TestLimits:
         assert kept_names(tool) == names_of(CAT, LAKE)
         assert talk.vary(name_of(DOG)).text.startswith(f"There is no image {name_of(DOG)} here.")
 
+    def test_an_upload_that_was_varied_counts_as_used(self, tmp_path: Path) -> None:
+        """Of two older uploads, the one that was varied last is kept longer."""
+        tool = ImageVariationTool(root_dir=tmp_path, engine="instant", max_uploads=2)
+        talk = Talk(tool, "t-1", upload(CAT), upload(LAKE))
+        talk.vary("no")
+        for image, messages in ((CAT, talk.messages), (LAKE, [SUMMARY]), (CAT, [SUMMARY])):
+            assert Talk(tool, "t-1", *messages).vary(name_of(image)).status == "success"
+        Talk(tool, "t-1", upload(DOG)).vary("no")
+        assert kept_names(tool) == names_of(CAT, DOG)
+
+    def test_in_storage_a_use_is_recorded_hourly(self, tmp_path: Path) -> None:
+        """In storage, an upload that is varied is written again if it is older than an hour."""
+        tool = ImageVariationTool(root_dir=tmp_path, engine="instant", output_dir="bucket://kept")
+        talk = Talk(tool, "t-1", upload(CAT))
+        talk.vary("no")
+        ((key, (_, data)),) = Bucket.objects.items()
+        for age, is_renewed in ((1_000, False), (4_000, True)):
+            for messages in (talk.messages, [SUMMARY]):
+                old_time = time.time() - age
+                Bucket.objects[key] = (old_time, data)
+                assert Talk(tool, "t-1", *messages).vary(name_of(CAT)).status == "success"
+                assert (Bucket.objects[key] == (old_time, data)) == (not is_renewed)
+
     def test_bytes(self, tmp_path: Path) -> None:
         """All uploads together have at most `max_upload_bytes`, and a larger one is not kept."""
         pictures = [noise(side) for side in (40, 41, 42, 100)]
@@ -347,7 +372,9 @@ def noise(side: int) -> bytes:
 class TestHostileFiles:
     """A file in the folder of uploads counts only if it is what the tool wrote."""
 
-    @pytest.mark.parametrize("kind", ["link", "hard link", "other", "cut", "folder", "missing"])
+    @pytest.mark.parametrize(
+        "kind", ["link", "hard link", "other", "cut", "huge", "folder", "missing"]
+    )
     def test_a_changed_file_is_refused(
         self, tool: ImageVariationTool, tmp_path: Path, kind: str
     ) -> None:
@@ -366,6 +393,8 @@ class TestHostileFiles:
             path.mkdir()
         elif kind != "missing":
             path.write_bytes(LAKE if kind == "other" else CAT[:-1])
+            if kind == "huge":
+                os.truncate(path, 200 * 2**20)
         answer = Talk(tool, "t-1", SUMMARY).vary(name_of(CAT))
         assert answer.status == "error"
         assert answer.text.startswith(
@@ -389,21 +418,32 @@ class TestHostileFiles:
         talk.vary("no")
         assert path.read_bytes() == CAT
 
-    @pytest.mark.parametrize("kind", ["inside", "outside"])
-    def test_a_linked_folder_is_not_used(
-        self, tool: ImageVariationTool, tmp_path: Path, kind: str
-    ) -> None:
-        """Nothing is written through a folder of uploads that leads out of the root."""
-        target = tmp_path.parent / f"{tmp_path.name}-target"
-        target.mkdir()
-        folder = folder_of(tmp_path)
-        (folder if kind == "outside" else folder.parent).parent.mkdir(parents=True, exist_ok=True)
-        (folder if kind == "outside" else folder.parent).symlink_to(target)
-        if kind == "outside":
-            assert Talk(tool, "t-1", upload(CAT)).vary("latest").status == "success"
+    # A developer may link the folder of a conversation to another folder inside the root.
+    @pytest.mark.parametrize(
+        ("target", "depth"), [("../outside", 0), ("../outside", 1), ("inside", 0)]
+    )
+    def test_a_linked_folder_is_not_used(self, tmp_path: Path, target: str, depth: int) -> None:
+        """Through a link in place of a folder, nothing is read, written or deleted."""
+        (tmp_path / "root").mkdir()
+        tool = ImageVariationTool(root_dir=tmp_path / "root", engine="instant", max_uploads=1)
+        Talk(tool, "owner", upload(CAT)).vary("no")
+        folder = folder_of(tmp_path / "root", "owner")
+        linked_folder = (folder, folder.parent)[depth]
+        linked_folder.rename(tmp_path / "root" / target)
+        other = folder_of(tmp_path / "root", "t-1")
+        link = (other, other.parent)[depth]
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "root" / target)
+        (path,) = (tmp_path / "root" / target).rglob("img_*")
+        if depth == 0:
+            assert Talk(tool, "t-1", SUMMARY).vary(name_of(CAT)).status == "error"
+            assert Talk(tool, "t-1", upload(LAKE)).vary("latest").status == "success"
         else:
-            assert Talk(tool, "t-1", upload(CAT)).vary("latest").status == "error"
-        assert [*target.iterdir()] == []
+            for message in (SUMMARY, upload(LAKE)):
+                with pytest.raises(SourceError):
+                    Talk(tool, "t-1", message).vary(name_of(CAT))
+        assert path.read_bytes() == CAT
+        assert len([*path.parent.iterdir()]) == 1
 
     def test_other_files_are_left_alone(self, tool: ImageVariationTool, tmp_path: Path) -> None:
         """Files of another name are neither listed nor deleted, except old temporary files."""
@@ -488,9 +528,13 @@ class TestFailures:
         talk.vary("no")
         Bucket.failing.add(fault)
         talk.messages.append(upload(LAKE))
-        answer = talk.vary(name_of(LAKE))
-        assert answer.status == ("error" if fault == "write" else "success")
-        assert SECRET not in answer.text + caplog.text
+        if fault == "write":
+            # The results cannot be saved either.
+            with pytest.raises(OutputError):
+                talk.vary(name_of(LAKE))
+        else:
+            assert talk.vary(name_of(LAKE)).status == "success"
+        assert SECRET not in caplog.text
 
     def test_parallel_calls(self, tool: ImageVariationTool, tmp_path: Path) -> None:
         """Parallel calls of one conversation, and of others, keep whole files."""

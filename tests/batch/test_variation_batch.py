@@ -316,7 +316,8 @@ def test_unreadable_result_keeps_the_others() -> None:
     """The other images of the response are written, and the error is one more row."""
     out = batch(engine="fading", n=3)({"path": ["photos/0.png"]})
     assert out["index"] == [1, 2, None]
-    assert out["error"][2].startswith("OutputError: The result has no image")
+    error = "EngineError: Fading.create_variation returned image 3 of 3 without its file"
+    assert out["error"][2].startswith(error)
     assert out["source_sha256"][2] == out["source_sha256"][0]
 
 

@@ -125,7 +125,7 @@ def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
 BAD = [
     (
         "https://example.com/cat.png --allow-host images.example --allow-host b.example",
-        "The host 'example.com' is not allowed; allow it if you trust it.",
+        "The host 'example.com' is not allowed. Allow it if you trust it.",
     ),
     ("http://images.example/cat.png --allow-host images.example", "Only https URLs are fetched"),
     ("photo.jpg --allow-host https://images.example", "is not a full host name"),
@@ -354,7 +354,7 @@ def test_a_bug_in_an_engine_is_one_line(
     assert main(["create", "photo.jpg", "--engine", "buggy"]) == 1
     assert capsys.readouterr().err == (
         "image-variation: The engine Engine failed with RuntimeError. "
-        "This is a bug in the engine.\n"
+        "This is a bug in the engine, at buggy_engine.py:3.\n"
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out

@@ -29,6 +29,21 @@ ONLY_IN_PYTHON = {
     "fit='": "a PIL image is never passed on the command line",
     "create_app": "an answer of the server, for its operator",
     "image(": "an object of another type",
+    "create_variation": "an error for the author of an engine",
+    "create_variation(": "an error for the author of an engine",
+    "encode_png": "an error for the author of an engine",
+    "encode_png(": "an error for the author of an engine",
+    "from_content(": "an error for the author of an engine",
+    "from_pngs": "an error for the author of an engine",
+    "from_pngs(": "an error for the author of an engine",
+    "load_engine": "an object that is not an engine",
+    "load_engine(": "an object that is not an engine",
+    "model_dump(": "an error for the author of an engine",
+    "response_format": "an error for the author of an engine",
+    "time(": "an error for the author of an engine",
+    "int(": "an error for the author of an engine",
+    "ImagesResponse(": "an error for the author of an engine",
+    "X(": "an object that is not an engine",
 }
 """Names in messages that no command can cause, with reasons."""
 
@@ -87,6 +102,10 @@ def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.Mon
         ),
         ("The server names model and n.", "The server names model and n."),
         ("It has no option 'seed'.", "It has no option --seed."),
+        (
+            "return from_pngs(pngs, response_format=request.response_format).",
+            "return from_pngs(pngs, response_format=request.response_format).",
+        ),
         ("base_url.png: it is empty.", "base_url.png: it is empty."),
         ("See https://x.example/base_url-x?n=1", "See https://x.example/base_url-x?n=1"),
     ],

@@ -18,6 +18,7 @@ from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
 from pytest_image_variation.conformance.images import make_image
 from pytest_image_variation.conformance.rule import Violation
 from pytest_image_variation.samples import jpeg
+from tests.conftest import Run
 
 Answer = Callable[[CreateImageVariationRequest, InstantEngine], Any]
 
@@ -143,3 +144,59 @@ def test_violation_shows_the_engine_error() -> None:
     with pytest.raises(Violation, match=r"^EngineError: No\.$"):
         check("engine-returns", BrokenEngine(FAILING))
     assert issubclass(EngineError, ImageVariationError)
+
+
+def test_violation_shows_the_place_of_a_bug() -> None:
+    """A violation says in which line of the author's code another error was raised."""
+    with pytest.raises(Violation, match=r"^ValueError: No\., at test_broken_engines\.py:\d+$"):
+        check("engine-returns", BrokenEngine(raise_error(ValueError("No."))))
+
+
+@pytest.mark.parametrize(
+    ("id", "answer", "message"),
+    [
+        ("engine-returns", lambda request, engine: [b"png"], r"^a list of bytes; return Images"),
+        (
+            "engine-model",
+            change_request(model="dall-e-2"),
+            r"^it returned images; call check_model",
+        ),
+    ],
+)
+def test_violation_says_what_to_do(id: str, answer: Answer, message: str) -> None:
+    """A violation says what to return or to call instead."""
+    with pytest.raises(Violation, match=message):
+        check(id, BrokenEngine(answer))
+
+
+UNUSABLE = """
+import pytest
+from pytest_image_variation.conformance import EngineConformanceTests
+
+class ListEngine:
+    def create_variation(self, request):
+        return [b"png"]
+
+class TestList(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self):
+        return ListEngine()
+
+class TestClass(EngineConformanceTests):
+    @pytest.fixture
+    def engine(self):
+        return ListEngine
+"""
+
+
+def test_unusable_engine_fails_one_rule(run: Run) -> None:
+    """If an engine does not answer a plain request, one test says why, and the rest is skipped."""
+    result = run(UNUSABLE, "-rs")
+    result.assert_outcomes(failed=2, skipped=2 * len(ENGINE_RULES) - 2)
+    result.stdout.fnmatch_lines(
+        [
+            "got: a list of bytes; return ImagesResponse.from_pngs(*",
+            "engine must be an instance, got the class ListEngine. Pass ListEngine().",
+            "*The engine does not answer a plain request; see engine-returns.",
+        ]
+    )

@@ -5,14 +5,17 @@ import pytest
 
 import langchain_image_variation
 from pytest_image_variation import conformance, vcr_settings
-from tests.docs.pages import PAGES
+from tests.docs.pages import PAGES, ROOT
 
 DOCUMENTED = re.findall(
     r"^::: ([\w.]+)$", "\n".join(page.text for page in PAGES), flags=re.MULTILINE
 )
 """The names for which the pages show docstrings."""
-NEEDING_EXTRAS = {"ImageVariationMiddleware", "ImageVariationToolSpec", "create_app"}
-"""The names of the root package that need an extra, and are therefore not in `__all__`."""
+ROOT_NAMES = {
+    *langchain_image_variation.__all__,
+    *("ImageVariationMiddleware", "ImageVariationToolSpec", "create_app"),
+}
+"""The names of the root package, also those that need an extra."""
 
 
 def documented_object(path: str) -> object:
@@ -32,18 +35,43 @@ def test_documented_names_exist(path: str) -> None:
 def test_reference_is_complete() -> None:
     """The reference has every name that the packages export for programs."""
     exported_names = {
-        *langchain_image_variation.__all__,
+        *ROOT_NAMES,
         *conformance.__all__,
         *vcr_settings.__all__,
     }
-    exported_names |= NEEDING_EXTRAS
     names = {path.rpartition(".")[2] for path in DOCUMENTED}
     assert exported_names - names == {"__version__"}
+
+
+IN_ANOTHER_OBJECT = {"Images"}
+"""Names that nobody imports: `client.images` is one."""
+
+
+def test_headings_show_where_to_import_a_name_from() -> None:
+    """The heading of a name has its full path, unless the name is imported from the root."""
+    for page in PAGES:
+        for path, options in re.findall(
+            r"^::: (langchain_image_variation[\w.]+)\n((?: +.*\n)*)", page.text, re.MULTILINE
+        ):
+            name = path.rpartition(".")[2]
+            has_path = "show_root_full_path: true" in options
+            assert has_path == (name not in ROOT_NAMES | IN_ANOTHER_OBJECT), path
+
+
+def test_root_names_are_imported_from_the_root() -> None:
+    """Each public name has one import path in the documentation and the examples."""
+    examples = [path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.py")]
+    text = "\n".join([*(page.text for page in PAGES), *examples])
+    statements = re.findall(
+        r"from (langchain_image_variation\.[\w.]+) import (\([^)]*\)|[^\n]*)", text
+    )
+    assert statements
+    for module, names in statements:
+        assert not ROOT_NAMES & {*re.findall(r"\w+", names)}, module
 
 
 def test_index_links_every_root_name() -> None:
     """The first page of the reference lists each name of the root package once, with a link."""
     text = next(page.text for page in PAGES if page.name == "docs/api/index.md")
     linked_names = re.findall(r"\[`(\w+)`\]\(\S+\.md\)", text)
-    exported_names = {*langchain_image_variation.__all__, *NEEDING_EXTRAS}
-    assert sorted(linked_names) == sorted(exported_names - {"__version__"})
+    assert sorted(linked_names) == sorted(ROOT_NAMES - {"__version__"})

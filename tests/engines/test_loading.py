@@ -43,6 +43,9 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gone = their_engine:NoSuchEngine\n"
         "broken = their_broken:Engine\n"
         "async = their_engine:AsyncEngine\n"
+        "function = their_engine:new_engine\n"
+        "arguments = their_engine:ThreeArguments\n"
+        "methodless = their_engine:Methodless\n"
         "local = their_engine:Engine\n"
     )
     (tmp_path / "their_engine.py").write_text(
@@ -52,6 +55,10 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    def create_variation(self, request: object) -> object: ...\n"
         "class AsyncEngine:\n"
         "    async def create_variation(self, request: object) -> object: ...\n"
+        "class ThreeArguments:\n"
+        "    def create_variation(self, image, n, size): ...\n"
+        "class Methodless: ...\n"
+        "def new_engine(): ...\n"
     )
     (tmp_path / "their_broken.py").write_text("raise OSError('/home/x sk-123')\n")
     (tmp_path / "their_heavy.py").write_text("import a_package_that_is_not_installed\n")
@@ -111,6 +118,20 @@ def test_a_missing_package_names_the_extra_to_install(declared: Path) -> None:
         ("gone", "The engine 'gone' cannot be imported: AttributeError."),
         ("broken", "The engine 'broken' cannot be imported: OSError."),
         ("async", "The engine 'async' is async. Construct it yourself and pass the object"),
+        (
+            "function",
+            "The engine 'function' is declared as their_engine:new_engine, which is not a class.",
+        ),
+        (
+            "arguments",
+            "The engine 'arguments' cannot be used: ThreeArguments.create_variation takes (image, "
+            "n, size), but it is called as create_variation(request).",
+        ),
+        (
+            "methodless",
+            "The engine 'methodless' cannot be used: engine must have the method "
+            "create_variation(self, request), got an object of type Methodless.",
+        ),
     ],
 )
 def test_an_engine_that_fails_to_load_is_our_error(declared: Path, name: str, message: str) -> None:
@@ -182,12 +203,16 @@ async def test_sync_and_async_engines_take_both_calls(
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (Failing(), "The engine Failing failed with RuntimeError. This is a bug in the engine."),
-        (Empty(), "The engine returned 0 images, but 2 were requested."),
+        (
+            Failing(),
+            "The engine Failing failed with RuntimeError. This is a bug in the engine, at "
+            f"test_loading.py:{Failing.create_variation.__code__.co_firstlineno + 2}.",
+        ),
+        (Empty(), "Empty.create_variation returned 0 images for n=2; return request.n images."),
         (
             Odd(),
-            "The engine returned a value of type dict instead of an ImagesResponse. "
-            "This is a bug in the engine.",
+            "Odd.create_variation returned a dict; if it is the JSON of a server, return "
+            "ImagesResponse.from_content(answer).",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.client import AsyncImageVariationClient, ImageVariationClient
 from langchain_image_variation.images.png import SquarePNG
+from pytest_image_variation.samples import square_png
 from tests.calling import PNG, Caller, success
 from tests.extras import skip_without
 from tests.http.raw_server import (
@@ -56,7 +57,7 @@ class Idle:
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Answer at once."""
-        return ImagesResponse.from_pngs([PNG], response_format="b64_json")
+        return ImagesResponse.from_pngs([square_png(request.side)], response_format="b64_json")
 
 
 @pytest.fixture(autouse=True)
@@ -332,9 +333,10 @@ def test_an_async_client_serves_sync_callers() -> None:
         assert server.connections == 1
 
         class Closing:
-            async def create_variation(self, _: CreateImageVariationRequest) -> ImagesResponse:
+            async def create_variation(self, call: CreateImageVariationRequest) -> ImagesResponse:
                 await client.close()
-                return ImagesResponse.from_pngs([PNG], response_format="b64_json")
+                pngs = [square_png(call.side)]
+                return ImagesResponse.from_pngs(pngs, response_format="b64_json")
 
         call_engine(Closing(), request)
 

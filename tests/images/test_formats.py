@@ -167,8 +167,8 @@ except ImageVariationError as error:
         ),
         (
             *(avif, "PIL._avif"),
-            "InvalidImageError image is AVIF, which this build of Pillow cannot read. Install "
-            "Pillow from PyPI, or export the image as PNG or JPEG.",
+            "InvalidImageError image is AVIF, which cannot be read here. Export it as PNG or JPEG. "
+            "Or install Pillow from PyPI: this build of Pillow has no AVIF.",
         ),
     ],
     ids=["HEIC", "AVIF"],

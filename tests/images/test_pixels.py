@@ -3,7 +3,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from langchain_image_variation.exceptions import InvalidImageError
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
@@ -21,6 +21,27 @@ def test_every_pillow_mode_becomes_plain(mode: str) -> None:
     image = normalize(Image.new(mode, (5, 5)))
     assert image.mode in PLAIN_MODES
     assert image.size == (5, 5)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "HSV", "I", "F", "I;16", "I;16B", "I;16L"])
+def test_every_pillow_mode_can_be_encoded(mode: str) -> None:
+    """A PNG file can be made of an image in any mode, and has the pixels of `normalize`."""
+    image = Image.new(mode, (5, 5))
+    pixels = decode_png(SquarePNG(encode_png(image)))
+    assert (pixels.mode, pixels.tobytes()) == (normalize(image).mode, normalize(image).tobytes())
+
+
+def test_encoding_applies_metadata_and_drops_it() -> None:
+    """A PNG file of a photo that Pillow opened is upright and in sRGB, and has no metadata."""
+    photo, buffer = Image.new("RGB", (4, 2), "red"), io.BytesIO()
+    photo.putpixel((0, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo.save(buffer, "PNG", exif=exif, icc_profile=profile, dpi=(300, 300))
+    with Image.open(io.BytesIO(encode_png(Image.open(buffer)))) as image:
+        assert (image.info, image.size) == ({}, (4, 2))
+        assert image.getpixel((3, 1)) == (0, 0, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "I", "F"])

@@ -436,7 +436,9 @@ async def test_a_replaced_image_is_not_sent(
 
 
 class FileEngine:
-    """An engine that returns a given file."""
+    """A hosted engine that returns a given file."""
+
+    base_url = "http://127.0.0.1:8000/v1"
 
     def __init__(self, data: bytes) -> None:
         self._data = data

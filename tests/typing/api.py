@@ -11,18 +11,27 @@ from langchain_image_variation import (
     AsyncVariationEngine,
     ContactSheet,
     CreateImageVariationRequest,
+    Image,
     ImagesResponse,
     ImageVariationClient,
     ImageVariationError,
     ImageVariationTool,
     ImageVariationToolSpec,
+    Progress,
     SquarePNG,
     URLPolicy,
     VariationBatch,
     VariationEngine,
+    call_engine,
+    call_engine_async,
+    check_cancellation,
+    check_model,
     cut_back,
+    decode_png,
+    encode_png,
     load_engine,
     load_source,
+    progress_reporter,
     save_images,
 )
 from langchain_image_variation.contract import Usage
@@ -119,6 +128,33 @@ def client_in_the_shape_of_the_sdk(photo: bytes) -> ImagesResponse:
         extra_body={"steps": 4, "style": {"name": "woodcut"}},
         timeout=5,
     )
+
+
+class MyEngine:
+    """A custom engine that uses all that its author may need."""
+
+    models = ("dall-e-2", "mine")
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return the image, resized."""
+        check_model(request.model, self.models)
+        reporter = progress_reporter()
+        pngs: list[bytes] = []
+        for _ in range(request.n):
+            check_cancellation()
+            pngs.append(encode_png(decode_png(request.image).resize((request.side, request.side))))
+            reporter.image_finished()
+        return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
+
+
+async def calls(request: CreateImageVariationRequest) -> list[Image]:
+    """Call sync and async engines, and follow their progress."""
+
+    def show(progress: Progress) -> None:
+        print(progress.finished, progress.n, progress.share)
+
+    response = call_engine(MyEngine(), request, progress=show)
+    return [*response.data, *(await call_engine_async(MyAsyncEngine(), request)).data]
 
 
 class MyAsyncEngine:

@@ -1,0 +1,106 @@
+"""Logs the failures of the tool and advice for its developer, without secrets and image data."""
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+__all__ = ["log_failure", "log_hint"]
+
+LOGGER = logging.getLogger("langchain_image_variation.tool")
+
+_MAX_TEXT = 2_000
+"""The maximum number of characters of an error to log. Texts of libraries may contain a request."""
+
+_MAX_SEARCHED = 10 * _MAX_TEXT
+"""The maximum number of characters of an error in which secrets are searched and masked."""
+
+_MAX_CHAIN = 20
+"""The maximum number of errors of a chain to log."""
+
+_MAX_HINTS = 100
+"""The number of hints to remember. Hints name files and hosts that users choose."""
+
+_SECRETS: Mapping[re.Pattern[str], str] = MappingProxyType(
+    {
+        # Characters that control a terminal.
+        re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+"): " ",
+        # The user name, the password and the query of a URL.
+        re.compile(r"(\w://)[^\s/@'\"]+@"): r"\1…@",
+        re.compile(r"(\w://[^\s?'\"]{1,2000}\?)[^\s'\"]+"): r"\1…",
+        # A header or a parameter, as text, JSON or Python.
+        re.compile(
+            r"(authorization|api[-_]?key|cookie|passw(?:or)?d|secret|token)(['\"]?\s*[:=]\s*(?:b?['\"])?)"
+            r"(?:(?:basic|bearer|key|token)\s+)?[^\s'\",;}\])]+",
+            re.IGNORECASE,
+        ): r"\1\2…",
+        re.compile(r"\b(sk-|Bearer )[\w.*-]{6,}"): r"\1…",
+        # The bytes of a file as Python shows them, and base64, perhaps in lines of 76 characters.
+        re.compile(r"(?:\\{1,4}(?:x[0-9a-f]{2}|[nrt'\"])[^\\\n]{0,16}){8,}"): "…",
+        re.compile(r"[A-Za-z0-9+/=_-]{60,}"): "…",
+    }
+)
+"""What is masked in the text of an error, and what replaces it."""
+
+
+def log_failure(error: Exception) -> None:
+    """Log an error and its chain with their tracebacks, at the level ERROR.
+
+    The texts are cut and masked, because errors of other libraries may contain anything. Handlers
+    get stand-ins, which have the names, the frames and the chain of the errors.
+    """
+    LOGGER.error(
+        "The tool failed with %s: %s",
+        type(error).__name__,
+        " ".join(_masked_text(error).split()),
+        exc_info=_stand_in(error, _MAX_CHAIN),
+    )
+
+
+@lru_cache(maxsize=_MAX_HINTS)
+def log_hint(text: str) -> None:
+    """Log advice for the developer at the level WARNING, if it was not logged before."""
+    LOGGER.warning("%s", _mask(text))
+
+
+def _stand_in(error: BaseException, chain_length: int) -> Exception:
+    """Return an exception that a traceback shows like another one, but with its text masked.
+
+    Args:
+        error: The other exception.
+        chain_length: How many errors of the chain the stand-in may have.
+    """
+    text, error_class = _masked_text(error), type(error)
+    names = {"__module__": error_class.__module__, "__qualname__": error_class.__qualname__}
+    stand_in: Exception
+    if isinstance(error, BaseExceptionGroup) and chain_length > 0:
+        group_class = type(error_class.__name__, (ExceptionGroup,), names)
+        members = [_stand_in(member, chain_length - 1) for member in error.exceptions[:_MAX_CHAIN]]
+        stand_in = group_class(_mask(error.message), members)
+    else:
+        stand_in = type(error_class.__name__, (Exception,), names)(text)
+    if chain_length > 0:
+        # Setting the cause suppresses the context, as in the original.
+        if error.__cause__ is not None:
+            stand_in.__cause__ = _stand_in(error.__cause__, chain_length - 1)
+        elif error.__context__ is not None and not error.__suppress_context__:
+            stand_in.__context__ = _stand_in(error.__context__, chain_length - 1)
+    for note in getattr(error, "__notes__", ()):
+        stand_in.add_note(_mask(str(note)))
+    return stand_in.with_traceback(error.__traceback__)
+
+
+def _masked_text(error: BaseException) -> str:
+    try:
+        return _mask(str(error))
+    # An error's own `__str__` may raise any error.
+    except Exception:
+        return ""
+
+
+def _mask(text: str) -> str:
+    text = text[:_MAX_SEARCHED]
+    for pattern, replacement in _SECRETS.items():
+        text = pattern.sub(replacement, text)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

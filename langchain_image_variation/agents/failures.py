@@ -1,0 +1,139 @@
+"""Tells a model's mistakes from failures: the model gets a text, and developers get the failure."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+from langchain_image_variation import exceptions
+from langchain_image_variation.agents.failure_log import log_failure
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    BillingLimitError,
+    ContentPolicyError,
+    DownloadError,
+    EndpointRemovedError,
+    EngineConnectionError,
+    EngineError,
+    EngineNotFoundError,
+    EngineTimeoutError,
+    ImageVariationError,
+    InvalidImageError,
+    InvalidRequestError,
+    MissingExtraError,
+    NotFoundError,
+    OutputError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    ServiceUnavailableError,
+    ToolCallError,
+)
+
+__all__ = ["ToolErrorTranslation", "text_for_model"]
+
+_LATER = "Try again later, or tell the user."
+_NOT_SET_UP = (
+    "This tool is not set up correctly. Calling it again does not help; tell the user that its "
+    "operator must correct it."
+)
+_USED_UP = "The budget of this tool is used up. Calling it again does not help; tell the user."
+_REFUSED = "The image engine did not accept this image. Vary another one, or tell the user."
+
+_TEXTS: dict[type[ImageVariationError], str] = {
+    ImageVariationError: f"The tool failed. {_LATER}",
+    InvalidRequestError: _NOT_SET_UP,
+    InvalidImageError: _REFUSED,
+    ContentPolicyError: (
+        "The image engine refused this image because of its content. Vary another one, or tell the "
+        "user."
+    ),
+    BillingLimitError: _USED_UP,
+    EngineNotFoundError: _NOT_SET_UP,
+    AuthenticationError: _NOT_SET_UP,
+    PermissionDeniedError: _NOT_SET_UP,
+    NotFoundError: _NOT_SET_UP,
+    EndpointRemovedError: _NOT_SET_UP,
+    PayloadTooLargeError: _REFUSED,
+    RateLimitError: f"The image engine has too many requests at the moment. {_LATER}",
+    QuotaExceededError: _USED_UP,
+    EngineError: f"The image engine failed. {_LATER}",
+    EngineConnectionError: f"The image engine could not be reached. {_LATER}",
+    EngineTimeoutError: f"The image engine did not answer in time. {_LATER}",
+    MissingExtraError: _NOT_SET_UP,
+    OutputError: f"Images could not be read or saved. {_LATER}",
+    DownloadError: f"The new images could not be downloaded. {_LATER}",
+    ServiceUnavailableError: f"The image engine is not ready. {_LATER}",
+}
+"""What a model is told about a failure, by class. A class without a text has that of its base."""
+
+
+class ToolErrorTranslation:
+    """A context manager that replaces each error of a call by one whose text a model may read.
+
+    - A *mistake of the model* is a `ToolCallError`, or a `ContentPolicyError` of an engine. It is
+      replaced by an answer: an error of the class that the framework shows to the model.
+    - Anything else is a *failure*. It is logged, and replaced by an error of the same class and
+      with the same attributes, whose message says only what a model can do: retries put the text of
+      an error into a message. An error from outside the tree becomes an `EngineError`.
+
+    Both have the original error as `__cause__`. Exceptions that are not errors pass through, such
+    as `KeyboardInterrupt` and the one that cancels a task. This is a class for the same reason as
+    `ErrorTranslation`.
+
+    Args:
+        raise_on: The classes of failures that are raised. Other failures become answers too.
+        answer: Makes an answer from its text.
+    """
+
+    def __init__(
+        self, raise_on: tuple[type[Exception], ...], answer: Callable[[str], Exception]
+    ) -> None:
+        self._raise_on, self._answer = raise_on, answer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception):
+            raise self._replacement(error) from error
+
+    def _replacement(self, error: Exception) -> Exception:
+        if isinstance(error, ToolCallError):
+            return self._answer(error.message)
+        if isinstance(error, ContentPolicyError):
+            return self._answer(text_for_model(error))
+        log_failure(error)
+        failure = _with_text_for_model(error)
+        return failure if isinstance(failure, self._raise_on) else self._answer(failure.message)
+
+
+def text_for_model(error: ImageVariationError) -> str:
+    """Return what a model is told about a failure: what it can do, and no advice for developers."""
+    return next(_TEXTS[base] for base in type(error).__mro__ if base in _TEXTS)
+
+
+def _with_text_for_model(error: Exception) -> ImageVariationError:
+    """Return an error of the same class with the text for the model."""
+    if not isinstance(error, ImageVariationError):
+        return EngineError(_TEXTS[ImageVariationError])
+    copy = _copy(error, type(error))
+    if str(copy) == copy.message == text_for_model(error):
+        return copy
+    # A developer's subclass makes its own text, which may contain anything.
+    tree = vars(exceptions).values()
+    return _copy(error, next(base for base in type(error).__mro__ if base in tree))
+
+
+def _copy(
+    error: ImageVariationError, error_class: type[ImageVariationError]
+) -> ImageVariationError:
+    text = text_for_model(error)
+    # The constructor of a developer's subclass may have other parameters.
+    copy = error_class.__new__(error_class, text)
+    vars(copy).update({**vars(error), "message": text, "hint": None})
+    return copy
