@@ -1,5 +1,6 @@
 """Tells a model's mistakes from failures: the model gets a text, and developers get the failure."""
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 
@@ -77,7 +78,8 @@ class ToolErrorTranslation:
       an error into a message. An error from outside the tree becomes an `EngineError`.
 
     Both have the original error as `__cause__`. Exceptions that are not errors pass through, such
-    as `KeyboardInterrupt` and the one that cancels a task. This is a class for the same reason as
+    as `KeyboardInterrupt`, the one that cancels a task, and the one with which LangGraph pauses a
+    graph. This is a class for the same reason as
     `ErrorTranslation`.
 
     Args:
@@ -99,7 +101,7 @@ class ToolErrorTranslation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not _controls_graph(error):
             raise self._replacement(error) from error
 
     def _replacement(self, error: Exception) -> Exception:
@@ -110,6 +112,16 @@ class ToolErrorTranslation:
         log_failure(error)
         failure = _with_text_for_model(error)
         return failure if isinstance(failure, self._raise_on) else self._answer(failure.message)
+
+
+def _controls_graph(error: Exception) -> bool:
+    """Return whether LangGraph raised an exception to pause or redirect a graph.
+
+    LangGraph is not imported here: if it raised an exception, it is imported already.
+    """
+    module = sys.modules.get("langgraph.errors")
+    signal_class = getattr(module, "GraphBubbleUp", None)
+    return isinstance(signal_class, type) and isinstance(error, signal_class)
 
 
 def text_for_model(error: ImageVariationError) -> str:

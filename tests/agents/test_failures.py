@@ -26,6 +26,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
 from langsmith import Client
 
 from langchain_image_variation import URLPolicy, exceptions
@@ -413,6 +414,32 @@ async def test_each_error_of_a_rate_limiter(
     assert answering_tool.invoke(call(image="cat.png")).status == "error"
 
 
+class AskingLimiter:
+    """A rate limiter that asks a person for permission."""
+
+    def acquire(self) -> bool:
+        """Pause the graph until a person has answered."""
+        return bool(interrupt("May the tool be called?"))
+
+    async def aacquire(self) -> bool:
+        """Do the same."""
+        return self.acquire()
+
+
+def test_a_paused_graph_has_not_failed(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A rate limiter may interrupt the graph. The call continues when a person has answered."""
+    tool = ImageVariationTool(root_dir=root, engine="instant", rate_limiter=AskingLimiter())
+    model = Scripted(script=[lambda _: asks(image="cat.png"), lambda _: AIMessage("Done.")])
+    agent = create_agent(model, [tool], checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    paused = agent.invoke({"messages": [HumanMessage("Vary cat.png.")]}, config)
+    assert paused["__interrupt__"]
+    assert not error_records(caplog)
+    resumed = agent.invoke(Command(resume=True), config)
+    (answer,) = [m for m in resumed["messages"] if isinstance(m, ToolMessage)]
+    assert answer.status == "success"
+
+
 @contextmanager
 def without_heif() -> Iterator[None]:
     """Simulate that the extra `heif` is not installed."""
@@ -720,11 +747,11 @@ def test_a_developers_own_class_is_kept(root: Path, caplog: pytest.LogCaptureFix
 
 def test_a_keyboard_interrupt_is_passed_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """`KeyboardInterrupt` is neither logged nor replaced, even if nothing is raised."""
-    interrupt = KeyboardInterrupt()
-    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(interrupt), raise_on=())
+    keyboard_interrupt = KeyboardInterrupt()
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(keyboard_interrupt), raise_on=())
     with pytest.raises(KeyboardInterrupt) as caught:
         tool.invoke(call(image="cat.png"))
-    assert caught.value is interrupt
+    assert caught.value is keyboard_interrupt
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(tool.ainvoke(call(image="cat.png")))
     assert error_records(caplog) == []

@@ -215,6 +215,7 @@ def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
     result = run(
         """
         import pytest
+        from langchain_image_variation.exceptions import BillingLimitError
 
         @pytest.mark.image_variation("success_url_n2")
         def test_client(image_variation_client, square_png, assert_images_response):
@@ -229,7 +230,9 @@ def test_clients_use_cassettes_with_a_marker(run: Run) -> None:
 
         @pytest.mark.image_variation("budget_exhausted")
         def test_tool(image_variation_tool):
-            assert "limit has been reached" in image_variation_tool.invoke({"image": "square.png"})
+            with pytest.raises(BillingLimitError) as caught:
+                image_variation_tool.invoke({"image": "square.png"})
+            assert "limit has been reached" in str(caught.value.__cause__)
         """,
         *ASYNCIO,
     )
