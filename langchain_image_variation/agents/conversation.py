@@ -66,20 +66,33 @@ class Conversation:
         return None
 
     def choices(self) -> str:
-        """Return a sentence that names the newest images, or "" if there are none."""
+        """Return a sentence that names the newest images, or "" if there are none.
+
+        Uploads and results are limited separately, so many results do not hide an upload.
+        """
         names: dict[str, tuple[int, int] | None] = {}
+        numbers = {"uploads": 0, "results": 0}
+        is_cut = dict.fromkeys(numbers, False)
         for image in reversed(self.images):
+            kind = "results" if isinstance(image, ResultImage) else "uploads"
+            if is_cut[kind]:
+                continue
             if isinstance(image, ResultImage):
-                names.setdefault(image.handle, None)
+                name, size = image.handle, None
             elif identity := image.identity:
-                names.setdefault(identity.name, identity.size)
-            if len(names) > MAX_LISTED:
-                break
-        listed = list(names.items())[:MAX_LISTED]
-        if not listed:
+                name, size = identity.name, identity.size
+            else:
+                continue
+            if name not in names and numbers[kind] == MAX_LISTED:
+                is_cut[kind] = True
+            elif name not in names:
+                names[name] = size
+                numbers[kind] += 1
+        if not names:
             return ""
-        hint = f" (the newest {MAX_LISTED})" if len(names) > MAX_LISTED else ""
-        (name, size), *others = listed
+        cut_kinds = [f"{MAX_LISTED} {kind}" for kind in numbers if is_cut[kind]]
+        hint = f" (the newest {' and '.join(cut_kinds)})" if cut_kinds else ""
+        (name, size), *others = names.items()
         # The newest image may be one without a name, which only the model's provider has.
         is_newest = name == _name(self.images[-1])
         newest = describe_name(name, size, "the newest" if others and is_newest else None)

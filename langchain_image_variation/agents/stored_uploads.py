@@ -1,5 +1,6 @@
 """`UploadStorage`: the uploads of a conversation in any file system that fsspec supports."""
 
+import time
 from contextlib import suppress
 
 from langchain_image_variation.agents.uploads import (
@@ -8,10 +9,14 @@ from langchain_image_variation.agents.uploads import (
     UploadLimits,
     Uploads,
 )
+from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.file_system import FileSystem, modification_time
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["UploadStorage"]
+
+_RENEWAL_INTERVAL = 3600.0
+"""An upload is written again at most once in this many seconds, because it may have megabytes."""
 
 
 class UploadStorage(Uploads):
@@ -27,6 +32,12 @@ class UploadStorage(Uploads):
         super().__init__(limits)
         self._file_system = file_system
         self._folder = folder
+
+    def renew(self, upload: KeptUpload, data: bytes) -> None:
+        """Write an upload again, because few file systems can set a time."""
+        if time.time() - upload.time > _RENEWAL_INTERVAL:
+            with suppress(OutputError):
+                self._write(upload.file_name, data)
 
     def _list(self) -> list[KeptUpload]:
         folder = self._file_system.path(self._folder)
@@ -59,10 +70,6 @@ class UploadStorage(Uploads):
             self._file_system.write_in_folder(
                 self._folder, lambda: self._file_system.write(path, data)
             )
-
-    def _renew(self, file_name: str, data: bytes) -> None:
-        # Few file systems can set a time.
-        self._write(file_name, data)
 
     def _delete(self, file_name: str) -> None:
         with suppress(Exception):

@@ -43,9 +43,6 @@ MAX_UPLOADS = 10_000
 """The maximum number of folder entries to look at, and therefore the maximum of the setting
 `max_uploads`. Listing them takes about ten milliseconds."""
 
-_RENEWAL_INTERVAL = 3600.0
-"""An upload is renewed at most once in this many seconds. In storage, that writes it again."""
-
 _TEMPORARY_AGE = 3600.0
 """The age in seconds at which a temporary file counts as left over by a process that was killed.
 Writing an upload takes seconds."""
@@ -211,16 +208,14 @@ class Uploads(ABC):
             return None
         return data
 
+    @abstractmethod
     def renew(self, upload: KeptUpload, data: bytes) -> None:
-        """Record that an upload was used now.
+        """Record that an upload was used now, if that is possible.
 
         Args:
             upload: The upload.
             data: Its file.
         """
-        if time.time() - upload.time > _RENEWAL_INTERVAL:
-            with contextlib.suppress(OutputError):
-                self._renew(upload.file_name, data)
 
     def _choose(
         self,
@@ -263,14 +258,6 @@ class Uploads(ABC):
 
         Raises:
             OutputError: If it cannot be written.
-        """
-
-    @abstractmethod
-    def _renew(self, file_name: str, data: bytes) -> None:
-        """Set the time of an upload to now.
-
-        Raises:
-            OutputError: If that is not possible.
         """
 
     @abstractmethod
@@ -318,6 +305,12 @@ class UploadFolder(Uploads):
         self._relative_folder = folder
         self._folder = image_folder.root / folder
 
+    def renew(self, upload: KeptUpload, data: bytes) -> None:
+        """Record that an upload was used now, if that is possible."""
+        now = time.time_ns()
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / upload.file_name, ns=(now, now))
+
     def _list(self) -> list[KeptUpload]:
         self._check_folder()
         uploads = []
@@ -361,10 +354,6 @@ class UploadFolder(Uploads):
                 f"{error.strerror or type(error).__name__}. Free some space, or check the "
                 "permissions of output_dir."
             ) from None
-
-    def _renew(self, file_name: str, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.utime(self._folder / file_name)
 
     def _delete(self, file_name: str) -> None:
         with contextlib.suppress(OSError):

@@ -66,7 +66,12 @@ def engine_base_url(engine: object) -> str | None:
 def engine_models(engine: object) -> tuple[str, ...] | None:
     """Return the models that an engine offers. None if it does not list them."""
     models: Sequence[str] | None = getattr(engine, "models", None)
-    return None if models is None else tuple(models)
+    return None if models is None else _model_names(models)
+
+
+def _model_names(models: Sequence[str]) -> tuple[str, ...]:
+    # ("mine") is a string: the comma that makes it a tuple is easily forgotten.
+    return (models,) if isinstance(models, str) else tuple(models)
 
 
 def engine_max_n(engine: object) -> int:
@@ -150,8 +155,9 @@ def check_model(model: str, offered_models: Sequence[str]) -> None:
     Raises:
         ModelNotFoundError: If `model` is not one of `offered_models`.
     """
-    if model not in offered_models:
+    names = _model_names(offered_models)
+    if model not in names:
         raise ModelNotFoundError(
             f"The model {model[:40]!r} does not exist here; this engine offers "
-            f"{' and '.join(repr(name) for name in offered_models)}."
+            f"{' and '.join(repr(name) for name in names)}."
         )

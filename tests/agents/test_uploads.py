@@ -6,6 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -257,6 +258,29 @@ class TestLimits:
         assert talk.vary(name_of(CAT)).status == "success"
         assert kept_names(tool) == names_of(CAT, LAKE)
         assert talk.vary(name_of(DOG)).text.startswith(f"There is no image {name_of(DOG)} here.")
+
+    def test_an_upload_that_was_varied_counts_as_used(self, tmp_path: Path) -> None:
+        """Of two older uploads, the one that was varied last is kept longer."""
+        tool = ImageVariationTool(root_dir=tmp_path, engine="instant", max_uploads=2)
+        talk = Talk(tool, "t-1", upload(CAT), upload(LAKE))
+        talk.vary("no")
+        for image, messages in ((CAT, talk.messages), (LAKE, [SUMMARY]), (CAT, [SUMMARY])):
+            assert Talk(tool, "t-1", *messages).vary(name_of(image)).status == "success"
+        Talk(tool, "t-1", upload(DOG)).vary("no")
+        assert kept_names(tool) == names_of(CAT, DOG)
+
+    def test_in_storage_a_use_is_recorded_hourly(self, tmp_path: Path) -> None:
+        """In storage, an upload that is varied is written again if it is older than an hour."""
+        tool = ImageVariationTool(root_dir=tmp_path, engine="instant", output_dir="bucket://kept")
+        talk = Talk(tool, "t-1", upload(CAT))
+        talk.vary("no")
+        ((key, (_, data)),) = Bucket.objects.items()
+        for age, is_renewed in ((1_000, False), (4_000, True)):
+            for messages in (talk.messages, [SUMMARY]):
+                old_time = time.time() - age
+                Bucket.objects[key] = (old_time, data)
+                assert Talk(tool, "t-1", *messages).vary(name_of(CAT)).status == "success"
+                assert (Bucket.objects[key] == (old_time, data)) == (not is_renewed)
 
     def test_bytes(self, tmp_path: Path) -> None:
         """All uploads together have at most `max_upload_bytes`, and a larger one is not kept."""
