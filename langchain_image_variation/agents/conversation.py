@@ -6,6 +6,7 @@ conversation that was stored and restored continues where it stopped.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,21 +67,33 @@ class Conversation:
         return None
 
     def choices(self) -> str:
-        """Return a sentence that names the newest images, or "" if there are none."""
+        """Return a sentence that names the newest uploads and results, or "" if there are none."""
         names: dict[str, tuple[int, int] | None] = {}
+        counts: Counter[type] = Counter()
         for image in reversed(self.images):
+            kind = type(image)
+            if counts[kind] > MAX_LISTED:
+                continue
             if isinstance(image, ResultImage):
-                names.setdefault(image.handle, None)
+                name, size = image.handle, None
             elif identity := image.identity:
-                names.setdefault(identity.name, identity.size)
-            if len(names) > MAX_LISTED:
-                break
-        listed = list(names.items())[:MAX_LISTED]
-        if not listed:
+                name, size = identity.name, identity.size
+            else:
+                continue
+            if name not in names:
+                # Many results must not hide the upload that they were made from.
+                counts[kind] += 1
+                if counts[kind] <= MAX_LISTED:
+                    names[name] = size
+        if not names:
             return ""
-        hint = f" (the newest {MAX_LISTED})" if len(names) > MAX_LISTED else ""
-        (name, size), *others = listed
-        newest = describe_name(name, size, "the newest" if others else None)
+        is_cut = max(counts.values()) > MAX_LISTED
+        hint = f" (the newest {MAX_LISTED} of each kind)" if is_cut else ""
+        (name, size), *others = names.items()
+        last_image = self.images[-1]
+        # An image that only a provider has is not listed.
+        is_newest = isinstance(last_image, ResultImage) or last_image.identity is not None
+        newest = describe_name(name, size, "the newest" if others and is_newest else None)
         all_names = [*(describe_name(*other) for other in reversed(others)), newest]
         return f"In this conversation{hint}: {', '.join(all_names)}."
 

@@ -73,9 +73,18 @@ def test_choices_have_names_and_sizes() -> None:
     assert Conversation((CAT,) * 30).choices() == f"In this conversation: {CAT_NAME}."
     images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
     sentence = Conversation(images).choices()
-    assert sentence.startswith("In this conversation (the newest 12): img_")
+    assert sentence.startswith("In this conversation (the newest 12 of each kind): img_")
     assert re.findall(r"\((\d+)x", sentence) == [str(side) for side in range(34, 46)]
     assert sentence.endswith(" (45x45, the newest).")
+    assert Conversation((CAT, ONE, MessageImage(None))).choices() == (
+        f"In this conversation: {CAT_NAME}, cat-0123abcd-1."
+    )
+    results = [ResultImage(f"cat-{index:08x}-1", "x", None) for index in range(30)]
+    sentence = Conversation((CAT, *results)).choices()
+    assert sentence.count("cat-") == 12
+    assert sentence.startswith(
+        f"In this conversation (the newest 12 of each kind): {CAT_NAME}, cat-{18:08x}-1, cat-"
+    )
     assert (Conversation().choices(), Conversation((MessageImage(None),)).choices()) == ("", "")
 
 
