@@ -228,7 +228,7 @@ def notebook() -> None:
 @step
 def llama_index() -> None:
     """LlamaIndex, which takes 130 MB: its tests, its page's blocks and its types."""
-    needed = ("--editable", ".[llama-index,pytest,server]", "mypy", "pytest-asyncio")
+    needed = ("--editable", ".[langchain,llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
     files = [
         f"tests/agents/test_{name}.py"
@@ -243,6 +243,14 @@ def llama_index() -> None:
     ]
     users = ("examples/llama_index_agent.py", "tests/agents/llama.py", "tests/typing/api.py")
     run(python.with_name("mypy"), *package, *users, *files)
+
+
+@step
+def deepagents() -> None:
+    """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""
+    needed = ("--editable", ".[langchain,pytest]", "deepagents", "pytest-asyncio")
+    python = environment("deepagents", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/agents/test_deepagents.py")
 
 
 def cluster_environment() -> Path:

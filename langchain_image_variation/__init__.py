@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from langchain_image_variation.agents.middleware import (
+        ImageVariationMiddleware as ImageVariationMiddleware,
+    )
     from langchain_image_variation.agents.tool import ImageVariationInput, ImageVariationTool
     from langchain_image_variation.agents.tool_spec import (
         ImageVariationToolSpec as ImageVariationToolSpec,
@@ -90,6 +93,7 @@ _MODULES = {
     "ImageVariationClient": "hosted.client",
     "ImageVariationError": "exceptions",
     "ImageVariationInput": "agents.tool",
+    "ImageVariationMiddleware": "agents.middleware",
     "ImageVariationTool": "agents.tool",
     "ImageVariationToolSpec": "agents.tool_spec",
     "ImagesResponse": "contract",
@@ -114,6 +118,7 @@ _MODULES = {
 }
 
 _EXTRAS = {
+    "ImageVariationMiddleware": ("langchain",),
     "ImageVariationToolSpec": ("llama_index",),
     "create_app": (
         *("platformdirs", "prometheus_client", "python_multipart"),

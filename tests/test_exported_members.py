@@ -18,20 +18,24 @@ MODULES = [
     if not module.name.endswith("__main__")
 ]
 EXTRA = find_spec("llama_index") is not None
-OF_THE_EXTRA = (
-    "langchain_image_variation.agents.llama_index_messages",
-    "langchain_image_variation.agents.tool_spec",
-)
+FRAMEWORKS = {
+    "langchain_image_variation.agents.llama_index_messages": "llama_index",
+    "langchain_image_variation.agents.middleware": "langchain",
+    "langchain_image_variation.agents.tool_spec": "llama_index",
+}
+"""The modules that need the package of an extra."""
+NAMES_OF_EXTRAS = {"ImageVariationMiddleware": "langchain", "ImageVariationToolSpec": "llama_index"}
 
 
 def test_the_root_exports_names_that_resolve() -> None:
     """The public names are sorted, and each can be loaded if its extra is installed."""
     names = langchain_image_variation.__all__
     assert names == sorted(names)
-    for name in (*names, "create_app", "ImageVariationToolSpec"):
-        if name == "ImageVariationToolSpec" and not EXTRA:
-            with pytest.raises(MissingExtraError, match="package 'llama_index'"):
-                _ = langchain_image_variation.ImageVariationToolSpec
+    for name in (*names, "create_app", *NAMES_OF_EXTRAS):
+        package = NAMES_OF_EXTRAS.get(name)
+        if package is not None and find_spec(package) is None:
+            with pytest.raises(MissingExtraError, match=f"package '{package}'"):
+                getattr(langchain_image_variation, name)
             continue
         assert getattr(langchain_image_variation, name) is not None
     assert {*names} <= {*dir(langchain_image_variation)}
@@ -42,8 +46,9 @@ def test_the_root_exports_names_that_resolve() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_declare_sorted_documented_names(name: str) -> None:
     """Each module lists its public names in order, and documents every class and function."""
-    if name in OF_THE_EXTRA and not EXTRA:
-        pytest.skip("LlamaIndex is not installed")
+    package = FRAMEWORKS.get(name)
+    if package is not None and find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     module = importlib.import_module(name)
     exported_names: list[str] = module.__all__ if hasattr(module, "__all__") else []
     constants = [n for n in exported_names if n.isupper()]
@@ -94,7 +99,7 @@ def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> Non
 @pytest.mark.slow
 def test_import_star_needs_no_extra() -> None:
     """`import *` imports the names that do not need an extra."""
-    extras = "llama_index", "starlette", "uvicorn", "fsspec", "pytest"
+    extras = "langchain", "llama_index", "starlette", "uvicorn", "fsspec", "pytest"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({extras!r}))\n"
         "from langchain_image_variation import *\nprint(ImageVariationTool.__name__)"
@@ -105,22 +110,32 @@ def test_import_star_needs_no_extra() -> None:
     assert completed.stdout == "ImageVariationTool\n", completed.stderr
 
 
-@pytest.mark.parametrize("module", ["langchain_image_variation", OF_THE_EXTRA[1]])
-def test_the_tool_spec_names_its_missing_extra(module: str) -> None:
-    """Without the package, importing the tool spec raises an error that names the extra."""
-    script = f"import sys; sys.modules['llama_index'] = None\nfrom {module} import "
-    code = f"{script} ImageVariationToolSpec"
+@pytest.mark.parametrize(
+    ("name", "module", "subject", "extra"),
+    [
+        ("ImageVariationMiddleware", "agents.middleware", "The middleware", "langchain"),
+        ("ImageVariationToolSpec", "agents.tool_spec", "The tool spec", "llama-index"),
+    ],
+)
+@pytest.mark.parametrize("from_root", [True, False], ids=["root", "module"])
+def test_a_framework_names_its_missing_extra(
+    name: str, module: str, subject: str, extra: str, from_root: bool
+) -> None:
+    """Without its package, importing a framework's class raises an error that names the extra."""
+    package, root = NAMES_OF_EXTRAS[name], "langchain_image_variation"
+    source = root if from_root else f"{root}.{module}"
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom {source} import {name}"
     completed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
-    assert "MissingExtraError: The tool spec needs the package 'llama_index" in completed.stderr
-    assert install_command("langchain-image-variation[llama-index]") in completed.stderr
+    assert f"MissingExtraError: {subject} needs the package '{package}" in completed.stderr
+    assert install_command(f"langchain-image-variation[{extra}]") in completed.stderr
 
 
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names whose extra is not installed are hidden from `help`."""
-    monkeypatch.setitem(sys.modules, "llama_index", None)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    for package in (*NAMES_OF_EXTRAS.values(), "uvicorn"):
+        monkeypatch.setitem(sys.modules, package, None)
     members = dict(inspect.getmembers(langchain_image_variation))
     assert {*langchain_image_variation.__all__} <= {*members}
-    assert not {"ImageVariationToolSpec", "create_app"} & {*members}
+    assert not {*NAMES_OF_EXTRAS, "create_app"} & {*members}

@@ -23,7 +23,10 @@ ROOMS = {
     "engines": (4, {"PIL", "numpy"}),
     "error_response": (4, {"pydantic_core"}),
     "output": (4, {"PIL"}),
-    "agents": (5, {"langchain_core", "llama_index", "pydantic", "workflows"}),
+    "agents": (
+        5,
+        {"langchain", "langchain_core", "langgraph", "llama_index", "pydantic", "workflows"},
+    ),
     "batch": (5, {"PIL", "pyarrow", "ray", "tqdm"}),
     "hosted": (5, {"anyio", "httpx", "pydantic", "pydantic_core"}),
     "server": (
@@ -39,7 +42,9 @@ ROOMS = {
 }
 # Libraries that only these modules of a room may import.
 FRAMEWORKS = {
-    "langchain_core": {"agents.langchain_messages", "agents.tool"},
+    "langchain": {"agents.middleware"},
+    "langchain_core": {"agents.langchain_messages", "agents.middleware", "agents.tool"},
+    "langgraph": {"agents.middleware"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pillow_heif": {"images.heic"},
     "pyarrow": {

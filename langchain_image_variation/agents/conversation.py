@@ -6,7 +6,6 @@ conversation that was stored and restored continues where it stopped.
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,12 +66,16 @@ class Conversation:
         return None
 
     def choices(self) -> str:
-        """Return a sentence that names the newest uploads and results, or "" if there are none."""
+        """Return a sentence that names the newest images, or "" if there are none.
+
+        Uploads and results are limited separately, so many results do not hide an upload.
+        """
         names: dict[str, tuple[int, int] | None] = {}
-        counts: Counter[type] = Counter()
+        numbers = {"uploads": 0, "results": 0}
+        is_cut = dict.fromkeys(numbers, False)
         for image in reversed(self.images):
-            kind = type(image)
-            if counts[kind] > MAX_LISTED:
+            kind = "results" if isinstance(image, ResultImage) else "uploads"
+            if is_cut[kind]:
                 continue
             if isinstance(image, ResultImage):
                 name, size = image.handle, None
@@ -80,22 +83,27 @@ class Conversation:
                 name, size = identity.name, identity.size
             else:
                 continue
-            if name not in names:
-                # Many results must not hide the upload that they were made from.
-                counts[kind] += 1
-                if counts[kind] <= MAX_LISTED:
-                    names[name] = size
+            if name not in names and numbers[kind] == MAX_LISTED:
+                is_cut[kind] = True
+            elif name not in names:
+                names[name] = size
+                numbers[kind] += 1
         if not names:
             return ""
-        is_cut = max(counts.values()) > MAX_LISTED
-        hint = f" (the newest {MAX_LISTED} of each kind)" if is_cut else ""
+        cut_kinds = [f"{MAX_LISTED} {kind}" for kind in numbers if is_cut[kind]]
+        hint = f" (the newest {' and '.join(cut_kinds)})" if cut_kinds else ""
         (name, size), *others = names.items()
-        last_image = self.images[-1]
-        # An image that only a provider has is not listed.
-        is_newest = isinstance(last_image, ResultImage) or last_image.identity is not None
+        # The newest image may be one without a name, which only the model's provider has.
+        is_newest = name == _name(self.images[-1])
         newest = describe_name(name, size, "the newest" if others and is_newest else None)
         all_names = [*(describe_name(*other) for other in reversed(others)), newest]
         return f"In this conversation{hint}: {', '.join(all_names)}."
+
+
+def _name(image: MessageImage | ResultImage) -> str | None:
+    if isinstance(image, ResultImage):
+        return image.handle
+    return image.identity.name if image.identity else None
 
 
 def describe_name(name: str, size: tuple[int, int] | None, note: str | None = None) -> str:

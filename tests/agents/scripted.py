@@ -1,18 +1,21 @@
 """A chat model that follows a script, for tests of agents."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field
+
+Answer: TypeAlias = Callable[[Sequence[BaseMessage]], AIMessage]
 
 
 class Scripted(BaseChatModel):
     """A chat model. A function of the conversation so far makes each of its answers."""
 
-    script: list[Callable[[Sequence[BaseMessage]], AIMessage]]
+    script: list[Answer]
 
     @property
     def _llm_type(self) -> str:
@@ -25,6 +28,30 @@ class Scripted(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         turn = sum(isinstance(message, AIMessage) for message in messages)
         return ChatResult(generations=[ChatGeneration(message=self.script[turn](messages))])
+
+
+class InTurn(BaseChatModel):
+    """A chat model that gives its answers one after another, however long the history is.
+
+    It keeps the messages that each of its answers was made from.
+    """
+
+    script: list[AIMessage | Answer]
+    requests: list[list[BaseMessage]] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "in-turn"
+
+    def bind_tools(self, tools: Any, **options: Any) -> "InTurn":
+        """Accept any tools: the script knows them."""
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.requests.append(list(messages))
+        answer = self.script.pop(0)
+        message = answer if isinstance(answer, AIMessage) else answer(messages)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 def call(**arguments: Any) -> dict[str, Any]:

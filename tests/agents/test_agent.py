@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from langchain_image_variation.engines.context import cancellation, progress_rep
 from langchain_image_variation.engines.instant import InstantEngine
 from pytest_image_variation.samples import square_png
 from tests.agents.names import name_of
-from tests.agents.scripted import Scripted, asks
+from tests.agents.scripted import Answer, Scripted, asks
 
 PHOTO = square_png(32)
 ENCODED = base64.b64encode(PHOTO).decode("ascii")
@@ -37,7 +37,6 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "source": {"type": "base64", "media_type": "image/png", "data": ENCODED},
     },
 }
-Answer = Callable[[Sequence[BaseMessage]], AIMessage]
 
 
 class RecordingEngine(InstantEngine):

@@ -70,22 +70,29 @@ def test_choices_have_names_and_sizes() -> None:
     assert Conversation((CAT, ONE, CAT)).choices() == (
         f"In this conversation: cat-0123abcd-1, {CAT_NAME} (the newest)."
     )
-    assert Conversation((CAT,) * 30).choices() == f"In this conversation: {CAT_NAME}."
-    images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
-    sentence = Conversation(images).choices()
-    assert sentence.startswith("In this conversation (the newest 12 of each kind): img_")
-    assert re.findall(r"\((\d+)x", sentence) == [str(side) for side in range(34, 46)]
-    assert sentence.endswith(" (45x45, the newest).")
+    # Only the model's provider has the newest image.
     assert Conversation((CAT, ONE, MessageImage(None))).choices() == (
         f"In this conversation: {CAT_NAME}, cat-0123abcd-1."
     )
-    results = [ResultImage(f"cat-{index:08x}-1", "x", None) for index in range(30)]
-    sentence = Conversation((CAT, *results)).choices()
-    assert sentence.count("cat-") == 12
-    assert sentence.startswith(
-        f"In this conversation (the newest 12 of each kind): {CAT_NAME}, cat-{18:08x}-1, cat-"
-    )
+    assert Conversation((CAT,) * 30).choices() == f"In this conversation: {CAT_NAME}."
+    images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
+    sentence = Conversation(images).choices()
+    assert sentence.startswith("In this conversation (the newest 12 uploads): img_")
+    assert re.findall(r"\((\d+)x", sentence) == [str(side) for side in range(34, 46)]
+    assert sentence.endswith(" (45x45, the newest).")
     assert (Conversation().choices(), Conversation((MessageImage(None),)).choices()) == ("", "")
+
+
+def test_results_do_not_hide_uploads() -> None:
+    """Uploads and results are limited separately, so an upload is listed after many results."""
+    results = [ResultImage(f"cat-0123abcd-{i}", f"{i}.png", "0" * 64) for i in range(30)]
+    sentence = Conversation((CAT, *results)).choices()
+    assert sentence.startswith(f"In this conversation (the newest 12 results): {CAT_NAME}, cat-")
+    assert sentence.count("cat-0123abcd-") == 12
+    images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
+    sentence = Conversation((*results, *images)).choices()
+    assert sentence.startswith("In this conversation (the newest 12 uploads and 12 results): cat-")
+    assert (sentence.count("cat-"), sentence.count("img_")) == (12, 12)
 
 
 @given(st.text(), st.text())

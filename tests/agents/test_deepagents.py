@@ -1,0 +1,77 @@
+"""Subagents of deepagents, which get a text from their parent and share its thread."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langchain_image_variation.agents.middleware import ImageVariationMiddleware
+from langchain_image_variation.agents.tool import ImageVariationTool
+from pytest_image_variation.samples import square_png
+from tests.agents.chats import RecordingEngine, question
+from tests.agents.names import name_of
+from tests.agents.scripted import InTurn, asks
+
+deepagents = pytest.importorskip("deepagents")
+
+CAT, LAKE = square_png(32), square_png(48)
+
+
+def delegates(task: str) -> AIMessage:
+    """Return a model's message that gives a task to the subagent."""
+    arguments = {"description": task, "subagent_type": "artist"}
+    return AIMessage("", tool_calls=[{"name": "task", "args": arguments, "id": "task_1"}])
+
+
+def deep_agent(parent: InTurn, artist: InTurn, tool: ImageVariationTool, **spec: Any) -> Any:
+    """Return an agent whose subagent has the tool."""
+    subagent = {
+        "name": "artist",
+        "description": "Varies images.",
+        "system_prompt": "Vary the image.",
+        "model": artist,
+        "tools": [tool],
+        **spec,
+    }
+    return deepagents.create_deep_agent(
+        parent,
+        middleware=[ImageVariationMiddleware(tool)],
+        subagents=[subagent],
+        checkpointer=InMemorySaver(),
+    )
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_subagent_gets_a_name_in_its_task(tmp_path: Path, kind: str) -> None:
+    """A subagent varies an upload of its parent, although its own messages have only the name."""
+    engine = RecordingEngine()
+    tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
+    name = name_of(CAT)
+    parent = InTurn(script=[delegates(f"Vary {name}."), AIMessage("Done.")])
+    artist = InTurn(script=[asks(image=name), asks(image="img_1"), AIMessage("Varied.")])
+    agent = deep_agent(parent, artist, tool)
+    messages: Any = {"messages": [question("A cat.", CAT)]}
+    config: Any = {"configurable": {"thread_id": "t"}}
+    if kind == "sync":
+        agent.invoke(messages, config)
+    else:
+        await agent.ainvoke(messages, config)
+    assert f"[{name}: 32x32]" in str(parent.requests[0][-1].content)
+    assert engine.images == [CAT]
+    assert "There is no image 'img_1'" in artist.requests[-1][-1].text
+    assert name in artist.requests[-1][-1].text
+
+
+@pytest.mark.filterwarnings("ignore:The feature .forked subagents. is in beta")
+def test_a_subagent_sees_the_images_that_it_was_given(tmp_path: Path) -> None:
+    """A subagent that continues the parent's conversation varies the newest image in it."""
+    engine = RecordingEngine()
+    tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
+    parent = InTurn(script=[delegates("Vary the newest."), AIMessage("Done.")])
+    artist = InTurn(script=[asks(image="latest"), AIMessage("Varied.")])
+    agent = deep_agent(parent, artist, tool, mode="fork")
+    messages: Any = {"messages": [question("A cat and a lake.", CAT, LAKE)]}
+    agent.invoke(messages, {"configurable": {"thread_id": "t"}})
+    assert engine.images == [LAKE]
