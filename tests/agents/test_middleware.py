@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -16,7 +15,7 @@ from langgraph.types import Command
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
-from tests.agents.chats import RecordingEngine, image_block, question
+from tests.agents.chats import RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 from tests.agents.test_agent import BLOCKS, DATA_URL, ENCODED, PHOTO
@@ -208,16 +207,13 @@ async def test_an_image_of_another_tool_is_announced(
     variation_tool: ImageVariationTool, shape: str, kind: str
 ) -> None:
     """An image that another tool returns gets its name before a summary can remove it."""
-    summary = SummarizationMiddleware(
-        InTurn(script=[]), trigger=("messages", 3), keep=("messages", 1), summarizer=lambda _: "-"
-    )
     takes_photo = AIMessage(
         "", tool_calls=[{"name": "camera", "args": {"shape": shape}, "id": "photo"}]
     )
     agent: Any = create_agent(
         InTurn(script=[takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]),
         [variation_tool, camera],
-        middleware=[summary, ImageVariationMiddleware(variation_tool)],
+        middleware=[summarization(trigger=3), ImageVariationMiddleware(variation_tool)],
     )
     user_input: Any = {"messages": [HumanMessage("Take a photo and vary it.")]}
     config: Any = {"configurable": {"thread_id": "t"}}
