@@ -1,7 +1,10 @@
 import base64
+import json
 import re
 import tracemalloc
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,6 +14,8 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
+from langsmith import Client
+from langsmith.run_helpers import tracing_context
 
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -114,6 +119,38 @@ def test_the_image_is_not_copied(variation_tool: ImageVariationTool) -> None:
     sent = run.model.requests[0][0].content
     assert isinstance(sent[0], dict)
     assert sent[0]["base64"] is block["base64"]
+
+
+def test_a_trace_has_no_messages_for_each_tool_call(variation_tool: ImageVariationTool) -> None:
+    """In a trace, the span of the middleware around a tool call has no image of the history."""
+    spans: dict[str, bytes] = {}
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """Keep what a span begins with."""
+            body = self.do_PATCH()
+            spans[json.loads(body)["name"]] = body
+
+        def do_PATCH(self) -> bytes:
+            """Accept what a span ends with."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(202)
+            self.end_headers()
+            return body
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        client = Client(api_url=url, api_key="any-text", auto_batch_tracing=False)
+        with tracing_context(enabled=True, client=client):
+            Run(variation_tool, question("A cat.", CAT), asks(image="latest"))
+        server.shutdown()
+    data = base64.b64encode(CAT)
+    assert data in spans["model"]
+    assert data not in spans["ImageVariationMiddleware.wrap_tool_call"]
 
 
 def test_a_later_turn_copies_no_image(variation_tool: ImageVariationTool) -> None:
