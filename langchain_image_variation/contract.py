@@ -123,7 +123,7 @@ class CreateImageVariationRequest(BaseModel):
 
 
 _RULES = {
-    "image": "must be a SquarePNG; load_source() makes one from a path, bytes or a PIL image",
+    "image": "must be a SquarePNG, such as load_source(photo).png",
     "model": "must be a non-empty string",
     "n": f"must be a whole number from 1 to {MAX_N}",
     "response_format": "must be 'url' or 'b64_json'",
@@ -367,8 +367,14 @@ class ImagesResponse(LenientBody):
             seeds: The seed of each image, if the engine has seeds.
 
         Raises:
-            EngineError: If `pngs` is not a series of bytes, or has not as many as `seeds`.
+            EngineError: If an argument has a wrong type or value, or the numbers of files and seeds
+                differ.
         """
+        if response_format not in get_args(ResponseFormat):
+            raise EngineError(
+                f"response_format must be 'url' or 'b64_json', got {excerpt(response_format)}. "
+                "Pass request.response_format."
+            )
         if isinstance(pngs, str | bytes | bytearray):
             raise EngineError("from_pngs needs a list of PNG files, got one file; pass [png].")
         files = list(pngs)

@@ -32,7 +32,7 @@ from langchain_image_variation.engines.call import call_engine, call_engine_asyn
 from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
-from langchain_image_variation.engines.traits import engine_base_url
+from langchain_image_variation.engines.traits import engine_base_url, engine_max_n
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     RateLimitError,
@@ -44,7 +44,14 @@ from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.source import Source
 
-__all__ = ["CallResult", "ImageListener", "call_tool", "call_tool_async", "check_settings"]
+__all__ = [
+    "CallResult",
+    "ImageListener",
+    "call_tool",
+    "call_tool_async",
+    "check_settings",
+    "largest_n",
+]
 
 Engine: TypeAlias = VariationEngine | AsyncVariationEngine
 
@@ -75,6 +82,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             this kind of URL is not installed.
         InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
             `storage_options` are set and `output_dir` is a folder.
+        EngineError: If the `max_n` of the engine is not a whole number from 1.
     """
     if settings.storage_options and not is_url(settings.output_dir):
         raise InvalidRequestError(
@@ -83,12 +91,18 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
+    engine_max_n(engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
             f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
             param="cache",
         )
+
+
+def largest_n(settings: ToolSettings, engines: LoadedEngines) -> int:
+    """Return the maximum number of variations per call: that of the settings or of the engine."""
+    return min(settings.max_n, engine_max_n(engines.get(settings.engine)))
 
 
 def call_tool(
@@ -229,7 +243,7 @@ def _prepare(
             f"This conversation has used {calls} to this tool. Do not call it again; use the "
             "images that it already has."
         )
-    check_n(arguments.n, settings.max_n)
+    check_n(arguments.n, largest_n(settings, engines))
     results = open_results(settings, conversation)
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation, open_uploads(settings, results))

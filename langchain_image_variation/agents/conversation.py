@@ -93,9 +93,17 @@ class Conversation:
         cut_kinds = [f"{MAX_LISTED} {kind}" for kind in numbers if is_cut[kind]]
         hint = f" (the newest {' and '.join(cut_kinds)})" if cut_kinds else ""
         (name, size), *others = names.items()
-        newest = describe_name(name, size, "the newest" if others else None)
+        # The newest image may be one without a name, which only the model's provider has.
+        is_newest = name == _name(self.images[-1])
+        newest = describe_name(name, size, "the newest" if others and is_newest else None)
         all_names = [*(describe_name(*other) for other in reversed(others)), newest]
         return f"In this conversation{hint}: {', '.join(all_names)}."
+
+
+def _name(image: MessageImage | ResultImage) -> str | None:
+    if isinstance(image, ResultImage):
+        return image.handle
+    return image.identity.name if image.identity else None
 
 
 def describe_name(name: str, size: tuple[int, int] | None, note: str | None = None) -> str:

@@ -86,8 +86,8 @@ class ImageFolder:
         if not stat.S_ISREG(file_stat.st_mode):
             return None
         raise SourceError(
-            f"{excerpt(Path(name).name)} is a hard link. Its other name may be outside the folder; "
-            "use a copy of the file."
+            f"{excerpt(Path(name).name)} is a hard link.",
+            hint="Its other name may be outside the folder; use a copy of the file.",
         )
 
     def contains(self, folder: PurePath) -> bool:

@@ -142,8 +142,8 @@ class MessageImage:
         if url[:5].lower() == "data:" or self.is_link:
             return url
         raise SourceError(
-            "The message contains neither the image data nor an https URL. Ask for the image "
-            "itself."
+            "The message contains neither the image data nor an https URL. Ask the user to upload "
+            "the image itself."
         )
 
     def __repr__(self) -> str:

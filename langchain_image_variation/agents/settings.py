@@ -104,7 +104,7 @@ class ToolSettings(BaseModel):
     the model and the artifact then contain the whole URL of each result. The model may also pass
     such a URL as image."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
-    """The maximum number of variations per call."""
+    """The maximum number of variations per call. An engine that makes fewer sets a lower limit."""
     max_calls: int | None = Field(default=None, ge=1)
     """The maximum number of calls per conversation, counted in its messages. The default is no
     limit."""

@@ -42,6 +42,7 @@ from langchain_image_variation.agents.call import (
     call_tool,
     call_tool_async,
     check_settings,
+    largest_n,
 )
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
@@ -127,7 +128,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         if self.handle_validation_error is _explain:
             # Name the limit and the arguments of this tool.
             self.handle_validation_error = partial(
-                _explain, max_n=self.max_n, with_size=self.fixed_size is None
+                _explain, max_n=largest_n(self, self._engines), with_size=self.fixed_size is None
             )
         return self
 
@@ -139,7 +140,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         return bounded_arguments(
             name=self.name,
             description=self.description,
-            max_n=self.max_n,
+            max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
             keeps_shape=self.fit == "keep",
         )

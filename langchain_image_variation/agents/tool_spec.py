@@ -20,6 +20,7 @@ from langchain_image_variation.agents.call import (
     call_tool,
     call_tool_async,
     check_settings,
+    largest_n,
 )
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
@@ -177,7 +178,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
         schema = bounded_arguments(
-            max_n=self.max_n,
+            max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
             keeps_shape=self.fit == "keep",
         )
@@ -188,7 +189,9 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
             return ImageVariationArguments.model_validate(arguments)
         except ValidationError as error:
             with_size = self.fixed_size is None
-            text = explain_errors(error.errors(), max_n=self.max_n, with_size=with_size)
+            text = explain_errors(
+                error.errors(), max_n=largest_n(self, self._engines), with_size=with_size
+            )
             raise ToolCallError(text) from None
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:

@@ -140,7 +140,7 @@ class VariationBatch:
         if not isinstance(engine, str):
             raise InvalidRequestError(
                 "engine must be the name of an engine, because each worker creates its own; got a "
-                f"value of type {type(engine).__name__}.",
+                f"value of type {type(engine).__name__}. Declare its class as an entry point.",
                 param="engine",
             )
         for name, mapping in (("options", options), ("storage_options", storage_options)):

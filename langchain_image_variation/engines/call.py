@@ -12,6 +12,7 @@ from langchain_image_variation.engines import AsyncVariationEngine, VariationEng
 from langchain_image_variation.engines.checks import (
     check_answer,
     check_engine,
+    check_request,
     find_place_of_error,
 )
 from langchain_image_variation.engines.context import (
@@ -43,11 +44,12 @@ def call_engine(
             it raises ends the call and is passed on.
 
     Raises:
-        InvalidRequestError: If `engine` is not an engine.
+        InvalidRequestError: If `engine` is not an engine, or `request` is not a request.
         ImageVariationError: If the engine fails. An error from outside the tree becomes an
             `EngineError`, with that error as its `__cause__`. An answer that breaks a rule of
             `VariationEngine` is an `EngineError` too, which says what to return instead.
     """
+    check_request(request)
     reporter = ProgressReporter(request.n, progress)
     try:
         check_engine(engine)
@@ -89,6 +91,7 @@ async def call_engine_async(
     import asyncio
 
     cancel_event = threading.Event()
+    check_request(request)
     reporter = ProgressReporter(request.n, progress)
     try:
         check_engine(engine)

@@ -22,12 +22,14 @@ from langchain_image_variation.exceptions import (
     EngineError,
     ImageVariationError,
     InvalidRequestError,
+    excerpt,
 )
 from langchain_image_variation.images.formats import recognize_supported
 
 __all__ = [
     "check_answer",
     "check_engine",
+    "check_request",
     "describe_answer",
     "find_engine_fault",
     "find_place_of_error",
@@ -47,6 +49,20 @@ def check_engine(engine: object) -> None:
     fault = find_engine_fault(engine)
     if fault is not None:
         raise InvalidRequestError(fault, param="engine")
+
+
+def check_request(request: object) -> None:
+    """Refuse an object that is not a request.
+
+    Raises:
+        InvalidRequestError: If it is something else, such as a source.
+    """
+    if not isinstance(request, CreateImageVariationRequest):
+        raise InvalidRequestError(
+            f"request must be a CreateImageVariationRequest, got {excerpt(request)}. Pass "
+            "CreateImageVariationRequest(image=load_source(photo).png, n=2).",
+            param="request",
+        )
 
 
 def find_engine_fault(engine: object) -> str | None:

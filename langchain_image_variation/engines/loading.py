@@ -26,6 +26,7 @@ from langchain_image_variation.exceptions import (
     EngineNotFoundError,
     InvalidRequestError,
     MissingExtraError,
+    excerpt,
 )
 
 if TYPE_CHECKING:
@@ -109,10 +110,17 @@ def load_engine_class(name: str) -> type[Any]:
     """Return an engine's class, importing what it needs.
 
     Raises:
+        InvalidRequestError: If `name` is not a string.
         EngineNotFoundError: If no engine has that name.
         MissingExtraError: If the engine needs a package that is not installed.
         EngineError: If the engine cannot be imported, is not a class, or is async.
     """
+    if not isinstance(name, str):
+        raise InvalidRequestError(
+            f"load_engine needs the name of an engine, got {excerpt(name)}. Pass an engine of your "
+            "own without load_engine.",
+            param="engine",
+        )
     point = _entry_point(name)
     with _failures(f"The engine {name!r} cannot be imported"):
         try:

@@ -4,6 +4,7 @@
 |---|---|
 | `base_url: str` | The engine is hosted: it sends images to the server at this address. |
 | `models: tuple[str, ...]` | The models that a request may name. |
+| `max_n: int` | The most variations that one call makes, if that is less than 10. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
 | `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
@@ -24,13 +25,15 @@ from contextlib import suppress
 from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
 
-from langchain_image_variation.exceptions import EngineError, ModelNotFoundError
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.exceptions import EngineError, ModelNotFoundError, excerpt
 
 __all__ = [
     "MAX_FINGERPRINT",
     "check_model",
     "close_engine",
     "engine_base_url",
+    "engine_max_n",
     "engine_models",
     "engine_options",
     "has_fingerprint",
@@ -63,7 +66,27 @@ def engine_base_url(engine: object) -> str | None:
 def engine_models(engine: object) -> tuple[str, ...] | None:
     """Return the models that an engine offers. None if it does not list them."""
     models: Sequence[str] | None = getattr(engine, "models", None)
-    return None if models is None else tuple(models)
+    return None if models is None else _model_names(models)
+
+
+def _model_names(models: Sequence[str]) -> tuple[str, ...]:
+    # ("mine") is a string: the comma that makes it a tuple is easily forgotten.
+    return (models,) if isinstance(models, str) else tuple(models)
+
+
+def engine_max_n(engine: object) -> int:
+    """Return how many variations an engine makes at most in one call.
+
+    Raises:
+        EngineError: If its `max_n` is not a whole number from 1.
+    """
+    max_n = getattr(engine, "max_n", MAX_N)
+    if isinstance(max_n, int) and max_n >= 1:
+        return min(max_n, MAX_N)
+    raise EngineError(
+        f"The max_n of the engine {type(engine).__name__} must be a whole number from 1, got "
+        f"{excerpt(max_n)}."
+    )
 
 
 def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
@@ -132,8 +155,9 @@ def check_model(model: str, offered_models: Sequence[str]) -> None:
     Raises:
         ModelNotFoundError: If `model` is not one of `offered_models`.
     """
-    if model not in offered_models:
+    names = _model_names(offered_models)
+    if model not in names:
         raise ModelNotFoundError(
             f"The model {model[:40]!r} does not exist here; this engine offers "
-            f"{' and '.join(repr(name) for name in offered_models)}."
+            f"{' and '.join(repr(name) for name in names)}."
         )

@@ -101,6 +101,11 @@ class VariationsEngine:
         return self._client.base_url
 
     @property
+    def max_n(self) -> int:
+        """The maximum number of variations per call, as far as the server is known."""
+        return self._server.max_n
+
+    @property
     def fingerprint(self) -> str:
         """See `ImageVariationClient.fingerprint`. It also covers the model and the known server."""
         return digest(client=self._client.fingerprint, model=self._model, server=self._server.title)

@@ -8,8 +8,10 @@ from PIL import Image, UnidentifiedImageError
 
 from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.exceptions import (
+    EngineError,
     InvalidImageError,
     OutputError,
+    excerpt,
 )
 from langchain_image_variation.images.bounded_file import BoundedFile
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
@@ -66,7 +68,12 @@ def decode_png(png: SquarePNG) -> Image.Image:
     Raises:
         InvalidImageError: If the compressed pixels do not match the header exactly, or if a pixel
             has no color in the palette.
+        EngineError: If `png` is not a `SquarePNG`.
     """
+    if not isinstance(png, SquarePNG):
+        raise EngineError(
+            f"decode_png needs a SquarePNG, such as request.image, got {excerpt(png)}."
+        )
     with (
         translate_decoder_errors(lambda: corrupt_png("its pixels cannot be decoded")),
         open_png(png.data) as image,
@@ -234,7 +241,15 @@ def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
     Args:
         image: A Pillow image in any mode. Its color profile and its EXIF orientation are applied.
         compress_level: 0 (none) to 9 (smallest).
+
+    Raises:
+        EngineError: If `image` is not a Pillow image, or if the call was cancelled.
     """
+    if not isinstance(image, Image.Image):
+        raise EngineError(
+            f"encode_png needs a Pillow image, got {excerpt(image)}. PIL.Image.fromarray makes one "
+            "from an array, and PIL.Image.open from a file."
+        )
     check_cancellation()
     if image.mode not in PLAIN_MODES or image.info:
         image = normalize(image)

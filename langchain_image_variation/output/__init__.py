@@ -22,7 +22,9 @@ from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidImageError,
+    InvalidRequestError,
     OutputError,
+    excerpt,
 )
 from langchain_image_variation.files.atomic import place_file
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
@@ -41,6 +43,7 @@ __all__ = [
     "Place",
     "PlacedImage",
     "SavedImage",
+    "check_response",
     "cut_back",
     "make_output_dir",
     "place_images",
@@ -76,6 +79,20 @@ def make_output_dir(directory: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"The folder {path.name!r} cannot be written to; choose another one for the results."
         ) from None
+
+
+def check_response(response: object) -> None:
+    """Refuse an object that is not a response.
+
+    Raises:
+        InvalidRequestError: If it is something else, such as a list of images or a coroutine.
+    """
+    if not isinstance(response, ImagesResponse):
+        raise InvalidRequestError(
+            f"response must be an ImagesResponse, got {excerpt(response)}. "
+            "call_engine(engine, request) returns one.",
+            param="response",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +138,11 @@ def cut_back(response: ImagesResponse, source: Source) -> ImagesResponse:
     Args:
         response: The response of an engine.
         source: The source of its images, loaded with `fit="keep"`.
+
+    Raises:
+        InvalidRequestError: If `response` is not a response.
     """
+    check_response(response)
     if source.inset is None:
         return response
     images = [_cut_image_back(image, source.inset) for image in response.data]
@@ -170,11 +191,12 @@ def save_images(
             format is kept as it is, and others get a quality of 90.
 
     Raises:
-        InvalidRequestError: If `template`, `format` or `quality` is not valid, or `template` would
-            give two images the same name. Nothing is written.
+        InvalidRequestError: If `response` is not a response, `template`, `format` or `quality` is
+            not valid, or `template` would give two images the same name. Nothing is written.
         OutputError: If an entry is not a readable image (the others are written first), or if a
             file cannot be written. Files that are already written stay.
     """
+    check_response(response)
     names, file_format = NameTemplate(template), FileFormat(format, quality)
     names.check([name], len(response.data))
     folder = make_output_dir(directory)

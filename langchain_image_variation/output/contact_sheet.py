@@ -17,7 +17,7 @@ from langchain_image_variation.images.pixels import (
     pixel_sha256,
 )
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.output import make_output_dir, place_pixels
+from langchain_image_variation.output import check_response, make_output_dir, place_pixels
 from langchain_image_variation.output.file_format import FileFormat, FormatName
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, SHEET, NameTemplate
 from langchain_image_variation.source import Source
@@ -43,6 +43,7 @@ class ContactSheet:
         columns: The number of images per row. By default 4, or 5 if there are exactly 5 images.
 
     Raises:
+        InvalidRequestError: If `response` is not a response.
         OutputError: If an entry of the response is not a readable image.
     """
 
@@ -54,6 +55,7 @@ class ContactSheet:
         tile: int = 256,
         columns: int | None = None,
     ) -> None:
+        check_response(response)
         images = _decode_scaled(source, response, tile)
         self._seed = response.data[0].seed if response.data else None
         self.image: Image.Image = _draw_sheet(images, columns or _default_columns(len(images)))

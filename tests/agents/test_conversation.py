@@ -70,6 +70,10 @@ def test_choices_have_names_and_sizes() -> None:
     assert Conversation((CAT, ONE, CAT)).choices() == (
         f"In this conversation: cat-0123abcd-1, {CAT_NAME} (the newest)."
     )
+    # Only the model's provider has the newest image.
+    assert Conversation((CAT, ONE, MessageImage(None))).choices() == (
+        f"In this conversation: {CAT_NAME}, cat-0123abcd-1."
+    )
     assert Conversation((CAT,) * 30).choices() == f"In this conversation: {CAT_NAME}."
     images = [MessageImage(None, base64.b64encode(square_png(16 + i))) for i in range(30)]
     sentence = Conversation(images).choices()

@@ -28,6 +28,7 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
+    EngineError,
     EngineNotFoundError,
     InvalidRequestError,
     OutputError,
@@ -206,6 +207,33 @@ async def test_n_above_the_bound_is_refused(
     message = tool.invoke(tool_call) if kind == "sync" else await tool.ainvoke(tool_call)
     assert message.content == f"Correct these arguments and call again: {rule}"
     assert (message.status, (root / "variations").exists()) == ("error", False)
+
+
+class SmallEngine(InstantEngine):
+    """An engine that makes at most three variations per call."""
+
+    max_n: Any = 3
+
+
+def test_an_engine_may_limit_n(root: Path) -> None:
+    """A model gets the lower limit of the settings and the engine, and never exceeds it."""
+    for max_n, limit in ((10, 3), (2, 2)):
+        tool = ImageVariationTool(root_dir=root, engine=SmallEngine(), max_n=max_n)
+        schema: Any = tool.tool_call_schema
+        assert schema.model_json_schema()["properties"]["n"]["maximum"] == limit
+        for n in (limit + 1, 11):
+            message = tool.invoke(call(image="cat.jpg", n=n))
+            assert f"n must be a whole number from 1 to {limit}, got {n}." in message.content
+        assert tool.invoke(call(image="cat.jpg", n=limit)).status == "success"
+
+
+@pytest.mark.parametrize("max_n", [0, None, "3", 2.5])
+def test_an_engine_with_a_wrong_max_n(root: Path, max_n: object) -> None:
+    """A wrong `max_n` of an engine is an error on construction."""
+    engine = SmallEngine()
+    engine.max_n = max_n
+    with pytest.raises(EngineError, match="max_n of the engine SmallEngine must be a whole number"):
+        ImageVariationTool(root_dir=root, engine=engine)
 
 
 def test_limits_win_over_arguments_of_the_model(root: Path) -> None:

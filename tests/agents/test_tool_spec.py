@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool import ImageVariationTool
+from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
 from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
@@ -179,6 +180,19 @@ async def test_n_above_the_bound_is_refused(root: Path, kind: str, n: int) -> No
     rule = f"n must be a whole number from 1 to 4, got {n}."
     assert output.content == f"Correct these arguments and call again: {rule}"
     assert (output.is_error, (root / "variations").exists()) == (True, False)
+
+
+def test_an_engine_may_limit_n(root: Path) -> None:
+    """A model gets the limit of the engine, if it is lower than that of the settings."""
+
+    class SmallEngine(InstantEngine):
+        max_n = 3
+
+    tool = make_tool(root_dir=root, engine=SmallEngine())
+    assert tool.metadata.get_parameters_dict()["properties"]["n"]["maximum"] == 3
+    for n in (4, 11):
+        output = tool.call(image="cat.jpg", n=n)
+        assert output.content.endswith(f"n must be a whole number from 1 to 3, got {n}.")
 
 
 def test_the_size_of_kept_shapes_is_a_maximum(root: Path) -> None:

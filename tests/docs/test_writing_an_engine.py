@@ -121,6 +121,13 @@ def test_entry_point_gives_a_name(tmp_path: Path) -> None:
     assert len(re.findall(r"chelsea-[0-9a-f]{8}-[12]\.png", done.stdout)) == 2
 
 
+def test_table_of_fields_is_complete() -> None:
+    """The page lists each field of a request, and the side of its images."""
+    rows = table("docs/writing-an-engine.md", "| field | what it holds |")
+    names = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted(names) == sorted([*CreateImageVariationRequest.model_fields, "side"])
+
+
 def test_table_of_traits_is_complete() -> None:
     """The page lists the traits in `engines.traits`, and no others."""
     listed_traits = re.findall(r"^\| `(\w+)", traits.__doc__ or "", re.MULTILINE)

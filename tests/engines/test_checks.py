@@ -14,11 +14,19 @@ from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import EngineError, InvalidRequestError, OutputError
-from langchain_image_variation.images.pixels import encode_png
+from langchain_image_variation.engines.traits import check_model, engine_models
+from langchain_image_variation.exceptions import (
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OutputError,
+)
+from langchain_image_variation.images.pixels import decode_png, encode_png
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.output import save_images
+from langchain_image_variation.output import cut_back, save_images
+from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.server import create_app
+from langchain_image_variation.source import load_source
 from pytest_image_variation.samples import jpeg, square_png
 
 REQUEST = CreateImageVariationRequest(image=SquarePNG(square_png()), n=2, size="256x256")
@@ -230,6 +238,59 @@ async def test_an_engine_that_cannot_be_inspected_is_an_error() -> None:
             raise KeyError("URL")
 
     assert "The engine Property failed with KeyError" in await error_of(Property(respond(PNG, PNG)))
+
+
+@pytest.mark.parametrize("value", [load_source(square_png()), SquarePNG(square_png()), None])
+async def test_a_wrong_request_says_what_to_pass(value: Any) -> None:
+    """A source, an image or None in place of the request is an error that shows a request."""
+    message = rf"got a value of type {type(value).__name__}\. Pass CreateImageVariationRequest\("
+    with pytest.raises(InvalidRequestError, match=message):
+        call_engine(InstantEngine(), value)
+    with pytest.raises(InvalidRequestError, match=message):
+        await call_engine_async(InstantEngine(), value)
+
+
+def new_response(response_format: Any) -> ImagesResponse:
+    """Return a response in a form that may not exist."""
+    return ImagesResponse.from_pngs([PNG], response_format=response_format)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "message"),
+    [
+        (decode_png, PNG, "decode_png needs a SquarePNG, such as request.image, got a value of "),
+        (decode_png, load_source(PNG), "decode_png needs a SquarePNG"),
+        (encode_png, PNG, "encode_png needs a Pillow image, got a value of type bytes"),
+        (encode_png, REQUEST.image, "encode_png needs a Pillow image"),
+        (new_response, "png", "must be 'url' or 'b64_json', got 'png'. Pass request.response_"),
+    ],
+)
+async def test_tools_of_an_author_refuse_other_types(
+    function: Callable[[Any], Any], value: object, message: str
+) -> None:
+    """In an engine, a wrong argument of these functions is an error that says what to pass."""
+    assert message in await error_of(Engine(lambda request: function(value)))
+
+
+def test_one_model_needs_no_tuple() -> None:
+    """`models = ("mine")`, which is a string, is one model."""
+    assert engine_models(SimpleNamespace(models=("mine"))) == ("mine",)
+    check_model("mine", ("mine"))
+    with pytest.raises(ModelNotFoundError, match="this engine offers 'mine'"):
+        check_model("m", ("mine"))
+
+
+@pytest.mark.parametrize("value", [None, [PNG], Image(b64_json=BASE64)])
+def test_results_need_a_response(tmp_path: Path, value: Any) -> None:
+    """What takes a response refuses another object, and says how to get a response."""
+    source, message = load_source(PNG), r"call_engine\(engine, request\) returns one"
+    for function in (
+        lambda: save_images(value, tmp_path),
+        lambda: cut_back(value, source),
+        lambda: ContactSheet(source, value),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            function()
 
 
 class TestSignatures:

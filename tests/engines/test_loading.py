@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,13 @@ def test_an_unknown_engine_is_refused_with_the_list() -> None:
     """The error for an unknown engine lists the installed engines."""
     with pytest.raises(EngineNotFoundError, match=r"no engine 'nope'. Installed engines: .*local"):
         load_engine("nope")
+
+
+@pytest.mark.parametrize("engine", [InstantEngine, InstantEngine(), None])
+def test_an_object_needs_no_loading(engine: Any) -> None:
+    """The error for an engine instead of its name says that it needs no loading."""
+    with pytest.raises(InvalidRequestError, match="Pass an engine of your own without load_engine"):
+        load_engine(engine)
 
 
 def test_an_unknown_option_is_refused_with_the_list(declared: Path) -> None:

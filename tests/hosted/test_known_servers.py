@@ -90,7 +90,7 @@ def test_an_unsupported_request_is_not_sent(settings: dict[str, str]) -> None:
     engine = make_engine(handler, **settings)
     with pytest.raises(InvalidRequestError, match=r"DeepInfra makes at most 4 .*, got n=5"):
         engine.create_variation(request(n=5))
-    assert requests == []
+    assert (requests, engine.max_n) == ([], 4)
     engine.create_variation(request(n=4))
     assert field(requests[0], "model") == "black-forest-labs/FLUX-1-Redux-dev"
 
