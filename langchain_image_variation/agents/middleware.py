@@ -22,8 +22,8 @@ from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import MissingExtraError
 
 try:
-    from langchain.agents.middleware import AgentMiddleware, AgentState
-    from langchain.agents.middleware.types import ToolCallRequest
+    from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
+    from langchain.agents.middleware.types import ToolCallRequest, omit_payload
     from langgraph.config import get_config
     from langgraph.runtime import Runtime
     from langgraph.types import Command
@@ -61,6 +61,9 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
             middleware to the agent that talks to the user, and the tool to a subagent.
     """
+
+    # Otherwise each call of a tool would put all messages into a trace, with their images.
+    trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(self, tool: ImageVariationTool) -> None:
         super().__init__()
