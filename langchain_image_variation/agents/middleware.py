@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.conversation import Conversation, ResultImage
 from langchain_image_variation.agents.conversation_storage import keep_images
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import (
     block_images,
     collect_images,
@@ -20,7 +21,7 @@ from langchain_image_variation.agents.langchain_messages import (
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import MissingExtraError
+from langchain_image_variation.exceptions import ImageVariationError, MissingExtraError
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
@@ -127,7 +128,11 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if not any(isinstance(image, MessageImage) for image in images):
             return list(messages)
         conversation = read_conversation(None, config, self._tool.name) or Conversation()
-        keep_images(self._tool, replace(conversation, images=images))
+        try:
+            keep_images(self._tool, replace(conversation, images=images))
+        except ImageVariationError as error:
+            # The agent can go on without it. A call of the tool reports the failure.
+            log_hint(error.message)
         return [_with_names(message) for message in messages]
 
 

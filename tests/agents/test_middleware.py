@@ -294,10 +294,16 @@ def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool
     assert all(name.startswith("image-") for name in files)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("obstacle", ["a file", "no folder"])
+def test_uploads_that_cannot_be_kept(tmp_path: Path, obstacle: str) -> None:
     """If uploads cannot be kept, the agent goes on with their names."""
-    (tmp_path / "variations").write_text("A file is in the way.")
-    tool = ImageVariationTool(root_dir=tmp_path, engine="instant", fixed_size="256x256")
+    root = tmp_path / "root"
+    root.mkdir()
+    tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+    if obstacle == "a file":
+        (root / "variations").write_text("A file is in the way.")
+    else:
+        root.rmdir()
     run = Run(tool, question("A cat.", CAT))
     assert CAT_TEXT in run.messages[0].text
 
