@@ -4,7 +4,7 @@ It runs offline. The model follows a script, in which it also makes two mistakes
 that does not exist, and it asks for too many variations. The results are saved in the folder
 "variations" of the working directory:
 
-    pip install . 'langchain>=1.3.9' && python examples/agent.py [PHOTO]
+    pip install '.[langchain]' && python examples/agent.py [PHOTO]
 
 To use a real model, change the line that starts with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.

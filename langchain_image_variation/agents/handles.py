@@ -226,7 +226,14 @@ class ReachableImages:
                 spelling, excluded_folder=self._excluded_folder
             )
         if file is None:
-            raise _MissingImageError(f"There is no image {excerpt(_relative_name(name))} here.")
+            advice = (
+                " This tool cannot open a URL; ask the user to upload the image itself."
+                if "://" in name
+                else ""
+            )
+            raise _MissingImageError(
+                f"There is no image {excerpt(_relative_name(name))} here.{advice}"
+            )
         return file
 
 
