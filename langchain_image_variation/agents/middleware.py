@@ -21,7 +21,12 @@ from langchain_image_variation.agents.langchain_messages import (
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import ImageVariationError, MissingExtraError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
@@ -63,6 +68,9 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
             middleware to the agent that talks to the user, and the tool to a subagent.
+
+    Raises:
+        InvalidRequestError: If `tool` is something else.
     """
 
     # Otherwise each call of a tool would put all messages into a trace, with their images.
@@ -70,6 +78,10 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(self, tool: ImageVariationTool) -> None:
         super().__init__()
+        if not isinstance(tool, ImageVariationTool):
+            raise InvalidRequestError(
+                f"tool must be an ImageVariationTool, got {excerpt(tool)}.", param="tool"
+            )
         self._tool = tool
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
