@@ -91,10 +91,7 @@ def check_url_policy(urls: object) -> None:
     """
     # Importing URLPolicy here would make httpx part of every program.
     if urls is not None and getattr(urls, "hosts", None) is None:
-        raise InvalidRequestError(
-            "urls must be a URLPolicy that lists hosts: URLPolicy(hosts=['images.example']).",
-            param="urls",
-        )
+        raise InvalidRequestError("urls must be a URLPolicy that lists hosts.", param="urls")
 
 
 def load_source(
