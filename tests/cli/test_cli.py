@@ -42,6 +42,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
     assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64.\n"
 
 
+@pytest.mark.slow
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
     """Two files of one photo that differ in compression give variations with the same names."""
     outputs = set()
@@ -443,6 +444,7 @@ def test_an_interrupt_during_imports_is_quiet(module: str) -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_incomplete_file() -> None:
     """Ctrl-C during the work exits with 130, one line, and an empty output folder."""
     process = subprocess.Popen(
