@@ -113,12 +113,13 @@ def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) 
     assert "--seed" not in repeated_output.err
 
 
-def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --no-light, the engine makes another image than with --light."""
+@pytest.mark.parametrize("part", ["framing", "mirror", "light"])
+def test_parts_can_be_turned_off(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --no-light and the like, the engine makes another image than with --light."""
     arguments = ["create", "photo.jpg", "--size", "256x256", "--seed", "1"]
     outputs = []
-    for light in ("--light", "--no-light"):
-        assert main([*arguments, light]) == 0
+    for option in (f"--{part}", f"--no-{part}"):
+        assert main([*arguments, option]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] != outputs[1]
 
