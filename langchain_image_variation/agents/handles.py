@@ -258,9 +258,8 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     """Return what an image is called in messages."""
     if isinstance(image, ResultImage):
         return image.handle
-    if isinstance(image, KeptUpload):
-        return image.name
-    return image.identity.name if image.identity else "The newest image"
+    # An image without a name can only be found as the latest one.
+    return image.name or "The newest image"
 
 
 def _printable(name: str) -> str:

@@ -26,7 +26,7 @@ from langchain_image_variation.source.read import read_source
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
 
-__all__ = ["ImageIdentity", "MessageImage", "image_name", "normalize_name", "read_size"]
+__all__ = ["ImageIdentity", "MessageImage", "identify", "image_name", "normalize_name"]
 
 _NAME_DIGITS = 8
 _NAME = re.compile(rf"img[_ -]?([0-9a-f]{{{_NAME_DIGITS}}})", re.IGNORECASE)
@@ -109,6 +109,11 @@ class MessageImage:
                 del _identities[next(iter(_identities))]
         return identity
 
+    @property
+    def name(self) -> str | None:
+        """The name of the image, such as "img_7c1e09ab", or None if it has no identity."""
+        return self.identity.name if self.identity else None
+
     def read(self, urls: "URLPolicy | None") -> bytes:
         """Return the image's file.
 
@@ -157,11 +162,11 @@ _lock = threading.Lock()
 def identify(data: bytes) -> ImageIdentity:
     """Return the identity of an image from its file."""
     return ImageIdentity(
-        hashlib.sha256(data).hexdigest(), read_size(data), recognize_supported(data), len(data)
+        hashlib.sha256(data).hexdigest(), _read_size(data), recognize_supported(data), len(data)
     )
 
 
-def read_size(data: bytes) -> tuple[int, int] | None:
+def _read_size(data: bytes) -> tuple[int, int] | None:
     """Return the upright width and height of an image in pixels, or None. Nothing is decoded."""
     format = recognize_supported(data)
     if format is None:
