@@ -278,7 +278,7 @@ def _prepare(
 
 
 def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
-    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    """Return the path of a result if the model wrote its URL, or else the model's text."""
     if settings.public_url is None:
         return image
     path = result_path(settings.public_url, image.strip().strip("\"'`<>"))

@@ -48,7 +48,7 @@ def normalize_name(handle: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """What distinguishes an image from all others, and what can be said about it."""
+    """The hash that distinguishes an image from all others, and what its header says."""
 
     sha256: str
     """The SHA-256, in hex, of the image's file, or of its URL if the message has only that."""
@@ -72,7 +72,7 @@ class MessageImage:
     url: str | None
     """A `data:` or https URL, or None if the message has none."""
     base64: str | bytes | None = None
-    """The image in base64: the object of the message itself, not a copy."""
+    """The image in base64: the message's own object, not a copy."""
     file: bytes | None = None
     """The image's file, if the message has it."""
 
