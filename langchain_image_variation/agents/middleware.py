@@ -46,17 +46,16 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Tells the model the names of the images in its conversation, and keeps these images.
 
     The names go into the messages, as a text after each image: `[img_7c1e09ab: photo.jpg,
-    1200x800]`. So the model knows them before it calls the tool for the first time, and they are
-    part of what a summary is made from. If the conversation has a `thread_id`, each image is also
-    kept in its folder, within the limits of the tool, and can be varied after its message was
-    removed.
+    1200x800]`. So the model knows them before its first call of the tool, and a summary can contain
+    them. If the conversation has a `thread_id`, each image is also kept in its folder, within the
+    limits of the tool. It can then be varied after its message was removed.
 
     Images from users are announced before the agent starts, and images from other tools when these
-    return them. So the middleware comes before a `SummarizationMiddleware` wherever it is in the
-    list. A message is changed once and keeps its id.
+    return them. Both happen before a summary is made, so the place of this middleware in the list
+    does not matter. A message is changed once and keeps its id.
 
-    The tool is as safe without this middleware, but it keeps images only when it is called, and the
-    model learns a name only from an answer of the tool.
+    The tool is as safe without this middleware. But it then keeps images only when it is called,
+    and the model learns their names only from the tool's answers.
 
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
@@ -71,7 +70,7 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._tool = tool
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Announce the images that the messages have."""
+        """Announce the images in the messages."""
         return self._update(state["messages"], get_config())
 
     async def abefore_agent(
@@ -103,8 +102,8 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """Return the update of the state: the messages that have changed, if there are any."""
         pairs = zip(messages, self._announce(messages, config), strict=True)
         # A message without an id would be added instead of replaced.
-        changed = [new for old, new in pairs if new is not old and new.id is not None]
-        return {"messages": changed} if changed else None
+        changed_messages = [new for old, new in pairs if new is not old and new.id is not None]
+        return {"messages": changed_messages} if changed_messages else None
 
     def _announce_result(
         self, result: ToolMessage | Command[Any], config: RunnableConfig
@@ -146,7 +145,7 @@ def _with_names(message: Any) -> Any:
         if announcement:
             content.append(block if text == announcement else _text_block(announcement))
             announcement = ""
-            # One of another image is left over from an edit of the message, or it was forged.
+            # An announcement of another image is forged, or left over from an edit.
             if _ANNOUNCEMENT.fullmatch(text):
                 continue
         content.append(block)

@@ -189,8 +189,9 @@ class Uploads(ABC):
         """
         if not self._limits.max_count or not 0 < len(data) <= self._limits.max_bytes:
             return
-        identity = image.identity
-        upload = identity and KeptUpload.describe(identity.sha256, identify(data))
+        if image.identity is None:
+            return
+        upload = KeptUpload.describe(image.identity.sha256, identify(data))
         if upload is None:
             return
         try:

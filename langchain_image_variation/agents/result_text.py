@@ -1,24 +1,24 @@
-"""Writes the sentence that tells a model about new images, and reads it back from a message."""
+"""The text in which the tool names new images for the model. It can be read back from a message."""
 
 import re
 from collections.abc import Sequence
 
 from langchain_image_variation.agents.conversation import ResultImage
 
-__all__ = ["announce_results", "parse_announcement"]
+__all__ = ["parse_result_text", "result_text"]
 
-_ANNOUNCEMENT = re.compile(
+_RESULT_TEXT = re.compile(
     r"Made \d+ variations? of .*?, \d+x\d+ pixels:(?:"
     r" (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. Saved in .*? as <name>\.png\.|"
     r"\n(?P<lines>(?:[\w.-]+: [^\n]+\n)+)The user can open)",
     re.DOTALL,
 )
 _MAX_LENGTH = 16_000
-"""The maximum number of characters to search for an announcement. One with ten URLs of 1,000
-characters is shorter."""
+"""The maximum number of characters of a text to parse. With ten URLs of 1,000 characters, the names
+and URLs still fit."""
 
 
-def announce_results(
+def result_text(
     handles: Sequence[str],
     *,
     label: str,
@@ -26,7 +26,7 @@ def announce_results(
     location: str,
     urls: Sequence[str] | None = None,
 ) -> str:
-    """Return the sentence that tells a model about new images.
+    """Return the text in which the tool names new images for the model.
 
     Args:
         handles: The handles of the images.
@@ -45,12 +45,12 @@ def announce_results(
     return f"{text} Pass a name as image to vary it again."
 
 
-def parse_announcement(text: str) -> list[ResultImage]:
-    """Return the images that a text announces, or [] if it does not start with an announcement.
+def parse_result_text(text: str) -> list[ResultImage]:
+    """Return the images that a text names, or [] if it does not start with a text of `result_text`.
 
     Some conversations store the text of a tool's message without its artifact.
     """
-    match = _ANNOUNCEMENT.match(text[:_MAX_LENGTH])
+    match = _RESULT_TEXT.match(text[:_MAX_LENGTH])
     if match is None:
         return []
     if match["lines"] is None:
