@@ -91,6 +91,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
+    # It raises an error if the trait has a wrong value.
     engine_max_n(engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(

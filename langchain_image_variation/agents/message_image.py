@@ -127,7 +127,10 @@ class MessageImage:
         data, _ = read_source(self._source(), urls)
         identity = self.identity
         if not self.is_link and identity and hashlib.sha256(data).hexdigest() != identity.sha256:
-            raise SourceError("Another image has the same fingerprint. Save the image again.")
+            raise SourceError(
+                "The image cannot be told apart from another one. Ask the user to save it in "
+                "another format and to send it again."
+            )
         return data
 
     @property

@@ -16,7 +16,7 @@ from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import (
     block_images,
     collect_images,
-    read_conversation,
+    read_scope,
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -121,9 +121,8 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         images = collect_images([m for m in messages if isinstance(m, BaseMessage)])
         if not any(isinstance(image, MessageImage) for image in images):
             return list(messages)
-        conversation = read_conversation(None, config, self._tool.name) or Conversation()
         try:
-            keep_images(self._tool, replace(conversation, images=images))
+            keep_images(self._tool, Conversation(images, read_scope(config)))
         except ImageVariationError as error:
             # The agent can go on without it. A call of the tool reports the failure.
             log_hint(error.message)

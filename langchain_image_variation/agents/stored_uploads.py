@@ -48,8 +48,8 @@ class UploadStorage(Uploads):
                 if self._file_system.files.exists(self._file_system.path(self._folder)):
                     raise
                 return []
-        uploads = [KeptUpload.parse(*file) for file in files]
-        return sorted(filter(None, uploads), key=lambda upload: (upload.time, upload.file_name))
+        uploads = (KeptUpload.parse(*file) for file in files)
+        return [upload for upload in uploads if upload is not None]
 
     def _read(self, file_name: str) -> bytes | None:
         with self._file_system.translate_errors("cannot be read; try again"):

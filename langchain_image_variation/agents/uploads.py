@@ -152,7 +152,7 @@ class Uploads(ABC):
             The uploads that are kept, the longest unused first.
         """
         try:
-            existing_uploads = self._list()
+            existing_uploads = sorted(self._list(), key=lambda u: (u.time, u.file_name))
         except OutputError as error:
             log_hint(error.message)
             return []
@@ -240,7 +240,7 @@ class Uploads(ABC):
 
     @abstractmethod
     def _list(self) -> list[KeptUpload]:
-        """Return all uploads, the longest unused first.
+        """Return all uploads, in any order.
 
         Raises:
             OutputError: If the folder exists, but cannot be listed.
@@ -331,7 +331,7 @@ class UploadFolder(Uploads):
             return []
         except OSError:
             raise OutputError("The uploads of this conversation cannot be listed.") from None
-        return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
+        return uploads
 
     def _read(self, file_name: str) -> bytes | None:
         try:
