@@ -102,8 +102,8 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """Return the update of the state: the messages that have changed, if there are any."""
         pairs = zip(messages, self._announce(messages, config), strict=True)
         # A message without an id would be added instead of replaced.
-        changed_messages = [new for old, new in pairs if new is not old and new.id is not None]
-        return {"messages": changed_messages} if changed_messages else None
+        changed = [new for old, new in pairs if new is not old and new.id is not None]
+        return {"messages": changed} if changed else None
 
     def _announce_result(
         self, result: ToolMessage | Command[Any], config: RunnableConfig
