@@ -380,7 +380,10 @@ class ImagesResponse(LenientBody):
         files = list(pngs)
         image_seeds: list[int | None] = [None] * len(files) if seeds is None else [*seeds]
         if len(files) != len(image_seeds):
-            raise EngineError(f"from_pngs got {len(files)} files and {len(image_seeds)} seeds.")
+            raise EngineError(
+                "from_pngs needs one seed for each file; the number of files is "
+                f"{len(files)}, and of seeds {len(image_seeds)}."
+            )
         images = []
         for png, seed in zip(files, image_seeds, strict=True):
             if not isinstance(png, bytes):

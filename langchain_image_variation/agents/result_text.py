@@ -7,7 +7,7 @@ from langchain_image_variation.agents.conversation import ResultImage
 
 __all__ = ["parse_result_text", "result_text"]
 
-_RESULT_TEXT = re.compile(
+_ANNOUNCEMENT = re.compile(
     r"Made \d+ variations? of .*?, \d+x\d+ pixels:(?:"
     r" (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. Saved in .*? as <name>\.png\.|"
     r"\n(?P<lines>(?:[\w.-]+: [^\n]+\n)+)The user can open)",
@@ -50,7 +50,7 @@ def parse_result_text(text: str) -> list[ResultImage]:
 
     Some conversations store the text of a tool's message without its artifact.
     """
-    match = _RESULT_TEXT.match(text[:_MAX_LENGTH])
+    match = _ANNOUNCEMENT.match(text[:_MAX_LENGTH])
     if match is None:
         return []
     if match["lines"] is None:
