@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
+from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
@@ -21,7 +22,6 @@ from langchain_image_variation.agents.conversation_storage import open_results, 
 from langchain_image_variation.agents.handles import ReachableImages
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.public_url import result_path, result_url
-from langchain_image_variation.agents.result_text import result_text
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.usage import usage_metadata
@@ -335,7 +335,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
 def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
     """Return the text for the model."""
     sentences = [
-        result_text(
+        announce_results(
             [image["handle"] for image in images],
             label=call.label,
             size=f"{images[0]['width']}x{images[0]['height']}",

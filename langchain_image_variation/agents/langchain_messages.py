@@ -14,13 +14,13 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
+from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
     ResultImage,
     scope_name,
 )
 from langchain_image_variation.agents.message_image import MessageImage
-from langchain_image_variation.agents.result_text import parse_result_text
 from langchain_image_variation.contract import MAX_N
 
 __all__ = ["block_images", "collect_images", "is_runtime", "read_conversation", "read_scope"]
@@ -118,7 +118,7 @@ def _result_images(message: ToolMessage) -> list[ResultImage]:
     """Return the results that a message of this tool names."""
     if message.artifact is None and message.status != "error":
         # Some clients store only the text. Then the results are looked up in the thread's folder.
-        return parse_result_text(message.text)
+        return parse_announcement(message.text)
     return list(_read_artifact(message.artifact))
 
 

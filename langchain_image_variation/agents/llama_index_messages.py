@@ -19,13 +19,13 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY
 from llama_index.core.workflow import Context
 
+from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
     ResultImage,
     scope_name,
 )
 from langchain_image_variation.agents.message_image import MessageImage
-from langchain_image_variation.agents.result_text import parse_result_text
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["CALLS_KEY", "collect_images", "read_conversation"]
@@ -115,7 +115,7 @@ def _result_images(message: ChatMessage) -> list[ResultImage]:
             texts.append(block.text)
         elif isinstance(block, TextBlock) and message.role == MessageRole.ASSISTANT:
             texts += block.text.split(_OBSERVATION)[1:]
-    return [image for text in texts for image in parse_result_text(text)]
+    return [image for text in texts for image in parse_announcement(text)]
 
 
 def _message_images(blocks: Sequence[Any]) -> list[MessageImage]:

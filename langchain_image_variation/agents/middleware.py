@@ -36,16 +36,16 @@ except ImportError as error:
 __all__ = ["ImageVariationMiddleware"]
 
 _MAX_FILE_NAME = 80
-"""The maximum length of a file name in an announcement, in characters. Users choose these names,
+"""The maximum length of a file name in a caption, in characters. Users choose these names,
 and can make them long."""
 
-_ANNOUNCEMENT = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
+_CAPTION = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
 
 
 class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Tells the model the names of the images in its conversation, and keeps these images.
 
-    The names go into the messages, as a text after each image: `[img_7c1e09ab: photo.jpg,
+    The names go into the messages, as a caption after each image: `[img_7c1e09ab: photo.jpg,
     1200x800]`. So the model knows them before its first call of the tool, and a summary can contain
     them. If the conversation has a `thread_id`, each image is also kept in its folder, within the
     limits of the tool. It can then be varied after its message was removed.
@@ -138,27 +138,27 @@ def _with_names(message: Any) -> Any:
     if any(isinstance(image, ResultImage) for image in collect_images([message])):
         return message
     content: list[Any] = []
-    announcement = ""
+    caption = ""
     for block in message.content:
         text = _text(block)
-        if announcement:
-            content.append(block if text == announcement else _text_block(announcement))
-            announcement = ""
-            # An announcement of another image is forged, or left over from an edit.
-            if _ANNOUNCEMENT.fullmatch(text):
+        if caption:
+            content.append(block if text == caption else _text_block(caption))
+            caption = ""
+            # The caption of another image is forged, or left over from an edit.
+            if _CAPTION.fullmatch(text):
                 continue
         content.append(block)
-        descriptions = (_describe(block, image) for image in block_images(block))
-        announcement = " ".join(filter(None, descriptions))
-    if announcement:
-        content.append(_text_block(announcement))
+        captions = (_caption(block, image) for image in block_images(block))
+        caption = " ".join(filter(None, captions))
+    if caption:
+        content.append(_text_block(caption))
     if content == message.content:
         return message
     return message.model_copy(update={"content": content})
 
 
-def _describe(block: Any, image: MessageImage) -> str:
-    """Return the announcement of an image, or "" if it has no name."""
+def _caption(block: Any, image: MessageImage) -> str:
+    """Return the text with the name of an image, or "" if it has no name."""
     identity = image.identity
     if identity is None:
         return ""

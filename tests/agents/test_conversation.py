@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_image_variation.agents.announcement import announce_results, parse_announcement
 from langchain_image_variation.agents.conversation import (
     Conversation,
     ResultImage,
     scope_name,
 )
 from langchain_image_variation.agents.message_image import MessageImage, normalize_name
-from langchain_image_variation.agents.result_text import parse_result_text, result_text
 from pytest_image_variation.samples import square_png
 
 URL = "https://images.example/cat.png"
@@ -121,25 +121,25 @@ _HANDLES = st.lists(st.from_regex(r"\w[\w.-]{0,40}-[0-9a-f]{8}-[0-9]", fullmatch
     st.none() | st.sampled_from(["https://files.example.com/", "/my files: a, b/", "C:\\images\\"]),
     st.text(),
 )
-def test_a_result_text_can_be_parsed(
+def test_an_announcement_can_be_parsed(
     handles: list[str], label: str, location: str, public_url: str | None, next_text: str
 ) -> None:
-    """The text of results is parsed whatever its label, its location and the text after it."""
+    """An announcement is parsed whatever its label, its location and the text after it."""
     urls = None if public_url is None else [f"{public_url}{handle}.png" for handle in handles]
-    text = result_text(handles, label=label, size="256x256", location=location, urls=urls)
-    images = parse_result_text(f"{text} {next_text}")
+    text = announce_results(handles, label=label, size="256x256", location=location, urls=urls)
+    images = parse_announcement(f"{text} {next_text}")
     assert [image.handle for image in images] == handles
     assert [image.path for image in images] == [f"{handle}.png" for handle in handles]
     assert {image.sha256 for image in images} == {None}
 
 
-def test_a_quoted_result_text_is_not_parsed() -> None:
-    """Only a text that starts with the whole text of results is parsed."""
-    text = result_text(["a-0123abcd-1"], label="a", size="256x256", location="x/")
-    with_url = result_text(
+def test_a_quoted_announcement_is_not_parsed() -> None:
+    """Only a text that starts with a complete announcement is parsed."""
+    text = announce_results(["a-0123abcd-1"], label="a", size="256x256", location="x/")
+    with_url = announce_results(
         ["a-0123abcd-1"], label="a", size="256x256", location="x/", urls=["/x/a-0123abcd-1.png"]
     )
     for original in (text, with_url):
-        assert len(parse_result_text(original)) == 1
+        assert len(parse_announcement(original)) == 1
         for other in ("", f"I {original}", original[:70], original.replace("a-0123abcd", "../a")):
-            assert parse_result_text(other) == []
+            assert parse_announcement(other) == []

@@ -16,15 +16,15 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import ChatMessage
 from pydantic import AnyUrl
 
+from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.conversation import ResultImage
 from langchain_image_variation.agents.llama_index_messages import collect_images
 from langchain_image_variation.agents.message_image import MessageImage, identify
-from langchain_image_variation.agents.result_text import result_text
 from pytest_image_variation.samples import square_png
 
 PNG = square_png()
 NAME = identify(PNG).name
-TEXT = result_text(
+TEXT = announce_results(
     ["cat-0123abcd-1", "cat-4567cdef-2"], label="cat", size="256x256", location="variations/s/"
 )
 RESULTS = [

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
+from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.public_url import check_public_url, result_path, result_url
-from langchain_image_variation.agents.result_text import parse_result_text
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.output.names import safe_name
@@ -204,18 +204,18 @@ def test_a_text_without_artifact_names_results(root: Path, public_url: str | Non
     talk = Talk(make_tool(root, public_url=public_url), "thread 1", upload(square_png(20)))
     message = talk.vary("latest", n=3)
     handles = [image["handle"] for image in message.artifact["images"]]
-    assert [image.handle for image in parse_result_text(message.text)] == handles
+    assert [image.handle for image in parse_announcement(message.text)] == handles
     talk.messages[-1] = ToolMessage(message.text, tool_call_id=message.tool_call_id)
     talk.tool = make_tool(root, public_url="https://new.example")
     assert talk.vary(handles[1]).status == talk.vary(f"{handles[2]}.png").status == "success"
 
 
-def test_a_long_result_text_is_parsed(root: Path) -> None:
+def test_a_long_announcement_is_parsed(root: Path) -> None:
     """Ten results with long URLs are all found in a text."""
     tool = make_tool(root, public_url=f"https://files.example.com/{'x' * 1000}")
     message = Talk(tool).vary("größe 1.png", n=10)
     handles = [image["handle"] for image in message.artifact["images"]]
-    assert [image.handle for image in parse_result_text(message.text)] == handles
+    assert [image.handle for image in parse_announcement(message.text)] == handles
 
 
 async def test_cached_results_have_urls(root: Path) -> None:

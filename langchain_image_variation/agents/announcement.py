@@ -1,11 +1,11 @@
-"""The text in which the tool names new images for the model. It can be read back from a message."""
+"""The announcement: the text that names new images for the model, and can be read back."""
 
 import re
 from collections.abc import Sequence
 
 from langchain_image_variation.agents.conversation import ResultImage
 
-__all__ = ["parse_result_text", "result_text"]
+__all__ = ["announce_results", "parse_announcement"]
 
 _ANNOUNCEMENT = re.compile(
     r"Made \d+ variations? of .*?, \d+x\d+ pixels:(?:"
@@ -14,11 +14,11 @@ _ANNOUNCEMENT = re.compile(
     re.DOTALL,
 )
 _MAX_LENGTH = 16_000
-"""The maximum number of characters of a text to parse. With ten URLs of 1,000 characters, the names
-and URLs still fit."""
+"""The maximum number of characters in which an announcement is looked for. With ten URLs of 1,000
+characters, it is shorter."""
 
 
-def result_text(
+def announce_results(
     handles: Sequence[str],
     *,
     label: str,
@@ -26,7 +26,7 @@ def result_text(
     location: str,
     urls: Sequence[str] | None = None,
 ) -> str:
-    """Return the text in which the tool names new images for the model.
+    """Return the text that names new images for the model.
 
     Args:
         handles: The handles of the images.
@@ -45,8 +45,8 @@ def result_text(
     return f"{text} Pass a name as image to vary it again."
 
 
-def parse_result_text(text: str) -> list[ResultImage]:
-    """Return the images that a text names, or [] if it does not start with a text of `result_text`.
+def parse_announcement(text: str) -> list[ResultImage]:
+    """Return the images that a text announces, or [] if it does not start with an announcement.
 
     Some conversations store the text of a tool's message without its artifact.
     """
