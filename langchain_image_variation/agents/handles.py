@@ -189,6 +189,8 @@ class ReachableImages:
             # A URL may have another content by now.
             data = self._uploads.read(upload)
         if data is None:
+            # The error lists the other images only.
+            self._kept_uploads = [kept for kept in self._kept_uploads if kept is not upload]
             raise _MissingImageError(f"The file of {_label(image)} was deleted or changed.")
         if self._uploads is not None and upload is not None:
             self._uploads.renew(upload, data)
@@ -258,9 +260,8 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     """Return what an image is called in messages."""
     if isinstance(image, ResultImage):
         return image.handle
-    if isinstance(image, KeptUpload):
-        return image.name
-    return image.identity.name if image.identity else "The newest image"
+    # An image without a name can only be found as the latest one.
+    return image.name or "The newest image"
 
 
 def _printable(name: str) -> str:
