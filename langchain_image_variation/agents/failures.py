@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from langchain_image_variation import exceptions
-from langchain_image_variation.agents.failure_log import log_failure
+from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,
@@ -107,6 +107,7 @@ class ToolErrorTranslation:
         if isinstance(error, ToolCallError):
             return self._answer(error.message)
         if isinstance(error, ContentPolicyError):
+            log_refusal(error)
             return self._answer(text_for_model(error))
         log_failure(error)
         failure = _with_text_for_model(error)

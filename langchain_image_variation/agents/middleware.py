@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PureWindowsPath
 from typing import Any
+from uuid import uuid4
 
-from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.conversation import Conversation, ResultImage
@@ -20,12 +21,18 @@ from langchain_image_variation.agents.langchain_messages import (
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import ImageVariationError, MissingExtraError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
     from langchain.agents.middleware.types import ToolCallRequest, omit_payload
     from langgraph.config import get_config
+    from langgraph.graph.message import REMOVE_ALL_MESSAGES
     from langgraph.runtime import Runtime
     from langgraph.types import Command
 except ImportError as error:
@@ -60,6 +67,9 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
             middleware to the agent that talks to the user, and the tool to a subagent.
+
+    Raises:
+        InvalidRequestError: If `tool` is something else.
     """
 
     # Otherwise each call of a tool would put all messages into a trace, with their images.
@@ -67,6 +77,10 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(self, tool: ImageVariationTool) -> None:
         super().__init__()
+        if not isinstance(tool, ImageVariationTool):
+            raise InvalidRequestError(
+                f"tool must be an ImageVariationTool, got {excerpt(tool)}.", param="tool"
+            )
         self._tool = tool
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -100,9 +114,12 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, messages: Sequence[BaseMessage], config: RunnableConfig
     ) -> dict[str, Any] | None:
         """Return the update of the state: the messages that have changed, if there are any."""
-        pairs = zip(messages, self._announce(messages, config), strict=True)
-        # A message without an id would be added instead of replaced.
-        changed = [new for old, new in pairs if new is not old and new.id is not None]
+        announced: list[BaseMessage] = self._announce(messages, config)
+        changed = [new for old, new in zip(messages, announced, strict=True) if new is not old]
+        if any(message.id is None for message in changed):
+            # Alone, it would be added instead of replaced. With deepagents, a message that was
+            # passed as a tuple has no id.
+            return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *map(_with_id, announced)]}
         return {"messages": changed} if changed else None
 
     def _announce_result(
@@ -127,6 +144,10 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             # The agent can go on without it. A call of the tool reports the failure.
             log_hint(error.message)
         return [_with_names(message) for message in messages]
+
+
+def _with_id(message: BaseMessage) -> BaseMessage:
+    return message if message.id else message.model_copy(update={"id": str(uuid4())})
 
 
 def _with_names(message: Any) -> Any:

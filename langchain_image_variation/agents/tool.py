@@ -1,4 +1,4 @@
-"""The LangChain tool. An agent names the image to vary, and never sees its bytes."""
+"""The LangChain tool. An agent names the image to vary instead of sending it."""
 
 import asyncio
 import base64

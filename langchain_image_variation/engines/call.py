@@ -147,10 +147,11 @@ def _foreign_error(engine: object, error: Exception) -> EngineError:
     """Return the error for one from outside the tree: with its place, but without its text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
+    # The author of the engine may not know that an error can happen, such as one of a network.
     place = find_place_of_error(engine, error)
     return EngineError(
-        f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
-        f"in the engine{f', at {place}' if place else ''}."
+        f"The engine {type(engine).__name__} failed with {type(error).__name__}. Correct "
+        f"{f'it at {place}' if place else 'the engine'}, or raise an ImageVariationError there."
     )
 
 

@@ -19,6 +19,7 @@ from langsmith.run_helpers import tracing_context
 
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
+from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.chats import RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
@@ -318,3 +319,13 @@ def test_a_corrupt_upload_does_not_end_the_agent(
     assert isinstance(run.messages[2], ToolMessage)
     assert run.messages[2].status == "error"
     assert base64.b64encode(image).decode() not in run.messages[2].text
+
+
+def test_something_else_than_the_tool_is_refused(variation_tool: ImageVariationTool) -> None:
+    """A mistake in the agent's setup is noticed at once, and not at the first upload."""
+    mistakes: list[Any] = [[variation_tool], "image_variation", ImageVariationTool]
+    for mistake in mistakes:
+        with pytest.raises(InvalidRequestError) as caught:
+            ImageVariationMiddleware(mistake)
+        assert caught.value.param == "tool"
+        assert str(caught.value).startswith("tool must be an ImageVariationTool, got ")

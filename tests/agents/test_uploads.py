@@ -204,6 +204,22 @@ class TestNames:
         script = tool.invoke(call(image="latest"), {"configurable": {"thread_id": "t-1"}})
         assert script.text.startswith(f"Made 1 variation of {handle},")
 
+    def test_lists_start_with_the_oldest_and_say_if_they_are_cut(
+        self, tool: ImageVariationTool
+    ) -> None:
+        """A model reads which of the earlier images is the newest, and that there are others."""
+        pngs = [square_png(side) for side in range(30, 43)]
+        talk = Talk(tool, "t-1", *map(upload, pngs))
+        answers = [talk.vary(name_of(png)) for png in pngs]
+        handles = [answer.artifact["images"][0]["handle"] for answer in answers]
+        summarize(talk)
+        images = [f"{name_of(png)} ({side}x{side})" for side, png in enumerate(pngs, 30)]
+        assert talk.vary("img_1").text == (
+            "There is no image 'img_1' here. "
+            f"Earlier images (12 of 13): {', '.join(images[1:])}. "
+            f"Earlier results (12 of 13): {', '.join(handles[1:])}."
+        )
+
     def test_an_image_that_only_a_provider_has(self, tool: ImageVariationTool) -> None:
         """An image without data has no name, and the error says what to ask for."""
         message = HumanMessage([{"type": "image", "file_id": "file-1"}])

@@ -356,7 +356,7 @@ def test_a_bug_in_an_engine_is_one_line(
     assert main(["create", "photo.jpg", "--engine", "buggy"]) == 1
     assert capsys.readouterr().err == (
         "image-variation: The engine Engine failed with RuntimeError. "
-        "This is a bug in the engine, at buggy_engine.py:3.\n"
+        "Correct it at buggy_engine.py:3, or raise an ImageVariationError there.\n"
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out
