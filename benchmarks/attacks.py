@@ -24,9 +24,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from server import BOUNDARY, ServerProcess, raw_request, running_server
-
 from pytest_image_variation.samples import square_png
+from server import BOUNDARY, ServerProcess, raw_request, running_server
 
 BAR = 2.0
 KEY = b"sk-attacks"

@@ -18,27 +18,41 @@ them needs a trained network.
 
 Two controls must miss the bars: a blurred copy, and the engine with completeness turned off.
 
+A second table estimates what judges would say of the engine's variations, with its own light: which
+are intact, which are another picture, and in which the edge of the picture cuts what it is about.
+The measures are in `quality/`, and `judge_variations.py` says how well they agree with judgements.
+Its photos come from installed packages:
+
+    pip install scikit-image scikit-learn matplotlib
     python benchmarks/engine_quality.py
 """
 
 import argparse
+import io
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.local.synthesis import Synthesis
+from langchain_image_variation.images.pixels import decode_result
+from langchain_image_variation.images.png import SquarePNG
+from quality.opinion import BARS, HIGH, Statement, agreement, opinion
+from quality.photos import DRAWINGS, EXAMPLES, PHOTOS, load, source
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 SIDE = 256
 STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 DIRECTIONS = 128
@@ -66,32 +80,99 @@ def main() -> int:
     """Score every image at every strength. Return 1 if a bar is missed."""
     options = _options()
     start = time.perf_counter()
-    images = {path.stem: load(path) for path in options.images or _photos()}
-    if not options.images:
-        images |= {"house (drawn)": drawn_house(), "face (drawn)": drawn_face()}
+    misses: list[str] = []
+    if options.only != "opinions":
+        misses += compare_patches(options.images, options.seeds)
+    if options.only != "patches":
+        misses += estimate_opinions(options.images, options.seeds)
+    print(f"\n{len(misses)} bars missed{':' if misses else '.'}", *misses, sep="\n- ")
+    print(f"\n{time.perf_counter() - start:.0f} s")
+    return 1 if misses else 0
+
+
+def compare_patches(paths: list[Path], seeds: int) -> list[str]:
+    """Print the table of patch metrics. Return the bars that are missed."""
+    images = {path.stem: load(path) for path in paths or _photos()}
+    if not paths:
+        images |= {name: source(name) for name in ("house (drawn)", "face (drawn)")}
     print("| strength | SWD | coherence | completeness | sharpness | change | diversity |")
     print("|---|---|---|---|---|---|---|")
     misses: list[str] = []
     changes: dict[str, list[float]] = {name: [] for name in images}
     for strength in STRENGTHS:
         scores, spreads = [], []
-        for name, source in images.items():
-            variations = make(source, strength, options.seeds)
-            judge = Judge(source)
+        for name, image in images.items():
+            variations = make(image, strength, seeds)
+            judge = Judge(image)
             image_scores = [judge.score(variation) for variation in variations]
             scores += image_scores
-            spreads.append(diversity(variations, source))
+            spreads.append(diversity(variations, image))
             changes[name].append(float(np.median([score.change for score in image_scores])))
             misses += _bad_samples(name, strength, image_scores)
         misses += _row(f"{strength}", strength, scores, float(np.median(spreads)))
     for name, rising in changes.items():
         if not all(low < high for low, high in itertools.pairwise(rising)):
             misses.append(f"{name}: change does not rise: {np.round(rising, 2).tolist()}")
-    misses += _check_controls(images, options.seeds)
-    print(f"\nMedians over {len(images)} images of {options.seeds} seeds each.")
-    print(f"{len(misses)} bars missed{':' if misses else '.'}", *misses, sep="\n- ")
-    print(f"\n{time.perf_counter() - start:.0f} s")
-    return 1 if misses else 0
+    misses += _check_controls(images, seeds)
+    print(f"\nMedians over {len(images)} images of {seeds} seeds each.")
+    return misses
+
+
+def estimate_opinions(paths: list[Path], seeds: int) -> list[str]:
+    """Print what judges would say at the default strength and at a high one. Return misses."""
+    images = {path.stem: load(path) for path in paths} or dict(_installed())
+    print("\n| strength | variations | intact | another | accepted | edge cuts |")
+    print("|---|---|---|---|---|---|")
+    default = LocalEngine().strength
+    misses = []
+    for strength in (default, HIGH):
+        opinions = []
+        for name, image in images.items():
+            for variation in with_light(image, strength, seeds):
+                # A photo that was judged is measured without what was said of it.
+                opinions.append(opinion(image, variation, without=None if paths else name))
+        shares = {}
+        for statement in get_args(Statement):
+            estimate = float(np.mean([getattr(one, statement) for one in opinions]))
+            shares[statement] = agreement(statement).correct(estimate)
+        # Each share is corrected by itself, so the share of both could exceed its parts.
+        shares["accepted"] = min(shares["accepted"], shares["intact"], shares["another"])
+        columns = " | ".join(f"{share:.0%}" for share in shares.values())
+        print(f"| {strength} | {len(opinions)} | {columns} |", flush=True)
+        for bar in BARS:
+            if bar.at_default == (strength == default) and agreement(bar.statement).is_enough:
+                misses += bar.check(shares[bar.statement], strength)
+    print("\nThe shares are corrected for the known rates of hits and false alarms.")
+    for bar in BARS:
+        one = agreement(bar.statement)
+        if not one.is_enough:
+            where = default if bar.at_default else HIGH
+            print(
+                f"Not used as a bar: {bar.statement} {bar.limit} at {where} (area under the curve "
+                f"{one.auc:.2f}, kappa {one.kappa:.2f}). Look at the variations."
+            )
+    return misses
+
+
+def with_light(image: Bytes, strength: float, seeds: int) -> list[Bytes]:
+    """Create variations as a caller of the engine gets them, with the seeds 0, 1, and so on."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    request = CreateImageVariationRequest(
+        image=SquarePNG(buffer.getvalue()), n=seeds, size="256x256", response_format="b64_json"
+    )
+    results = LocalEngine(seed=0, strength=strength).create_variation(request).data
+    decoded = (decode_result(result.read()).convert("RGB") for result in results)
+    return [np.asarray(one) for one in decoded]
+
+
+def _installed() -> Iterator[tuple[str, Bytes]]:
+    """Yield the photos and drawings whose packages are installed."""
+    for name in (*PHOTOS, *DRAWINGS):
+        try:
+            yield name, source(name)
+        except ModuleNotFoundError as error:
+            print(f"Without {name}: {error}", file=sys.stderr)
 
 
 def _row(label: str, strength: float, scores: list[Score], spread: float) -> list[str]:
@@ -125,11 +206,11 @@ def _bad_samples(name: str, strength: float, scores: list[Score]) -> list[str]:
 def _check_controls(images: dict[str, Bytes], seeds: int) -> list[str]:
     """Print the rows of the controls and the bars that they miss. Return those that miss none."""
     blurred, incomplete = [], []
-    for source in images.values():
-        judge = Judge(source)
-        soft = Image.fromarray(source).filter(ImageFilter.GaussianBlur(1))
+    for image in images.values():
+        judge = Judge(image)
+        soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(1))
         blurred.append(judge.score(np.asarray(soft)))
-        variations = make(source, 1.0, min(seeds, 2), complete=False)
+        variations = make(image, 1.0, min(seeds, 2), complete=False)
         incomplete += [judge.score(variation) for variation in variations]
     first = _row("blurred copy (must miss)", 0.15, blurred, 0.0)
     second = _row("1.0, completeness off (must miss)", 1.0, incomplete, 1.0)
@@ -189,46 +270,6 @@ def make(source: Bytes, strength: float, seeds: int, *, complete: bool = True) -
     return [synthesis.draw(seed) for seed in range(seeds)]
 
 
-def load(path: Path) -> Bytes:
-    """Read the center square of a photo at 256 pixels."""
-    with Image.open(path) as opened:
-        rgb = opened.convert("RGB")
-    edge = min(rgb.size)
-    left, top = (rgb.width - edge) // 2, (rgb.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box))
-
-
-def drawn_house() -> Bytes:
-    """Draw a flat house with outlines, a sun and a fence."""
-    image = Image.new("RGB", (1024, 1024), (200, 225, 250))
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((0, 717, 1024, 1024), (120, 180, 90))
-    pen.ellipse((737, 82, 922, 266), (250, 210, 60), (0, 0, 0), 10)
-    pen.rectangle((205, 461, 563, 819), (200, 90, 80), (0, 0, 0), 10)
-    pen.polygon(((154, 461), (384, 256), (614, 461)), (110, 60, 50), (0, 0, 0), 10)
-    pen.rectangle((266, 532, 348, 635), (240, 240, 180), (0, 0, 0), 8)
-    pen.rectangle((430, 594, 512, 819), (90, 60, 40), (0, 0, 0), 8)
-    for post in range(635, 973, 61):
-        pen.line((post, 635, post, 758), (90, 60, 30), 13)
-    pen.line((614, 676, 973, 676), (90, 60, 30), 13)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-
-
-def drawn_face() -> Bytes:
-    """Draw a face in black lines on white, in a frame."""
-    image = Image.new("RGB", (1024, 1024), "white")
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((51, 51, 973, 973), None, (0, 0, 0), 12)
-    pen.ellipse((205, 154, 819, 870), None, (0, 0, 0), 17)
-    for center in (379, 645):
-        pen.ellipse((center - 72, 389, center + 72, 492), None, (0, 0, 0), 12)
-        pen.ellipse((center - 20, 420, center + 20, 461), (0, 0, 0))
-    pen.line((512, 471, 471, 614, 543, 614), (0, 0, 0), 11)
-    pen.arc((369, 594, 655, 758), 20, 160, (0, 0, 0), 12)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-
-
 def _closest(image: Bytes, other: Bytes) -> float:
     everything = _patches(image)
     chosen = np.random.default_rng(1).integers(0, len(everything), SAMPLES)
@@ -260,6 +301,9 @@ def _options() -> argparse.Namespace:
         "images", type=Path, nargs="*", help="photos to use instead of the examples"
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of variations of each image")
+    parser.add_argument(
+        "--only", choices=("patches", "opinions"), help="the one table to make; the default is both"
+    )
     return parser.parse_args()
 
 

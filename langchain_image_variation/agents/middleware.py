@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.conversation import Conversation, ResultImage
 from langchain_image_variation.agents.conversation_storage import keep_images
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import (
     block_images,
     collect_images,
@@ -19,11 +20,11 @@ from langchain_image_variation.agents.langchain_messages import (
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import MissingExtraError
+from langchain_image_variation.exceptions import ImageVariationError, MissingExtraError
 
 try:
-    from langchain.agents.middleware import AgentMiddleware, AgentState
-    from langchain.agents.middleware.types import ToolCallRequest
+    from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
+    from langchain.agents.middleware.types import ToolCallRequest, omit_payload
     from langgraph.config import get_config
     from langgraph.runtime import Runtime
     from langgraph.types import Command
@@ -61,6 +62,9 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
             middleware to the agent that talks to the user, and the tool to a subagent.
     """
+
+    # Otherwise each call of a tool would put all messages into a trace, with their images.
+    trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(self, tool: ImageVariationTool) -> None:
         super().__init__()
@@ -119,7 +123,11 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if not any(isinstance(image, MessageImage) for image in images):
             return list(messages)
         conversation = read_conversation(None, config, self._tool.name) or Conversation()
-        keep_images(self._tool, replace(conversation, images=images))
+        try:
+            keep_images(self._tool, replace(conversation, images=images))
+        except ImageVariationError as error:
+            # The agent can go on without it. A call of the tool reports the failure.
+            log_hint(error.message)
         return [_with_names(message) for message in messages]
 
 

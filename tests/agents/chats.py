@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 
@@ -38,6 +39,15 @@ def image_block(image: bytes, **fields: Any) -> dict[str, Any]:
 def question(text: str, *images: bytes) -> HumanMessage:
     """Return a user's message with images."""
     return HumanMessage([{"type": "text", "text": text}, *map(image_block, images)])
+
+
+def summarization(summary: str = "-", *, trigger: int = 4) -> SummarizationMiddleware[Any, Any]:
+    """Return LangChain's middleware, which leaves a summary and the newest message."""
+    return SummarizationMiddleware(
+        InTurn(script=[AIMessage(summary)] * 9),
+        trigger=("messages", trigger),
+        keep=("messages", 1),
+    )
 
 
 class Chat:

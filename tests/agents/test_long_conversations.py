@@ -19,22 +19,12 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
-from tests.agents.chats import Chat, RecordingEngine, image_block, question
+from tests.agents.chats import Chat, RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 
 CAT, LAKE, TREE = square_png(32), square_png(48), square_png(40)
 SUMMARY = f"The user sent {name_of(CAT)}, a cat, and liked its variations."
-
-
-def summarization() -> SummarizationMiddleware[Any, Any]:
-    """Return LangChain's middleware, which leaves a summary and the newest message."""
-    return SummarizationMiddleware(
-        InTurn(script=[]),
-        trigger=("messages", 4),
-        keep=("messages", 1),
-        summarizer=lambda _: SUMMARY,
-    )
 
 
 @before_model
@@ -53,7 +43,7 @@ def remove_the_first_messages(state: Any, runtime: Any) -> dict[str, Any] | None
 
 
 TRIMS: dict[str, Callable[[], Any]] = {
-    "SummarizationMiddleware": summarization,
+    "SummarizationMiddleware": lambda: summarization(SUMMARY),
     "trim_messages": lambda: keep_the_last_message,
     "RemoveMessage": lambda: remove_the_first_messages,
 }
@@ -81,7 +71,9 @@ def test_a_name_outlives_its_message(
 @pytest.mark.parametrize("announces", [True, False], ids=["middleware", "tool alone"])
 def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
     """Only the middleware keeps an upload that is trimmed before the first call of the tool."""
-    chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[summarization()], announces=announces)
+    chat = Chat(
+        tmp_path, "t", InMemorySaver(), middleware=[summarization(SUMMARY)], announces=announces
+    )
     chat.say(question("A cat.", CAT))
     chat.say("It is old.")
     (answer,) = chat.say("Vary it.", asks(image=name_of(CAT)))
@@ -92,19 +84,13 @@ def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
 
 def test_the_summary_is_made_from_messages_with_names(tmp_path: Path) -> None:
     """The middleware announces names before a summary is made, wherever it is in the list."""
-    summarized: list[str] = []
-
-    def summarize(messages: list[Any]) -> str:
-        summarized.extend(message.text for message in messages)
-        return SUMMARY
-
-    first = SummarizationMiddleware(
-        InTurn(script=[]), trigger=("messages", 1), keep=("messages", 1), summarizer=summarize
-    )
+    model = InTurn(script=[AIMessage(SUMMARY)])
+    first = SummarizationMiddleware(model, trigger=("messages", 2), keep=("messages", 1))
     chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[first])
     chat.say(question("A cat and a lake.", CAT, LAKE))
     chat.say("Nice.")
-    assert name_of(CAT) in summarized[0] and name_of(LAKE) in summarized[0]
+    ((prompt,),) = model.requests
+    assert name_of(CAT) in prompt.text and name_of(LAKE) in prompt.text
 
 
 def test_another_thread_does_not_reach_a_name(tmp_path: Path) -> None:
@@ -139,7 +125,7 @@ with SqliteSaver.from_conn_string(f"{root}/state.sqlite") as saver:
 def test_a_thread_resumes_in_another_process(tmp_path: Path) -> None:
     """Another process finds an upload by its name, although no message contains it any more."""
     with SqliteSaver.from_conn_string(f"{tmp_path}/state.sqlite") as saver:
-        chat = Chat(tmp_path, "t", saver, middleware=[summarization()])
+        chat = Chat(tmp_path, "t", saver, middleware=[summarization(SUMMARY)])
         chat.say(question("A cat.", CAT), asks(image="latest"))
         chat.say("Nice.")
         chat.say("Very nice.")

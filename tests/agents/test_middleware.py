@@ -1,22 +1,26 @@
 import base64
+import json
 import re
 import tracemalloc
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
+from langsmith import Client
+from langsmith.run_helpers import tracing_context
 
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
-from tests.agents.chats import RecordingEngine, image_block, question
+from tests.agents.chats import RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
 from tests.agents.scripted import InTurn, asks
 from tests.agents.test_agent import BLOCKS, DATA_URL, ENCODED, PHOTO
@@ -117,6 +121,38 @@ def test_the_image_is_not_copied(variation_tool: ImageVariationTool) -> None:
     assert sent[0]["base64"] is block["base64"]
 
 
+def test_a_trace_has_no_messages_for_each_tool_call(variation_tool: ImageVariationTool) -> None:
+    """In a trace, the span of the middleware around a tool call has no image of the history."""
+    spans: dict[str, bytes] = {}
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """Keep what a span begins with."""
+            body = self.do_PATCH()
+            spans[json.loads(body)["name"]] = body
+
+        def do_PATCH(self) -> bytes:
+            """Accept what a span ends with."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(202)
+            self.end_headers()
+            return body
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        client = Client(api_url=url, api_key="any-text", auto_batch_tracing=False)
+        with tracing_context(enabled=True, client=client):
+            Run(variation_tool, question("A cat.", CAT), asks(image="latest"))
+        server.shutdown()
+    data = base64.b64encode(CAT)
+    assert data in spans["model"]
+    assert data not in spans["ImageVariationMiddleware.wrap_tool_call"]
+
+
 def test_a_later_turn_copies_no_image(variation_tool: ImageVariationTool) -> None:
     """When an image is announced, later turns decode, hash and copy nothing of it."""
     image = CAT + bytes(4_000_000)
@@ -208,16 +244,13 @@ async def test_an_image_of_another_tool_is_announced(
     variation_tool: ImageVariationTool, shape: str, kind: str
 ) -> None:
     """An image that another tool returns gets its name before a summary can remove it."""
-    summary = SummarizationMiddleware(
-        InTurn(script=[]), trigger=("messages", 3), keep=("messages", 1), summarizer=lambda _: "-"
-    )
     takes_photo = AIMessage(
         "", tool_calls=[{"name": "camera", "args": {"shape": shape}, "id": "photo"}]
     )
     agent: Any = create_agent(
         InTurn(script=[takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]),
         [variation_tool, camera],
-        middleware=[summary, ImageVariationMiddleware(variation_tool)],
+        middleware=[summarization(trigger=3), ImageVariationMiddleware(variation_tool)],
     )
     user_input: Any = {"messages": [HumanMessage("Take a photo and vary it.")]}
     config: Any = {"configurable": {"thread_id": "t"}}
@@ -261,10 +294,16 @@ def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool
     assert all(name.startswith("image-") for name in files)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("obstacle", ["a file", "no folder"])
+def test_uploads_that_cannot_be_kept(tmp_path: Path, obstacle: str) -> None:
     """If uploads cannot be kept, the agent goes on with their names."""
-    (tmp_path / "variations").write_text("A file is in the way.")
-    tool = ImageVariationTool(root_dir=tmp_path, engine="instant", fixed_size="256x256")
+    root = tmp_path / "root"
+    root.mkdir()
+    tool = ImageVariationTool(root_dir=root, engine="instant", fixed_size="256x256")
+    if obstacle == "a file":
+        (root / "variations").write_text("A file is in the way.")
+    else:
+        root.rmdir()
     run = Run(tool, question("A cat.", CAT))
     assert CAT_TEXT in run.messages[0].text
 

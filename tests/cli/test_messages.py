@@ -43,6 +43,7 @@ ONLY_IN_PYTHON = {
     "from_pngs(": "an error for the author of an engine",
     "load_engine": "an object that is not an engine",
     "load_engine(": "an object that is not an engine",
+    "max_n": "an error for the author of an engine",
     "model_dump(": "an error for the author of an engine",
     "response_format": "an error for the author of an engine",
     "time(": "an error for the author of an engine",

@@ -1,0 +1,184 @@
+"""Lets you judge the variations that the measures of engine_quality.py are compared with.
+
+    python benchmarks/judge_variations.py sheets FOLDER --judge NAME --seed 7
+    python benchmarks/judge_variations.py record FOLDER --judge NAME --seed 7
+    python benchmarks/judge_variations.py agreement
+    python benchmarks/judge_variations.py measure
+
+The first command writes sheets of eight numbered pairs, the source on the left and the variation on
+the right, and an empty form. It shows what this judge has not judged yet, in an order that the seed
+shuffles. For each number of the form, fill in:
+
+- intact: 1 if nothing in the variation looks wrong to someone who has not seen the source. The
+  edge of the picture may cut objects, as in any photo, but not what the picture is about.
+- another: 1 if it is another picture of the same thing, as if taken from elsewhere, at another
+  time, or of another arrangement; 0 if it is the same picture, perhaps a little distorted or
+  retouched.
+- faults: letters, if it is not intact:
+
+The second command adds a form to the judgements. The third prints how well the judges agree with
+each other, and the measures with the judges. The fourth measures the judged variations again, which
+is necessary after a change to the measures. Judge without looking at other judgements, and each
+time in another order.
+"""
+
+import argparse
+import csv
+import itertools
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from quality.judged import FAULTS, JUDGEMENTS, judgements, kappa, majority, variations
+from quality.opinion import Statement, agreement
+from quality.photos import SIDE, source
+from quality.verdict import (
+    QUESTIONS,
+    Measures,
+    auc,
+    measure,
+    store,
+    stored_measures,
+)
+
+PAIRS, COLUMNS = 8, 2
+GAP = 24
+FORM = "form.csv"
+
+KINDS = ("bending and patches", "crop", "composing prototype")
+"""How the descriptions of what made the variations start."""
+
+
+def main() -> int:
+    """Run the command that the arguments name."""
+    options = _options()
+    if options.command == "sheets":
+        write_sheets(options.folder, options.judge, options.seed)
+    elif options.command == "record":
+        record(options.folder, options.judge, options.seed)
+    elif options.command == "measure":
+        store([measure(source(one.photo), one.pixels) for one in variations()])
+    else:
+        print_agreement()
+        print_measures()
+    return 0
+
+
+def write_sheets(folder: Path, judge: str, seed: int) -> None:
+    """Write the sheets and an empty form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = shuffled(judge, seed)
+    font = ImageFont.load_default(20)
+    width, height = COLUMNS * (2 * SIDE + GAP), PAIRS // COLUMNS * (SIDE + GAP)
+    for start in range(0, len(order), PAIRS):
+        sheet = Image.new("RGB", (width, height), "white")
+        pen = ImageDraw.Draw(sheet)
+        for place, item in enumerate(order[start : start + PAIRS]):
+            variation = variations()[item]
+            left = place % COLUMNS * (2 * SIDE + GAP)
+            top = place // COLUMNS * (SIDE + GAP)
+            pen.text((left, top), f"{start + place + 1}", "black", font)
+            sheet.paste(Image.fromarray(source(variation.photo)), (left, top + GAP))
+            sheet.paste(Image.fromarray(variation.pixels), (left + SIDE + 2, top + GAP))
+        sheet.save(folder / f"sheet-{start // PAIRS + 1:02}.png")
+    with (folder / FORM).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("number", "intact", "another", "faults"))
+        writer.writerows((number + 1, "", "", "") for number in range(len(order)))
+
+
+def record(folder: Path, judge: str, seed: int) -> None:
+    """Add the judgements of a form that was filled in for the same judge and seed.
+
+    Raises:
+        ValueError: If a row is missing or not filled in properly.
+    """
+    order = shuffled(judge, seed)
+    rows = []
+    with (folder / FORM).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            intact, another, faults = row["intact"], row["another"], row["faults"]
+            if intact not in ("0", "1") or another not in ("0", "1") or set(faults) - set(FAULTS):
+                raise ValueError(f"Number {row['number']} is not filled in properly: {row}")
+            rows.append((judge, order[int(row["number"]) - 1], intact, another, faults))
+    if sorted(row[1] for row in rows) != sorted(order):
+        raise ValueError(f"The form must have the numbers 1 to {len(order)}, each once.")
+    with JUDGEMENTS.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(sorted(rows))
+
+
+def print_agreement() -> None:
+    """Print how often judges chose each answer, and Cohen's kappa of each two of them."""
+    by_judge = judgements()
+    print("| judge | intact | another picture |\n|---|---|---|")
+    for judge, opinions in by_judge.items():
+        number = sum(one.intact for one in opinions.values())
+        print(f"| {judge} | {number} | {sum(one.another for one in opinions.values())} |")
+    most = majority(by_judge)
+    print(f"| majority | {sum(one.intact for one in most)} | {sum(one.another for one in most)} |")
+    print("\n| judges | kappa, intact | kappa, another picture |\n|---|---|---|")
+    for one, other in itertools.combinations(by_judge, 2):
+        pairs = [(by_judge[one][item], by_judge[other][item]) for item in by_judge[one]]
+        intact = kappa([a.intact for a, _ in pairs], [b.intact for _, b in pairs])
+        another = kappa([a.another for a, _ in pairs], [b.another for _, b in pairs])
+        print(f"| {one}, {other} | {intact:.2f} | {another:.2f} |")
+
+
+def print_measures() -> None:
+    """Print how well measures and statements agree with what most judges say."""
+    most = majority(judgements())
+    answers = {
+        name: [one.answer(judgement) for judgement in most] for name, one in QUESTIONS.items()
+    }
+    answers["spoiled"] = [not opinion.intact for opinion in most]
+    print("\nArea under the ROC curve of each measure alone:\n")
+    print(f"| measure | {' | '.join(answers)} |\n|---|{'---|' * len(answers)}")
+    for field in fields(Measures):
+        values = np.array([getattr(one, field.name) for one in stored_measures()])
+        areas = (auc(values, np.array(column)) for column in answers.values())
+        print(f"| {field.name} | {' | '.join(f'{area:.2f}' for area in areas)} |")
+    print("\nStatements, each on the variations of a photo from a fit to those of all others:\n")
+    print("| statement | area under the curve | kappa | hits | false alarms | used for bars |")
+    print("|---|---|---|---|---|---|")
+    for statement in get_args(Statement):
+        one = agreement(statement)
+        rates = f"{one.auc:.2f} | {one.kappa:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
+        print(f"| {statement} | {rates} | {'yes' if one.is_enough else 'no'} |")
+    print("\nThe same within each kind of variation, as area under the curve and kappa:\n")
+    print("| made by | intact | another |\n|---|---|---|")
+    for kind in KINDS:
+        intact, another = agreement("intact", kind), agreement("another", kind)
+        print(f"| {kind} | {intact.auc:.2f}, {intact.kappa:.2f} ", end="")
+        print(f"| {another.auc:.2f}, {another.kappa:.2f} |")
+
+
+def shuffled(judge: str, seed: int) -> list[int]:
+    """Return what a judge has not judged yet, in the order of a seed."""
+    judged = judgements().get(judge, {})
+    order = np.random.default_rng(seed).permutation(len(variations()))
+    return [int(item) for item in order if int(item) not in judged]
+
+
+def _options() -> argparse.Namespace:
+    faults = "\n".join(f"  {letter}: {text}" for letter, text in FAULTS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nThe letters of the faults:\n\n{faults}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("sheets", "record"):
+        command = commands.add_parser(name)
+        command.add_argument("folder", type=Path)
+        command.add_argument("--judge", required=True)
+        command.add_argument("--seed", type=int, required=True)
+    commands.add_parser("agreement")
+    commands.add_parser("measure")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
