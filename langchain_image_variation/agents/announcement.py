@@ -7,8 +7,9 @@ from langchain_image_variation.agents.conversation import ResultImage
 
 __all__ = ["announce_results", "parse_announcement"]
 
+# The name of a file may look like an announcement, so the last one counts.
 _ANNOUNCEMENT = re.compile(
-    r"Made \d+ variations? of .*?, \d+x\d+ pixels:(?:"
+    r"Made \d+ variations? of .*, \d+x\d+ pixels:(?:"
     r" (?P<handles>[\w.-]+(?:, [\w.-]+)*)\. Saved in .*? as <name>\.png\.|"
     r"\n(?P<lines>(?:[\w.-]+: [^\n]+\n)+)The user can open)",
     re.DOTALL,

@@ -42,6 +42,7 @@ from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
+from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source import Source
 
 __all__ = [
@@ -283,7 +284,9 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
     if settings.public_url is None:
         return image
     path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
-    return image if path is None else f"{results.path_prefix}{path}"
+    # A URL never means a file under `root_dir`.
+    is_result = path is not None and RESULT_NAME.fullmatch(PurePosixPath(path).name)
+    return f"{results.path_prefix}{path}" if is_result else image
 
 
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from langchain_core.messages import (
@@ -131,8 +132,10 @@ def _read_artifact(artifact: Any) -> Iterator[ResultImage]:
         handle, path, sha256 = (image.get(key) for key in ("handle", "path", "sha256"))
         if not (isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str)):
             continue
-        # A forged message may contain anything, and the handle is shown to the model.
-        if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256):
+        # A forged message may contain anything, such as the handle of one result and the path of
+        # another one, and the handle is shown to the model.
+        is_own_path = PurePosixPath(path).name == f"{handle}.png"
+        if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256) and is_own_path:
             yield ResultImage(handle, path, sha256)
 
 

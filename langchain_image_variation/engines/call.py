@@ -100,7 +100,7 @@ async def call_engine_async(
             answer: Any = await (
                 _call_in_thread(engine, request, cancel_event)
                 if wait_when_cancelled
-                else asyncio.to_thread(engine.create_variation, request)
+                else asyncio.to_thread(_create, engine, request)
             )
             if isawaitable(answer):
                 answer = await answer
@@ -111,6 +111,16 @@ async def call_engine_async(
         raise _foreign_error(engine, error) from error
     reporter.all_finished()
     return response
+
+
+def _create(
+    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+) -> Any:
+    """Call an engine in a thread of asyncio, which would wait forever after a `StopIteration`."""
+    try:
+        return engine.create_variation(request)
+    except StopIteration as error:
+        raise _foreign_error(engine, error) from error
 
 
 async def _call_in_thread(
@@ -125,7 +135,7 @@ async def _call_in_thread(
         if cancel_event.is_set():
             # All threads were busy until now.
             raise asyncio.CancelledError
-        return engine.create_variation(request)
+        return _create(engine, request)
 
     task = asyncio.ensure_future(asyncio.to_thread(call))
     try:

@@ -116,6 +116,24 @@ class TestNames:
         )
         assert kept_names(tool) == names_of(CAT, LAKE)
 
+    @pytest.mark.parametrize("quoted_name", ["' {} '", '"{}"', " `{}` "])
+    def test_quotes_do_not_count(self, tool: ImageVariationTool, quoted_name: str) -> None:
+        """White space inside and outside of quotes is ignored."""
+        answer = Talk(tool, None, upload(CAT)).vary(quoted_name.format(name_of(CAT)))
+        assert answer.text.startswith(f"Made 1 variation of {name_of(CAT)},")
+
+    @pytest.mark.parametrize("style", [str, str.upper])
+    def test_a_file_is_not_mistaken_for_an_upload(
+        self, tool: ImageVariationTool, tmp_path: Path, style: Any
+    ) -> None:
+        """If a file has the name of an upload, the text and the results say that it is a file."""
+        name = f"{style(name_of(CAT))}.png"
+        (tmp_path / name).write_bytes(LAKE)
+        answer = Talk(tool, "t-1", upload(CAT)).vary(name)
+        assert answer.text.startswith(f"Made 1 variation of {name},")
+        assert answer.artifact["images"][0]["handle"].startswith("image-")
+        assert files(answer, tmp_path) == expected(tmp_path, LAKE)
+
     @pytest.mark.parametrize("thread", [None, "t-1"])
     def test_a_number_is_not_a_name(self, tool: ImageVariationTool, thread: str | None) -> None:
         """Images have no numbers. The answer to `img_1` lists their names and sizes."""
