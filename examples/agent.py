@@ -27,9 +27,8 @@ PROMPT = (
     "Make four small variations of this photo, then two variations of the second one, "
     "and then one more of the last image."
 )
-
-
 SECOND = "the second variation"
+"""What the script says instead of a name, which only the tool's answer has."""
 
 
 class Scripted(GenericFakeChatModel):
@@ -40,7 +39,7 @@ class Scripted(GenericFakeChatModel):
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
-        """Return the next answer, with the name that the tool gave to the second variation."""
+        """Return the next answer. Its tool call has the real name of the second variation."""
         result = super()._generate(messages, *args, **options)
         message = result.generations[0].message
         for call in message.tool_calls if isinstance(message, AIMessage) else ():

@@ -42,6 +42,7 @@ from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
+from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source import Source
 
 __all__ = [
@@ -91,6 +92,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
+    # It raises an error if the trait has a wrong value.
     engine_max_n(engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
@@ -278,11 +280,13 @@ def _prepare(
 
 
 def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
-    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    """Return the path of a result if the model wrote its URL, or else the model's text."""
     if settings.public_url is None:
         return image
     path = result_path(settings.public_url, image.strip().strip("\"'`<>"))
-    return image if path is None else f"{results.path_prefix}{path}"
+    # A URL never means a file under `root_dir`.
+    is_result = path is not None and RESULT_NAME.fullmatch(PurePosixPath(path).name)
+    return f"{results.path_prefix}{path}" if is_result else image
 
 
 def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:

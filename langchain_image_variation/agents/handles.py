@@ -19,6 +19,7 @@ from langchain_image_variation.agents.conversation import (
     describe_name,
 )
 from langchain_image_variation.agents.failure_log import log_hint
+from langchain_image_variation.agents.image_folder import MAX_PATH_LENGTH
 from langchain_image_variation.agents.message_image import MessageImage, normalize_name
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload, Uploads
@@ -87,7 +88,7 @@ class ReachableImages:
                 lists the images that the call may use.
             ImageVariationError: If a setting or the storage of results is at fault.
         """
-        handle = handle.strip().strip("\"'`")
+        handle = handle.strip().strip("\"'`").strip()
         name = normalize_name(handle)
         if self._uploads is not None:
             images = self._conversation.images
@@ -99,7 +100,10 @@ class ReachableImages:
             if image is None:
                 with self._open(handle) as file:
                     source = load_source(file, fit=fit)
-                return source.name, source
+                if normalize_name(source.name) is None:
+                    return source.name, source
+                # The file is not the upload of that name.
+                return _printable(PurePath(handle).name), replace(source, name="image")
             label = _label(image)
             if isinstance(image, ResultImage):
                 with self._open_result(image) as file:
@@ -187,6 +191,8 @@ class ReachableImages:
             # A URL may have another content by now.
             data = self._uploads.read(upload)
         if data is None:
+            # The error lists the other images only.
+            self._kept_uploads = [kept for kept in self._kept_uploads if kept is not upload]
             raise _MissingImageError(f"The file of {_label(image)} was deleted or changed.")
         if self._uploads is not None and upload is not None:
             self._uploads.renew(upload, data)
@@ -216,12 +222,13 @@ class ReachableImages:
 
     def _open(self, name: str) -> BinaryIO:
         """Open a result of this conversation, or a file under the root."""
-        file = None
+        file, is_path = None, len(name) <= MAX_PATH_LENGTH
         if self._can_search_results:
             newest = self._results.newest_handles() if name.lower() == "latest" else []
             file = self._results.open_handle(newest[0] if newest else name)
         # Models write composed accents. Some systems decompose them in file names.
-        for spelling in dict.fromkeys((name, normalize("NFC", name), normalize("NFD", name))):
+        forms = (name, normalize("NFC", name), normalize("NFD", name)) if is_path else ()
+        for spelling in dict.fromkeys(forms):
             file = file or self._results.image_folder.open(
                 spelling, excluded_folder=self._excluded_folder
             )
@@ -269,9 +276,8 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     """Return what an image is called in messages."""
     if isinstance(image, ResultImage):
         return image.handle
-    if isinstance(image, KeptUpload):
-        return image.name
-    return image.identity.name if image.identity else "The newest image"
+    # An image without a name can only be found as the latest one.
+    return image.name or "The newest image"
 
 
 def _printable(name: str) -> str:

@@ -14,7 +14,11 @@ from langchain_image_variation.exceptions import SourceError, excerpt
 from langchain_image_variation.files.atomic import unlink_temporary_names
 from langchain_image_variation.images.formats import SUFFIXES
 
-__all__ = ["ImageFolder"]
+__all__ = ["MAX_PATH_LENGTH", "ImageFolder"]
+
+MAX_PATH_LENGTH = 4_096
+"""The maximum length of a path in characters. The systems allow no longer ones, and following or
+normalizing a text of megabytes would take minutes."""
 
 _MAX_ENTRIES = 2_000
 """The maximum number of folder entries to read when listing images. It takes milliseconds."""
@@ -60,6 +64,8 @@ class ImageFolder:
         Raises:
             SourceError: If the file cannot be read, or if it is a hard link.
         """
+        if len(name) > MAX_PATH_LENGTH:
+            return None
         try:
             root, path = self.root.resolve(), (self.root / name).resolve()
             if not path.is_relative_to(root) or path == root:

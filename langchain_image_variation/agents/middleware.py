@@ -17,7 +17,7 @@ from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import (
     block_images,
     collect_images,
-    read_conversation,
+    read_scope,
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -43,27 +43,26 @@ except ImportError as error:
 __all__ = ["ImageVariationMiddleware"]
 
 _MAX_FILE_NAME = 80
-"""The maximum length of a file name in an announcement, in characters. Users choose these names,
+"""The maximum length of a file name in a caption, in characters. Users choose these names,
 and can make them long."""
 
-_ANNOUNCEMENT = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
+_CAPTION = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
 
 
 class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Tells the model the names of the images in its conversation, and keeps these images.
 
-    The names go into the messages, as a text after each image: `[img_7c1e09ab: photo.jpg,
-    1200x800]`. So the model knows them before it calls the tool for the first time, and they are
-    part of what a summary is made from. If the conversation has a `thread_id`, each image is also
-    kept in its folder, within the limits of the tool, and can be varied after its message was
-    removed.
+    The names go into the messages, as a caption after each image: `[img_7c1e09ab: photo.jpg,
+    1200x800]`. So the model knows them before its first call of the tool, and a summary can contain
+    them. If the conversation has a `thread_id`, each image is also kept in its folder, within the
+    limits of the tool. It can then be varied after its message was removed.
 
     Images from users are announced before the agent starts, and images from other tools when these
-    return them. So the middleware comes before a `SummarizationMiddleware` wherever it is in the
-    list. A message is changed once and keeps its id.
+    return them. Both happen before a summary is made, so the place of this middleware in the list
+    does not matter. A message is changed once and keeps its id.
 
-    The tool is as safe without this middleware, but it keeps images only when it is called, and the
-    model learns a name only from an answer of the tool.
+    The tool is as safe without this middleware. But it then keeps images only when it is called,
+    and the model learns their names only from the tool's answers.
 
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
@@ -85,7 +84,7 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._tool = tool
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Announce the images that the messages have."""
+        """Announce the images in the messages."""
         return self._update(state["messages"], get_config())
 
     async def abefore_agent(
@@ -139,9 +138,8 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         images = collect_images([m for m in messages if isinstance(m, BaseMessage)])
         if not any(isinstance(image, MessageImage) for image in images):
             return list(messages)
-        conversation = read_conversation(None, config, self._tool.name) or Conversation()
         try:
-            keep_images(self._tool, replace(conversation, images=images))
+            keep_images(self._tool, Conversation(images, read_scope(config)))
         except ImageVariationError as error:
             # The agent can go on without it. A call of the tool reports the failure.
             log_hint(error.message)
@@ -161,27 +159,27 @@ def _with_names(message: Any) -> Any:
     if any(isinstance(image, ResultImage) for image in collect_images([message])):
         return message
     content: list[Any] = []
-    announcement = ""
+    caption = ""
     for block in message.content:
         text = _text(block)
-        if announcement:
-            content.append(block if text == announcement else _text_block(announcement))
-            announcement = ""
-            # One of another image is left over from an edit of the message, or it was forged.
-            if _ANNOUNCEMENT.fullmatch(text):
+        if caption:
+            content.append(block if text == caption else _text_block(caption))
+            caption = ""
+            # The caption of another image is forged, or left over from an edit.
+            if _CAPTION.fullmatch(text):
                 continue
         content.append(block)
-        descriptions = (_describe(block, image) for image in block_images(block))
-        announcement = " ".join(filter(None, descriptions))
-    if announcement:
-        content.append(_text_block(announcement))
+        captions = (_caption(block, image) for image in block_images(block))
+        caption = " ".join(filter(None, captions))
+    if caption:
+        content.append(_text_block(caption))
     if content == message.content:
         return message
     return message.model_copy(update={"content": content})
 
 
-def _describe(block: Any, image: MessageImage) -> str:
-    """Return the announcement of an image, or "" if it has no name."""
+def _caption(block: Any, image: MessageImage) -> str:
+    """Return the text with the name of an image, or "" if it has no name."""
     identity = image.identity
     if identity is None:
         return ""

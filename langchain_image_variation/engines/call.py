@@ -1,4 +1,4 @@
-"""Calls an engine: sync or async, with its progress, and checks it and its answer."""
+"""Calls an engine, sync or async: checks it and its answer, and reports its progress."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def call_engine(
     check_request(request)
     reporter = ProgressReporter(request.n, progress)
     try:
+        # A property of the engine may raise any error.
         check_engine(engine)
         with call_context(reporter):
             answer: Any = engine.create_variation(request)
@@ -99,7 +100,7 @@ async def call_engine_async(
             answer: Any = await (
                 _call_in_thread(engine, request, cancel_event)
                 if wait_when_cancelled
-                else asyncio.to_thread(engine.create_variation, request)
+                else asyncio.to_thread(_create, engine, request)
             )
             if isawaitable(answer):
                 answer = await answer
@@ -110,6 +111,16 @@ async def call_engine_async(
         raise _foreign_error(engine, error) from error
     reporter.all_finished()
     return response
+
+
+def _create(
+    engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
+) -> Any:
+    """Call an engine in a thread of asyncio, which would wait forever after a `StopIteration`."""
+    try:
+        return engine.create_variation(request)
+    except StopIteration as error:
+        raise _foreign_error(engine, error) from error
 
 
 async def _call_in_thread(
@@ -124,7 +135,7 @@ async def _call_in_thread(
         if cancel_event.is_set():
             # All threads were busy until now.
             raise asyncio.CancelledError
-        return engine.create_variation(request)
+        return _create(engine, request)
 
     task = asyncio.ensure_future(asyncio.to_thread(call))
     try:
@@ -143,7 +154,7 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: Exception) -> EngineError:
-    """Return the error for one from outside the tree. It shows the place, and not the text."""
+    """Return the error for one from outside the tree: with its place, but without its text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
     # The author of the engine may not know that an error can happen, such as one of a network.

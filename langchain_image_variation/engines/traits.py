@@ -78,9 +78,15 @@ def engine_max_n(engine: object) -> int:
     """Return how many variations an engine makes at most in one call.
 
     Raises:
-        EngineError: If its `max_n` is not a whole number from 1.
+        EngineError: If reading its `max_n` fails, or if it is not a whole number from 1.
     """
-    max_n = getattr(engine, "max_n", MAX_N)
+    try:
+        max_n = getattr(engine, "max_n", MAX_N)
+    except Exception as error:
+        raise EngineError(
+            f"Reading the max_n of the engine {type(engine).__name__} failed with "
+            f"{type(error).__name__}."
+        ) from error
     if isinstance(max_n, int) and max_n >= 1:
         return min(max_n, MAX_N)
     raise EngineError(

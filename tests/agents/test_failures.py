@@ -822,6 +822,15 @@ LEAKS = {
     "basic": ("authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
     "json": ('{"api_key": "1234567890"}', "1234567890"),
     "parameter": ("token=abcdefghijkl&x=1", "abcdefghijkl"),
+    "quoted": ("password = 'open sesame'", "sesame"),
+    "cookie": ("Set-Cookie: a=b; session=abcdefghijkl", "abcdefghijkl"),
+    "signature": ("GET /a.png?sig=abcdefghijkl HTTP/1.1", "abcdefghijkl"),
+    "variable": ("AWS_SECRET_ACCESS_KEY=abcdefghijkl", "abcdefghijkl"),
+    "token of Hugging Face": ("hf_abcdefghijkl is invalid", "abcdefghijkl"),
+    "key of Replicate": ("The key r8_abcdefghijkl is invalid", "abcdefghijkl"),
+    "key of Google": ("AIzaabcdefghijkl is invalid", "abcdefghijkl"),
+    "numbers": (str(list(square_png(64))), "137, 80, 78"),
+    "reversed text": ("\u202egnp.x", "\u202e"),
     "bytes": (repr(square_png(64)), "PNG"),
     "lines": ("\n".join(ENCODED[i : i + 76] for i in range(0, 760, 76)), ENCODED[:60]),
     "long": ("x " * 100_000, "x " * 2_000),
@@ -860,6 +869,41 @@ def test_an_error_without_a_text_is_logged(root: Path, caplog: pytest.LogCapture
     assert tool.invoke(call(image="cat.png")).status == "error"
     assert "Textless" in caplog.text
     assert "ValueError: the cause" in caplog.text
+
+
+def test_a_group_whose_members_lead_back_to_it(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors that were raised again while their group was handled are logged once each."""
+    members = [ValueError(f"member {number}.") for number in range(12)]
+    group = ExceptionGroup("a group", members)
+    for member in members:
+        member.__context__ = group
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(group), raise_on=())
+    assert tool.invoke(call(image="cat.png")).status == "error"
+    for member in members:
+        assert 1 <= caplog.text.count(f"ValueError: {member}") <= 2
+
+
+class WrongNote:
+    """A note that has no text."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("notes", [None, 7, [WrongNote(), "the last note"]])
+def test_wrong_notes_do_not_hide_an_error(
+    root: Path, caplog: pytest.LogCaptureFixture, notes: object
+) -> None:
+    """An error whose notes are not texts is logged and answered like any other."""
+    error = ValueError("the text")
+    error.__notes__ = notes  # type: ignore[assignment]  # wrong on purpose
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error), raise_on=())
+    answer = tool.invoke(call(image="cat.png"))
+    assert answer.text.startswith("The image engine failed.")
+    assert "ValueError: the text" in caplog.text
+    assert ("the last note" in caplog.text) is isinstance(notes, list)
 
 
 def test_a_failure_keeps_no_image_alive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

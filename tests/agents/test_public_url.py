@@ -210,6 +210,28 @@ def test_a_text_without_artifact_names_results(root: Path, public_url: str | Non
     assert talk.vary(handles[1]).status == talk.vary(f"{handles[2]}.png").status == "success"
 
 
+@pytest.mark.parametrize("public_url", [URL, None])
+def test_a_file_named_like_an_announcement(root: Path, public_url: str | None) -> None:
+    """The name of a file cannot announce other results than those that were made."""
+    name = "x, 1x1 pixels: old-01234567-1. Saved in y as <name>.png. Pass.png"
+    (root / name).write_bytes(square_png(20))
+    message = Talk(make_tool(root, public_url=public_url)).vary(name)
+    handles = [image["handle"] for image in message.artifact["images"]]
+    assert [image.handle for image in parse_announcement(message.text)] == handles
+
+
+def test_a_url_is_never_a_file(tmp_path: Path) -> None:
+    """The URL of something that is not a result does not lead to a file of the same name."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "photo.png").write_bytes(square_png(20))
+    tool = make_tool(
+        tmp_path / "images", public_url=URL, output_dir=f"file://{tmp_path / 'results'}"
+    )
+    answer = Talk(tool, "thread 1").vary(f"{URL}/photo.png")
+    assert answer.status == "error"
+    assert "There is no image" in answer.text
+
+
 def test_a_long_announcement_is_parsed(root: Path) -> None:
     """Ten results with long URLs are all found in a text."""
     tool = make_tool(root, public_url=f"https://files.example.com/{'x' * 1000}")

@@ -236,6 +236,23 @@ def test_an_engine_with_a_wrong_max_n(root: Path, max_n: object) -> None:
         ImageVariationTool(root_dir=root, engine=engine)
 
 
+def test_an_engine_whose_max_n_fails(root: Path) -> None:
+    """An error in the property `max_n` of an engine is an error of the tree, with its cause."""
+
+    class Unready(SmallEngine):
+        @property
+        def max_n(self) -> int:
+            raise KeyError("limits")
+
+        @max_n.setter
+        def max_n(self, value: int) -> None:
+            """Ignore it."""
+
+    with pytest.raises(EngineError, match="max_n of the engine Unready failed with KeyError") as e:
+        ImageVariationTool(root_dir=root, engine=Unready())
+    assert isinstance(e.value.__cause__, KeyError)
+
+
 def test_limits_win_over_arguments_of_the_model(root: Path) -> None:
     """A fixed size replaces the requested one, and the text says which size was made."""
     tool = ImageVariationTool(root_dir=root, engine="instant", max_n=2, fixed_size="256x256")
@@ -563,6 +580,7 @@ class RecompressingEngine:
         return ImagesResponse.from_pngs([next(self.files)], response_format="b64_json")
 
 
+@pytest.mark.slow
 def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
     """If equal pixels come in another file, the first file, its hash and its handle stay."""
     tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine(), fixed_size="256x256")

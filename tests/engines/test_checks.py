@@ -229,6 +229,16 @@ class NoSelf:
         """Return nothing."""
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_engine_may_find_nothing_next(waits: bool) -> None:
+    """A `StopIteration` of an engine ends a call. asyncio's threads would wait forever."""
+    engine = Engine(lambda _: next(iter([])))
+    call = call_engine_async(engine, REQUEST, wait_when_cancelled=waits)
+    with pytest.raises(EngineError, match="Engine failed with StopIteration") as caught:
+        await asyncio.wait_for(call, timeout=10)
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
 async def test_an_engine_that_cannot_be_inspected_is_an_error() -> None:
     """An error of a property that the checks read becomes an EngineError too."""
 
