@@ -230,10 +230,9 @@ def llama_index() -> None:
     """LlamaIndex, which takes 130 MB: its tests, its page's blocks and its types."""
     needed = ("--editable", ".[langchain,llama-index,pytest,server]", "mypy", "pytest-asyncio")
     python = environment("llama-index", *needed)
-    files = [
-        f"tests/agents/test_{name}.py"
-        for name in ("llama_index_messages", "llama_agents", "tool_spec")
-    ]
+    folder = Path("tests", "agents")
+    llama_files = sorted((tree() / folder).glob("test_llama_*.py"))
+    files = [folder / "test_tool_spec.py", *(folder / file.name for file in llama_files)]
     pytest = (python, "-m", "pytest", "--quiet", "--all")
     run(*pytest, *files, "tests/test_exported_members.py")
     run(*pytest, "tests/docs", "-k", "llama_index or llama-index")

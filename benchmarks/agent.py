@@ -9,10 +9,10 @@ Claims:
 - A call takes less than 10 ms, not counting the engine. It makes four images of 256 pixels with the
   `instant` engine, all in new files. Calls are sync and async, outside and inside an agent, and in
   a thread with twenty uploads of 4 MB, which an earlier call has kept. In that thread, the
-  middleware takes less than 10 ms of a turn. On a disk, a call waits
-  until the files are flushed. For comparison, the time to flush one file is shown, the times in
-  memory (/dev/shm, if it exists), and a call to a tool that does nothing. Each time is a median; of
-  all rounds, the smallest counts, because other work only adds to it.
+  middleware takes less than 10 ms of a turn. On a disk, a call waits until the files are flushed.
+  For comparison, the time to flush one file is shown, the times in memory (/dev/shm, if it exists),
+  and a call to a tool that does nothing. Each time is a median; of all rounds, the smallest counts,
+  because other work only adds to it.
 - Importing the tool takes at most 1.25 times as long as importing `BaseTool` from
   `langchain_core.tools`, which every tool needs. This is CPU time, measured in separate processes
   that alternate. Of all rounds, the smallest counts.
@@ -65,7 +65,7 @@ PHOTO = Path(__file__).parent.parent / "examples" / "chelsea.png"
 CALLS = 20
 UPLOADS = 20
 UPLOAD_SIDE = 1180
-"""A side of a PNG file of 4 MB that is not compressed, in pixels."""
+"""The width and height of an upload in pixels. Its PNG, which is not compressed, takes 4 MB."""
 IMAGES_PER_CALL = 4
 BARS = {
     "history, bytes": 20_000,

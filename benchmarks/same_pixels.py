@@ -33,6 +33,7 @@ Case: TypeAlias = tuple[str, int, float, bool, int]
 CASES: list[Case] = [
     *(("photo", 256, strength, True, 7) for strength in (0.0, 0.3, 0.5, 0.65, 0.7, 0.85, 1.0)),
     *(("photo", 256, strength, False, 8) for strength in (0.5, 0.85)),
+    ("photo", 256, 0.5, True, 11),
     *(("photo", 512, strength, True, 9) for strength in (0.5, 0.7)),
     *(("photo", 1024, strength, True, 10) for strength in (0.5, 0.85)),
     *(("grain", 256, strength, True, 3) for strength in (0.15, 0.6, 0.9)),

@@ -4,7 +4,7 @@ It runs offline. The model follows a script, in which it also makes two mistakes
 that does not exist, and it asks for too many variations. The results are saved in the folder
 "variations" of the working directory:
 
-    pip install . 'langchain>=1.3.9' && python examples/agent.py [PHOTO]
+    pip install '.[langchain]' && python examples/agent.py [PHOTO]
 
 To use a real model, change the line that starts with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.
@@ -27,9 +27,8 @@ PROMPT = (
     "Make four small variations of this photo, then two variations of the second one, "
     "and then one more of the last image."
 )
-
-
 SECOND = "the second variation"
+"""What the script says instead of a name, which only the tool's answer has."""
 
 
 class Scripted(GenericFakeChatModel):
@@ -40,7 +39,7 @@ class Scripted(GenericFakeChatModel):
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
-        """Return the next answer, with the name that the tool gave to the second variation."""
+        """Return the next answer. Its tool call has the real name of the second variation."""
         result = super()._generate(messages, *args, **options)
         message = result.generations[0].message
         for call in message.tool_calls if isinstance(message, AIMessage) else ():

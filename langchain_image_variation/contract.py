@@ -269,9 +269,9 @@ class Image(LenientBody):
         return _decode_base64(self._encoded())
 
     def read_head(self) -> bytes:
-        """Return the first 24 bytes of the image file or more. Its other bytes are not decoded.
+        """Return at least the first 24 bytes of the image file, without decoding all of it.
 
-        They hold the width and height of a PNG file.
+        The width and height of a PNG file are in these 24 bytes.
 
         Raises:
             ImageVariationError: See `read`.
@@ -299,7 +299,7 @@ class Image(LenientBody):
 _WHITE_SPACE = "\n\r\t "
 
 _HEAD = 256
-"""How many characters of `b64_json` or `url` the method `Image.read_head` reads."""
+"""The number of characters of `b64_json` or `url` that `Image.read_head` reads."""
 
 
 def _decode_base64(encoded: str) -> bytes:
@@ -380,7 +380,10 @@ class ImagesResponse(LenientBody):
         files = list(pngs)
         image_seeds: list[int | None] = [None] * len(files) if seeds is None else [*seeds]
         if len(files) != len(image_seeds):
-            raise EngineError(f"from_pngs got {len(files)} files and {len(image_seeds)} seeds.")
+            raise EngineError(
+                "from_pngs needs one seed for each file; the number of files is "
+                f"{len(files)}, and of seeds {len(image_seeds)}."
+            )
         images = []
         for png, seed in zip(files, image_seeds, strict=True):
             if not isinstance(png, bytes):

@@ -89,7 +89,14 @@ class ImageVariationError(Exception):
     default_code: ClassVar[str | None] = None
     default_param: ClassVar[str | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        hint: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         full_message = f"{message} {hint}" if hint else message
         super().__init__(full_message)
         self.message = full_message
@@ -99,7 +106,7 @@ class ImageVariationError(Exception):
         self.code = self.default_code
         self.param = param if param is not None else self.default_param
         self.request_id: str | None = None
-        self.retry_after: float | None = None
+        self.retry_after = retry_after
 
     @property
     def problem(self) -> str:

@@ -300,7 +300,7 @@ def test_the_repr_does_not_show_images(response_format: Any) -> None:
 
 def test_every_image_needs_its_seed() -> None:
     """Fewer seeds than images are an error."""
-    with pytest.raises(EngineError, match="2 files and 1 seeds"):
+    with pytest.raises(EngineError, match="number of files is 2, and of seeds 1"):
         ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])
 
 

@@ -49,6 +49,14 @@ def pickled(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
+def test_an_engine_says_how_long_to_wait() -> None:
+    """The author of an engine sets the wait when it raises the error."""
+    error = RateLimitError("Too many requests.", retry_after=5)
+    assert error.retry_after == 5
+    assert pickled(error).retry_after == 5
+    assert RateLimitError("Too many requests.").retry_after is None
+
+
 @pytest.mark.parametrize("error_class", TREE)
 @pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
 def test_every_error_can_be_pickled_and_copied(

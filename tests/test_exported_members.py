@@ -110,6 +110,7 @@ def test_import_star_needs_no_extra() -> None:
     assert completed.stdout == "ImageVariationTool\n", completed.stderr
 
 
+@pytest.mark.mostly_slow("root-ImageVariationToolSpec-agents.tool_spec-The tool spec-llama-index")
 @pytest.mark.parametrize(
     ("name", "module", "subject", "extra"),
     [

@@ -1,4 +1,4 @@
-"""Writes the sentence that tells a model about new images, and reads it back from a message."""
+"""The announcement: the text that names new images for the model, and can be read back."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ _ANNOUNCEMENT = re.compile(
     re.DOTALL,
 )
 _MAX_LENGTH = 16_000
-"""The maximum number of characters to search for an announcement. One with ten URLs of 1,000
-characters is shorter."""
+"""The maximum number of characters in which an announcement is looked for. With ten URLs of 1,000
+characters, it is shorter."""
 
 
 def announce_results(
@@ -27,7 +27,7 @@ def announce_results(
     location: str,
     urls: Sequence[str] | None = None,
 ) -> str:
-    """Return the sentence that tells a model about new images.
+    """Return the text that names new images for the model.
 
     Args:
         handles: The handles of the images.

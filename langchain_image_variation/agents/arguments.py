@@ -120,7 +120,7 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = T
         with_size: Whether the model chooses the size.
     """
     rules = {**_RULES, "n": _n_rule(max_n)}
-    choices = ["image", "n", "size"] if with_size else ["image", "n"]
+    argument_names = ["image", "n", "size"] if with_size else ["image", "n"]
     if not with_size:
         del rules["size"]
     explanations, unknown_names = [], []
@@ -134,7 +134,9 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = T
             explanations.append(f"{name} {rules[name]}, got {excerpt(error.get('input'))}")
     if unknown_names:
         verb = "is not an argument" if len(unknown_names) == 1 else "are not arguments"
-        explanations.append(f"{_list(unknown_names)} {verb}; the arguments are {_list(choices)}")
+        explanations.append(
+            f"{_join(unknown_names)} {verb}; the arguments are {_join(argument_names)}"
+        )
     return _correction(explanations)
 
 
@@ -146,6 +148,6 @@ def _correction(explanations: list[str]) -> str:
     return f"Correct these arguments and call again: {'; '.join(explanations)}."
 
 
-def _list(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

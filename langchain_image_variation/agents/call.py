@@ -92,6 +92,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
+    # It raises an error if the trait has a wrong value.
     engine_max_n(engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
@@ -279,7 +280,7 @@ def _prepare(
 
 
 def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
-    """Return the path of a result whose URL the model wrote, or else what it wrote."""
+    """Return the path of a result if the model wrote its URL, or else the model's text."""
     if settings.public_url is None:
         return image
     path = result_path(settings.public_url, image.strip().strip("\"'`<>"))

@@ -6,6 +6,7 @@ conversation that was stored and restored continues where it stopped.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,44 +71,43 @@ class Conversation:
 
         Uploads and results are limited separately, so many results do not hide an upload.
         """
-        names: dict[str, tuple[int, int] | None] = {}
-        numbers = {"uploads": 0, "results": 0}
-        is_cut = dict.fromkeys(numbers, False)
+        sizes: dict[str, tuple[int, int] | None] = {}
+        counts: Counter[str] = Counter()
         for image in reversed(self.images):
             kind = "results" if isinstance(image, ResultImage) else "uploads"
-            if is_cut[kind]:
+            # Finding the name of an upload may mean to decode and hash it.
+            if counts[kind] > MAX_LISTED:
                 continue
-            if isinstance(image, ResultImage):
-                name, size = image.handle, None
-            elif identity := image.identity:
-                name, size = identity.name, identity.size
-            else:
-                continue
-            if name not in names and numbers[kind] == MAX_LISTED:
-                is_cut[kind] = True
-            elif name not in names:
-                names[name] = size
-                numbers[kind] += 1
-        if not names:
+            name = _name(image)
+            if name is not None and name not in sizes:
+                counts[kind] += 1
+                if counts[kind] <= MAX_LISTED:
+                    sizes[name] = _size(image)
+        if not sizes:
             return ""
-        cut_kinds = [f"{MAX_LISTED} {kind}" for kind in numbers if is_cut[kind]]
-        hint = f" (the newest {' and '.join(cut_kinds)})" if cut_kinds else ""
-        (name, size), *others = names.items()
-        # The newest image may be one without a name, which only the model's provider has.
-        is_newest = name == _name(self.images[-1])
-        newest = describe_name(name, size, "the newest" if others and is_newest else None)
-        all_names = [*(describe_name(*other) for other in reversed(others)), newest]
-        return f"In this conversation{hint}: {', '.join(all_names)}."
+        cut_kinds = [kind for kind in ("uploads", "results") if counts[kind] > MAX_LISTED]
+        limits = " and ".join(f"{MAX_LISTED} {kind}" for kind in cut_kinds)
+        hint = f" (the newest {limits})" if limits else ""
+        # The newest image may have no name, because only the model's provider has it.
+        newest_name = _name(self.images[-1]) if len(sizes) > 1 else None
+        names = [
+            describe_name(name, size, "the newest" if name == newest_name else None)
+            for name, size in reversed(sizes.items())
+        ]
+        return f"In this conversation{hint}: {', '.join(names)}."
 
 
 def _name(image: MessageImage | ResultImage) -> str | None:
-    if isinstance(image, ResultImage):
-        return image.handle
-    return image.identity.name if image.identity else None
+    return image.handle if isinstance(image, ResultImage) else image.name
+
+
+def _size(image: MessageImage | ResultImage) -> tuple[int, int] | None:
+    identity = image.identity if isinstance(image, MessageImage) else None
+    return identity.size if identity else None
 
 
 def describe_name(name: str, size: tuple[int, int] | None, note: str | None = None) -> str:
-    """Return a name with its size in pixels and a note, such as "img_7c1e09ab (640x480, new)"."""
+    """Return a name with a size in pixels and a note: "img_7c1e09ab (640x480, the newest)"."""
     details = [size and f"{size[0]}x{size[1]}", note]
     text = ", ".join(filter(None, details))
     return f"{name} ({text})" if text else name

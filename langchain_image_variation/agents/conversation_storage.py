@@ -4,7 +4,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.image_folder import ImageFolder
-from langchain_image_variation.agents.message_image import ImageIdentity, MessageImage
+from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.stored_results import ResultStorage
@@ -36,26 +36,19 @@ def open_uploads(settings: ToolSettings, results: Results) -> Uploads | None:
     return results.open_uploads(limits)
 
 
-def keep_images(
-    settings: ToolSettings, conversation: Conversation
-) -> list[tuple[MessageImage, ImageIdentity | None]]:
+def keep_images(settings: ToolSettings, conversation: Conversation) -> None:
     """Keep the images in a conversation's messages, as a call of the tool does.
 
     Args:
         settings: The settings of the tool.
         conversation: The conversation. Without a scope, nothing is kept.
 
-    Returns:
-        The images in the messages, the oldest first. The identity of each has its name, and its
-        size if the message contains the image. It is None if the message contains neither the image
-        nor an https URL, or no valid base64.
-
     Raises:
         ImageVariationError: If the folder for results cannot be opened; see `check_settings`.
     """
-    images = [image for image in conversation.images if isinstance(image, MessageImage)]
-    if conversation.scope is not None:
-        uploads = open_uploads(settings, open_results(settings, conversation))
-        if uploads is not None:
-            uploads.keep(images, used_name=None)
-    return [(image, image.identity) for image in images]
+    if conversation.scope is None:
+        return
+    uploads = open_uploads(settings, open_results(settings, conversation))
+    if uploads is not None:
+        images = [image for image in conversation.images if isinstance(image, MessageImage)]
+        uploads.keep(images, used_name=None)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-__all__ = ["log_failure", "log_hint"]
+from langchain_image_variation.exceptions import ContentPolicyError
+
+__all__ = ["log_failure", "log_hint", "log_refusal"]
 
 LOGGER = logging.getLogger("langchain_image_variation.tool")
 
@@ -66,6 +68,11 @@ def log_failure(error: Exception) -> None:
         " ".join(_masked_text(error).split()),
         exc_info=_stand_in(error, _MAX_CHAIN, set()),
     )
+
+
+def log_refusal(error: ContentPolicyError) -> None:
+    """Log at the level INFO why an engine refused an image. The model does not learn the reason."""
+    LOGGER.info("The engine refused an image: %s", _masked_text(error))
 
 
 @lru_cache(maxsize=_MAX_HINTS)

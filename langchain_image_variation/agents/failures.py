@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from langchain_image_variation import exceptions
-from langchain_image_variation.agents.failure_log import log_failure
+from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,
@@ -66,22 +66,21 @@ _TEXTS: dict[type[ImageVariationError], str] = {
     DownloadError: f"The new images could not be downloaded. {_LATER}",
     ServiceUnavailableError: f"The image engine is not ready. {_LATER}",
 }
-"""What a model is told about a failure, by class. A class without a text has that of its base."""
+"""The text for the model about a failure, by class. A class without a text has its base's text."""
 
 
 class ToolErrorTranslation:
-    """A context manager that replaces each error of a call by one whose text a model may read.
+    """A context manager that replaces each error of a call with one whose text a model may read.
 
-    - A *mistake of the model* is a `ToolCallError`, or a `ContentPolicyError` of an engine. It is
-      replaced by an answer: an error of the class that the framework shows to the model.
-    - Anything else is a *failure*. It is logged, and replaced by an error of the same class and
-      with the same attributes, whose message says only what a model can do: retries put the text of
-      an error into a message. An error from outside the tree becomes an `EngineError`.
+    - A *mistake of the model* is a `ToolCallError`, or a `ContentPolicyError` of an engine. An
+      answer replaces it: an error of the class that the framework shows to the model.
+    - Anything else is a *failure*. It is logged. An error of the same class and with the same
+      attributes replaces it, whose message says only what a model can do, because retries put the
+      text of an error into a message. An error from outside the tree becomes an `EngineError`.
 
-    Both have the original error as `__cause__`. Exceptions that are not errors pass through, such
-    as `KeyboardInterrupt`, the one that cancels a task, and the one with which LangGraph pauses a
-    graph. This is a class for the same reason as
-    `ErrorTranslation`.
+    Both have the original error as `__cause__`. Exceptions that are not errors pass through:
+    `KeyboardInterrupt`, the one that cancels a task, and the one with which LangGraph pauses a
+    graph. This is a class for the same reason as `ErrorTranslation`.
 
     Args:
         raise_on: The classes of failures that are raised. Other failures become answers too.
@@ -109,6 +108,7 @@ class ToolErrorTranslation:
         if isinstance(error, ToolCallError):
             return self._answer(error.message)
         if isinstance(error, ContentPolicyError):
+            log_refusal(error)
             return self._answer(text_for_model(error))
         log_failure(error)
         failure = _with_text_for_model(error)
@@ -126,7 +126,7 @@ def _controls_graph(error: Exception) -> bool:
 
 
 def text_for_model(error: ImageVariationError) -> str:
-    """Return what a model is told about a failure: what it can do, and no advice for developers."""
+    """Return the text for the model about a failure: what it can do, without a developer's hint."""
     return next(_TEXTS[base] for base in type(error).__mro__ if base in _TEXTS)
 
 

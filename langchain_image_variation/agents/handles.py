@@ -129,7 +129,7 @@ class ReachableImages:
         if in_conversation := self._conversation.choices():
             yield in_conversation
         if earlier_images := self._earlier_images():
-            yield f"Earlier images: {', '.join(earlier_images)}."
+            yield _list_last("Earlier images", earlier_images)
         if files := _first_names(self._results.image_folder.newest_names()):
             yield f"Files: {', '.join(files)}."
         if self._can_search_results:
@@ -138,21 +138,19 @@ class ReachableImages:
                 for image in self._conversation.images
                 if isinstance(image, ResultImage)
             }
-            handles = [
-                name for name in self._results.newest_handles() if name not in listed_handles
-            ]
-            if handles:
-                yield f"Earlier results: {', '.join(handles)}."
+            newest_handles = self._results.newest_handles()
+            if handles := [name for name in newest_handles[::-1] if name not in listed_handles]:
+                yield _list_last("Earlier results", handles)
 
     def _earlier_images(self) -> list[str]:
-        """Return the newest uploads that the messages no longer contain, the newest last."""
+        """Return the uploads that the messages no longer contain, the last used one last."""
         in_messages = {
             image.identity and image.identity.sha256
             for image in self._conversation.images
             if isinstance(image, MessageImage)
         }
         uploads = [upload for upload in self._kept_uploads if upload.sha256 not in in_messages]
-        return [describe_name(upload.name, upload.size) for upload in uploads[-MAX_LISTED:]]
+        return [describe_name(upload.name, upload.size) for upload in uploads]
 
     def _find(
         self, handle: str, name: str | None
@@ -193,6 +191,8 @@ class ReachableImages:
             # A URL may have another content by now.
             data = self._uploads.read(upload)
         if data is None:
+            # The error lists the other images only.
+            self._kept_uploads = [kept for kept in self._kept_uploads if kept is not upload]
             raise _MissingImageError(f"The file of {_label(image)} was deleted or changed.")
         if self._uploads is not None and upload is not None:
             self._uploads.renew(upload, data)
@@ -233,8 +233,21 @@ class ReachableImages:
                 spelling, excluded_folder=self._excluded_folder
             )
         if file is None:
-            raise _MissingImageError(f"There is no image {excerpt(_relative_name(name))} here.")
+            advice = (
+                " This tool cannot open a URL; ask the user to upload the image itself."
+                if "://" in name
+                else ""
+            )
+            raise _MissingImageError(
+                f"There is no image {excerpt(_relative_name(name))} here.{advice}"
+            )
         return file
+
+
+def _list_last(title: str, names: list[str]) -> str:
+    """Return a sentence with the last names. If there are more, it says how many."""
+    note = f" ({MAX_LISTED} of {len(names):,})" if len(names) > MAX_LISTED else ""
+    return f"{title}{note}: {', '.join(names[-MAX_LISTED:])}."
 
 
 def _first_names(names: list[str]) -> list[str]:
@@ -263,9 +276,8 @@ def _label(image: MessageImage | ResultImage | KeptUpload) -> str:
     """Return what an image is called in messages."""
     if isinstance(image, ResultImage):
         return image.handle
-    if isinstance(image, KeptUpload):
-        return image.name
-    return image.identity.name if image.identity else "The newest image"
+    # An image without a name can only be found as the latest one.
+    return image.name or "The newest image"
 
 
 def _printable(name: str) -> str:

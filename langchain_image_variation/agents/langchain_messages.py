@@ -24,7 +24,7 @@ from langchain_image_variation.agents.conversation import (
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.contract import MAX_N
 
-__all__ = ["block_images", "collect_images", "is_runtime", "read_conversation"]
+__all__ = ["block_images", "collect_images", "is_runtime", "read_conversation", "read_scope"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HANDLE = re.compile(r"\w[\w.-]{0,99}")
@@ -48,13 +48,18 @@ def read_conversation(runtime: Any, config: RunnableConfig, tool: str) -> Conver
         config: The config of the call. Its `thread_id` is the identity of the conversation.
         tool: The name of the tool. Its calls are counted.
     """
-    thread_id = (config.get("configurable") or {}).get("thread_id")
-    scope = None if thread_id is None else scope_name(str(thread_id))
+    scope = read_scope(config)
     if runtime is None:
         return None if scope is None else Conversation(scope=scope, has_messages=False)
     messages = _find_messages(runtime.state)
     calls = _count_calls(messages, tool, runtime.tool_call_id)
     return Conversation(collect_images(messages), scope, calls)
+
+
+def read_scope(config: RunnableConfig) -> str | None:
+    """Return the name of a conversation's own folder, or None if the config has no `thread_id`."""
+    thread_id = (config.get("configurable") or {}).get("thread_id")
+    return None if thread_id is None else scope_name(str(thread_id))
 
 
 def collect_images(messages: Sequence[BaseMessage]) -> list[MessageImage | ResultImage]:

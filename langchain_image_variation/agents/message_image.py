@@ -26,7 +26,7 @@ from langchain_image_variation.source.read import read_source
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
 
-__all__ = ["ImageIdentity", "MessageImage", "image_name", "normalize_name", "read_size"]
+__all__ = ["ImageIdentity", "MessageImage", "identify", "image_name", "normalize_name"]
 
 _NAME_DIGITS = 8
 _NAME = re.compile(rf"img[_ -]?([0-9a-f]{{{_NAME_DIGITS}}})", re.IGNORECASE)
@@ -48,7 +48,7 @@ def normalize_name(handle: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """What distinguishes an image from all others, and what can be said about it."""
+    """The hash that distinguishes an image from all others, and what its header says."""
 
     sha256: str
     """The SHA-256, in hex, of the image's file, or of its URL if the message has only that."""
@@ -72,7 +72,7 @@ class MessageImage:
     url: str | None
     """A `data:` or https URL, or None if the message has none."""
     base64: str | bytes | None = None
-    """The image in base64: the object of the message itself, not a copy."""
+    """The image in base64: the message's own object, not a copy."""
     file: bytes | None = None
     """The image's file, if the message has it."""
 
@@ -109,6 +109,11 @@ class MessageImage:
                 del _identities[next(iter(_identities))]
         return identity
 
+    @property
+    def name(self) -> str | None:
+        """The name of the image, such as "img_7c1e09ab", or None if it has no identity."""
+        return self.identity.name if self.identity else None
+
     def read(self, urls: "URLPolicy | None") -> bytes:
         """Return the image's file.
 
@@ -122,7 +127,10 @@ class MessageImage:
         data, _ = read_source(self._source(), urls)
         identity = self.identity
         if not self.is_link and identity and hashlib.sha256(data).hexdigest() != identity.sha256:
-            raise SourceError("Another image has the same fingerprint. Save the image again.")
+            raise SourceError(
+                "The image cannot be told apart from another one. Ask the user to save it in "
+                "another format and to send it again."
+            )
         return data
 
     @property
@@ -157,11 +165,11 @@ _lock = threading.Lock()
 def identify(data: bytes) -> ImageIdentity:
     """Return the identity of an image from its file."""
     return ImageIdentity(
-        hashlib.sha256(data).hexdigest(), read_size(data), recognize_supported(data), len(data)
+        hashlib.sha256(data).hexdigest(), _read_size(data), recognize_supported(data), len(data)
     )
 
 
-def read_size(data: bytes) -> tuple[int, int] | None:
+def _read_size(data: bytes) -> tuple[int, int] | None:
     """Return the upright width and height of an image in pixels, or None. Nothing is decoded."""
     format = recognize_supported(data)
     if format is None:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PureWindowsPath
 from typing import Any
+from uuid import uuid4
 
-from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.conversation import Conversation, ResultImage
@@ -16,16 +17,22 @@ from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import (
     block_images,
     collect_images,
-    read_conversation,
+    read_scope,
 )
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.tool import ImageVariationTool
-from langchain_image_variation.exceptions import ImageVariationError, MissingExtraError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, TracePolicy
     from langchain.agents.middleware.types import ToolCallRequest, omit_payload
     from langgraph.config import get_config
+    from langgraph.graph.message import REMOVE_ALL_MESSAGES
     from langgraph.runtime import Runtime
     from langgraph.types import Command
 except ImportError as error:
@@ -36,31 +43,33 @@ except ImportError as error:
 __all__ = ["ImageVariationMiddleware"]
 
 _MAX_FILE_NAME = 80
-"""The maximum length of a file name in an announcement, in characters. Users choose these names,
+"""The maximum length of a file name in a caption, in characters. Users choose these names,
 and can make them long."""
 
-_ANNOUNCEMENT = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
+_CAPTION = re.compile(r"(?: ?\[img_[0-9a-f]{8}(?:: [^\[\]]*)?\])+")
 
 
 class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Tells the model the names of the images in its conversation, and keeps these images.
 
-    The names go into the messages, as a text after each image: `[img_7c1e09ab: photo.jpg,
-    1200x800]`. So the model knows them before it calls the tool for the first time, and they are
-    part of what a summary is made from. If the conversation has a `thread_id`, each image is also
-    kept in its folder, within the limits of the tool, and can be varied after its message was
-    removed.
+    The names go into the messages, as a caption after each image: `[img_7c1e09ab: photo.jpg,
+    1200x800]`. So the model knows them before its first call of the tool, and a summary can contain
+    them. If the conversation has a `thread_id`, each image is also kept in its folder, within the
+    limits of the tool. It can then be varied after its message was removed.
 
     Images from users are announced before the agent starts, and images from other tools when these
-    return them. So the middleware comes before a `SummarizationMiddleware` wherever it is in the
-    list. A message is changed once and keeps its id.
+    return them. Both happen before a summary is made, so the place of this middleware in the list
+    does not matter. A message is changed once and keeps its id.
 
-    The tool is as safe without this middleware, but it keeps images only when it is called, and the
-    model learns a name only from an answer of the tool.
+    The tool is as safe without this middleware. But it then keeps images only when it is called,
+    and the model learns their names only from the tool's answers.
 
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
             middleware to the agent that talks to the user, and the tool to a subagent.
+
+    Raises:
+        InvalidRequestError: If `tool` is something else.
     """
 
     # Otherwise each call of a tool would put all messages into a trace, with their images.
@@ -68,10 +77,14 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(self, tool: ImageVariationTool) -> None:
         super().__init__()
+        if not isinstance(tool, ImageVariationTool):
+            raise InvalidRequestError(
+                f"tool must be an ImageVariationTool, got {excerpt(tool)}.", param="tool"
+            )
         self._tool = tool
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Announce the images that the messages have."""
+        """Announce the images in the messages."""
         return self._update(state["messages"], get_config())
 
     async def abefore_agent(
@@ -101,9 +114,12 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, messages: Sequence[BaseMessage], config: RunnableConfig
     ) -> dict[str, Any] | None:
         """Return the update of the state: the messages that have changed, if there are any."""
-        pairs = zip(messages, self._announce(messages, config), strict=True)
-        # A message without an id would be added instead of replaced.
-        changed = [new for old, new in pairs if new is not old and new.id is not None]
+        announced: list[BaseMessage] = self._announce(messages, config)
+        changed = [new for old, new in zip(messages, announced, strict=True) if new is not old]
+        if any(message.id is None for message in changed):
+            # Alone, it would be added instead of replaced. With deepagents, a message that was
+            # passed as a tuple has no id.
+            return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *map(_with_id, announced)]}
         return {"messages": changed} if changed else None
 
     def _announce_result(
@@ -122,13 +138,16 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         images = collect_images([m for m in messages if isinstance(m, BaseMessage)])
         if not any(isinstance(image, MessageImage) for image in images):
             return list(messages)
-        conversation = read_conversation(None, config, self._tool.name) or Conversation()
         try:
-            keep_images(self._tool, replace(conversation, images=images))
+            keep_images(self._tool, Conversation(images, read_scope(config)))
         except ImageVariationError as error:
             # The agent can go on without it. A call of the tool reports the failure.
             log_hint(error.message)
         return [_with_names(message) for message in messages]
+
+
+def _with_id(message: BaseMessage) -> BaseMessage:
+    return message if message.id else message.model_copy(update={"id": str(uuid4())})
 
 
 def _with_names(message: Any) -> Any:
@@ -140,27 +159,27 @@ def _with_names(message: Any) -> Any:
     if any(isinstance(image, ResultImage) for image in collect_images([message])):
         return message
     content: list[Any] = []
-    announcement = ""
+    caption = ""
     for block in message.content:
         text = _text(block)
-        if announcement:
-            content.append(block if text == announcement else _text_block(announcement))
-            announcement = ""
-            # One of another image is left over from an edit of the message, or it was forged.
-            if _ANNOUNCEMENT.fullmatch(text):
+        if caption:
+            content.append(block if text == caption else _text_block(caption))
+            caption = ""
+            # The caption of another image is forged, or left over from an edit.
+            if _CAPTION.fullmatch(text):
                 continue
         content.append(block)
-        descriptions = (_describe(block, image) for image in block_images(block))
-        announcement = " ".join(filter(None, descriptions))
-    if announcement:
-        content.append(_text_block(announcement))
+        captions = (_caption(block, image) for image in block_images(block))
+        caption = " ".join(filter(None, captions))
+    if caption:
+        content.append(_text_block(caption))
     if content == message.content:
         return message
     return message.model_copy(update={"content": content})
 
 
-def _describe(block: Any, image: MessageImage) -> str:
-    """Return the announcement of an image, or "" if it has no name."""
+def _caption(block: Any, image: MessageImage) -> str:
+    """Return the text with the name of an image, or "" if it has no name."""
     identity = image.identity
     if identity is None:
         return ""

@@ -8,7 +8,7 @@ from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["check_public_url", "result_path", "result_url"]
 
-_IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL_START = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HOST = re.compile(r"[\w.~-]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
 _UNQUOTED = "/:@!$&'()*+,;=~%"
 """The characters that stay as they are in the path of a URL. The percent signs of a developer's URL
@@ -26,13 +26,13 @@ def check_public_url(public_url: str) -> str:
     Raises:
         InvalidRequestError: If it is neither, or if the URL has a user name, a query or a fragment.
     """
-    if _IS_URL.match(public_url) is None:
+    if _URL_START.match(public_url) is None:
         is_path = public_url.startswith("/") or PureWindowsPath(public_url).is_absolute()
         if is_path and public_url.isprintable():
             return public_url
     elif public_url.isprintable():
         return _check_url(public_url)
-    raise _neither()
+    raise _invalid_error()
 
 
 def result_url(public_url: str, path: str) -> str:
@@ -42,14 +42,16 @@ def result_url(public_url: str, path: str) -> str:
         public_url: What `check_public_url` returned.
         path: The path of the result, relative to `output_dir`.
     """
-    if _IS_URL.match(public_url):
+    if _URL_START.match(public_url):
         return f"{public_url.rstrip('/')}/{quote(path)}"
     separator = _separator(public_url)
     return f"{public_url.rstrip(separator)}{separator}{path.replace('/', separator)}"
 
 
 def result_path(public_url: str, url: str) -> str | None:
-    """Return the path, relative to `output_dir`, that has a URL, or None if it has another prefix.
+    """Return the path of the result at a URL, relative to `output_dir`.
+
+    Returns None if the URL does not start with `public_url`.
 
     Args:
         public_url: What `check_public_url` returned.
@@ -60,7 +62,7 @@ def result_path(public_url: str, url: str) -> str | None:
     if not url.startswith(prefix):
         return None
     path = url.removeprefix(prefix)
-    return unquote(path) if _IS_URL.match(public_url) else path.replace(separator, "/")
+    return unquote(path) if _URL_START.match(public_url) else path.replace(separator, "/")
 
 
 def _check_url(url: str) -> str:
@@ -80,10 +82,10 @@ def _check_url(url: str) -> str:
         # Reading the port checks it.
         host, port = parts.netloc, parts.port
     except ValueError:
-        raise _neither() from None
+        raise _invalid_error() from None
     name = host.removesuffix(f":{port}") if port is not None else host.removesuffix(":")
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(name) or "\\" in url:
-        raise _neither()
+        raise _invalid_error()
     return f"{parts.scheme}://{host}{quote(parts.path, safe=_UNQUOTED)}"
 
 
@@ -91,7 +93,7 @@ def _separator(public_url: str) -> str:
     return "\\" if "\\" in public_url and "/" not in public_url else "/"
 
 
-def _neither() -> InvalidRequestError:
+def _invalid_error() -> InvalidRequestError:
     return InvalidRequestError(
         "public_url must be an http or https URL, such as 'https://files.example.com/variations', "
         "or an absolute path, such as '/mnt/images'.",

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.uploads import (
     UPLOADS_FOLDER,
@@ -114,8 +113,8 @@ class Results(ABC):
         """
 
     def newest_handles(self) -> list[str]:
-        """Return the handles of the newest results of this scope."""
-        return [name.removesuffix(".png") for _, name in self._list()[:MAX_LISTED]]
+        """Return the handles of the results of this scope, the newest first."""
+        return [name.removesuffix(".png") for _, name in self._list()]
 
     @abstractmethod
     def open_uploads(self, limits: UploadLimits) -> Uploads | None:

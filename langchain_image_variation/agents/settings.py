@@ -104,10 +104,10 @@ class ToolSettings(BaseModel):
     the model and the artifact then contain the whole URL of each result. The model may also pass
     such a URL as image."""
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
-    """The maximum number of variations per call. An engine that makes fewer sets a lower limit."""
+    """The maximum number of variations per call. An engine with a lower `max_n` sets the limit."""
     max_calls: int | None = Field(default=None, ge=1)
-    """The maximum number of calls per conversation, counted in its messages. The default is no
-    limit."""
+    """The maximum number of calls per conversation, counted in its messages: calls whose messages
+    were removed, for example by a summary, do not count. The default is no limit."""
     max_results: int | None = Field(default=None, ge=1)
     """The maximum number of results to keep in one folder. The oldest are deleted. By default all
     are kept."""
@@ -136,9 +136,9 @@ class ToolSettings(BaseModel):
     raise_on: Annotated[tuple[type[Exception], ...], AfterValidator(_check_raise_on)] = (
         ImageVariationError,
     )
-    """Which failures are raised, so that retries, tracers and the caller of an agent see them. The
-    model gets a text about other failures, and the agent continues. By default all are raised, and
-    with () none. Mistakes of the model are never raised by this setting."""
+    """The classes of the failures that are raised, so that retries, tracers and the caller of an
+    agent see them. About other failures, the model gets a text, and the agent continues. By default
+    all are raised, and with () none. This setting never raises mistakes of the model."""
     cache: bool = False
     """Whether to answer a repeated call, from any conversation, with the images of the first one.
     Neither the rate limiter nor the engine is used then. `ResultCache` says which calls count as

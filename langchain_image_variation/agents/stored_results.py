@@ -12,7 +12,7 @@ from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BY
 from langchain_image_variation.agents.stored_uploads import UploadStorage
 from langchain_image_variation.agents.uploads import UPLOADS_FOLDER, UploadLimits
 from langchain_image_variation.exceptions import SourceError
-from langchain_image_variation.files.file_system import FileSystem, modification_time
+from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -172,25 +172,17 @@ class ResultStorage(Results):
             return data if existing_data is None else existing_data
 
     def _list(self) -> list[tuple[float, str]]:
-        folder = self._file_system.path(self._scope)
         try:
-            # Other programs write there too, and some file systems cache their listings.
-            self._file_system.files.invalidate_cache(folder)
-            entries = self._file_system.files.ls(folder, detail=True)[:_MAX_ENTRIES]
-            names = ((str(entry["name"]).rpartition("/")[2], entry) for entry in entries)
-            results = [
-                (modification_time(entry), name)
-                for name, entry in names
-                if RESULT_NAME.fullmatch(name) and entry.get("type") == "file"
-            ]
+            files = self._file_system.list_folder(self._scope, _MAX_ENTRIES)
         # A file system may raise any error of the library below it.
         except Exception:
             return []
+        results = [(file.mtime, file.name) for file in files if RESULT_NAME.fullmatch(file.name)]
         return sorted(results, reverse=True)
 
     def _delete(self, name: str) -> None:
         with suppress(Exception):
-            self._file_system.files.rm_file(self._file_system.path(f"{self._scope}{name}"))
+            self._file_system.remove(f"{self._scope}{name}")
 
     def _read(self, path: str, max_bytes: int) -> bytes | None:
         with self._file_system.translate_errors("cannot be read; try again"):

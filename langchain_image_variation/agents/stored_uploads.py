@@ -10,7 +10,7 @@ from langchain_image_variation.agents.uploads import (
     Uploads,
 )
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.file_system import FileSystem, modification_time
+from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["UploadStorage"]
@@ -40,25 +40,16 @@ class UploadStorage(Uploads):
                 self._write(upload.file_name, data)
 
     def _list(self) -> list[KeptUpload]:
-        folder = self._file_system.path(self._folder)
-        files = self._file_system.files
         with self._file_system.translate_errors("cannot be listed"):
             try:
-                # Other processes write there too, and some file systems cache their listings.
-                files.invalidate_cache(folder)
-                entries = files.ls(folder, detail=True)[:MAX_UPLOADS]
+                files = self._file_system.list_folder(self._folder, MAX_UPLOADS)
             except Exception:
                 # Not every file system raises FileNotFoundError.
-                if files.exists(folder):
+                if self._file_system.files.exists(self._file_system.path(self._folder)):
                     raise
                 return []
-        uploads = []
-        for entry in entries:
-            name = str(entry["name"]).rpartition("/")[2]
-            upload = KeptUpload.parse(name, entry.get("size") or 0, modification_time(entry))
-            if upload is not None and entry.get("type") == "file":
-                uploads.append(upload)
-        return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
+        uploads = (KeptUpload.parse(*file) for file in files)
+        return [upload for upload in uploads if upload is not None]
 
     def _read(self, file_name: str) -> bytes | None:
         with self._file_system.translate_errors("cannot be read; try again"):
@@ -73,4 +64,4 @@ class UploadStorage(Uploads):
 
     def _delete(self, file_name: str) -> None:
         with suppress(Exception):
-            self._file_system.files.rm_file(self._file_system.path(f"{self._folder}/{file_name}"))
+            self._file_system.remove(f"{self._folder}/{file_name}")

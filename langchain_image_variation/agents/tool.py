@@ -1,4 +1,4 @@
-"""The LangChain tool. An agent names the image to vary, and never sees its bytes."""
+"""The LangChain tool. An agent names the image to vary instead of sending it."""
 
 import asyncio
 import base64
@@ -93,9 +93,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
 
-    Apart from the thumbnail, neither contains image data or an absolute path. If the model makes a
-    mistake, such as naming an image that does not exist, it gets a text that lists what it may use,
-    and the agent continues. Any other failure is logged and, if `raise_on` has its class, raised.
+    Apart from the thumbnail, neither contains image data. Neither contains an absolute path, unless
+    `public_url` is one. If the model makes a mistake, such as naming an image that does not exist,
+    it gets a text that lists what it may use, and the agent continues. A failure is logged and, if
+    `raise_on` has its class, raised.
 
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
     config gives the conversation its own folder, with its results and the images of its messages,

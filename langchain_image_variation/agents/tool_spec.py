@@ -69,8 +69,8 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     image of them, if the agent passes images on and the model can see them. The `raw_output` is the
     artifact of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
     `usage_metadata`. If the model makes a mistake, it gets a text that lists what it may use, with
-    `is_error`, and the agent continues. Any other failure is logged and, if `raise_on` has its
-    class, raised. LlamaIndex's agents turn what a tool raises into such an output themselves.
+    `is_error`, and the agent continues. A failure is logged and, if `raise_on` has its class,
+    raised. LlamaIndex's agents turn what a tool raises into such an output themselves.
 
     In an agent, the images of the conversation are read from its memory and from the results of the
     run. The results of the conversation and its uploads, which can then be varied after their

@@ -5,8 +5,8 @@ each image is kept as it was sent, in the folder `uploads` of the conversation's
 results. `UploadFolder` keeps uploads in a local folder, `UploadStorage` in any file system that
 fsspec supports.
 
-The name of a file contains the hash of the image, so listing the folder says everything about its
-files. What a file contains is compared with that hash whenever it is read.
+The name of a file contains the hash of the image, so a list of the folder describes all uploads.
+Whenever a file is read, its content is compared with that hash.
 """
 
 import contextlib
@@ -141,9 +141,9 @@ class Uploads(ABC):
     def keep(self, images: Sequence[MessageImage], *, used_name: str | None) -> list[KeptUpload]:
         """Keep the images in a conversation's messages, and delete what exceeds the limits.
 
-        The images in the messages go before all others, the newest of them first. Images that are
-        only links are kept once they were fetched; see `add`. If an image cannot be kept, a warning
-        is logged, because the call can do without that.
+        The images in the messages go before all others, the newest of them first. `add` keeps
+        images that are only links, once they were fetched. If an image cannot be kept, a warning is
+        logged, and the call continues without it.
 
         Args:
             images: The images in the messages, the oldest first.
@@ -154,7 +154,7 @@ class Uploads(ABC):
             The uploads that are kept, the longest unused first.
         """
         try:
-            existing_uploads = self._list()
+            existing_uploads = sorted(self._list(), key=lambda u: (u.time, u.file_name))
         except OutputError as error:
             log_hint(error.message)
             return []
@@ -190,10 +190,12 @@ class Uploads(ABC):
             image: The image.
             data: Its file.
         """
-        if image.identity is None or not 0 < len(data) <= self._limits.max_bytes:
+        if not self._limits.max_count or not 0 < len(data) <= self._limits.max_bytes:
+            return
+        if image.identity is None:
             return
         upload = KeptUpload.describe(image.identity.sha256, identify(data))
-        if upload is None or not self._limits.max_count:
+        if upload is None:
             return
         try:
             self._write(upload.file_name, data)
@@ -230,7 +232,7 @@ class Uploads(ABC):
         chosen: list[KeptUpload] = []
         byte_count = 0
         for upload in _newest_first(uploads, images, used_name, self._limits.max_age):
-            # One that would take all the room by itself must not cost all others.
+            # One that is too large even alone must not displace the others.
             if upload.byte_count > self._limits.max_bytes:
                 continue
             byte_count += upload.byte_count
@@ -241,7 +243,7 @@ class Uploads(ABC):
 
     @abstractmethod
     def _list(self) -> list[KeptUpload]:
-        """Return all uploads, the longest unused first.
+        """Return all uploads, in any order.
 
         Raises:
             OutputError: If the folder exists, but cannot be listed.
@@ -330,7 +332,7 @@ class UploadFolder(Uploads):
             return []
         except OSError:
             raise OutputError("The uploads of this conversation cannot be listed.") from None
-        return sorted(uploads, key=lambda upload: (upload.time, upload.file_name))
+        return uploads
 
     def _read(self, file_name: str) -> bytes | None:
         try:

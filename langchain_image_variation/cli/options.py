@@ -38,7 +38,15 @@ SOME_FAILED = 3
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-_ENGINE_OPTIONS = ("seed", "strength", "light", "server", "base_url", "prompt")
+_SWITCHES = {
+    "framing": "show the image from a slightly different place",
+    "mirror": "mirror every second variation, unless the image shows text or is a logo",
+    "light": "show the image in another light",
+    "arrange": "rearrange textures and many small things, above a strength of 0.6",
+}
+"""The parts of the engine `local` that can be switched off."""
+
+_ENGINE_OPTIONS = ("seed", "strength", *_SWITCHES, "server", "base_url", "prompt")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +59,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, help="make the same variations again")
     add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
-    add(
-        "--light",
-        action=argparse.BooleanOptionalAction,
-        help="also vary tone and color slightly (default: yes)",
-    )
+    for name, effect in _SWITCHES.items():
+        add(f"--{name}", action=argparse.BooleanOptionalAction, help=f"{effect} (default: yes)")
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
     add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
     add("--prompt", help="with --engine gpt-image: the prompt for the model")

@@ -1,4 +1,4 @@
-"""Calls an engine: sync or async, with its progress, and checks it and its answer."""
+"""Calls an engine, sync or async: checks it and its answer, and reports its progress."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def call_engine(
     check_request(request)
     reporter = ProgressReporter(request.n, progress)
     try:
+        # A property of the engine may raise any error.
         check_engine(engine)
         with call_context(reporter):
             answer: Any = _create(engine, request)
@@ -172,13 +173,14 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: BaseException) -> EngineError:
-    """Return the error for one from outside the tree. It shows the place, and not the text."""
+    """Return the error for one from outside the tree: with its place, but without its text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
+    # The author of the engine may not know that an error can happen, such as one of a network.
     place = find_place_of_error(engine, error)
     return EngineError(
-        f"The engine {type(engine).__name__} failed with {type(error).__name__}. This is a bug "
-        f"in the engine{f', at {place}' if place else ''}."
+        f"The engine {type(engine).__name__} failed with {type(error).__name__}. Correct "
+        f"{f'it at {place}' if place else 'the engine'}, or raise an ImageVariationError there."
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks that an object is an engine, and that its answer keeps to the Protocol.
+"""Checks that an object is an engine, and that its answer follows the Protocol.
 
 Anyone can write an engine, and type checkers are optional. So each error says what was found and
 what to write instead.
@@ -79,7 +79,7 @@ def find_engine_fault(engine: object) -> str | None:
             found = "None" if engine is None else f"the function {engine.__name__}"
         return f"engine must have the method create_variation(self, request), got {found}."
     try:
-        # A decorator may pass further arguments, so its own signature counts.
+        # A decorator may pass further arguments, so the signature of its function counts.
         method_signature = signature(method, follow_wrapped=False)
     except (TypeError, ValueError):
         # Methods that are written in C may have no signature.
@@ -103,15 +103,15 @@ def _without_types(method_signature: Signature) -> str:
 def check_answer(
     answer: object, request: CreateImageVariationRequest, engine: object
 ) -> ImagesResponse:
-    """Return an engine's answer if it keeps to the Protocol.
+    """Return an engine's answer if it follows the Protocol.
 
     Each image must be a PNG of the requested size. Only the first bytes of its file are read. If
-    some of the images are wrong, the others are not lost: reading a wrong one raises the error. The
-    images of a hosted engine are not checked, because its server decides what it sends.
+    some of the images are wrong, the others can still be read, and reading a wrong one raises the
+    error. The images of a hosted engine are not checked, because its server decides what it sends.
 
     Raises:
-        EngineError: If the answer is not an `ImagesResponse`, has another number of images than
-            requested, or has no image that is right.
+        EngineError: If the answer is not an `ImagesResponse`, if it has another number of images
+            than requested, or if all its images are wrong.
     """
     method = _method_name(engine)
     if not isinstance(answer, ImagesResponse):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
@@ -27,10 +27,10 @@ from langchain_image_variation.files.storage_policy import (
 
 __all__ = [
     "FileSystem",
+    "ListedFile",
     "has_password",
     "hide_password",
     "is_url",
-    "modification_time",
     "strip_trailing_slashes",
 ]
 
@@ -67,8 +67,18 @@ def strip_trailing_slashes(url: str) -> str:
     return url if trimmed_url.endswith(":") else trimmed_url
 
 
-def modification_time(entry: Mapping[str, Any]) -> float:
-    """Return the modification time of a listed file, in seconds, or 0 if it is not listed."""
+class ListedFile(NamedTuple):
+    """A file, as a folder lists it."""
+
+    name: str
+    """Its name, without the folder."""
+    byte_count: int
+    """Its length, in bytes, or 0 if the file system does not list it."""
+    mtime: float
+    """When it was changed, in seconds since 1970, or 0 if the file system does not list it."""
+
+
+def _modification_time(entry: Mapping[str, Any]) -> float:
     value = next((entry[key] for key in _TIME_KEYS if entry.get(key) is not None), 0)
     if isinstance(value, str):
         try:
@@ -166,6 +176,21 @@ class FileSystem:
             return str(self.files.info(self.path(name))["type"]) == "file"
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+    def list_folder(self, folder: str, limit: int) -> list[ListedFile]:
+        """Return the files among the first `limit` entries of a folder."""
+        path = self.path(folder)
+        # Other processes write to the folder, and some file systems cache listings.
+        self.files.invalidate_cache(path)
+        return [
+            ListedFile(
+                str(entry["name"]).rpartition("/")[2],
+                entry.get("size") or 0,
+                _modification_time(entry),
+            )
+            for entry in self.files.ls(path, detail=True)[:limit]
+            if entry.get("type") == "file"
+        ]
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""

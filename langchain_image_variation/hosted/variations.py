@@ -102,7 +102,7 @@ class VariationsEngine:
 
     @property
     def max_n(self) -> int:
-        """The maximum number of variations per call, as far as the server is known."""
+        """The maximum number of variations per call. Some known servers allow less than 10."""
         return self._server.max_n
 
     @property

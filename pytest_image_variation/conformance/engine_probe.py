@@ -123,9 +123,9 @@ class EngineProbe:
         """
         if isinstance(outcome, ImageVariationError):
             raise Violation(f"{type(outcome).__name__}: {outcome.message}")
-        place = None
-        if isinstance(outcome, Exception):
-            place = find_place_of_error(self.engine, outcome)
+        place = (
+            find_place_of_error(self.engine, outcome) if isinstance(outcome, Exception) else None
+        )
         text = f"{type(outcome).__name__}: {outcome}"[:300]
         raise Violation(f"{text}, at {place}" if place else text)
 

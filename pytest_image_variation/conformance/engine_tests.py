@@ -18,7 +18,7 @@ ENGINE_RULES: Mapping[str, Rule[EngineProbe]] = {rule.id: rule for rule in engin
 
 _PROBES = pytest.StashKey[dict[Hashable, EngineProbe]]()
 _UNUSABLE = pytest.StashKey[set[Hashable]]()
-"""The engines that do not answer a plain request."""
+"""The classes of tests whose engine does not answer a plain request."""
 
 
 class EngineConformanceTests:
@@ -44,15 +44,15 @@ class EngineConformanceTests:
         self, rule: Rule[EngineProbe], engine: Engine, request: pytest.FixtureRequest
     ) -> None:
         """The engine follows the rule."""
-        unusable = request.session.stash.setdefault(_UNUSABLE, set())
+        unusable_keys = request.session.stash.setdefault(_UNUSABLE, set())
         key = subject_key(request.node)
-        if key in unusable:
+        if key in unusable_keys:
             pytest.skip("The engine does not answer a plain request; see engine-returns.")
         try:
             check_rule(rule, self._probe(engine, request.node), request.node)
         except pytest.fail.Exception:
             if rule.id == "engine-returns":
-                unusable.add(key)
+                unusable_keys.add(key)
             raise
 
     def _probe(self, engine: Engine, item: pytest.Item) -> EngineProbe:

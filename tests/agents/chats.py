@@ -1,6 +1,7 @@
 """Conversations with uploads for tests: an agent, a thread, and what a user sends in it."""
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ class RecordingEngine(InstantEngine):
         """Return images of one color."""
         self.images.append(request.image.data)
         return super().create_variation(request)
+
+    @property
+    def hashes(self) -> list[str]:
+        """The SHA-256 of each image, in hex."""
+        return [hashlib.sha256(image).hexdigest() for image in self.images]
 
 
 def image_block(image: bytes, **fields: Any) -> dict[str, Any]:

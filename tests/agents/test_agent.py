@@ -21,6 +21,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from pytest_image_variation.samples import square_png
+from tests.agents.chats import RecordingEngine
 from tests.agents.names import name_of
 from tests.agents.scripted import Answer, Scripted, asks
 
@@ -37,18 +38,6 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "source": {"type": "base64", "media_type": "image/png", "data": ENCODED},
     },
 }
-
-
-class RecordingEngine(InstantEngine):
-    """The instant engine. It keeps the hashes of the images it got."""
-
-    def __init__(self) -> None:
-        self.hashes: list[str] = []
-
-    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Return images of one color."""
-        self.hashes.append(hashlib.sha256(request.image.data).hexdigest())
-        return super().create_variation(request)
 
 
 @pytest.fixture

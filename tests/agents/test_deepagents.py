@@ -75,3 +75,17 @@ def test_a_subagent_sees_the_images_that_it_was_given(tmp_path: Path) -> None:
     messages: Any = {"messages": [question("A cat and a lake.", CAT, LAKE)]}
     agent.invoke(messages, {"configurable": {"thread_id": "t"}})
     assert engine.images == [LAKE]
+
+
+def test_a_message_without_an_id_is_announced(tmp_path: Path) -> None:
+    """The names also reach an agent whose reducer gives ids to some kinds of messages only."""
+    tool = ImageVariationTool(root_dir=tmp_path, engine="instant", fixed_size="256x256")
+    parent = InTurn(script=[AIMessage("Hello."), AIMessage("Done.")])
+    agent = deep_agent(parent, InTurn(script=[]), tool)
+    config: Any = {"configurable": {"thread_id": "t"}}
+    for _ in range(2):
+        state = agent.invoke({"messages": [("user", question("A cat.", CAT).content)]}, config)
+    users = [message for message in state["messages"] if message.type == "human"]
+    assert len(users) == 2
+    assert all(str(message.content).count(f"[{name_of(CAT)}: 32x32]") == 1 for message in users)
+    assert len({message.id for message in state["messages"]} - {None}) == 4

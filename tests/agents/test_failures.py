@@ -298,6 +298,17 @@ def test_each_class_of_an_engine(
         check_clean(caplog.text, root)
 
 
+def test_why_an_engine_refused_an_image(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The model only learns that the image was refused. The engine's reason is logged, masked."""
+    error = ContentPolicyError(f"No faces. {KEY}")
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error))
+    with caplog.at_level(logging.INFO, LOGGER):
+        assert tool.invoke(call(image="cat.png")).text == text_for_model(error)
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.INFO, "The engine refused an image: No faces. sk-…")
+    ]
+
+
 @pytest.mark.parametrize(
     "error_class", [c for c in TREE if not issubclass(c, (*MISTAKES, MissingExtraError))]
 )

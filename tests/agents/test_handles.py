@@ -326,9 +326,13 @@ class TestImagesByURL:
         """A URL from the model is never fetched, and the error says what to write."""
         policy = URLPolicy(hosts=["images.example"])
         tool = ImageVariationTool(root_dir=root, engine="instant", urls=policy)
-        for url in ("https://images.example/a.png", "data:image/png;base64,iVBORw0KGgo="):
-            answer = Talk(tool).vary(url)
-            assert answer.text.startswith("There is no image ")
+        answer = Talk(tool).vary("https://images.example/a.png")
+        assert answer.text.startswith(
+            "There is no image 'https://images.example/a.png' here. This tool cannot open a URL; "
+            "ask the user to upload the image itself. "
+        )
+        answer = Talk(tool).vary("data:image/png;base64,iVBORw0KGgo=")
+        assert answer.text.startswith("There is no image ")
 
 
 class TestLimits:

@@ -122,6 +122,7 @@ with SqliteSaver.from_conn_string(f"{root}/state.sqlite") as saver:
 """
 
 
+@pytest.mark.slow
 def test_a_thread_resumes_in_another_process(tmp_path: Path) -> None:
     """Another process finds an upload by its name, although no message contains it any more."""
     with SqliteSaver.from_conn_string(f"{tmp_path}/state.sqlite") as saver:

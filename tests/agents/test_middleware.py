@@ -19,6 +19,7 @@ from langsmith.run_helpers import tracing_context
 
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
+from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.chats import RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
@@ -213,7 +214,7 @@ def test_a_file_name_is_announced(
     [
         ({"type": "image", "url": "https://example.com/cat.png"}, r"\[img_[0-9a-f]{8}\]"),
         (image_block(jpeg(96, 64)), r"\[img_[0-9a-f]{8}: 96x64\]"),
-        (image_block(b"no image"), r"(\[img_[0-9a-f]{8}\])?"),
+        (image_block(b"no image"), r"\[img_[0-9a-f]{8}\]"),
         ({"type": "image", "file_id": "file-1"}, ""),
         ({"type": "image", "mime_type": "image/png"}, ""),
         (image_block(b"", base64="?"), ""),
@@ -223,7 +224,7 @@ def test_a_file_name_is_announced(
 def test_other_images(
     variation_tool: ImageVariationTool, block: dict[str, Any], pattern: str
 ) -> None:
-    """A link gets a name without a size, and an image without data gets no name."""
+    """A link and an unknown file get a name without a size; an image without data gets none."""
     run = Run(variation_tool, HumanMessage([block]))
     assert re.fullmatch(pattern, run.messages[0].text)
 
@@ -318,3 +319,13 @@ def test_a_corrupt_upload_does_not_end_the_agent(
     assert isinstance(run.messages[2], ToolMessage)
     assert run.messages[2].status == "error"
     assert base64.b64encode(image).decode() not in run.messages[2].text
+
+
+def test_something_else_than_the_tool_is_refused(variation_tool: ImageVariationTool) -> None:
+    """A mistake in the agent's setup is noticed at once, and not at the first upload."""
+    mistakes: list[Any] = [[variation_tool], "image_variation", ImageVariationTool]
+    for mistake in mistakes:
+        with pytest.raises(InvalidRequestError) as caught:
+            ImageVariationMiddleware(mistake)
+        assert caught.value.param == "tool"
+        assert str(caught.value).startswith("tool must be an ImageVariationTool, got ")

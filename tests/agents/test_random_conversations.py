@@ -291,7 +291,7 @@ def run_conversations(folder: Path, **options: Any) -> None:
 def test_names_keep_their_meaning(tmp_path: Path) -> None:
     """In random conversations, each name gives its own image or an error that lists others."""
     run_conversations(
-        tmp_path, max_examples=25, stateful_step_count=20, derandomize=True, database=None
+        tmp_path, max_examples=15, stateful_step_count=20, derandomize=True, database=None
     )
 
 

@@ -580,6 +580,7 @@ class RecompressingEngine:
         return ImagesResponse.from_pngs([next(self.files)], response_format="b64_json")
 
 
+@pytest.mark.slow
 def test_a_handle_does_not_depend_on_compression(root: Path) -> None:
     """If equal pixels come in another file, the first file, its hash and its handle stay."""
     tool = ImageVariationTool(root_dir=root, engine=RecompressingEngine(), fixed_size="256x256")

@@ -285,3 +285,15 @@ def test_compression_of_the_source_does_not_matter(tool: FunctionTool, root: Pat
         output = tool.call(image="dog.png", n=2, size="256x256")
         handles.add(tuple(image["handle"] for image in output.raw_output["images"]))
     assert len(handles) == 1
+
+
+def test_it_has_the_texts_of_the_langchain_tool(root: Path) -> None:
+    """With `public_url`, the output has the text and the URLs of LangChain's message."""
+    settings: Any = {"root_dir": root, "engine": "instant", "public_url": "https://x.example/y"}
+    spec = ImageVariationToolSpec(**settings)
+    output = spec.image_variation("cat.jpg", n=2, size="256x256")
+    message = ImageVariationTool(**settings).invoke(call(image="cat.jpg", n=2, size="256x256"))
+    assert output.content == message.text
+    urls = [image["url"] for image in output.raw_output["images"]]
+    assert urls == [image["url"] for image in message.artifact["images"]]
+    assert not spec.image_variation(urls[1], size="256x256").is_error

@@ -22,6 +22,7 @@ from PIL import Image
 
 from langchain_image_variation.agents.conversation import Conversation, scope_name
 from langchain_image_variation.agents.conversation_storage import keep_images
+from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import block_images, collect_images
 from langchain_image_variation.agents.message_image import MessageImage, identify
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -221,6 +222,22 @@ class TestNames:
         script = tool.invoke(call(image="latest"), {"configurable": {"thread_id": "t-1"}})
         assert script.text.startswith(f"Made 1 variation of {handle},")
 
+    def test_lists_start_with_the_oldest_and_say_if_they_are_cut(
+        self, tool: ImageVariationTool
+    ) -> None:
+        """A model reads which of the earlier images is the newest, and that there are others."""
+        pngs = [square_png(side) for side in range(30, 43)]
+        talk = Talk(tool, "t-1", *map(upload, pngs))
+        answers = [talk.vary(name_of(png)) for png in pngs]
+        handles = [answer.artifact["images"][0]["handle"] for answer in answers]
+        summarize(talk)
+        images = [f"{name_of(png)} ({side}x{side})" for side, png in enumerate(pngs, 30)]
+        assert talk.vary("img_1").text == (
+            "There is no image 'img_1' here. "
+            f"Earlier images (12 of 13): {', '.join(images[1:])}. "
+            f"Earlier results (12 of 13): {', '.join(handles[1:])}."
+        )
+
     def test_an_image_that_only_a_provider_has(self, tool: ImageVariationTool) -> None:
         """An image without data has no name, and the error says what to ask for."""
         message = HumanMessage([{"type": "image", "file_id": "file-1"}])
@@ -408,12 +425,19 @@ class TestHostileFiles:
     """A file in the folder of uploads counts only if it is what the tool wrote."""
 
     @pytest.mark.parametrize(
-        "kind", ["link", "hard link", "other", "cut", "huge", "folder", "missing"]
+        ("kind", "text"),
+        [
+            *((kind, "There is no image {} here.") for kind in ("link", "folder", "missing")),
+            *(
+                (kind, "The file of {} was deleted or changed.")
+                for kind in ("hard link", "other", "cut", "huge")
+            ),
+        ],
     )
     def test_a_changed_file_is_refused(
-        self, tool: ImageVariationTool, tmp_path: Path, kind: str
+        self, tool: ImageVariationTool, tmp_path: Path, kind: str, text: str
     ) -> None:
-        """Links, folders and files with another content are never varied."""
+        """Links, folders and files with another content are neither varied nor listed."""
         talk = Talk(tool, "t-1", upload(CAT))
         talk.vary("no")
         (path,) = folder_of(tmp_path).iterdir()
@@ -432,12 +456,8 @@ class TestHostileFiles:
                 os.truncate(path, 200 * 2**20)
         answer = Talk(tool, "t-1", SUMMARY).vary(name_of(CAT))
         assert answer.status == "error"
-        assert answer.text.startswith(
-            (
-                f"The file of {name_of(CAT)} was deleted or changed.",
-                f"There is no image {name_of(CAT)} here.",
-            )
-        )
+        assert answer.text.startswith(text.format(name_of(CAT)))
+        assert "Earlier images" not in answer.text
         # The image in the message is still the image.
         assert files(talk.vary(name_of(CAT)), tmp_path) == expected(tmp_path, CAT)
         outside.unlink()
@@ -529,6 +549,7 @@ class TestFailures:
         self, tool: ImageVariationTool, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """On a full disk, the image is varied but not kept, and no part of it stays."""
+        log_hint.cache_clear()
         resource = pytest.importorskip("resource")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         picture = noise(300)
@@ -540,7 +561,8 @@ class TestFailures:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert [answer.status for answer in answers] == ["success"] * 3
         assert [*folder_of(tmp_path).iterdir()] == []
-        assert len(caplog.records) <= 1
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "An image of a message cannot be kept for later calls" in caplog.text
         assert str(tmp_path) not in caplog.text
         talk.vary("no")
         assert kept_names(tool) == [name_of(picture)]
@@ -680,22 +702,18 @@ class TestLinks:
 
 
 def test_images_are_kept_without_a_call(tool: ImageVariationTool) -> None:
-    """A program can keep the images of messages, and learns their names and sizes."""
+    """The images of messages can be kept before a call, and an image without data is not."""
     link = {"type": "image", "url": "https://images.example/cat.png"}
     messages = [
         upload(CAT),
         HumanMessage([link]),
         HumanMessage([{"type": "image", "file_id": "x"}]),
     ]
-    conversation = Conversation(collect_images(messages), scope_name("t-1"))
-    identities = [identity for _, identity in keep_images(tool, conversation)]
-    assert [identity and (identity.name, identity.size) for identity in identities] == [
-        (name_of(CAT), (64, 64)),
-        (f"img_{hashlib.sha256(link['url'].encode()).hexdigest()[:8]}", None),
-        None,
-    ]
+    images = collect_images(messages)
+    keep_images(tool, Conversation(images))
+    assert kept_names(tool) == []
+    keep_images(tool, Conversation(images, scope_name("t-1")))
     assert kept_names(tool) == [name_of(CAT)]
-    assert len(keep_images(tool, Conversation(collect_images(messages)))) == 3
 
 
 async def test_async_calls_keep_images(tool: ImageVariationTool, tmp_path: Path) -> None:

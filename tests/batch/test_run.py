@@ -265,6 +265,7 @@ def test_source_that_kills_workers_fails() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_engine_may_print_and_read(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -163,7 +163,7 @@ def test_lock_of_a_removed_file_is_not_taken() -> None:
             assert Path(".batch/lock").exists()
 
 
-@pytest.mark.mostly_slow("refused")
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["refused", "lacking", "logged"])
 def test_failed_start_leaves_nothing(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that fails before its first source leaves no files. A later one does no damage."""
@@ -236,7 +236,7 @@ def test_run_needs_no_home_tmp_or_clock(home: str | None, script: str) -> None:
     assert len(output_images()) == 10
 
 
-@pytest.mark.mostly_slow("tmp")
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [_NO_FOLDERS, _JUMPING_CLOCK], ids=["tmp", "clock"])
 def test_one_image_needs_no_home_tmp_or_clock(script: str) -> None:
     """`create` needs no home folder, temporary folder or steady clock either."""

@@ -37,6 +37,7 @@ def errors(workers: Workers, *paths: str) -> list[str | None]:
     return [row["error"] for row in rows]
 
 
+@pytest.mark.slow
 @all_workers
 def test_exiting_engine_fails_only_its_source(worker_class: Any) -> None:
     """An engine that exits fails only its source, and the run does not hang."""
@@ -60,6 +61,7 @@ def test_fatal_error_reaches_the_run(worker_class: Any) -> None:
     workers.close()
 
 
+@pytest.mark.slow
 def test_engine_may_change_working_directory() -> None:
     """Relative paths of further sources work after an engine changes the working directory."""
     assert errors(WorkerProcesses(batch("wandering"), 1), "photos/0.png", "photos/1.png") == [
@@ -68,6 +70,7 @@ def test_engine_may_change_working_directory() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_working_directory_may_be_deleted(tmp_path: Path) -> None:
     """Absolute paths work after the working directory is deleted."""
     instant_batch = batch("instant")

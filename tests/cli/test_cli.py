@@ -42,6 +42,7 @@ def test_creates_variations_and_a_contact_sheet(capsys: pytest.CaptureFixture[st
     assert err == "photo: converted JPEG to PNG, cropped 96x64 to the centered 64x64.\n"
 
 
+@pytest.mark.slow
 def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) -> None:
     """Two files of one photo that differ in compression give variations with the same names."""
     outputs = set()
@@ -112,12 +113,13 @@ def test_the_same_seed_makes_the_same_files(capsys: pytest.CaptureFixture[str]) 
     assert "--seed" not in repeated_output.err
 
 
-def test_light_can_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --no-light, the engine makes another image than with --light."""
+@pytest.mark.parametrize("part", ["framing", "mirror", "light"])
+def test_parts_can_be_turned_off(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --no-light and the like, the engine makes another image than with --light."""
     arguments = ["create", "photo.jpg", "--size", "256x256", "--seed", "1"]
     outputs = []
-    for light in ("--light", "--no-light"):
-        assert main([*arguments, light]) == 0
+    for option in (f"--{part}", f"--no-{part}"):
+        assert main([*arguments, option]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] != outputs[1]
 
@@ -354,7 +356,7 @@ def test_a_bug_in_an_engine_is_one_line(
     assert main(["create", "photo.jpg", "--engine", "buggy"]) == 1
     assert capsys.readouterr().err == (
         "image-variation: The engine Engine failed with RuntimeError. "
-        "This is a bug in the engine, at buggy_engine.py:3.\n"
+        "Correct it at buggy_engine.py:3, or raise an ImageVariationError there.\n"
     )
     assert main(["engines"]) == 0
     out = capsys.readouterr().out
@@ -443,6 +445,7 @@ def test_an_interrupt_during_imports_is_quiet(module: str) -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_incomplete_file() -> None:
     """Ctrl-C during the work exits with 130, one line, and an empty output folder."""
     process = subprocess.Popen(

@@ -503,6 +503,7 @@ def parse_request(request: bytes) -> dict[str, object]:
     return {"first": first, **headers_read, "type": kind, "form": form, "body": body}
 
 
+@pytest.mark.slow
 def test_server_checks_need_no_extra_server() -> None:
     """Checks of a server need neither the extra `server` nor vcrpy."""
     code = (

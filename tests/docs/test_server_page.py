@@ -13,8 +13,9 @@ from tests.server.serving import serving
 
 PAGE = find_page("docs/server.md")
 ENGINE_OPTIONS = {
-    *("--base-url", "--engine", "--help", "--light", "--no-light", "--prompt", "--seed"),
-    *("--server", "--strength"),
+    *("--base-url", "--engine", "--help", "--prompt", "--seed", "--server", "--strength"),
+    *("--framing", "--mirror", "--light", "--arrange"),
+    *("--no-framing", "--no-mirror", "--no-light", "--no-arrange"),
 }
 """The options that `serve` shares with `create`, and `--help`."""
 
@@ -28,7 +29,8 @@ def test_table_of_options_is_complete() -> None:
     options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE))
     rows = " ".join(table("docs/server.md", "| option of `serve` | what it does |"))
     documented_options = set(re.findall(r"--[a-z-]+", rows))
-    assert ENGINE_OPTIONS - {"--no-light"} <= options
+    switched_off = {option for option in ENGINE_OPTIONS if option.startswith("--no-")}
+    assert ENGINE_OPTIONS - switched_off <= options
     assert documented_options - ENGINE_OPTIONS == options - ENGINE_OPTIONS
 
 

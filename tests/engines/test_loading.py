@@ -213,8 +213,9 @@ async def test_sync_and_async_engines_take_both_calls(
     [
         (
             Failing(),
-            "The engine Failing failed with RuntimeError. This is a bug in the engine, at "
-            f"test_loading.py:{Failing.create_variation.__code__.co_firstlineno + 2}.",
+            "The engine Failing failed with RuntimeError. Correct it at "
+            f"test_loading.py:{Failing.create_variation.__code__.co_firstlineno + 2}, or raise an "
+            "ImageVariationError there.",
         ),
         (Empty(), "Empty.create_variation returned 0 images for n=2; return request.n images."),
         (

@@ -17,6 +17,7 @@ from langchain_image_variation.engines.local import (
 )
 from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
 from langchain_image_variation.engines.local.draws import Draws
+from langchain_image_variation.engines.local.framing import View, look_through
 from langchain_image_variation.engines.local.patches import Contrast, Values
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.schedule import schedule
@@ -53,6 +54,19 @@ def test_no_displacement_gives_the_source(side: int, channels: int) -> None:
     source = np.concatenate([scene(side), scene(side)[..., :1]], axis=2)[..., :channels]
     drawn = quilt.Quilt(source).draw(_zero_field())
     assert (drawn == source).all()
+
+
+def test_a_view_of_a_larger_source_is_sharper() -> None:
+    """A part of the source, drawn at 256 pixels, has more detail if the source has 320."""
+    view = look_through(View(0.5, 0.5, 0.8), 256)
+    large = pyramid.resize(scene(640), 320)
+    images = [
+        quilt.Quilt(source, 256).draw(view, snap=False)
+        for source in (large, pyramid.resize(large, 256))
+    ]
+    assert images[0].shape == images[1].shape == (256, 256, 3)
+    energies = [np.square(np.diff(image.astype(float), axis=0)).mean() for image in images]
+    assert energies[0] > 1.1 * energies[1]
 
 
 def test_a_whole_pixel_displacement_copies_pixels() -> None:
@@ -174,12 +188,17 @@ def test_a_velocity_has_unit_speed() -> None:
 
 
 def test_the_schedule_rises_without_jumps() -> None:
-    """Every number grows with strength, in small steps."""
+    """With strength, every change grows in small steps, and less even images are rearranged."""
     steps = [schedule(strength) for strength in np.linspace(0, 1, 101)]
     for one, other in itertools.pairwise(steps):
-        assert 0 < other.reach - one.reach < 0.01
-        assert 0 < other.share - one.share < 0.03
-        assert one.rearranges <= other.rearranges
+        for name, most in (("crop", 0.01), ("motion", 0.03), ("light", 0.03), ("sway", 0.001)):
+            assert 0 <= getattr(other, name) - getattr(one, name) < most
+        assert 0 <= other.reach - one.reach < 0.01
+        assert 0 <= other.share - one.share < 0.03
+        assert 0 <= one.evenness - other.evenness < 0.1
+        assert one.mirrors <= other.mirrors
+        assert one.arranges <= other.arranges
+    assert steps[0].crop < steps[30].crop < steps[50].crop < steps[100].crop
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -342,6 +361,17 @@ def test_upsampling_keeps_pieces_apart() -> None:
     coarse[0, :, 8:] = 0.4
     fine = field.upsample(coarse, 64)
     assert {round(float(value), 4) for value in np.unique(fine[0])} == {0.0, 0.4}
+
+
+def test_composition_follows_both_fields() -> None:
+    """Either field alone is the composition with zeros, and pieces stay apart."""
+    view = look_through(View(0.45, 0.5, 0.8, 0.02, (0.05, 0.0)), 64)
+    pieces = _zero_field(64)
+    pieces[1, :, 32:] = 0.25
+    assert np.abs(field.compose(view, _zero_field(64)) - view).max() < 1e-6
+    assert np.abs(field.compose(_zero_field(64), pieces) - pieces).max() < 1e-6
+    moved = np.unique(np.round(field.compose(view, pieces)[1] - view[1], 4))
+    assert moved.tolist() == [0.0, 0.25]
 
 
 def test_smoothing_restores_fractions_in_a_piece() -> None:

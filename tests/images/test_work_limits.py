@@ -149,6 +149,7 @@ def test_the_kit_does_not_decode_hundreds_of_scans() -> None:
     assert ReturnedImage.from_bytes(jpeg()).decodable
 
 
+@pytest.mark.slow
 def test_only_open_image_opens_files() -> None:
     """`Image.open` is called only by `open_image`, which limits the work first."""
     calls = [
@@ -203,6 +204,7 @@ IMAGES = {
 """An image of each mode, and the number of scans in a progressive file that libjpeg writes."""
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     mode=st.sampled_from(sorted(IMAGES)),

@@ -895,6 +895,7 @@ def test_a_missing_engine_or_folder(tmp_path: Path) -> None:
         create_app("instant", store_dir=tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

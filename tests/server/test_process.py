@@ -486,6 +486,7 @@ def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
         assert json.loads(running.stderr.readline())["status"] == 499
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_an_input_error(tmp_path: Path) -> None:
     """A port that is in use is an input error in one line."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,8 +1,11 @@
 """The public API as a typed program uses it. This file is type-checked and never run."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
@@ -15,6 +18,7 @@ from langchain_image_variation import (
     ImagesResponse,
     ImageVariationClient,
     ImageVariationError,
+    ImageVariationMiddleware,
     ImageVariationTool,
     ImageVariationToolSpec,
     Progress,
@@ -179,7 +183,19 @@ def tools(engine: AsyncVariationEngine) -> list[BaseTool]:
         ImageVariationTool(
             output_dir="s3://bucket/prefix", storage_options={"anon": False}, cache=True
         ),
+        ImageVariationTool(
+            public_url="https://files.example.com/variations",
+            max_uploads=10,
+            max_upload_age=timedelta(days=30),
+            raise_on=(RateLimitError,),
+        ),
     ]
+
+
+def agent(model: BaseChatModel) -> object:
+    """Give the tool and the middleware to an agent."""
+    tool = ImageVariationTool(raise_on=())
+    return create_agent(model, [tool], middleware=[ImageVariationMiddleware(tool)])
 
 
 def tool_spec() -> list[str | None]:

@@ -12,9 +12,11 @@ from PIL import Image
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.local.bars import Bars
 from langchain_image_variation.engines.local.light import relight
 from langchain_image_variation.engines.local.progress import RequestProgress
 from langchain_image_variation.engines.local.pyramid import Bytes
+from langchain_image_variation.engines.local.series import Shot
 from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.engines.local.workers import run_all, turn
 from langchain_image_variation.engines.processors import processor_count
@@ -27,6 +29,9 @@ __all__ = ["MODELS", "LocalEngine"]
 
 MODELS = ("dall-e-2", "local")
 
+_SPARE = 5
+"""How large the source of a view may be, in fourths of the side of the variations."""
+
 _SEED_BITS = 32
 _SEED_HINT = "; leave it out for a random one"
 _THREADS_HINT = "; leave it out to use every processor"
@@ -37,9 +42,11 @@ T = TypeVar("T")
 class LocalEngine:
     """Makes variations from the pixels of the image itself: no weights, no network, no key.
 
-    Up to a strength of about 0.6, the engine bends the image smoothly, as if it were taken a moment
-    later. Above that, it rearranges patches of the image. It never draws a shape that is not in the
-    source. Gray stays gray, and alpha moves with the image.
+    Variations look like more pictures of the same thing: from a slightly different place, from the
+    other side, and at another hour. The images of consecutive seeds differ in all of these. Above a
+    strength of 0.6, patches of the image are rearranged where that leaves few faults. The engine
+    never draws a shape that is not in the source. Gray images stay gray, and alpha moves with the
+    image.
 
     You can use one engine from many threads at once.
 
@@ -47,8 +54,12 @@ class LocalEngine:
         seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
             and that seed. None draws a new 32-bit seed for each request.
         strength: 0 (nearly a copy) to 1 (a new arrangement).
-        light: Whether each image also gets slightly different tone and color. The change grows with
-            `strength`. Grays stay gray.
+        framing: Whether images show the source from a slightly different place. What is salient
+            stays in the image.
+        mirror: Whether every second image is mirrored, from a strength of 0.4. Images with text and
+            logos are not.
+        light: Whether each image gets another light: golden, dusk, vivid, overcast or morning.
+        arrange: Whether patches may be rearranged, above a strength of 0.6.
         threads: How many images of a request to make at once. The default, and the most, is the
             number of processors. The result does not depend on it.
 
@@ -64,12 +75,18 @@ class LocalEngine:
         *,
         seed: int | None = None,
         strength: float = 0.5,
+        framing: bool = True,
+        mirror: bool = True,
         light: bool = True,
+        arrange: bool = True,
         threads: int | None = None,
     ) -> None:
         self.seed = None if seed is None else _check_seed(seed)
         self.strength = _check_strength(strength)
-        self.light = _check_light(light)
+        self.framing = _check_switch("framing", framing)
+        self.mirror = _check_switch("mirror", mirror)
+        self.light = _check_switch("light", light)
+        self.arrange = _check_switch("arrange", arrange)
         self.threads = (
             None
             if threads is None
@@ -92,7 +109,14 @@ class LocalEngine:
     @property
     def fingerprint(self) -> str:
         """A hash of the settings. Without a seed, each call also draws one."""
-        return digest(seed=self.seed, strength=self.strength, light=self.light)
+        return digest(
+            seed=self.seed,
+            strength=self.strength,
+            framing=self.framing,
+            mirror=self.mirror,
+            light=self.light,
+            arrange=self.arrange,
+        )
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` variations of `request.image`, each of exactly `request.size`.
@@ -114,23 +138,44 @@ class LocalEngine:
     def _pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
     ) -> list[bytes]:
-        def read() -> tuple[Bytes, str, bool]:
+        def read() -> tuple[Bytes, str, bool, Bars | None]:
             # The call may have been cancelled while it waited for a thread.
             progress.report(0, 0.0)
-            image = _resize(decode_png(request.image), request.side)
-            source, alpha = _to_array(image)
-            return source, image.mode, alpha
+            image = decode_png(request.image)
+            bars = Bars.find(image)
+            if bars is not None:
+                image = bars.cut_off(image)
+            source, alpha = _to_array(_resize(image, request.side))
+            return source, image.mode, alpha, bars
 
         def run(jobs: Sequence[Callable[[], T]], /) -> list[T]:
             return run_all(jobs, self.threads or processor_count(), progress)
 
-        ((source, mode, alpha),) = run([read])
-        synthesis = Synthesis(source, self.strength, step=partial(progress.report, 0), run=run)
+        ((source, mode, alpha, bars),) = run([read])
+        synthesis = Synthesis(
+            source,
+            self.strength,
+            side=request.side,
+            aspect=1.0 if bars is None else bars.aspect,
+            framing=self.framing,
+            mirror=self.mirror,
+            arrange=self.arrange,
+            step=partial(progress.report, 0),
+            run=run,
+        )
 
         def finish(index: int, drawn: Bytes) -> bytes:
             image = _to_image(drawn, mode, alpha)
+            seed, survey = seeds[index], synthesis.survey
             if self.light:
-                image = relight(image, seeds[index], self.strength)
+                mood, amount = Shot.of(seed).mood, synthesis.light
+                image = relight(
+                    *(image, seed, mood, amount),
+                    is_gray=survey.is_gray,
+                    is_graphic=survey.is_graphic,
+                )
+            if bars is not None:
+                image = bars.add(image)
             png = encode_png(image, compress_level=1)
             progress.finish(index)
             return png
@@ -150,10 +195,15 @@ class LocalEngine:
 
 
 def _resize(image: Image.Image, side: int) -> Image.Image:
-    """Resize an image to the requested side. Pillow premultiplies where there is alpha."""
+    """Return a square to vary. It is larger than the requested side if the image is.
+
+    Views show a part of the source, so they need more pixels. Pillow premultiplies where there is
+    alpha.
+    """
+    side = min(max(side, *image.size), side * _SPARE // 4)
     if image.size == (side, side):
         return image
-    smaller = side < image.width
+    smaller = side <= min(image.size)
     kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
     return image.resize((side, side), kernel, reducing_gap=3.0 if smaller else None)
 
@@ -196,7 +246,7 @@ def _check_strength(strength: float) -> float:
     return check_number("strength", strength, 0, 1, hint="; the default is 0.5")
 
 
-def _check_light(light: bool) -> bool:
-    if isinstance(light, bool):
-        return light
-    raise InvalidRequestError(f"light must be True or False, got {excerpt(light)}.", param="light")
+def _check_switch(name: str, value: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidRequestError(f"{name} must be True or False, got {excerpt(value)}.", param=name)

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from langchain_image_variation.engines.local.draws import Draws
+from langchain_image_variation.engines.local.oklab import Doubles
 from langchain_image_variation.engines.local.patches import PATCH
 from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
-__all__ = ["corners", "from_corners", "propagate", "smooth", "upsample"]
+__all__ = ["compose", "corners", "from_corners", "propagate", "smooth", "upsample"]
 
 _HALF = PATCH // 2
 
@@ -69,16 +70,39 @@ def upsample(field: Floats, side: int) -> Floats:
         side: Nodes along a side of the result.
     """
     nodes = field.shape[1]
-    position = np.clip((np.arange(side) + 0.5) * (nodes / side) - 0.5, 0, nodes - 1)
-    low = np.minimum(position.astype(np.intp), nodes - 2)
-    fraction = (position - low).astype(np.float32)
-    nearest = np.rint(position).astype(np.intp)
-    nearest_field = field[:, nearest[:, None], nearest[None, :]]
-    total, weight = np.zeros_like(nearest_field), np.zeros_like(nearest_field[0])
-    for dy, wy in ((0, 1 - fraction), (1, fraction)):
-        for dx, wx in ((0, 1 - fraction), (1, fraction)):
-            other = field[:, (low + dy)[:, None], (low + dx)[None, :]]
-            share = wy[:, None] * wx[None, :] * _same_piece(other, nearest_field, nodes)
+    position = (np.arange(side) + 0.5) * (nodes / side) - 0.5
+    return _read(field, position[:, None], position[None, :])
+
+
+def compose(view: Floats, field: Floats) -> Floats:
+    """Return the field that first follows a smooth field and then, from there, another one.
+
+    Args:
+        view: Displacements (2, nodes, nodes), without seams.
+        field: Displacements (2, nodes, nodes). Its pieces stay pieces.
+    """
+    nodes = view.shape[1]
+    axis = np.arange(nodes)
+    y, x = view.astype(np.float64) * nodes + np.stack(np.meshgrid(axis, axis, indexing="ij"))
+    return np.asarray(view + _read(field, y, x))
+
+
+def _read(field: Floats, y: Doubles, x: Doubles) -> Floats:
+    """Read a field at positions in nodes, among the nodes that belong to the nearest one's piece.
+
+    Both arrays are broadcast. Positions outside move to the outermost nodes.
+    """
+    last = field.shape[1] - 1
+    y, x = np.clip(y, 0, last), np.clip(x, 0, last)
+    low_y = np.minimum(y.astype(np.intp), last - 1)
+    low_x = np.minimum(x.astype(np.intp), last - 1)
+    share_y, share_x = (y - low_y).astype(np.float32), (x - low_x).astype(np.float32)
+    nearest = field[:, np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)]
+    total, weight = np.zeros_like(nearest), np.zeros_like(nearest[0])
+    for dy, wy in ((0, 1 - share_y), (1, share_y)):
+        for dx, wx in ((0, 1 - share_x), (1, share_x)):
+            other = field[:, low_y + dy, low_x + dx]
+            share = wy * wx * _same_piece(other, nearest, last + 1)
             total += other * share
             weight += share
     return np.asarray(total / weight)

@@ -69,14 +69,20 @@ def enlarge(image: Bytes, side: int) -> Bytes:
         side: The wanted side in pixels.
 
     Returns:
-        uint8 (side, side, channels).
+        uint8 (side, side, 4). Channels that the image lacks hold anything.
     """
-    old_side = image.shape[0]
+    old_side, _, channels = image.shape
     padded = np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="edge")
     half = old_side / side / 2
-    return _resample(
-        padded, side, Image.Resampling.LANCZOS, (half, half, old_side + half, old_side + half)
-    )
+    kernel, box = Image.Resampling.LANCZOS, (half, half, old_side + half, old_side + half)
+    if channels == 3:
+        # Pillow stores RGB in four bytes a pixel, so no channel has to be copied alone.
+        enlarged = Image.fromarray(padded).resize((side, side), kernel, box)
+        words = np.frombuffer(enlarged.tobytes("raw", "RGBX"), dtype=np.uint8)
+        return words.reshape(side, side, 4)
+    packed = np.zeros((side, side, 4), dtype=np.uint8)
+    packed[..., :channels] = _resample(padded, side, kernel, box)
+    return packed
 
 
 def _resample(

@@ -33,20 +33,23 @@ class Quilt:
 
     Args:
         source: uint8 (side, side, channels).
+        side: The side of the images to draw, in pixels. The default is that of the source, which
+            may be larger, for views of a part of it.
     """
 
-    def __init__(self, source: Bytes) -> None:
-        self.side, _, self.channels = source.shape
-        self._large = self.side * (2 if self.side > 512 else 4)
-        packed = np.zeros((self._large, self._large, 4), dtype=np.uint8)
-        packed[..., : self.channels] = enlarge(source, self._large)
-        self._words = packed.view(np.uint32).reshape(-1)
+    def __init__(self, source: Bytes, side: int | None = None) -> None:
+        self.shape = source.shape
+        source_side, _, self.channels = source.shape
+        self.side = side or source_side
+        self._large = source_side * (2 if source_side > 512 else 4)
+        self._words = enlarge(source, self._large).view(np.uint32).reshape(-1)
 
-    def draw(self, field: Floats) -> Bytes:
+    def draw(self, field: Floats, *, snap: bool = True) -> Bytes:
         """Draw the image that a field describes.
 
         Args:
             field: Displacements (2, nodes, nodes).
+            snap: Whether displacements that are nearly whole pixels become whole.
 
         Returns:
             uint8 (side, side, channels).
@@ -62,7 +65,7 @@ class Quilt:
             displacement = (
                 across[:, above] * rest[rows, None] + across[:, above + 1] * share[rows, None]
             )
-            moved_y, moved_x = snap_to_pixels(displacement, self.side)
+            moved_y, moved_x = snap_to_pixels(displacement, self.side) if snap else displacement
             words[rows] = self._sample(moved_y + centers[rows, None], moved_x + centers)
         self._blend(words, field, centers)
         pixels = words.view(np.uint8).reshape(self.side, self.side, 4)
@@ -73,6 +76,8 @@ class Quilt:
         nodes = field.shape[1]
         low, share = _nodes_around(centers, nodes)
         has_seam = seams(field)
+        if not has_seam.any():
+            return
         y, x = np.nonzero(has_seam[low[:, None], low[None, :]])
         mixed = np.zeros((len(y), 4), dtype=np.float32)
         for dy, wy in ((0, 1 - share[y]), (1, share[y])):

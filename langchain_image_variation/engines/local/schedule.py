@@ -6,37 +6,68 @@ from dataclasses import dataclass
 
 __all__ = ["Schedule", "schedule"]
 
-# Chosen by eye, on photos and drawings. Reach is what a face or a roof tolerates at that strength.
-# Share is the change at which six strengths look evenly spaced. Firmness rises at the end, where
-# the sketches with the fewest faults would otherwise be those that changed too little.
+# Chosen by eye, on photos and drawings. At 0.5, crop, motion and light are what people accept as
+# another picture of the same thing. Sway is what nobody notices. Reach and share belong to
+# arrangements, and firmness rises at the end, where the sketches with the fewest faults would
+# otherwise be those that changed too little.
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
-_REACH = (0.003, 0.015, 0.03, 0.05, 0.06, 0.12, 0.2, 0.3)
-_SHARE = (0.2, 0.33, 0.5, 0.61, 0.67, 0.75, 0.85, 0.95)
+_CROP = (0.02, 0.07, 0.13, 0.2, 0.21, 0.22, 0.24, 0.26)
+_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.2, 1.4, 1.5)
+_LIGHT = (0.1, 0.4, 0.7, 1.0, 1.0, 1.0, 1.0, 1.0)
+_SWAY = (0.001, 0.003, 0.006, 0.01, 0.012, 0.014, 0.017, 0.02)
+_REACH = (0.06, 0.06, 0.06, 0.06, 0.06, 0.12, 0.2, 0.3)
+_SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.85, 0.95)
 _FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 70)
+_EVENNESS = (0.85, 0.85, 0.85, 0.85, 0.85, 0.85, 0.85, 0.0)
+_FAULTS = (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1e6)
 
-_BENT_UP_TO = 0.6
-"""Up to this strength the image is only bent. Faces, buildings and lines stay whole."""
+_MIRRORED_FROM = 0.4
+"""From this strength, every second image is mirrored. Below, that would be too large a change."""
+
+_ARRANGED_ABOVE = 0.6
+"""Above this strength, patches of textures and of many small things are rearranged."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a strength asks for. No number falls or jumps while the strength rises.
+    """What a strength asks for. While it rises, no number jumps, and only `evenness` falls.
 
-    The visible result does jump where `rearranges` begins. From there on, pieces come apart.
+    The visible result does jump where `mirrors` and `arranges` begin.
     """
 
+    crop: float
+    """How much of a side the closest view may crop."""
+
+    motion: float
+    """How much the camera turns and tilts, 1 at the default strength."""
+
+    mirrors: bool
+    """Whether every second image is mirrored."""
+
+    light: float
+    """How much of a mood's light to apply, 0 to 1."""
+
+    sway: float
+    """How far parts may move on their own, as root mean square, in sides of the image."""
+
+    arranges: bool
+    """Whether patches are matched again, if the source is even and the result has few faults."""
+
+    evenness: float
+    """How even a source must be to be rearranged. Otherwise, its objects would come apart."""
+
+    faults: float
+    """How many faults an arrangement may have. One with more is dropped."""
+
     reach: float
-    """How far a first guess may move things, as root mean square, in sides of the image. A sketch
-    that changes too little is tried again from further away."""
+    """How far the first guess of an arrangement may move things, as root mean square, in sides of
+    the image. A sketch that changes too little is tried again from further away."""
 
     share: float
-    """The wanted change, as a share of the change of an unrelated arrangement."""
+    """The wanted change of an arrangement, as a share of that of an unrelated one."""
 
     firmness: float
     """How much the squared relative error of the change weighs against faults."""
-
-    rearranges: bool
-    """Whether patches are matched again. If not, the source is only bent."""
 
 
 def schedule(strength: float) -> Schedule:
@@ -46,10 +77,17 @@ def schedule(strength: float) -> Schedule:
         strength: 0 (nearly a copy) to 1.
     """
     return Schedule(
+        crop=_interpolate(strength, _CROP),
+        motion=_interpolate(strength, _MOTION),
+        mirrors=strength >= _MIRRORED_FROM,
+        light=_interpolate(strength, _LIGHT),
+        sway=_interpolate(strength, _SWAY),
+        arranges=strength > _ARRANGED_ABOVE,
+        evenness=_interpolate(strength, _EVENNESS),
+        faults=_interpolate(strength, _FAULTS),
         reach=_interpolate(strength, _REACH),
         share=_interpolate(strength, _SHARE),
         firmness=_interpolate(strength, _FIRMNESS),
-        rearranges=strength > _BENT_UP_TO,
     )
 
 

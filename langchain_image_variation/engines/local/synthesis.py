@@ -1,63 +1,31 @@
 """The steps of the method in order: one source in, any number of variations out."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from langchain_image_variation.engines.local.arrangement import Arranger, Sketch
-from langchain_image_variation.engines.local.change import PROBES, Yardstick, find_amplitude
+from langchain_image_variation.engines.local.arrangement import Arranger
+from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.draws import Draws
-from langchain_image_variation.engines.local.field import upsample
+from langchain_image_variation.engines.local.framing import choose_view, look_through
 from langchain_image_variation.engines.local.grain import Grain
 from langchain_image_variation.engines.local.progress import Step, ignore_step
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, Floats, resize
-from langchain_image_variation.engines.local.quilt import Quilt, snap_to_pixels
+from langchain_image_variation.engines.local.quilt import Quilt
+from langchain_image_variation.engines.local.rearrangement import Rearrangement, Run
 from langchain_image_variation.engines.local.schedule import schedule
+from langchain_image_variation.engines.local.series import Shot
+from langchain_image_variation.engines.local.survey import Survey
 from langchain_image_variation.engines.local.warp import flow, resample, velocity
 
 __all__ = ["Synthesis"]
 
-_CANDIDATES = 4
-"""How many first guesses to sketch for each rearranged image. The best is kept."""
-
-_TRIES = 4
-"""How many amplitudes to try along the best guess, including its first one."""
-
-_CLOSE = 0.06
-"""The relative error of the change that a sketch may have without another try."""
-
-_LOOSE = 0.1
-"""The relative error of the change that a bent image may have."""
-
-_AIM = 1.1
-"""Patches snap back a little toward the source, so first guesses aim further than the target."""
-
-_SKETCHED_SHARE, _REFINED_SHARE = 0.6, 0.8
-"""The shares of the work on one image that are done after its sketch and after its field."""
+_VIEWED_SHARE, _BENT_SHARE = 0.7, 0.8
+"""The shares of the work on one image that are done after its view and after its field."""
 
 T = TypeVar("T")
-
-
-class Run(Protocol):
-    """Runs independent jobs and returns their results in order."""
-
-    def __call__(self, jobs: Sequence[Callable[[], T]], /) -> list[T]: ...
-
-
-@dataclass(frozen=True)
-class _Try:
-    """A guess with its sketch. `miss` is the relative error of its change."""
-
-    speed: Floats
-    amplitude: float
-    sketch: Sketch
-    change: float
-    miss: float
-    badness: float
 
 
 def _run_in_order(jobs: Sequence[Callable[[], T]], /) -> list[T]:
@@ -68,11 +36,17 @@ class Synthesis:
     """Makes variations of one source. What they share is computed once. Threads may share it.
 
     Args:
-        source: uint8 (side, side, channels), side at least 256, 1 to 4 channels. If the last of 2
-            or 4 channels is alpha, the colors are premultiplied by it.
+        source: uint8 (width, width, channels), width at least 256, 1 to 4 channels. If the last of
+            2 or 4 channels is alpha, the colors are premultiplied by it.
         strength: 0 (nearly a copy) to 1.
-        complete: Whether each variation should show everything in the source. False is used only to
-            measure what completeness costs.
+        side: The side of the variations in pixels, at least 256. The default is that of the source.
+            From a larger source, views of a part of it are sharper.
+        aspect: Height over width of what the source shows. It may be stretched to a square.
+        framing: Whether variations show the source from a slightly different place.
+        mirror: Whether every second variation may be mirrored.
+        arrange: Whether patches may be rearranged at high strength.
+        complete: Whether each arrangement should show everything in the source. False is used only
+            to measure what completeness costs.
         step: Called during the shared work, always with a share of 0.
         run: Runs the jobs of the shared work, in any order or at once.
     """
@@ -82,37 +56,62 @@ class Synthesis:
         source: Bytes,
         strength: float,
         *,
+        side: int | None = None,
+        aspect: float = 1.0,
+        framing: bool = True,
+        mirror: bool = True,
+        arrange: bool = True,
         complete: bool = True,
         step: Step = ignore_step,
         run: Run = _run_in_order,
     ) -> None:
         small = resize(source, NODES)
         self._plan = schedule(strength)
-        # The choice among candidates is about completeness.
-        self._candidates = _CANDIDATES if complete else 1
-        needs_small_quilt = self._plan.rearranges and source.shape != small.shape
+        self._aspect = aspect
+        self._framing, self._mirror = framing, mirror
 
-        def arranger() -> Arranger | None:
+        def quilt() -> Quilt:
             step(0.0)
-            return Arranger(small, complete=complete) if self._plan.rearranges else None
+            return Quilt(source, side)
 
-        def quilts() -> tuple[Quilt, Quilt]:
+        def survey() -> Survey:
             step(0.0)
-            quilt = Quilt(source)
-            return quilt, Quilt(small) if needs_small_quilt else quilt
+            return Survey.of(small)
+
+        results: list[Any] = run([quilt, survey])
+        self._quilt: Quilt = results[0]
+        self.survey: Survey = results[1]
+        """What the source bears."""
+        self._rearrangement = None
+        is_even = self.survey.evenness >= self._plan.evenness
+        if arrange and self._plan.arranges and is_even:
+            self._rearrangement = self._prepare_rearrangement(small, complete, step, run)
+
+    def _prepare_rearrangement(
+        self, small: Bytes, complete: bool, step: Step, run: Run
+    ) -> Rearrangement:
+        def arranger() -> Arranger:
+            step(0.0)
+            return Arranger(small, complete=complete)
+
+        def finest() -> Quilt:
+            step(0.0)
+            return self._quilt if self._quilt.shape == small.shape else Quilt(small)
 
         def measures() -> tuple[Grain, Yardstick]:
             step(0.0)
             return Grain(small), Yardstick(small)
 
-        jobs: list[Callable[[], Any]] = [arranger, quilts, measures]
+        jobs: list[Callable[[], Any]] = [arranger, finest, measures]
         results = run(jobs)
-        self._arranger: Arranger | None = results[0]
-        self._quilt: Quilt = results[1][0]
-        self._finest: Quilt = results[1][1]
-        self._grain: Grain = results[2][0]
-        self._yardstick: Yardstick = results[2][1]
-        self._target = self._plan.share * self._yardstick.max_change
+        return Rearrangement(
+            *(results[0], results[1], self._quilt, *results[2], self._plan), complete=complete
+        )
+
+    @property
+    def light(self) -> float:
+        """How much of a mood's light the strength asks for, 0 to 1."""
+        return self._plan.light
 
     def draw(self, seed: int, step: Step = ignore_step, run: Run = _run_in_order) -> Bytes:
         """Make one variation.
@@ -123,95 +122,28 @@ class Synthesis:
             run: Runs the jobs of this image, in any order or at once. The result is the same.
 
         Returns:
-            uint8, of the source's shape.
+            uint8 (side, side, channels).
         """
-        draws = Draws(seed)
-        arranger = self._arranger
-        if arranger is None:
-            (image,) = run([partial(self._bend, velocity(draws), step)])
-        else:
-            sketch = self._best_sketch(arranger, draws, step, run)
-            (image,) = run([partial(self._refine, arranger, sketch, draws, step)])
+        image, view = None, np.zeros((2, NODES, NODES), dtype=np.float32)
+        if self._framing:
+            place = choose_view(self.survey, seed, self._plan.crop, self._plan.motion)
+            view = look_through(place, NODES, self._aspect)
+        if self._rearrangement is not None:
+            image = self._rearrangement.draw(Draws(seed), view, step, run)
+        if image is None:
+            (image,) = run([partial(self._frame, seed, view, step)])
+        may_mirror = self._mirror and self._plan.mirrors and self.survey.may_mirror
+        if may_mirror and Shot.of(seed).is_mirrored:
+            image = np.ascontiguousarray(image[:, ::-1])
         return image
 
-    def _bend(self, speed: Floats, step: Step) -> Bytes:
-        """Bend along a velocity until the change is on target, with copied grain.
-
-        Grain that would move by less than half a pixel does not move at all once it is copied, so
-        the amplitude found without grain can be too small.
-        """
-        latest_amplitude, field = -1.0, np.zeros((2, NODES, NODES), dtype=np.float32)
-
-        def change(amplitude: float) -> float:
-            nonlocal latest_amplitude, field
-            step(0.0)
-            latest_amplitude = amplitude
-            field = self._grain.copy(resample(flow(speed, amplitude), NODES))
-            return self._yardstick.change(snap_to_pixels(field, NODES))
-
-        amplitude = self._yardstick.amplitude(speed, self._target, self._plan.reach)
-        if abs(change(amplitude) - self._target) > _LOOSE * self._target:
-            amplitude = find_amplitude(change, self._target, self._plan.reach, _LOOSE)
-            if amplitude != latest_amplitude:
-                change(amplitude)
-        step(_SKETCHED_SHARE)
-        return self._draw_field(field, step)
-
-    def _refine(self, arranger: Arranger, sketch: Sketch, draws: Draws, step: Step) -> Bytes:
-        def report(share: float) -> None:
-            step(_SKETCHED_SHARE + (_REFINED_SHARE - _SKETCHED_SHARE) * share)
-
-        field = arranger.refine(sketch, self._finest, draws, report)
-        return self._draw_field(self._grain.copy(field), step)
-
-    def _draw_field(self, field: Floats, step: Step) -> Bytes:
-        step(_REFINED_SHARE)
-        image = self._quilt.draw(field)
+    def _frame(self, seed: int, view: Floats, step: Step) -> Bytes:
+        """Draw a view of the source, with parts that moved a little."""
+        step(_VIEWED_SHARE)
+        field = view
+        if self.survey.may_bend:
+            field = view + resample(flow(velocity(Draws(seed)), self._plan.sway), NODES)
+        step(_BENT_SHARE)
+        image = self._quilt.draw(field, snap=False)
         step(1.0)
         return image
-
-    def _best_sketch(self, arranger: Arranger, draws: Draws, step: Step, run: Run) -> Sketch:
-        """Sketch several guesses, then approach the target from the best of them."""
-        tries = self._candidates + _TRIES - 1
-        shares = [0.0] * tries
-
-        def report(index: int, share: float) -> None:
-            shares[index] = share
-            step(_SKETCHED_SHARE * sum(shares) / tries)
-
-        def try_first(speed: Floats, index: int) -> _Try:
-            target = _AIM * self._target
-            amplitude = self._yardstick.amplitude(speed, target, self._plan.reach)
-            return self._try(arranger, speed, amplitude, partial(report, index))
-
-        speeds = [velocity(draws) for _ in range(self._candidates)]
-        results = run([partial(try_first, speed, index) for index, speed in enumerate(speeds)])
-        best = latest_try = min(results, key=lambda one: one.badness)
-        low = high = 0.0
-        for index in range(self._candidates, tries):
-            if latest_try.miss <= _CLOSE:
-                break
-            low, high, amplitude = _narrow(low, high, latest_try, self._target)
-            job = partial(self._try, arranger, latest_try.speed, amplitude, partial(report, index))
-            (latest_try,) = run([job])
-            best = min(best, latest_try, key=lambda one: one.badness)
-        return best.sketch
-
-    def _try(self, arranger: Arranger, speed: Floats, amplitude: float, step: Step) -> _Try:
-        sketch = arranger.sketch(flow(speed, amplitude), amplitude, step)
-        change = self._yardstick.change(upsample(sketch.field, PROBES))
-        miss = abs(change - self._target) / max(self._target, 1e-6)
-        badness = arranger.faults(sketch) + self._plan.firmness * miss * miss
-        return _Try(speed, amplitude, sketch, change, miss, badness)
-
-
-def _narrow(low: float, high: float, latest_try: _Try, target: float) -> tuple[float, float, float]:
-    """Return bounds around the right amplitude, 0 where unknown, and the next one to try."""
-    if latest_try.change < target:
-        low = latest_try.amplitude
-    else:
-        high = latest_try.amplitude
-    if low and high:
-        return low, high, math.sqrt(low * high)
-    share = target / max(latest_try.change, 0.01)
-    return low, high, latest_try.amplitude * min(max(share * share * share * share, 0.4), 2.5)

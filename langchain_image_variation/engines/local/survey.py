@@ -1,0 +1,135 @@
+"""What one source bears: found once, and used for each of its variations."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from langchain_image_variation.engines.local.lettering import has_text
+from langchain_image_variation.engines.local.pyramid import NODES, Bytes, gray, resize
+from langchain_image_variation.engines.local.salience import (
+    CELLS,
+    Whole,
+    find_skin,
+    salience,
+)
+from langchain_image_variation.engines.local.straightness import straightness
+
+__all__ = ["Survey"]
+
+_NEARLY_GRAY = 12
+"""The largest difference between channels, in gray levels, that JPEG makes of gray."""
+
+_PLAIN_SHARE, _GROUND_SHARE = 0.5, 0.2
+"""The shares of pixels that equal their neighbors, and that have the most common color, above which
+an image is a graphic."""
+
+_SAME_GROUND, _OTHER_THAN_GROUND = 6, 24
+"""Differences in gray levels between pixels of one ground, and between ground and object."""
+
+_GROUND_BORDER = 0.9
+"""The share of the border of an image that shows a ground of one color."""
+
+_PARTS = 4
+"""Parts along a side whose colors are compared."""
+
+_STRAIGHT = 0.05
+"""The share of edges on long straight lines above which an image is not bent."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one source bears."""
+
+    objects: Whole
+    """What a crop must not cut, (64, 64), 0 to 255."""
+
+    is_gray: bool
+    """Whether the source has no color."""
+
+    is_graphic: bool
+    """Whether it is a logo or drawing: plain areas of few colors."""
+
+    is_boundless: bool
+    """Whether the source lies on a ground of one color, which can be continued."""
+
+    evenness: float
+    """How similar the parts of the source are, 0 to 1. Textures and many small things are even."""
+
+    may_mirror: bool
+    """Whether the source has neither text nor the form of a logo."""
+
+    may_bend: bool
+    """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""
+
+    @classmethod
+    def of(cls, source: Bytes) -> Self:
+        """Survey a source, uint8 (256, 256, channels)."""
+        is_graphic = _is_graphic(source)
+        luma = gray(source)
+        is_text = has_text(luma)
+        ground = _find_ground(source)
+        values = salience(source)
+        mean = int(values.sum()) // values.size
+        objects = np.clip((values - mean - mean // 6) * 3 // 2, 0, 255)
+        is_boundless = False
+        if ground is not None:
+            is_object = np.abs(source.astype(np.int16) - ground).max(axis=2) > _OTHER_THAN_GROUND
+            cells = is_object.reshape(CELLS, NODES // CELLS, CELLS, NODES // CELLS).any(axis=(1, 3))
+            objects = np.maximum(objects, 255 * cells.astype(np.int64))
+            edge = np.concatenate([is_object[0], is_object[-1], is_object[:, 0], is_object[:, -1]])
+            is_boundless = not edge.any()
+        has_face = bool(find_skin(resize(source, CELLS)).any())
+        is_rigid = is_graphic or is_text or has_face or straightness(luma) > _STRAIGHT
+        return cls(
+            objects=objects,
+            is_gray=_is_gray(source),
+            is_graphic=is_graphic,
+            is_boundless=is_boundless,
+            evenness=_evenness(source),
+            may_mirror=not (is_graphic or is_text),
+            may_bend=not is_rigid,
+        )
+
+
+def _is_gray(source: Bytes) -> bool:
+    if source.shape[2] < 3:
+        return True
+    values = source[..., :3].astype(np.int16)
+    is_colored = values.max(axis=2) - values.min(axis=2) > _NEARLY_GRAY
+    # A few colored pixels do not make a gray photo colored.
+    return bool(1000 * int(is_colored.sum()) < is_colored.size)
+
+
+def _evenness(source: Bytes) -> float:
+    """Return the share of the variance of colors that lies within sixteen parts of a source."""
+    side = NODES // _PARTS
+    values = source.astype(np.int64).reshape(_PARTS, side, _PARTS, side, -1)
+    # Sums of whole numbers are exact.
+    sums = values.sum(axis=(1, 3)).reshape(_PARTS * _PARTS, -1)
+    squares = int((sums * sums).sum())
+    total = (sums.sum(axis=0) * sums.sum(axis=0)).sum()
+    between = _PARTS**2 * squares - int(total)
+    whole = NODES**2 * int((values * values).sum()) - int(total)
+    return 1 - between / whole if whole else 1.0
+
+
+def _is_graphic(source: Bytes) -> bool:
+    """Return whether a source is drawn: most of it is plain, and one color prevails."""
+    values = source.astype(np.int16)
+    across = np.abs(values[:-1, 1:] - values[:-1, :-1]).max(axis=2) <= 1
+    down = np.abs(values[1:, :-1] - values[:-1, :-1]).max(axis=2) <= 1
+    if (across & down).mean() < _PLAIN_SHARE:
+        return False
+    coarse = (source >> 3).astype(np.int64)
+    codes = sum(coarse[..., channel] << (5 * channel) for channel in range(source.shape[2]))
+    return int(np.bincount(np.asarray(codes).reshape(-1)).max()) >= _GROUND_SHARE * NODES**2
+
+
+def _find_ground(source: Bytes) -> Bytes | None:
+    """Return the color around the objects of a source, or None if it has no such ground."""
+    border = np.concatenate([source[0], source[-1], source[:, 0], source[:, -1]])
+    color = np.sort(border, axis=0)[len(border) // 2]
+    difference = np.abs(border.astype(np.int16) - color).max(axis=1)
+    is_plain = int((difference <= _SAME_GROUND).sum()) >= _GROUND_BORDER * len(border)
+    return color if is_plain else None
