@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from langchain.agents import create_agent
@@ -752,6 +752,40 @@ def test_a_developers_own_class_is_kept(root: Path, caplog: pytest.LogCaptureFix
         assert type(caught.value) is (error_class or RateLimitError)
         assert vars(caught.value)["plan"] == "S"
     check_clean(caplog.text, root)
+
+
+class OddConstructor(EngineError):
+    """A developer's error whose constructors need two arguments."""
+
+    def __new__(cls, *_: object, detail: str) -> Self:
+        """Take the detail only by name."""
+        return super().__new__(cls)
+
+    def __init__(self, *, detail: str) -> None:
+        super().__init__(f"{KEY} {detail}")
+
+
+class OddText(EngineError):
+    """A developer's error whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [OddConstructor(detail="x"), OddText("x")])
+@pytest.mark.parametrize("raise_on", [(), (EngineError,)])
+def test_an_odd_error_of_a_developer_is_no_other_failure(
+    root: Path, error: EngineError, raise_on: Any
+) -> None:
+    """A developer's own error with odd methods is answered or raised like its base."""
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error), raise_on=raise_on)
+    text = "The image engine failed. Try again later, or tell the user."
+    if not raise_on:
+        assert tool.invoke(call(image="cat.png")).text == text
+        return
+    with pytest.raises(EngineError) as caught:
+        tool.invoke(call(image="cat.png"))
+    assert (str(caught.value), caught.value.__cause__) == (text, error)
 
 
 def test_a_keyboard_interrupt_is_passed_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
