@@ -180,9 +180,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
         with (
             # An error of a developer's handler is passed on unchanged.
             _event_listener(run_manager) as listener,
-            ToolErrorTranslation(self.raise_on, ToolException),
+            ToolErrorTranslation(self.raise_on, ToolException) as translation,
         ):
             conversation = read_conversation(runtime, config, self.name)
+            translation.conversation = conversation
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
             )
@@ -199,11 +200,12 @@ class ImageVariationTool(BaseTool, ToolSettings):
     ) -> tuple[str | list[Any], dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
         async with _event_listener_async(run_manager) as listener:
-            with ToolErrorTranslation(self.raise_on, ToolException):
+            with ToolErrorTranslation(self.raise_on, ToolException) as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
                     read_conversation, runtime, config, self.name
                 )
+                translation.conversation = conversation
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )

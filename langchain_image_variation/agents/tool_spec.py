@@ -216,11 +216,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError):
+            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else asyncio_run(read_conversation(context, tool_name))
                 )
+                translation.conversation = conversation
                 result = call_tool(self, self._engines, arguments, conversation)
                 return _output(tool_name, values, result)
         except ToolCallError as error:
@@ -229,11 +230,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     async def _avary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError):
+            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else await read_conversation(context, tool_name)
                 )
+                translation.conversation = conversation
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, listener=_stream_writer(context)
                 )
