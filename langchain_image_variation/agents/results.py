@@ -226,7 +226,11 @@ class ResultFolder(Results):
         Raises:
             OutputError: If the folder cannot be created or written to.
         """
-        make_output_dir(self._folder)
+        try:
+            make_output_dir(self._folder)
+        except OutputError:
+            # The conversation may have been deleted in between.
+            make_output_dir(self._folder)
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
         """Do what `Results.save` does. The last image of the response counts as the newest.

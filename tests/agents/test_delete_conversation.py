@@ -1,9 +1,9 @@
 """`delete_conversation` deletes what a conversation has stored, and nothing else."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,8 @@ import pytest
 from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.agents.uploads import UPLOADS_FOLDER
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import OutputError, SourceError
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
@@ -217,21 +219,29 @@ def test_a_file_in_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_running_calls_are_not_harmed(kind: str, tmp_path: Path) -> None:
-    """Calls succeed while their conversation and its folder are deleted again and again."""
+    """A call succeeds if its conversation is deleted, with its folders, at any moment of it."""
     tool = make_tool(kind, tmp_path)
-    has_finished = threading.Event()
-
-    def delete() -> None:
-        while not has_finished.is_set():
-            tool.delete_conversation("user-1")
-
-    deleter = threading.Thread(target=delete)
-    deleter.start()
-    try:
+    with ThreadPoolExecutor() as pool:
         for _ in range(20):
+            deletion = pool.submit(tool.delete_conversation, "user-1")
             converse(tool, "user-1")
-    finally:
-        has_finished.set()
-        deleter.join()
+            deletion.result()
     tool.delete_conversation("user-1")
     assert not stored_paths(tool)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_are_saved_after_a_deletion(kind: str, tmp_path: Path) -> None:
+    """If the conversation is deleted while the engine works, the call still saves its results."""
+
+    class DeletingEngine:
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            tool.delete_conversation("user-1")
+            return InstantEngine().create_variation(request)
+
+    tool = make_tool(kind, tmp_path).model_copy(update={"engine": DeletingEngine()})
+    message = Talk(tool, "user-1", upload(CAT)).vary("latest", n=2)
+    assert message.status == "success"
+    paths = {image["path"].removeprefix("variations/") for image in message.artifact["images"]}
+    assert len(paths) == 2
+    assert paths <= set(stored_paths(tool))
