@@ -1,5 +1,6 @@
 """Tells a model's mistakes from failures: the model gets a text, and developers get the failure."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -133,10 +134,11 @@ def _with_text_for_model(error: Exception) -> ImageVariationError:
     """Return an error of the same class with the text for the model."""
     if not isinstance(error, ImageVariationError):
         return EngineError(_TEXTS[ImageVariationError])
-    copy = _copy(error, type(error))
-    if str(copy) == copy.message == text_for_model(error):
-        return copy
-    # A developer's subclass makes its own text, which may contain anything.
+    # A developer's subclass may make its own text, which may contain anything, or fail to do so.
+    with contextlib.suppress(Exception):
+        copy = _copy(error, type(error))
+        if str(copy) == copy.message == text_for_model(error):
+            return copy
     tree = vars(exceptions).values()
     return _copy(error, next(base for base in type(error).__mro__ if base in tree))
 
@@ -145,7 +147,7 @@ def _copy(
     error: ImageVariationError, error_class: type[ImageVariationError]
 ) -> ImageVariationError:
     text = text_for_model(error)
-    # The constructor of a developer's subclass may have other parameters.
-    copy = error_class.__new__(error_class, text)
+    # The constructors of a developer's subclass may have other parameters.
+    copy = Exception.__new__(error_class, text)
     vars(copy).update({**vars(error), "message": text, "hint": None})
     return copy

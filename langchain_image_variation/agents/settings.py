@@ -106,8 +106,8 @@ class ToolSettings(BaseModel):
     max_n: int = Field(default=MAX_N, ge=1, le=MAX_N)
     """The maximum number of variations per call. An engine with a lower `max_n` sets the limit."""
     max_calls: int | None = Field(default=None, ge=1)
-    """The maximum number of calls per conversation, counted in its messages. The default is no
-    limit."""
+    """The maximum number of calls per conversation, counted in its messages: calls whose messages
+    were removed, for example by a summary, do not count. The default is no limit."""
     max_results: int | None = Field(default=None, ge=1)
     """The maximum number of results to keep in one folder. The oldest are deleted. By default all
     are kept."""

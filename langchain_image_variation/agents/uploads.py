@@ -135,6 +135,8 @@ class Uploads(ABC):
 
     def __init__(self, limits: UploadLimits) -> None:
         self._limits = limits
+        self._newest_time = 0.0
+        """The time of the newest upload that is kept."""
 
     def keep(self, images: Sequence[MessageImage], *, used_name: str | None) -> list[KeptUpload]:
         """Keep the images in a conversation's messages, and delete what exceeds the limits.
@@ -156,6 +158,7 @@ class Uploads(ABC):
         except OutputError as error:
             log_hint(error.message)
             return []
+        self._newest_time = existing_uploads[-1].time if existing_uploads else 0.0
         uploads: dict[str, KeptUpload] = {}
         for upload in existing_uploads:
             # Two calls may have fetched different images from one URL. The first one counts.
@@ -309,9 +312,7 @@ class UploadFolder(Uploads):
 
     def renew(self, upload: KeptUpload, data: bytes) -> None:
         """Record that an upload was used now, if that is possible."""
-        now = time.time_ns()
-        with contextlib.suppress(OSError):
-            os.utime(self._folder / upload.file_name, ns=(now, now))
+        self._set_newest(upload.file_name)
 
     def _list(self) -> list[KeptUpload]:
         self._check_folder()
@@ -350,6 +351,7 @@ class UploadFolder(Uploads):
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._folder / file_name) as file:
                 file.write(data)
+            self._set_newest(file_name)
         except OSError as error:
             raise OutputError(
                 "An image of a message cannot be kept for later calls: "
@@ -360,6 +362,13 @@ class UploadFolder(Uploads):
     def _delete(self, file_name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / file_name).unlink()
+
+    def _set_newest(self, file_name: str) -> None:
+        # If the clock was set back, the others must not count as newer.
+        now = max(time.time_ns(), int(self._newest_time * 1e9) + 10_000)
+        self._newest_time = now / 1e9
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / file_name, ns=(now, now))
 
     def _check_folder(self) -> None:
         """Check that files in the folder are not those of another folder."""

@@ -55,7 +55,7 @@ def call_engine(
         # A property of the engine may raise any error.
         check_engine(engine)
         with call_context(reporter):
-            answer: Any = engine.create_variation(request)
+            answer: Any = _create(engine, request)
             if isawaitable(answer):
                 answer = _run_in_background(answer)
         response = check_answer(answer, request, engine)
@@ -103,7 +103,7 @@ async def call_engine_async(
                 else asyncio.to_thread(_create, engine, request)
             )
             if isawaitable(answer):
-                answer = await answer
+                answer = await _await(engine, answer)
         response = check_answer(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
@@ -116,10 +116,29 @@ async def call_engine_async(
 def _create(
     engine: VariationEngine | AsyncVariationEngine, request: CreateImageVariationRequest
 ) -> Any:
-    """Call an engine in a thread of asyncio, which would wait forever after a `StopIteration`."""
+    """Call an engine, and translate errors that have a meaning for asyncio.
+
+    A thread of asyncio cannot pass a `StopIteration` on: its caller would wait forever. A
+    `CancelledError` would count as the caller's own cancellation, which no log shows.
+    """
+    from asyncio import CancelledError
+
     try:
         return engine.create_variation(request)
-    except StopIteration as error:
+    except (StopIteration, CancelledError) as error:
+        raise _foreign_error(engine, error) from error
+
+
+async def _await(engine: object, answer: Any) -> Any:
+    """Wait for the answer of an async engine, and translate a cancellation of its own making."""
+    import asyncio
+
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
         raise _foreign_error(engine, error) from error
 
 
@@ -153,7 +172,7 @@ async def _call_in_thread(
         del task
 
 
-def _foreign_error(engine: object, error: Exception) -> EngineError:
+def _foreign_error(engine: object, error: BaseException) -> EngineError:
     """Return the error for one from outside the tree: with its place, but without its text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.

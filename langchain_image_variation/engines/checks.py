@@ -192,7 +192,7 @@ def _from_pngs(files: str) -> str:
     return f"return ImagesResponse.from_pngs({files}, response_format=request.response_format)"
 
 
-def find_place_of_error(engine: object, error: Exception) -> str | None:
+def find_place_of_error(engine: object, error: BaseException) -> str | None:
     """Return the last line of an engine's own module that an error passed, as "file.py:12".
 
     Args:

@@ -15,7 +15,7 @@ from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
-from tests.agents.scripted import Answer, InTurn
+from tests.agents.scripted import Answer, AnswerQueue
 
 
 class RecordingEngine(InstantEngine):
@@ -50,7 +50,7 @@ def question(text: str, *images: bytes) -> HumanMessage:
 def summarization(summary: str = "-", *, trigger: int = 4) -> SummarizationMiddleware[Any, Any]:
     """Return LangChain's middleware, which leaves a summary and the newest message."""
     return SummarizationMiddleware(
-        InTurn(script=[AIMessage(summary)] * 9),
+        AnswerQueue(script=[AIMessage(summary)] * 9),
         trigger=("messages", trigger),
         keep=("messages", 1),
     )
@@ -77,7 +77,7 @@ class Chat:
         announces: bool = True,
     ) -> None:
         self.engine = RecordingEngine()
-        self.model = InTurn(script=[])
+        self.model = AnswerQueue(script=[])
         self.config = RunnableConfig(configurable={"thread_id": thread})
         tool = ImageVariationTool(root_dir=root, engine=self.engine, fixed_size="256x256")
         ours = [ImageVariationMiddleware(tool)] if announces else []

@@ -30,7 +30,7 @@ class Scripted(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=self.script[turn](messages))])
 
 
-class InTurn(BaseChatModel):
+class AnswerQueue(BaseChatModel):
     """A chat model that gives its answers one after another, however long the history is.
 
     It keeps the messages that each of its answers was made from.
@@ -41,9 +41,9 @@ class InTurn(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return "in-turn"
+        return "answer-queue"
 
-    def bind_tools(self, tools: Any, **options: Any) -> "InTurn":
+    def bind_tools(self, tools: Any, **options: Any) -> "AnswerQueue":
         """Accept any tools: the script knows them."""
         return self
 

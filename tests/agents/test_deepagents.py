@@ -12,7 +12,7 @@ from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.chats import RecordingEngine, question
 from tests.agents.names import name_of
-from tests.agents.scripted import InTurn, asks
+from tests.agents.scripted import AnswerQueue, asks
 
 deepagents = pytest.importorskip("deepagents")
 
@@ -25,7 +25,9 @@ def delegates(task: str) -> AIMessage:
     return AIMessage("", tool_calls=[{"name": "task", "args": arguments, "id": "task_1"}])
 
 
-def deep_agent(parent: InTurn, artist: InTurn, tool: ImageVariationTool, **spec: Any) -> Any:
+def deep_agent(
+    parent: AnswerQueue, artist: AnswerQueue, tool: ImageVariationTool, **spec: Any
+) -> Any:
     """Return an agent whose subagent has the tool."""
     subagent = {
         "name": "artist",
@@ -49,8 +51,8 @@ async def test_a_subagent_gets_a_name_in_its_task(tmp_path: Path, kind: str) -> 
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
     name = name_of(CAT)
-    parent = InTurn(script=[delegates(f"Vary {name}."), AIMessage("Done.")])
-    artist = InTurn(script=[asks(image=name), asks(image="img_1"), AIMessage("Varied.")])
+    parent = AnswerQueue(script=[delegates(f"Vary {name}."), AIMessage("Done.")])
+    artist = AnswerQueue(script=[asks(image=name), asks(image="img_1"), AIMessage("Varied.")])
     agent = deep_agent(parent, artist, tool)
     messages: Any = {"messages": [question("A cat.", CAT)]}
     config: Any = {"configurable": {"thread_id": "t"}}
@@ -69,8 +71,8 @@ def test_a_subagent_sees_the_images_that_it_was_given(tmp_path: Path) -> None:
     """A subagent that continues the parent's conversation varies the newest image in it."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
-    parent = InTurn(script=[delegates("Vary the newest."), AIMessage("Done.")])
-    artist = InTurn(script=[asks(image="latest"), AIMessage("Varied.")])
+    parent = AnswerQueue(script=[delegates("Vary the newest."), AIMessage("Done.")])
+    artist = AnswerQueue(script=[asks(image="latest"), AIMessage("Varied.")])
     agent = deep_agent(parent, artist, tool, mode="fork")
     messages: Any = {"messages": [question("A cat and a lake.", CAT, LAKE)]}
     agent.invoke(messages, {"configurable": {"thread_id": "t"}})
@@ -80,8 +82,8 @@ def test_a_subagent_sees_the_images_that_it_was_given(tmp_path: Path) -> None:
 def test_a_message_without_an_id_is_announced(tmp_path: Path) -> None:
     """The names also reach an agent whose reducer gives ids to some kinds of messages only."""
     tool = ImageVariationTool(root_dir=tmp_path, engine="instant", fixed_size="256x256")
-    parent = InTurn(script=[AIMessage("Hello."), AIMessage("Done.")])
-    agent = deep_agent(parent, InTurn(script=[]), tool)
+    parent = AnswerQueue(script=[AIMessage("Hello."), AIMessage("Done.")])
+    agent = deep_agent(parent, AnswerQueue(script=[]), tool)
     config: Any = {"configurable": {"thread_id": "t"}}
     for _ in range(2):
         state = agent.invoke({"messages": [("user", question("A cat.", CAT).content)]}, config)

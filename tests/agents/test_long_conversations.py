@@ -21,7 +21,7 @@ from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
 from tests.agents.chats import Chat, RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
-from tests.agents.scripted import InTurn, asks
+from tests.agents.scripted import AnswerQueue, asks
 
 CAT, LAKE, TREE = square_png(32), square_png(48), square_png(40)
 SUMMARY = f"The user sent {name_of(CAT)}, a cat, and liked its variations."
@@ -84,7 +84,7 @@ def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
 
 def test_the_summary_is_made_from_messages_with_names(tmp_path: Path) -> None:
     """The middleware announces names before a summary is made, wherever it is in the list."""
-    model = InTurn(script=[AIMessage(SUMMARY)])
+    model = AnswerQueue(script=[AIMessage(SUMMARY)])
     first = SummarizationMiddleware(model, trigger=("messages", 2), keep=("messages", 1))
     chat = Chat(tmp_path, "t", InMemorySaver(), middleware=[first])
     chat.say(question("A cat and a lake.", CAT, LAKE))
@@ -180,10 +180,10 @@ def test_a_subgraph_knows_the_names(tmp_path: Path, shares_messages: bool) -> No
     """An agent in a subgraph varies an upload of its parent that its own messages lack."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=tmp_path, engine=engine, fixed_size="256x256")
-    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
+    model = AnswerQueue(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     agent = create_agent(model, [tool])
     greeter = create_agent(
-        InTurn(script=[AIMessage("Hello.")]), middleware=[ImageVariationMiddleware(tool)]
+        AnswerQueue(script=[AIMessage("Hello.")]), middleware=[ImageVariationMiddleware(tool)]
     )
     builder = StateGraph(MessagesState)
     builder.add_node("greeter", greeter)

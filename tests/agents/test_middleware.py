@@ -23,7 +23,7 @@ from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import corrupt_png, jpeg, square_png
 from tests.agents.chats import RecordingEngine, image_block, question, summarization
 from tests.agents.names import name_of
-from tests.agents.scripted import InTurn, asks
+from tests.agents.scripted import AnswerQueue, asks
 from tests.agents.test_agent import BLOCKS, DATA_URL, ENCODED, PHOTO
 
 CAT, LAKE = square_png(32), square_png(48)
@@ -59,7 +59,7 @@ class Run:
         message: HumanMessage,
         *answers: AIMessage,
     ) -> None:
-        self.model = InTurn(script=[])
+        self.model = AnswerQueue(script=[])
         self.agent: Any = create_agent(
             self.model,
             [variation_tool],
@@ -90,7 +90,7 @@ def test_an_upload_is_announced(variation_tool: ImageVariationTool, block: dict[
 
 async def test_async_agents_announce_too(variation_tool: ImageVariationTool) -> None:
     """The async hooks do the same as the sync ones."""
-    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
+    model = AnswerQueue(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     middleware = ImageVariationMiddleware(variation_tool)
     agent: Any = create_agent(model, [variation_tool], middleware=[middleware])
     state = await agent.ainvoke({"messages": [question("A cat and a lake.", CAT, LAKE)]})
@@ -249,7 +249,7 @@ async def test_an_image_of_another_tool_is_announced(
         "", tool_calls=[{"name": "camera", "args": {"shape": shape}, "id": "photo"}]
     )
     agent: Any = create_agent(
-        InTurn(script=[takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]),
+        AnswerQueue(script=[takes_photo, asks(image=name_of(LAKE)), AIMessage("Done.")]),
         [variation_tool, camera],
         middleware=[summarization(trigger=3), ImageVariationMiddleware(variation_tool)],
     )
@@ -285,7 +285,7 @@ def test_messages_of_the_model_are_left_alone(variation_tool: ImageVariationTool
 
 def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool) -> None:
     """Without a `thread_id`, the middleware announces names and keeps no files."""
-    model = InTurn(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
+    model = AnswerQueue(script=[asks(image=name_of(CAT)), AIMessage("Done.")])
     middleware = ImageVariationMiddleware(variation_tool)
     agent: Any = create_agent(model, [variation_tool], middleware=[middleware])
     state = agent.invoke({"messages": [question("A cat.", CAT)]})

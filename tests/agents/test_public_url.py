@@ -249,19 +249,3 @@ async def test_cached_results_have_urls(root: Path) -> None:
         assert image["url"].startswith(f"{URL}/{scope_name(name)}/")
         assert image["url"] in message.text
     assert messages[1].artifact["cached"]
-
-
-def test_the_tool_spec_has_the_same_texts(root: Path) -> None:
-    """LlamaIndex's output equals LangChain's message."""
-    pytest.importorskip("llama_index.core")
-    from langchain_image_variation import ImageVariationToolSpec
-
-    spec = ImageVariationToolSpec(root_dir=root, engine="instant", public_url=URL)
-    output = spec.image_variation("größe 1.png", n=2, size="256x256")
-    message = Talk(make_tool(root, public_url=URL)).vary("größe 1.png", n=2)
-    assert output.content == message.text
-    assert [image["url"] for image in output.raw_output["images"]] == [
-        image["url"] for image in message.artifact["images"]
-    ]
-    again = spec.image_variation(output.raw_output["images"][1]["url"], size="256x256")
-    assert not again.is_error

@@ -304,6 +304,23 @@ class TestLimits:
         Talk(tool, "t-1", upload(DOG)).vary("no")
         assert kept_names(tool) == names_of(CAT, DOG)
 
+    def test_the_clock_may_be_set_back(self, tmp_path: Path) -> None:
+        """After the clock was set back, new uploads and used ones still count as newer."""
+        tool = ImageVariationTool(root_dir=tmp_path, engine="instant", max_uploads=2)
+        talk = Talk(tool, "t-1", upload(CAT))
+        talk.vary("latest")
+        tomorrow = time.time() + 86_400
+        for file in folder_of(tmp_path).iterdir():
+            os.utime(file, (tomorrow, tomorrow))
+        for image in (LAKE, DOG):
+            summarize(talk, upload(image))
+            talk.vary("latest")
+        assert kept_names(tool) == names_of(LAKE, DOG)
+        talk.vary(name_of(LAKE))
+        summarize(talk, upload(CAT))
+        talk.vary("latest")
+        assert kept_names(tool) == names_of(LAKE, CAT)
+
     def test_in_storage_a_use_is_recorded_hourly(self, tmp_path: Path) -> None:
         """In storage, an upload that is varied is written again if it is older than an hour."""
         tool = ImageVariationTool(root_dir=tmp_path, engine="instant", output_dir="bucket://kept")

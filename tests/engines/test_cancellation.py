@@ -3,6 +3,7 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -130,3 +131,56 @@ async def test_errors_of_engines_free_their_images() -> None:
         assert error() is None
     finally:
         gc.enable()
+
+
+class InnerCancellation:
+    """An engine that fails because it cancelled a task of its own."""
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Fail as code does that waits for the task."""
+        raise asyncio.CancelledError
+
+
+class AsyncInnerCancellation:
+    """The async twin of `InnerCancellation`."""
+
+    async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Cancel a task, and wait for it."""
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+        raise AssertionError
+
+
+@pytest.mark.parametrize("engine", [InnerCancellation(), AsyncInnerCancellation()])
+async def test_a_cancellation_inside_an_engine_is_its_failure(engine: Any) -> None:
+    """A call that nobody cancelled does not end as if it had been cancelled."""
+    message = f"The engine {type(engine).__name__} failed with CancelledError"
+    for waits in (False, True):
+        with pytest.raises(EngineError, match=message) as caught:
+            await call_engine_async(engine, REQUEST, wait_when_cancelled=waits)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    with pytest.raises(EngineError, match=message):
+        call_engine(engine, REQUEST)
+
+
+async def test_a_cancelled_async_engine_is_cancelled() -> None:
+    """The cancellation of a call reaches an async engine, and ends the call."""
+    was_cancelled = False
+
+    class Waiting:
+        async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            nonlocal was_cancelled
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                was_cancelled = True
+                raise
+            raise AssertionError
+
+    call = asyncio.create_task(call_engine_async(Waiting(), REQUEST))
+    await asyncio.sleep(0.1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert was_cancelled
