@@ -1,7 +1,14 @@
-"""Measures the quality of the local engine's variations, and prints a Markdown table.
+"""Measures the quality of the local engine's variations, and prints two Markdown tables.
 
-All metrics compare a variation with its source at 256 pixels, in RGB values of 0 to 255. None of
-them needs a trained network.
+The first table measures arrangements. Its metrics compare the patches of a variation with those of
+its source, so they would also count what a view leaves out and what a mirror turns around.
+Therefore framing, mirror and light are off. Above a strength of 0.6, the engine rearranges sources
+that are even, and at 1 all of them. If an arrangement has too many faults, the engine falls back to
+a view. Each row has the number of sources, of their arrangements, and of fallbacks, which are not
+measured.
+
+All metrics are measured at 256 pixels, in RGB values of 0 to 255. None of them needs a trained
+network.
 
 - SWD: sliced Wasserstein-1 distance between all 7x7x3 patches of the two, along 128 fixed random
   unit vectors, averaged over the scales 1, 1/2, 1/4 and 1/8 (as in GPDM, arXiv 2203.11862). Lower
@@ -13,15 +20,16 @@ them needs a trained network.
 - Sharpness: mean gradient length of gray, divided by that of the source. 1 is equally sharp.
 - Change: root mean square difference of gray, divided by the standard deviation of the source's
   gray. 0 is a copy, 1.4 an unrelated arrangement of the same grays.
-- Diversity: standard deviation of gray across seeds at each pixel, averaged over the pixels and
+- Diversity: standard deviation of gray across the seeds at each pixel, averaged over the pixels and
   divided by the standard deviation of the source's gray (as defined by GPNN, arXiv 2103.15545).
 
-Two controls must miss the bars: a blurred copy, and the engine with completeness turned off.
+Change must rise from each strength to the next one at which a source is rearranged. Two controls
+must miss the bars: a blurred copy, and arrangements with completeness turned off.
 
-A second table estimates what judges would say of the engine's variations, with its own light: which
-are intact, which are another picture, and in which the edge of the picture cuts what it is about.
-The measures are in `quality/`, and `judge_variations.py` says how well they agree with judgements.
-Its photos come from installed packages:
+The second table estimates what judges would say of variations that are made with all parts of the
+engine: which are intact, which are another picture, and in which the edge of the picture cuts what
+it is about. The measures are in `quality/`, and `judge_variations.py` says how well they agree with
+judgements. The photos come from the examples and from installed packages:
 
     pip install scikit-image scikit-learn matplotlib
     python benchmarks/engine_quality.py
@@ -48,13 +56,14 @@ from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.images.pixels import decode_result
 from langchain_image_variation.images.png import SquarePNG
 from quality.opinion import BARS, HIGH, Statement, agreement, opinion
-from quality.photos import DRAWINGS, EXAMPLES, PHOTOS, load, source
+from quality.photos import DRAWINGS, PHOTOS, load, source
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SIDE = 256
-STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+STRENGTHS = (0.7, 0.85, 1.0)
+_COLUMNS = ("SWD", "coherence", "completeness", "sharpness", "change", "diversity")
 DIRECTIONS = 128
 SAMPLES = 300
 
@@ -91,36 +100,43 @@ def main() -> int:
 
 
 def compare_patches(paths: list[Path], seeds: int) -> list[str]:
-    """Print the table of patch metrics. Return the bars that are missed."""
-    images = {path.stem: load(path) for path in paths or _photos()}
-    if not paths:
-        images |= {name: source(name) for name in ("house (drawn)", "face (drawn)")}
-    print("| strength | SWD | coherence | completeness | sharpness | change | diversity |")
-    print("|---|---|---|---|---|---|---|")
+    """Print the table of patch metrics of arrangements. Return the bars that are missed."""
+    images = _images(paths)
+    print("| strength | sources | arrangements | fallbacks | " + " | ".join(_COLUMNS) + " |")
+    print("|---" * (4 + len(_COLUMNS)) + "|")
     misses: list[str] = []
     changes: dict[str, list[float]] = {name: [] for name in images}
     for strength in STRENGTHS:
-        scores, spreads = [], []
+        scores: list[Score] = []
+        spreads: list[float] = []
+        sources = fallbacks = 0
         for name, image in images.items():
-            variations = make(image, strength, seeds)
+            attempts = rearrange(image, strength, seeds)
+            arrangements = [one for one in attempts if one is not None]
+            fallbacks += len(attempts) - len(arrangements)
+            if not arrangements:
+                continue
+            sources += 1
             judge = Judge(image)
-            image_scores = [judge.score(variation) for variation in variations]
+            image_scores = [judge.score(arrangement) for arrangement in arrangements]
             scores += image_scores
-            spreads.append(diversity(variations, image))
+            if len(arrangements) > 1:
+                spreads.append(diversity(arrangements, image))
             changes[name].append(float(np.median([score.change for score in image_scores])))
             misses += _bad_samples(name, strength, image_scores)
-        misses += _row(f"{strength}", strength, scores, float(np.median(spreads)))
+        label = f"{strength} | {sources} | {len(scores)} | {fallbacks}"
+        misses += _row(label, strength, scores, spreads)
     for name, rising in changes.items():
         if not all(low < high for low, high in itertools.pairwise(rising)):
             misses.append(f"{name}: change does not rise: {np.round(rising, 2).tolist()}")
     misses += _check_controls(images, seeds)
-    print(f"\nMedians over {len(images)} images of {seeds} seeds each.")
+    print(f"\nMedians over {len(images)} images of {seeds} seeds each, where they are rearranged.")
     return misses
 
 
 def estimate_opinions(paths: list[Path], seeds: int) -> list[str]:
     """Print what judges would say at the default strength and at a high one. Return misses."""
-    images = {path.stem: load(path) for path in paths} or dict(_installed())
+    images = _images(paths)
     print("\n| strength | variations | intact | another | accepted | edge cuts |")
     print("|---|---|---|---|---|---|")
     default = LocalEngine().strength
@@ -166,6 +182,11 @@ def with_light(image: Bytes, strength: float, seeds: int) -> list[Bytes]:
     return [np.asarray(one) for one in decoded]
 
 
+def _images(paths: list[Path]) -> dict[str, Bytes]:
+    """Return these photos by name, or those that are installed and the drawings."""
+    return {path.stem: load(path) for path in paths} or dict(_installed())
+
+
 def _installed() -> Iterator[tuple[str, Bytes]]:
     """Yield the photos and drawings whose packages are installed."""
     for name in (*PHOTOS, *DRAWINGS):
@@ -175,28 +196,39 @@ def _installed() -> Iterator[tuple[str, Bytes]]:
             print(f"Without {name}: {error}", file=sys.stderr)
 
 
-def _row(label: str, strength: float, scores: list[Score], spread: float) -> list[str]:
-    """Print a row of medians, and return the bars that it misses."""
+def _row(label: str, strength: float, scores: list[Score], spreads: list[float]) -> list[str]:
+    """Print a row of medians, and return the bars that it misses.
+
+    Args:
+        label: The first columns.
+        strength: Which bars apply.
+        scores: The metrics of all images.
+        spreads: The diversity of each source. If empty, its bar does not apply.
+    """
+    if not scores:
+        print(f"| {label} |" + " - |" * len(_COLUMNS), flush=True)
+        return [f"{strength}: no arrangement to measure"]
     median = {
         field.name: float(np.median([getattr(score, field.name) for score in scores]))
         for field in fields(Score)
     }
-    columns = " | ".join(f"{value:.2f}" for value in [*median.values(), spread])
-    print(f"| {label} | {columns} |", flush=True)
+    columns = " | ".join(f"{value:.2f}" for value in median.values())
+    spread = float(np.median(spreads)) if spreads else None
+    print(f"| {label} | {columns} | {'-' if spread is None else f'{spread:.2f}'} |", flush=True)
     high = strength > 0.7
+    most_swd, most_lost = (5.5, 5) if high else (4, 4)
+    least_spread = 0.45 if strength == 1.0 else 0.2
     misses = [
-        f"{label}: SWD above {5.5 if high else 4}" * (median["swd"] > (5.5 if high else 4)),
-        f"{label}: completeness above {5 if high else 4}"
-        * (median["completeness"] > (5 if high else 4)),
-        f"{label}: sharpness below 0.92" * (median["sharpness"] < 0.92),
-        f"{label}: diversity below 0.2" * (strength == 0.3 and spread < 0.2),
-        f"{label}: diversity below 0.45" * (strength == 1.0 and spread < 0.45),
+        f"SWD above {most_swd}" * (median["swd"] > most_swd),
+        f"completeness above {most_lost}" * (median["completeness"] > most_lost),
+        "sharpness below 0.92" * (median["sharpness"] < 0.92),
+        f"diversity below {least_spread}" * (spread is not None and spread < least_spread),
     ]
-    return [text for text in misses if text]
+    return [f"{strength}: {text}" for text in misses if text]
 
 
 def _bad_samples(name: str, strength: float, scores: list[Score]) -> list[str]:
-    copies = sum(score.change < NEAR_COPY for score in scores) if strength >= 0.3 else 0
+    copies = sum(score.change < NEAR_COPY for score in scores)
     broken = sum(score.completeness > BROKEN for score in scores)
     return [f"{name} at {strength}: {copies} near copies"] * (copies > 0) + [
         f"{name} at {strength}: {broken} broken"
@@ -210,10 +242,12 @@ def _check_controls(images: dict[str, Bytes], seeds: int) -> list[str]:
         judge = Judge(image)
         soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(1))
         blurred.append(judge.score(np.asarray(soft)))
-        variations = make(image, 1.0, min(seeds, 2), complete=False)
-        incomplete += [judge.score(variation) for variation in variations]
-    first = _row("blurred copy (must miss)", 0.15, blurred, 0.0)
-    second = _row("1.0, completeness off (must miss)", 1.0, incomplete, 1.0)
+        arrangements = rearrange(image, 1.0, min(seeds, 2), complete=False)
+        incomplete += [judge.score(one) for one in arrangements if one is not None]
+    number = len(images)
+    first = _row(f"blurred copy (must miss) | {number} | - | -", 0.7, blurred, [])
+    label = f"1.0, completeness off (must miss) | {number} | {len(incomplete)} | -"
+    second = _row(label, 1.0, incomplete, [])
     print("\nThe controls miss:", *first, *second, sep="\n- ")
     controls = ((first, "blurred copy"), (second, "completeness off"))
     return [f"the control '{control}' misses no bar" for missed, control in controls if not missed]
@@ -264,10 +298,19 @@ def gray(image: Bytes) -> Floats:
     return np.asarray(image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
 
 
-def make(source: Bytes, strength: float, seeds: int, *, complete: bool = True) -> list[Bytes]:
-    """Create variations with the seeds 0, 1, 2, and so on."""
-    synthesis = Synthesis(source, strength, complete=complete)
-    return [synthesis.draw(seed) for seed in range(seeds)]
+def rearrange(
+    source: Bytes, strength: float, seeds: int, *, complete: bool = True
+) -> list[Bytes | None]:
+    """Rearrange a source with the seeds 0, 1, 2, and so on.
+
+    Returns:
+        An arrangement for each seed, or None where the engine falls back to a view. If the engine
+        does not rearrange this source at this strength, the list is empty.
+    """
+    synthesis = Synthesis(source, strength, framing=False, mirror=False, complete=complete)
+    if not synthesis.may_rearrange:
+        return []
+    return [synthesis.rearrange(seed) for seed in range(seeds)]
 
 
 def _closest(image: Bytes, other: Bytes) -> float:
@@ -290,15 +333,10 @@ def _patches(image: Bytes) -> Floats:
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
-def _photos() -> list[Path]:
-    photos = [path for path in EXAMPLES.iterdir() if path.suffix in (".png", ".jpg")]
-    return sorted(path for path in photos if "sheet" not in path.stem)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "images", type=Path, nargs="*", help="photos to use instead of the examples"
+        "images", type=Path, nargs="*", help="photos to use instead of the usual ones"
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of variations of each image")
     parser.add_argument(

@@ -76,8 +76,12 @@ def test_only_even_images_are_rearranged() -> None:
         (_photo(), 0.8, False),
         (_photo(), 1.0, True),
     ):
-        images = [Synthesis(source, strength, arrange=on).draw(2) for on in (False, True)]
-        assert (images[0] != images[1]).any() == is_rearranged
+        plain, synthesis = (Synthesis(source, strength, arrange=on) for on in (False, True))
+        assert (plain.draw(2) != synthesis.draw(2)).any() == is_rearranged
+        assert synthesis.may_rearrange == is_rearranged
+        assert (synthesis.rearrange(2) is not None) == is_rearranged
+        assert not plain.may_rearrange
+        assert plain.rearrange(2) is None
 
 
 @pytest.mark.slow

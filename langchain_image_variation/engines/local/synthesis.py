@@ -113,6 +113,11 @@ class Synthesis:
         """How much of a mood's light the strength asks for, 0 to 1."""
         return self._plan.light
 
+    @property
+    def may_rearrange(self) -> bool:
+        """Whether the strength and the source allow patches to be rearranged."""
+        return self._rearrangement is not None
+
     def draw(self, seed: int, step: Step = ignore_step, run: Run = _run_in_order) -> Bytes:
         """Make one variation.
 
@@ -124,25 +129,45 @@ class Synthesis:
         Returns:
             uint8 (side, side, channels).
         """
-        image, view = None, np.zeros((2, NODES, NODES), dtype=np.float32)
-        if self._framing:
-            place = choose_view(self.survey, seed, self._plan.crop, self._plan.motion)
-            view = look_through(place, NODES, self._aspect)
-        if self._rearrangement is not None:
-            image = self._rearrangement.draw(Draws(seed), view, step, run)
+        image = self.rearrange(seed, step, run)
         if image is None:
-            (image,) = run([partial(self._frame, seed, view, step)])
+            (image,) = run([partial(self._frame, seed, step)])
         may_mirror = self._mirror and self._plan.mirrors and self.survey.may_mirror
         if may_mirror and Shot.of(seed).is_mirrored:
             image = np.ascontiguousarray(image[:, ::-1])
         return image
 
-    def _frame(self, seed: int, view: Floats, step: Step) -> Bytes:
+    def rearrange(
+        self, seed: int, step: Step = ignore_step, run: Run = _run_in_order
+    ) -> Bytes | None:
+        """Make one variation whose patches are rearranged. It is not mirrored.
+
+        Args:
+            seed: The same seed makes the same image.
+            step: Called after each level. If `run` runs jobs at once, they call it at once.
+            run: Runs the jobs of this image, in any order or at once. The result is the same.
+
+        Returns:
+            uint8 (side, side, channels), or None if the result would have too many faults or
+            `may_rearrange` is False. Then `draw` shows a view of the source instead.
+        """
+        if self._rearrangement is None:
+            return None
+        return self._rearrangement.draw(Draws(seed), self._view(seed), step, run)
+
+    def _view(self, seed: int) -> Floats:
+        """Return the displacements of a view of the source, (2, 256, 256)."""
+        if not self._framing:
+            return np.zeros((2, NODES, NODES), dtype=np.float32)
+        place = choose_view(self.survey, seed, self._plan.crop, self._plan.motion)
+        return look_through(place, NODES, self._aspect)
+
+    def _frame(self, seed: int, step: Step) -> Bytes:
         """Draw a view of the source, with parts that moved a little."""
+        field = self._view(seed)
         step(_VIEWED_SHARE)
-        field = view
         if self.survey.may_bend:
-            field = view + resample(flow(velocity(Draws(seed)), self._plan.sway), NODES)
+            field = field + resample(flow(velocity(Draws(seed)), self._plan.sway), NODES)
         step(_BENT_SHARE)
         image = self._quilt.draw(field, snap=False)
         step(1.0)
