@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePath, PurePosixPath
 
-from langchain_image_variation.agents.conversation import Conversation
+from langchain_image_variation.agents.conversation import Conversation, scope_name
 from langchain_image_variation.agents.image_folder import ImageFolder
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.results import ResultFolder, Results
@@ -11,7 +11,7 @@ from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.uploads import UploadLimits, Uploads
 from langchain_image_variation.files.file_system import is_url
 
-__all__ = ["keep_images", "open_results", "open_uploads"]
+__all__ = ["delete_conversation", "keep_images", "open_results", "open_uploads"]
 
 
 def open_results(settings: ToolSettings, conversation: Conversation | None) -> Results:
@@ -34,6 +34,24 @@ def open_uploads(settings: ToolSettings, results: Results) -> Uploads | None:
     """Return the uploads of a conversation, or None if it does not have its own folder."""
     limits = UploadLimits(settings.max_uploads, settings.max_upload_bytes, settings.max_upload_age)
     return results.open_uploads(limits)
+
+
+def delete_conversation(settings: ToolSettings, conversation_id: str) -> None:
+    """Delete the results and the uploads of a conversation, and its folders if they are then empty.
+
+    Args:
+        settings: The settings of the tool.
+        conversation_id: The identity of the conversation, which names its folder.
+
+    Raises:
+        OutputError: If a file cannot be deleted, or if a folder of the conversation is a link.
+        SourceError: If there is no `root_dir`, or if `output_dir` leads out of it.
+    """
+    results = open_results(settings, Conversation(scope=scope_name(conversation_id)))
+    uploads = open_uploads(settings, results)
+    if uploads is not None:
+        uploads.delete_all()
+    results.delete_all()
 
 
 def keep_images(settings: ToolSettings, conversation: Conversation) -> None:

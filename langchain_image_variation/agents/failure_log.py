@@ -56,23 +56,38 @@ _SECRETS: Mapping[re.Pattern[str], str] = MappingProxyType(
 """What is masked in the text of an error, and what replaces it."""
 
 
-def log_failure(error: Exception) -> None:
+def log_failure(error: Exception, conversation_folder: str | None) -> None:
     """Log an error and its chain with their tracebacks, at the level ERROR.
 
     The texts are cut and masked, because errors of other libraries may contain anything. Handlers
     get stand-ins, which have the names, the frames and the chain of the errors.
+
+    Args:
+        error: The error.
+        conversation_folder: The name of the conversation's own folder, if it has one. It is an
+            attribute of the record.
     """
     LOGGER.error(
         "The tool failed with %s: %s",
         type(error).__name__,
         " ".join(_masked_text(error).split()),
         exc_info=_stand_in(error, _MAX_CHAIN, set()),
+        extra={"conversation_folder": conversation_folder},
     )
 
 
-def log_refusal(error: ContentPolicyError) -> None:
-    """Log at the level INFO why an engine refused an image. The model does not learn the reason."""
-    LOGGER.info("The engine refused an image: %s", _masked_text(error))
+def log_refusal(error: ContentPolicyError, conversation_folder: str | None) -> None:
+    """Log at the level INFO why an engine refused an image. The model does not learn the reason.
+
+    Args:
+        error: The refusal.
+        conversation_folder: As for `log_failure`.
+    """
+    LOGGER.info(
+        "The engine refused an image: %s",
+        _masked_text(error),
+        extra={"conversation_folder": conversation_folder},
+    )
 
 
 @lru_cache(maxsize=_MAX_HINTS)

@@ -4,8 +4,10 @@ import contextlib
 import sys
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from langchain_image_variation import exceptions
+from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -91,9 +93,11 @@ class ToolErrorTranslation:
         self, raise_on: tuple[type[Exception], ...], answer: Callable[[str], Exception]
     ) -> None:
         self._raise_on, self._answer = raise_on, answer
+        self.conversation: Conversation | None = None
+        """The conversation of the call, once it is known. The log names its folder."""
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
@@ -107,10 +111,11 @@ class ToolErrorTranslation:
     def _replacement(self, error: Exception) -> Exception:
         if isinstance(error, ToolCallError):
             return self._answer(error.message)
+        folder = self.conversation.scope if self.conversation is not None else None
         if isinstance(error, ContentPolicyError):
-            log_refusal(error)
+            log_refusal(error, folder)
             return self._answer(text_for_model(error))
-        log_failure(error)
+        log_failure(error, folder)
         failure = _with_text_for_model(error)
         return failure if isinstance(failure, self._raise_on) else self._answer(failure.message)
 

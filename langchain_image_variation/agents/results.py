@@ -21,7 +21,8 @@ from langchain_image_variation.agents.uploads import (
 )
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.atomic import atomic_write, place_file
+from langchain_image_variation.files.atomic import atomic_write, is_left_over, place_file
+from langchain_image_variation.files.removal import remove_files
 from langchain_image_variation.output import (
     PlacedImage,
     make_output_dir,
@@ -29,7 +30,7 @@ from langchain_image_variation.output import (
 )
 from langchain_image_variation.output.names import DATED_NAME, RESULT_NAME
 
-__all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results"]
+__all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results", "is_result_file"]
 
 MAX_RECORD_BYTES = 64 * 1024
 """The maximum number of bytes to read from a cache record. Real ones are about 20 times smaller."""
@@ -115,6 +116,14 @@ class Results(ABC):
     def newest_handles(self) -> list[str]:
         """Return the handles of the results of this scope, the newest first."""
         return [name.removesuffix(".png") for _, name in self._list()]
+
+    @abstractmethod
+    def delete_all(self) -> None:
+        """Delete all results of this scope, and its folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or a result cannot be deleted.
+        """
 
     @abstractmethod
     def open_uploads(self, limits: UploadLimits) -> Uploads | None:
@@ -217,7 +226,11 @@ class ResultFolder(Results):
         Raises:
             OutputError: If the folder cannot be created or written to.
         """
-        make_output_dir(self._folder)
+        try:
+            make_output_dir(self._folder)
+        except OutputError:
+            # The conversation may have been deleted in between.
+            make_output_dir(self._folder)
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
         """Do what `Results.save` does. The last image of the response counts as the newest.
@@ -267,6 +280,16 @@ class ResultFolder(Results):
                     return file
         return None
 
+    def delete_all(self) -> None:
+        """Delete all results of this scope, and its folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or a result cannot be deleted.
+        """
+        if self._folder.is_symlink() or not self._is_inside():
+            raise OutputError("The folder of a conversation's results is a link. Delete the link.")
+        remove_files(self._folder, is_result_file)
+
     def open_uploads(self, limits: UploadLimits) -> UploadFolder | None:
         """Return the uploads of the conversation, or None without a scope."""
         if self._scope_dir == self._output_dir:
@@ -312,10 +335,13 @@ class ResultFolder(Results):
         return self.image_folder.root / self._scope_dir
 
     def _write(self, name: str, data: bytes) -> bytes | None:
-        if not self._folder.is_dir():
-            # It was deleted while the engine worked.
-            make_output_dir(self._folder)
-        return place_file(self._folder, name, data)
+        try:
+            return place_file(self._folder, name, data)
+        except OutputError:
+            # The folder may have been deleted while the engine worked.
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+            return place_file(self._folder, name, data)
 
     def _result_path(self, name: str) -> str:
         return f"{self.location}{name}"
@@ -335,3 +361,13 @@ class ResultFolder(Results):
     def _delete(self, name: str) -> None:
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
+
+
+def is_result_file(name: str, mtime: float) -> bool:
+    """Return whether a file is a result, or what is left of one that was never finished.
+
+    Args:
+        name: The name of the file.
+        mtime: Its modification time, in seconds since 1970.
+    """
+    return RESULT_NAME.fullmatch(name) is not None or is_left_over(name, mtime)

@@ -8,11 +8,17 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from langchain_image_variation.agents.image_folder import ImageFolder
-from langchain_image_variation.agents.results import CACHE_FOLDER, MAX_RECORD_BYTES, Results
+from langchain_image_variation.agents.results import (
+    CACHE_FOLDER,
+    MAX_RECORD_BYTES,
+    Results,
+    is_result_file,
+)
 from langchain_image_variation.agents.stored_uploads import UploadStorage
 from langchain_image_variation.agents.uploads import UPLOADS_FOLDER, UploadLimits
 from langchain_image_variation.exceptions import SourceError
 from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.removal import remove_stored_files
 from langchain_image_variation.files.storage_policy import StoragePolicy
 from langchain_image_variation.output.names import RESULT_NAME
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -132,6 +138,14 @@ class ResultStorage(Results):
         name = handle.removeprefix(self._scope).removesuffix(".png")
         return self.open(f"{self._scope}{name}.png")
 
+    def delete_all(self) -> None:
+        """Delete all results of this scope, and its folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or a result cannot be deleted.
+        """
+        remove_stored_files(self._file_system, self._scope.rstrip("/"), _is_result_file)
+
     def open_uploads(self, limits: UploadLimits) -> UploadStorage | None:
         """Return the uploads of the conversation, or None without a scope."""
         if not self._scope:
@@ -168,7 +182,10 @@ class ResultStorage(Results):
             path = f"{self._scope}{name}"
             existing_data = self._file_system.read(path, max(len(data), MAX_SOURCE_BYTES) + 1)
             if existing_data is None:
-                self._file_system.write(path, data)
+                # The folder may have been deleted while the engine worked.
+                self._file_system.write_in_folder(
+                    self._scope, lambda: self._file_system.write(path, data)
+                )
             return data if existing_data is None else existing_data
 
     def _list(self) -> list[tuple[float, str]]:
@@ -187,6 +204,10 @@ class ResultStorage(Results):
     def _read(self, path: str, max_bytes: int) -> bytes | None:
         with self._file_system.translate_errors("cannot be read; try again"):
             return self._file_system.read(path, max_bytes)
+
+
+def _is_result_file(name: str, mtime: float) -> bool:
+    return is_result_file(name, mtime) or name == _PROBE
 
 
 class _NamedFile(io.BytesIO):

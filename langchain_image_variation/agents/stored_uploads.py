@@ -8,9 +8,11 @@ from langchain_image_variation.agents.uploads import (
     KeptUpload,
     UploadLimits,
     Uploads,
+    is_upload_file,
 )
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.removal import remove_stored_files
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["UploadStorage"]
@@ -39,15 +41,17 @@ class UploadStorage(Uploads):
             with suppress(OutputError):
                 self._write(upload.file_name, data)
 
+    def delete_all(self) -> None:
+        """Delete all uploads, and their folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or an upload cannot be deleted.
+        """
+        remove_stored_files(self._file_system, self._folder, is_upload_file)
+
     def _list(self) -> list[KeptUpload]:
         with self._file_system.translate_errors("cannot be listed"):
-            try:
-                files = self._file_system.list_folder(self._folder, MAX_UPLOADS)
-            except Exception:
-                # Not every file system raises FileNotFoundError.
-                if self._file_system.files.exists(self._file_system.path(self._folder)):
-                    raise
-                return []
+            files = self._file_system.list_folder(self._folder, MAX_UPLOADS)
         uploads = (KeptUpload.parse(*file) for file in files)
         return [upload for upload in uploads if upload is not None]
 

@@ -44,6 +44,7 @@ from langchain_image_variation.agents.call import (
     check_settings,
     largest_n,
 )
+from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
@@ -146,6 +147,24 @@ class ImageVariationTool(BaseTool, ToolSettings):
             keeps_shape=self.fit == "keep",
         )
 
+    def delete_conversation(self, thread_id: str) -> None:
+        """Delete the results and the uploads of a conversation, when it has ended.
+
+        Its folders are deleted if they are then empty. Other files in them stay, and so do links
+        and the records of the `cache`. If the conversation has stored nothing, nothing happens.
+        Calls may run at the same time. This method works on files: on an event loop, run it with
+        `asyncio.to_thread`.
+
+        Args:
+            thread_id: The `thread_id` of the conversation.
+
+        Raises:
+            OutputError: If a file cannot be deleted, or if a folder of the conversation is a link.
+            SourceError: If there is no `root_dir`, or if `output_dir` leads out of it.
+        """
+        # A config may have a UUID.
+        delete_conversation(self, str(thread_id))
+
     # LangChain calls these with the validated fields of `ImageVariationInput`.
 
     def _run(
@@ -161,9 +180,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
         with (
             # An error of a developer's handler is passed on unchanged.
             _event_listener(run_manager) as listener,
-            ToolErrorTranslation(self.raise_on, ToolException),
+            ToolErrorTranslation(self.raise_on, ToolException) as translation,
         ):
             conversation = read_conversation(runtime, config, self.name)
+            translation.conversation = conversation
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
             )
@@ -180,11 +200,12 @@ class ImageVariationTool(BaseTool, ToolSettings):
     ) -> tuple[str | list[Any], dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
         async with _event_listener_async(run_manager) as listener:
-            with ToolErrorTranslation(self.raise_on, ToolException):
+            with ToolErrorTranslation(self.raise_on, ToolException) as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
                     read_conversation, runtime, config, self.name
                 )
+                translation.conversation = conversation
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )

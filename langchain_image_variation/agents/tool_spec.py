@@ -22,6 +22,7 @@ from langchain_image_variation.agents.call import (
     check_settings,
     largest_n,
 )
+from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
@@ -173,6 +174,24 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         """Do what `image_variation` does, without blocking the loop."""
         return await self._avary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
 
+    def delete_conversation(self, session_id: str) -> None:
+        """Delete the results and the uploads of a conversation, when it has ended.
+
+        Its folders are deleted if they are then empty. Other files in them stay, and so do links
+        and the records of the `cache`. If the conversation has stored nothing, nothing happens.
+        Calls may run at the same time. This method works on files: on an event loop, run it with
+        `asyncio.to_thread`.
+
+        Args:
+            session_id: The `session_id` of its memory, or the `chat_store_key` if that names the
+                conversation.
+
+        Raises:
+            OutputError: If a file cannot be deleted, or if a folder of the conversation is a link.
+            SourceError: If there is no `root_dir`, or if `output_dir` leads out of it.
+        """
+        delete_conversation(self, session_id)
+
     def _metadata(self, override: ToolMetadata | None) -> ToolMetadata:
         metadata = override or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
@@ -197,11 +216,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError):
+            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else asyncio_run(read_conversation(context, tool_name))
                 )
+                translation.conversation = conversation
                 result = call_tool(self, self._engines, arguments, conversation)
                 return _output(tool_name, values, result)
         except ToolCallError as error:
@@ -210,11 +230,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     async def _avary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError):
+            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else await read_conversation(context, tool_name)
                 )
+                translation.conversation = conversation
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, listener=_stream_writer(context)
                 )

@@ -31,10 +31,19 @@ from langchain_image_variation.agents.message_image import (
     image_name,
 )
 from langchain_image_variation.exceptions import OutputError, SourceError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
+from langchain_image_variation.files.atomic import atomic_write, is_left_over
+from langchain_image_variation.files.removal import remove_files
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
-__all__ = ["MAX_UPLOADS", "UPLOADS_FOLDER", "KeptUpload", "UploadFolder", "UploadLimits", "Uploads"]
+__all__ = [
+    "MAX_UPLOADS",
+    "UPLOADS_FOLDER",
+    "KeptUpload",
+    "UploadFolder",
+    "UploadLimits",
+    "Uploads",
+    "is_upload_file",
+]
 
 UPLOADS_FOLDER = "uploads"
 """The folder of uploads, in the folder of a conversation."""
@@ -42,10 +51,6 @@ UPLOADS_FOLDER = "uploads"
 MAX_UPLOADS = 10_000
 """The maximum number of folder entries to look at, and therefore the maximum of the setting
 `max_uploads`. Listing them takes about ten milliseconds."""
-
-_TEMPORARY_AGE = 3600.0
-"""The age in seconds at which a temporary file counts as left over by a process that was killed.
-Writing an upload takes seconds."""
 
 _SUFFIXES = {
     "PNG": "png",
@@ -124,6 +129,16 @@ class KeptUpload:
     def name(self) -> str:
         """The name of the image, such as "img_7c1e09ab"."""
         return image_name(self.sha256)
+
+
+def is_upload_file(name: str, mtime: float) -> bool:
+    """Return whether a file is an upload, or what is left of one that was never finished.
+
+    Args:
+        name: The name of the file.
+        mtime: Its modification time, in seconds since 1970.
+    """
+    return _FILE_NAME.fullmatch(name) is not None or is_left_over(name, mtime)
 
 
 class Uploads(ABC):
@@ -242,6 +257,14 @@ class Uploads(ABC):
         return chosen[::-1]
 
     @abstractmethod
+    def delete_all(self) -> None:
+        """Delete all uploads, and their folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or an upload cannot be deleted.
+        """
+
+    @abstractmethod
     def _list(self) -> list[KeptUpload]:
         """Return all uploads, in any order.
 
@@ -314,6 +337,15 @@ class UploadFolder(Uploads):
         """Record that an upload was used now, if that is possible."""
         self._set_newest(upload.file_name)
 
+    def delete_all(self) -> None:
+        """Delete all uploads, and their folder if it is then empty.
+
+        Raises:
+            OutputError: If the folder is a link, or an upload cannot be deleted.
+        """
+        self._check_folder()
+        remove_files(self._folder, is_upload_file)
+
     def _list(self) -> list[KeptUpload]:
         self._check_folder()
         uploads = []
@@ -326,8 +358,8 @@ class UploadFolder(Uploads):
                     upload = KeptUpload.parse(entry.name, stat.st_size, stat.st_mtime)
                     if upload is not None:
                         uploads.append(upload)
-                    elif TEMPORARY_NAME.fullmatch(entry.name):
-                        self._delete_left_over(entry.name, stat.st_mtime)
+                    elif is_left_over(entry.name, stat.st_mtime):
+                        self._delete(entry.name)
         except FileNotFoundError:
             return []
         except OSError:
@@ -372,10 +404,7 @@ class UploadFolder(Uploads):
 
     def _check_folder(self) -> None:
         """Check that files in the folder are not those of another folder."""
-        is_inside = self._image_folder.contains(self._relative_folder)
-        if self._folder.is_symlink() or not is_inside:
+        # It is in the folder of a conversation, which may also be a link.
+        is_link = self._folder.is_symlink() or self._folder.parent.is_symlink()
+        if is_link or not self._image_folder.contains(self._relative_folder):
             raise OutputError("The folder of a conversation's uploads is a link. Delete the link.")
-
-    def _delete_left_over(self, file_name: str, mtime: float) -> None:
-        if time.time() - mtime > _TEMPORARY_AGE:
-            self._delete(file_name)

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ from langchain_image_variation.files.regular_file import open_regular_file
 __all__ = [
     "TEMPORARY_NAME",
     "atomic_write",
+    "is_left_over",
     "link_or_rename",
     "place_file",
     "temporary_name",
@@ -29,12 +31,26 @@ __all__ = [
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
 """Matches the name of a temporary file, but no name that a person would choose."""
 
+_LEFT_OVER_AGE = 3600.0
+"""The age in seconds at which a temporary file counts as left over by a process that was killed.
+Writing a file takes seconds."""
+
 _HAS_DIR_FD = {os.stat, os.unlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
 
 def temporary_name() -> str:
     """Return a new, hidden name that matches `TEMPORARY_NAME`."""
     return f".{secrets.token_hex(8)}.part"
+
+
+def is_left_over(name: str, mtime: float) -> bool:
+    """Return whether a file is a temporary one that a process left behind when it was killed.
+
+    Args:
+        name: The name of the file.
+        mtime: Its modification time, in seconds since 1970.
+    """
+    return TEMPORARY_NAME.fullmatch(name) is not None and time.time() - mtime > _LEFT_OVER_AGE
 
 
 @contextlib.contextmanager

@@ -177,25 +177,34 @@ class FileSystem:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def list_folder(self, folder: str, limit: int) -> list[ListedFile]:
-        """Return the files among the first `limit` entries of a folder."""
-        path = self.path(folder)
-        # Other processes write to the folder, and some file systems cache listings.
-        self.files.invalidate_cache(path)
+    def list_folder(self, folder: str, limit: int | None = None) -> list[ListedFile]:
+        """Return the files among the first `limit` entries of a folder, or [] if it is missing."""
         return [
             ListedFile(
                 str(entry["name"]).rpartition("/")[2],
                 entry.get("size") or 0,
                 _modification_time(entry),
             )
-            for entry in self.files.ls(path, detail=True)[:limit]
+            for entry in self._entries(folder)[:limit]
             if entry.get("type") == "file"
         ]
+
+    def remove_empty_folder(self, folder: str) -> None:
+        """Remove a folder if it exists and is empty. In an object store, do nothing."""
+        path = self.path(folder)
+        # Some file systems would remove a folder together with its files.
+        if self.files.async_impl or self._entries(folder) or not self.files.exists(path):
+            return
+        # Another process may have written a file to it, or may have removed it.
+        with suppress(Exception):
+            self.files.rmdir(path)
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""
         try:
             self.files.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
         except Exception:
             # FTP returns the same error for everything that it refuses.
             if self.has(name):
@@ -261,6 +270,20 @@ class FileSystem:
                 f"The {self.kind} storage {problem} ({type(error).__name__})."
             )
         )
+
+    def _entries(self, folder: str) -> list[dict[str, Any]]:
+        path = self.path(folder)
+        # Other processes write to the folder, and some file systems cache listings.
+        self.files.invalidate_cache(path)
+        try:
+            return list(self.files.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
+        except Exception:
+            # Not every file system raises FileNotFoundError.
+            if self.files.exists(path):
+                raise
+            return []
 
     def _write_atomically(self, name: str, write: Callable[[str], None]) -> None:
         if not self.can_rename:

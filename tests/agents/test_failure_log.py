@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.exceptions import ContentPolicyError
 from pytest_image_variation.samples import square_png
+from tests.agents.conversing import Talk
 from tests.agents.scripted import call
 from tests.agents.test_failures import ENCODED, KEY, LOGGER, FailingEngine
 
@@ -60,6 +63,20 @@ def test_secrets_of_foreign_errors_are_masked(
     assert leak not in caplog.text
     for part in ("ExceptionGroup: two (2 sub-exceptions)", "ValueError", "harmless", "KeyError"):
         assert part in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), ContentPolicyError("No faces.")])
+async def test_a_record_names_its_conversation(
+    root: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The record of a failure or a refusal has the folder of its conversation, if it has one."""
+    caplog.set_level(logging.INFO, LOGGER)
+    tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error), raise_on=())
+    for thread in ("user-1", "user-2", None):
+        Talk(tool, thread).vary("cat.png")
+        await Talk(tool, thread).avary("cat.png")
+    expected_folders = [scope_name("user-1")] * 2 + [scope_name("user-2")] * 2 + [None] * 2
+    assert [vars(record)["conversation_folder"] for record in caplog.records] == expected_folders
 
 
 def test_an_error_without_a_text_is_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from workflows.context.serializers import PickleSerializer
 from workflows.errors import WorkflowCancelledByUser
 
 from langchain_image_variation import ImageVariationToolSpec
+from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.tool_spec import ImageVariationProgress
 from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import jpeg, square_png
@@ -235,6 +236,20 @@ async def memories(tmp_path: Path) -> AsyncIterator[Callable[[str], Memory]]:
     yield memory
     for engine in engines:
         await engine.dispose()
+
+
+async def test_a_conversation_is_deleted_by_its_session_id(
+    spec: ImageVariationToolSpec, root: Path, memories: Callable[[str], Memory]
+) -> None:
+    """`delete_conversation` deletes what an agent stored with the `session_id` of its memory."""
+    for session in ("user-1", "user-2"):
+        talker = agent(spec, asks(image="latest"), says())
+        await outputs(talker, upload(ONE), memory=memories(session))
+    folders = [root / "variations" / scope_name(session) for session in ("user-1", "user-2")]
+    other_paths = sorted(folders[1].rglob("*"))
+    assert [len(list(folder.rglob("*.png"))) for folder in folders] == [2, 2]
+    await asyncio.to_thread(spec.delete_conversation, "user-1")
+    assert sorted((root / "variations").rglob("*")) == [folders[1], *other_paths]
 
 
 async def test_a_session_id_carries_the_conversation(

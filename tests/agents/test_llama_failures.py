@@ -13,6 +13,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import ToolOutput
 
 from langchain_image_variation import ImageVariationToolSpec
+from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
@@ -94,6 +95,18 @@ async def test_a_bug_in_an_engine_shows(
     assert record.exc_info is not None
     assert "in create_variation" in caplog.text
     check_clean(caplog.text, root)
+
+
+async def test_a_record_names_its_conversation(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record of a failure has the folder of the conversation that the memory belongs to."""
+    for key in ("user-1", "user-2"):
+        tools: Any = make_spec(root, TypeError("a bug")).to_tool_list()
+        one = FunctionAgent(tools=tools, llm=scripted(asks(image="cat.png"), says()))
+        await outputs(one, memory=ChatMemoryBuffer.from_defaults(chat_store_key=key))
+    folders = [vars(record)["conversation_folder"] for record in error_records(caplog)]
+    assert folders == [scope_name("user-1"), scope_name("user-2")]
 
 
 async def test_a_program_gets_the_failure(root: Path, caplog: pytest.LogCaptureFixture) -> None:
