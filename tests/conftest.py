@@ -15,12 +15,20 @@ from tests.extras import skip_if_extra_is_missing, skip_without_imports
 
 Run = Callable[..., pytest.RunResult]
 
+_start_hypothesis: Callable[[], None] | None = None
+
 with suppress(ImportError):
-    from hypothesis import settings
+    from hypothesis import given, settings, strategies
 
     # A deadline would make tests depend on the speed of the machine.
     settings.register_profile("untimed", settings(), deadline=None)
     settings.load_profile("untimed")
+
+    @settings(max_examples=1, database=None)
+    @given(strategies.none())
+    def _start_hypothesis(_: None) -> None:
+        """Let Hypothesis register its random number generators."""
+
 
 _PRELOADED_MODULES = (
     "langchain_image_variation.agents.tool",
@@ -74,6 +82,9 @@ def pytest_configure() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of later garbage collections, of which some tests need many."""
+    if _start_hypothesis is not None:
+        # It asks the garbage collector about them, which does not know frozen objects.
+        _start_hypothesis()
     gc.collect()
     gc.freeze()
 

@@ -106,6 +106,7 @@ def look_alike(first: Image.Image, second: Image.Image) -> bool:
     return max(ImageStat.Stat(difference).mean) < 4
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_its_outputs(
     examples_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

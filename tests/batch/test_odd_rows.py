@@ -69,6 +69,7 @@ def write_odd_rows() -> dict[str, str]:
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_batch", [run, run_hosted])
 def test_odd_rows_do_not_end_a_run(run_batch: object) -> None:
     """An unusable row becomes a row with an error, and the good one is made."""

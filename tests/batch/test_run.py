@@ -459,6 +459,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
             assert max(image.size) <= 160
 
 
+@pytest.mark.slow
 def test_large_gallery_has_pages(photos: Path) -> None:
     """No source is split between the pages of a gallery, and obsolete pages are removed."""
     assert run_hosted("photos", "--n", "2", "--gallery") == 0

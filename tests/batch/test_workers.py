@@ -45,6 +45,7 @@ def test_exiting_engine_fails_only_its_source(worker_class: Any) -> None:
     assert errors(worker_class(batch("exiting"), 1), "photos/0.png", "photos/1.png") == [error] * 2
 
 
+@pytest.mark.slow
 @all_workers
 def test_engine_is_closed_at_the_end(worker_class: Any) -> None:
     """The engine is closed at the end, and an error in `close` is ignored."""
@@ -52,6 +53,7 @@ def test_engine_is_closed_at_the_end(worker_class: Any) -> None:
     assert count_made_images().keys() == {"closed"}
 
 
+@pytest.mark.slow
 @all_workers
 def test_fatal_error_reaches_the_run(worker_class: Any) -> None:
     """An error with attributes that cannot be pickled does not look like a dead worker."""

@@ -371,6 +371,7 @@ def test_corrupt_pixels_are_invalid_input(capsys: pytest.CaptureFixture[str]) ->
     assert "pixels cannot be decompressed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_without_warnings_or_traceback() -> None:
     """`python -m` runs the same program, and an error is one line and nothing else."""
     Path("square.png").write_bytes(square_png())

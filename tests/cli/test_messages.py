@@ -144,6 +144,7 @@ def test_a_server_that_refuses_is_quoted(capsys: pytest.CaptureFixture[str]) -> 
     assert "check --base-url, which usually ends in /v1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_batch_names_options(capsys: pytest.CaptureFixture[str]) -> None:
     """An image that fails in a batch has the same message as in `create`."""
     assert main(["batch", "photo.jpg", "--fit", "strict", "--jsonl", "--workers", "1"]) == 3

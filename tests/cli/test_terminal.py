@@ -108,6 +108,7 @@ def test_there_is_no_bar_outside_a_terminal() -> None:
     assert b"%" not in run(*CREATE).stderr
 
 
+@pytest.mark.slow
 def test_an_error_takes_the_bar_away() -> None:
     """After an error, the terminal shows one line and no bar."""
     code, output = run_in_terminal(["create", "none.png"])

@@ -290,6 +290,7 @@ print(len(loops))
 """
 
 
+@pytest.mark.slow
 def test_threads_share_one_loop_for_async_engines() -> None:
     """All threads run async engines on one loop, because connections belong to a loop."""
     done = subprocess.run(

@@ -119,7 +119,6 @@ def test_each_scenario_has_one_cassette() -> None:
     assert {path.stem for path in cassette_dir().iterdir()} == SCENARIOS.keys()
 
 
-@pytest.mark.slow
 def test_recording_rewrites_only_changed_cassettes(tmp_path: Path) -> None:
     """A changed cassette is rewritten, an obsolete one removed, and other files stay."""
     shutil.copytree(cassette_dir(), tmp_path, dirs_exist_ok=True)

@@ -83,6 +83,7 @@ def parse(body: bytes) -> tuple[bytes, dict[str, str]] | None:
 EDITS = st.sampled_from([b"\r\n", b"\n", b"--", b"--x", b"\r\n--x", b"\r\n--x--", b"-", b" ", b""])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(start=st.integers(0, len(CLOSED)), length=st.integers(0, 8), edit=EDITS)
 @example(start=CLOSED.index(b"256x"), length=0, edit=b"\r\n--xyz")

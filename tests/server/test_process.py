@@ -119,6 +119,7 @@ def test_only_known_proxies_are_trusted(
     assert answer.json()["data"][0]["url"].startswith(f"{scheme}://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_serve_logs_each_request(tmp_path: Path) -> None:
     """`serve` logs each request to standard error, as JSON if requested."""
     arguments = ("--engine", "instant", "--json-log", "--api-key", "sk-1")
