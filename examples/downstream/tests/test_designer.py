@@ -46,5 +46,5 @@ def test_the_agent_continues_after_a_refusal(
     image_variation_server.fail_next("content_refused")
     state = designer(model, tmp_path).invoke({"messages": [("user", "Vary the vase, twice.")]})
     _, _, answer, conclusion = state["messages"]
-    assert "not allowed by our safety system" in answer.content
+    assert "refused this image because of its content" in answer.content
     assert conclusion.content == "Done."
