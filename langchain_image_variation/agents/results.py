@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.image_folder import MAX_PATH_LENGTH, ImageFolder
 from langchain_image_variation.agents.uploads import (
     UPLOADS_FOLDER,
     UploadFolder,
@@ -259,6 +259,9 @@ class ResultFolder(Results):
         Raises:
             SourceError: If it cannot be read.
         """
+        # A forged message may contain any path, and comparing a long one takes minutes.
+        if len(path) > MAX_PATH_LENGTH:
+            return None
         steps = PurePosixPath(path)
         if ".." in steps.parts or not steps.is_relative_to(self._output_dir):
             return None
