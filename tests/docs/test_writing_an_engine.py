@@ -1,3 +1,4 @@
+import inspect
 import re
 import subprocess
 import sys
@@ -43,8 +44,8 @@ def test_the_page_imports_from_the_root_only() -> None:
 
 def test_the_engine_that_help_shows_works() -> None:
     """The engine in the docstring of `VariationEngine` makes variations, as shown."""
-    _, _, example = (VariationEngine.__doc__ or "").partition("the image:\n\n")
-    example, _, _ = example.partition("\n\n    `call_engine`")
+    _, _, example = (inspect.getdoc(VariationEngine) or "").partition("the image:\n\n")
+    example, _, _ = example.partition("\n\n`call_engine`")
     namespace: dict[str, Any] = {
         "ImagesResponse": ImagesResponse,
         "decode_png": decode_png,
