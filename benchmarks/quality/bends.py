@@ -122,7 +122,8 @@ def _track(
     moved_points = points + offset[:, None] * across
     inside = sample(registration.inside.astype(np.float32), x, y) > 0.99
     inside &= ((moved_points > 1) & (moved_points < SIDE - 2)).all(axis=1)
-    return offset, (score[rows, path] > _FOUND) & inside
+    is_found = np.asarray(score[rows, path] > _FOUND, np.bool_) & inside
+    return np.asarray(offset, np.float64), np.asarray(is_found, np.bool_)
 
 
 def _strip(image: Floats, points: Doubles, across: Doubles, steps: NDArray[np.floating]) -> Floats:

@@ -150,7 +150,8 @@ def _descriptors(image: Floats) -> tuple[Floats, Floats]:
     patches = windows.reshape(-1, _PATCH * _PATCH).astype(np.float32)
     patches = patches - patches.mean(axis=1, keepdims=True)
     spread = patches.std(axis=1)
-    return patches / np.maximum(spread, 0.01)[:, None] / _PATCH, spread
+    unit_patches = patches / np.maximum(spread, 0.01)[:, None] / _PATCH
+    return np.asarray(unit_patches, np.float32), np.asarray(spread, np.float32)
 
 
 def _basis(patches: Floats) -> Floats:
