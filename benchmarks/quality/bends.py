@@ -32,7 +32,7 @@ _FOUND = 0.75
 """The least correlation of an edge's profile that was found."""
 
 _COURSE = 9
-"""The course of a curve is its mean over so many pixels."""
+"""The number of pixels over which the course of a curve is averaged."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def luma(image: Bytes) -> Floats:
 
 
 def box_mean(image: Floats, reach: int) -> Floats:
-    """Return the mean over windows that reach so many pixels to each side."""
+    """Return the mean over windows, given how far they reach to each side, in pixels."""
     return _mean_inside(np.pad(image, reach, mode="edge"), reach)
 
 

@@ -69,7 +69,7 @@ class Conversation:
     def choices(self) -> str:
         """Return a sentence that names the newest images, or "" if there are none.
 
-        Uploads and results are limited separately, so many results do not hide an upload.
+        Uploads and results have separate limits. Otherwise many results would hide an upload.
         """
         sizes: dict[str, tuple[int, int] | None] = {}
         counts: Counter[str] = Counter()

@@ -130,7 +130,7 @@ def _create(
 
 
 async def _await(engine: object, answer: Any) -> Any:
-    """Wait for the answer of an async engine, and translate a cancellation of its own making."""
+    """Wait for an async engine, and translate a cancellation that the engine caused."""
     import asyncio
 
     try:

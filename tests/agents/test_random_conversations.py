@@ -184,7 +184,7 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(branch=branches, data=st.data())
     def vary_an_upload(self, branch: Branch, data: st.DataObject) -> None:
-        """Call the tool with an upload's name, whoever sent that upload."""
+        """Call the tool with the name of an upload from any conversation."""
         # Its own names are drawn more often than those of others.
         names = [*sorted(branch.owner.uploads), *sorted(IMAGES)]
         name = data.draw(st.sampled_from(names))
@@ -208,7 +208,7 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(branch=branches, data=st.data())
     def vary_a_result(self, branch: Branch, data: st.DataObject) -> None:
-        """Call the tool with a result's handle, whoever made it, or with a name of nothing."""
+        """Call the tool with the handle of any conversation's result, or with an unknown name."""
         handle = data.draw(st.sampled_from([*branch.owner.results, *self.handles]))
         is_certain = handle in branch.images or (
             branch.owner.thread is not None and handle in branch.owner.results

@@ -134,7 +134,7 @@ async def test_errors_of_engines_free_their_images() -> None:
 
 
 class InnerCancellation:
-    """An engine that fails because it cancelled a task of its own."""
+    """An engine that fails because it cancelled its own task."""
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Fail as code does that waits for the task."""

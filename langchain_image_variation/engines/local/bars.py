@@ -78,7 +78,7 @@ class Bars:
         return image.crop((self.start, 0, self.end, self.side))
 
     def add(self, image: Image.Image) -> Image.Image:
-        """Return a variation with bars of its own.
+        """Return a variation with bars made from its edges.
 
         Args:
             image: A square that shows the image without bars, stretched.
