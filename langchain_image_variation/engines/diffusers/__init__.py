@@ -1,0 +1,1 @@
+"""The engine `diffusers`: new images by generative models on this machine."""
