@@ -1,1 +1,1 @@
-"""The engine `diffusers`: new images by generative models on this machine."""
+"""New images from open models on your own hardware, with the library `diffusers`."""

@@ -13,6 +13,7 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.exceptions import InvalidRequestError
 from tests.engines.diffusers.fake_hardware import GPU, FakeHardware
+from tests.extras import skip_without
 
 TWO_GPUS = {"cuda:0": GPU("First"), "cuda:1": GPU("Second")}
 
@@ -102,7 +103,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 
 def test_torch_finds_the_devices() -> None:
     """On a real machine, the chosen device has memory, and can be asked to release some."""
-    pytest.importorskip("torch", reason="needs the extra diffusers")
+    skip_without("torch")
     for name in (*list_devices(), "cpu"):
         device = choose_device(name)
         assert device.name == name
@@ -114,7 +115,7 @@ def test_torch_finds_the_devices() -> None:
 
 def test_a_container_has_less_memory(tmp_path: Path) -> None:
     """In a container with a limit, free memory is what remains of it; its file cache is free."""
-    pytest.importorskip("psutil", reason="needs the extra diffusers")
+    skip_without("psutil")
     from langchain_image_variation.engines.diffusers.devices import free_main_memory
 
     (tmp_path / "memory.max").write_text("max\n")

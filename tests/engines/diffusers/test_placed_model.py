@@ -12,8 +12,10 @@ from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.placement import Offload, Placement
 from langchain_image_variation.exceptions import EngineError
 from tests.engines.diffusers.fake_hardware import GPU, FakeHardware
+from tests.extras import skip_without
 
-torch = pytest.importorskip("torch", reason="needs the extra diffusers")
+skip_without("torch")
+import torch  # noqa: E402  # the module is skipped without it
 
 HARDWARE = FakeHardware({"cuda:0": GPU("Small GPU", free_bytes=412 * 10**6)})
 

@@ -13,6 +13,7 @@ from langchain_image_variation.engines.diffusers.placement import (
 )
 from langchain_image_variation.exceptions import InvalidRequestError
 from tests.engines.diffusers.fake_hardware import GPU, FakeHardware
+from tests.extras import skip_without
 
 GB = 10**9
 # The U-Net, decoder, image encoder and checker of Stable Diffusion in half precision.
@@ -102,7 +103,8 @@ def test_pipelines_move_to_their_own_gpu() -> None:
 
 def test_weights_are_measured_once() -> None:
     """The workload adds up the weights of distinct components, and is larger for larger images."""
-    torch = pytest.importorskip("torch", reason="needs the extra diffusers")
+    skip_without("torch")
+    import torch
 
     class Model:
         def __init__(self, **components: object) -> None:
