@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
@@ -217,7 +217,7 @@ class Download:
         from tqdm import tqdm
 
         class HiddenBar(tqdm):  # type: ignore[type-arg]  # only generic for type checkers
-            def __init__(self, *arguments: object, **settings: object) -> None:
+            def __init__(self, *arguments: Any, **settings: Any) -> None:
                 super().__init__(*arguments, **{**settings, "disable": True})
 
         files = self.files[part.name]
@@ -306,7 +306,7 @@ def _cache_dir(cache_dir: CacheDir) -> str:
 def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=repository, repo_type="model")
+    name: str = repo_folder_name(repo_id=repository, repo_type="model")
     return Path(_cache_dir(cache_dir)).resolve() / name
 
 

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 pytest.importorskip("huggingface_hub", reason="needs the extra diffusers")
 
+from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
     cached_folder,
@@ -33,17 +34,7 @@ from langchain_image_variation.exceptions import (
 )
 from tests.engines.diffusers.fake_hub import FakeHub, Fault, HubRepository, run_fake_hub
 
-
-class Part(NamedTuple):
-    """What a model needs of a repository."""
-
-    name: str = "pipeline"
-    repository: str = "owner/tiny"
-    revision: str = "main"
-    patterns: tuple[str, ...] = ("model_index.json", "unet/*", "vae/*")
-
-
-PART = Part()
+PART = Part("pipeline", "owner/tiny", "main", ("model_index.json", "unet/*", "vae/*"))
 WEIGHTS = random.Random(1).randbytes(24_000_000)
 """More than the 10 MiB that the library collects before it writes or reports anything."""
 
@@ -288,7 +279,7 @@ def test_refusals_say_what_to_do(
     hub.repositories["owner/tiny"] = repository
     hub.known_tokens = {"hf_other"}
     with pytest.raises(error_class) as caught:
-        plan(hub, tmp_path, token=token)
+        plan(hub, tmp_path, token=token).run()
     host = hub.url.removeprefix("http://")
     assert caught.value.message == message.format(url=hub.url, host=host)
     assert type(caught.value) is error_class
@@ -340,9 +331,9 @@ def test_pickles_need_a_pinned_revision(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"only as pickles.*pass revision\.$"):
         plan(hub, tmp_path)
     for revision in ("v2.0", repository.commit):
-        folder = plan(hub, tmp_path, part=Part(revision=revision)).run()["pipeline"]
+        folder = plan(hub, tmp_path, part=replace(PART, revision=revision)).run()["pipeline"]
         assert (folder / "unet/diffusion_pytorch_model.bin").read_bytes() == b"pickle"
-        assert cached_folder(Part(revision=revision), tmp_path) == folder
+        assert cached_folder(replace(PART, revision=revision), tmp_path) == folder
 
 
 def test_repository_without_the_files(hub: FakeHub, tmp_path: Path) -> None:
@@ -355,7 +346,7 @@ def test_repository_without_the_files(hub: FakeHub, tmp_path: Path) -> None:
 def test_invalid_name_is_refused(hub: FakeHub, tmp_path: Path) -> None:
     """A name that cannot be one of a repository is an error of the caller."""
     with pytest.raises(ModelNotFoundError, match="is not the name of a repository"):
-        plan(hub, tmp_path, part=Part(repository="a/b/c"))
+        plan(hub, tmp_path, part=replace(PART, repository="a/b/c"))
 
 
 def test_large_model_is_refused_in_advance(hub: FakeHub, tmp_path: Path) -> None:
