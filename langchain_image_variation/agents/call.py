@@ -28,6 +28,7 @@ from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
@@ -311,6 +312,8 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
+    if not isinstance(engine, str) or engine == AUTO:
+        engine = engine_name(call.engine)
     images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
@@ -319,7 +322,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "width": image.width,
             "height": image.height,
             "seed": image.seed,
-            "engine": engine if isinstance(engine, str) else engine_name(engine),
+            "engine": engine,
             "model": response.model,
             "created": response.created,
         }

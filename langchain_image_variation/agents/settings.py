@@ -87,7 +87,8 @@ class ToolSettings(BaseModel):
     engine: Annotated[
         str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)
     ] = "local"
-    """An engine, or the name of an installed one."""
+    """An engine, or the name of an installed one. "auto" means the best one that is usable when
+    the tool is made."""
     root_dir: str | os.PathLike[str] = "."
     """The folder with the images that the model may use. The default is the working directory."""
     output_dir: str | os.PathLike[str] = Field(default="variations", repr=False)

@@ -20,6 +20,7 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
 )
@@ -117,9 +118,12 @@ def _batch(arguments: argparse.Namespace) -> int:
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
         )
+    engine, note = choose_engine(arguments)
+    if note and not arguments.quiet:
+        print(note, file=sys.stderr)
     batch = VariationBatch(
         arguments.output_dir,
-        engine=arguments.engine,
+        engine=engine,
         options=engine_options(arguments),
         n=arguments.n,
         size=arguments.size,
@@ -150,7 +154,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         summary = run_batch(
             inputs,
             batch,
-            workers=_workers(arguments),
+            workers=_workers(arguments, batch.engine),
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
@@ -198,7 +202,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _workers(arguments: argparse.Namespace) -> "int | Cluster":
+def _workers(arguments: argparse.Namespace, engine: str) -> "int | Cluster":
     workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
@@ -210,7 +214,7 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
-    return default_worker_count(arguments.engine)
+    return default_worker_count(engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

@@ -21,6 +21,7 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
 )
@@ -216,6 +217,7 @@ class _Run:
         self._photos: list[str] = arguments.photos
         self._bar = bar
         self._seed: int | None = None
+        self._engine_name: str = arguments.engine
         self._model: str | None = None
         self._engine_note: str | None = None
 
@@ -249,10 +251,13 @@ class _Run:
                     failures += 1
             self._bar.finish()
         has_results = failures < len(self._photos)
-        if self._model not in (None, self._arguments.engine):
-            self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
+        if self._model not in (None, self._engine_name):
+            self._print_note(f"Made by {self._engine_name} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
-            self._print_note(f"Make these again with --seed {self._seed}.")
+            # Tomorrow, another engine may be the best one.
+            is_auto = self._engine_name != self._arguments.engine
+            engine_option = f"--engine {self._engine_name} " if is_auto else ""
+            self._print_note(f"Make these again with {engine_option}--seed {self._seed}.")
         return failures
 
     def _report(self, error: ImageVariationError, name: str) -> None:
@@ -278,17 +283,20 @@ class _Run:
     @cached_property
     def _engine(self) -> "VariationEngine":
         arguments = self._arguments
-        engine_class = load_engine_class(arguments.engine)
+        self._engine_name, note = choose_engine(arguments)
+        if note:
+            self._print_note(note)
+        engine_class = load_engine_class(self._engine_name)
         options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
         names_seeds = "seed" in NameTemplate(arguments.name).fields
         if names_seeds and not has_seeds:
             raise InvalidRequestError(
-                f"--name has {{seed}}, but the engine {arguments.engine!r} has no seeds."
+                f"--name has {{seed}}, but the engine {self._engine_name!r} has no seeds."
             )
         if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
             # With one seed for all images, one command makes all of them again.
             self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
-        return make_engine(arguments.engine, engine_class, options)
+        return make_engine(self._engine_name, engine_class, options)
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -337,7 +345,7 @@ class _Run:
     def _json(self, response: ImagesResponse) -> str:
         """Return the response as JSON, with what does not go on the wire."""
         facts = {
-            "engine": self._arguments.engine,
+            "engine": self._engine_name,
             "model": response.model,
             "note": response.note,
         }

@@ -6,6 +6,7 @@ from inspect import getdoc
 
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import (
     engine_names,
     load_engine_class,
@@ -34,8 +35,8 @@ def _engines(arguments: argparse.Namespace) -> None:
     # The messages name the options of the commands that run an engine.
     vocabulary = argparse.ArgumentParser()
     add_engine(vocabulary)
-    width = max(map(len, names), default=0)
-    for name in names:
+    width = max(map(len, (AUTO, *names)))
+    for name in (AUTO, *names):
         state, description = _state(name)
         head = f"{name:{width}}  {state:11}  "
         lines = textwrap.wrap(
@@ -50,6 +51,12 @@ def _engines(arguments: argparse.Namespace) -> None:
 
 def _state(name: str) -> tuple[str, str]:
     """Return whether an engine works without options, and its description or what is missing."""
+    if name == AUTO:
+        choice = choose_engine()
+        return (
+            "usable",
+            f"The best engine that is usable here: {choice.name}, because {choice.reason}.",
+        )
     try:
         engine_class = load_engine_class(name)
         engine = make_engine(name, engine_class, {})

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.contract import MAX_N, SIZES
+from langchain_image_variation.engines import auto
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -25,6 +27,7 @@ __all__ = [
     "add_output_dir",
     "add_quiet",
     "add_size",
+    "choose_engine",
     "engine_options",
     "make_output_folder",
     "translate_import_errors",
@@ -55,7 +58,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="local",
-        help="the engine; `image-variation engines` lists them (default: local)",
+        help="the engine, or auto for the best one that is usable here; `image-variation engines` "
+        "lists them (default: local)",
     )
     add("--seed", type=int, help="make the same variations again")
     add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
@@ -109,6 +113,18 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         help="what to do with an image that is not a square PNG under 4 MB: refuse it, crop it, "
         "pad it with its mirror image, or keep its shape in the results (default: crop)",
     )
+
+
+def choose_engine(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """Return the name of the engine, and a note that says why, if the user left the choice to us.
+
+    Raises:
+        InvalidRequestError: If an option that decides about the engine has an invalid value.
+    """
+    if arguments.engine != AUTO:
+        return arguments.engine, None
+    choice = auto.choose_engine(engine_options(arguments))
+    return choice.name, f"auto chose the engine {choice.name}: {choice.reason}."
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:

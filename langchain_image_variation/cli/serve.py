@@ -9,6 +9,7 @@ from collections.abc import Callable
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import (
     add_engine,
+    choose_engine,
     engine_options,
     translate_import_errors,
 )
@@ -115,7 +116,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
-    engine = load_engine(arguments.engine, **engine_options(arguments))
+    name, note = choose_engine(arguments)
+    if note:
+        print(note, file=sys.stderr)
+    engine = load_engine(name, **engine_options(arguments))
     try:
         app = create_app(
             engine,

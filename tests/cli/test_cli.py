@@ -225,6 +225,7 @@ def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[st
     """An engine without the key or the address that it needs is not called usable."""
     engines = listed_engines(capsys)
     assert {name: state for name, (state, _) in engines.items()} == {
+        "auto": "usable",
         "gpt-image": "needs setup",
         "instant": "usable",
         "local": "usable",
@@ -256,7 +257,7 @@ def test_engines_heed_the_environment(
     monkeypatch.setenv(variable, value)
     engines = listed_engines(capsys)
     assert {name for name, (state, _) in engines.items() if state == "usable"} == {
-        *("instant", "local"),
+        *("auto", "instant", "local"),
         *usable,
     }
     assert "sk-test" not in repr(engines)
