@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -22,6 +23,7 @@ from langchain_image_variation.cli.options import (
     add_size,
     engine_options,
     make_output_folder,
+    request_model,
 )
 from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
@@ -92,7 +94,6 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add("--user", help="an ID for the end user, for hosted engines")
     add("--json", action="store_true", help="print the JSON response instead of file names")
     add(
@@ -279,7 +280,9 @@ class _Run:
         if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
             # With one seed for all images, one command makes all of them again.
             self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
-        return make_engine(arguments.engine, engine_class, options)
+        engine = make_engine(arguments.engine, engine_class, options)
+        download_model(engine, quiet=arguments.quiet)
+        return engine
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -296,9 +299,10 @@ class _Run:
         listener: ProgressListener,
     ) -> None:
         arguments = self._arguments
+        model: Any = request_model(arguments)
         request = CreateImageVariationRequest(
             image=source.png,
-            model=arguments.model,
+            model=model,
             n=arguments.n,
             response_format=arguments.response_format,
             size=arguments.size,
