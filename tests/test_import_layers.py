@@ -23,13 +23,16 @@ ROOMS = {
     "engines": (
         4,
         {
-            "PIL",
-            "accelerate",
-            "diffusers",
-            "huggingface_hub",
-            "numpy",
-            "torch",
-            "tqdm",
+            *(
+                "PIL",
+                "accelerate",
+                "diffusers",
+                "huggingface_hub",
+                "numpy",
+                "psutil",
+                "torch",
+                "tqdm",
+            ),
             "transformers",
         },
     ),

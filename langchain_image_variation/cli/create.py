@@ -1,6 +1,7 @@
 """`image-variation create`: makes variations of one or more images."""
 
 import argparse
+import json
 import os
 import secrets
 import sys
@@ -95,7 +96,11 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
     add("--user", help="an ID for the end user, for hosted engines")
-    add("--json", action="store_true", help="print the JSON response instead of file names")
+    add(
+        "--json",
+        action="store_true",
+        help="print the JSON response, with the engine and its model, instead of file names",
+    )
     add(
         "--response-format",
         choices=get_args(ResponseFormat),
@@ -212,6 +217,8 @@ class _Run:
         self._photos: list[str] = arguments.photos
         self._bar = bar
         self._seed: int | None = None
+        self._model: str | None = None
+        self._engine_note: str | None = None
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return how many images failed.
@@ -243,6 +250,8 @@ class _Run:
                     failures += 1
             self._bar.finish()
         has_results = failures < len(self._photos)
+        if self._model not in (None, self._arguments.engine):
+            self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
             self._print_note(f"Make these again with --seed {self._seed}.")
         return failures
@@ -312,17 +321,32 @@ class _Run:
         # Notes are printed only now, so that an error is the only line of output.
         if source.note:
             self._print_note(source.note)
+        if response.note and response.note != self._engine_note:
+            # It is usually the same for all images.
+            self._print_note(response.note)
+            self._engine_note = response.note
+        self._model = response.model
         self._seed = response.data[0].seed if self._seed is None else self._seed
         paths = [] if folder is None else self._save(source, response, folder)
         with self._bar.hidden():
             if arguments.json:
-                print(response.to_json(), end="")
+                print(self._json(response))
             elif folder is None:
                 data, _ = self._file_format.convert(response.data[0].read())
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             else:
                 print(*paths, sep="\n", flush=True)
+
+    def _json(self, response: ImagesResponse) -> str:
+        """Return the response as JSON, with what does not go on the wire."""
+        facts = {
+            "engine": self._arguments.engine,
+            "model": response.model,
+            "note": response.note,
+        }
+        named_facts = {name: value for name, value in facts.items() if value is not None}
+        return json.dumps(json.loads(response.to_json()) | named_facts, indent=2)
 
     def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
         arguments = self._arguments

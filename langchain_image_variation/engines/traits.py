@@ -5,6 +5,7 @@
 | `base_url: str` | The engine is hosted: it sends images to the server at this address. |
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `max_n: int` | The most variations that one call makes, if that is less than 10. |
+| `variation_kind: str` | What the variations are, in a few words for a model. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `plan_download()` | Returns the `PendingDownload` of what is missing, or None. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
@@ -31,6 +32,7 @@ from langchain_image_variation.exceptions import EngineError, ModelNotFoundError
 
 __all__ = [
     "MAX_FINGERPRINT",
+    "MAX_VARIATION_KIND",
     "PendingDownload",
     "check_model",
     "close_engine",
@@ -38,6 +40,7 @@ __all__ = [
     "engine_max_n",
     "engine_models",
     "engine_options",
+    "engine_variation_kind",
     "has_fingerprint",
     "is_hosted",
     "loads_model",
@@ -49,6 +52,9 @@ __all__ = [
 
 MAX_FINGERPRINT = 10_000
 """The maximum length of a fingerprint, in characters."""
+
+MAX_VARIATION_KIND = 80
+"""The maximum length of a `variation_kind`, in characters. A model reads it after every call."""
 
 
 class PendingDownload(Protocol):
@@ -150,6 +156,30 @@ def engine_max_n(engine: object) -> int:
     raise EngineError(
         f"The max_n of the engine {type(engine).__name__} must be a whole number from 1, got "
         f"{excerpt(max_n)}."
+    )
+
+
+def engine_variation_kind(engine: object) -> str | None:
+    """Return what the variations of an engine are, in a few words. None if it does not say.
+
+    Raises:
+        EngineError: If reading its `variation_kind` fails, or if it is neither None nor one line of
+            up to `MAX_VARIATION_KIND` characters.
+    """
+    name = type(engine).__name__
+    try:
+        kind = getattr(engine, "variation_kind", None)
+    except Exception as error:
+        raise EngineError(
+            f"Reading the variation_kind of the engine {name} failed with {type(error).__name__}."
+        ) from error
+    if kind is None or (
+        isinstance(kind, str) and kind.isprintable() and 0 < len(kind) <= MAX_VARIATION_KIND
+    ):
+        return kind
+    raise EngineError(
+        f"The variation_kind of the engine {name} must be one line of up to {MAX_VARIATION_KIND} "
+        f"characters, such as 'new images of the same subject', got {excerpt(kind)}."
     )
 
 

@@ -49,6 +49,7 @@ ONLY_IN_PYTHON = {
     "time(": "an error for the author of an engine",
     "int(": "an error for the author of an engine",
     "ImagesResponse(": "an error for the author of an engine",
+    "variation_kind": "an error for the author of an engine",
     "X(": "an object that is not an engine",
 }
 """Names in messages that no command can cause, with reasons."""
