@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -23,7 +24,10 @@ from langchain_image_variation.cli.options import (
     choose_engine,
     engine_options,
     make_output_folder,
+    request_model,
 )
+from langchain_image_variation.engines.loading import load_engine_class, make_engine
+from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -54,7 +58,6 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add_n(parser)
     add_size(parser)
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add_engine(parser)
     add_fit(parser)
     add_output_dir(
@@ -118,17 +121,17 @@ def _batch(arguments: argparse.Namespace) -> int:
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
         )
-    engine, note = choose_engine(arguments)
+    note = choose_engine(arguments)
     if note and not arguments.quiet:
         print(note, file=sys.stderr)
     batch = VariationBatch(
         arguments.output_dir,
-        engine=engine,
+        engine=arguments.engine,
         options=engine_options(arguments),
         n=arguments.n,
         size=arguments.size,
         fit=arguments.fit,
-        model=arguments.model,
+        model=request_model(arguments),
         # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
@@ -149,12 +152,14 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.display_path(""))
+    if arguments.ray is None:
+        _download_model(arguments)
     interrupts = Interrupts()
     with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(
             inputs,
             batch,
-            workers=_workers(arguments, batch.engine),
+            workers=_workers(arguments),
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
@@ -170,6 +175,17 @@ def _batch(arguments: argparse.Namespace) -> int:
     if interrupts.signal is not None:
         return 128 + interrupts.signal
     return SOME_FAILED if summary.failures else 0
+
+
+def _download_model(arguments: argparse.Namespace) -> None:
+    """Download the engine's model before the workers start, if it loads one."""
+    engine_class = load_engine_class(arguments.engine)
+    if loads_model(engine_class):
+        engine = make_engine(arguments.engine, engine_class, engine_options(arguments))
+        try:
+            download_model(engine, quiet=arguments.quiet)
+        finally:
+            close_engine(engine)
 
 
 @contextmanager
@@ -202,7 +218,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _workers(arguments: argparse.Namespace, engine: str) -> "int | Cluster":
+def _workers(arguments: argparse.Namespace) -> "int | Cluster":
     workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
@@ -214,7 +230,7 @@ def _workers(arguments: argparse.Namespace, engine: str) -> "int | Cluster":
         return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
-    return default_worker_count(engine)
+    return default_worker_count(arguments.engine)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -24,6 +25,7 @@ from langchain_image_variation.cli.options import (
     choose_engine,
     engine_options,
     make_output_folder,
+    request_model,
 )
 from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
@@ -33,6 +35,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
@@ -94,7 +97,6 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add("--user", help="an ID for the end user, for hosted engines")
     add(
         "--json",
@@ -217,7 +219,7 @@ class _Run:
         self._photos: list[str] = arguments.photos
         self._bar = bar
         self._seed: int | None = None
-        self._engine_name: str = arguments.engine
+        self._is_auto = arguments.engine == AUTO
         self._model: str | None = None
         self._engine_note: str | None = None
 
@@ -251,13 +253,12 @@ class _Run:
                     failures += 1
             self._bar.finish()
         has_results = failures < len(self._photos)
-        if self._model not in (None, self._engine_name):
-            self._print_note(f"Made by {self._engine_name} with the model {self._model}.")
+        if self._model not in (None, self._arguments.engine):
+            self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
             # Tomorrow, another engine may be the best one.
-            is_auto = self._engine_name != self._arguments.engine
-            engine_option = f"--engine {self._engine_name} " if is_auto else ""
-            self._print_note(f"Make these again with {engine_option}--seed {self._seed}.")
+            options = f"--engine {self._arguments.engine} " if self._is_auto else ""
+            self._print_note(f"Make these again with {options}--seed {self._seed}.")
         return failures
 
     def _report(self, error: ImageVariationError, name: str) -> None:
@@ -283,20 +284,21 @@ class _Run:
     @cached_property
     def _engine(self) -> "VariationEngine":
         arguments = self._arguments
-        self._engine_name, note = choose_engine(arguments)
-        if note:
+        if note := choose_engine(arguments):
             self._print_note(note)
-        engine_class = load_engine_class(self._engine_name)
+        engine_class = load_engine_class(arguments.engine)
         options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
         names_seeds = "seed" in NameTemplate(arguments.name).fields
         if names_seeds and not has_seeds:
             raise InvalidRequestError(
-                f"--name has {{seed}}, but the engine {self._engine_name!r} has no seeds."
+                f"--name has {{seed}}, but the engine {arguments.engine!r} has no seeds."
             )
         if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
             # With one seed for all images, one command makes all of them again.
             self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
-        return make_engine(self._engine_name, engine_class, options)
+        engine = make_engine(arguments.engine, engine_class, options)
+        download_model(engine, quiet=arguments.quiet)
+        return engine
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -313,9 +315,10 @@ class _Run:
         listener: ProgressListener,
     ) -> None:
         arguments = self._arguments
+        model: Any = request_model(arguments)
         request = CreateImageVariationRequest(
             image=source.png,
-            model=arguments.model,
+            model=model,
             n=arguments.n,
             response_format=arguments.response_format,
             size=arguments.size,
@@ -345,7 +348,7 @@ class _Run:
     def _json(self, response: ImagesResponse) -> str:
         """Return the response as JSON, with what does not go on the wire."""
         facts = {
-            "engine": self._engine_name,
+            "engine": self._arguments.engine,
             "model": response.model,
             "note": response.note,
         }

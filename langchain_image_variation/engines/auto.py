@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from langchain_image_variation.exceptions import (
-    InvalidRequestError,
-    ModelNotDownloadedError,
-)
+from langchain_image_variation.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from langchain_image_variation.engines.diffusers.devices import Hardware
-    from langchain_image_variation.engines.diffusers.presets import Part
 
 __all__ = ["AUTO", "EngineChoice", "choose_engine", "resolve_engine"]
 
@@ -82,12 +76,13 @@ def choose_engine(
 
 def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") -> EngineChoice:
     from langchain_image_variation.engines.diffusers.devices import choose_device
+    from langchain_image_variation.engines.diffusers.model_download import is_downloaded
     from langchain_image_variation.engines.diffusers.models import model_name
     from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
 
     model = options.get("model") or DEFAULT_PRESET.name
     name = model_name(model)
-    if not _is_downloaded(model, options):
+    if not is_downloaded(model, options.get("revision"), cache_dir=options.get("cache_dir")):
         return EngineChoice(
             "local",
             f"the model {name!r} is not on this machine; `image-variation pull {name}` gets it",
@@ -98,17 +93,3 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
             "local", "there is no GPU; name the engine 'diffusers' yourself to use the CPU"
         )
     return EngineChoice("diffusers", f"the model {name!r} is here, and so is {device.description}")
-
-
-def _is_downloaded(model: "str | Path", options: Mapping[str, Any]) -> bool:
-    from langchain_image_variation.engines.diffusers.models import read_model
-    from langchain_image_variation.engines.diffusers.repository import find_folders
-
-    def find(parts: "tuple[Part, ...]") -> Mapping[str, Any]:
-        return find_folders(parts, model=str(model), cache_dir=options.get("cache_dir"))
-
-    try:
-        find(read_model(model, options.get("revision"), find).parts)
-    except ModelNotDownloadedError:
-        return False
-    return True

@@ -119,6 +119,7 @@ def plan_download(
     cache_dir: CacheDir = None,
     token: str | None = None,
     endpoint: str | None = None,
+    license: str = "see its page",
 ) -> "Download":
     """Ask the Hub for the files of a model, and return which of them are missing here.
 
@@ -128,6 +129,7 @@ def plan_download(
         cache_dir: See `cached_folder`.
         token: See `find_folders`.
         endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
+        license: The name of the model's license, for the user.
 
     Raises:
         AuthenticationError: If the Hub wants a token, or a license to be accepted.
@@ -161,7 +163,7 @@ def plan_download(
             )
             for path in _choose(part, siblings)
         ]
-    return Download(tuple(parts), files, model, cache_dir, token, endpoint)
+    return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ class Download:
     Attributes:
         parts: The parts of the model.
         files: The files of each part, by the part's name, whether or not they are missing.
-        model: The name of the model, for messages.
+        model: The name of the model.
+        license: The name of its license.
         cache_dir: See `cached_folder`.
         token: See `find_folders`.
         endpoint: See `plan_download`.
@@ -180,6 +183,7 @@ class Download:
     parts: tuple["Part", ...]
     files: Mapping[str, Sequence[RemoteFile]]
     model: str
+    license: str
     cache_dir: CacheDir = None
     token: str | None = None
     endpoint: str | None = None

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("huggingface_hub", reason="needs the extra diffusers")
 
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
@@ -182,6 +183,15 @@ def test_interrupted_download_continues(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.downloads()[0].range == f"bytes={size}-"
     assert reports == sorted(reports)
     assert files_below(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
+
+
+def test_cancelled_call_stops_its_download(hub: FakeHub, tmp_path: Path) -> None:
+    """A download for a call that was cancelled stops at the next report, and keeps the rest."""
+    event = threading.Event()
+    with cancel_after(event), pytest.raises(EngineError, match=r"^The call was cancelled\.$"):
+        plan(hub, tmp_path).run(lambda done, total: event.set())
+    assert 0 < len(hub.downloads()) <= 1
+    assert plan(hub, tmp_path).run()
 
 
 def test_ignored_range_starts_over(hub: FakeHub, tmp_path: Path) -> None:
@@ -354,7 +364,7 @@ def test_large_model_is_refused_in_advance(hub: FakeHub, tmp_path: Path) -> None
     download = plan(hub, tmp_path)
     [file] = [file for file in download.files["pipeline"] if file.path == "model_index.json"]
     huge_file = type(file)(file.repository, file.commit, "huge", 10**18, "0" * 64)
-    huge_download = Download(download.parts, {"pipeline": [huge_file]}, "tiny", tmp_path)
+    huge_download = Download(download.parts, {"pipeline": [huge_file]}, "tiny", "MIT", tmp_path)
     with pytest.raises(OutputError) as caught:
         huge_download.run()
     assert caught.value.message.startswith("The model 'tiny' needs 1000000000.0 GB more, but")
