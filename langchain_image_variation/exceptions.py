@@ -22,6 +22,7 @@ ImageVariationError
  |    |    +-- EngineTimeoutError   504  the engine's server did not answer in time
  |    +-- EngineResponseError            the engine's server sent an unusable answer
  |    +-- MissingExtraError              an optional package is not installed
+ |    +-- ModelNotDownloadedError        the files of the engine's model are not on this machine
  +-- OutputError                    500  a result cannot be decoded or written
  |    +-- DownloadError                  an image cannot be downloaded
  |         +-- ExpiredURLError      403  the image's signed URL has expired
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidRequestError",
     "MissingExtraError",
+    "ModelNotDownloadedError",
     "ModelNotFoundError",
     "NotFoundError",
     "OutputError",
@@ -279,6 +281,12 @@ class MissingExtraError(EngineError, ImportError):
             f"{what} needs {named}, which is not installed.",
             hint=f"Run: {install_command(requirement)}",
         )
+
+
+class ModelNotDownloadedError(EngineError):
+    """Raised if the files of the engine's model are not on this machine; download them first."""
+
+    default_code = "model_not_downloaded"
 
 
 class OutputError(ImageVariationError):

@@ -12,7 +12,12 @@ from langchain_image_variation.exceptions import MissingExtraError, install_comm
 _PACKAGES = {
     "batch": ("pyarrow",),
     "diffusers": (
-        *("accelerate", "diffusers", "huggingface_hub", "safetensors", "torch", "transformers"),
+        "accelerate",
+        "diffusers",
+        "huggingface_hub",
+        "safetensors",
+        "torch",
+        "transformers",
     ),
     "fsspec": ("fsspec",),
     "heif": ("pillow_heif",),

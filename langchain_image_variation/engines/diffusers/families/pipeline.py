@@ -1,0 +1,102 @@
+"""What all families do with a diffusers pipeline: load it, and call it step by step."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from langchain_image_variation.engines.diffusers.families import Step
+
+__all__ = [
+    "call_pipeline",
+    "load_pipeline",
+    "quiet_loading",
+    "use_few_steps",
+    "without_refused",
+]
+
+
+def load_pipeline(pipeline_class: Any, folder: Path, dtype: Any, **components: Any) -> Any:
+    """Return a pipeline from a folder. Nothing is downloaded.
+
+    diffusers and transformers unpickle weights with `weights_only` only, which runs no code.
+
+    Args:
+        pipeline_class: Its class.
+        folder: The folder of its `model_index.json`.
+        dtype: The `torch.dtype` of its weights.
+        **components: Components to use instead of loading them. None leaves one out.
+    """
+    pipeline = pipeline_class.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, **components
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide what diffusers and transformers print while they load files.
+
+    They show a bar for each file, and warn about packages and settings that do not matter here.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    with ExitStack() as stack:
+        for logging in (diffusers_logging, transformers_logging):
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity_error()
+            if logging.is_progress_bar_enabled():
+                stack.callback(logging.enable_progress_bar)
+                logging.disable_progress_bar()
+        yield
+
+
+def use_few_steps(pipeline: Any) -> None:
+    """Replace the scheduler PNDM, which needs about 50 steps, by DPM-Solver++, which needs 20.
+
+    Other schedulers are kept: their model may have been distilled for them.
+    """
+    from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+
+    if isinstance(pipeline.scheduler, PNDMScheduler):
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+
+
+def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
+    """Call a pipeline, and `step` before each pass of its denoiser.
+
+    The callbacks of pipelines differ, and some schedulers make passes without one. A hook of the
+    denoiser sees every pass. It also ends the call within one pass when `step` raises an error.
+    """
+    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+    passes = 0
+
+    def before_pass(*_: Any) -> None:
+        nonlocal passes
+        step(min(passes / max(len(pipeline.scheduler.timesteps), 1), 1.0))
+        passes += 1
+
+    hook = denoiser.register_forward_pre_hook(before_pass)
+    try:
+        return pipeline(**arguments)
+    finally:
+        hook.remove()
+        # An error leaves the modules that were in use on the device.
+        pipeline.maybe_free_model_hooks()
+
+
+def without_refused(
+    images: Sequence[Image.Image], refused: Sequence[bool] | None
+) -> list[Image.Image | None]:
+    """Return the images, and None for each that the safety checker refused.
+
+    Args:
+        images: The images of a pipeline. Those that were refused are black.
+        refused: `nsfw_content_detected` of its output. None if there is no checker.
+    """
+    flags = refused or [False] * len(images)
+    return [None if flag else image for image, flag in zip(images, flags, strict=True)]

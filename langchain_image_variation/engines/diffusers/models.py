@@ -1,0 +1,168 @@
+"""Models: what the option `model` means, be it a preset, a repository or a folder."""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from langchain_image_variation.engines.diffusers.presets import PRESETS, Part, Preset
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError, excerpt
+
+__all__ = ["INDEX_NAME", "FindFolders", "Model", "model_name", "read_model"]
+
+INDEX_NAME = "model_index.json"
+"""The file of a diffusers model that names its pipeline class and its components."""
+
+FindFolders = Callable[[tuple[Part, ...]], Mapping[str, Path]]
+"""Returns the folder of each part by its name, and downloads what is missing."""
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What to load, and how to use it.
+
+    Args:
+        name: What requests and results call it: the name of the preset, of the repository, or of
+            the folder.
+        preset: The preset, or a copy of the one whose pipeline class the model has.
+        parts: The parts that are in repositories.
+        folders: The folders of the other parts, by name.
+    """
+
+    name: str
+    preset: Preset
+    parts: tuple[Part, ...]
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+
+def model_name(model: str | Path) -> str:
+    """Return what requests and results call a model.
+
+    Raises:
+        InvalidRequestError: If it can be neither a preset, nor a repository, nor a folder.
+    """
+    if isinstance(model, str) and model in PRESETS:
+        return model
+    folder = _as_folder(model)
+    if folder is not None:
+        return Path(os.path.abspath(folder)).name or "model"
+    if isinstance(model, str) and _REPOSITORY.fullmatch(model):
+        return model
+    raise InvalidRequestError(
+        f"model must be one of {', '.join(PRESETS)}, a repository such as 'owner/name', or a "
+        f"folder such as './name', got {excerpt(model)}.",
+        param="model",
+    )
+
+
+def read_model(model: str | Path, revision: str | None, find_folders: FindFolders) -> Model:
+    """Return what to load for a model.
+
+    Args:
+        model: The name of a preset, a repository as "owner/name", or a folder. A string is a folder
+            if it is absolute or starts with "." or "~".
+        revision: The revision of the repository. By default, that of the preset, or "main".
+        find_folders: Finds the index of a repository that is not a preset. Not called for presets
+            and folders.
+
+    Raises:
+        InvalidRequestError: If the folder does not exist or is not a model, if no family supports
+            the model's class, or if `revision` is given for a folder.
+        EngineError: If the index of a repository cannot be read. Errors of `find_folders` are
+            passed on.
+    """
+    name = model_name(model)
+    folder = _as_folder(model)
+    if folder is not None:
+        if revision is not None:
+            raise InvalidRequestError(
+                "revision is for repositories; the model is a folder.", param="revision"
+            )
+        return _read_folder(name, folder)
+    preset = PRESETS.get(name)
+    if preset is not None:
+        pipeline, *others = preset.parts
+        if revision is not None:
+            pipeline = dataclasses.replace(pipeline, revision=revision)
+        return Model(name, preset, (pipeline, *others))
+    pipeline = Part("pipeline", name, revision or "main", (INDEX_NAME,))
+    index_folder = find_folders((pipeline,))["pipeline"]
+    preset = _preset_of_class(name, _read_class(name, index_folder / INDEX_NAME))
+    pipeline = dataclasses.replace(pipeline, patterns=preset.parts[0].patterns)
+    return Model(name, _renamed(preset, name), (pipeline, *preset.parts[1:]))
+
+
+def _as_folder(model: str | Path) -> Path | None:
+    """Return the folder that a model is, or None if it is not written as a folder."""
+    if isinstance(model, Path):
+        return model.expanduser()
+    is_folder = isinstance(model, str) and (model.startswith((".", "~")) or os.path.isabs(model))
+    return Path(model).expanduser() if is_folder else None
+
+
+def _read_folder(name: str, folder: Path) -> Model:
+    if not folder.is_dir():
+        raise InvalidRequestError(
+            f"There is no folder {name!r} for the model. Pass the folder that contains "
+            f"{INDEX_NAME}.",
+            param="model",
+        )
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        raise InvalidRequestError(
+            f"The folder {name!r} has no {INDEX_NAME}, so it is not a diffusers model. A single "
+            "file of weights must be converted first.",
+            param="model",
+        )
+    preset = _preset_of_class(name, _read_class(name, index))
+    folders = {"pipeline": folder}
+    # A folder may bring the other parts of its model along, in subfolders.
+    folders |= {part.name: folder / part.name for part in preset.parts[1:]}
+    folders = {part: path for part, path in folders.items() if path.is_dir()}
+    parts = tuple(part for part in preset.parts if part.name not in folders)
+    return Model(name, _renamed(preset, name), parts, folders)
+
+
+def _renamed(preset: Preset, name: str) -> Preset:
+    """Return a preset without what is known only of its own weights."""
+    return dataclasses.replace(
+        preset,
+        name=name,
+        license="see the model's own page",
+        license_url="",
+        is_gated=False,
+        download_bytes=None,
+        memory_bytes=None,
+    )
+
+
+def _read_class(name: str, index: Path) -> str:
+    """Return the pipeline class that a model's index names."""
+    try:
+        content = json.loads(index.read_bytes())
+        class_name = content["_class_name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        class_name = None
+    if not isinstance(class_name, str):
+        raise EngineError(
+            f"The {INDEX_NAME} of the model {name!r} is corrupt: it names no pipeline class. "
+            "Download or save the model again."
+        )
+    return class_name
+
+
+def _preset_of_class(name: str, class_name: str) -> Preset:
+    for preset in PRESETS.values():
+        if preset.pipeline_class == class_name:
+            return preset
+    supported = ", ".join(preset.pipeline_class for preset in PRESETS.values())
+    raise InvalidRequestError(
+        f"The model {name!r} is a {class_name[:60]}, which makes no variations of an image alone. "
+        f"Supported classes: {supported}.",
+        param="model",
+    )
