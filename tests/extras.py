@@ -15,6 +15,7 @@ _PACKAGES = {
         "accelerate",
         "diffusers",
         "huggingface_hub",
+        "psutil",
         "safetensors",
         "torch",
         "transformers",

@@ -22,7 +22,10 @@ ROOMS = {
     "source": (3, {"PIL"}),
     "engines": (
         4,
-        {"PIL", "accelerate", "diffusers", "huggingface_hub", "numpy", "torch", "transformers"},
+        {
+            *("PIL", "accelerate", "diffusers", "huggingface_hub", "numpy", "psutil", "torch"),
+            "transformers",
+        },
     ),
     "error_response": (4, {"pydantic_core"}),
     "output": (4, {"PIL"}),
