@@ -15,13 +15,16 @@ __all__ = ["LazyEngine"]
 
 _IRRELEVANT_OPTIONS = {
     "api_key",
+    "cache_dir",
     "deadline",
+    "download",
     "max_retries",
     "organization",
     "project",
     "resend_lost",
     "threads",
     "timeout",
+    "token",
 }
 """Engine options that do not affect the images."""
 
