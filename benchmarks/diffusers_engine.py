@@ -348,12 +348,9 @@ def _make_request(options: argparse.Namespace, n: int) -> "CreateImageVariationR
 
 
 def _decode(request: "CreateImageVariationRequest") -> "Image.Image":
-    import io
+    from langchain_image_variation.images.pixels import decode_png, flatten
 
-    from PIL import Image
-
-    with Image.open(io.BytesIO(request.image)) as image:
-        return image.convert("RGB")
+    return flatten(decode_png(request.image)).convert("RGB")
 
 
 def _denoiser(model: "LoadedModel") -> Any:
