@@ -1,7 +1,10 @@
 """Measures the engine `diffusers` on a model, and prints Markdown tables.
 
-- **Cold start**: from the start of a process to the first image, split into imports, loading, the
-  first pass of the denoiser, and the rest of the first image.
+- **Cold start**: from the start of a process to the first image, split into the imports of torch,
+  diffusers and transformers, loading the model with the modules of its classes, the first pass of
+  the denoiser, and the rest of the first image.
+- **Plan**: how many gigabytes of a GPU must be free, so that the engine keeps the whole model there,
+  one component at a time, or one layer at a time.
 - **Overhead**: the time of the engine over that of bare calls of the same loaded pipeline, for the
   same seeds. The engine also decodes the source, resizes the results and encodes them. Claim: it
   takes at most 3 % longer. On a CPU, this is CPU time, since other work disturbs the wall clock.
@@ -36,6 +39,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.contract import CreateImageVariationRequest
     from langchain_image_variation.engines.diffusers import DiffusersEngine
     from langchain_image_variation.engines.diffusers.model_loader import LoadedModel
+    from langchain_image_variation.engines.diffusers.placement import Offload
 
 START = time.perf_counter()
 EXAMPLE = Path(__file__).parent.parent / "examples" / "chelsea.png"
@@ -113,10 +118,10 @@ def _run_child(options: argparse.Namespace, *arguments: str) -> dict[str, Any]:
 def _save_random_model(options: argparse.Namespace) -> None:
     """Save a model with random weights in the folder that `--model` names."""
     import torch
-    from random_models import save_random_model
 
     from langchain_image_variation.engines.diffusers.devices import choose_device
     from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+    from random_models import save_random_model
 
     device = choose_device(options.device)
     dtype = torch.float32
@@ -134,8 +139,8 @@ def measure_cold_start(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     import transformers
 
-    # Most modules of both libraries are imported when a class is first used.
-    _ = diffusers.FluxPipeline, diffusers.StableDiffusionPipeline, transformers.CLIPVisionModel
+    # Both libraries import most of their modules when a name is first used.
+    _ = diffusers.DiffusionPipeline, transformers.PreTrainedModel
     imported = time.perf_counter()
     engine, request = _make_engine(options), _make_request(options, 1)
     with engine._pipeline.lease() as placed:
@@ -159,6 +164,7 @@ def measure_cold_start(options: argparse.Namespace) -> dict[str, Any]:
         "offload": placement.offload,
         "side": model.family.side(model.loaded),
         "steps": options.steps or model.preset.steps,
+        "plan": _plan(model),
         "versions": {
             "python": platform.python_version(),
             **{module.__name__: module.__version__ for module in (torch, diffusers, transformers)},
@@ -175,6 +181,20 @@ def measure_cold_start(options: argparse.Namespace) -> dict[str, Any]:
         "batches": model.family.batches,
         "has_own_memory": placement.device.has_own_memory,
     }
+
+
+def _plan(model: "LoadedModel") -> dict[str, float]:
+    """Return the free memory in gigabytes that each kind of offloading needs in half precision."""
+    from langchain_image_variation.engines.diffusers.placement import Workload
+
+    pipelines = model.loaded.pipelines
+    workload = Workload.measure(pipelines, model.family.side(model.loaded), "float16")
+    # The weights may be loaded in single precision.
+    size = model.loaded.pipeline.dtype.itemsize
+    halved = tuple(weights * 2 // size for weights in workload.component_bytes)
+    workload = replace(workload, component_bytes=halved)
+    kinds: tuple[Offload, ...] = ("none", "model", "sequential")
+    return {kind: workload.required_bytes(kind) / 1e9 for kind in kinds}
 
 
 def measure_overhead(options: argparse.Namespace) -> dict[str, Any]:
@@ -300,7 +320,11 @@ def bare_call(
         output = pipeline(image, num_images_per_prompt=len(seeds), **common)
     elif name == "StableUnCLIPImg2ImgPipeline":
         output = pipeline(
-            source, num_images_per_prompt=len(seeds), noise_level=300, **common, **model.loaded.prompt
+            source,
+            num_images_per_prompt=len(seeds),
+            noise_level=300,
+            **common,
+            **model.loaded.prompt,
         )
     elif name in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
         output = pipeline(
@@ -384,6 +408,8 @@ def _print_tables(report: dict[str, Any]) -> None:
         f"offload {report['offload']}\n{report['device']}; {report['processor']}, "
         f"{report['threads']} threads\n{versions}"
     )
+    plan = ", ".join(f"{kind} {size:.1f} GB" for kind, size in report["plan"].items())
+    print(f"plan by free memory: {plan}")
     columns = {
         "cold": ("import", "load", "first_pass", "first_image", "total", "peak_mb"),
         "overhead": ("n", "engine", "bare", "added", "overhead"),

@@ -105,6 +105,17 @@ def _vit_l(weights: RandomWeights) -> Any:
     )
 
 
+def _safety_checker(weights: RandomWeights) -> Any:
+    """Return the safety checker of Stable Diffusion 1, which accepts every image."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    vision |= {"num_attention_heads": 16, "patch_size": 14}
+    config = transformers.CLIPConfig(vision_config=vision, projection_dim=768)
+    # Its thresholds become 1, which no similarity exceeds.
+    return weights.fill(lambda: StableDiffusionSafetyChecker(config))
+
+
 def _vit_h(weights: RandomWeights) -> Any:
     """Return OpenCLIP's ViT-H/14, the image encoder of `unclip` and of IP-Adapter."""
     return _clip_image_encoder(
@@ -148,15 +159,17 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _image_variation(folder: Path, unet: Any, image_encoder: Any, vae: Any) -> None:
+def _image_variation(
+    folder: Path, unet: Any, image_encoder: Any, vae: Any, safety_checker: Any = None
+) -> None:
     diffusers.StableDiffusionImageVariationPipeline(
         vae=vae,
         image_encoder=image_encoder,
         unet=unet,
         scheduler=diffusers.PNDMScheduler(skip_prk_steps=True),
-        safety_checker=None,
+        safety_checker=safety_checker,
         feature_extractor=transformers.CLIPImageProcessor(),
-        requires_safety_checker=False,
+        requires_safety_checker=safety_checker is not None,
     ).save_pretrained(folder)
 
 
@@ -184,7 +197,7 @@ def _save_sd15(folder: Path, weights: RandomWeights) -> None:
             sample_size=64, cross_attention_dim=768, attention_head_dim=8
         )
     )
-    _image_variation(folder, unet, _vit_l(weights), _vae(weights))
+    _image_variation(folder, unet, _vit_l(weights), _vae(weights), _safety_checker(weights))
 
 
 def _save_sd21(folder: Path, weights: RandomWeights) -> None:
