@@ -3,7 +3,7 @@
 - **Cold start**: from the start of a process to the first image, split into the imports of torch,
   diffusers and transformers, loading the model with the modules of its classes, the first pass of
   the denoiser, and the rest of the first image.
-- **Plan**: how many gigabytes of a GPU must be free, so that the engine keeps the whole model there,
+- **Plan**: how many gigabytes of a GPU must be free for the engine to keep the whole model there,
   one component at a time, or one layer at a time.
 - **Overhead**: the time of the engine over that of bare calls of the same loaded pipeline, for the
   same seeds. The engine also decodes the source, resizes the results and encodes them. Claim: it
@@ -404,9 +404,9 @@ def _peak_megabytes(kind: str) -> float:
 def _print_tables(report: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     print(
-        f"{report['model']} at {report['side']} pixels, {report['steps']} steps, {report['dtype']}, "
-        f"offload {report['offload']}\n{report['device']}; {report['processor']}, "
-        f"{report['threads']} threads\n{versions}"
+        f"{report['model']} at {report['side']} pixels, {report['steps']} steps, "
+        f"{report['dtype']}, offload {report['offload']}\n"
+        f"{report['device']}; {report['processor']}, {report['threads']} threads\n{versions}"
     )
     plan = ", ".join(f"{kind} {size:.1f} GB" for kind, size in report["plan"].items())
     print(f"plan by free memory: {plan}")
