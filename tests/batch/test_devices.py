@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation import VariationBatch
+from langchain_image_variation.batch.ray.cluster import (
+    Cluster,
+    Machine,
+    WorkerResources,
+    choose_resources,
+    count_worker_slots,
+)
 from langchain_image_variation.batch.workers import default_worker_count, start_workers
 from langchain_image_variation.cli import main
 from langchain_image_variation.engines.processors import processor_count
@@ -108,3 +115,25 @@ def test_an_engine_must_name_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ENGINE_DEVICES")
     with pytest.raises(EngineError, match="cannot be listed: KeyError"):
         default_worker_count("on_device", {})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "machines", "worker", "slots"),
+    [
+        (Cluster(), [{"CPU": 8}, {"CPU": 32}, {"CPU": 0}], WorkerResources(8, 0), 5),
+        (Cluster(workers=2), [{"CPU": 8}, {"CPU": 32}], WorkerResources(8, 0), 5),
+        (Cluster(workers=10), [{"CPU": 8}, {"CPU": 32}], WorkerResources(4, 0), 10),
+        (Cluster(workers=99), [{"CPU": 8}], WorkerResources(1, 0), 8),
+        (Cluster(), [{"CPU": 8}, {"CPU": 8, "GPU": 4}], WorkerResources(1, 1), 4),
+        (Cluster(gpus=0), [{"CPU": 8, "GPU": 4}], WorkerResources(8, 0), 1),
+        (Cluster(gpus=2), [{"CPU": 8, "GPU": 4}], WorkerResources(1, 2), 2),
+    ],
+)
+def test_workers_fit_the_machines(
+    cluster: Cluster, machines: list[Machine], worker: WorkerResources, slots: int
+) -> None:
+    """An engine with devices gets one GPU per worker, or else all processors of a machine."""
+    assert choose_resources(cluster, machines, has_devices=True) == worker
+    assert count_worker_slots(worker, machines) == slots
+    one_processor = choose_resources(cluster, machines, has_devices=False)
+    assert one_processor == WorkerResources(1, cluster.gpus or 0)

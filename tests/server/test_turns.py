@@ -316,12 +316,12 @@ def test_a_device_computes_for_one_call_at_a_time(tmp_path: Path) -> None:
             """Fail: a server does not need the list."""
             raise AssertionError
 
-    def workers(engine: InstantEngine, **options: int) -> int:
-        turns: Turns = create_app(engine, store_dir=tmp_path, **options).state.turns
+    def workers(engine: InstantEngine, workers: int | None = None) -> int:
+        turns: Turns = create_app(engine, store_dir=tmp_path, workers=workers).state.turns
         return turns.workers
 
     assert workers(OnDevice()) == 1
-    assert workers(OnDevice(), workers=3) == 3
+    assert workers(OnDevice(), 3) == 3
     assert workers(InstantEngine()) == processor_count()
 
 

@@ -5,9 +5,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from langchain_image_variation.exceptions import (
     EngineError,
@@ -15,7 +16,18 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
 )
 
-__all__ = ["Cluster", "WorkerResources", "choose_resources", "connect", "count_worker_slots"]
+__all__ = [
+    "Cluster",
+    "Machine",
+    "WorkerResources",
+    "choose_resources",
+    "connect",
+    "count_worker_slots",
+    "list_machines",
+]
+
+Machine: TypeAlias = Mapping[str, float]
+"""How many there are of each resource of a machine, such as "CPU" and "GPU"."""
 
 _CONNECT_TIMEOUT = 10
 """Seconds in which a cluster must accept a connection."""
@@ -101,8 +113,17 @@ def connect(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def choose_resources(cluster: Cluster, *, has_devices: bool) -> WorkerResources:
-    """Return what each worker of the connected cluster needs.
+def list_machines() -> list[Machine]:
+    """Return the machines of the connected cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def choose_resources(
+    cluster: Cluster, machines: Sequence[Machine], *, has_devices: bool
+) -> WorkerResources:
+    """Return what each worker needs.
 
     It is one processor, and the GPUs that the user asks for. An engine with devices gets one GPU
     unless the user says otherwise. Without GPUs, it gets all processors of a machine, because it
@@ -110,9 +131,9 @@ def choose_resources(cluster: Cluster, *, has_devices: bool) -> WorkerResources:
 
     Args:
         cluster: What the user asks for.
+        machines: The machines of the cluster.
         has_devices: Whether the engine computes on a device.
     """
-    machines = _machines()
     gpus = cluster.gpus
     if gpus is None:
         gpus = int(has_devices and any(machine.get("GPU", 0) >= 1 for machine in machines))
@@ -123,36 +144,30 @@ def choose_resources(cluster: Cluster, *, has_devices: bool) -> WorkerResources:
     return WorkerResources(max(1, min(*processors, share)), 0)
 
 
-def count_worker_slots(worker: WorkerResources) -> int:
-    """Return how many workers the connected cluster has room for.
+def count_worker_slots(worker: WorkerResources, machines: Sequence[Machine]) -> int:
+    """Return how many workers machines have room for.
 
     Each worker needs its processors and its GPUs on the same machine.
 
     Args:
         worker: What each worker needs.
+        machines: The machines.
 
     Raises:
         EngineError: If there is no room for any worker.
     """
-    machines, gpus = _machines(), worker.gpus
     slots = sum(_count_slots(machine, worker) for machine in machines)
     if not slots:
         most_gpus = max((machine.get("GPU", 0) for machine in machines), default=0)
         raise EngineError(
-            f"No machine of the cluster has room for a worker with one processor and {gpus:g} "
-            f"GPUs; the most on one machine is {most_gpus:g}. Lower --gpus, or add a machine."
+            "No machine of the cluster has room for a worker with one processor and "
+            f"{worker.gpus:g} GPUs; the most on one machine is {most_gpus:g}. Lower --gpus, or "
+            "add a machine."
         )
     return slots
 
 
-def _machines() -> list[dict[str, float]]:
-    """Return the resources of each machine of the connected cluster."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _count_slots(machine: dict[str, float], worker: WorkerResources) -> int:
+def _count_slots(machine: Machine, worker: WorkerResources) -> int:
     slots = int(machine.get("CPU", 0)) // worker.processors
     if not worker.gpus:
         return slots

@@ -30,6 +30,7 @@ from langchain_image_variation.batch.ray.cluster import (
     choose_resources,
     connect,
     count_worker_slots,
+    list_machines,
 )
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
@@ -95,8 +96,9 @@ class ClusterRun:
         import ray
 
         engine_class = load_engine_class(self._batch.engine)
-        resources = choose_resources(self._cluster, has_devices=has_devices(engine_class))
-        slots = count_worker_slots(resources)
+        machines = list_machines()
+        resources = choose_resources(self._cluster, machines, has_devices=has_devices(engine_class))
+        slots = count_worker_slots(resources, machines)
         workers = self._cluster.workers or slots
         concurrency = 1
         if is_hosted(engine_class):
