@@ -23,7 +23,16 @@ ROOMS = {
     "engines": (
         4,
         {
-            *("PIL", "accelerate", "diffusers", "huggingface_hub", "numpy", "psutil", "torch"),
+            *(
+                "PIL",
+                "accelerate",
+                "diffusers",
+                "huggingface_hub",
+                "numpy",
+                "psutil",
+                "torch",
+                "tqdm",
+            ),
             "transformers",
         },
     ),

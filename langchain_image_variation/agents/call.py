@@ -32,7 +32,11 @@ from langchain_image_variation.engines.call import call_engine, call_engine_asyn
 from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
-from langchain_image_variation.engines.traits import engine_base_url, engine_max_n
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    engine_max_n,
+    engine_variation_kind,
+)
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     RateLimitError,
@@ -83,7 +87,7 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             this kind of URL is not installed.
         InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
             `storage_options` are set and `output_dir` is a folder.
-        EngineError: If the `max_n` of the engine is not a whole number from 1.
+        EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
     """
     if settings.storage_options and not is_url(settings.output_dir):
         raise InvalidRequestError(
@@ -92,8 +96,9 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
-    # It raises an error if the trait has a wrong value.
+    # They raise an error if the trait has a wrong value.
     engine_max_n(engine)
+    engine_variation_kind(engine)
     if settings.cache and _open_cache(settings, engine, results) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
@@ -304,7 +309,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         response = cut_back(response, call.source)
     saved_images = call.results.save(response, name=call.source.name)
     if call.cache is not None and not is_cached:
-        call.cache.add(call.request, call.source.inset, saved_images, response.created)
+        call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
     images: list[dict[str, Any]] = [
         {
@@ -315,6 +320,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "height": image.height,
             "seed": image.seed,
             "engine": engine if isinstance(engine, str) else engine_name(engine),
+            "model": response.model,
             "created": response.created,
         }
         for path, image in saved_images
@@ -324,6 +330,8 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         for item in images:
             item["url"] = result_url(public_url, item["path"].removeprefix(prefix))
     artifact: dict[str, Any] = {"images": images}
+    if response.note:
+        artifact["note"] = response.note
     usage = usage_metadata(response)
     if usage is not None:
         artifact["usage_metadata"] = usage
@@ -332,10 +340,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     thumbnail = None
     if call.settings.thumbnail:
         thumbnail = ContactSheet.thumbnail(call.source, response)
-    return CallResult(_content(call, images, is_cached=is_cached), artifact, thumbnail)
+    return CallResult(_content(call, response, images), artifact, thumbnail)
 
 
-def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
+def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]) -> str:
     """Return the text for the model."""
     sentences = [
         announce_results(
@@ -346,10 +354,12 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
             urls=None if call.settings.public_url is None else [image["url"] for image in images],
         )
     ]
-    if is_cached:
+    kind = engine_variation_kind(call.engine)
+    if kind is not None:
+        sentences.append(f"Kind of variation: {kind}.")
+    if call.cached_response is not None:
         sentences.append("The same call was made before, with the same result.")
-    if call.source.note:
-        sentences.append(call.source.note)
+    sentences += filter(None, (call.source.note, response.note))
     return " ".join(sentences)
 
 

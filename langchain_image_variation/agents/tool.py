@@ -89,8 +89,9 @@ class ImageVariationTool(BaseTool, ToolSettings):
 
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
-      (the name under which it is installed, or else the name of its class), and `created` in
-      seconds since 1970. With `public_url`, it also has `url`.
+      (the name under which it is installed, or else the name of its class), `model` (if the engine
+      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`.
+    - `note` is what a person should know about the images, if the engine has something to say.
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -22,7 +23,10 @@ from langchain_image_variation.cli.options import (
     add_size,
     engine_options,
     make_output_folder,
+    request_model,
 )
+from langchain_image_variation.engines.loading import load_engine_class, make_engine
+from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -53,7 +57,6 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add_n(parser)
     add_size(parser)
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add_engine(parser)
     add_fit(parser)
     add_output_dir(
@@ -131,7 +134,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         n=arguments.n,
         size=arguments.size,
         fit=arguments.fit,
-        model=arguments.model,
+        model=request_model(arguments),
         # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
@@ -152,6 +155,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.display_path(""))
+    if arguments.ray is None:
+        _download_model(arguments)
     interrupts = Interrupts()
     with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(
@@ -173,6 +178,17 @@ def _batch(arguments: argparse.Namespace) -> int:
     if interrupts.signal is not None:
         return 128 + interrupts.signal
     return SOME_FAILED if summary.failures else 0
+
+
+def _download_model(arguments: argparse.Namespace) -> None:
+    """Download the engine's model before the workers start, if it loads one."""
+    engine_class = load_engine_class(arguments.engine)
+    if loads_model(engine_class):
+        engine = make_engine(arguments.engine, engine_class, engine_options(arguments))
+        try:
+            download_model(engine, quiet=arguments.quiet)
+        finally:
+            close_engine(engine)
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Iterator
 
+from langchain_image_variation.engines.diffusers.presets import PRESETS
 from langchain_image_variation.engines.loading import engine_names
 
 __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = {"photos"}
-_FOLDERS = {"output_dir", "store_dir"}
+_FOLDERS = {"model_path", "output_dir", "store_dir"}
 
 
 def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentParser) -> None:
@@ -34,6 +35,8 @@ def _completion(arguments: argparse.Namespace) -> None:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # read by shtab
         elif action.dest == "engine":
             action.choices = engine_names()
+        elif action.dest == "model":
+            action.choices = list(PRESETS)
     print(shtab.complete(arguments.program, shell=arguments.shell), end="")
 
 

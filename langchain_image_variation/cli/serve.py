@@ -5,7 +5,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import (
     add_engine,
@@ -116,7 +118,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
-    engine = load_engine(arguments.engine, **engine_options(arguments))
+    engine = load_engine(arguments.engine, **_server_options(arguments))
+    # Now, because no request should wait for gigabytes.
+    download_model(engine)
     try:
         app = create_app(
             engine,
@@ -143,6 +147,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     run_app(
         app, host=arguments.host, port=arguments.port, ready=_address_printer(arguments.api_key)
     )
+
+
+def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the engine's options. The model is always one: requests may name another."""
+    options = engine_options(arguments)
+    return options if arguments.model is None else {"model": arguments.model, **options}
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> None:

@@ -5,7 +5,9 @@
 | `base_url: str` | The engine is hosted: it sends images to the server at this address. |
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `max_n: int` | The most variations that one call makes, if that is less than 10. |
+| `variation_kind: str` | What the variations are, in a few words for a model. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
+| `plan_download()` | Returns the `PendingDownload` of what is missing, or None. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
 | `devices()` | A class method that returns the devices to choose from with the option `device`. |
 | `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
@@ -23,7 +25,7 @@ source, from 0 to 1. An engine with `threads` computes with that many threads.
 Progress is not a trait: see `engines.context.progress_reporter`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
@@ -38,6 +40,8 @@ from langchain_image_variation.exceptions import (
 
 __all__ = [
     "MAX_FINGERPRINT",
+    "MAX_VARIATION_KIND",
+    "PendingDownload",
     "check_model",
     "close_engine",
     "engine_base_url",
@@ -45,9 +49,12 @@ __all__ = [
     "engine_max_n",
     "engine_models",
     "engine_options",
+    "engine_variation_kind",
     "has_devices",
     "has_fingerprint",
     "is_hosted",
+    "loads_model",
+    "plan_download",
     "read_fingerprint",
     "request_options",
     "required_options",
@@ -55,6 +62,46 @@ __all__ = [
 
 MAX_FINGERPRINT = 10_000
 """The maximum length of a fingerprint, in characters."""
+
+MAX_VARIATION_KIND = 80
+"""The maximum length of a `variation_kind`, in characters. A model reads it after every call."""
+
+
+class PendingDownload(Protocol):
+    """What an engine must download before its first request, such as the files of a model."""
+
+    @property
+    def model(self) -> str:
+        """What is downloaded."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """The name of its license."""
+        ...
+
+    @property
+    def pages(self) -> Sequence[str]:
+        """The addresses of the pages that describe it."""
+        ...
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes are missing."""
+        ...
+
+    def run(self, listener: Callable[[int, int], object]) -> object:
+        """Download it.
+
+        Args:
+            listener: Called with the bytes that are here, and with those of the whole.
+        """
+        ...
+
+
+@runtime_checkable
+class _Downloading(Protocol):
+    def plan_download(self) -> PendingDownload | None: ...
 
 
 @runtime_checkable
@@ -99,6 +146,23 @@ def engine_devices(engine_class: type[Any]) -> tuple[str, ...]:
     )
 
 
+def loads_model(engine_class: type[Any]) -> bool:
+    """Return whether engines of a class load a model, which is then an option of their own.
+
+    Other engines take the model from each request.
+    """
+    return hasattr(engine_class, "plan_download")
+
+
+def plan_download(engine: object) -> PendingDownload | None:
+    """Return what an engine must download before its first request. None if nothing is missing.
+
+    Raises:
+        ImageVariationError: If the engine cannot find out.
+    """
+    return engine.plan_download() if isinstance(engine, _Downloading) else None
+
+
 def engine_base_url(engine: object) -> str | None:
     """Return the address of a hosted engine's server. None if images stay in this process."""
     url = getattr(engine, "base_url", None)
@@ -134,6 +198,30 @@ def engine_max_n(engine: object) -> int:
     raise EngineError(
         f"The max_n of the engine {type(engine).__name__} must be a whole number from 1, got "
         f"{excerpt(max_n)}."
+    )
+
+
+def engine_variation_kind(engine: object) -> str | None:
+    """Return what the variations of an engine are, in a few words. None if it does not say.
+
+    Raises:
+        EngineError: If reading its `variation_kind` fails, or if it is neither None nor one line of
+            up to `MAX_VARIATION_KIND` characters.
+    """
+    name = type(engine).__name__
+    try:
+        kind = getattr(engine, "variation_kind", None)
+    except Exception as error:
+        raise EngineError(
+            f"Reading the variation_kind of the engine {name} failed with {type(error).__name__}."
+        ) from error
+    if kind is None or (
+        isinstance(kind, str) and kind.isprintable() and 0 < len(kind) <= MAX_VARIATION_KIND
+    ):
+        return kind
+    raise EngineError(
+        f"The variation_kind of the engine {name} must be one line of up to {MAX_VARIATION_KIND} "
+        f"characters, such as 'new images of the same subject', got {excerpt(kind)}."
     )
 
 

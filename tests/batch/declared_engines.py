@@ -23,6 +23,7 @@ forking = engines_of_tests:Forking
 hosted = engines_of_tests:Hosted
 lacking = not_installed_here:Engine [gpu]
 noisy = engines_of_tests:Noisy
+noting = engines_of_tests:Noting
 on_device = engines_of_tests:OnDevice
 slow = engines_of_tests:Slow
 refused = engines_of_tests:Refused
@@ -162,6 +163,15 @@ class Noisy(InstantEngine):
         os.write(1, b"more stray output")
         assert sys.stdin.read() == ""
         return super().create_variation(request)
+
+
+class Noting(InstantEngine):
+    """Names its model, and leaves a note."""
+
+    def create_variation(self, request):
+        answer = super().create_variation(request)
+        answer.model, answer.note = "small", "Made at 512x512 and enlarged."
+        return answer
 
 
 class OnDevice(Logged):

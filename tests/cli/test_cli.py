@@ -56,11 +56,11 @@ def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_is_printed_instead_of_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --json, no file is written, and standard output is one ImagesResponse."""
+    """With --json, no file is written, and the ImagesResponse has its engine and model."""
     arguments = ["create", "photo.jpg", "--n", "2", "--size", "512x512", "--json"]
     assert main([*arguments, "--engine", "instant", "--response-format", "b64_json"]) == 0
     body = capsys.readouterr().out
-    assert list(json.loads(body)) == ["created", "data"]
+    assert list(json.loads(body)) == ["created", "data", "engine", "model"]
     assert len([image.read() for image in ImagesResponse.from_json(body).data]) == 2
     assert os.listdir() == ["photo.jpg"]
 

@@ -49,6 +49,7 @@ ONLY_IN_PYTHON = {
     "time(": "an error for the author of an engine",
     "int(": "an error for the author of an engine",
     "ImagesResponse(": "an error for the author of an engine",
+    "variation_kind": "an error for the author of an engine",
     "X(": "an object that is not an engine",
 }
 """Names in messages that no command can cause, with reasons."""
@@ -187,7 +188,7 @@ MISTAKES = [
     ("create", "create: the following arguments are required: PHOTO; see"),
     ("creat photo.jpg", "there is no command 'creat'; did you mean create?; see"),
     ("photo.jpg -n 2", "'photo.jpg'; did you mean image-variation create photo.jpg?; see"),
-    ("vary photo.jpg", "'vary' (choose from create, batch, serve, engines, completion); see"),
+    ("vary photo.jpg", "(choose from create, batch, serve, engines, pull, completion); see"),
     ("--seed 7 create photo.jpg", "--seed comes before the command; options go after it; see"),
     ("create photo.jpg -x", "create: unrecognized arguments: -x; see"),
     ("batch photo.jpg --galery", "--galery; did you mean --gallery?; see"),

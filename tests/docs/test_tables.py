@@ -271,5 +271,5 @@ def test_the_table_of_create_is_complete() -> None:
     ).stdout
     heads = re.findall(r"^  (-.+?)(?:  |$)", help_text, re.MULTILINE)
     options = {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
-    parts = ("framing", "mirror", "light", "arrange")
+    parts = ("framing", "mirror", "light", "arrange", "safety")
     assert documented_options == options - {"--help"} | {f"--no-{part}" for part in parts}

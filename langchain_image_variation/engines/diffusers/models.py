@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Part, Preset
+from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import EngineError, InvalidRequestError, excerpt
 
-__all__ = ["INDEX_NAME", "FindFolders", "Model", "model_name", "read_model"]
+__all__ = ["INDEX_NAME", "FindFolders", "Model", "fingerprint_folder", "model_name", "read_model"]
 
 INDEX_NAME = "model_index.json"
 """The file of a diffusers model that names its pipeline class and its components."""
@@ -92,9 +94,26 @@ def read_model(model: str | Path, revision: str | None, find_folders: FindFolder
         return Model(name, preset, (pipeline, *others))
     pipeline = Part("pipeline", name, revision or "main", (INDEX_NAME,))
     index_folder = find_folders((pipeline,))["pipeline"]
-    preset = _preset_of_class(name, _read_class(name, index_folder / INDEX_NAME))
+    preset = _preset_of_class(name, _read_index(name, index_folder / INDEX_NAME)["_class_name"])
     pipeline = dataclasses.replace(pipeline, patterns=preset.parts[0].patterns)
     return Model(name, _renamed(preset, name), (pipeline, *preset.parts[1:]))
+
+
+def fingerprint_folder(model: Model) -> str | None:
+    """Return a hash of the files in a model's folders, or None if it has no folders.
+
+    It covers their names, sizes and times of change, since reading gigabytes would take too long.
+    """
+    if not model.folders:
+        return None
+    files = []
+    for folder in model.folders.values():
+        for path in sorted(folder.rglob("*")):
+            status = path.stat()
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                files.append([name, status.st_size, status.st_mtime_ns])
+    return digest(files=files)
 
 
 def _as_folder(model: str | Path) -> Path | None:
@@ -119,7 +138,9 @@ def _read_folder(name: str, folder: Path) -> Model:
             "file of weights must be converted first.",
             param="model",
         )
-    preset = _preset_of_class(name, _read_class(name, index))
+    content = _read_index(name, index)
+    preset = _preset_of_class(name, content["_class_name"])
+    _check_components(name, folder, content, preset)
     folders = {"pipeline": folder}
     # A folder may bring the other parts of its model along, in subfolders.
     folders |= {part.name: folder / part.name for part in preset.parts[1:]}
@@ -141,19 +162,31 @@ def _renamed(preset: Preset, name: str) -> Preset:
     )
 
 
-def _read_class(name: str, index: Path) -> str:
-    """Return the pipeline class that a model's index names."""
+def _read_index(name: str, index: Path) -> dict[str, Any]:
+    """Return a model's index, which names at least its pipeline class."""
     try:
         content = json.loads(index.read_bytes())
-        class_name = content["_class_name"]
-    except (OSError, ValueError, LookupError, TypeError):
-        class_name = None
-    if not isinstance(class_name, str):
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("_class_name"), str):
         raise EngineError(
             f"The {INDEX_NAME} of the model {name!r} is corrupt: it names no pipeline class. "
             "Download or save the model again."
         )
-    return class_name
+    return content
+
+
+def _check_components(name: str, folder: Path, content: dict[str, Any], preset: Preset) -> None:
+    """Refuse a folder without a component that its index names and its preset uses."""
+    for component, kind in content.items():
+        is_used = f"{component}/*" in preset.parts[0].patterns
+        is_present = (folder / component).is_dir()
+        if is_used and isinstance(kind, list) and any(kind) and not is_present:
+            raise InvalidRequestError(
+                f"The model {name!r} is incomplete: it has no folder {component!r}. Download or "
+                "save it again.",
+                param="model",
+            )
 
 
 def _preset_of_class(name: str, class_name: str) -> Preset:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
@@ -119,6 +119,7 @@ def plan_download(
     cache_dir: CacheDir = None,
     token: str | None = None,
     endpoint: str | None = None,
+    license: str = "see its page",
 ) -> "Download":
     """Ask the Hub for the files of a model, and return which of them are missing here.
 
@@ -128,6 +129,7 @@ def plan_download(
         cache_dir: See `cached_folder`.
         token: See `find_folders`.
         endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
+        license: The name of the model's license, for the user.
 
     Raises:
         AuthenticationError: If the Hub wants a token, or a license to be accepted.
@@ -161,7 +163,7 @@ def plan_download(
             )
             for path in _choose(part, siblings)
         ]
-    return Download(tuple(parts), files, model, cache_dir, token, endpoint)
+    return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ class Download:
     Attributes:
         parts: The parts of the model.
         files: The files of each part, by the part's name, whether or not they are missing.
-        model: The name of the model, for messages.
+        model: The name of the model.
+        license: The name of its license.
         cache_dir: See `cached_folder`.
         token: See `find_folders`.
         endpoint: See `plan_download`.
@@ -180,6 +183,7 @@ class Download:
     parts: tuple["Part", ...]
     files: Mapping[str, Sequence[RemoteFile]]
     model: str
+    license: str
     cache_dir: CacheDir = None
     token: str | None = None
     endpoint: str | None = None
@@ -217,7 +221,7 @@ class Download:
         from tqdm import tqdm
 
         class HiddenBar(tqdm):  # type: ignore[type-arg]  # only generic for type checkers
-            def __init__(self, *arguments: object, **settings: object) -> None:
+            def __init__(self, *arguments: Any, **settings: Any) -> None:
                 super().__init__(*arguments, **{**settings, "disable": True})
 
         files = self.files[part.name]
@@ -306,7 +310,7 @@ def _cache_dir(cache_dir: CacheDir) -> str:
 def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=repository, repo_type="model")
+    name: str = repo_folder_name(repo_id=repository, repo_type="model")
     return Path(_cache_dir(cache_dir)).resolve() / name
 
 

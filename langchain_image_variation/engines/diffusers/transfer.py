@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.engines.diffusers.hub_errors import kinds, status_code
 from langchain_image_variation.exceptions import EngineConnectionError
 
@@ -54,6 +55,8 @@ class RemoteFile:
 class ByteCount:
     """Counts the bytes of a download, and reports them to a listener.
 
+    If the call that it belongs to is cancelled, the next report ends it.
+
     Args:
         total: The size of the whole download in bytes.
         listener: Called with the bytes that are here, and with the total.
@@ -69,7 +72,12 @@ class ByteCount:
         self.report(0)
 
     def report(self, size: int) -> None:
-        """Report how much of the current file is here, in bytes."""
+        """Report how much of the current file is here, in bytes.
+
+        Raises:
+            EngineError: If the call was cancelled.
+        """
+        check_cancellation()
         self._listener(min(self._finished + size, self._total), self._total)
 
 

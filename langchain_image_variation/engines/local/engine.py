@@ -69,6 +69,8 @@ class LocalEngine:
 
     models = MODELS
     """The models that this engine offers."""
+    variation_kind = "the same image, seen, lit or arranged differently"
+    """What its variations are."""
 
     def __init__(
         self,
@@ -133,7 +135,9 @@ class LocalEngine:
         seeds = range(first, first + request.n)
         with turn(progress):
             pngs = self._pngs(request, seeds, progress)
-        return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
+        return ImagesResponse.from_pngs(
+            pngs, response_format=request.response_format, seeds=seeds, model="local"
+        )
 
     def _pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress

@@ -31,7 +31,7 @@ class HubRepository:
     Attributes:
         files: The content of each file, by path.
         revisions: The names of the revision. All have the same files.
-        is_gated: Whether a token must have accepted a license.
+        is_gated: Whether a token must have accepted a license before it may read files.
         is_private: Whether those without an accepted token are told that it does not exist.
     """
 
@@ -182,21 +182,27 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b"unknown path")
 
-    def _repository(self, name: str, revision: str) -> HubRepository | None:
+    def _repository(
+        self, name: str, revision: str, *, needs_license: bool = True
+    ) -> HubRepository | None:
         """Return a repository, or answer why it cannot be read."""
         repository = self.hub.repositories.get(name)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
         if token and token not in self.hub.accepted_tokens | self.hub.known_tokens:
             text = "Invalid credentials in Authorization header"
-            return self._refuse(401, None, text)
+            self._refuse(401, None, text)
+            return None
         if repository is None or (repository.is_private and token not in self.hub.accepted_tokens):
             # The real Hub says 401 to those without a token, so that names cannot be guessed.
-            return self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
-        if repository.is_gated and token not in self.hub.accepted_tokens:
+            self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
+            return None
+        if needs_license and repository.is_gated and token not in self.hub.accepted_tokens:
             text = "Access to this model is restricted."
-            return self._refuse(403 if token else 401, "GatedRepo", text)
+            self._refuse(403 if token else 401, "GatedRepo", text)
+            return None
         if revision not in (*repository.revisions, repository.commit):
-            return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
         return repository
 
     def _refuse(self, status: int, code: str | None, text: str) -> None:
@@ -204,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, json.dumps({"error": text}).encode(), headers)
 
     def _describe(self, name: str, revision: str) -> None:
-        repository = self._repository(name, revision)
+        repository = self._repository(name, revision, needs_license=False)
         if repository is not None:
             siblings = [
                 {

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 pytest.importorskip("huggingface_hub", reason="needs the extra diffusers")
 
+from langchain_image_variation.cancellation import cancel_after
+from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
     cached_folder,
@@ -33,17 +35,7 @@ from langchain_image_variation.exceptions import (
 )
 from tests.engines.diffusers.fake_hub import FakeHub, Fault, HubRepository, run_fake_hub
 
-
-class Part(NamedTuple):
-    """What a model needs of a repository."""
-
-    name: str = "pipeline"
-    repository: str = "owner/tiny"
-    revision: str = "main"
-    patterns: tuple[str, ...] = ("model_index.json", "unet/*", "vae/*")
-
-
-PART = Part()
+PART = Part("pipeline", "owner/tiny", "main", ("model_index.json", "unet/*", "vae/*"))
 WEIGHTS = random.Random(1).randbytes(24_000_000)
 """More than the 10 MiB that the library collects before it writes or reports anything."""
 
@@ -193,6 +185,15 @@ def test_interrupted_download_continues(hub: FakeHub, tmp_path: Path) -> None:
     assert files_below(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
 
 
+def test_cancelled_call_stops_its_download(hub: FakeHub, tmp_path: Path) -> None:
+    """A download for a call that was cancelled stops at the next report, and keeps the rest."""
+    event = threading.Event()
+    with cancel_after(event), pytest.raises(EngineError, match=r"^The call was cancelled\.$"):
+        plan(hub, tmp_path).run(lambda done, total: event.set())
+    assert 0 < len(hub.downloads()) <= 1
+    assert plan(hub, tmp_path).run()
+
+
 def test_ignored_range_starts_over(hub: FakeHub, tmp_path: Path) -> None:
     """If a server sends the whole file instead of the rest, the file is still right."""
     stop_in_the_middle(hub, tmp_path)
@@ -288,7 +289,7 @@ def test_refusals_say_what_to_do(
     hub.repositories["owner/tiny"] = repository
     hub.known_tokens = {"hf_other"}
     with pytest.raises(error_class) as caught:
-        plan(hub, tmp_path, token=token)
+        plan(hub, tmp_path, token=token).run()
     host = hub.url.removeprefix("http://")
     assert caught.value.message == message.format(url=hub.url, host=host)
     assert type(caught.value) is error_class
@@ -340,9 +341,9 @@ def test_pickles_need_a_pinned_revision(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"only as pickles.*pass revision\.$"):
         plan(hub, tmp_path)
     for revision in ("v2.0", repository.commit):
-        folder = plan(hub, tmp_path, part=Part(revision=revision)).run()["pipeline"]
+        folder = plan(hub, tmp_path, part=replace(PART, revision=revision)).run()["pipeline"]
         assert (folder / "unet/diffusion_pytorch_model.bin").read_bytes() == b"pickle"
-        assert cached_folder(Part(revision=revision), tmp_path) == folder
+        assert cached_folder(replace(PART, revision=revision), tmp_path) == folder
 
 
 def test_repository_without_the_files(hub: FakeHub, tmp_path: Path) -> None:
@@ -355,7 +356,7 @@ def test_repository_without_the_files(hub: FakeHub, tmp_path: Path) -> None:
 def test_invalid_name_is_refused(hub: FakeHub, tmp_path: Path) -> None:
     """A name that cannot be one of a repository is an error of the caller."""
     with pytest.raises(ModelNotFoundError, match="is not the name of a repository"):
-        plan(hub, tmp_path, part=Part(repository="a/b/c"))
+        plan(hub, tmp_path, part=replace(PART, repository="a/b/c"))
 
 
 def test_large_model_is_refused_in_advance(hub: FakeHub, tmp_path: Path) -> None:
@@ -363,7 +364,7 @@ def test_large_model_is_refused_in_advance(hub: FakeHub, tmp_path: Path) -> None
     download = plan(hub, tmp_path)
     [file] = [file for file in download.files["pipeline"] if file.path == "model_index.json"]
     huge_file = type(file)(file.repository, file.commit, "huge", 10**18, "0" * 64)
-    huge_download = Download(download.parts, {"pipeline": [huge_file]}, "tiny", tmp_path)
+    huge_download = Download(download.parts, {"pipeline": [huge_file]}, "tiny", "MIT", tmp_path)
     with pytest.raises(OutputError) as caught:
         huge_download.run()
     assert caught.value.message.startswith("The model 'tiny' needs 1000000000.0 GB more, but")

@@ -61,6 +61,8 @@ class Family(Protocol):
 
     batches: bool
     """Whether several images can be drawn at once, each as if it were drawn alone."""
+    prefers_bfloat16: bool
+    """Whether the numbers of the model are too large for float16."""
 
     def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
         """Return the model, in the main memory.
@@ -70,6 +72,10 @@ class Family(Protocol):
             dtype: The `torch.dtype` of the weights.
             safety: Whether to load the safety checker, if the model has one.
         """
+        ...
+
+    def side(self, loaded: Loaded) -> int:
+        """Return the width and height of the images that the model draws, in pixels."""
         ...
 
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:

@@ -27,6 +27,7 @@ class FluxReduxFamily:
     """`FluxPriorReduxPipeline` and `FluxPipeline`. The strength lowers the embedding's scale."""
 
     batches = True
+    prefers_bfloat16 = True
 
     def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
         """See `Family.load`. These models have no safety checker."""
@@ -35,6 +36,10 @@ class FluxReduxFamily:
         pipeline = load_pipeline(FluxPipeline, folders["pipeline"], dtype, **_NO_TEXT)
         encoder = load_pipeline(FluxPriorReduxPipeline, folders["redux"], dtype, **_NO_TEXT)
         return Loaded(pipeline, encoder)
+
+    def side(self, loaded: Loaded) -> int:
+        """See `Family.side`."""
+        return int(loaded.pipeline.default_sample_size * loaded.pipeline.vae_scale_factor)
 
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:
         """Return the embedding of the image, and an empty pooled one."""

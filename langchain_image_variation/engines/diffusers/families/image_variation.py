@@ -12,6 +12,7 @@ from langchain_image_variation.engines.diffusers.families.guidance import weaken
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    unet_side,
     use_few_steps,
     without_refused,
 )
@@ -28,6 +29,7 @@ class ImageVariationFamily:
     """`StableDiffusionImageVariationPipeline`. The strength weakens the guidance."""
 
     batches = True
+    prefers_bfloat16 = False
 
     def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
         """See `Family.load`."""
@@ -39,6 +41,10 @@ class ImageVariationFamily:
         )
         use_few_steps(pipeline)
         return Loaded(pipeline)
+
+    def side(self, loaded: Loaded) -> int:
+        """See `Family.side`."""
+        return unet_side(loaded.pipeline)
 
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:
         """Return the pixels as the image encoder was trained on them: resized without antialiasing.

@@ -10,6 +10,7 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    unet_side,
     use_few_steps,
     without_refused,
 )
@@ -29,6 +30,7 @@ class IPAdapterFamily:
     """`StableDiffusionPipeline` and an adapter. The strength lowers the adapter's scale."""
 
     batches = True
+    prefers_bfloat16 = False
     _weights: ClassVar[tuple[str, str]] = ("models", "ip-adapter-plus_sd15.safetensors")
 
     def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
@@ -51,6 +53,10 @@ class IPAdapterFamily:
             image_encoder_folder=_ENCODER_FOLDER,
             local_files_only=True,
         )
+
+    def side(self, loaded: Loaded) -> int:
+        """See `Family.side`."""
+        return unet_side(loaded.pipeline)
 
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:
         """Return the embeddings of the image and of no image, for each adapter."""

@@ -27,6 +27,7 @@ class KandinskyFamily:
     """
 
     batches = True
+    prefers_bfloat16 = False
 
     def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
         """See `Family.load`. These models have no safety checker."""
@@ -50,6 +51,10 @@ class KandinskyFamily:
         )
         return Loaded(pipeline, encoder)
 
+    def side(self, loaded: Loaded) -> int:
+        """See `Family.side`."""
+        return int(loaded.pipeline.unet.config.sample_size * loaded.pipeline.movq_scale_factor)
+
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:
         """Return the embeddings of the image and of a black one."""
         import torch
@@ -69,7 +74,7 @@ class KandinskyFamily:
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         pipeline = loaded.pipeline
-        side = pipeline.unet.config.sample_size * pipeline.movq_scale_factor
+        side = self.side(loaded)
         # Without guidance, the pipeline does not repeat embeddings for several images itself.
         embedding, black = (part.repeat(len(seeds), 1) for part in encoded)
         output = call_pipeline(

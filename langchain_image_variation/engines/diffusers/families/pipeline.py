@@ -13,6 +13,7 @@ __all__ = [
     "call_pipeline",
     "load_pipeline",
     "quiet_loading",
+    "unet_side",
     "use_few_steps",
     "without_refused",
 ]
@@ -64,6 +65,11 @@ def use_few_steps(pipeline: Any) -> None:
 
     if isinstance(pipeline.scheduler, PNDMScheduler):
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+
+
+def unet_side(pipeline: Any) -> int:
+    """Return the width and height that a pipeline of Stable Diffusion draws, in pixels."""
+    return int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
 
 
 def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:

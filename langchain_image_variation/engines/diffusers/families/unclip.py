@@ -10,6 +10,7 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    unet_side,
     use_few_steps,
     without_refused,
 )
@@ -27,6 +28,7 @@ class UnCLIPFamily:
     """`StableUnCLIPImg2ImgPipeline`. The strength is the level of noise on the embedding."""
 
     batches = False
+    prefers_bfloat16 = False
     # The pipeline draws the noise on the embedding once for all images of a call, so an image would
     # depend on the others.
 
@@ -38,6 +40,10 @@ class UnCLIPFamily:
         use_few_steps(pipeline)
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
         return Loaded(pipeline, prompt=prompt)
+
+    def side(self, loaded: Loaded) -> int:
+        """See `Family.side`."""
+        return unet_side(loaded.pipeline)
 
     def encode(self, loaded: Loaded, image: Image.Image) -> Any:
         """Return the embedding of the image."""
