@@ -244,6 +244,30 @@ def llama_index() -> None:
     run(python.with_name("mypy"), *package, *users, *files)
 
 
+def torch_requirement(python: Path) -> str:
+    """Return the newest CPU build of torch that pip offers, or else whatever it offers.
+
+    pip looks where it is configured to look, and uv does not read that. On Linux, other builds
+    bring gigabytes for GPUs.
+    """
+    offered = run(python, "-m", "pip", "index", "versions", "torch")
+    build = re.search(r"[\w.]+\+cpu\b", offered)
+    return f"torch=={build[0]}" if build else "torch"
+
+
+@step
+def diffusers() -> None:
+    """The engine `diffusers` on tiny models: its tests, its page's blocks and its types."""
+    python = environment("diffusers", "pip")
+    run(python, "-m", "pip", "install", "--quiet", torch_requirement(python))
+    require(python, "--editable", ".[diffusers,test]", "mypy", "types-tqdm")
+    pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
+    run(*pytest, "tests/engines/diffusers", settings={"OMP_NUM_THREADS": "1"})
+    run(*pytest, "tests/docs", "-k", "diffusers")
+    package = "langchain_image_variation/engines/diffusers"
+    run(python.with_name("mypy"), package, "tests/engines/diffusers")
+
+
 @step
 def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""

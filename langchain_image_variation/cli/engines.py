@@ -8,10 +8,6 @@ from inspect import getdoc
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.engines.auto import AUTO, choose_engine
-from langchain_image_variation.engines.diffusers.devices import choose_device
-from langchain_image_variation.engines.diffusers.model_download import is_downloaded
-from langchain_image_variation.engines.diffusers.presets import PRESETS, Preset
-from langchain_image_variation.engines.diffusers.repository import describe_bytes
 from langchain_image_variation.engines.loading import (
     engine_names,
     load_engine_class,
@@ -22,7 +18,6 @@ from langchain_image_variation.exceptions import (
     AuthenticationError,
     ImageVariationError,
     InvalidRequestError,
-    MissingExtraError,
 )
 
 __all__ = ["add_engines"]
@@ -37,12 +32,13 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
 
 
 def _engines(arguments: argparse.Namespace) -> None:
+    # Imported here because the other commands do not need it.
+    from langchain_image_variation.cli.model_list import describe_device, describe_models
+
     _print_engines()
     print("\nModels for --engine diffusers --model:")
-    _print_rows([(name, _describe_preset(preset)) for name, preset in PRESETS.items()])
-    device = _describe_device()
-    if device is not None:
-        print(f"\nDevice for models: {device}")
+    _print_rows(describe_models())
+    print(f"\nDevice for models: {describe_device()}")
 
 
 def _print_engines() -> None:
@@ -91,37 +87,3 @@ def _state(name: str) -> tuple[str, str]:
         return "not usable", error.message
     close_engine(engine)
     return "usable", (getdoc(engine_class) or "").partition("\n")[0]
-
-
-def _describe_preset(preset: Preset) -> str:
-    """Return whether a model is here, how large it is, and what its license asks for."""
-    facts = [_download_state(preset)]
-    if preset.memory_bytes is not None:
-        facts.append(f"needs {describe_bytes(preset.memory_bytes)} of memory")
-    facts.append(f"license: {preset.license}")
-    if not preset.is_commercial:
-        facts.append("not for commercial use")
-    if preset.is_gated:
-        facts.append(f"accept the license at {preset.license_url} first")
-    return "; ".join(facts) + "."
-
-
-def _download_state(preset: Preset) -> str:
-    try:
-        if is_downloaded(preset.name):
-            return "downloaded"
-    except ImportError:
-        # Without the extra, nothing can be downloaded either.
-        pass
-    if preset.download_bytes is None:
-        return "not downloaded"
-    return f"not downloaded, at least {describe_bytes(preset.download_bytes)}"
-
-
-def _describe_device() -> str | None:
-    """Return the device that a model would use here. None if torch is not installed."""
-    try:
-        device = choose_device()
-    except MissingExtraError:
-        return None
-    return device.description if device.kind != "cpu" else "cpu; torch finds no GPU"

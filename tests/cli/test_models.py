@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("huggingface_hub", reason="needs the extra diffusers")
-
 from langchain_image_variation.cli import main
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
 from tests.cli.program import PROGRAM, run, run_in_terminal, screen
-from tests.engines.diffusers.fake_hub import FakeHub, HubRepository, run_fake_hub
+from tests.engines.diffusers.fake_hub import (
+    FakeHub,
+    Fault,
+    HubRepository,
+    hub_environment,
+    run_fake_hub,
+)
+from tests.extras import skip_without
+
+skip_without("huggingface_hub")
 
 NAME = DEFAULT_PRESET.parts[0].repository
 WEIGHTS = random.Random(1).randbytes(12_000_000)
@@ -36,11 +43,7 @@ def hub() -> Iterator[FakeHub]:
 @pytest.fixture
 def env(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
     """Return the variables of a user whose Hub is the fake one, and who has no token."""
-    return {
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-    }
+    return hub_environment(hub, tmp_path / "cache")
 
 
 def test_pull_announces_the_download(hub: FakeHub, env: dict[str, str]) -> None:
@@ -61,6 +64,15 @@ def test_pull_announces_the_download(hub: FakeHub, env: dict[str, str]) -> None:
         "create PHOTO --engine diffusers --model sd-variations"
     ]
     assert len(hub.downloads()) == requests
+
+
+def test_pull_hides_its_retries(hub: FakeHub, env: dict[str, str]) -> None:
+    """If the connection breaks and is made again, the output is the same."""
+    hub.faults = [Fault("/storage/", after=11_000_000)]
+    completed = run("pull", "sd-variations", env=env)
+    assert completed.returncode == 0
+    assert len(hub.downloads()) == 2
+    assert len(completed.stderr.decode().splitlines()) == 2
 
 
 def test_pull_gets_a_new_revision(hub: FakeHub, env: dict[str, str]) -> None:
