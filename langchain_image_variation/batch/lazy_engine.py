@@ -8,17 +8,20 @@ from typing import Any
 
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import engine_version, load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine, engine_options
+from langchain_image_variation.engines.traits import close_engine, engine_options, has_devices
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LazyEngine"]
 
 _IRRELEVANT_OPTIONS = {
     "api_key",
+    "batch",
     "cache_dir",
     "deadline",
+    "device",
     "download",
     "max_retries",
+    "offload",
     "organization",
     "project",
     "resend_lost",
@@ -26,14 +29,15 @@ _IRRELEVANT_OPTIONS = {
     "timeout",
     "token",
 }
-"""Engine options that do not affect the images."""
+"""Engine options that do not affect the images, except for rounding on another device."""
 
 
 class LazyEngine:
     """An engine that is created on first use, and again for each seed. It is thread-safe.
 
     An engine with the option `threads` gets one thread unless `options` says otherwise, since
-    a batch already runs one process per processor.
+    a batch already runs one process per processor. An engine with `devices` gets none: the process
+    computes for that engine alone.
 
     Args:
         name: The name of the engine.
@@ -50,6 +54,8 @@ class LazyEngine:
         self._engine: VariationEngine | None = None
         self.options_json = _dump_relevant(self.options)
         """The options that affect the images, as JSON with sorted keys."""
+        self.device: str | None = None
+        """The device to compute on, instead of that of the options."""
 
     @cached_property
     def version(self) -> str:
@@ -112,8 +118,12 @@ class LazyEngine:
         return load_engine_class(self.name)
 
     def _make(self, overrides: Mapping[str, object]) -> VariationEngine:
-        threads = {"threads": 1} if "threads" in engine_options(self._class) else {}
-        return make_engine(self.name, self._class, {**threads, **self.options, **overrides})
+        defaults: dict[str, object] = {}
+        if "threads" in engine_options(self._class) and not has_devices(self._class):
+            defaults["threads"] = 1
+        device = {} if self.device is None else {"device": self.device}
+        options = {**defaults, **self.options, **device, **overrides}
+        return make_engine(self.name, self._class, options)
 
 
 def _dump_relevant(options: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ images itself and returns only their paths and metadata. A second call with the 
 only the images that are missing.
 """
 
+import copy
 import hashlib
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -153,6 +154,7 @@ class VariationBatch:
         defaults = Job.from_row(row, n=1, size=SIZES[-1])
         self.engine = engine
         self._engine = LazyEngine(engine, options or {})
+        self.options = self._engine.options
         self._seed = defaults.seed
         self.n = defaults.n
         self.size = defaults.size
@@ -325,6 +327,13 @@ class VariationBatch:
         """
         row = error_row(source, error, source_sha256=source_sha256) | self._engine_columns()
         return {**row, "size": row["size"] or self.size}
+
+    def on_device(self, device: str) -> "VariationBatch":
+        """Return a copy whose engine computes on a device: the option `device` is set to it."""
+        batch = copy.copy(self)
+        batch._engine = copy.copy(self._engine)
+        batch._engine.device = device
+        return batch
 
     def close(self) -> None:
         """Close the engine if it can be closed. The next call creates a new one."""

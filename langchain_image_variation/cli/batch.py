@@ -83,8 +83,9 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="number of processes (default: the number of cores) or, for a hosted engine, of "
-        f"concurrent calls (default: {DEFAULT_CALLS})",
+        help="number of processes (default: the number of cores or, for an engine that computes on "
+        "GPUs, of GPUs) or, for a hosted engine, of concurrent calls "
+        f"(default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
@@ -95,7 +96,13 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "RAY_ADDRESS, or the cluster of this machine); --workers is then the number of Ray "
         "workers (default: its cores, or GPUs)",
     )
-    add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
+    add(
+        "--gpus",
+        type=float,
+        metavar="G",
+        help="GPUs for each Ray worker (default: 1 for an engine that computes on GPUs, if the "
+        "cluster has any; otherwise 0)",
+    )
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     add_quiet(parser, "print only file names, failures and errors, without progress or summary")
@@ -226,7 +233,7 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
-    return default_worker_count(arguments.engine)
+    return default_worker_count(arguments.engine, engine_options(arguments))
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

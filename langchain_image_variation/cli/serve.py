@@ -57,7 +57,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="concurrent engine calls, in threads of one process (default: the number of cores)",
+        help="concurrent engine calls, in threads of one process (default: the number of cores, or "
+        "1 for an engine that computes on a GPU)",
     )
     add(
         "--queue",

@@ -9,11 +9,14 @@
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `plan_download()` | Returns the `PendingDownload` of what is missing, or None. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
+| `devices()` | A class method that returns the devices to choose from with the option `device`. |
 | `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
 | parameters of the constructor | The options of the engine, by name. |
 
 The class declares `base_url`, as a property or an attribute, so that a batch knows that an engine
-is hosted before it constructs one.
+is hosted before it constructs one. It also declares `devices`. A device computes for one call at a
+time, with as many threads as it needs. So a batch runs one worker per device, and sets the option
+`device` of its engine. On a cluster, each worker gets a GPU. A server makes one call at a time.
 
 Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
 image i of seed s as image 1 of seed s + i - 1. `strength` is how much the images differ from the
@@ -28,7 +31,12 @@ from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
 
 from langchain_image_variation.contract import MAX_N
-from langchain_image_variation.exceptions import EngineError, ModelNotFoundError, excerpt
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    ModelNotFoundError,
+    excerpt,
+)
 
 __all__ = [
     "MAX_FINGERPRINT",
@@ -37,10 +45,12 @@ __all__ = [
     "check_model",
     "close_engine",
     "engine_base_url",
+    "engine_devices",
     "engine_max_n",
     "engine_models",
     "engine_options",
     "engine_variation_kind",
+    "has_devices",
     "has_fingerprint",
     "is_hosted",
     "loads_model",
@@ -102,6 +112,38 @@ class _Closable(Protocol):
 def is_hosted(engine_class: type[Any]) -> bool:
     """Return whether engines of a class send images to a server: whether it has a `base_url`."""
     return hasattr(engine_class, "base_url")
+
+
+def has_devices(engine_class: type[Any]) -> bool:
+    """Return whether engines of a class compute on a device, which the option `device` chooses."""
+    return hasattr(engine_class, "devices")
+
+
+def engine_devices(engine_class: type[Any]) -> tuple[str, ...]:
+    """Return the devices of this machine that engines of a class can compute on.
+
+    Args:
+        engine_class: A class for which `has_devices` is true.
+
+    Raises:
+        ImageVariationError: If `devices` fails, such as for a missing package.
+        EngineError: If it returns anything but a sequence of at least one name.
+    """
+    name = engine_class.__name__
+    try:
+        devices = engine_class.devices()
+    except ImageVariationError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"The devices of the engine {name} cannot be listed: {type(error).__name__}."
+        ) from error
+    is_list = isinstance(devices, list | tuple) and bool(devices)
+    if is_list and all(isinstance(device, str) for device in devices):
+        return tuple(devices)
+    raise EngineError(
+        f"{name}.devices must return at least one name, such as ['cuda:0'], got {excerpt(devices)}."
+    )
 
 
 def loads_model(engine_class: type[Any]) -> bool:

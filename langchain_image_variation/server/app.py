@@ -17,7 +17,7 @@ from langchain_image_variation.engines import AsyncVariationEngine, VariationEng
 from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.processors import processor_count
-from langchain_image_variation.engines.traits import engine_base_url, engine_models
+from langchain_image_variation.engines.traits import engine_base_url, engine_models, has_devices
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -79,7 +79,7 @@ def create_app(
             a 403, because it could come from a web page whose name resolves to this machine (DNS
             rebinding). Give full names without a port. Wildcards are not supported.
         workers: The maximum number of concurrent engine calls. By default, the number of
-            processors.
+            processors, or 1 for an engine that computes on a device such as a GPU.
         queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
             client has filled the queue, a request from another client replaces its latest one.
         store_dir: The folder for images that clients get as URLs, and for answers to requests with
@@ -110,7 +110,10 @@ def create_app(
     check_whole_number("queue", queue, 0)
     check_whole_number("store_max_bytes", store_max_bytes, 0)
     check_whole_number("max_pixels", max_pixels, 1)
-    workers = workers or processor_count()
+    engine = load_engine(engine) if isinstance(engine, str) else engine
+    check_engine(engine)
+    # A device computes for one call at a time. Other calls wait in the queue, which is fair.
+    workers = workers or (1 if has_devices(type(engine)) else processor_count())
     if total_pixels is None:
         total_pixels = max(max_pixels, PIXELS_PER_WORKER * workers)
     check_whole_number("total_pixels", total_pixels, max_pixels, hint=" (it includes max_pixels)")
@@ -120,8 +123,6 @@ def create_app(
     if store_dir == "":
         raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
-    engine = load_engine(engine) if isinstance(engine, str) else engine
-    check_engine(engine)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     uploads = Uploads(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, uploads)
