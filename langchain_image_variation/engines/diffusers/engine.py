@@ -312,16 +312,14 @@ class DiffusersEngine:
             missing = [seed for seed in seeds if seed not in images]
             drawn = placed.draw([noise_seed(seed, redraw) for seed in missing], draw_batch)
             images |= {
-                seed: _check_drawn(image)
-                for seed, image in zip(missing, drawn, strict=True)
-                if image is not None
+                seed: image for seed, image in zip(missing, drawn, strict=True) if image is not None
             }
             if len(images) == len(seeds):
                 return [images[seed] for seed in seeds]
         refused = [str(index) for index, seed in enumerate(seeds, 1) if seed not in images]
         raise ContentPolicyError(
-            f"The model's safety checker refused image {' and '.join(refused)} of {len(seeds)} "
-            f"{MAX_REDRAWS + 1} times. Use another source or another seed.",
+            f"The model's safety checker refused image {' and '.join(refused)} of {len(seeds)}, "
+            f"and {MAX_REDRAWS} redraws of each. Use another source or another seed.",
             hint="The option safety=False turns the checker off.",
         )
 
@@ -361,20 +359,6 @@ class _Call:
         self._finished += count
         for _ in range(count):
             self._reporter.image_finished()
-
-
-def _check_drawn(image: Image.Image) -> Image.Image:
-    """Return an image, unless it is black because its numbers overflowed.
-
-    Raises:
-        EngineError: If every pixel is black.
-    """
-    if image.getbbox() is None:
-        raise EngineError(
-            "The model drew only black. Its numbers overflow in half precision on this device.",
-            hint="Pass dtype='float32', or 'bfloat16' on a recent GPU.",
-        )
-    return image
 
 
 def _encode(image: Image.Image, side: int) -> bytes:

@@ -177,9 +177,12 @@ def _read_index(name: str, index: Path) -> dict[str, Any]:
 
 
 def _check_components(name: str, folder: Path, content: dict[str, Any], preset: Preset) -> None:
-    """Refuse a folder without a component that its index names and its preset uses."""
+    """Refuse a folder without a component that its index names and its preset uses.
+
+    A model may be used without its safety checker.
+    """
     for component, kind in content.items():
-        is_used = f"{component}/*" in preset.parts[0].patterns
+        is_used = f"{component}/*" in preset.parts[0].patterns and component != "safety_checker"
         is_present = (folder / component).is_dir()
         if is_used and isinstance(kind, list) and any(kind) and not is_present:
             raise InvalidRequestError(

@@ -1,6 +1,7 @@
 """Requests for the engine's tests, and what they return."""
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ def make_engine(model: str | Path, **options: Any) -> DiffusersEngine:
 
 def make_request(source: SquarePNG | None = None, **fields: Any) -> CreateImageVariationRequest:
     """Return a request for variations of a photo, or of another source."""
-    image = source or load_source(LAKE, fit="crop").png
+    image = source or _lake()
     fields = {"size": "256x256", "response_format": "b64_json", **fields}
     return CreateImageVariationRequest(image=image, **fields)
+
+
+@cache
+def _lake() -> SquarePNG:
+    return load_source(LAKE, fit="crop").png
 
 
 def png_of(image: Image.Image) -> SquarePNG:

@@ -36,12 +36,9 @@ def save_tiny_model(preset: str, folder: Path, *, seed: int = 0) -> Path:
         folder: Where to save it. It must not exist.
         seed: Of the random weights. Models of different seeds draw different images.
     """
-    random_state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
         TINY_MODELS[preset](folder)
-    finally:
-        torch.set_rng_state(random_state)
     return folder
 
 
@@ -57,13 +54,28 @@ def _bin_name(path: Path) -> Path:
     return path.with_name(f"{stem}.bin")
 
 
-def add_safety_checker(folder: Path) -> None:
-    """Add a safety checker, with random weights, to a saved model of Stable Diffusion 1."""
+def add_safety_checker(folder: Path, threshold: float) -> None:
+    """Add a safety checker with random weights to a saved model of Stable Diffusion 1.
+
+    Args:
+        folder: The folder of the model.
+        threshold: The checker refuses an image that is more similar than this to its one concept,
+            by the cosine. It refuses every image at -2, and none at 2.
+    """
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
     vision = _vision_config().to_dict()
     config = transformers.CLIPConfig(vision_config=vision, projection_dim=_WIDTH)
-    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        checker = StableDiffusionSafetyChecker(config).eval()
+    for name in ("special_care_embeds", "concept_embeds"):
+        # One concept: the others are too far from every image.
+        getattr(checker, name).data.fill_(1.0)
+        weights = getattr(checker, f"{name}_weights").data
+        weights.fill_(2.0)
+    checker.concept_embeds_weights.data[0] = threshold
+    checker.save_pretrained(folder / "safety_checker")
     index = json.loads((folder / "model_index.json").read_text())
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     index["requires_safety_checker"] = True

@@ -10,7 +10,7 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
-    without_refused,
+    to_images,
 )
 from langchain_image_variation.engines.diffusers.families.seeds import generators
 
@@ -60,4 +60,4 @@ class FluxReduxFamily:
             guidance_scale=settings.guidance_scale,
             generator=generators(seeds),
         )
-        return without_refused(output.images, None)
+        return to_images(output.images)

@@ -12,9 +12,9 @@ from langchain_image_variation.engines.diffusers.families.guidance import weaken
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    to_images,
     unet_side,
     use_few_steps,
-    without_refused,
 )
 from langchain_image_variation.engines.diffusers.families.seeds import generators
 
@@ -74,4 +74,4 @@ class ImageVariationFamily:
             num_images_per_prompt=len(seeds),
             generator=generators(seeds),
         )
-        return without_refused(output.images, output.nsfw_content_detected)
+        return to_images(output.images, output.nsfw_content_detected)

@@ -10,9 +10,9 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    to_images,
     unet_side,
     use_few_steps,
-    without_refused,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -86,7 +86,7 @@ class IPAdapterFamily:
             generator=generators(seeds),
             **loaded.prompt,
         )
-        return without_refused(output.images, getattr(output, "nsfw_content_detected", None))
+        return to_images(output.images, getattr(output, "nsfw_content_detected", None))
 
 
 class IPAdapterXLFamily(IPAdapterFamily):

@@ -11,7 +11,7 @@ from langchain_image_variation.engines.diffusers.families.guidance import weaken
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
-    without_refused,
+    to_images,
 )
 from langchain_image_variation.engines.diffusers.families.seeds import generators
 
@@ -88,4 +88,4 @@ class KandinskyFamily:
             guidance_scale=weakened_guidance(settings),
             generator=generators(seeds),
         )
-        return without_refused(output.images, None)
+        return to_images(output.images)

@@ -5,17 +5,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.engines.diffusers.families import Step
+from langchain_image_variation.exceptions import EngineError
 
 __all__ = [
     "call_pipeline",
     "load_pipeline",
     "quiet_loading",
+    "to_images",
     "unet_side",
     "use_few_steps",
-    "without_refused",
 ]
 
 
@@ -73,7 +76,7 @@ def unet_side(pipeline: Any) -> int:
 
 
 def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
-    """Call a pipeline, and `step` before each pass of its denoiser.
+    """Call a pipeline, and `step` before each pass of its denoiser. Its images are arrays.
 
     The callbacks of pipelines differ, and some schedulers make passes without one. A hook of the
     denoiser sees every pass. It also ends the call within one pass when `step` raises an error.
@@ -88,21 +91,35 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
 
     hook = denoiser.register_forward_pre_hook(before_pass)
     try:
-        return pipeline(**arguments)
+        # The safety checker gets the images as bytes, even those that are not numbers.
+        with np.errstate(invalid="ignore"):
+            return pipeline(output_type="np", **arguments)
     finally:
         hook.remove()
         # An error leaves the modules that were in use on the device.
         pipeline.maybe_free_model_hooks()
 
 
-def without_refused(
-    images: Sequence[Image.Image], refused: Sequence[bool] | None
+def to_images(
+    samples: NDArray[np.float32], refused: Sequence[bool] | None = None
 ) -> list[Image.Image | None]:
-    """Return the images, and None for each that the safety checker refused.
+    """Return the images of a pipeline, and None for each that the safety checker refused.
 
     Args:
-        images: The images of a pipeline. Those that were refused are black.
-        refused: `nsfw_content_detected` of its output. None if there is no checker.
+        samples: The images, with samples from 0 to 1. Those that were refused are black.
+        refused: `nsfw_content_detected` of the output. None if there is no checker.
+
+    Raises:
+        EngineError: If another image is black, or has samples that are not numbers.
     """
-    flags = refused or [False] * len(images)
-    return [None if flag else image for image, flag in zip(images, flags, strict=True)]
+    flags = refused or [False] * len(samples)
+    return [None if flag else _to_image(image) for image, flag in zip(samples, flags, strict=True)]
+
+
+def _to_image(samples: NDArray[np.float32]) -> Image.Image:
+    if not np.isfinite(samples).all() or not samples.any():
+        raise EngineError(
+            "The model drew no image: its numbers are too large for its type of numbers.",
+            hint="Pass dtype='float32', or 'bfloat16' on a recent GPU.",
+        )
+    return Image.fromarray((samples * 255).round().astype(np.uint8))

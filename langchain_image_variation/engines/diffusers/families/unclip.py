@@ -10,9 +10,9 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
+    to_images,
     unet_side,
     use_few_steps,
-    without_refused,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -72,4 +72,4 @@ class UnCLIPFamily:
             generator=generator,
             **loaded.prompt,
         )
-        return without_refused(output.images, None)
+        return to_images(output.images)
