@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 
-from langchain_image_variation.engines.diffusers.presets import PRESETS
 from langchain_image_variation.engines.loading import engine_names
 
 __all__ = ["add_completion"]
@@ -25,8 +24,10 @@ def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentPa
 
 
 def _completion(arguments: argparse.Namespace) -> None:
-    # Imported here because no other command needs it.
+    # Imported here because the other commands do not need them.
     import shtab
+
+    from langchain_image_variation.engines.diffusers.presets import PRESETS
 
     for action in _actions(arguments.program):
         if action.dest in _FILES:

@@ -1,12 +1,12 @@
 """Downloads of models: what is announced, and how the progress is shown."""
 
+import logging
 import os
 import sys
 
 from tqdm import tqdm
 
 from langchain_image_variation.batch.progress_bar import redraw_regularly, terminal_width
-from langchain_image_variation.engines.diffusers.repository import describe_bytes
 from langchain_image_variation.engines.traits import PendingDownload, plan_download
 
 __all__ = ["download_model", "run_download"]
@@ -38,6 +38,11 @@ def run_download(download: PendingDownload, *, quiet: bool) -> None:
         ImageVariationError: If the download fails.
         KeyboardInterrupt: If the user interrupts it. What has arrived is kept.
     """
+    # Imported here because few commands download anything.
+    from langchain_image_variation.engines.diffusers.repository import describe_bytes
+
+    # The library logs each retry, with addresses that are secret for a while.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if download.missing_bytes and not quiet:
         print(
             f"Downloading the model {download.model!r}: {describe_bytes(download.missing_bytes)} "

@@ -9,8 +9,6 @@ from langchain_image_variation.cli.options import (
     add_revision,
     translate_import_errors,
 )
-from langchain_image_variation.engines.diffusers.model_download import plan_model_download
-from langchain_image_variation.engines.diffusers.presets import PRESETS
 
 __all__ = ["add_pull"]
 
@@ -24,7 +22,8 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"{', '.join(PRESETS)}, or a repository of the Hugging Face Hub as OWNER/NAME",
+        help="a preset, which `image-variation engines` lists, or a repository of the Hugging Face "
+        "Hub as OWNER/NAME",
     )
     add_revision(parser)
     add_quiet(parser, "print only errors")
@@ -32,6 +31,9 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
 
 
 def _pull(arguments: argparse.Namespace) -> None:
+    # Imported here because the other commands do not need it.
+    from langchain_image_variation.engines.diffusers.model_download import plan_model_download
+
     with translate_import_errors("diffusers"):
         download = plan_model_download(arguments.model, arguments.revision)
         is_complete = not download.missing_bytes

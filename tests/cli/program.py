@@ -19,10 +19,19 @@ def run(
     input: bytes | None = None,
     env: dict[str, str] | None = None,
     timeout: float = 60,
+    warnings: str = "error",
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with more environment variables, and return what it wrote as bytes."""
+    """Run the program with more environment variables, and return what it wrote as bytes.
+
+    Args:
+        *arguments: The arguments of the program.
+        input: What it reads from standard input.
+        env: More environment variables.
+        timeout: The most seconds that it may take.
+        warnings: What Python does with a warning.
+    """
     return subprocess.run(
-        [sys.executable, "-W", "error", *PROGRAM[1:], *arguments],
+        [sys.executable, "-W", warnings, *PROGRAM[1:], *arguments],
         input=input,
         env={**os.environ, **(env or {})},
         capture_output=True,

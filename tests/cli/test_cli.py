@@ -142,7 +142,8 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
         "photo.jpg --engine magic",
-        "There is no engine 'magic'. Installed engines: gpt-image, instant, local, variations.",
+        "There is no engine 'magic'. Installed engines: diffusers, gpt-image, instant, local, "
+        "variations.",
     ),
     (
         "photo.jpg --engine instant --strength 1",
@@ -214,17 +215,19 @@ def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, s
     out, err = capsys.readouterr()
     assert err == ""
     assert max(map(len, out.splitlines())) <= 100
-    # A long description continues on the next line.
-    lines = [
-        re.split(r" {2,}", line, maxsplit=2) for line in re.sub(r"\n {9,}", " ", out).splitlines()
-    ]
+    # A long description continues on the next line. The models come after the engines.
+    engines = re.sub(r"\n {9,}", " ", out.partition("\n\n")[0])
+    lines = [re.split(r" {2,}", line, maxsplit=2) for line in engines.splitlines()]
     return {name: (state, description) for name, state, description in lines}
 
 
 def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     """An engine without the key or the address that it needs is not called usable."""
     engines = listed_engines(capsys)
+    state, description = engines.pop("diffusers")
+    assert state == "usable" or "[diffusers]" in description
     assert {name: state for name, (state, _) in engines.items()} == {
+        "auto": "usable",
         "gpt-image": "needs setup",
         "instant": "usable",
         "local": "usable",
@@ -255,8 +258,10 @@ def test_engines_heed_the_environment(
     """An engine is usable if the environment has what it needs, and no key is printed."""
     monkeypatch.setenv(variable, value)
     engines = listed_engines(capsys)
+    # It depends on its extra.
+    del engines["diffusers"]
     assert {name for name, (state, _) in engines.items() if state == "usable"} == {
-        *("instant", "local"),
+        *("auto", "instant", "local"),
         *usable,
     }
     assert "sk-test" not in repr(engines)

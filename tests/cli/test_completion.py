@@ -42,7 +42,7 @@ def script() -> str:
         (["create", "--model", "un"], {"unclip"}),
         (["pull", "ip"], {"ip-adapter", "ip-adapter-xl"}),
         (["serve", "--model-path", "ph"], {"photos/"}),
-        (["create", "--engine", ""], {"gpt-image", "instant", "local", "variations"}),
+        (["create", "--engine", ""], {"diffusers", "gpt-image", "instant", "local", "variations"}),
         (["create", "photo.jpg", "--size", ""], {"256x256", "512x512", "1024x1024"}),
         (["create", "photo.jpg", "--format", "j"], {"jpeg"}),
         (["create", "ph"], {"photo.jpg", "photos/"}),

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["FakeHub", "Fault", "HubRepository", "run_fake_hub"]
+__all__ = ["FakeHub", "Fault", "HubRepository", "hub_environment", "read_files", "run_fake_hub"]
 
 _LARGE = (".safetensors", ".bin", ".ckpt")
 """The files that are stored with Git LFS."""
@@ -140,6 +141,21 @@ def run_fake_hub() -> Iterator[FakeHub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def hub_environment(hub: FakeHub, cache: Path) -> dict[str, str]:
+    """Return the variables of a user whose Hub is the fake one, and who has no token."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    }
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files below a folder, as a repository has them."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("huggingface_hub", reason="needs the extra diffusers")
-
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
@@ -33,7 +31,17 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
-from tests.engines.diffusers.fake_hub import FakeHub, Fault, HubRepository, run_fake_hub
+from tests.engines.diffusers.fake_hub import (
+    FakeHub,
+    Fault,
+    HubRepository,
+    hub_environment,
+    read_files,
+    run_fake_hub,
+)
+from tests.extras import skip_without
+
+skip_without("huggingface_hub")
 
 PART = Part("pipeline", "owner/tiny", "main", ("model_index.json", "unet/*", "vae/*"))
 WEIGHTS = random.Random(1).randbytes(24_000_000)
@@ -74,12 +82,6 @@ def plan(hub: FakeHub, cache: Path, *, part: Part = PART, token: str | None = No
     return plan_download([part], model="tiny", cache_dir=cache, token=token, endpoint=hub.url)
 
 
-def files_below(folder: Path) -> dict[str, bytes]:
-    """Return the content of all files in a folder."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def run_find(hub: FakeHub, cache: Path, **env: str) -> "subprocess.Popen[str]":
     """Find the folders in a new process that may download, and print them or the error."""
     code = (
@@ -94,7 +96,7 @@ def run_find(hub: FakeHub, cache: Path, **env: str) -> "subprocess.Popen[str]":
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), **env},
+        env={**os.environ, **hub_environment(hub, cache), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,7 +109,7 @@ def test_needed_files_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     assert download.missing_bytes == sum(len(FILES[path]) for path in NEEDED)
     reports: list[tuple[int, int]] = []
     folders = download.run(lambda done, total: reports.append((done, total)))
-    assert files_below(folders["pipeline"]) == {path: FILES[path] for path in NEEDED}
+    assert read_files(folders["pipeline"]) == {path: FILES[path] for path in NEEDED}
     assert reports == sorted(reports)
     assert reports[-1] == (download.missing_bytes, download.missing_bytes)
     assert len(hub.downloads()) == 2
@@ -151,7 +153,7 @@ def test_broken_connection_is_continued(hub: FakeHub, tmp_path: Path, end: str) 
     """If the connection breaks in the middle of a file, the rest of it is requested."""
     hub.faults = [Fault("/storage/", after=15_000_000, end=end)]
     folders = plan(hub, tmp_path).run()
-    assert files_below(folders["pipeline"]).keys() == NEEDED
+    assert read_files(folders["pipeline"]).keys() == NEEDED
     ranges = [request.range for request in hub.downloads()]
     assert ranges[0] is None
     assert ranges[1] is not None
@@ -182,7 +184,7 @@ def test_interrupted_download_continues(hub: FakeHub, tmp_path: Path) -> None:
     folders = download.run(lambda done, total: reports.append(done))
     assert hub.downloads()[0].range == f"bytes={size}-"
     assert reports == sorted(reports)
-    assert files_below(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
+    assert read_files(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
 
 
 def test_cancelled_call_stops_its_download(hub: FakeHub, tmp_path: Path) -> None:
@@ -199,7 +201,7 @@ def test_ignored_range_starts_over(hub: FakeHub, tmp_path: Path) -> None:
     stop_in_the_middle(hub, tmp_path)
     hub.ignores_ranges = True
     folders = plan(hub, tmp_path).run()
-    assert files_below(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
+    assert read_files(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
 
 
 def test_too_long_remainder_starts_over(hub: FakeHub, tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_too_long_remainder_starts_over(hub: FakeHub, tmp_path: Path) -> None:
     with stop_in_the_middle(hub, tmp_path).open("ab") as partial:
         partial.write(bytes(30_000_000))
     folders = plan(hub, tmp_path).run()
-    assert files_below(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
+    assert read_files(folders["pipeline"])["unet/diffusion_pytorch_model.safetensors"] == WEIGHTS
 
 
 def test_corrupt_file_is_refused(hub: FakeHub, tmp_path: Path) -> None:
@@ -446,7 +448,7 @@ def test_processes_share_one_download(hub: FakeHub, tmp_path: Path) -> None:
     outputs = [process.communicate(timeout=120) for process in processes]
     [first, second] = [json.loads(output) for output, _ in outputs]
     assert first == second
-    assert files_below(Path(first["pipeline"])).keys() == NEEDED
+    assert read_files(Path(first["pipeline"])).keys() == NEEDED
     assert len(hub.downloads()) == 2
 
 
