@@ -1,8 +1,8 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
 Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
-the same inset to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
-including its version and settings (see `engine_fingerprint`).
+the same inset to cut the images back to, if any, and the same `n`, `size`, `strength` (if the model
+chose one), `model` and engine, including its version and settings (see `engine_fingerprint`).
 These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
 and the conversation.
 

@@ -15,7 +15,11 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
+from langchain_image_variation.agents.arguments import (
+    ImageVariationArguments,
+    StrengthArguments,
+    check_n,
+)
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
@@ -28,14 +32,17 @@ from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
-from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.fingerprint import digest, engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
     engine_base_url,
     engine_max_n,
     engine_variation_kind,
+    request_options,
+    with_options,
 )
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
@@ -85,7 +92,8 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint, if
+            `expose_strength` is on and requests cannot set the engine's strength, or if
             `storage_options` are set and `output_dir` is a folder.
         EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
     """
@@ -99,7 +107,14 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
     # They raise an error if the trait has a wrong value.
     engine_max_n(engine)
     engine_variation_kind(engine)
-    if settings.cache and _open_cache(settings, engine, results) is None:
+    if settings.expose_strength and "strength" not in request_options(engine):
+        raise InvalidRequestError(
+            "expose_strength needs an engine whose strength a request can set. "
+            f"{type(engine).__name__} has no with_options(strength=...): choose another engine, "
+            "such as 'local', or leave expose_strength out.",
+            param="expose_strength",
+        )
+    if settings.cache and _open_cache(settings, engine, results, None) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
             f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
@@ -230,6 +245,8 @@ class _Call:
     label: str
     """What the image is called in the text for the model."""
     source: Source
+    strength: float | None
+    """The strength that the model chose, or None for that of the engine."""
     request: CreateImageVariationRequest
     results: Results
     cache: ResultCache | None
@@ -270,13 +287,15 @@ def _prepare(
             **{name: value for name, value in fields.items() if value is not None},
         }
     )
-    cache = _open_cache(settings, engine, results)
+    strength = arguments.strength if isinstance(arguments, StrengthArguments) else None
+    cache = _open_cache(settings, engine, results, strength)
     return _Call(
         settings=settings,
-        engine=engine,
+        engine=with_options(engine, {} if strength is None else {"strength": strength}),
         arguments=arguments,
         label=label,
         source=source,
+        strength=strength,
         request=request,
         results=results,
         cache=cache,
@@ -294,11 +313,22 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
     return f"{results.path_prefix}{path}" if is_result else image
 
 
-def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
-    """Return the cache, or None if it is off or the engine has no fingerprint."""
+def _open_cache(
+    settings: ToolSettings, engine: Engine, results: Results, strength: float | None
+) -> ResultCache | None:
+    """Return the cache, or None if it is off or the engine has no fingerprint.
+
+    Args:
+        settings: The settings of the tool.
+        engine: The engine, with its own strength.
+        results: Where results are saved.
+        strength: The strength that the model chose, if any.
+    """
     if not settings.cache:
         return None
     fingerprint = engine_fingerprint(engine, by_name=isinstance(settings.engine, str))
+    if fingerprint is not None and strength is not None:
+        fingerprint = digest(engine=fingerprint, strength=strength)
     return None if fingerprint is None else ResultCache(results, fingerprint)
 
 
@@ -311,6 +341,8 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
+    if not isinstance(engine, str) or engine == AUTO:
+        engine = engine_name(call.engine)
     images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
@@ -319,12 +351,15 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "width": image.width,
             "height": image.height,
             "seed": image.seed,
-            "engine": engine if isinstance(engine, str) else engine_name(engine),
+            "engine": engine,
             "model": response.model,
             "created": response.created,
         }
         for path, image in saved_images
     ]
+    if call.strength is not None:
+        for item in images:
+            item["strength"] = call.strength
     if (public_url := call.settings.public_url) is not None:
         prefix = call.results.path_prefix
         for item in images:

@@ -35,6 +35,7 @@ from langchain_image_variation.contract import (
     Size,
 )
 from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.auto import resolve_engine
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -102,7 +103,8 @@ class VariationBatch:
     Args:
         output_dir: The folder to write to, which is created if it does not exist, or the URL of a
             store, such as "s3://bucket/prefix". Source paths may be such URLs too.
-        engine: The name of an engine.
+        engine: The name of an engine. "auto" means the best one that is usable on this machine. It
+            is chosen now, for all processes that get this object.
         options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
             rows without their own.
         n: The number of variations of a source whose row has no `n`, from 1 to 10.
@@ -152,8 +154,9 @@ class VariationBatch:
         # Defaults have the same limits as the values of a row.
         row = {"path": "unused", "n": n, "size": size, "seed": (options or {}).get("seed")}
         defaults = Job.from_row(row, n=1, size=SIZES[-1])
-        self.engine = engine
-        self._engine = LazyEngine(engine, options or {})
+        # Chosen here, so that all workers use the same engine, and the rows name it.
+        self.engine = resolve_engine(engine, options)
+        self._engine = LazyEngine(self.engine, options or {})
         self.options = self._engine.options
         self._seed = defaults.seed
         self.n = defaults.n

@@ -21,6 +21,7 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
     request_model,
@@ -127,6 +128,9 @@ def _batch(arguments: argparse.Namespace) -> int:
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
         )
+    note = choose_engine(arguments)
+    if note and not arguments.quiet:
+        print(note, file=sys.stderr)
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,

@@ -22,6 +22,7 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
     request_model,
@@ -34,6 +35,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
@@ -217,6 +219,7 @@ class _Run:
         self._photos: list[str] = arguments.photos
         self._bar = bar
         self._seed: int | None = None
+        self._is_auto = arguments.engine == AUTO
         self._model: str | None = None
         self._engine_note: str | None = None
 
@@ -253,7 +256,9 @@ class _Run:
         if self._model not in (None, self._arguments.engine):
             self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
-            self._print_note(f"Make these again with --seed {self._seed}.")
+            # Tomorrow, another engine may be the best one.
+            options = f"--engine {self._arguments.engine} " if self._is_auto else ""
+            self._print_note(f"Make these again with {options}--seed {self._seed}.")
         return failures
 
     def _report(self, error: ImageVariationError, name: str) -> None:
@@ -279,6 +284,8 @@ class _Run:
     @cached_property
     def _engine(self) -> "VariationEngine":
         arguments = self._arguments
+        if note := choose_engine(arguments):
+            self._print_note(note)
         engine_class = load_engine_class(arguments.engine)
         options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
         names_seeds = "seed" in NameTemplate(arguments.name).fields

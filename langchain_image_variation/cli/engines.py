@@ -7,6 +7,7 @@ from inspect import getdoc
 
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import (
     engine_names,
     load_engine_class,
@@ -46,7 +47,7 @@ def _print_engines() -> None:
     vocabulary = argparse.ArgumentParser()
     add_engine(vocabulary)
     rows = []
-    for name in names:
+    for name in (AUTO, *names):
         state, description = _state(name)
         message = name_options(description, argparse.Namespace(parser=vocabulary))
         rows.append((name, f"{state:11}", message))
@@ -71,6 +72,12 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 def _state(name: str) -> tuple[str, str]:
     """Return whether an engine works without options, and its description or what is missing."""
+    if name == AUTO:
+        choice = choose_engine()
+        return (
+            "usable",
+            f"The best engine that is usable here: {choice.name}, because {choice.reason}.",
+        )
     try:
         engine_class = load_engine_class(name)
         engine = make_engine(name, engine_class, {})

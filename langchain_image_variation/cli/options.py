@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.contract import MAX_N, SIZES
+from langchain_image_variation.engines import auto
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.engines.traits import loads_model
 from langchain_image_variation.exceptions import (
@@ -29,6 +31,7 @@ __all__ = [
     "add_quiet",
     "add_revision",
     "add_size",
+    "choose_engine",
     "engine_options",
     "make_output_folder",
     "request_model",
@@ -63,7 +66,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="local",
-        help="the engine; `image-variation engines` lists them (default: local)",
+        help="the engine, or auto for the best one that is usable here; `image-variation engines` "
+        "lists them (default: local)",
     )
     add("--seed", type=int, help="make the same variations again")
     add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
@@ -155,6 +159,23 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         help="what to do with an image that is not a square PNG under 4 MB: refuse it, crop it, "
         "pad it with its mirror image, or keep its shape in the results (default: crop)",
     )
+
+
+def choose_engine(arguments: argparse.Namespace) -> str | None:
+    """Replace `--engine auto` by the name of the chosen engine, and return a note that says why.
+
+    Raises:
+        InvalidRequestError: If an option that decides about the engine has an invalid value.
+    """
+    if arguments.engine != AUTO:
+        return None
+    path = arguments.model_path
+    model = arguments.model if path is None else os.path.abspath(path)
+    choice = auto.choose_engine(
+        {"model": model, "revision": arguments.revision, "device": arguments.device}
+    )
+    arguments.engine = choice.name
+    return f"auto chose the engine {choice.name}: {choice.reason}."
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:

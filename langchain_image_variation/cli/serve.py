@@ -11,6 +11,7 @@ from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import (
     add_engine,
+    choose_engine,
     engine_options,
     translate_import_errors,
 )
@@ -118,6 +119,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
+    if note := choose_engine(arguments):
+        print(note, file=sys.stderr)
     engine = load_engine(arguments.engine, **_server_options(arguments))
     # Now, because no request should wait for gigabytes.
     download_model(engine)

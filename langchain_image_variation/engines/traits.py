@@ -25,7 +25,7 @@ source, from 0 to 1. An engine with `threads` computes with that many threads.
 Progress is not a trait: see `engines.context.progress_reporter`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
@@ -58,6 +58,7 @@ __all__ = [
     "read_fingerprint",
     "request_options",
     "required_options",
+    "with_options",
 ]
 
 MAX_FINGERPRINT = 10_000
@@ -234,6 +235,19 @@ def request_options(engine: object) -> tuple[str, ...]:
     """Return the names of the options that a request may set: the parameters of `with_options`."""
     with_options = getattr(engine, "with_options", None)
     return () if with_options is None else tuple(signature(with_options).parameters)
+
+
+def with_options(engine: Any, options: Mapping[str, object]) -> Any:
+    """Return an engine with other options for one request, or the engine itself if there are none.
+
+    Args:
+        engine: The engine.
+        options: Values for some of its `request_options`.
+
+    Raises:
+        InvalidRequestError: If the engine refuses a value.
+    """
+    return engine.with_options(**options) if options else engine
 
 
 def required_options(engine_class: type[Any]) -> tuple[str, ...]:

@@ -227,6 +227,7 @@ def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[st
     state, description = engines.pop("diffusers")
     assert state == "usable" or "[diffusers]" in description
     assert {name: state for name, (state, _) in engines.items()} == {
+        "auto": "usable",
         "gpt-image": "needs setup",
         "instant": "usable",
         "local": "usable",
@@ -260,7 +261,7 @@ def test_engines_heed_the_environment(
     # It depends on its extra.
     del engines["diffusers"]
     assert {name for name, (state, _) in engines.items() if state == "usable"} == {
-        *("instant", "local"),
+        *("auto", "instant", "local"),
         *usable,
     }
     assert "sk-test" not in repr(engines)

@@ -56,6 +56,10 @@ class Hardware(Protocol):
         """Return whether a device computes in bfloat16."""
         ...
 
+    def free_swap_bytes(self) -> int:
+        """Return how much more the main memory can hold by swapping, in bytes."""
+        ...
+
     def release_unused(self, device: str) -> None:
         """Give memory that is kept for later back to the device."""
         ...
@@ -113,6 +117,12 @@ class TorchHardware:
             return max(0, int(mps.recommended_max_memory() - mps.driver_allocated_memory()))
         free, _ = getattr(self._torch, kind).mem_get_info(device)
         return int(free)
+
+    def free_swap_bytes(self) -> int:
+        """Return how much more the main memory can hold by swapping."""
+        import psutil
+
+        return int(psutil.swap_memory().free)
 
     def has_bfloat16(self, device: str) -> bool:
         """Return whether a device computes in bfloat16 without emulating it."""

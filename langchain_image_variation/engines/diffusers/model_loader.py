@@ -14,6 +14,7 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
@@ -98,6 +99,13 @@ class ModelLoader:
         device = choose_device(options.device)
         family = load_family(preset.family)
         dtype = choose_dtype(options.dtype, device, prefers_bfloat16=family.prefers_bfloat16)
+        hardware = device.hardware
+        check_main_memory(
+            self._model.name,
+            self._folders.values(),
+            dtype,
+            hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
+        )
         with self._failures(), ExitStack() as stack:
             stack.enter_context(quiet_loading())
             loaded = family.load(
