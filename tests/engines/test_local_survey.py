@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from langchain_image_variation.engines.local.lettering import has_text
+from langchain_image_variation.engines.local.lettering import has_print
 from langchain_image_variation.engines.local.salience import salience
 from langchain_image_variation.engines.local.straightness import straightness
 from langchain_image_variation.engines.local.survey import Survey
@@ -36,7 +36,7 @@ def _page(*, is_dark: bool = False) -> Image.Image:
 def test_print_is_text(is_dark: bool) -> None:
     """Lines of print are text, dark on light and light on dark."""
     page = np.asarray(_page(is_dark=is_dark))
-    assert has_text(page)
+    assert has_print(page)
     assert not Survey.of(page[..., None]).may_mirror
 
 
@@ -55,7 +55,7 @@ def test_noise_is_not_text() -> None:
     lattice = np.full((256, 256), 255, dtype=np.uint8)
     lattice[::16] = lattice[:, ::16] = 0
     for image in (noise, lattice, np.zeros_like(noise)):
-        assert not has_text(image)
+        assert not has_print(image)
 
 
 def test_an_object_is_more_salient_than_its_ground() -> None:

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from langchain_image_variation.engines.local.lettering import has_text
+from langchain_image_variation.engines.local.lettering import has_print
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, gray, resize
 from langchain_image_variation.engines.local.salience import (
     CELLS,
@@ -14,6 +14,7 @@ from langchain_image_variation.engines.local.salience import (
     salience,
 )
 from langchain_image_variation.engines.local.straightness import straightness
+from langchain_image_variation.engines.local.words import has_words
 
 __all__ = ["Survey"]
 
@@ -67,7 +68,7 @@ class Survey:
         """Survey a source, uint8 (256, 256, channels)."""
         is_graphic = _is_graphic(source)
         luma = gray(source)
-        is_text = has_text(luma)
+        is_text = has_print(luma) or has_words(luma)
         ground = _find_ground(source)
         values = salience(source)
         mean = int(values.sum()) // values.size
@@ -95,8 +96,10 @@ class Survey:
 def _is_gray(source: Bytes) -> bool:
     if source.shape[2] < 3:
         return True
-    values = source[..., :3].astype(np.int16)
-    is_colored = values.max(axis=2) - values.min(axis=2) > _NEARLY_GRAY
+    red, green, blue = np.moveaxis(source[..., :3], 2, 0)
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    is_colored = high - low > _NEARLY_GRAY
     # A few colored pixels do not make a gray photo colored.
     return bool(1000 * int(is_colored.sum()) < is_colored.size)
 
@@ -116,10 +119,13 @@ def _evenness(source: Bytes) -> float:
 
 def _is_graphic(source: Bytes) -> bool:
     """Return whether a source is drawn: most of it is plain, and one color prevails."""
-    values = source.astype(np.int16)
-    across = np.abs(values[:-1, 1:] - values[:-1, :-1]).max(axis=2) <= 1
-    down = np.abs(values[1:, :-1] - values[:-1, :-1]).max(axis=2) <= 1
-    if (across & down).mean() < _PLAIN_SHARE:
+    is_plain = np.ones((NODES - 1, NODES - 1), dtype=bool)
+    for plane in np.moveaxis(source, 2, 0):
+        here = plane[:-1, :-1]
+        for neighbor in (plane[:-1, 1:], plane[1:, :-1]):
+            # Unsigned differences do not overflow this way.
+            is_plain &= np.maximum(here, neighbor) - np.minimum(here, neighbor) <= 1
+    if is_plain.mean() < _PLAIN_SHARE:
         return False
     coarse = (source >> 3).astype(np.int64)
     codes = sum(coarse[..., channel] << (5 * channel) for channel in range(source.shape[2]))
