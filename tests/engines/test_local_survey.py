@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from langchain_image_variation.engines.local.lettering import has_print
 from langchain_image_variation.engines.local.salience import salience
+from langchain_image_variation.engines.local.slender import find_slender
 from langchain_image_variation.engines.local.straightness import straightness
 from langchain_image_variation.engines.local.survey import Survey
 from tests.engines.scene import scene
@@ -76,6 +77,22 @@ def test_a_head_is_salient_up_to_its_hair() -> None:
     image[100:180, 100:150] = (224, 172, 135)
     values = salience(image)
     assert values[20:25, 28:36].min() >= 150
+
+
+def test_thin_things_are_found_on_plain_ground() -> None:
+    """A mast is found. One that leaves the image, grass, noise and an edge of two areas are not."""
+    plain = np.full((256, 256), 120, dtype=np.uint8)
+    mast, cut, edge, grass = (plain.copy() for _ in range(4))
+    mast[20:80, 100:102] = 132
+    cut[:80, 100:102] = 132
+    edge[:, 100:] = 160
+    grass[:, ::6] = 200
+    found = find_slender(mast)
+    assert found[5:20, 25].min() == 255
+    assert found.sum() == 255 * 15
+    noise = np.random.default_rng(0).integers(0, 256, plain.shape, dtype=np.uint8)
+    for image in (plain, cut, edge, grass, noise):
+        assert not find_slender(image).any()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -39,8 +39,10 @@ class Luma:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The connected parts of a mask. Each array has one number for each of them."""
+    """The connected parts of a mask. Each array has one number for each of them, except `runs`."""
 
+    runs: tuple[Indices, Indices, Indices, Indices]
+    """Row, start, end and part of each run."""
     top: Indices
     bottom: Indices
     """The row after the last."""
@@ -81,6 +83,7 @@ class Components:
         np.minimum.at(left, part, start)
         np.maximum.at(right, part, end)
         return cls(
+            (row, start, end, part),
             *(top, bottom, left, right),
             run_count=np.bincount(part, minlength=count),
             area=total(end - start),
@@ -89,6 +92,19 @@ class Components:
             outside_total=total(before + after),
             outside_square_total=total(before * before + after * after),
         )
+
+    def mark(self, wanted: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return a mask of some parts.
+
+        Args:
+            wanted: Which parts to mark.
+            shape: The height and width of the mask.
+        """
+        row, start, end, _ = (values[wanted[self.runs[3]]] for values in self.runs)
+        steps = np.zeros((shape[0], shape[1] + 1), dtype=np.int8)
+        steps[row, start] = 1
+        steps[row, end] = -1
+        return np.asarray(steps.cumsum(axis=1, dtype=np.int8)[:, :-1] > 0)
 
 
 def group(count: int, one: Indices, other: Indices) -> Indices:

@@ -13,6 +13,7 @@ from langchain_image_variation.engines.local.salience import (
     find_skin,
     salience,
 )
+from langchain_image_variation.engines.local.slender import find_slender
 from langchain_image_variation.engines.local.straightness import straightness
 from langchain_image_variation.engines.local.words import has_words
 
@@ -45,6 +46,9 @@ class Survey:
     objects: Whole
     """What a crop must not cut, (64, 64), 0 to 255."""
 
+    slender: Whole
+    """Where thin things are that a crop must not cut, (64, 64), 0 or 255."""
+
     is_gray: bool
     """Whether the source has no color."""
 
@@ -70,7 +74,8 @@ class Survey:
         luma = gray(source)
         is_text = has_print(luma) or has_words(luma)
         ground = _find_ground(source)
-        values = salience(source)
+        small = resize(source, CELLS)
+        values = salience(small)
         mean = int(values.sum()) // values.size
         objects = np.clip((values - mean - mean // 6) * 3 // 2, 0, 255)
         is_boundless = False
@@ -80,10 +85,11 @@ class Survey:
             objects = np.maximum(objects, 255 * cells.astype(np.int64))
             edge = np.concatenate([is_object[0], is_object[-1], is_object[:, 0], is_object[:, -1]])
             is_boundless = not edge.any()
-        has_face = bool(find_skin(resize(source, CELLS)).any())
+        has_face = bool(find_skin(small).any())
         is_rigid = is_graphic or is_text or has_face or straightness(luma) > _STRAIGHT
         return cls(
             objects=objects,
+            slender=find_slender(luma),
             is_gray=_is_gray(source),
             is_graphic=is_graphic,
             is_boundless=is_boundless,
@@ -107,13 +113,15 @@ def _is_gray(source: Bytes) -> bool:
 def _evenness(source: Bytes) -> float:
     """Return the share of the variance of colors that lies within sixteen parts of a source."""
     side = NODES // _PARTS
-    values = source.astype(np.int64).reshape(_PARTS, side, _PARTS, side, -1)
     # Sums of whole numbers are exact.
-    sums = values.sum(axis=(1, 3)).reshape(_PARTS * _PARTS, -1)
+    rows = source.reshape(_PARTS, side, NODES, -1).sum(axis=1, dtype=np.int64)
+    sums = rows.reshape(_PARTS, _PARTS, side, -1).sum(axis=2).reshape(_PARTS * _PARTS, -1)
     squares = int((sums * sums).sum())
     total = (sums.sum(axis=0) * sums.sum(axis=0)).sum()
     between = _PARTS**2 * squares - int(total)
-    whole = NODES**2 * int((values * values).sum()) - int(total)
+    level = np.arange(256)
+    counts = np.bincount(source.reshape(-1), minlength=len(level))
+    whole = NODES**2 * int((counts * level * level).sum()) - int(total)
     return 1 - between / whole if whole else 1.0
 
 
