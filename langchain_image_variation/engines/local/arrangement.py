@@ -8,9 +8,9 @@ finest level it is improved only where pieces meet.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local import exact, pyramid
@@ -208,8 +208,10 @@ class Arranger:
 
 def _nodes_near_seams(has_seam: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mark the nodes that a patch can be centered on and that have a seam within three cells."""
-    reach = sliding_window_view(np.pad(has_seam, 3), (6, 6))
-    return np.asarray(reach.any(axis=(2, 3)))[3:-3, 3:-3]
+    padded = np.pad(has_seam, 3)
+    rows = reduce(np.logical_or, (padded[start : len(padded) - 5 + start] for start in range(6)))
+    near = reduce(np.logical_or, (rows[:, k : rows.shape[1] - 5 + k] for k in range(6)))
+    return np.asarray(near[3:-3, 3:-3])
 
 
 def _disagreement(field: Floats, values: Values) -> float:
