@@ -15,7 +15,7 @@ import numpy as np
 
 from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.oklab import Doubles
-from langchain_image_variation.engines.local.patches import PATCH
+from langchain_image_variation.engines.local.patches import PATCH, ShortKeys
 from langchain_image_variation.engines.local.pyramid import Floats, Indices
 
 __all__ = ["compose", "corners", "from_corners", "propagate", "smooth", "upsample"]
@@ -134,7 +134,7 @@ def smooth(field: Floats) -> Floats:
 def propagate(
     field: Floats,
     queries: Floats,
-    keys: Floats,
+    keys: Floats | ShortKeys,
     draws: Draws,
     nodes: Indices | None = None,
 ) -> Floats:
@@ -209,7 +209,7 @@ def _shorten(displacement: Floats, y: Indices, x: Indices, side: int) -> Floats:
     return np.asarray((target - corner) / np.float32(side))
 
 
-def _distances(queries: Floats, keys: Floats) -> Floats:
+def _distances(queries: Floats, keys: Floats | ShortKeys) -> Floats:
     difference = queries - keys
     # Exact in any order: see `patches`.
     return np.asarray(np.einsum("ij,ij->i", difference, difference))
