@@ -55,9 +55,10 @@ _CHECKED_SIDE, _BLOCK = 256, 8
 """The side in pixels at which bars are made again to check them, and that of the blocks whose means
 are compared."""
 
-_MISFIT = 0.42
+_MISFIT, _EXACT_MISFIT = 0.25, 0.42
 """The difference between bars and those that were made again, over the contrast within them, above
-which they are not bars."""
+which they are not bars. More may differ if both edges mirror the image exactly: the square was not
+scaled, so coincidence is unlikely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,10 @@ class Bars:
         """Return the bars of a square image in mode L, LA, RGB or RGBA, or None."""
         for is_wide in (True, False):
             rows = _sample(image, is_wide=is_wide)
-            for start, end in _find_edges(rows)[:_CHECKS]:
+            for start, end, is_exact in _find_edges(rows)[:_CHECKS]:
                 kinds = [cls(start, end, len(rows), is_wide, one) for one in (False, True)]
                 misfits = [bars.misfit(image) for bars in kinds]
-                if min(misfits) < _MISFIT:
+                if min(misfits) < (_EXACT_MISFIT if is_exact else _MISFIT):
                     return kinds[misfits.index(min(misfits))]
         return None
 
@@ -147,8 +148,11 @@ def _sample(image: Image.Image, *, is_wide: bool) -> Whole:
     return rows.reshape(len(rows), columns, -1)
 
 
-def _find_edges(rows: Whole) -> list[tuple[int, int]]:
-    """Return where the image between two bars may begin and end, the most likely place first."""
+def _find_edges(rows: Whole) -> list[tuple[int, int, bool]]:
+    """Return where the image between two bars may begin and end, the most likely place first.
+
+    Each place comes with whether the bars mirror the image exactly there.
+    """
     side = len(rows)
     if side < _LEAST * _ROWS:
         return []
@@ -164,20 +168,20 @@ def _find_edges(rows: Whole) -> list[tuple[int, int]]:
     for place in np.flatnonzero(is_mirror).tolist():
         partners = range(max(side - place - moved, 0), min(side - place + moved + 1, side))
         pairs += [(place, end) for end in partners if is_mirror[end]]
-    pairs = [
-        (start, end)
+    places = [
+        (start, end, bool(is_exact[start] and is_exact[end]))
         for start, end in pairs
         if margin <= start <= end - side // _NARROWEST
         and end <= side - margin
         and is_exact[start + _OFFSET : end - _OFFSET].sum() <= _SYMMETRIES
     ]
 
-    def rank(pair: tuple[int, int]) -> tuple[bool, bool, int]:
+    def rank(place: tuple[int, int, bool]) -> tuple[bool, bool, int]:
         # Mirror images have edges too. Those of the image itself are the innermost.
-        length = pair[1] - pair[0]
-        return bool(errors[list(pair)].any()), 3 * length < side, length
+        start, end, mirrors_exactly = place
+        return not mirrors_exactly, 3 * (end - start) < side, end - start
 
-    return sorted(pairs, key=rank)
+    return sorted(places, key=rank)
 
 
 def _blocks(values: Whole) -> Whole:
