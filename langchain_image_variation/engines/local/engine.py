@@ -177,7 +177,8 @@ class LocalEngine:
                 )
             if bars is not None:
                 image = bars.add(image)
-            png = encode_png(image, compress_level=1)
+            has_color = not (synthesis.survey.is_gray and image.mode in ("RGB", "RGBA"))
+            png = encode_png(image, compress_level=1, only_runs=has_color)
             progress.finish(index)
             return png
 
