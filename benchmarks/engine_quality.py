@@ -3,9 +3,9 @@
 The first table measures arrangements. Its metrics compare the patches of a variation with those of
 its source, so they would also count what a view leaves out and what a mirror turns around.
 Therefore framing, mirror and light are off. Above a strength of 0.6, the engine rearranges sources
-that are even, and at 1 all of them. If an arrangement has too many faults, the engine falls back to
-a view. Each row has the number of sources, of their arrangements, and of fallbacks, which are not
-measured.
+that are even: textures and many small things. If an arrangement has too many faults, the engine
+falls back to a view. Each row has the number of sources, of their arrangements, and of fallbacks,
+which are not measured.
 
 All metrics are measured at 256 pixels, in RGB values of 0 to 255. None of them needs a trained
 network.

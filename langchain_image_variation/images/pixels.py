@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+import zlib
 
 from PIL import Image, UnidentifiedImageError
 
@@ -235,12 +236,15 @@ def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Ima
     return encode_png(image), image
 
 
-def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
+def encode_png(image: Image.Image, *, compress_level: int = 6, only_runs: bool = False) -> bytes:
     """Return an image as the bytes of a PNG file: sRGB, upright, 8 bits a sample, no metadata.
 
     Args:
         image: A Pillow image in any mode. Its color profile and its EXIF orientation are applied.
         compress_level: 0 (none) to 9 (smallest).
+        only_runs: Whether to look for runs of equal bytes only. At level 1, that takes a tenth less
+            time, and makes files of color photos a tenth smaller. Gray that is stored in color
+            channels becomes larger.
 
     Raises:
         EngineError: If `image` is not a Pillow image, or if the call was cancelled.
@@ -254,7 +258,8 @@ def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
     if image.mode not in PLAIN_MODES or image.info:
         image = normalize(image)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=compress_level)
+    options = {"compress_type": zlib.Z_RLE} if only_runs else {}
+    image.save(buffer, "PNG", compress_level=compress_level, **options)
     return buffer.getvalue()
 
 

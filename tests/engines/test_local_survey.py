@@ -10,7 +10,7 @@ from langchain_image_variation.engines.local.salience import salience
 from langchain_image_variation.engines.local.slender import find_slender
 from langchain_image_variation.engines.local.straightness import straightness
 from langchain_image_variation.engines.local.survey import Survey
-from tests.engines.scene import scene
+from tests.engines.scene import scene, stones
 
 Bytes = NDArray[np.uint8]
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -109,6 +109,18 @@ def test_textures_are_even_and_portraits_are_not() -> None:
     evenness = {name: Survey.of(_photo(name)).evenness for name in PHOTOS}
     assert evenness.pop("tea-garden.jpg") > 0.9
     assert max(evenness.values()) < 0.8
+    assert Survey.of(stones()).may_rearrange
+
+
+def test_an_object_on_even_ground_is_not_even() -> None:
+    """Detail in one place is an object, even if its colors are those of the ground."""
+    image = np.full((256, 256, 3), 128, dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (128, 96, 3))
+    image[64:192, 80:176] = noise
+    assert Survey.of(image).evenness < 0.6
+    assert not Survey.of(image).may_rearrange
+    image[:] = np.tile(noise, (2, 3, 1))[:, :256]
+    assert Survey.of(image).evenness > 0.95
 
 
 def test_straight_lines_are_found() -> None:

@@ -33,7 +33,10 @@ _GROUND_BORDER = 0.9
 """The share of the border of an image that shows a ground of one color."""
 
 _PARTS = 4
-"""Parts along a side whose colors are compared."""
+"""Parts along a side whose colors and detail are compared."""
+
+_EVEN = 0.85
+"""The evenness from which a source is rearranged. The objects of others would come apart."""
 
 _STRAIGHT = 0.05
 """The share of edges on long straight lines above which an image is not bent."""
@@ -59,10 +62,14 @@ class Survey:
     """Whether the source lies on a ground of one color, which can be continued."""
 
     evenness: float
-    """How similar the parts of the source are, 0 to 1. Textures and many small things are even."""
+    """How similar the parts of the source are in color and detail, 0 to 1. Textures and many small
+    things are even. An object on plain ground is not."""
 
     may_mirror: bool
     """Whether the source has neither text nor the form of a logo."""
+
+    may_rearrange: bool
+    """Whether the source is a texture or many small things, and no graphic."""
 
     may_bend: bool
     """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""
@@ -87,14 +94,16 @@ class Survey:
             is_boundless = not edge.any()
         has_face = bool(find_skin(small).any())
         is_rigid = is_graphic or is_text or has_face or straightness(luma) > _STRAIGHT
+        evenness = min(_color_evenness(source), _detail_evenness(luma))
         return cls(
             objects=objects,
             slender=find_slender(luma),
             is_gray=_is_gray(source),
             is_graphic=is_graphic,
             is_boundless=is_boundless,
-            evenness=_evenness(source),
+            evenness=evenness,
             may_mirror=not (is_graphic or is_text),
+            may_rearrange=evenness >= _EVEN and not is_graphic,
             may_bend=not is_rigid,
         )
 
@@ -110,7 +119,7 @@ def _is_gray(source: Bytes) -> bool:
     return bool(1000 * int(is_colored.sum()) < is_colored.size)
 
 
-def _evenness(source: Bytes) -> float:
+def _color_evenness(source: Bytes) -> float:
     """Return the share of the variance of colors that lies within sixteen parts of a source."""
     side = NODES // _PARTS
     # Sums of whole numbers are exact.
@@ -123,6 +132,22 @@ def _evenness(source: Bytes) -> float:
     counts = np.bincount(source.reshape(-1), minlength=len(level))
     whole = NODES**2 * int((counts * level * level).sum()) - int(total)
     return 1 - between / whole if whole else 1.0
+
+
+def _detail_evenness(luma: Bytes) -> float:
+    """Return over how many of sixteen parts the detail of a source is spread, as a share of them.
+
+    That is (sum of d)^2 / (16 sum of d^2) for the sums d of gradients, the index of Jain et al.
+    1984, "A quantitative measure of fairness".
+    """
+    values = luma.astype(np.int64)
+    gradient = np.zeros_like(values)
+    gradient[:, 1:] += np.abs(values[:, 1:] - values[:, :-1])
+    gradient[1:] += np.abs(values[1:] - values[:-1])
+    side = NODES // _PARTS
+    sums = gradient.reshape(_PARTS, side, _PARTS, side).sum(axis=(1, 3))
+    squares = int((sums * sums).sum())
+    return int(sums.sum()) ** 2 / (sums.size * squares) if squares else 1.0
 
 
 def _is_graphic(source: Bytes) -> bool:
