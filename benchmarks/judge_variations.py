@@ -5,21 +5,12 @@
     python benchmarks/judge_variations.py agreement
     python benchmarks/judge_variations.py measure
 
-The first command writes sheets of eight numbered pairs, the source on the left and the variation on
-the right, and an empty form. It shows what this judge has not judged yet, in an order that the seed
-shuffles. For each number of the form, fill in:
-
-- intact: 1 if nothing in the variation looks wrong to someone who has not seen the source. The
-  edge of the picture may cut objects, as in any photo, but not what the picture is about.
-- another: 1 if it is another picture of the same thing, as if taken from elsewhere, at another
-  time, or of another arrangement; 0 if it is the same picture, perhaps a little distorted or
-  retouched.
-- faults: letters, if it is not intact:
-
-The second command adds a form to the judgements. The third prints how well the judges agree with
-each other, and the measures with the judges. The fourth measures the judged variations again, which
-is necessary after a change to the measures. Judge without looking at other judgements, and each
-time in another order.
+The first command writes sheets of numbered pairs, an empty form, and instructions for how to fill
+it in. It shows what this judge has not judged yet, in an order that the seed shuffles. The second
+command adds a form to the judgements. The third prints how well the judges agree with each other,
+and the measures with the judges. The fourth measures the judged variations again, which is
+necessary after a change to the measures. Judge without looking at other judgements, and each time
+in another order.
 """
 
 import argparse
@@ -31,11 +22,11 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from quality.judged import FAULTS, JUDGEMENTS, judgements, kappa, majority, variations
 from quality.opinion import Statement, agreement
-from quality.photos import SIDE, source
+from quality.photos import source
+from quality.sheets import read_form, write_sheets
 from quality.verdict import (
     QUESTIONS,
     Measures,
@@ -45,10 +36,6 @@ from quality.verdict import (
     stored_measures,
 )
 
-PAIRS, COLUMNS = 8, 2
-GAP = 24
-FORM = "form.csv"
-
 KINDS = ("bending and patches", "crop", "composing prototype")
 """How the descriptions of what made the variations start."""
 
@@ -57,7 +44,8 @@ def main() -> int:
     """Run the command that the arguments name."""
     options = _options()
     if options.command == "sheets":
-        write_sheets(options.folder, options.judge, options.seed)
+        chosen = (variations()[item] for item in shuffled(options.judge, options.seed))
+        write_sheets(options.folder, [(source(one.photo), one.pixels) for one in chosen])
     elif options.command == "record":
         record(options.folder, options.judge, options.seed)
     elif options.command == "measure":
@@ -68,29 +56,6 @@ def main() -> int:
     return 0
 
 
-def write_sheets(folder: Path, judge: str, seed: int) -> None:
-    """Write the sheets and an empty form."""
-    folder.mkdir(parents=True, exist_ok=True)
-    order = shuffled(judge, seed)
-    font = ImageFont.load_default(20)
-    width, height = COLUMNS * (2 * SIDE + GAP), PAIRS // COLUMNS * (SIDE + GAP)
-    for start in range(0, len(order), PAIRS):
-        sheet = Image.new("RGB", (width, height), "white")
-        pen = ImageDraw.Draw(sheet)
-        for place, item in enumerate(order[start : start + PAIRS]):
-            variation = variations()[item]
-            left = place % COLUMNS * (2 * SIDE + GAP)
-            top = place // COLUMNS * (SIDE + GAP)
-            pen.text((left, top), f"{start + place + 1}", "black", font)
-            sheet.paste(Image.fromarray(source(variation.photo)), (left, top + GAP))
-            sheet.paste(Image.fromarray(variation.pixels), (left + SIDE + 2, top + GAP))
-        sheet.save(folder / f"sheet-{start // PAIRS + 1:02}.png")
-    with (folder / FORM).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("number", "intact", "another", "faults"))
-        writer.writerows((number + 1, "", "", "") for number in range(len(order)))
-
-
 def record(folder: Path, judge: str, seed: int) -> None:
     """Add the judgements of a form that was filled in for the same judge and seed.
 
@@ -99,14 +64,9 @@ def record(folder: Path, judge: str, seed: int) -> None:
     """
     order = shuffled(judge, seed)
     rows = []
-    with (folder / FORM).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            intact, another, faults = row["intact"], row["another"], row["faults"]
-            if intact not in ("0", "1") or another not in ("0", "1") or set(faults) - set(FAULTS):
-                raise ValueError(f"Number {row['number']} is not filled in properly: {row}")
-            rows.append((judge, order[int(row["number"]) - 1], intact, another, faults))
-    if sorted(row[1] for row in rows) != sorted(order):
-        raise ValueError(f"The form must have the numbers 1 to {len(order)}, each once.")
+    for item, opinion in zip(order, read_form(folder, len(order)), strict=True):
+        faults = "".join(letter for letter in FAULTS if letter in opinion.faults)
+        rows.append((judge, item, int(opinion.intact), int(opinion.another), faults))
     with JUDGEMENTS.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(sorted(rows))
 
@@ -164,10 +124,8 @@ def shuffled(judge: str, seed: int) -> list[int]:
 
 
 def _options() -> argparse.Namespace:
-    faults = "\n".join(f"  {letter}: {text}" for letter, text in FAULTS.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nThe letters of the faults:\n\n{faults}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sheets", "record"):

@@ -97,7 +97,7 @@ def judgements() -> dict[str, dict[int, Judgement]]:
 def majority(by_judge: dict[str, dict[int, Judgement]]) -> list[Judgement]:
     """Return what most judges say of each variation. A fault counts if most judges name it."""
     result = []
-    for item in range(len(variations())):
+    for item in sorted(next(iter(by_judge.values()))):
         opinions = [one[item] for one in by_judge.values()]
         faults = (
             fault for fault in FAULTS if median(fault in one.faults for one in opinions) > 0.5

@@ -12,7 +12,17 @@ from quality.judged import Judgement, judgements, kappa, majority, variations
 from quality.photos import Bytes
 from quality.verdict import auc, cross_validate, fitted, measure
 
-__all__ = ["BARS", "HIGH", "Agreement", "Bar", "Opinion", "Statement", "agreement", "opinion"]
+__all__ = [
+    "ANSWERS",
+    "BARS",
+    "HIGH",
+    "Agreement",
+    "Bar",
+    "Opinion",
+    "Statement",
+    "agreement",
+    "opinion",
+]
 
 Statement = Literal["intact", "another", "accepted", "edge_cuts"]
 
@@ -94,7 +104,7 @@ BARS = (
     Bar(at_default=False, statement="intact", least=0.75),
 )
 
-_ANSWERS: dict[Statement, Callable[[Judgement], bool]] = {
+ANSWERS: dict[Statement, Callable[[Judgement], bool]] = {
     "intact": lambda judgement: judgement.intact,
     "another": lambda judgement: judgement.another,
     "accepted": lambda judgement: judgement.intact and judgement.another,
@@ -129,7 +139,7 @@ def agreement(statement: Statement, made: str = "") -> Agreement:
     """
     chosen = np.array([variation.made.startswith(made) for variation in variations()])
     scores = _scores(statement)[chosen]
-    answers = np.array([_ANSWERS[statement](one) for one in majority(judgements())])[chosen]
+    answers = np.array([ANSWERS[statement](one) for one in majority(judgements())])[chosen]
     says = scores > 0
     return Agreement(
         auc=auc(scores, answers),
