@@ -17,14 +17,15 @@ import argparse
 import csv
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from quality.judged import FAULTS, JUDGEMENTS, judgements, kappa, majority, variations
-from quality.opinion import Statement, agreement
+from quality.judged import FAULTS, JUDGEMENTS, Judgement, judgements, majority, variations
+from quality.opinion import ANSWERS, Statement, agreement, judges_kappa, mean_kappa_of_judges
 from quality.photos import source
 from quality.sheets import read_form, write_sheets
 from quality.verdict import (
@@ -72,20 +73,23 @@ def record(folder: Path, judge: str, seed: int) -> None:
 
 
 def print_agreement() -> None:
-    """Print how often judges chose each answer, and Cohen's kappa of each two of them."""
+    """Print how often judges gave each answer, and Cohen's kappa of each two of them."""
     by_judge = judgements()
-    print("| judge | intact | another picture |\n|---|---|---|")
+    columns = " | ".join(get_args(Statement))
+    print(f"| judge | {columns} |\n|---|---|---|---|---|")
     for judge, opinions in by_judge.items():
-        number = sum(one.intact for one in opinions.values())
-        print(f"| {judge} | {number} | {sum(one.another for one in opinions.values())} |")
-    most = majority(by_judge)
-    print(f"| majority | {sum(one.intact for one in most)} | {sum(one.another for one in most)} |")
-    print("\n| judges | kappa, intact | kappa, another picture |\n|---|---|---|")
+        print_counts(judge, list(opinions.values()))
+    print_counts("most", majority(by_judge))
+    print(f"\nKappa of each two judges:\n\n| judges | {columns} |\n|---|---|---|---|---|")
     for one, other in itertools.combinations(by_judge, 2):
-        pairs = [(by_judge[one][item], by_judge[other][item]) for item in by_judge[one]]
-        intact = kappa([a.intact for a, _ in pairs], [b.intact for _, b in pairs])
-        another = kappa([a.another for a, _ in pairs], [b.another for _, b in pairs])
-        print(f"| {one}, {other} | {intact:.2f} | {another:.2f} |")
+        kappas = (judges_kappa(one, other, statement) for statement in get_args(Statement))
+        print(f"| {one}, {other} | {' | '.join(f'{value:.2f}' for value in kappas)} |")
+
+
+def print_counts(judge: str, opinions: Sequence[Judgement]) -> None:
+    """Print a row with how often each statement was said."""
+    counts = (sum(ANSWERS[name](one) for one in opinions) for name in get_args(Statement))
+    print(f"| {judge} | {' | '.join(map(str, counts))} |")
 
 
 def print_measures() -> None:
@@ -102,12 +106,13 @@ def print_measures() -> None:
         areas = (auc(values, np.array(column)) for column in answers.values())
         print(f"| {field.name} | {' | '.join(f'{area:.2f}' for area in areas)} |")
     print("\nStatements, each on the variations of a photo from a fit to those of all others:\n")
-    print("| statement | area under the curve | kappa | hits | false alarms | used for bars |")
-    print("|---|---|---|---|---|---|")
+    print("| statement | area under the curve | kappa | kappa of two judges | hits ", end="")
+    print("| false alarms | used for bars |\n|---|---|---|---|---|---|---|")
     for statement in get_args(Statement):
-        one = agreement(statement)
-        rates = f"{one.auc:.2f} | {one.kappa:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
-        print(f"| {statement} | {rates} | {'yes' if one.is_enough else 'no'} |")
+        one, bound = agreement(statement), mean_kappa_of_judges(statement)
+        rates = f"{one.kappa:.2f} | {bound:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
+        print(f"| {statement} | {one.auc:.2f} | {rates} | {'yes' if one.is_enough else 'no'} |")
+    print("\nNo measure can agree with judges better than they agree with each other.")
     print("\nThe same within each kind of variation, as area under the curve and kappa:\n")
     print("| made by | intact | another |\n|---|---|---|")
     for kind in KINDS:

@@ -4,9 +4,10 @@
   that repeats its border, so that no color bleeds into its neighbor. The file keeps pixels because
   the engines that made them change.
 - variations.json: in the same order, the photo or drawing of each, and what made it.
-- judgements.csv: what the judges said. Judges a, b and c are one vision model that looked at the
-  sheets three times, each time in another order, and as c with a stricter eye. So they agree more
-  than three people would. To add another judge, see `judge_variations.py`.
+- judgements.csv: what the judges said. All are vision models. Judges a, b and c are one that looked
+  at the sheets three times, each time in another order, and as c with a stricter eye. So they agree
+  more than three people would. Judge d had seen nothing but the sheets and the instructions. To add
+  another judge, see `judge_variations.py`.
 """
 
 import csv

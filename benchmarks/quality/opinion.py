@@ -1,5 +1,6 @@
 """What judges would say of a variation, how far that can be trusted, and bars for it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ __all__ = [
     "Opinion",
     "Statement",
     "agreement",
+    "judges_kappa",
+    "mean_kappa_of_judges",
     "opinion",
 ]
 
@@ -147,6 +150,24 @@ def agreement(statement: Statement, made: str = "") -> Agreement:
         hits=float(says[answers].mean()),
         false_alarms=float(says[~answers].mean()),
     )
+
+
+def judges_kappa(one: str, other: str, statement: Statement) -> float:
+    """Return Cohen's kappa of two judges."""
+    first, second = judgements()[one], judgements()[other]
+    answer = ANSWERS[statement]
+    return kappa([answer(first[k]) for k in first], [answer(second[k]) for k in first])
+
+
+@cache
+def mean_kappa_of_judges(statement: Statement) -> float:
+    """Return the mean kappa of two judges who worked independently.
+
+    Judges a, b and c are one who looked three times, so a alone stands for them.
+    """
+    independent = [judge for judge in judgements() if judge not in ("b", "c")]
+    pairs = itertools.combinations(independent, 2)
+    return float(np.mean([judges_kappa(one, other, statement) for one, other in pairs]))
 
 
 def _scores(statement: Statement) -> NDArray[np.float64]:

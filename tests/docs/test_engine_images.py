@@ -38,8 +38,8 @@ def test_the_images_are_what_the_engine_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_sheet_is_what_the_engine_makes(tmp_path: Path) -> None:
-    """Drawing the README's sheet again gives the same sheet."""
+def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
+    """The script behind the README's image draws the same sheet again."""
     sheet, script = tmp_path / "sheet.jpg", ROOT / "examples" / "contact_sheet.py"
     subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=300)
     assert difference(sheet, ROOT / "examples" / "contact-sheet.jpg") < TOLERANCE
