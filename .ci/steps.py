@@ -259,11 +259,14 @@ def torch_requirement(python: Path) -> str:
 def diffusers() -> None:
     """The engine `diffusers` on tiny models: its tests, its page's blocks and its types."""
     python = environment("diffusers", "pip")
-    run(python, "-m", "pip", "install", "--quiet", torch_requirement(python))
+    install = ("-m", "pip", "install", "--quiet", "--no-compile")
+    run(python, *install, torch_requirement(python))
     require(python, "--editable", ".[diffusers,test]", "mypy", "types-tqdm")
+    # The models are so small that further threads only cost time.
+    one_thread = {"OMP_NUM_THREADS": "1"}
     pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
-    run(*pytest, "tests/engines/diffusers", settings={"OMP_NUM_THREADS": "1"})
-    run(*pytest, "tests/docs", "-k", "diffusers")
+    run(*pytest, "tests/engines/diffusers", "tests/cli/test_models.py", settings=one_thread)
+    run(*pytest, "tests/docs", "-k", "diffusers", settings=one_thread)
     package = "langchain_image_variation/engines/diffusers"
     run(python.with_name("mypy"), package, "tests/engines/diffusers")
 

@@ -14,6 +14,8 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.loaded_pipelines import is_forked_child
+from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
@@ -94,15 +96,25 @@ class ModelLoader:
             EngineError: If the files are corrupt, or if the memory is too small.
         """
         assert self._model is not None, "fetch comes first"
+        torch = import_torch()
+        if is_forked_child():
+            # If the parent computed with several threads, the child would wait for them forever.
+            # https://github.com/pytorch/pytorch/issues/58962
+            torch.set_num_threads(1)
         options, preset = self._options, self._model.preset
         device = choose_device(options.device)
         family = load_family(preset.family)
         dtype = choose_dtype(options.dtype, device, prefers_bfloat16=family.prefers_bfloat16)
+        hardware = device.hardware
+        check_main_memory(
+            self._model.name,
+            self._folders.values(),
+            dtype,
+            hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
+        )
         with self._failures(), ExitStack() as stack:
             stack.enter_context(quiet_loading())
-            loaded = family.load(
-                self._folders, getattr(import_torch(), dtype), safety=options.safety
-            )
+            loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
         workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
         placement = plan_placement(
             device,

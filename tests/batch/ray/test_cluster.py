@@ -200,7 +200,7 @@ def test_engines_with_devices_get_a_gpu_each(nodes: Nodes) -> None:
 def test_engines_with_devices_get_whole_machines(nodes: Nodes) -> None:
     """Without GPUs, each worker has as many processors as the smallest machine."""
     assert cluster_run(nodes, engine="on_device") == 0
-    assert list(read_devices().values()) == [["auto", "None", "1", "", "None"]] * 2
+    assert list(read_devices().values()) == [["auto", "None", "1", "None", "None"]] * 2
 
 
 def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:

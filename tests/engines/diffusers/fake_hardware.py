@@ -38,6 +38,10 @@ class FakeHardware:
         """Return the free memory of a device."""
         return self.gpus[device].free_bytes if device in self.gpus else self.main_memory
 
+    def free_swap_bytes(self) -> int:
+        """Return the free swap space."""
+        return 0
+
     def has_bfloat16(self, device: str) -> bool:
         """Return whether a GPU computes in bfloat16."""
         return self.gpus[device].bfloat16
