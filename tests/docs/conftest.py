@@ -65,21 +65,20 @@ def models(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for package in ("accelerate", "diffusers", "safetensors", "torch", "transformers"):
         skip_without(package)
     from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
-    from tests.engines.diffusers.fake_hub import HubRepository, run_fake_hub
+    from tests.engines.diffusers.fake_hub import (
+        HubRepository,
+        hub_environment,
+        read_files,
+        run_fake_hub,
+    )
     from tests.engines.diffusers.tiny import save_tiny_model
 
-    folder = save_tiny_model(DEFAULT_PRESET.name, checkout / "my-model")
-    files = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    monkeypatch.setenv("HF_HOME", str(checkout / "huggingface"))
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    files = read_files(save_tiny_model(DEFAULT_PRESET.name, checkout / "my-model"))
     with run_fake_hub() as hub:
         for part in DEFAULT_PRESET.parts:
             hub.repositories[part.repository] = HubRepository(files, (part.revision,))
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in hub_environment(hub, checkout / "models").items():
+            monkeypatch.setenv(name, value)
         yield
