@@ -25,7 +25,11 @@ _ONLY_IN_PYTHON = (
 )
 """Advice that only applies in Python, and what to say instead."""
 
-_PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
+_PARAMETERS = {
+    "--accept-field": "accept_fields",
+    "--allow-host": "hosts",
+    "--allowed-host": "hosts",
+}
 """The parameters of Python whose names differ from their options."""
 
 _MAX_PATH_LENGTH = 200

@@ -55,6 +55,14 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "localhost, the address of --host and the host of --public-url; repeatable",
     )
     add(
+        "--accept-field",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a field that requests may have besides those of the vendor's API and seed, such as "
+        "strength; repeatable",
+    )
+    add(
         "--workers",
         type=int,
         metavar="N",
@@ -139,6 +147,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             max_pixels=arguments.max_pixels,
             total_pixels=arguments.total_pixels,
             total_upload_bytes=arguments.total_upload_bytes,
+            accept_fields=arguments.accept_field,
         )
     except OutputError as error:
         # The only one is about the store.

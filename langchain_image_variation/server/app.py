@@ -15,13 +15,19 @@ from starlette.routing import Route
 
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import check_engine
-from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.loading import engine_name, load_engine
 from langchain_image_variation.engines.processors import processor_count
-from langchain_image_variation.engines.traits import engine_base_url, engine_models, has_devices
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    engine_models,
+    has_devices,
+    request_options,
+)
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     OutputError,
+    excerpt,
 )
 from langchain_image_variation.images.png import MAX_PNG_SIDE
 from langchain_image_variation.numbers import check_seconds, check_whole_number
@@ -60,6 +66,7 @@ def create_app(
     max_pixels: int = MAX_PNG_SIDE**2,
     total_pixels: int | None = None,
     total_upload_bytes: int = DEFAULT_TOTAL_UPLOAD_BYTES,
+    accept_fields: Iterable[str] = (),
 ) -> Starlette:
     """Return an ASGI app that the vendor's SDKs can call as they called the vendor's server.
 
@@ -97,10 +104,13 @@ def create_app(
         total_upload_bytes: The maximum total size of all uploads from their arrival to their
             answer, in bytes. One client gets at most half. A request waits until its upload fits,
             and gets a 429 after `upload_timeout`.
+        accept_fields: Fields that requests may have besides those of the vendor's API and `seed`,
+            such as "strength": options of the engine that a request may set. Other fields are
+            errors.
 
     Raises:
-        InvalidRequestError: If a setting is out of range, or `engine` is not an engine. `param`
-            names the setting.
+        InvalidRequestError: If a setting is out of range, if `engine` is not an engine, or if a
+            request cannot set one of `accept_fields`. `param` names the setting.
         EngineNotFoundError: If there is no engine of that name.
         OutputError: If the folder cannot be used.
     """
@@ -123,6 +133,7 @@ def create_app(
     if store_dir == "":
         raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
+    option_names = _accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     uploads = Uploads(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, uploads)
@@ -136,6 +147,7 @@ def create_app(
         access=access,
         public_url=public_url,
         models=engine_models(engine),
+        option_names=option_names,
         upload_timeout=upload_timeout,
         max_pixels=max_pixels,
     )
@@ -169,6 +181,26 @@ def create_app(
     app.state.access = access
     app.state.engine_url = engine_base_url(engine)
     return app
+
+
+def _accepted_options(
+    engine: VariationEngine | AsyncVariationEngine, accept_fields: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the options of the engine that requests may set.
+
+    A seed only makes images again, so any request may have one. What else the images depend on is
+    for the operator to decide.
+    """
+    fields = {accept_fields} if isinstance(accept_fields, str) else {*accept_fields}
+    option_names = request_options(engine)
+    for field in sorted(fields.difference(option_names)):
+        names = ", ".join(option_names) or "none"
+        raise InvalidRequestError(
+            f"accept_fields must name options that a request can set, got {excerpt(field)}. The "
+            f"engine {engine_name(engine)!r} has these: {names}.",
+            param="accept_fields",
+        )
+    return tuple(name for name in option_names if name == "seed" or name in fields)
 
 
 @asynccontextmanager

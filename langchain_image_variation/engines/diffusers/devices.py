@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from langchain_image_variation.exceptions import InvalidRequestError, MissingExtraError, excerpt
+from langchain_image_variation.exceptions import (
+    EngineError,
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 __all__ = [
     "DTYPES",
@@ -83,20 +88,33 @@ def import_torch() -> Any:
 class TorchHardware:
     """The devices that torch finds.
 
+    Args:
+        torch: The module torch. None imports it.
+
     Raises:
         MissingExtraError: If torch is not installed.
     """
 
-    def __init__(self) -> None:
-        self._torch = import_torch()
+    def __init__(self, torch: Any = None) -> None:
+        self._torch = torch or import_torch()
 
     def device_count(self, kind: str) -> int:
-        """Return how many usable devices of a kind there are."""
+        """Return how many usable devices of a kind there are.
+
+        Raises:
+            EngineError: If the process was forked from one that uses such devices.
+        """
         if kind == "cpu":
             return 1
+        module = getattr(self._torch, kind)
+        # torch has no public name for it. In such a process, it would find no devices.
+        if module._is_in_bad_fork():
+            raise EngineError(
+                "This process was forked from one that uses the GPU, so it cannot use the GPU.",
+                hint="Start processes with multiprocessing.set_start_method('spawn').",
+            )
         if kind == "mps":
             return int(self._torch.backends.mps.is_available())
-        module = getattr(self._torch, kind)
         return int(module.device_count()) if module.is_available() else 0
 
     def product_name(self, device: str) -> str:

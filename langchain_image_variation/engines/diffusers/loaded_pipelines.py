@@ -19,7 +19,13 @@ from weakref import finalize
 from langchain_image_variation.cancellation import cancelled_error
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["POLL_SECONDS", "Loadable", "PipelineLoader", "SharedPipeline"]
+__all__ = [
+    "POLL_SECONDS",
+    "Loadable",
+    "PipelineLoader",
+    "SharedPipeline",
+    "is_forked_child",
+]
 
 POLL_SECONDS = 0.1
 """How often a call that waits for its turn checks whether it was cancelled."""
@@ -230,6 +236,11 @@ class _Process:
 _process = _Process()
 _parents: list[_Process] = []
 """In a forked child, what it inherited. Freeing a parent's pipeline would fail, so it is kept."""
+
+
+def is_forked_child() -> bool:
+    """Return whether this process was forked from one that had imported this module."""
+    return bool(_parents)
 
 
 def _start_over() -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.loaded_pipelines import is_forked_child
 from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
@@ -25,7 +25,10 @@ from langchain_image_variation.exceptions import EngineError, MissingExtraError
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelLoader", "check_packages"]
 
-_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
+_PACKAGES = (
+    *("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub"),
+    "psutil",
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class ModelLoader:
             EngineError: If the files are corrupt, or if the memory is too small.
         """
         assert self._model is not None, "fetch comes first"
+        torch = import_torch()
+        if is_forked_child():
+            # If the parent computed with several threads, the child would wait for them forever.
+            # https://github.com/pytorch/pytorch/issues/58962
+            torch.set_num_threads(1)
         options, preset = self._options, self._model.preset
         device = choose_device(options.device)
         family = load_family(preset.family)
@@ -106,11 +114,8 @@ class ModelLoader:
             dtype,
             hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
         )
-        with self._failures(), ExitStack() as stack:
-            stack.enter_context(quiet_loading())
-            loaded = family.load(
-                self._folders, getattr(import_torch(), dtype), safety=options.safety
-            )
+        with self._failures(), quiet_loading():
+            loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
         workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
         placement = plan_placement(
             device,
@@ -144,6 +149,11 @@ class ModelLoader:
                 return EngineError(
                     f"The main memory is too small to load the model {name!r}. Close other "
                     "programs, or choose a smaller model."
+                )
+            if isinstance(error, ImportError):
+                return EngineError(
+                    f"The engine 'diffusers' cannot import {error.name or 'a package'}, which is "
+                    "installed but broken, or too old for the others. Install the extra again."
                 )
             return EngineError(
                 f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "

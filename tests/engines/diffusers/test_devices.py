@@ -1,5 +1,8 @@
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from langchain_image_variation.engines.diffusers.devices import (
     choose_dtype,
     list_devices,
 )
-from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError
 from tests.engines.diffusers.fake_hardware import GPU, FakeHardware
 from tests.extras import skip_without
 
@@ -111,6 +114,46 @@ def test_torch_finds_the_devices() -> None:
         device.release_unused()
         assert isinstance(device.description, str)
     assert TorchHardware().device_count("cpu") == 1
+
+
+def fake_torch(**cuda: Any) -> Any:
+    """Return a module torch with NVIDIA GPUs and no others."""
+    gpus = {
+        "device": lambda device: nullcontext(),
+        "device_count": lambda: 2,
+        "empty_cache": lambda: None,
+        "get_device_name": {"cuda:0": "First", "cuda:1": "Second"}.get,
+        "is_available": lambda: True,
+        "is_bf16_supported": lambda including_emulation: including_emulation,
+        "mem_get_info": {"cuda:0": (5, 10), "cuda:1": (7, 10)}.get,
+    }
+    nothing = SimpleNamespace(is_available=lambda: False, _is_in_bad_fork=lambda: False)
+    return SimpleNamespace(
+        cuda=SimpleNamespace(**{"_is_in_bad_fork": lambda: False, **gpus, **cuda}),
+        backends=SimpleNamespace(mps=nothing),
+        mps=nothing,
+        xpu=nothing,
+    )
+
+
+def test_torch_is_asked_about_each_gpu() -> None:
+    """The name, the memory and the abilities are those of the GPU itself, not of the first."""
+    hardware = TorchHardware(fake_torch())
+    assert list_devices(hardware) == ("cuda:0", "cuda:1")
+    second = choose_device("cuda:1", hardware)
+    assert (second.description, second.free_bytes()) == ("cuda:1 (Second)", 7)
+    assert choose_dtype("auto", second, prefers_bfloat16=True) == "float32"
+    none = TorchHardware(fake_torch(is_available=lambda: False))
+    assert list_devices(none) == ("cpu",)
+
+
+def test_a_fork_cannot_use_the_gpu() -> None:
+    """A process that cannot use the GPU because it was forked does not fall back to the CPU."""
+    hardware = TorchHardware(fake_torch(_is_in_bad_fork=lambda: True))
+    with pytest.raises(EngineError, match="was forked from one that uses the GPU") as raised:
+        choose_device("auto", hardware)
+    assert raised.value.hint is not None
+    assert "spawn" in raised.value.hint
 
 
 def test_a_container_has_less_memory(tmp_path: Path) -> None:

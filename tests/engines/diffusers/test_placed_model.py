@@ -177,7 +177,7 @@ def test_nothing_of_a_failed_attempt_is_held() -> None:
         def draw(_: Pipeline, seeds: Sequence[int]) -> list[str]:
             assert all(tensor() is None for tensor in tensors)
             latents = torch.zeros(100)
-            cycle = [latents]
+            cycle: list[Any] = [latents]
             cycle.append(cycle)
             tensors.append(weakref.ref(latents))
             raise torch.OutOfMemoryError("CUDA out of memory.")
