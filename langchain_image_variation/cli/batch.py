@@ -166,7 +166,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         summary = run_batch(
             inputs,
             batch,
-            workers=_workers(arguments),
+            workers=_workers(arguments, batch),
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
@@ -225,7 +225,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _workers(arguments: argparse.Namespace) -> "int | Cluster":
+def _workers(arguments: argparse.Namespace, batch: VariationBatch) -> "int | Cluster":
     workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
@@ -237,7 +237,7 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
-    return default_worker_count(arguments.engine, engine_options(arguments))
+    return default_worker_count(batch.engine, batch.options)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

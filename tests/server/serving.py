@@ -3,7 +3,6 @@
 import base64
 import os
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -52,26 +51,6 @@ def server_process(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]
             yield process, process.stdout.readline().strip()
         finally:
             process.kill()
-
-
-@contextmanager
-def serve(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `image-variation serve` on a free port, and yield the process and its address."""
-    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--store-dir", str(store), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            assert running.stdout is not None
-            first = running.stdout.readline()
-            address = first.partition(" at ")[2].partition("/v1.")[0]
-            assert address.startswith("http://127.0.0.1:"), running.stderr
-            yield running, address
-        finally:
-            running.kill()
 
 
 class MoodyEngine(InstantEngine):

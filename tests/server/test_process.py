@@ -14,7 +14,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,30 @@ from langchain_image_variation.server import create_app
 from langchain_image_variation.server.run import listen, run_app
 from pytest_image_variation.samples import square_png
 from tests.batch.distribution import declare
-from tests.server.serving import serve, serving
+from tests.server.serving import serving
 
 PNG = square_png(64)
 POSIX = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
+
+
+@contextmanager
+def serve(store: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `image-variation serve` on a free port, and yield the process and its address."""
+    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--store-dir", str(store), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            first = running.stdout.readline()
+            address = first.partition(" at ")[2].partition("/v1.")[0]
+            assert address.startswith("http://127.0.0.1:"), running.stderr
+            yield running, address
+        finally:
+            running.kill()
 
 
 def post(address: str, **form: str) -> httpx.Response:

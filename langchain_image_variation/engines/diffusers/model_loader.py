@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +25,10 @@ from langchain_image_variation.exceptions import EngineError, MissingExtraError
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelLoader", "check_packages"]
 
-_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
+_PACKAGES = (
+    *("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub"),
+    "psutil",
+)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ class ModelLoader:
             dtype,
             hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
         )
-        with self._failures(), ExitStack() as stack:
-            stack.enter_context(quiet_loading())
+        with self._failures(), quiet_loading():
             loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
         workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
         placement = plan_placement(
@@ -148,6 +149,11 @@ class ModelLoader:
                 return EngineError(
                     f"The main memory is too small to load the model {name!r}. Close other "
                     "programs, or choose a smaller model."
+                )
+            if isinstance(error, ImportError):
+                return EngineError(
+                    f"The engine 'diffusers' cannot import {error.name or 'a package'}, which is "
+                    "installed but broken, or too old for the others. Install the extra again."
                 )
             return EngineError(
                 f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from langchain_image_variation.engines.diffusers.families import Step
 from langchain_image_variation.exceptions import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "call_pipeline",
@@ -81,6 +83,9 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
     The callbacks of pipelines differ, and some schedulers make passes without one. A hook of the
     denoiser sees every pass. It also ends the call within one pass when `step` raises an error.
     """
+    # Imported here because every command imports this module, and few draw.
+    import numpy as np
+
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     passes = 0
 
@@ -94,14 +99,16 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         # The safety checker gets the images as bytes, even those that are not numbers.
         with np.errstate(invalid="ignore"):
             return pipeline(output_type="np", **arguments)
+    except BaseException:
+        # With offloading, the error has left a component on the device.
+        pipeline.maybe_free_model_hooks()
+        raise
     finally:
         hook.remove()
-        # An error leaves the modules that were in use on the device.
-        pipeline.maybe_free_model_hooks()
 
 
 def to_images(
-    samples: NDArray[np.float32], refused: Sequence[bool] | None = None
+    samples: "NDArray[np.float32]", refused: Sequence[bool] | None = None
 ) -> list[Image.Image | None]:
     """Return the images of a pipeline, and None for each that the safety checker refused.
 
@@ -116,7 +123,9 @@ def to_images(
     return [None if flag else _to_image(image) for image, flag in zip(samples, flags, strict=True)]
 
 
-def _to_image(samples: NDArray[np.float32]) -> Image.Image:
+def _to_image(samples: "NDArray[np.float32]") -> Image.Image:
+    import numpy as np
+
     if not np.isfinite(samples).all() or not samples.any():
         raise EngineError(
             "The model drew no image: its numbers are too large for its type of numbers.",
