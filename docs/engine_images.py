@@ -59,7 +59,7 @@ ROWS: dict[str, list[tuple[str, list[Tile]]]] = {
         (
             photo,
             [
-                (f"{strength}", {"seed": 3, "strength": strength})
+                (f"{strength}", {"seed": 5, "strength": strength})
                 for strength in (0, 0.3, 0.5, 0.8, 1)
             ],
         )
@@ -70,12 +70,9 @@ ROWS: dict[str, list[tuple[str, list[Tile]]]] = {
             "tea-garden.jpg",
             [
                 SOURCE,
+                *(("arranged", {"seed": seed, "strength": 0.8, **MIRROR}) for seed in (0, 2)),
                 *(
-                    (f"arranged, seed {seed}", {"seed": seed, "strength": 0.8, **MIRROR})
-                    for seed in (0, 2)
-                ),
-                *(
-                    ("without", {"seed": seed, "strength": 0.8, "arrange": False})
+                    ("arrange off", {"seed": seed, "strength": 0.8, "arrange": False})
                     for seed in (0, 1)
                 ),
             ],
