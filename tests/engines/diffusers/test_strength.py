@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from langchain_image_variation.engines.diffusers.families import Loaded, Settings, load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
-
-torch = pytest.importorskip("torch", reason="needs the extra diffusers")
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
