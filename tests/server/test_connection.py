@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.server.test_process import POSIX, connect, post, raw_request, serve
+from tests.server.serving import serve
+from tests.server.test_process import POSIX, connect, post, raw_request
 
 SCRIPT = """
 import io, os, sys
