@@ -220,7 +220,8 @@ def _save_sd21(folder: Path, weights: RandomWeights) -> None:
     diffusers.StableUnCLIPImg2ImgPipeline(
         feature_extractor=transformers.CLIPImageProcessor(),
         image_encoder=_vit_h(weights),
-        image_normalizer=weights.fill(lambda: StableUnCLIPImageNormalizer(embedding_dim=1024)),
+        # Random deviations would be divided by.
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=1024).to(weights.dtype),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=_tokenizer(folder / "new"),
         text_encoder=text_encoder,

@@ -42,6 +42,6 @@ def _pull(arguments: argparse.Namespace) -> None:
         state = "was already here and is up to date" if is_complete else "is complete"
         print(
             f"The model {download.model!r} {state}. To use it: image-variation create PHOTO "
-            f"--engine diffusers --model {download.model}",
+            f"--engine diffusers --model {arguments.model}",
             file=sys.stderr,
         )

@@ -46,6 +46,7 @@ def run_in_terminal(
     env: dict[str, str] | None = None,
     watch: Callable[[str], object] | None = None,
     stdout: int | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> tuple[int, str]:
     """Run the program in a terminal, and return its exit code and everything that it wrote there.
 
@@ -55,11 +56,12 @@ def run_in_terminal(
         env: More environment variables.
         watch: Called with everything that was written, whenever there is more of it.
         stdout: The standard output of the program. By default, the terminal.
+        program: The command that runs it.
     """
     terminal, child_side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*program, *arguments],
         stdin=child_side,
         stdout=child_side if stdout is None else stdout,
         stderr=child_side,

@@ -474,3 +474,20 @@ def test_an_interrupt_leaves_no_incomplete_file() -> None:
     assert err.strip().endswith("image-variation: interrupted; no file is half-written.")
     assert "Traceback" not in err
     assert os.listdir("out") == []
+
+
+def test_pull_names_its_extra() -> None:
+    """Without the library of the Hub, `pull` says what to install."""
+    code = (
+        "import sys; sys.modules['huggingface_hub'] = None; "
+        "from langchain_image_variation.cli import main; sys.exit(main(['pull', 'unclip']))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(
+        "image-variation: This command needs the package 'huggingface_hub', which is not "
+        "installed. Run: pip install "
+    )
+    assert "[diffusers]" in completed.stderr

@@ -71,7 +71,9 @@ def plan_model_download(
     name = model_name(model)
 
     def fetch_index(parts: tuple[Part, ...]) -> Mapping[str, Path]:
-        return plan_download(parts, model=name, cache_dir=cache_dir, token=token).run()
+        download = plan_download(parts, model=name, cache_dir=cache_dir, token=token)
+        # It is too small for a progress bar.
+        return download.run(lambda done, total: None)
 
     found_model = read_model(model, revision, fetch_index)
     preset = found_model.preset

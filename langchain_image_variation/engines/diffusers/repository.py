@@ -6,8 +6,9 @@ Hub, so a model works offline once it is complete.
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -94,7 +95,7 @@ def find_folders(
         cache_dir: See `cached_folder`.
         token: Identifies the user at the Hub. None means `HF_TOKEN`, or the login of `hf auth`.
         download: Whether to download what is missing.
-        listener: Called with the progress of a download.
+        listener: Called with the progress of a download. See `Download.run`.
 
     Raises:
         ModelNotDownloadedError: If a file is missing, and `download` is False.
@@ -185,7 +186,7 @@ class Download:
     model: str
     license: str
     cache_dir: CacheDir = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
 
     @cached_property
@@ -204,16 +205,19 @@ class Download:
 
         An error or an interruption keeps what has arrived, and the next run continues there.
 
+        Args:
+            listener: Called with the progress. None shows a progress bar on a terminal, unless
+                `HF_HUB_DISABLE_PROGRESS_BARS` is set.
+
         Raises:
             OutputError: If the disk has too little space, or the cache cannot be written to.
             ImageVariationError: See `plan_download`.
         """
         self._check_space()
-        count = ByteCount(
-            sum(file.size for files in self.files.values() for file in files),
-            listener or (lambda done, total: None),
-        )
-        return {part.name: self._fetch(part, count) for part in self.parts}
+        total = sum(file.size for files in self.files.values() for file in files)
+        with _show_bar(self.model, total) if listener is None else nullcontext(listener) as report:
+            count = ByteCount(total, report)
+            return {part.name: self._fetch(part, count) for part in self.parts}
 
     def _fetch(self, part: "Part", count: ByteCount) -> Path:
         from huggingface_hub import snapshot_download
@@ -287,6 +291,15 @@ class Download:
             return file.size
         partial = blob.with_name(f"{blob.name}.incomplete")
         return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+@contextmanager
+def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
+    """Show a bar of the library, which heeds its settings, and yield a listener that moves it."""
+    from huggingface_hub.utils import tqdm
+
+    with tqdm(desc=model, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        yield lambda done, total: bar.update(done - bar.n)
 
 
 def describe_bytes(size: int) -> str:

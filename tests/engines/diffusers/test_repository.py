@@ -31,6 +31,7 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
+from tests.cli.program import run_in_terminal
 from tests.engines.diffusers.fake_hub import (
     FakeHub,
     Fault,
@@ -82,20 +83,23 @@ def plan(hub: FakeHub, cache: Path, *, part: Part = PART, token: str | None = No
     return plan_download([part], model="tiny", cache_dir=cache, token=token, endpoint=hub.url)
 
 
+FIND = """
+import json
+from tests.engines.diffusers.test_repository import PART, find_folders
+from langchain_image_variation.exceptions import ImageVariationError
+try:
+    folders = find_folders([PART], model='tiny', download=True)
+    print(json.dumps({name: str(path) for name, path in folders.items()}))
+except ImageVariationError as error:
+    print(json.dumps([type(error).__name__, error.message]))
+"""
+"""Finds the folders, downloading what is missing, and prints them or the error."""
+
+
 def run_find(hub: FakeHub, cache: Path, **env: str) -> "subprocess.Popen[str]":
-    """Find the folders in a new process that may download, and print them or the error."""
-    code = (
-        "import json, sys\n"
-        "from tests.engines.diffusers.test_repository import PART, find_folders\n"
-        "from langchain_image_variation.exceptions import ImageVariationError\n"
-        "try:\n"
-        "    folders = find_folders([PART], model='tiny', download=True)\n"
-        "    print(json.dumps({name: str(path) for name, path in folders.items()}))\n"
-        "except ImageVariationError as error:\n"
-        "    print(json.dumps([type(error).__name__, error.message]))\n"
-    )
+    """Run `FIND` in a new process."""
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", FIND],
         env={**os.environ, **hub_environment(hub, cache), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,6 +128,7 @@ def test_cached_files_need_no_network(hub: FakeHub, tmp_path: Path) -> None:
     assert find_folders([PART], model="tiny", cache_dir=tmp_path) == folders
     assert not hub.requests
     assert plan(hub, tmp_path).missing_bytes == 0
+    assert "hf_secret" not in repr(plan_download([], model="tiny", token="hf_secret"))
 
 
 def test_missing_files_are_not_fetched_unasked(tmp_path: Path) -> None:
@@ -190,9 +195,15 @@ def test_interrupted_download_continues(hub: FakeHub, tmp_path: Path) -> None:
 def test_cancelled_call_stops_its_download(hub: FakeHub, tmp_path: Path) -> None:
     """A download for a call that was cancelled stops at the next report, and keeps the rest."""
     event = threading.Event()
+
+    def cancel(done: int, total: int) -> None:
+        if done > 10_000_000:
+            event.set()
+
     with cancel_after(event), pytest.raises(EngineError, match=r"^The call was cancelled\.$"):
-        plan(hub, tmp_path).run(lambda done, total: event.set())
-    assert 0 < len(hub.downloads()) <= 1
+        plan(hub, tmp_path).run(cancel)
+    [partial] = tmp_path.rglob("*.incomplete")
+    assert 0 < partial.stat().st_size < len(WEIGHTS)
     assert plan(hub, tmp_path).run()
 
 
@@ -439,6 +450,14 @@ def test_offline_with_a_complete_cache(hub: FakeHub, tmp_path: Path) -> None:
     assert json.loads(process.communicate(timeout=60)[0]) == {
         name: str(folder) for name, folder in folders.items()
     }
+
+
+def test_python_shows_a_bar_on_a_terminal(hub: FakeHub, tmp_path: Path) -> None:
+    """Without a listener, a terminal shows the library's progress bar, unless it is turned off."""
+    for variables, has_bar in (({}, True), ({"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False)):
+        env = {**hub_environment(hub, tmp_path / str(has_bar)), **variables}
+        code, output = run_in_terminal(["-c", FIND], program=[sys.executable], env=env)
+        assert (code, "tiny:   0%|" in output) == (0, has_bar), output
 
 
 def test_processes_share_one_download(hub: FakeHub, tmp_path: Path) -> None:
