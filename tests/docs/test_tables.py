@@ -295,8 +295,8 @@ def test_the_page_of_models_lists_the_presets() -> None:
 def test_the_page_of_models_states_what_strength_does() -> None:
     """The page of the engine `diffusers` states how a strength of 0, 0.5 and 1 changes guidance."""
     rows = table("docs/diffusers.md", "| model | what changes | at 0 | at 0.5 | at 1 |")
-    factors = [weakened_guidance(Settings(1, 1.0, strength)) for strength in (0, 0.5, 1)]
-    assert factors == [1.5, 1, 0.5]
+    scales = [weakened_guidance(Settings(1, 2.0, strength)) for strength in (0, 0.5, 1)]
+    assert scales == [3, 2, 1]
     assert "1.5 times" in rows["`sd-variations`, `kandinsky`"]
     assert rows["`sd-variations`, `kandinsky`"].endswith("| as it is | half of it |")
     assert MAX_REDRAWS == 3
