@@ -17,8 +17,9 @@ class RecordingPipeline:
     """Keeps what it is called with, and returns white images."""
 
     def __init__(self) -> None:
-        self.unet: Any = torch.nn.Identity()
-        self.unet.config = SimpleNamespace(sample_size=8)
+        unet: Any = torch.nn.Identity()
+        unet.config = SimpleNamespace(sample_size=8)
+        self.unet = unet
         self.movq_scale_factor = self.vae_scale_factor = 2
         self.scheduler = SimpleNamespace(timesteps=[1])
         self.arguments: dict[str, Any] = {}
