@@ -90,8 +90,9 @@ _SD_VARIATIONS = Preset(
         Part(
             "pipeline",
             "lambdalabs/sd-image-variations-diffusers",
-            # Version 1 is still there, because version 2 has memorized some famous images.
-            "v2.0",
+            # The tag v2.0. Version 1 is still there, because version 2 has memorized some famous
+            # images.
+            "a2a13984e57db80adcc9e3f85d568dcccb9b29fc",
             _components(
                 *("feature_extractor", "image_encoder", "safety_checker", "scheduler"),
                 *("unet", "vae"),
@@ -134,11 +135,16 @@ _IP_ADAPTER = Preset(
     family="ip_adapter",
     pipeline_class="StableDiffusionPipeline",
     parts=(
-        Part("pipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5", "main", _SD_COMPONENTS),
+        Part(
+            "pipeline",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            _SD_COMPONENTS,
+        ),
         Part(
             "adapter",
             _ADAPTERS,
-            "main",
+            "018e402774aeeddd60609b4ecdb7e298259dc729",
             ("models/image_encoder/*", "models/ip-adapter-plus_sd15.safetensors"),
         ),
     ),
@@ -154,11 +160,16 @@ _IP_ADAPTER_XL = Preset(
     family="ip_adapter_xl",
     pipeline_class="StableDiffusionXLPipeline",
     parts=(
-        Part("pipeline", "stabilityai/stable-diffusion-xl-base-1.0", "main", _XL_COMPONENTS),
+        Part(
+            "pipeline",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "462165984030d82259a11f4367a4eed129e94a7b",
+            _XL_COMPONENTS,
+        ),
         Part(
             "adapter",
             _ADAPTERS,
-            "main",
+            "018e402774aeeddd60609b4ecdb7e298259dc729",
             (
                 "models/image_encoder/*",
                 "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors",
@@ -180,14 +191,14 @@ _KANDINSKY = Preset(
         Part(
             "pipeline",
             "kandinsky-community/kandinsky-2-2-decoder",
-            "main",
+            "9ae140d347fed8ce6e8bb3005dcc1f48543bb8e3",
             _components("movq", "scheduler", "unet"),
         ),
         # The prior itself turns text into what the image encoder sees. An image needs no prior.
         Part(
             "encoder",
             "kandinsky-community/kandinsky-2-2-prior",
-            "main",
+            "9fc51ad5732afc5d031724219d22e6c42179c5a8",
             ("image_encoder/*", "image_processor/*"),
         ),
     ),
@@ -208,13 +219,13 @@ _FLUX_REDUX = Preset(
         Part(
             "pipeline",
             "black-forest-labs/FLUX.1-dev",
-            "main",
+            "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",
             _components("scheduler", "transformer", "vae"),
         ),
         Part(
             "redux",
             "black-forest-labs/FLUX.1-Redux-dev",
-            "main",
+            "1282f955f706b5240161278f2ef261d2a29ad649",
             _components("feature_extractor", "image_embedder", "image_encoder"),
         ),
     ),
