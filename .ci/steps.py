@@ -272,6 +272,14 @@ def diffusers() -> None:
 
 
 @step
+def services() -> None:
+    """The requests to fal.ai and Replicate, compared with those of their own SDKs."""
+    needed = ("--editable", ".[pytest]", "fal-client", "replicate", "openai", "pytest-asyncio")
+    python = environment("services", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/hosted/services/test_sdks.py")
+
+
+@step
 def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""
     needed = ("--editable", ".[langchain,pytest]", "deepagents", "pytest-asyncio")

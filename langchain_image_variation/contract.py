@@ -224,6 +224,10 @@ class Image(LenientBody):
         """The seed that made this image, if the engine has seeds. It never goes on the wire."""
         return self._seed
 
+    def set_seed(self, seed: int) -> None:
+        """Keep the seed that made this image."""
+        self._seed = seed
+
     @property
     def failure(self) -> ImageVariationError | None:
         """The error that `read` raises because the file could not be fetched, or None."""
@@ -254,6 +258,15 @@ class Image(LenientBody):
             ImageVariationError: See `read`.
         """
         self.url, self.b64_json = _data_url(self.read()), None
+
+    def use_base64(self) -> None:
+        """Put the file into `b64_json`, whatever the form of the image was.
+
+        Raises:
+            ImageVariationError: See `read`.
+        """
+        self.b64_json, self.url = base64.b64encode(self.read()).decode("ascii"), None
+        self._downloaded = None
 
     def read(self) -> bytes:
         """Return the bytes of the image file. This never sends a request.

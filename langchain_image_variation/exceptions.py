@@ -376,9 +376,10 @@ def error_from_wire(
 ) -> ImageVariationError:
     """Return the error for an HTTP error body.
 
-    The class is chosen by `code`, then by `type` and status, then by status alone. Status 408
-    becomes an `EngineTimeoutError`, any other 4xx an `InvalidRequestError`, and any other 5xx an
-    `EngineError`. The error keeps the status, type, code and param of the body.
+    The class is chosen by `code`, then by `type` and status, then by status alone. Status 402
+    becomes a `BillingLimitError`, 408 an `EngineTimeoutError`, any other 4xx an
+    `InvalidRequestError`, and any other 5xx an `EngineError`. The error keeps the status, type,
+    code and param of the body.
 
     Args:
         status_code: The HTTP status.
@@ -412,6 +413,8 @@ def _class_for(
         return ModelNotFoundError
     if code in _ALIASES:
         return _ALIASES[code]
+    if status_code == 402:
+        return BillingLimitError
     if status_code == 408:
         return EngineTimeoutError
     classes = list(_subclasses(ImageVariationError))

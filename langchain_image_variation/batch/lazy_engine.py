@@ -8,7 +8,13 @@ from typing import Any
 
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import engine_version, load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine, engine_options, has_devices
+from langchain_image_variation.engines.traits import (
+    close_engine,
+    engine_options,
+    has_devices,
+    request_options,
+    with_options,
+)
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LazyEngine"]
@@ -20,6 +26,7 @@ _IRRELEVANT_OPTIONS = {
     "deadline",
     "device",
     "download",
+    "max_billed_calls",
     "max_retries",
     "offload",
     "organization",
@@ -90,13 +97,20 @@ class LazyEngine:
         """
         options = {"seed": seed, "strength": strength}
         overrides = {name: value for name, value in options.items() if value is not None}
-        return self._make(overrides) if overrides else self.load()
+        if not overrides:
+            return self.load()
+        shared = self.load()
+        if set(overrides) <= set(request_options(shared)):
+            # A copy shares the connections, and the count of billed calls.
+            copy: VariationEngine = with_options(shared, overrides)
+            return copy
+        return self._make(overrides)
 
     def release(self, engine: VariationEngine) -> None:
-        """Close an engine from `with_options`, unless it is the shared one."""
+        """Close an engine from `with_options`, unless it shares what `close` would release."""
         with self._lock:
             is_shared = engine is self._engine
-        if not is_shared:
+        if not is_shared and not request_options(engine):
             close_engine(engine)
 
     def close(self) -> None:

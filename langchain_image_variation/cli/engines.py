@@ -13,7 +13,7 @@ from langchain_image_variation.engines.loading import (
     load_engine_class,
     make_engine,
 )
-from langchain_image_variation.engines.traits import close_engine
+from langchain_image_variation.engines.traits import close_engine, is_hosted
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ImageVariationError,
@@ -80,10 +80,18 @@ def _state(name: str) -> tuple[str, str]:
         )
     try:
         engine_class = load_engine_class(name)
+    except ImageVariationError as error:
+        return "not usable", error.message
+    try:
         engine = make_engine(name, engine_class, {})
     except (AuthenticationError, InvalidRequestError) as error:
-        return "needs setup", error.message
+        return "needs setup", error.message + _destination(engine_class)
     except ImageVariationError as error:
         return "not usable", error.message
     close_engine(engine)
-    return "usable", (getdoc(engine_class) or "").partition("\n")[0]
+    return "usable", (getdoc(engine_class) or "").partition("\n")[0] + _destination(engine_class)
+
+
+def _destination(engine_class: type[object]) -> str:
+    """Return a sentence if images leave this machine."""
+    return " It sends images to a server." if is_hosted(engine_class) else ""

@@ -55,7 +55,7 @@ _SWITCHES = {
 """The parts of the engine `local` that can be switched off."""
 
 _ENGINE_OPTIONS = (
-    *("seed", "strength", *_SWITCHES, "server", "base_url", "prompt"),
+    *("seed", "strength", *_SWITCHES, "server", "base_url", "max_billed_calls", "prompt"),
     *("revision", "steps", "guidance_scale", "device", "dtype", "offload", "safety"),
 )
 
@@ -75,6 +75,12 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}", action=argparse.BooleanOptionalAction, help=f"{effect} (default: yes)")
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
     add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
+    add(
+        "--max-billed-calls",
+        type=int,
+        metavar="N",
+        help="with --engine fal, recraft or replicate: stop before call N + 1 (default: no limit)",
+    )
     add("--prompt", help="with --engine gpt-image: the prompt for the model")
     add("--model", help="the model of the engine (default: the engine's own)")
     _add_diffusers(parser)
