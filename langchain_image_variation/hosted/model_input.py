@@ -1,6 +1,7 @@
 """What a hosted model is asked: its name, its parameters, the seeds, and the image."""
 
 import base64
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -21,10 +22,11 @@ __all__ = [
     "chosen_model",
     "image_data_url",
     "image_seeds",
+    "sent_seed",
 ]
 
 MAX_SEED = 2**32 - 1
-"""The largest seed that is sent."""
+"""The largest seed that is sent as it is. A batch derives larger ones from its sources."""
 
 MAX_SENT_SIDE = 1024
 """The largest side of an image in a `data:` URL, in pixels. The models see at most 384 of them."""
@@ -40,15 +42,23 @@ def check_seed(seed: int) -> int:
     """Return a seed.
 
     Raises:
-        InvalidRequestError: If it is not a whole number from 0 to `MAX_SEED`.
+        InvalidRequestError: If it is not a whole number of at least 0.
     """
-    return check_whole_number("seed", seed, 0, MAX_SEED, hint="; leave it out for a random one")
+    return check_whole_number("seed", seed, 0, hint="; leave it out for a random one")
 
 
-def image_seeds(seed: int | None, n: int) -> list[int]:
+def image_seeds(seed: int | None, n: int) -> range:
     """Return the seed of each image. None draws the first one."""
     first = secrets.randbits(31) if seed is None else seed
-    return [(first + i) % (MAX_SEED + 1) for i in range(n)]
+    return range(first, first + n)
+
+
+def sent_seed(seed: int) -> int:
+    """Return what is sent for the seed of an image: a hash of it if it is above `MAX_SEED`."""
+    if seed <= MAX_SEED:
+        return seed
+    digest = hashlib.sha256(str(seed).encode("ascii")).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 def check_model_path(model: str) -> str:

@@ -15,7 +15,7 @@ from langchain_image_variation.exceptions import AuthenticationError
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
 from langchain_image_variation.hosted.endpoint import Endpoint
-from langchain_image_variation.hosted.model_input import check_seed, image_seeds
+from langchain_image_variation.hosted.model_input import check_seed, image_seeds, sent_seed
 from langchain_image_variation.hosted.service import Service, ServiceEngine
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
@@ -123,7 +123,7 @@ class RecraftEngine(ServiceEngine):
         calls = []
         if self.seed is not None:
             for seed in image_seeds(self.seed, request.n):
-                fields = {**form, "n": "1", "random_seed": str(seed)}
+                fields = {**form, "n": "1", "random_seed": str(sent_seed(seed))}
                 calls.append(_Call(self._service, request, fields, 1, seed))
         else:
             for first in range(0, request.n, MAX_RECRAFT_N):

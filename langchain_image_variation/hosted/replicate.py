@@ -35,6 +35,7 @@ from langchain_image_variation.hosted.model_input import (
     chosen_model,
     image_data_url,
     image_seeds,
+    sent_seed,
 )
 from langchain_image_variation.hosted.service import Service, ServiceEngine
 from langchain_image_variation.http.flow import Flow, Wait
@@ -147,7 +148,7 @@ class ReplicateEngine(ServiceEngine):
             **self._extra_input,
         }
         calls = [
-            _Prediction(self._service, model, {**model_input, "seed": seed}, seed)
+            _Prediction(self._service, model, {**model_input, "seed": sent_seed(seed)}, seed)
             for seed in image_seeds(self.seed, request.n)
         ]
         return self._service.create(request, calls, model)

@@ -13,10 +13,13 @@ from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.diffusers.engine import MAX_REDRAWS
 from langchain_image_variation.engines.diffusers.families import Settings
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
+from langchain_image_variation.engines.loading import engine_names, load_engine_class
+from langchain_image_variation.engines.traits import is_hosted
 from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
@@ -277,6 +280,20 @@ def test_the_table_of_create_is_complete() -> None:
     options = {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
     parts = ("framing", "mirror", "light", "arrange", "safety")
     assert documented_options == options - {"--help"} | {f"--no-{part}" for part in parts}
+
+
+def test_the_page_of_engines_lists_all() -> None:
+    """The comparison of engines has a row for each engine, and says which ones are billed."""
+    head = (
+        "| engine | makes | prompt | seed | images per billed call | strength | "
+        "what leaves your machine | price |"
+    )
+    rows = table("docs/engines.md", head)
+    assert sorted(rows) == sorted(f"`{name}`" for name in (AUTO, *engine_names()))
+    for name in engine_names():
+        if name != "diffusers":
+            nothing_leaves = "| nothing |" in rows[f"`{name}`"]
+            assert nothing_leaves != is_hosted(load_engine_class(name))
 
 
 def test_the_page_of_models_lists_the_presets() -> None:
