@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from pytest_image_variation.samples import square_png
-from tests.server.serving import serve
-from tests.server.test_process import POSIX, connect, post, raw_request
+from tests.server.test_process import POSIX, connect, post, raw_request, serve
 
 SCRIPT = """
 import io, os, sys
