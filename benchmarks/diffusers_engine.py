@@ -92,7 +92,7 @@ def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
         report["overhead"].append(_run_child(options, "--row", "overhead", "--n", str(n)))
     for n in options.batches if cold["batches"] else [1]:
         report["batches"].append(_run_child(options, "--row", "batch", "--n", str(n)))
-    report["offload"] = [
+    report["offloading"] = [
         _run_child(options, "--row", "batch", "--offload", kind)
         for kind in (("none", "model", "sequential") if cold["has_own_memory"] else ())
     ]
@@ -414,7 +414,7 @@ def _print_tables(report: dict[str, Any]) -> None:
         "cold": ("import", "load", "first_pass", "first_image", "total", "peak_mb"),
         "overhead": ("n", "engine", "bare", "added", "overhead"),
         "batches": ("n", "drawn_at_once", "seconds", "images_per_second", "peak_mb"),
-        "offload": ("offload", "drawn_at_once", "seconds", "peak_mb"),
+        "offloading": ("offload", "drawn_at_once", "seconds", "peak_mb"),
         "cancellation": ("median", "longest"),
     }
     for table, names in columns.items():
