@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias
 
-from langchain_image_variation.batch.job import Job
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS, Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
 from langchain_image_variation.batch.output_images import OutputImage, OutputImages
 from langchain_image_variation.batch.output_names import output_path
@@ -378,6 +378,9 @@ class VariationBatch:
             except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
+                if error.param in self.options.keys() - OPTIONAL_COLUMNS:
+                    # The engine refuses an option of the batch, and would for every other source.
+                    raise
                 outputs.error = error
                 break
             outputs.write(positions, response, (time.perf_counter() - start) * 1000)

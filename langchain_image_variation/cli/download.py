@@ -44,13 +44,15 @@ def run_download(download: PendingDownload, *, quiet: bool) -> None:
     # The library logs each retry, with addresses that are secret for a while.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if download.missing_bytes and not quiet:
-        print(
-            f"Downloading the model {download.model!r}: {describe_bytes(download.missing_bytes)} "
-            f"from {' and '.join(download.pages)}. License: {download.license}. If you interrupt "
-            "this, the next run continues.",
-            file=sys.stderr,
-            flush=True,
-        )
+        # Another bar may be on the screen.
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(
+                f"Downloading the model {download.model!r}: "
+                f"{describe_bytes(download.missing_bytes)} from {' and '.join(download.pages)}. "
+                f"License: {download.license}. If you interrupt this, the next run continues.",
+                file=sys.stderr,
+                flush=True,
+            )
     with (
         tqdm(
             desc=download.model,

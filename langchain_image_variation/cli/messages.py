@@ -44,7 +44,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     """Return a message with the options of a command instead of the parameters of Python.
 
     A parameter is recognized where it begins the message, has an underscore, follows "pass", or
-    has a value (`fit='crop'` becomes `--fit crop`).
+    has a value (`fit='crop'` becomes `--fit crop`, and `safety=False` becomes `--no-safety`).
 
     Args:
         message: The message of an error.
@@ -55,6 +55,9 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     options = _options(arguments.parser)
     for name, option in options.items():
         origin = _origin(name, option, arguments)
+        if f"no_{name}" in options:
+            message = re.sub(rf"{_START}{name}=True\b", option, message)
+            message = re.sub(rf"{_START}{name}=False\b", options[f"no_{name}"], message)
         message = re.sub(
             rf"{_START}{name}=(?:'([^']*)'|(\w+)(?!\w|\.\w))", rf"{option} \1\2", message
         )

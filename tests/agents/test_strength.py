@@ -138,8 +138,8 @@ def test_an_engine_without_strength_is_refused() -> None:
     assert make_tool("local")
 
 
-def test_the_default_engine_varies_more() -> None:
-    """With the default engine, a call with a strength makes what the engine makes at it."""
+def test_the_local_engine_takes_the_strength() -> None:
+    """With the engine `local`, a call with a strength makes what the engine makes at it."""
     tool = make_tool(LocalEngine(seed=3))
     (image,) = tool.invoke(call(image="cat.jpg", strength=0.1)).artifact["images"]
     own_tool = make_tool(LocalEngine(seed=3, strength=0.1), expose_strength=False)

@@ -33,7 +33,9 @@ _MODULE = '''
 import hashlib, os, pathlib, sys, threading, time
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine, _flat_png
-from langchain_image_variation.exceptions import AuthenticationError, OutputError
+from langchain_image_variation.exceptions import (
+    AuthenticationError, InvalidRequestError, OutputError
+)
 
 with open(os.environ["ENGINE_LOG"] + ".processes", "a") as log:
     log.write(f"{os.getpid()}\\n")
@@ -188,6 +190,8 @@ class OnDevice(Logged):
         return os.environ["ENGINE_DEVICES"].split()
 
     def create_variation(self, request):
+        if self.device == "cuda:9":
+            raise InvalidRequestError("There is no device 'cuda:9'.", param="device")
         names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NODE")
         settings = [self.device, self.threads, *map(os.environ.get, names)]
         with open(os.environ["ENGINE_LOG"] + ".devices", "a") as log:

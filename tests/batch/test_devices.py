@@ -90,6 +90,17 @@ def test_a_named_device_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not was_listed()
 
 
+def test_a_missing_device_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that the engine refuses when it is called would fail every source alike."""
+    monkeypatch.setenv("ENGINE_DEVICES", "cpu")
+    options = ["--size", "256x256", "--engine", "on_device", "--device", "cuda:9", "--jsonl"]
+    assert main(["batch", "photos", *options, "-o", "out"]) == 2
+    assert "There is no device 'cuda:9'." in capsys.readouterr().err
+    assert not Path("out", "manifest.jsonl").exists()
+
+
 def test_names_do_not_depend_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run can be continued on a machine with other devices."""
     run_on(monkeypatch, "cuda:0 cuda:1")

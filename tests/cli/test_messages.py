@@ -102,6 +102,10 @@ def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.Mon
         ("is base_url right?", "is --base-url right?"),
         ("fit='crop' or fit='pad' would do.", "--fit crop or --fit pad would do."),
         ("at most 1 variation per call, got n=4.", "at most 1 variation per call, got --n 4."),
+        (
+            "The option safety=False turns the checker off; mirror=True mirrors.",
+            "The option --no-safety turns the checker off; --mirror mirrors.",
+        ),
         ("ask for response_format 'b64_json'.", "ask for --response-format 'b64_json'."),
         (
             "The model 'n' has no size, and names seed.",

@@ -111,7 +111,7 @@ class TorchHardware:
         if module._is_in_bad_fork():
             raise EngineError(
                 "This process was forked from one that uses the GPU, so it cannot use the GPU.",
-                hint="Start processes with multiprocessing.set_start_method('spawn').",
+                hint="Start processes with the method 'spawn' of multiprocessing.",
             )
         if kind == "mps":
             return int(self._torch.backends.mps.is_available())

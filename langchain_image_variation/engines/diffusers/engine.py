@@ -40,6 +40,7 @@ from langchain_image_variation.engines.diffusers.model_loader import (
     check_packages,
 )
 from langchain_image_variation.engines.diffusers.models import (
+    absolute_model,
     fingerprint_folder,
     model_name,
     read_model,
@@ -162,7 +163,7 @@ class DiffusersEngine:
             )
         )
         options = LoadOptions(
-            model=model,
+            model=absolute_model(model),
             revision=_check_text("revision", revision),
             device=check_device_name(device),
             dtype=check_dtype_name(dtype),
@@ -407,9 +408,8 @@ def _check_text(name: str, value: str | None) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     # The value may be a secret.
-    raise InvalidRequestError(
-        f"{name} must be a text or None, got a value of type {type(value).__name__}.", param=name
-    )
+    kind = "an empty one" if value == "" else f"a value of type {type(value).__name__}"
+    raise InvalidRequestError(f"{name} must be a string or None, got {kind}.", param=name)
 
 
 def _check_folder(name: str, value: str | os.PathLike[str] | None) -> str | None:

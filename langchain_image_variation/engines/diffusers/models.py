@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from langchain_image_variation.engines.diffusers.presets import PRESETS, Part, P
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import EngineError, InvalidRequestError, excerpt
 
-__all__ = ["INDEX_NAME", "FindFolders", "Model", "fingerprint_folder", "model_name", "read_model"]
+__all__ = [
+    "INDEX_NAME",
+    "FindFolders",
+    "Model",
+    "absolute_model",
+    "fingerprint_folder",
+    "model_name",
+    "read_model",
+]
 
 INDEX_NAME = "model_index.json"
 """The file of a diffusers model that names its pipeline class and its components."""
@@ -52,7 +61,7 @@ def model_name(model: str | Path) -> str:
         return model
     folder = _as_folder(model)
     if folder is not None:
-        return Path(os.path.abspath(folder)).name or "model"
+        return Path(absolute_model(folder)).name or "model"
     if isinstance(model, str) and _REPOSITORY.fullmatch(model):
         return model
     raise InvalidRequestError(
@@ -60,6 +69,12 @@ def model_name(model: str | Path) -> str:
         f"folder such as './name', got {excerpt(model)}.",
         param="model",
     )
+
+
+def absolute_model(model: str | Path) -> str | Path:
+    """Return a model so that it stays the same when the current folder changes."""
+    folder = _as_folder(model)
+    return model if folder is None else Path(os.path.abspath(folder))
 
 
 def read_model(model: str | Path, revision: str | None, find_folders: FindFolders) -> Model:
@@ -109,33 +124,36 @@ def fingerprint_folder(model: Model) -> str | None:
     files = []
     for folder in model.folders.values():
         for path in sorted(folder.rglob("*")):
-            status = path.stat()
-            if path.is_file():
-                name = path.relative_to(folder).as_posix()
-                files.append([name, status.st_size, status.st_mtime_ns])
+            with suppress(OSError):
+                status = path.stat()
+                if path.is_file():
+                    name = path.relative_to(folder).as_posix()
+                    files.append([name, status.st_size, status.st_mtime_ns])
     return digest(files=files)
 
 
 def _as_folder(model: str | Path) -> Path | None:
     """Return the folder that a model is, or None if it is not written as a folder."""
-    if isinstance(model, Path):
-        return model.expanduser()
-    is_folder = isinstance(model, str) and (model.startswith((".", "~")) or os.path.isabs(model))
-    return Path(model).expanduser() if is_folder else None
+    is_folder = isinstance(model, Path) or (
+        isinstance(model, str) and (model.startswith((".", "~")) or os.path.isabs(model))
+    )
+    # Path.expanduser raises an error for a user who does not exist.
+    return Path(os.path.expanduser(model)) if is_folder else None
 
 
 def _read_folder(name: str, folder: Path) -> Model:
-    if not folder.is_dir():
+    # The methods of Path raise errors for some names that no file can have.
+    if not os.path.isdir(folder):
         raise InvalidRequestError(
-            f"There is no folder {name!r} for the model. Pass the folder that contains "
+            f"There is no folder {excerpt(name)} for the model. Pass the folder that contains "
             f"{INDEX_NAME}.",
             param="model",
         )
     index = folder / INDEX_NAME
-    if not index.is_file():
+    if not os.path.isfile(index):
         raise InvalidRequestError(
-            f"The folder {name!r} has no {INDEX_NAME}, so it is not a diffusers model. A single "
-            "file of weights must be converted first.",
+            f"The folder {excerpt(name)} has no {INDEX_NAME}, so it is not a diffusers model. A "
+            "single file of weights must be converted first.",
             param="model",
         )
     content = _read_index(name, index)

@@ -134,7 +134,10 @@ class PlacedModel(Generic[T]):
             return
         if not self._is_placed:
             # Some components may have found room. The next call tries again.
-            self._attempt(lambda _: [pipeline.to("cpu") for pipeline in self._pipelines])
+            for pipeline in self._pipelines:
+                pipeline.remove_all_hooks()
+                pipeline.to("cpu")
+            self.placement.device.release_unused()
         raise _out_of_memory_error(self.placement.device, offload)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
 from langchain_image_variation.exceptions import ModelNotDownloadedError
-from tests.cli.program import PROGRAM
+from tests.cli.program import PROGRAM, run_in_terminal, screen
 from tests.cli.program import run as run_program
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request
 from tests.engines.diffusers.conftest import MakeTinyModel
@@ -85,6 +85,17 @@ def test_a_failed_download_makes_nothing(hub: FakeHub, env: dict[str, str], tmp_
     assert (completed.returncode, completed.stdout) == (1, b"")
     [line] = completed.stderr.decode().splitlines()
     assert line.startswith("image-variation: The model 'sd-variations' is gated:")
+
+
+def test_the_announcement_has_its_own_line(
+    hub: FakeHub, env: dict[str, str], tmp_path: Path
+) -> None:
+    """On a terminal, the announcement does not continue the line of the progress bar."""
+    hub.repositories[DEFAULT_PRESET.parts[0].repository].is_gated = True
+    arguments = ("create", str(LAKE), *ENGINE, "-o", str(tmp_path))
+    code, output = run_in_terminal(arguments, env=env, columns=1000)
+    assert code == 1
+    assert any(line.startswith(ANNOUNCEMENT) for line in screen(output))
 
 
 @pytest.mark.slow

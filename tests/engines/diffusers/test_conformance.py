@@ -24,6 +24,7 @@ class TestSDVariations(EngineConformanceTests):
         engine.close()
 
 
+@pytest.mark.slow
 class TestUnCLIP(EngineConformanceTests):
     """The preset whose images are drawn one by one."""
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageChops
 
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress, cancellation
+from langchain_image_variation.engines.diffusers.families import load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request, open_images, png_of
 from tests.engines.diffusers.conftest import MakeTinyModel
+
+pytestmark = pytest.mark.mostly_slow("sd-variations", "unclip")
 
 EACH = pytest.mark.parametrize("preset", PRESETS)
 # The smallest transformer of FLUX takes a second for each image.
@@ -164,3 +168,20 @@ def test_takes_every_kind_of_pixels(preset: str, tiny_model: MakeTinyModel) -> N
         (image,) = open_images(engine.create_variation(request))
         assert (image.mode, image.size) == ("RGB", (256, 256))
     engine.close()
+
+
+@pytest.mark.parametrize("preset", ["sd-variations"])
+def test_sources_are_resized_without_antialiasing(preset: str, tiny_model: MakeTinyModel) -> None:
+    """The default model sees stripes of one pixel as stripes, and not as an even gray.
+
+    It was trained on images that were resized without antialiasing.
+    """
+    stripes = np.zeros((330, 330, 3), np.uint8)
+    stripes[:, ::2] = 255
+    family = load_family(PRESETS[preset].family)
+    loaded = family.load({"pipeline": tiny_model(preset)}, torch.float32, safety=True)
+    pixels = family.encode(loaded, Image.fromarray(stripes))
+    assert pixels.shape == (1, 3, 32, 32)
+    assert pixels.std() > 1
+    resized = loaded.pipeline.feature_extractor(Image.fromarray(stripes), return_tensors="pt")
+    assert resized.pixel_values.std() < 0.5

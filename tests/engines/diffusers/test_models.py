@@ -78,7 +78,12 @@ def test_strings_that_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "model", ["", "sd", "a/b/c", "owner/", "/", "a b/c", 7, None, "a/..", "x" * 99]
+    "model",
+    [
+        *("", "sd", "a/b/c", "owner/", "/", "a b/c", "a/..", "x" * 99, 7, None, b"unclip"),
+        *("~nobody-of-this-name/x", "./\0", "./" + "x" * 5000, ".", "\udc80/x", "./\udc80"),
+    ],
+    ids=ascii,
 )
 def test_refuses_what_is_no_model(model: object) -> None:
     """What is neither a preset, nor a repository, nor a folder of a model is refused."""
@@ -142,6 +147,8 @@ def test_the_fingerprint_covers_the_files(tmp_path: Path) -> None:
     folder = write_index(tmp_path / "mine", index)
     first = fingerprint_folder(read_model(folder, None, find_nothing))
     moved = folder.rename(tmp_path / "moved")
+    assert fingerprint_folder(read_model(moved, None, find_nothing)) == first
+    (moved / "gone").symlink_to("nothing")
     assert fingerprint_folder(read_model(moved, None, find_nothing)) == first
     (moved / "more").write_text("x")
     assert fingerprint_folder(read_model(moved, None, find_nothing)) != first

@@ -72,6 +72,17 @@ def test_the_engine_says_what_it_is(tiny_model: MakeTinyModel) -> None:
     engine.close()
 
 
+def test_a_relative_folder_stays_the_same(
+    tiny_model: MakeTinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A relative folder is that of the moment when the engine is made."""
+    monkeypatch.chdir(tiny_model("sd-variations").parent)
+    engine = make_engine("./sd-variations")
+    monkeypatch.chdir(tmp_path)
+    assert engine.create_variation(make_request()).model == "sd-variations"
+    engine.close()
+
+
 def test_the_fingerprint_covers_the_settings(tiny_model: MakeTinyModel, tmp_path: Path) -> None:
     """Engines have equal fingerprints if they make the same images, and only then."""
     folder = shutil.copytree(tiny_model("sd-variations"), tmp_path / "mine")

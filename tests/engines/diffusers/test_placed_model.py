@@ -129,7 +129,7 @@ def test_weights_without_any_room_are_an_error() -> None:
     pipeline = Pipeline(fitting=["cpu"])
     with pytest.raises(EngineError, match="Out of memory: cuda:0"):
         place_on_gpu(pipeline)
-    assert pipeline.moves == ["none", "model", "sequential", "cpu"]
+    assert pipeline.moves == ["none", "model", "sequential", "hooks removed", "cpu"]
     model = place_on_gpu(moving := Pipeline())
     moving.fitting = ["cpu"]
     with pytest.raises(EngineError):

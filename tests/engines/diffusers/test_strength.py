@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from langchain_image_variation.engines.diffusers.families import Loaded, Settings, load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
-
-torch = pytest.importorskip("torch", reason="needs the extra diffusers")
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -18,8 +17,9 @@ class RecordingPipeline:
     """Keeps what it is called with, and returns white images."""
 
     def __init__(self) -> None:
-        self.unet = torch.nn.Identity()
-        self.unet.config = SimpleNamespace(sample_size=8)
+        unet: Any = torch.nn.Identity()
+        unet.config = SimpleNamespace(sample_size=8)
+        self.unet = unet
         self.movq_scale_factor = self.vae_scale_factor = 2
         self.scheduler = SimpleNamespace(timesteps=[1])
         self.arguments: dict[str, Any] = {}

@@ -99,10 +99,12 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         # The safety checker gets the images as bytes, even those that are not numbers.
         with np.errstate(invalid="ignore"):
             return pipeline(output_type="np", **arguments)
+    except BaseException:
+        # With offloading, the error has left a component on the device.
+        pipeline.maybe_free_model_hooks()
+        raise
     finally:
         hook.remove()
-        # An error leaves the modules that were in use on the device.
-        pipeline.maybe_free_model_hooks()
 
 
 def to_images(
