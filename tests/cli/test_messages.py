@@ -49,6 +49,7 @@ ONLY_IN_PYTHON = {
     "time(": "an error for the author of an engine",
     "int(": "an error for the author of an engine",
     "ImagesResponse(": "an error for the author of an engine",
+    "set_start_method": "a program that forks, for its author",
     "variation_kind": "an error for the author of an engine",
     "X(": "an object that is not an engine",
 }
