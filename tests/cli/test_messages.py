@@ -101,6 +101,7 @@ def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.Mon
     [
         ("n must be 1 to 10.", "--n must be 1 to 10."),
         ("is base_url right?", "is --base-url right?"),
+        ("Run `pull unclip`, or pass download=True.", "Run `pull unclip`."),
         ("fit='crop' or fit='pad' would do.", "--fit crop or --fit pad would do."),
         ("at most 1 variation per call, got n=4.", "at most 1 variation per call, got --n 4."),
         (
