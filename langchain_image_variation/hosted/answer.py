@@ -218,7 +218,7 @@ class Answer:
             return self._path_not_found()
         status = f"HTTP {self._status}{' with an HTML page' if self._is_html() else ''}"
         if self._status in _EXPLANATIONS:
-            explanation = _EXPLANATIONS[self._status].format(key_variable=self._key_variable)
+            explanation = _EXPLANATIONS[self._status].format(variable=self._key_variable)
             error.message = f"{explanation} ({status})"
         elif 300 <= self._status < 400:
             target = _origin(self._headers.get("location", ""))
@@ -281,7 +281,7 @@ class Answer:
 
 
 _EXPLANATIONS = {
-    401: "The server needs a key or rejects this one; pass api_key or set {key_variable}.",
+    401: "The server needs a key or rejects this one; pass api_key or set {variable}.",
     403: "The server does not allow this request with this key.",
     405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
     407: "The proxy needs a user name and a password; include them in its address.",

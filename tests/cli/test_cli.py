@@ -142,8 +142,8 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
         "photo.jpg --engine magic",
-        "There is no engine 'magic'. Installed engines: diffusers, gpt-image, instant, local, "
-        "variations.",
+        "There is no engine 'magic'. Installed engines: diffusers, fal, gpt-image, instant, local, "
+        "recraft, replicate, variations.",
     ),
     (
         "photo.jpg --engine instant --strength 1",
@@ -228,9 +228,12 @@ def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[st
     assert state == "usable" or "[diffusers]" in description
     assert {name: state for name, (state, _) in engines.items()} == {
         "auto": "usable",
+        "fal": "needs setup",
         "gpt-image": "needs setup",
         "instant": "usable",
         "local": "usable",
+        "recraft": "needs setup",
+        "replicate": "needs setup",
         "variations": "needs setup",
     }
     assert "set OPENAI_API_KEY" in engines["gpt-image"][1]

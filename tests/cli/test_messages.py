@@ -21,6 +21,7 @@ ONLY_IN_PYTHON = {
     "extra_body": "an argument of a call",
     "extra_fields": "a parameter without an option",
     "extra_headers": "an argument of a call",
+    "extra_input": "a parameter without an option",
     "file_name": "a tuple of the SDK",
     "http_client": "a parameter without an option",
     "input_fidelity": "a parameter without an option",

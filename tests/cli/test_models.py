@@ -36,7 +36,7 @@ FILES = {
 def hub() -> Iterator[FakeHub]:
     """Run a hub that has the default model."""
     with run_fake_hub() as hub:
-        hub.repositories[NAME] = HubRepository(FILES, ("main", "v2.0"))
+        hub.repositories[NAME] = HubRepository(FILES, ("main", DEFAULT_PRESET.parts[0].revision))
         yield hub
 
 

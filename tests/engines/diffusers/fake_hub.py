@@ -43,7 +43,10 @@ class HubRepository:
 
     @property
     def commit(self) -> str:
-        """The hash of the only commit."""
+        """The commit among the revisions, or else one that the files determine."""
+        for revision in self.revisions:
+            if re.fullmatch("[0-9a-f]{40}", revision):
+                return revision
         digest = hashlib.sha1()
         for path, content in sorted(self.files.items()):
             digest.update(path.encode() + content)
