@@ -112,7 +112,7 @@ def print_measures() -> None:
         one, bound = agreement(statement), mean_kappa_of_judges(statement)
         rates = f"{one.kappa:.2f} | {bound:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
         print(f"| {statement} | {one.auc:.2f} | {rates} | {'yes' if one.is_enough else 'no'} |")
-    print("\nNo measure can agree with judges better than they agree with each other.")
+    print("\nThe kappa of two judges shows how clear the question is.")
     print("\nThe same within each kind of variation, as area under the curve and kappa:\n")
     print("| made by | intact | another |\n|---|---|---|")
     for kind in KINDS:

@@ -6,7 +6,7 @@
 - variations.json: in the same order, the photo or drawing of each, and what made it.
 - judgements.csv: what the judges said. All are vision models. Judges a, b and c are one that looked
   at the sheets three times, each time in another order, and as c with a stricter eye. So they agree
-  more than three people would. Judge d had seen nothing but the sheets and the instructions. To add
+  more than three people would. Judges d and e had seen only the sheets and the instructions. To add
   another judge, see `judge_variations.py`.
 """
 
