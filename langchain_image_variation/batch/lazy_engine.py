@@ -43,8 +43,8 @@ class LazyEngine:
     """An engine that is created on first use, and again for each seed. It is thread-safe.
 
     An engine with the option `threads` gets one thread unless `options` says otherwise, since
-    a batch already runs one process per processor. An engine with `devices` gets none: the process
-    computes for that engine alone.
+    a batch already runs one process per processor. An engine with `devices` keeps its own default:
+    its process runs nothing else.
 
     Args:
         name: The name of the engine.
@@ -62,7 +62,7 @@ class LazyEngine:
         self.options_json = _dump_relevant(self.options)
         """The options that affect the images, as JSON with sorted keys."""
         self.device: str | None = None
-        """The device to compute on, instead of that of the options."""
+        """The device to compute on. It replaces the option `device`."""
 
     @cached_property
     def version(self) -> str:

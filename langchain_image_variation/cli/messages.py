@@ -54,6 +54,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     for pattern, replacement in _ONLY_IN_PYTHON:
         message = re.sub(pattern, replacement, message)
     options = _options(arguments.parser)
+    message = re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
     for name, option in options.items():
         origin = _origin(name, option, arguments)
         if f"no_{name}" in options:
@@ -66,7 +67,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
         message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
         if "_" in name:
             message = re.sub(rf"{_START}{name}\b(?!\.\w|/|=)", origin, message)
-    return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
+    return message
 
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, str]:

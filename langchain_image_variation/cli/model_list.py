@@ -12,7 +12,7 @@ __all__ = ["describe_device", "describe_models"]
 def describe_models() -> list[tuple[str, str]]:
     """Return the name of each preset, and whether it is here, its size and its license.
 
-    This asks no network, so it does not know what is published only there.
+    This does not use the network, so it leaves out sizes that are not known here.
     """
     return [(name, _describe(preset)) for name, preset in PRESETS.items()]
 
@@ -21,15 +21,13 @@ def describe_device() -> str:
     """Return the device that a model would use here."""
     try:
         device = choose_device()
-    except MissingExtraError as error:
-        return f"not known. {error.hint}"
+    except MissingExtraError:
+        return "not known without the extra 'diffusers'"
     return device.description if device.kind != "cpu" else "cpu; torch finds no GPU"
 
 
 def _describe(preset: Preset) -> str:
     facts = [_describe_download(preset)]
-    if preset.memory_bytes is not None:
-        facts.append(f"needs {describe_bytes(preset.memory_bytes)} of memory")
     facts.append(f"license: {preset.license}")
     if not preset.is_commercial:
         facts.append("not for commercial use")
@@ -43,7 +41,7 @@ def _describe_download(preset: Preset) -> str:
         if is_downloaded(preset.name):
             return "downloaded"
     except ImportError:
-        # Without the extra, nothing can have been downloaded.
+        # The cache can only be read with huggingface_hub.
         pass
     if preset.download_bytes is None:
         return "not downloaded"

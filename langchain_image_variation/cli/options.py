@@ -98,7 +98,7 @@ def _add_diffusers(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SCALE",
         help="how closely the model follows the source; 1 turns guidance off, which takes half as "
-        "long (default: the model's own)",
+        "long, except with flux-redux (default: the model's own)",
     )
     add("--device", help="auto, cpu, mps, cuda, cuda:1 or xpu (default: auto, the first GPU)")
     add("--dtype", help="auto, float32, float16 or bfloat16 (default: auto)")

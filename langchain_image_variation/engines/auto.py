@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 if TYPE_CHECKING:
     from langchain_image_variation.engines.diffusers.devices import Hardware
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "EngineChoice", "choose_engine", "resolve_engine"]
 
 AUTO = "auto"
-"""The name that `load_engine` and everything that takes the name of an engine accept."""
+"""`load_engine` accepts it, and so does everything else that takes an engine's name."""
 
-_PACKAGES = ("accelerate", "diffusers", "huggingface_hub", "safetensors", "torch", "transformers")
+_PACKAGES = (
+    "accelerate",
+    "diffusers",
+    "huggingface_hub",
+    "psutil",
+    "safetensors",
+    "torch",
+    "transformers",
+)
 """What the engine `diffusers` imports."""
 
 
@@ -68,6 +76,8 @@ def choose_engine(
         return _choose_by_model(options or {}, hardware)
     except InvalidRequestError:
         raise
+    except ImageVariationError as error:
+        return EngineChoice("local", error.message.removesuffix("."))
     except Exception as error:
         # A package may be too old, or built for another machine, and fail in any way.
         reason = f"the packages of diffusers cannot be used ({type(error).__name__})"
@@ -89,7 +99,8 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
         )
     device = choose_device(options.get("device") or "auto", hardware)
     if device.kind == "cpu":
+        reason = "device is 'cpu'" if options.get("device") == "cpu" else "there is no GPU"
         return EngineChoice(
-            "local", "there is no GPU; name the engine 'diffusers' yourself to use the CPU"
+            "local", f"{reason}; name the engine 'diffusers' yourself to use the CPU"
         )
     return EngineChoice("diffusers", f"the model {name!r} is here, and so is {device.description}")

@@ -186,7 +186,8 @@ def _entry_point(name: str) -> EntryPoint:
     )
     if not points:
         raise EngineNotFoundError(
-            f"There is no engine {name[:40]!r}. Installed engines: {', '.join(engine_names())}."
+            f"There is no engine {name[:40]!r}. Installed engines: auto, "
+            f"{', '.join(engine_names())}."
         )
     return points[0]
 

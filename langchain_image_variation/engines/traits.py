@@ -7,7 +7,7 @@
 | `max_n: int` | The most variations that one call makes, if that is less than 10. |
 | `variation_kind: str` | What the variations are, in a few words for a model. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
-| `plan_download()` | Returns the `PendingDownload` of what is missing, or None. |
+| `plan_download()` | Returns what must be downloaded first, or None. See below. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
 | `devices()` | A class method that returns the devices to choose from with the option `device`. |
 | `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
@@ -21,6 +21,9 @@ time, with as many threads as it needs. So a batch runs one worker per device, a
 Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
 image i of seed s as image 1 of seed s + i - 1. `strength` is how much the images differ from the
 source, from 0 to 1. An engine with `threads` computes with that many threads.
+
+An engine that declares `plan_download`, which returns a `PendingDownload` or None, loads a model of
+its own. `model` is then an option of the engine, and not of a request.
 
 Progress is not a trait: see `engines.context.progress_reporter`.
 """
@@ -148,7 +151,7 @@ def engine_devices(engine_class: type[Any]) -> tuple[str, ...]:
 
 
 def loads_model(engine_class: type[Any]) -> bool:
-    """Return whether engines of a class load a model, which is then an option of their own.
+    """Return whether engines of a class load a model: `model` is then an option of the engine.
 
     Other engines take the model from each request.
     """

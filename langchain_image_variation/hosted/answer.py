@@ -37,7 +37,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
 
 
 class Answer:
-    """Receives the answer to a request, and turns it into an `ImagesResponse` or an error.
+    """Receives the answer to a request: its content, its images, or an error.
 
     Args:
         path: The path that was added to the base URL.
@@ -73,7 +73,7 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether a success status has arrived, which means that the server made the images."""
+        """Whether a success status has arrived. The request may then have been billed."""
         return 200 <= self._status < 300
 
     @property
@@ -283,7 +283,7 @@ class Answer:
 _EXPLANATIONS = {
     401: "The server needs a key or rejects this one; pass api_key or set {variable}.",
     403: "The server does not allow this request with this key.",
-    405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
+    405: "The server does not accept this method at this URL. Is base_url right?",
     407: "The proxy needs a user name and a password; include them in its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",

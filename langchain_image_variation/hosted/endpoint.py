@@ -302,6 +302,8 @@ class Endpoint:
                     f"cannot be reached through the proxy in {proxy_variable}; is that address "
                     "right, and is the proxy running?"
                 )
+            if reason is None and host in _SERVICE_HOSTS:
+                reason = "cannot be reached. Check the network, and the proxy in HTTPS_PROXY."
             return EngineConnectionError(f"{host} {reason or _NOT_REACHED}")
         if isinstance(error, httpx.RequestError):
             return EngineConnectionError(
@@ -313,6 +315,9 @@ class Endpoint:
             f"http_client fail ({type(error).__name__})?"
         )
 
+
+_SERVICE_HOSTS = ("api.openai.com", "api.replicate.com", "external.api.recraft.ai", "queue.fal.run")
+"""Hosts that run, so that a user who cannot reach them has a problem with the network."""
 
 _NOT_REACHED = "cannot be reached; is the server running, and is base_url right?"
 

@@ -29,14 +29,14 @@ MAX_RECRAFT_N = 6
 _API = "https://external.api.recraft.ai/v1"
 _PATH = "/images/variateImage"
 _SIDE = 1024  # The square that all its raster models make.
-_MIN_SENT_SIDE, _MAX_SENT_SIDE = 256, 4000
+_MIN_SENT_SIDE, _MAX_SENT_SIDE = 256, 4000  # Recraft takes 256 to 4096 pixels a side.
 _RESERVED = ("image", "image_format", "n", "random_seed", "response_format", "size")
 
 
 class RecraftEngine(ServiceEngine):
     """Asks Recraft for variations, without a prompt; billed, needs RECRAFT_API_TOKEN.
 
-    Up to six images are made by one billed call. With a seed, each image is a call, so that image i
+    One billed call makes up to six images. With a seed, each image is a call, so that image i
     of a seed is image 1 of the seed + i - 1. Images are drawn at 1024 pixels, and scaled down to
     the requested size. `ImageVariationClient` explains the arguments that are not listed here.
 
@@ -170,7 +170,7 @@ class _Call:
 
 
 def _image_to_send(request: CreateImageVariationRequest) -> bytes:
-    """Return a PNG that Recraft takes: without alpha, with 256 to 4,096 pixels a side."""
+    """Return a PNG that Recraft takes: without alpha, with 256 to 4,000 pixels a side."""
     image = flatten_on_white(request.image)
     side = min(max(image.side, _MIN_SENT_SIDE), _MAX_SENT_SIDE)
     if side == image.side:

@@ -1,4 +1,4 @@
-"""A service that is asked once for each image, or for a few: the calls run at once.
+"""Calls a service once for each image, or once for a few images, with several calls at once.
 
 The engines `fal`, `recraft` and `replicate` use this. It keeps what succeeds: an image whose call
 failed raises that call's error when it is read.
@@ -77,11 +77,6 @@ class BilledCalls:
         self._lock = threading.Lock()
         self._count = 0
 
-    @property
-    def count(self) -> int:
-        """The number of calls so far."""
-        return self._count
-
     def add(self, number: int) -> None:
         """Count calls that are about to be made.
 
@@ -124,7 +119,7 @@ class Service:
         result_urls: URLPolicy | None,
         max_billed_calls: int | None,
     ) -> "Service":
-        """Return a service with connections of its own, unless `http_client` has some.
+        """Return a service with new connections, or with those of `http_client`.
 
         Raises:
             InvalidRequestError: If a setting is out of range; `param` names it.
@@ -174,7 +169,9 @@ class Service:
             )
         response = ImagesResponse(created=int(time.time()), data=images)
         response.model = model
-        response.note = f"Billed calls: {len(calls)}."
+        response.note = f"Calls made: {len(calls)}."
+        if errors:
+            response.note += f" {len(errors)} failed, and may not be billed."
         if request.response_format == "url":
             use_data_urls(response)
         else:

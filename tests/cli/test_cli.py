@@ -142,8 +142,8 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
         "photo.jpg --engine magic",
-        "There is no engine 'magic'. Installed engines: diffusers, fal, gpt-image, instant, local, "
-        "recraft, replicate, variations.",
+        "There is no engine 'magic'. Installed engines: auto, diffusers, fal, gpt-image, "
+        "instant, local, recraft, replicate, variations.",
     ),
     (
         "photo.jpg --engine instant --strength 1",

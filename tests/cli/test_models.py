@@ -147,7 +147,7 @@ def test_pull_explains_failures(
 
 
 def test_engines_lists_the_models(env: dict[str, str]) -> None:
-    """`engines` says of each preset whether it is here, and asks no network."""
+    """`engines` says of each preset whether it is here, without the network."""
     before = run("engines", env=env).stdout.decode()
     assert run("pull", "sd-variations", "-q", env=env).returncode == 0
     after = run("engines", env={**env, "HF_HUB_OFFLINE": "1"}).stdout.decode()

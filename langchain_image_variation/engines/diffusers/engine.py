@@ -98,10 +98,10 @@ class DiffusersEngine:
         seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
             and that seed, on the same device. None draws a new 32-bit seed for each request.
         strength: How much the images differ from the source, from 0 to 1. What it changes depends
-            on the model: see `Preset.strength`.
+            on the model: see the page "New images on your own machine".
         steps: How many denoising steps to take. By default, those of the preset.
         guidance_scale: How closely the model follows the source. 1 or less turns guidance off,
-            which takes half as long. By default, that of the preset.
+            which takes half as long, except for `flux-redux`. By default, that of the preset.
         device: "auto", "cuda", "cuda:1", "mps", "xpu" or "cpu". "auto" is the first GPU, or else
             the CPU.
         dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU.
@@ -347,7 +347,7 @@ class _Call:
             raise cancelled_error()
 
     def batch_step(self, size: int) -> Callable[[float], None]:
-        """Return what to call before each pass of a batch of so many images."""
+        """Return a function to call before each pass of a batch of `size` images."""
 
         def step(share: float) -> None:
             self.check()
@@ -356,7 +356,7 @@ class _Call:
         return step
 
     def finish(self, count: int) -> None:
-        """Report that so many more images are drawn."""
+        """Report that `count` more images are drawn."""
         self.check()
         self._finished += count
         for _ in range(count):

@@ -24,7 +24,7 @@ __all__ = ["ANOTHER_FOLDER", "hub_page", "kinds", "status_code", "translate_hub_
 
 ANOTHER_FOLDER = "set HF_HUB_CACHE to another folder"
 
-_CONTINUE = "What has arrived is kept: run the same again to continue."
+_CONTINUE = "A download continues where it stopped, so try again."
 _MAX_WAIT = 3600.0
 """The longest wait in seconds that an error repeats from the Hub's `Retry-After`."""
 
@@ -137,7 +137,7 @@ class _Translator:
         if status >= 500:
             return EngineConnectionError(
                 f"{self._host} failed with HTTP {status} while the model {self._model!r} was "
-                f"downloaded. Try again later. {_CONTINUE}"
+                "downloaded. Try again later: a download continues where it stopped."
             )
         return EngineError(
             f"{self._host} answered HTTP {status} when asked for the model {self._model!r}."
@@ -151,14 +151,14 @@ class _Translator:
                 f"{accept}, then set HF_TOKEN to a token of your account, or run: hf auth login."
             )
         return PermissionDeniedError(
-            f"The model {self._model!r} is gated, and your account has not been let in. {accept}, "
+            f"The model {self._model!r} is gated, and your account has no access yet. {accept}, "
             "with the account that the token in HF_TOKEN belongs to."
         )
 
     def _offline(self) -> ImageVariationError:
         return ModelNotDownloadedError(
-            f"The model {self._model!r} is not on this machine, and HF_HUB_OFFLINE forbids to "
-            "download it.",
+            f"The model {self._model!r} is not on this machine, and HF_HUB_OFFLINE is set, "
+            "so it cannot be downloaded.",
             hint="Unset HF_HUB_OFFLINE, or copy the cache of a machine that has the model.",
         )
 
@@ -170,7 +170,8 @@ class _Translator:
             )
         return EngineConnectionError(
             f"{self._host} cannot be reached, so the model {self._model!r} cannot be downloaded. "
-            f"Check the network, and the proxy in HTTPS_PROXY. {_CONTINUE}"
+            f"Check the network, and the proxy in HTTPS_PROXY. {_CONTINUE} On a machine without a "
+            "network, copy the cache of a machine that has the model. HF_ENDPOINT names a mirror."
         )
 
     def _disk_error(self, error: OSError) -> ImageVariationError:

@@ -23,7 +23,7 @@ def is_downloaded(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> bool:
-    """Return whether a model can be loaded without a network. It asks no network itself.
+    """Return whether a model can be loaded without a network. It does not use the network itself.
 
     Args:
         model: See `read_model`.

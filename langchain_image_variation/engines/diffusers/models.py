@@ -168,7 +168,7 @@ def _read_folder(name: str, folder: Path) -> Model:
 
 
 def _renamed(preset: Preset, name: str) -> Preset:
-    """Return a preset without what is known only of its own weights."""
+    """Return a preset without the facts that hold only for its weights."""
     return dataclasses.replace(
         preset,
         name=name,
@@ -176,7 +176,6 @@ def _renamed(preset: Preset, name: str) -> Preset:
         license_url="",
         is_gated=False,
         download_bytes=None,
-        memory_bytes=None,
     )
 
 

@@ -24,11 +24,6 @@ class Part:
     revision: str
     patterns: tuple[str, ...]
 
-    @property
-    def page(self) -> str:
-        """The address of the repository's page, where its license can be read and accepted."""
-        return f"https://huggingface.co/{self.repository}"
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -49,7 +44,6 @@ class Preset:
         is_commercial: Whether the license allows commercial use.
         download_bytes: The size of its largest files, as published: the download is at least this
             large. None if the sizes are not published.
-        memory_bytes: How much memory of the device it needs. None if it was not measured.
     """
 
     name: str
@@ -65,7 +59,6 @@ class Preset:
     is_gated: bool = False
     is_commercial: bool = True
     download_bytes: int | None = None
-    memory_bytes: int | None = None
 
 
 def _components(*names: str) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ error that it raises stops the download."""
 
 
 def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
-    """Return the folder of a part if all of its files are in the cache. It asks no network.
+    """Return the folder of a part if the cache has all of its files, without using the network.
 
     Args:
         part: What to look for.
@@ -262,8 +262,8 @@ class Download:
         if folder is None:
             # The library settles for what is in the cache if the Hub fails at the last moment.
             raise EngineConnectionError(
-                f"The Hub failed before the model {self.model!r} was complete. What has arrived is "
-                "kept: run the same again to continue."
+                f"The Hub failed before the model {self.model!r} was complete. A download "
+                "continues where it stopped, so try again."
             )
         return folder
 

@@ -257,7 +257,7 @@ def test_token_stays_with_the_hub(hub: FakeHub, tmp_path: Path) -> None:
             "hf_other",
             HubRepository(FILES, is_gated=True),
             PermissionDeniedError,
-            "The model 'tiny' is gated, and your account has not been let in. Accept its license "
+            "The model 'tiny' is gated, and your account has no access yet. Accept its license "
             "at {url}/owner/tiny, with the account that the token in HF_TOKEN belongs to.",
         ),
         (
@@ -322,7 +322,7 @@ def test_refusals_say_what_to_do(
         (Fault("/tree/", 403), PermissionDeniedError, "does not let you read"),
         (Fault("/resolve/", 403, times=99), PermissionDeniedError, "does not let you read"),
         (Fault("/storage/", 403), PermissionDeniedError, "does not let you read"),
-        (Fault("/storage/", 500), EngineConnectionError, "HTTP 500 .* Try again later. What has"),
+        (Fault("/storage/", 500), EngineConnectionError, "HTTP 500 .* Try again later: a download"),
         (Fault("/storage/", 404), ModelNotFoundError, "lacks a file of the model"),
         (Fault("/storage/", 416, times=9), EngineError, "answered HTTP 416"),
     ],
@@ -437,8 +437,8 @@ def test_offline_with_an_empty_cache(hub: FakeHub, tmp_path: Path) -> None:
     kind, message = json.loads(process.communicate(timeout=60)[0])
     assert kind == "ModelNotDownloadedError"
     assert message == (
-        "The model 'tiny' is not on this machine, and HF_HUB_OFFLINE forbids to download it. Unset "
-        "HF_HUB_OFFLINE, or copy the cache of a machine that has the model."
+        "The model 'tiny' is not on this machine, and HF_HUB_OFFLINE is set, so it cannot be "
+        "downloaded. Unset HF_HUB_OFFLINE, or copy the cache of a machine that has the model."
     )
     assert not hub.requests
 
@@ -496,6 +496,6 @@ def test_stalled_download_times_out(hub: FakeHub, tmp_path: Path) -> None:
     process = run_find(hub, tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="1")
     kind, message = json.loads(process.communicate(timeout=60)[0])
     assert kind == "EngineTimeoutError"
-    assert "What has arrived is kept: run the same again to continue." in message
+    assert "continues where it stopped" in message
     [partial] = tmp_path.rglob("*.incomplete")
     assert partial.stat().st_size > 10_000_000

@@ -243,9 +243,9 @@ def test_large_seeds_are_hashed(service: FakeService, make_engine: Callable[...,
 
 
 def test_results_count_the_billed_calls(make_engine: Callable[..., Any]) -> None:
-    """The response says how many calls were billed, and names the model."""
+    """The response says how many calls were made, and names the model."""
     response = call_engine(make_engine(seed=1), make_request(3))
-    assert response.note == "Billed calls: 3."
+    assert response.note == "Calls made: 3."
     assert response.model is not None
 
 

@@ -1,5 +1,6 @@
 """What all families do with a diffusers pipeline: load it, and call it step by step."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,17 +45,20 @@ def load_pipeline(pipeline_class: Any, folder: Path, dtype: Any, **components: A
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Hide what diffusers and transformers print while they load files.
+    """Hide what diffusers, transformers and torch print while they load files.
 
-    They show a bar for each file, and warn about packages and settings that do not matter here.
+    They show a bar for each file, and warn about packages, formats and settings that do not matter
+    here. An error that matters is raised.
     """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", UserWarning)
         for logging in (diffusers_logging, transformers_logging):
             stack.callback(logging.set_verbosity, logging.get_verbosity())
-            logging.set_verbosity_error()
+            logging.set_verbosity(logging.CRITICAL)
             if logging.is_progress_bar_enabled():
                 stack.callback(logging.enable_progress_bar)
                 logging.disable_progress_bar()
